@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The layout that an agent (eBPF) and its extension (user space) share.
+ *
+ * It compiles for BPF and for the host. Python's dtypes in layout.py are
+ * generated from the BTF of abi.bpf.c, which includes this header; so every
+ * number that Python needs is an enumerator, not a macro.
+ *
+ * All positions in rings are free-running 32-bit counters, masked on use. A
+ * record belongs to the reader when its `commit` equals its position plus one.
+ */
+#ifndef KMIND_H
+#define KMIND_H
+
+#ifndef __bpf__
+#include <linux/types.h>
+#endif
+
+enum kmind_limit {
+	KMIND_ABI = 1,
+	KMIND_MAX_CPUS = 256,	  /* CPUs that one agent can serve */
+	KMIND_FEATURES = 28,	  /* counters in one window */
+	KMIND_WINDOW_SLOTS = 256, /* windows kept for a slow reader */
+	KMIND_CQ_SLOTS = 64,	  /* recommendations under way */
+	KMIND_NOTE_SIZE = 1024,	  /* bytes of reason and evidence for each */
+	KMIND_STATUS_SIZE = 4096, /* bytes in which the extension describes itself */
+	KMIND_RULES = 4,	  /* cross-field rules for one knob */
+};
+
+/* How far an instance may go. Zero is never set: it fails closed. */
+enum kmind_mode {
+	KMIND_MODE_OBSERVE = 1,
+	KMIND_MODE_ADVISE = 2,
+	KMIND_MODE_CANARY = 3,
+	KMIND_MODE_AUTO = 4,
+	KMIND_MODE_EMERGENCY = 5,
+};
+
+/* What admission decided about one recommendation. */
+enum kmind_verdict {
+	KMIND_VERDICT_PENDING = 0,
+	KMIND_VERDICT_APPROVED = 1,
+	KMIND_VERDICT_RENEWED = 2,   /* the value stands already: held for longer */
+	KMIND_VERDICT_SHADOWED = 3,  /* would be approved; mode observe */
+	KMIND_VERDICT_ADVISED = 4,   /* kept as advice; mode advise */
+	KMIND_VERDICT_EMERGENCY = 5, /* refused: the agent is in emergency */
+	KMIND_VERDICT_TORN = 6,	     /* refused: its words do not belong together */
+	KMIND_VERDICT_REPLAYED = 7,  /* refused: id not above the last one */
+	KMIND_VERDICT_EXPIRED = 8,
+	KMIND_VERDICT_UNKNOWN = 9, /* refused: no such knob on that target is granted */
+	KMIND_VERDICT_TYPE = 10,
+	KMIND_VERDICT_RANGE = 11,
+	KMIND_VERDICT_GRID = 12, /* refused: between two values that the knob takes */
+	KMIND_VERDICT_STEP = 13,
+	KMIND_VERDICT_RATE = 14,
+	KMIND_VERDICT_RULE = 15,  /* refused: against a rule over several knobs */
+	KMIND_VERDICT_MODEL = 16, /* refused: not from the model that was admitted */
+	KMIND_VERDICT_BUSY = 17,  /* refused: the actuator has fallen behind */
+	KMIND_VERDICTS = 18,
+};
+
+enum kmind_type {
+	KMIND_TYPE_INT = 1,
+	KMIND_TYPE_ENUM = 2, /* index into the knob's choices */
+};
+
+enum kmind_rule_op {
+	KMIND_RULE_NONE = 0,
+	KMIND_RULE_LT = 1,
+	KMIND_RULE_LE = 2,
+	KMIND_RULE_GT = 3,
+	KMIND_RULE_GE = 4,
+};
+
+/* What a 32-byte record says. Modules number theirs from KMIND_KIND_MODULE. */
+enum kmind_kind {
+	KMIND_KIND_NONE = 0,
+	KMIND_KIND_MODE = 1,	/* value: the mode that the agent is in now */
+	KMIND_KIND_APPLIED = 2, /* subject: id of the recommendation; value: as set */
+	KMIND_KIND_UNDONE = 3,	/* subject: id; value: what stands now */
+	KMIND_KIND_YIELDED = 4, /* subject: id; somebody else set the knob; value: theirs */
+	KMIND_KIND_FAILED = 5,	/* subject: id; the kernel did not take it */
+	KMIND_KIND_MODULE = 64,
+};
+
+/* Why the agent changed its mode. */
+enum kmind_cause {
+	KMIND_CAUSE_ASKED = 0,	 /* by the admin, through the daemon */
+	KMIND_CAUSE_STALLED = 1, /* no heartbeat within the deadline */
+};
+
+/* One entry of a per-CPU submission ring: kernel to user. */
+struct kmind_record {
+	__u32 commit;
+	__u32 seq; /* counts attempts: a gap is a record that was dropped */
+	__u16 kind;
+	__u16 cpu;
+	__u32 subject;
+	__u64 time_ns; /* CLOCK_MONOTONIC, or 0 where the module reads no clock */
+	__u64 value;
+};
+
+/* One closed feature window, all CPUs summed. The timer pushes it. */
+struct kmind_window {
+	__u32 commit;
+	__u32 seq;
+	__u32 mode;
+	__u32 dropped; /* records dropped so far, all CPUs */
+	__u64 start_ns;
+	__u64 end_ns;
+	__u64 value[KMIND_FEATURES];
+};
+
+/* One entry of the completion queue: user to kernel. One cache line. */
+struct kmind_recommendation {
+	__u32 commit;
+	__u32 id; /* strictly increasing */
+	__u32 knob;
+	__u32 target;
+	__s64 value;
+	__u64 expires_ns; /* CLOCK_MONOTONIC; not acted on afterwards */
+	__u32 model;	  /* identity of the model that made it */
+	__u16 type;
+	__u16 flags;   /* none defined: must be 0 */
+	__u32 hold_ms; /* undone after that, unless recommended again */
+	__u32 note;    /* bytes used in the note of this slot */
+	__u64 check;   /* kmind_check() of the six words above */
+	/* The agent's answer: valid once `answered` equals `id`. */
+	__u32 verdict;
+	__u32 answered;
+};
+
+/* Both ends of a submission ring, on cache lines of their own. */
+struct kmind_ring {
+	__u32 head; /* agent: a hint; `commit` decides */
+	__u32 seq;
+	__u64 dropped;
+	__u64 pad[6];
+	__u32 tail; /* extension */
+	__u32 pad_reader[15];
+};
+
+/* Where things are in the arena, as offsets in bytes. */
+struct kmind_geometry {
+	__u32 abi;
+	__u32 size;
+	__u32 nr_cpus;
+	__u32 sq_slots; /* each CPU's; a power of two */
+	__u32 rings;	/* struct kmind_ring[nr_cpus + 1]; the last: windows */
+	__u32 cq;
+	__u32 notes;
+	__u32 windows;
+	__u32 sq;
+	__u32 status; /* text of the extension's, shown to the admin */
+};
+
+struct kmind_header {
+	/* Written by the agent's loader, then by the agent. */
+	__u64 magic; /* KMIND_MAGIC */
+	struct kmind_geometry geometry;
+	__u32 mode;
+	__u32 cq_head; /* recommendations answered */
+	__u64 agent_ns; /* last tick */
+	/* Written by the extension; the agent trusts none of it. */
+	__u64 pad_agent[7];
+	__u32 cq_tail;
+	__u32 need_wakeup; /* not 0: asleep; a new number each time */
+	__u32 heartbeat;   /* any change says: alive */
+	__u32 pad_reader[13];
+};
+
+/* Kernel to daemon, through a BPF ring buffer that the extension cannot map. */
+enum kmind_action_kind {
+	KMIND_ACTION_VERDICT = 1,
+	KMIND_ACTION_MODE = 2,
+};
+
+struct kmind_action {
+	__u32 kind;
+	__u32 verdict; /* or the cause, for KMIND_ACTION_MODE */
+	__u32 id;
+	__u32 mode;
+	__u32 knob;
+	__u32 target;
+	__s64 value;
+	__s64 current; /* the value that the agent took to stand before */
+	__u64 time_ns;
+	__u32 hold_ms;
+	__u32 slot; /* of the completion queue, for the note */
+	__u32 note;
+	__u32 model;
+};
+
+struct kmind_rule {
+	__u32 op;
+	__u32 knob;
+	__s64 offset; /* value <op> other + offset */
+};
+
+struct kmind_grant_key {
+	__u32 knob;
+	__u32 target;
+};
+
+/* What one instance may do with one knob on one target, and where it stands. */
+struct kmind_grant {
+	__s64 minimum;
+	__s64 maximum;
+	__s64 step;	   /* largest change; 0: any */
+	__u32 step_percent; /* largest ratio of new to old, either way; 0: any */
+	__u32 grid;	   /* values are multiples of it; 0: any */
+	__u64 choices;	   /* bit mask of the choices that the target has; enum only */
+	__u64 interval_ns; /* between changes in the long run; 0: any */
+	__u32 burst;	   /* changes that may come at once */
+	__u32 type;
+	struct kmind_rule rules[KMIND_RULES];
+	/* The agent's own, from here on. */
+	__s64 current;
+	__u64 tat_ns; /* theoretical arrival time of the rate limiter (GCRA) */
+};
+
+/* Argument of the control program, the daemon's only way in. */
+enum kmind_control_op {
+	KMIND_CONTROL_START = 1,   /* arm the tick */
+	KMIND_CONTROL_MODE = 2,	   /* value: mode */
+	KMIND_CONTROL_CURRENT = 3, /* knob, target, value: what stands now */
+	KMIND_CONTROL_NOTICE = 4,  /* kind, id, value: tell the extension */
+	KMIND_CONTROL_MODEL = 5,   /* value: identity; 0: any */
+	KMIND_CONTROL_STOP = 6,	   /* cancel the tick */
+};
+
+struct kmind_control {
+	__u32 op;
+	__u32 kind;
+	__u32 knob;
+	__u32 target;
+	__s64 value;
+	__u32 id;
+	__s32 result;
+};
+
+/* Kernel-side accounts of one agent. */
+struct kmind_account {
+	__u64 pushed;
+	__u64 dropped;
+	__u64 windows;
+	__u64 wakeups;
+	__u64 ticks;
+	__u64 bad_tail;	    /* times that a reader's index made no sense */
+	__u64 actions_lost; /* refusals that the daemon was not told of */
+	__u64 heartbeat_ns;
+	__u64 verdicts[KMIND_VERDICTS];
+};
+
+enum kmind_magic {
+	KMIND_MAGIC = 0x646e696d6b, /* "kmind" */
+};
+
+#define KMIND_CHECK_SEED 0x9e3779b97f4a7c15ULL
+
+/* One step of the check over a recommendation: multiply and fold. */
+static inline __u64 kmind_mix(__u64 hash, __u64 word)
+{
+	hash = (hash ^ word) * KMIND_CHECK_SEED;
+	return hash ^ (hash >> 32);
+}
+
+#endif
