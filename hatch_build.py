@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compiles the BPF objects: as hatchling's build hook, or by hand.
+
+Each ``src/kmind/**/X.bpf.c`` becomes ``X.bpf.o`` beside it, when it is older than its
+source, any header or this file. ``python hatch_build.py`` does only that, and needs
+nothing but Python, clang and the libbpf headers.
+"""
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+try:
+    from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+except ModuleNotFoundError:  # run by hand
+    BuildHookInterface = object
+
+ROOT = Path(__file__).resolve().parent
+SOURCES = ROOT / "src" / "kmind"
+OLDEST_CLANG = 19
+NEWEST_CLANG = 25
+ARCHITECTURES = {"x86_64": "x86", "aarch64": "arm64"}
+
+
+class BpfBuildHook(BuildHookInterface):
+    """Compiles the objects for a wheel, editable or not, and adds them to it."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Run before hatchling collects files; only wheels reach this hook."""
+        compile_all()
+        build_data["artifacts"].append("/src/kmind/**/*.bpf.o")
+        # The objects follow the architecture's register layout; Python's ABI they do not.
+        build_data["pure_python"] = False
+        build_data["tag"] = "py3-none-" + re.sub(r"[-.]", "_", sysconfig.get_platform())
+
+
+def compile_all() -> list[Path]:
+    """Compile what is out of date; return the objects written.
+
+    Raises SystemExit with one line if clang is absent or refuses a source.
+    """
+    sources = sorted(SOURCES.rglob("*.bpf.c"))
+    shared = [Path(__file__), *SOURCES.rglob("*.h")]
+    newest = max(path.stat().st_mtime_ns for path in shared)
+    stale = [source for source in sources if not _is_fresh(source, newest)]
+    if not stale:
+        return []
+    command = [find_clang(), *_flags()]
+    strip = find_strip(command[0])
+    return [_compile(source, command, strip) for source in stale]
+
+
+def find_clang() -> str:
+    """Return the first clang that is new enough; raise SystemExit if there is none."""
+    names = [f"clang-{n}" for n in range(OLDEST_CLANG, NEWEST_CLANG + 1)]
+    for name in names:
+        if path := shutil.which(name):
+            return path
+    if (path := shutil.which("clang")) and _clang_version(path) >= OLDEST_CLANG:
+        return path
+    raise SystemExit(
+        f"error: no clang {OLDEST_CLANG} or newer, which the BPF objects need; "
+        f"install it (Debian: apt-get install clang-{OLDEST_CLANG} libbpf-dev)"
+    )
+
+
+def find_strip(clang: str) -> str | None:
+    """Return the llvm-strip that came with this clang, or None."""
+    suffix = Path(clang).name.removeprefix("clang")
+    return shutil.which(f"llvm-strip{suffix}")
+
+
+def _clang_version(clang: str) -> int:
+    version = subprocess.run([clang, "--version"], capture_output=True, text=True, check=False)
+    match = re.search(r"version (\d+)", version.stdout)
+    return int(match[1]) if match else 0
+
+
+def _is_fresh(source: Path, newest: int) -> bool:
+    target = source.with_suffix(".o")
+    return target.exists() and target.stat().st_mtime_ns > max(source.stat().st_mtime_ns, newest)
+
+
+def _flags() -> list[str]:
+    machine = platform.machine()
+    if machine not in ARCHITECTURES:
+        raise SystemExit(
+            f"error: kmind has no BPF build for {machine}; it knows {', '.join(ARCHITECTURES)}"
+        )
+    flags = ["-g", "-O2", "-Wall", "-Wextra", "-Werror", "-target", "bpf", "-mcpu=v3"]
+    flags += [f"-D__TARGET_ARCH_{ARCHITECTURES[machine]}"]
+    # BTF keeps the name of each source: let it not tell where it was built.
+    flags += [f"-ffile-prefix-map={ROOT}=."]
+    flags += ["-I", str(SOURCES / "abi"), "-I", str(SOURCES / "agent")]
+    # The target bpf has no multiarch folder of its own, and asm/types.h stands there.
+    multiarch = sysconfig.get_config_var("MULTIARCH") or f"{machine}-linux-gnu"
+    if (include := Path("/usr/include") / multiarch).is_dir():
+        flags += ["-I", str(include)]
+    return flags
+
+
+def _compile(source: Path, command: list[str], strip: str | None) -> Path:
+    target = source.with_suffix(".o")
+    # Written aside and renamed, so that nobody loads half an object.
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        built = subprocess.run([*command, "-c", str(source), "-o", str(partial)], check=False)
+        if built.returncode:
+            raise SystemExit(f"error: {Path(command[0]).name} refused {source.relative_to(ROOT)}")
+        if strip:  # DWARF goes, BTF stays
+            subprocess.run([strip, "-g", str(partial)], check=True)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return target
+
+
+if __name__ == "__main__":
+    for written in compile_all():
+        print(written.relative_to(ROOT), file=sys.stderr)
