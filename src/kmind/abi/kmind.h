@@ -162,7 +162,6 @@ struct kmind_header {
 	__u32 cq_head; /* recommendations answered */
 	__u64 agent_ns; /* last tick */
 	/* Written by the extension; the agent trusts none of it. */
-	__u64 pad_agent[7];
 	__u32 cq_tail;
 	__u32 need_wakeup; /* not 0: asleep; a new number each time */
 	__u32 heartbeat;   /* any change says: alive */

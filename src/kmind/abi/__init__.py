@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The layout that agents and extensions share, and a reader of BTF."""
