@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Print the table of knobs for the documentation: ``python -m kmind.knobs``."""
+
+from __future__ import annotations
+
+from kmind.knobs import Knob, all_knobs
+
+__all__ = ["table"]
+
+
+def table() -> str:
+    """The table of all knobs in Markdown, one row a knob, ending in a newline."""
+    rows = [
+        "| knob | what it sets | values | unit | works | kernel documentation |",
+        "|---|---|---|---|---|---|",
+    ]
+    rows += [
+        f"| `{knob.name}` | {_about(knob)} | {_values(knob)} | {knob.unit} | {knob.settle} "
+        f"| {knob.reference} |"
+        for knob in all_knobs()
+    ]
+    return "\n".join(rows) + "\n"
+
+
+def _about(knob: Knob) -> str:
+    return f"{knob.summary}. {knob.note}".rstrip()
+
+
+def _values(knob: Knob) -> str:
+    if knob.kind == "enum":
+        return ", ".join(f"`{choice}`" for choice in knob.choices)
+    text = f"{knob.minimum} to {knob.maximum}"
+    if knob.memory_percent:
+        text += f", at most {knob.memory_percent}% of memory"
+    if knob.grid > 1:
+        text += ", multiples of the page size"
+    return text + "".join(f"; {rule.op} `{rule.other}`" for rule in knob.rules)
+
+
+if __name__ == "__main__":
+    print(table(), end="")

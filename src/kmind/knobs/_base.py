@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a knob is: one frozen record that says all there is to say about it.
+
+Reading, writing, the policy's bounds, the kernel agent's grants and the table in
+the documentation are made from it. A knob is stateless and safe to use from any
+thread. Only ``kmind.guard`` may call ``Knob.write``: it journals each change.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal
+from zlib import crc32
+
+from kmind.errors import KnobError, PrivilegeError, UsageError
+from kmind.knobs._target import Target, TargetKind
+
+__all__ = ["Knob", "Rule", "RuleOp", "Value", "canonical"]
+
+Value = int | str
+RuleOp = Literal["<", "<=", ">", ">="]
+
+_MEMORY_FILE = Path("proc/meminfo")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule over two knobs of one target: ``value op other + offset``.
+
+    A target that lacks the other knob is under no such rule.
+    """
+
+    op: RuleOp
+    other: str
+    offset: int = 0
+
+    def holds(self, value: int, other: int) -> bool:
+        """Whether ``value op other + offset`` is true."""
+        bound = other + self.offset
+        if self.op == "<":
+            return value < bound
+        if self.op == "<=":
+            return value <= bound
+        if self.op == ">":
+            return value > bound
+        return value >= bound
+
+    def __str__(self) -> str:
+        return f"{self.op} {self.other}" + (f" {self.offset:+d}" if self.offset else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Knob:
+    """One kernel setting that can be changed.
+
+    ``minimum`` and ``maximum`` are bounds that are safe on any machine, often
+    narrower than what the kernel takes; ``memory_percent``, if not 0, lowers the
+    maximum (in kB) to that share of the machine's memory. Values are multiples
+    of ``grid``. An enum takes one of ``choices``, of which a target may lack
+    some (``available``). ``rules`` bind it to other knobs of the same target.
+
+    ``path`` is relative to the target's root, with the target's name for
+    ``{name}``. ``reference`` is the kernel's own documentation. ``settle`` says
+    whether a change works at once or needs minutes to show. ``disturbs`` names
+    knobs of the same target whose values the kernel resets when this one is
+    written. ``conflicts`` are files that must read 0, or else this knob is not
+    the one in force and writing it would lose their value. ``propagate`` names
+    the step that carries a change to what the kernel copied it into before.
+    ``note`` is one sentence on what is odd about it, or "".
+    """
+
+    name: str
+    target: TargetKind
+    path: str
+    summary: str
+    reference: str
+    kind: Literal["int", "enum"] = "int"
+    unit: str = ""
+    minimum: int = 0
+    maximum: int = 0
+    memory_percent: int = 0
+    grid: int = 1
+    choices: tuple[str, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    settle: Literal["instant", "slow"] = "instant"
+    disturbs: tuple[str, ...] = ()
+    conflicts: tuple[str, ...] = ()
+    propagate: Literal["", "open_files"] = ""
+    note: str = ""
+
+    @property
+    def id(self) -> int:
+        """Stable 32-bit number of the knob: the CRC-32 (zlib's) of its name."""
+        return crc32(self.name.encode())
+
+    def file(self, target: Target) -> Path:
+        """The file that holds the knob; ``UsageError`` for the wrong kind of target."""
+        if target.kind != self.target:
+            raise UsageError(
+                f"{self.name} is a knob of a {self.target} target, and {target} is none",
+                hint="name a block device" if self.target == "block" else "the target is: system",
+            )
+        return target.root / self.path.format(name=target.name)
+
+    def limits(self, target: Target) -> tuple[int, int]:
+        """Safe minimum and maximum on this machine, encoded, in the knob's unit."""
+        if self.kind == "enum":
+            return 0, len(self.choices) - 1
+        maximum = self.maximum
+        if self.memory_percent:
+            share = _memory_kb(target.root) * self.memory_percent // 100
+            maximum = max(self.minimum, min(maximum, share))
+        return self.minimum, maximum
+
+    def exists(self, target: Target) -> bool:
+        """Whether the target has this knob."""
+        return target.kind == self.target and self.file(target).exists()
+
+    def read(self, target: Target) -> Value:
+        """The present value; ``KnobError`` where the target lacks the knob."""
+        text = self._text(target)
+        if self.kind == "enum":
+            return _chosen(text)
+        try:
+            return int(text)
+        except ValueError:
+            raise KnobError(f"{self.name} of {target} reads {text!r}, not an integer") from None
+
+    def available(self, target: Target) -> tuple[str, ...]:
+        """Those of ``choices`` that the target takes now; empty for an integer knob."""
+        if self.kind == "int":
+            return ()
+        words = {word.strip("[]") for word in self._text(target).split()}
+        return tuple(choice for choice in self.choices if choice in words)
+
+    def write(self, target: Target, value: Value) -> None:
+        """Hand the value to the kernel, which may round it: read it back.
+
+        ``KnobError`` where the kernel refuses, ``PrivilegeError`` where the
+        caller may not write.
+        """
+        file = self.file(target)
+        for name in self.conflicts:
+            other = target.root / name
+            if other.exists() and other.read_text().strip() != "0":
+                raise KnobError(
+                    f"{self.name} is not in force: /{name} is set instead",
+                    hint=f"write 0 to /{name} first, if it is not wanted",
+                )
+        text = self.format(value)
+        try:
+            # One write(2), no truncation: sysfs and procfs take each write as a whole.
+            fd = os.open(file, os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(fd, text.encode())
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise self._refused(
+                target, error, f"cannot set {self.name} of {target} to {text}"
+            ) from None
+
+    def parse(self, text: str) -> Value:
+        """A value from what a user typed; ``UsageError`` if it is none."""
+        word = text.strip()
+        if self.kind == "enum":
+            return self.decode(self.encode(word))
+        try:
+            return int(word, 10)
+        except ValueError:
+            raise UsageError(
+                f"{self.name} takes an integer{f' ({self.unit})' if self.unit else ''}, "
+                f"not {text!r}"
+            ) from None
+
+    def format(self, value: Value) -> str:
+        """The value as the kernel's file takes it; the inverse of ``parse``."""
+        self.encode(value)
+        return str(value)
+
+    def encode(self, value: Value) -> int:
+        """The value as an integer: itself, or its index in ``choices``.
+
+        ``UsageError`` for a value of the wrong type, or an unknown choice.
+        """
+        if self.kind == "int":
+            if type(value) is int:
+                return value
+            raise UsageError(f"{self.name} takes an integer, not {value!r}")
+        if isinstance(value, str) and value in self.choices:
+            return self.choices.index(value)
+        near = get_close_matches(str(value), self.choices, 1)
+        raise UsageError(
+            f"{self.name} has no choice {value!r}",
+            hint=(f"did you mean {near[0]}? " if near else "")
+            + f"it takes {', '.join(self.choices)}",
+        )
+
+    def decode(self, code: int) -> Value:
+        """The value that ``encode`` made an integer of."""
+        if self.kind == "int":
+            return code
+        if 0 <= code < len(self.choices):
+            return self.choices[code]
+        raise UsageError(f"{self.name} has no choice number {code}")
+
+    def _text(self, target: Target) -> str:
+        try:
+            return self.file(target).read_text().strip()
+        except OSError as error:
+            raise self._refused(target, error, f"cannot read {self.name} of {target}") from None
+
+    def _refused(self, target: Target, error: OSError, what: str) -> KnobError | PrivilegeError:
+        """The error that a refused read or write of this knob's file means."""
+        if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
+            return KnobError(
+                f"{target} has no knob {self.name} (no {self.file(target)})",
+                hint="this device or kernel lacks the feature",
+            )
+        if error.errno in (errno.EACCES, errno.EPERM) and os.geteuid() != 0:
+            return PrivilegeError(f"{what}: {error.strerror}", hint="run as root")
+        hints = {
+            errno.EINVAL: "the kernel does not take that here, or the feature is off",
+            errno.EPERM: "a sysctl gate or the kernel's lockdown forbids it",
+            errno.EROFS: "the file system is read-only, as in a container",
+        }
+        return KnobError(f"{what}: {error.strerror}", hint=hints.get(error.errno or 0, ""))
+
+
+def canonical(name: str) -> str:
+    """A knob's name as the registry has it: "-" and "_" are equal."""
+    return name.replace("-", "_")
+
+
+def _chosen(text: str) -> str:
+    """The word in brackets, as in "none [mq-deadline] kyber"; a lone word is itself."""
+    words = text.split()
+    for word in words:
+        if word.startswith("[") and word.endswith("]"):
+            return word[1:-1]
+    return words[0] if words else ""
+
+
+def _memory_kb(root: Path) -> int:
+    """MemTotal in kB; 0 where it cannot be told, which leaves the safe minimum."""
+    try:
+        for line in (root / _MEMORY_FILE).read_text().splitlines():
+            if line.startswith("MemTotal:"):
+                return int(line.split()[1])
+    except (OSError, ValueError):
+        pass
+    return 0

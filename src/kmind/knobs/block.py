@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Knobs of a block device's request queue, below /sys/block/NAME/queue."""
+
+from __future__ import annotations
+
+import os
+
+from kmind.knobs._base import Knob
+
+__all__ = ["KNOBS"]
+
+_DOC = "Documentation/ABI/stable/sysfs-block"
+
+# The kernel keeps the readahead window in pages and rounds down to one.
+_PAGE_KB = os.sysconf("SC_PAGE_SIZE") // 1024
+
+KNOBS = (
+    Knob(
+        name="block.read_ahead_kb",
+        target="block",
+        path="sys/block/{name}/queue/read_ahead_kb",
+        summary="how far the kernel reads ahead of a reader",
+        reference=_DOC,
+        unit="kB",
+        minimum=0,
+        maximum=16384,
+        grid=_PAGE_KB,
+        propagate="open_files",
+        note="A file takes the value over when it is opened; kmind carries a change to open ones.",
+    ),
+    Knob(
+        name="block.scheduler",
+        target="block",
+        path="sys/block/{name}/queue/scheduler",
+        summary="which I/O scheduler orders requests",
+        reference="Documentation/block/switching-sched.rst",
+        kind="enum",
+        choices=("none", "mq-deadline", "kyber", "bfq"),
+        disturbs=("block.nr_requests", "block.wbt_lat_usec"),
+        note="The kernel forgets the settings below queue/iosched when it is changed.",
+    ),
+    Knob(
+        name="block.nr_requests",
+        target="block",
+        path="sys/block/{name}/queue/nr_requests",
+        summary="how many requests may wait in the queue",
+        reference=_DOC,
+        unit="requests",
+        minimum=16,
+        maximum=2048,
+        note='With scheduler "none" the kernel refuses more than the hardware queue holds.',
+    ),
+    Knob(
+        name="block.wbt_lat_usec",
+        target="block",
+        path="sys/block/{name}/queue/wbt_lat_usec",
+        summary="read latency that writeback is throttled to keep; 0: off",
+        reference=_DOC,
+        unit="us",
+        minimum=0,
+        maximum=500_000,
+        settle="slow",
+        note="Once written, the kernel no longer switches it off by itself under bfq.",
+    ),
+    Knob(
+        name="block.rq_affinity",
+        target="block",
+        path="sys/block/{name}/queue/rq_affinity",
+        summary="where a request completes; 0: anywhere, 1: the submitter's group, 2: its CPU",
+        reference=_DOC,
+        minimum=0,
+        maximum=2,
+    ),
+    Knob(
+        name="block.nomerges",
+        target="block",
+        path="sys/block/{name}/queue/nomerges",
+        summary="how hard the kernel looks for merges; 0: fully, 1: one lookup, 2: never",
+        reference=_DOC,
+        minimum=0,
+        maximum=2,
+    ),
+)
+"""All knobs of this family."""
