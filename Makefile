@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+# Every target but clean and help sets up what it needs first; all are safe to repeat.
+
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup bpf demo test lint bench docs clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+setup: ## install what is missing: Debian packages (as root), .venv, BPF objects
+	@bash tools/setup.sh
+
+bpf: ## compile the BPF objects that are out of date
+	@python3 hatch_build.py
+
+demo: setup ## run the whole loop once on this machine's own disk, and put everything back
+	$(BIN)/kmind demo
+
+test: setup ## run every test that this machine can run
+	$(BIN)/python -m pytest
+
+lint: setup ## run only the tests of style, types and layout
+	$(BIN)/python -m pytest tests/test_lint.py tests/test_imports.py
+
+bench: setup ## measure the numbers in docs/benchmarks.md
+	$(BIN)/kmind bench queue
+	$(BIN)/kmind bench readahead
+
+docs: setup ## build the documentation into docs/_build/html; a warning is an error
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+
+clean: ## remove what was built; .venv stays
+	rm -rf dist build docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests -name '*.bpf.o' -delete
+	find src tests -name __pycache__ -prune -exec rm -rf {} +

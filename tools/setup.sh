@@ -1,0 +1,87 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Sets up this folder for work: Debian packages, .venv, BPF objects. Safe to repeat; quick
+# when there is nothing to do. It changes nothing else on the machine.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# package: what for. clang and libbpf-dev compile the BPF objects, libbpf1 loads them, fio and
+# db_bench (rocksdb-tools) are the demo's and the bench's load, the rest is for the tests.
+packages=(
+    clang-19 llvm-19 libbpf-dev linux-libc-dev
+    libbpf1
+    fio rocksdb-tools
+    bpftool clang-format-19 shellcheck git
+    python3-venv
+)
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+
+# Prints those of the packages that are not installed.
+missing_packages() {
+    local installed
+    installed=$(dpkg-query -W -f '${db:Status-Status} ${Package}\n' "${packages[@]}" 2>/dev/null |
+        sed -n 's/^installed //p' || true)
+    comm -23 <(printf '%s\n' "${packages[@]}" | sort) <(sort <<<"$installed")
+}
+
+apt_install() {
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+        -o DPkg::Lock::Timeout=300 "$@" >/dev/null
+}
+
+install_packages() {
+    local missing
+    if ! command -v dpkg-query >/dev/null; then
+        say "not Debian; make sure that these are here under the names they have: ${packages[*]}"
+        return
+    fi
+    mapfile -t missing < <(missing_packages)
+    [[ ${#missing[@]} -eq 0 ]] && return
+    if [[ $EUID -ne 0 ]]; then
+        say "not root; missing, and some things will not work without: ${missing[*]}"
+        return
+    fi
+    say "installing ${missing[*]}"
+    if ! apt_install "${missing[@]}" 2>/dev/null; then # the package lists may be old or absent
+        apt-get update -qq
+        apt_install "${missing[@]}"
+    fi
+}
+
+# Prints the first Python that is new enough and can make a virtual environment.
+find_python() {
+    local candidate
+    for candidate in python3 python3.1{4,3,2,1} /usr/bin/python3; do
+        if "$candidate" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' \
+            2>/dev/null; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    say "no Python 3.11 or newer with venv; install it (Debian: apt-get install python3-venv)"
+    return 1
+}
+
+# The stamp is named after all that an installation depends on, this folder's place included:
+# a virtual environment cannot be moved, and one that was is made anew.
+install_python() {
+    local stamp python
+    stamp=.venv/.setup-$({
+        pwd
+        cat pyproject.toml hatch_build.py
+    } | sha256sum | cut -c1-16)
+    [[ -e $stamp ]] && .venv/bin/python -c '' 2>/dev/null && return
+    say "installing into .venv"
+    if [[ $(head -n 1 .venv/bin/pip 2>/dev/null) != "#!$PWD/.venv/bin/python"* ]]; then
+        python=$(find_python)
+        "$python" -m venv --clear .venv
+    fi
+    .venv/bin/python -m pip install -q --disable-pip-version-check -e '.[test]'
+    rm -f .venv/.setup-*
+    touch "$stamp"
+}
+
+install_packages
+install_python
+.venv/bin/python hatch_build.py
