@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The admin's bounds: what may be set, how far, how often, and never.
+
+A policy is layered: the vendor's file, the admin's, then the drop-ins by file
+name; a later layer overrides field by field. It may only narrow a knob's safe
+bounds, unless it says ``unsafe = true``. docs/policy.md describes the format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from kmind.errors import PolicyError, UsageError
+from kmind.guard._policy_file import DaemonDeath, Layer, Section, read_layer
+from kmind.knobs import Knob, Rule, RuleOp, Target, Value
+
+__all__ = ["MAX_RULES", "Bound", "DaemonDeath", "Policy", "RefusalKind", "RefusedError"]
+
+RefusalKind = Literal["forbidden", "type", "range", "grid", "step", "rule"]
+
+MAX_RULES = 4
+"""Rules over several knobs that one knob may be under; the kernel agent holds no more."""
+
+_VENDOR = Path("usr/lib/kmind/policy.toml")
+_ADMIN = Path("etc/kmind/policy.toml")
+_DROP_INS = Path("etc/kmind/policy.d")
+
+_MIRROR: Mapping[RuleOp, RuleOp] = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
+
+_MINUTE_NS = 60_000_000_000
+
+
+class RefusedError(PolicyError):
+    """A change is against the policy; ``verdict`` says which check it failed."""
+
+    def __init__(self, verdict: RefusalKind, message: str, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.verdict = verdict
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What the policy and the knob together allow for one knob on one target.
+
+    Values are encoded (``Knob.encode``). ``step`` is the largest difference to
+    the present value, ``step_factor_percent`` the largest ratio either way (400:
+    four times), ``choices`` the bit mask of allowed choices of an enum. In the
+    long run one change each ``interval_ns`` is allowed, and ``burst`` at once.
+    0 means unbounded, but for ``minimum`` and ``maximum``.
+    """
+
+    minimum: int
+    maximum: int
+    grid: int = 1
+    step: int = 0
+    step_factor_percent: int = 0
+    choices: int = 0
+    interval_ns: int = 0
+    burst: int = 1
+    rules: tuple[Rule, ...] = ()
+    forbidden: bool = False
+
+    def refuses(self, new: int, current: int) -> RefusalKind | None:
+        """The first check that an encoded value fails, but for rules, or None.
+
+        The same checks in the same order as the kernel agent's admission.
+        """
+        if self.forbidden:
+            return "forbidden"
+        if not self.minimum <= new <= self.maximum:
+            return "range"
+        if self.choices and not self.choices >> new & 1:
+            return "range"
+        if self.grid > 1 and new % self.grid:
+            return "grid"
+        if self.step and abs(new - current) > self.step:
+            return "step"
+        if self.step_factor_percent:
+            # Zero counts as the smallest value above it, or nothing could leave it.
+            low, high = sorted((max(new, self.grid, 1), max(current, self.grid, 1)))
+            if high * 100 > low * self.step_factor_percent:
+                return "step"
+        return None
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The layers of a policy, put together.
+
+    ``Policy()`` is what applies where no file is: each knob within its safe
+    bounds, 60 changes a minute, four at once, and restored when the daemon dies.
+    """
+
+    layers: tuple[Layer, ...] = field(default=())
+
+    @classmethod
+    def load(cls, path: Path | None = None, *, root: Path = Path("/")) -> Policy:
+        """One policy file, or without a path all layers of this machine.
+
+        Raises ``PolicyError`` that names file and line for what is wrong.
+        """
+        if path is not None:
+            files = [path]
+        else:
+            files = [root / _VENDOR, root / _ADMIN, *sorted((root / _DROP_INS).glob("*.toml"))]
+            files = [file for file in files if file.exists()]
+        policy = cls(tuple(read_layer(file) for file in files))
+        for layer in policy.layers:
+            for name in layer.sections:
+                policy.section(name)  # layers that contradict each other fail here
+        return policy
+
+    def section(self, *names: str) -> Section:
+        """The fields set for these sections, a later name and layer over an earlier one."""
+        merged = Section()
+        for name in names:
+            for layer in self.layers:
+                merged = merged.overlaid(layer.sections.get(name))
+        if merged.min is not None and merged.max is not None and merged.min > merged.max:
+            raise PolicyError(
+                f"{self._source('min', *names)}: min {merged.min} is above "
+                f"max {merged.max} of {self._source('max', *names)}",
+                hint="no value could satisfy both; correct one of them",
+            )
+        return merged
+
+    def bound(self, knob: Knob, target: Target) -> Bound:
+        """What is allowed for one knob on one target: its safe bounds and the policy's.
+
+        Raises ``PolicyError`` where nothing is, and ``KnobError`` where the
+        target lacks an enum knob.
+        """
+        names = _names(knob, target)
+        section = self.section(*names)
+        interval_ns = _MINUTE_NS // section.per_minute if section.per_minute else 0
+        rules = self._rules(knob)
+        forbidden = bool(section.forbidden)
+        if knob.kind == "enum":
+            allowed = section.choices if section.choices is not None else knob.choices
+            mask = sum(1 << knob.encode(c) for c in knob.available(target) if c in allowed)
+            low, high = knob.limits(target)
+            return Bound(
+                low, high, choices=mask, interval_ns=interval_ns, burst=section.burst_or_default,
+                rules=rules, forbidden=forbidden or not mask,
+            )  # fmt: skip
+        low, high = knob.limits(target)
+        wanted_low = low if section.min is None else section.min
+        wanted_high = high if section.max is None else section.max
+        if not section.unsafe:
+            wanted_low, wanted_high = max(low, wanted_low), min(high, wanted_high)
+        minimum = -(-wanted_low // knob.grid) * knob.grid
+        maximum = wanted_high // knob.grid * knob.grid
+        if minimum > maximum:
+            raise PolicyError(
+                f"{self._source('min', *names) or self._source('max', *names)}: no value of "
+                f"{knob.name} on {target} lies between {wanted_low} and {wanted_high}",
+                hint=f"safe here are {low} to {high}, in steps of {knob.grid}",
+            )
+        return Bound(
+            minimum,
+            maximum,
+            grid=knob.grid,
+            step=section.max_step or 0,
+            step_factor_percent=round((section.max_step_factor or 0) * 100),
+            interval_ns=interval_ns,
+            burst=section.burst_or_default,
+            rules=rules,
+            forbidden=forbidden,
+        )
+
+    def check(
+        self,
+        knob: Knob,
+        target: Target,
+        new: object,
+        current: Value,
+        others: Mapping[str, Value],
+    ) -> RefusedError | None:
+        """Why the change is refused, or None if it may be made.
+
+        ``others`` holds present values of other knobs of the target, by name; a
+        rule over a knob that is not among them does not apply. The rate is not
+        checked here: only the kernel agent counts.
+        """
+        bound = self.bound(knob, target)
+        what = f"{knob.name} of {target} may not be set to {new!r}"
+        names = _names(knob, target)
+        if bound.forbidden:
+            return self._refusal("forbidden", f"{what}: the policy forbids the knob", names)
+        try:
+            code = knob.encode(new)  # type: ignore[arg-type]
+        except UsageError as error:
+            return RefusedError("type", f"{what}: {error}")
+        old = knob.encode(current)
+        kind = bound.refuses(code, old)
+        if kind == "range" and bound.choices:
+            allowed = [c for i, c in enumerate(knob.choices) if bound.choices >> i & 1]
+            return self._refusal(kind, f"{what}: allowed are {', '.join(allowed)}", names)
+        if kind == "range":
+            limits = f"{bound.minimum} to {bound.maximum}"
+            return self._refusal(kind, f"{what}: allowed are {limits}", names)
+        if kind == "grid":
+            return RefusedError(kind, f"{what}: it takes multiples of {bound.grid}")
+        if kind is not None:
+            step = f"at most {bound.step} away" if bound.step else ""
+            factor = f"at most {bound.step_factor_percent / 100:g} times more or less"
+            limit = " and ".join(filter(None, [step, factor if bound.step_factor_percent else ""]))
+            return self._refusal(
+                kind, f"{what}: too far from {current} in one step ({limit})", names,
+                hint="go there in smaller steps",
+            )  # fmt: skip
+        for rule in bound.rules:
+            if rule.other in others and not rule.holds(code, _number(others[rule.other])):
+                return self._refusal(
+                    "rule", f"{what}: it must be {rule}, which is {others[rule.other]}", ("rule",)
+                )
+        return None
+
+    def on_daemon_death(self, knob: Knob, target: Target) -> DaemonDeath:
+        """What becomes of a change to this knob when its owner dies."""
+        return self.section(*_names(knob, target)).on_daemon_death or "restore"
+
+    def _rules(self, knob: Knob) -> tuple[Rule, ...]:
+        # A rule holds whichever of its two knobs is set, so each has it once.
+        rules = list(knob.rules)
+        for layer in self.layers:
+            for entry in layer.rules:
+                if entry.knob == knob.name:
+                    rules.append(Rule(entry.op, entry.other, entry.offset))
+                elif entry.other == knob.name:
+                    rules.append(Rule(_MIRROR[entry.op], entry.knob, -entry.offset))
+        rules = list(dict.fromkeys(rules))
+        if len(rules) > MAX_RULES:
+            raise PolicyError(
+                f"{self._source('rule')}: {knob.name} is under {len(rules)} rules",
+                hint=f"at most {MAX_RULES} can be checked in the kernel, its own included",
+            )
+        return tuple(rules)
+
+    def _source(self, key: str, *names: str) -> str:
+        """Where the field that counts was set: "file:line", or "" if it was not."""
+        for name in reversed(names or (key,)):
+            for layer in reversed(self.layers):
+                if (name, key) in layer.lines:
+                    return layer.lines[name, key]
+        return ""
+
+    def _refusal(
+        self, kind: RefusalKind, message: str, names: tuple[str, ...], *, hint: str = ""
+    ) -> RefusedError:
+        keys = {
+            "forbidden": ("forbidden",),
+            "range": ("max", "min", "choices"),
+            "step": ("max_step_factor", "max_step"),
+            "rule": ("rule",),
+        }
+        where = next(filter(None, (self._source(key, *names) for key in keys.get(kind, ()))), "")
+        return RefusedError(kind, message, hint=hint or (f"set in {where}" if where else ""))
+
+
+def _names(knob: Knob, target: Target) -> tuple[str, str, str]:
+    """The sections that speak of a knob on a target, the most special last."""
+    return "defaults", knob.name, f"{knob.name}@{target.name}"
+
+
+def _number(value: Value) -> int:
+    return value if isinstance(value, int) else 0
