@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""BPF programs of an object, and the links that attach them."""
+
+import ctypes
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from kmind.bpf._errors import check, error_from
+from kmind.bpf._libbpf import Handle, RunOptions, captured, lib, pointer_or_raise
+from kmind.errors import BpfError
+
+__all__ = ["Link", "Program", "RunResult", "open_link", "read_iter"]
+
+_PROG_TYPE_RAW_TRACEPOINT = 17
+_PROG_TYPE_TRACING = 26
+_PROG_TYPE_SYSCALL = 31
+# These take a context, and give it back in place or not at all.
+_CTX_IN_ONLY = frozenset({_PROG_TYPE_RAW_TRACEPOINT, _PROG_TYPE_TRACING, _PROG_TYPE_SYSCALL})
+
+
+class RunResult(NamedTuple):
+    """What a test run gave: the program's return value (signed), its context, its time.
+
+    ``duration_ns`` is the kernel's mean of one run; 0 where the kernel does not measure.
+    """
+
+    retval: int
+    ctx: bytes
+    duration_ns: int
+
+
+class Link:
+    """A program's attachment. It ends with `close`, unless it is pinned."""
+
+    def __init__(self, pointer: int, what: str) -> None:
+        self._handle = Handle(pointer, f"the link of {what}")
+        self._pinned = False
+
+    @property
+    def fd(self) -> int:
+        """Its descriptor; BpfError once closed."""
+        return int(lib().bpf_link__fd(self._handle.get()))
+
+    def pin(self, path: str | Path) -> None:
+        """Pin it in a bpf file system: the program stays attached after `close`.
+
+        The pin of an iterator can be read like a file.
+        """
+        result = lib().bpf_link__pin(self._handle.get(), os.fsencode(path))
+        check(result, f"cannot pin a link at {path}")
+        self._pinned = True
+
+    def unpin(self) -> None:
+        """Remove the pin."""
+        check(lib().bpf_link__unpin(self._handle.get()), "cannot remove the pin of a link")
+        self._pinned = False
+
+    def detach(self) -> None:
+        """Remove the pin, if any, and close: the program runs no more."""
+        if self._pinned:
+            self.unpin()
+        self.close()
+
+    def close(self) -> None:
+        """Let go of it; without a pin the program is detached. Safe to repeat."""
+        pointer = self._handle.take()
+        if pointer is not None:
+            lib().bpf_link__destroy(pointer)
+
+    def __enter__(self) -> "Link":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+class Program:
+    """One program of an object. Got from ``BpfObject.programs``."""
+
+    def __init__(self, pointer: Callable[[], int], links: list[Link]) -> None:
+        self._pointer = pointer
+        self._links = links  # the object's, which closes them
+
+    @property
+    def name(self) -> str:
+        """The name of its C function."""
+        name: bytes = lib().bpf_program__name(self._pointer())
+        return name.decode()
+
+    @property
+    def section(self) -> str:
+        """Its ELF section, as ``tp_btf/sched_switch``, which says what it is."""
+        name: bytes = lib().bpf_program__section_name(self._pointer())
+        return name.decode()
+
+    @property
+    def type(self) -> int:
+        """BPF_PROG_TYPE_* as a number."""
+        return int(lib().bpf_program__type(self._pointer()))
+
+    @property
+    def fd(self) -> int:
+        """Its descriptor; BpfError before load, and if it is not loaded."""
+        fd: int = lib().bpf_program__fd(self._pointer())
+        if fd < 0:
+            raise BpfError(f"program {self.name} is not loaded")
+        return fd
+
+    @property
+    def autoload(self) -> bool:
+        """Whether ``BpfObject.load`` loads it."""
+        return bool(lib().bpf_program__autoload(self._pointer()))
+
+    def set_autoload(self, wanted: bool) -> None:
+        """Choose whether ``BpfObject.load`` loads it; before load only."""
+        result = lib().bpf_program__set_autoload(self._pointer(), wanted)
+        check(result, f"cannot change whether program {self.name} is loaded")
+
+    def attach(self) -> Link:
+        """Attach it where its section says."""
+        return self._attach("bpf_program__attach")
+
+    def attach_iter(self) -> Link:
+        """Attach an iterator over everything of its kind; then `read_iter`, or pin it."""
+        return self._attach("bpf_program__attach_iter", None)
+
+    def attach_cgroup(self, cgroup: str | Path) -> Link:
+        """Attach it to the cgroup v2 directory ``cgroup``."""
+        try:
+            fd = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise BpfError(f"cannot open cgroup {cgroup}: {error.strerror}") from None
+        try:
+            return self._attach("bpf_program__attach_cgroup", fd)
+        finally:
+            os.close(fd)
+
+    def test_run(self, ctx: bytes | bytearray = b"", repeat: int = 0) -> RunResult:
+        """Run it once, or ``repeat`` times, with ``ctx`` as its context.
+
+        For SEC("syscall") programs ``repeat`` must be 0, and the returned ``ctx`` is
+        what the program left in it. Source: BPF_PROG_TEST_RUN of bpf(2).
+        """
+        options = RunOptions(sz=ctypes.sizeof(RunOptions), repeat=repeat)
+        kept = ctypes.create_string_buffer(bytes(ctx), max(len(ctx), 1))
+        if ctx:
+            options.ctx_in, options.ctx_size_in = ctypes.addressof(kept), len(ctx)
+            if self.type not in _CTX_IN_ONLY:
+                options.ctx_out, options.ctx_size_out = ctypes.addressof(kept), len(ctx)
+        result = lib().bpf_prog_test_run_opts(self.fd, ctypes.byref(options))
+        check(result, f"cannot run program {self.name}")
+        retval = (options.retval ^ 1 << 31) - (1 << 31)
+        return RunResult(retval, kept.raw[: len(ctx)], options.duration)
+
+    def _attach(self, function: str, *arguments: int | None) -> Link:
+        what = f"program {self.name}"
+        with captured() as said:
+            pointer = getattr(lib(), function)(self._pointer(), *arguments)
+        hint = said[-1].strip() if said else ""
+        pointer = pointer_or_raise(pointer, f"cannot attach {what} ({self.section})", hint)
+        link = Link(pointer, what)
+        self._links.append(link)
+        return link
+
+
+def open_link(path: str | Path) -> Link:
+    """The link pinned at ``path``; its `Link.detach` removes the pin too."""
+    pointer = lib().bpf_link__open(os.fsencode(path))
+    link = Link(pointer_or_raise(pointer, f"cannot open the link pinned at {path}"), str(path))
+    link._pinned = True
+    return link
+
+
+def read_iter(link: Link) -> bytes:
+    """All that the iterator behind ``link`` prints, from a new run of it."""
+    fd = check(lib().bpf_iter_create(link.fd), "cannot run an iterator")
+    try:
+        return b"".join(iter(lambda: os.read(fd, 1 << 16), b""))
+    except OSError as error:
+        raise error_from(error.errno or 0, "cannot read an iterator") from None
+    finally:
+        os.close(fd)
