@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an author writes: one subclass of ``Extension``.
+
+It runs in a process of its own, without privileges, and is called from one
+thread. Arrays handed to it are views of shared memory that the kernel side fills
+again when the call returns: copy what is to be kept. An exception that leaves a
+method ends the process, and with it the instance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from kmind.extension.context import Context
+
+__all__ = ["ChangeEvent", "Extension", "VerdictEvent"]
+
+
+@dataclass(frozen=True)
+class VerdictEvent:
+    """The agent's answer to a recommendation.
+
+    ``verdict`` is a name of ``enum kmind_verdict`` in lower case: ``"approved"``,
+    ``"renewed"``, ``"shadowed"``, ``"advised"``, or the reason of a refusal.
+    """
+
+    id: int
+    verdict: str
+    knob: str
+    value: int | str
+
+
+@dataclass(frozen=True)
+class ChangeEvent:
+    """What became of an approved recommendation; ``value`` is what stands now.
+
+    ``applied``: it is set. ``undone``: its hold ended. ``yielded``: somebody else
+    set the knob, and further recommendations for it are refused. ``failed``: the
+    kernel did not take it.
+    """
+
+    kind: Literal["applied", "undone", "yielded", "failed"]
+    id: int
+    knob: str
+    value: int | str
+
+
+class Extension:
+    """Base of all extensions. Every method may be left as it is."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+    def start(self) -> None:
+        """Called once, before anything else."""
+
+    def on_windows(self, windows: npt.NDArray[np.void]) -> None:
+        """One or more closed feature windows, oldest first: ``layout.WINDOW``, shape (n,).
+
+        ``windows["value"][:, context.features["x"]]`` is the column of feature x.
+        """
+
+    def on_records(self, records: npt.NDArray[np.void]) -> None:
+        """Records of the module's own kinds from one CPU: ``layout.RECORD``, shape (n,)."""
+
+    def on_verdict(self, verdict: VerdictEvent) -> None:
+        """The agent answered a recommendation."""
+
+    def on_change(self, change: ChangeEvent) -> None:
+        """A knob was set, or set back, for a recommendation."""
+
+    def on_mode(self, mode: str) -> None:
+        """The agent moved to another mode; ``context.mode`` has it too."""
+
+    def status(self) -> Mapping[str, Any]:
+        """What to show the admin, about once a second: small, and JSON can hold it."""
+        return {}

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an extension is given: its target, parameters, features, knobs, and a way to speak."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import msgspec
+import numpy as np
+
+from kmind.abi import layout
+from kmind.extension.manifest import Value
+
+__all__ = ["Context", "KnobInfo", "Port"]
+
+_REMEMBERED = 256  # recommendations whose answers can still come
+
+
+@dataclass(frozen=True)
+class KnobInfo:
+    """A knob that the instance may recommend values for.
+
+    ``minimum``, ``maximum`` and ``grid`` (values are its multiples) are what policy
+    and kernel allow, in ``unit``; ``choices`` are the names of an enum's values.
+    ``baseline`` is what stood when the instance started.
+    """
+
+    name: str
+    id: int
+    kind: Literal["int", "enum"]
+    unit: str
+    minimum: int
+    maximum: int
+    grid: int
+    choices: tuple[str, ...]
+    target_id: int
+    baseline: int | str
+
+    def encode(self, value: object) -> int:
+        """The number that stands for ``value`` in the queue; ValueError if there is none.
+
+        The agent checks range, step and rate; here only what no number can say.
+        """
+        if self.kind == "enum":
+            if value not in self.choices:
+                known = ", ".join(self.choices)
+                raise ValueError(f"{self.name} has no choice {value!r}; it has {known}")
+            return self.choices.index(str(value))
+        number = value.item() if isinstance(value, np.generic) else value
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            raise ValueError(f"{self.name} takes a number, not {number!r}")
+        if not math.isfinite(number) or number != int(number):
+            raise ValueError(f"{self.name} takes whole numbers, not {number}")
+        if not -(1 << 63) <= number < 1 << 63:
+            raise ValueError(f"{self.name}: {int(number)} does not fit in 64 bits")
+        return int(number)
+
+    def decode(self, number: int) -> int | str:
+        """The value that a number of the queue stands for; the number if none does."""
+        if self.kind == "enum" and 0 <= number < len(self.choices):
+            return self.choices[number]
+        return number
+
+
+class Port(Protocol):
+    """Where recommendations go: ``kmind.queue.CompletionQueue``, or a recorder."""
+
+    def submit(
+        self,
+        knob: int,
+        target: int,
+        value: int,
+        *,
+        type: int,
+        expires_ns: int,
+        hold_ms: int,
+        model: int,
+        note: bytes,
+    ) -> int | None:
+        """Queue one recommendation; its id, or None when the queue is full."""
+
+
+class Context:
+    """One instance, as its extension sees it.
+
+    ``features`` is feature name to column of a window's ``value``; ``params`` are the
+    manifest's parameters with their types; ``knobs`` are those that may be moved, by
+    name; ``mode`` is the agent's mode in lower case; ``rng`` is seeded by the
+    parameter ``seed`` (0 where the module has none), so that a run can be repeated.
+    """
+
+    def __init__(
+        self,
+        *,
+        module: str,
+        target: str,
+        params: Mapping[str, Value],
+        features: Mapping[str, int],
+        knobs: Mapping[str, KnobInfo],
+        port: Port,
+        mode: str = "observe",
+        model: int = 0,
+        now: Callable[[], float] = time.monotonic,
+        write_log: Callable[[str], None] | None = None,
+    ) -> None:
+        self.module = module
+        self.target = target
+        self.params = dict(params)
+        self.features = dict(features)
+        self.knobs = dict(knobs)
+        self.mode = mode
+        self.model = model
+        self.rng = np.random.default_rng(int(self.params.get("seed", 0)))
+        self._port = port
+        self._now = now
+        self._write_log = write_log or _to_stderr
+        self._made: dict[int, tuple[KnobInfo, int]] = {}
+
+    def now(self) -> float:
+        """Seconds of CLOCK_MONOTONIC, the clock of windows and records; set in a replay."""
+        return self._now()
+
+    def log(self, message: str, **fields: object) -> None:
+        """Write one line to the instance's log."""
+        self._write_log(" ".join([message, *(f"{name}={value}" for name, value in fields.items())]))
+
+    def recommend(
+        self,
+        knob: str,
+        value: object,
+        *,
+        reason: str,
+        evidence: Mapping[str, float | int | str],
+        hold_s: float,
+        expires_s: float = 1.0,
+    ) -> int | None:
+        """Recommend ``value`` for ``knob``; its id, or None when the queue is full.
+
+        ``reason`` is one sentence for the admin, ``evidence`` the measurements behind
+        it. An approved value stands for ``hold_s`` seconds and is then undone, unless
+        the same one is recommended again. The agent does not act on it later than
+        ``expires_s`` from now. Raises ValueError that says what does not fit: a knob
+        that is not granted, NaN, a fraction, an unknown choice, too long a text.
+        """
+        info = self.knobs.get(knob)
+        if info is None:
+            granted = ", ".join(self.knobs) or "none"
+            raise ValueError(f"knob {knob!r} is not granted; granted: {granted}")
+        number = info.encode(value)
+        hold_ms = _positive("hold_s", hold_s) * 1000
+        if not 1 <= hold_ms < 1 << 32:
+            raise ValueError(f"hold_s is {hold_s}, and must be from 0.001 to 4294967 seconds")
+        expires_ns = int((self.now() + _positive("expires_s", expires_s)) * 1e9)
+        made = self._port.submit(
+            info.id,
+            info.target_id,
+            number,
+            type=layout.TYPE[info.kind.upper()],
+            expires_ns=expires_ns,
+            hold_ms=int(hold_ms),
+            model=self.model,
+            note=_note(reason, evidence),
+        )
+        if made is not None:
+            self._made[made] = info, number
+            if len(self._made) > _REMEMBERED:
+                del self._made[next(iter(self._made))]
+        return made
+
+    def recall(self, rec_id: int) -> tuple[str, int | str] | None:
+        """Knob and value of a recommendation made lately."""
+        if rec_id not in self._made:
+            return None
+        info, number = self._made[rec_id]
+        return info.name, info.decode(number)
+
+
+def _positive(name: str, value: float) -> float:
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} is {value}, and must be a positive number of seconds")
+    return float(value)
+
+
+def _note(reason: str, evidence: Mapping[str, float | int | str]) -> bytes:
+    if not reason or not reason.isprintable():
+        raise ValueError(f"reason must be one line of text, not {reason!r}")
+    plain: dict[str, float | int | str] = {}
+    for name, value in evidence.items():
+        item = value.item() if isinstance(value, np.generic) else value
+        if isinstance(item, float) and not math.isfinite(item):
+            raise ValueError(f"evidence {name!r} is {item}")
+        if not isinstance(item, int | float | str):
+            raise ValueError(f"evidence {name!r} must be a number or text, not {item!r}")
+        plain[name] = item
+    note = msgspec.json.encode({"reason": reason, "evidence": plain})
+    if len(note) > layout.LIMIT["NOTE_SIZE"]:
+        size = layout.LIMIT["NOTE_SIZE"]
+        raise ValueError(f"reason and evidence take {len(note)} bytes, and may take {size}")
+    return note
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the shared rings to an extension's methods."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from kmind.abi import layout
+from kmind.extension._base import ChangeEvent, Extension, VerdictEvent
+from kmind.extension.context import Context
+
+__all__ = ["Dispatcher", "End"]
+
+_VERDICTS = {number: name.lower() for name, number in layout.VERDICT.items()}
+_MODES = {number: name.lower() for name, number in layout.MODE.items()}
+_CHANGES: dict[int, Any] = {
+    layout.KIND[name]: name.lower() for name in ("APPLIED", "UNDONE", "YIELDED", "FAILED")
+}
+_STATUS_EVERY_S = 1.0
+
+
+class _Ring(Protocol):
+    def peek(self) -> npt.NDArray[np.void]: ...
+    def release(self, count: int, /) -> None: ...
+
+
+class _Answers(Protocol):
+    def answers(self) -> Sequence[tuple[int, int]]: ...
+
+
+class End(Protocol):
+    """The extension's end of the rings: ``kmind.queue.Endpoint``, or a replay."""
+
+    @property
+    def mode(self) -> int:
+        """The agent's mode, as in ``enum kmind_mode``."""
+
+    @property
+    def windows(self) -> _Ring:
+        """Feature windows."""
+
+    @property
+    def records(self) -> Sequence[_Ring]:
+        """Records, a ring for each CPU."""
+
+    @property
+    def cq(self) -> _Answers:
+        """The completion queue."""
+
+    def beat(self) -> None:
+        """Tell the watchdog that the extension lives."""
+
+    def wait(self, timeout_s: float, /) -> bool:
+        """Sleep until there is something, at most that long; whether there is."""
+
+    def set_status(self, text: bytes, /) -> None:
+        """Leave a text for the owner."""
+
+
+class Dispatcher:
+    """Calls one extension for all that one end of the rings has.
+
+    Single-threaded; ``step`` never blocks longer than it is told to, if the
+    extension's methods do not. Exceptions of the extension pass through.
+    """
+
+    def __init__(self, end: End, extension: Extension, context: Context) -> None:
+        self._end = end
+        self._extension = extension
+        self._context = context
+        self._status_at = -_STATUS_EVERY_S
+
+    def start(self) -> None:
+        """Start the extension, in the mode that the agent is in."""
+        self._end.beat()
+        self._context.mode = self._mode()
+        self._extension.start()
+
+    def step(self, timeout_s: float) -> bool:
+        """Wait at most ``timeout_s`` seconds, then hand over what there is; whether there was.
+
+        Answers come before changes and windows, so that an extension knows where its
+        recommendations stand when it looks at a window.
+        """
+        self._end.beat()
+        found = self._end.wait(timeout_s)
+        self._end.beat()
+        if (mode := self._mode()) != self._context.mode:
+            self._context.mode = mode
+            self._extension.on_mode(mode)
+        for rec_id, number in self._end.cq.answers():
+            if made := self._context.recall(rec_id):
+                verdict = _VERDICTS.get(number, "pending")
+                self._extension.on_verdict(VerdictEvent(rec_id, verdict, *made))
+        for ring in self._end.records:
+            self._take_records(ring)
+        windows = self._end.windows.peek()
+        if len(windows):
+            self._extension.on_windows(windows)
+            self._end.windows.release(len(windows))
+        self._show_status()
+        return found
+
+    def _mode(self) -> str:
+        return _MODES.get(self._end.mode, "emergency")
+
+    def _take_records(self, ring: _Ring) -> None:
+        records = ring.peek()
+        if not len(records):
+            return
+        control = records["kind"] < layout.KIND["MODULE"]
+        for record in records[control]:
+            kind = _CHANGES.get(int(record["kind"]))
+            made = self._context.recall(int(record["subject"]))
+            if kind and made:
+                value = int(record["value"].astype(np.int64))
+                info = self._context.knobs[made[0]]
+                self._extension.on_change(
+                    ChangeEvent(kind, int(record["subject"]), info.name, info.decode(value))
+                )
+        own = records[~control] if control.any() else records
+        if len(own):
+            self._extension.on_records(own)
+        ring.release(len(records))
+
+    def _show_status(self) -> None:
+        now = self._context.now()
+        if now - self._status_at < _STATUS_EVERY_S:
+            return
+        self._status_at = now
+        text = msgspec.json.encode(self._extension.status(), enc_hook=_plain)
+        if len(text) > layout.LIMIT["STATUS_SIZE"]:
+            text = b'{"status":"too long to show"}'
+        self._end.set_status(text)
+
+
+def _plain(value: object) -> object:
+    # numpy's scalars and arrays, the two things that authors put into a status.
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"a status cannot hold a {type(value).__name__}")
