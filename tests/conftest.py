@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What holds for every test: the machine stays as it was, and nothing is skipped in silence.
+
+``@pytest.mark.kernel("arena", "tp_btf")`` names the features of ``kmind.bpf.probe`` that a test
+needs. It is skipped, with the reason, if they are not there. Under ``CI=true`` every other skip
+is a failure: what this machine can run, it runs.
+"""
+
+import functools
+import gc
+import os
+import subprocess
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import machine
+import pytest
+
+CI = os.environ.get("CI") == "true"
+REASON_STANDS = pytest.StashKey[bool]()
+
+BPFFS = Path("/sys/fs/bpf")
+TRACEFS = Path("/sys/kernel/tracing")
+
+
+@functools.cache
+def _features() -> dict[str, Any]:
+    from kmind.bpf import probe
+
+    return {result.name: result for result in probe.probe_all()}
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a kernel test that this machine cannot run."""
+    marker = item.get_closest_marker("kernel")
+    if marker is None:
+        return
+    if os.geteuid() != 0:
+        _skip(item, "needs root")
+    for name in marker.args:
+        if (result := _features()[name]).state != "ok":
+            _skip(item, f"this kernel has no {name}: {result.state}, {result.cause}")
+
+
+def _skip(item: pytest.Item, reason: str) -> None:
+    item.stash[REASON_STANDS] = True
+    pytest.skip(reason)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Under CI, let a skip fail whose reason is not this machine."""
+    report = yield
+    expected = hasattr(report, "wasxfail") or item.stash.get(REASON_STANDS, False)
+    if CI and report.skipped and not expected:
+        _fail(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """As above, for a file that skips itself."""
+    report = yield
+    if CI and report.skipped:
+        _fail(report)
+    return report
+
+
+def _fail(report: pytest.TestReport | pytest.CollectReport) -> None:
+    report.outcome = "failed"
+    report.longrepr = f"skipped under CI: {report.longrepr}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def machine_is_left_as_found() -> Iterator[None]:
+    """Fail the run if it leaves anything behind."""
+    before = machine.full()
+    yield
+    gc.collect()  # what the last test held by a cycle
+    lines = machine.settled(before, machine.full)
+    machine.put_back(before)
+    if lines:
+        pytest.fail("the tests did not leave the machine as found:\n" + "\n".join(lines), False)
+
+
+@pytest.fixture(autouse=True)
+def each_test_leaves_machine_as_found(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Name the kernel or fault test that leaves a setting, mount or process behind."""
+    if not any(map(request.node.get_closest_marker, ("kernel", "fault"))):
+        yield
+        return
+    before = machine.quick()
+    yield
+    gc.collect()
+    lines = machine.settled(before, machine.quick)
+    machine.put_back(before)
+    if lines:
+        pytest.fail("this test did not leave the machine as found:\n" + "\n".join(lines), False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kernel_file_systems(
+    request: pytest.FixtureRequest, machine_is_left_as_found: None
+) -> Iterator[None]:
+    """Mount bpffs and tracefs for a run that has kernel tests, unless they are mounted."""
+    wanted = os.geteuid() == 0 and any(
+        item.get_closest_marker("kernel") for item in request.session.items
+    )
+    mounted = []
+    for kind, where in (("bpf", BPFFS), ("tracefs", TRACEFS)) if wanted else ():
+        # Asked by the type of the file system: the folder is there either way.
+        shown = subprocess.run(["stat", "-f", "-c", "%T", where], capture_output=True, text=True)
+        if shown.stdout.strip() not in {kind, f"{kind}_fs"}:
+            subprocess.run(["mount", "-t", kind, kind, where], check=True)
+            mounted.append(where)
+    yield
+    for where in reversed(mounted):
+        subprocess.run(["umount", where], check=True)

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Holds the table of docs/architecture.md: who may import whom.
+
+The table is read from the page itself. Arrows are transitive: what may import ``abi`` may also
+import what ``abi`` may. A folder whose row says "public API only" gets no more than it names.
+"""
+
+import ast
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "src" / "kmind"
+PAGE = ROOT / "docs" / "architecture.md"
+
+
+class Row(NamedTuple):
+    what: str
+    may: str
+
+
+def table() -> dict[str, Row]:
+    """Return the folders' rows of the page, in their order."""
+    rows = {}
+    for line in PAGE.read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 3 and cells[0].startswith("`"):
+            name = cells[0].strip("`").removesuffix("/").removesuffix(".py")
+            rows[name] = Row(cells[1], cells[2])
+    return rows
+
+
+ROWS = table()
+
+
+def allowed(name: str) -> set[str]:
+    """Return the folders that this one may import, itself included."""
+    order = list(ROWS)
+    may = ROWS[name].may
+    if may == "everything":
+        return set(order)
+    if may == "nothing":
+        return {name}
+    if may.startswith("all above"):
+        barred = {word.strip() for word in may.partition(" but ")[2].split(",")}
+        return {name, *order[: order.index(name)]} - barred
+    named = {word.strip() for word in may.split(",")}
+    assert named <= set(order), f"{PAGE.name}: {name} may import {may}: not all are folders"
+    if "public API only" in ROWS[name].what:
+        return {name} | named
+    return {name}.union(*map(allowed, named))
+
+
+def owner(path: Path) -> str:
+    """Return the folder of the table that a source belongs to; "" for kmind/__init__.py."""
+    first = path.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py").replace("__init__", "")
+
+
+def imported(path: Path) -> list[tuple[int, str]]:
+    """Return line and absolute name of each module that a source imports, lazily or not."""
+    package = ["kmind", *path.relative_to(PACKAGE).parts[:-1]]
+    names = []
+    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+        if isinstance(node, ast.Import):
+            names += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            base = [*base, *([node.module] if node.module else [])]
+            # `from kmind import abi` names a folder only in its last word.
+            names += [(node.lineno, ".".join([*base, alias.name])) for alias in node.names]
+    return names
+
+
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+
+def test_every_folder_has_a_row() -> None:
+    assert {owner(path) for path in SOURCES} - {""} <= set(ROWS)
+
+
+def test_the_page_keeps_the_rules_that_safety_stands_on() -> None:
+    assert "runtime" not in allowed("guard")
+    assert allowed("abi") == {"abi", "errors"}
+    assert allowed("modules") == {"modules", "extension"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_follow_the_table(path: Path) -> None:
+    name = owner(path)
+    may = allowed(name) if name else set()
+    wrong = []
+    for line, module in imported(path):
+        top, _, rest = module.partition(".")
+        folder = rest.partition(".")[0]
+        if top == "kmind" and folder in ROWS and folder not in may:
+            wrong.append(f"{path.relative_to(ROOT)}:{line} imports {module}")
+    assert not wrong, f"{name or 'kmind'} may import only {sorted(may)}"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in SOURCES if owner(path) == "modules"],
+    ids=lambda path: str(path.relative_to(PACKAGE)),
+)
+def test_modules_need_only_the_public_interface(path: Path) -> None:
+    own = [*path.relative_to(PACKAGE).parts[:2]]
+    for line, module in imported(path):
+        where = f"{path.relative_to(ROOT)}:{line} imports {module}"
+        top, *rest = module.split(".")
+        assert top in {"kmind", "numpy"} or top in sys.stdlib_module_names, where
+        if top == "kmind" and rest[:2] != own:
+            # kmind.extension.Name, never a module inside it.
+            assert rest[0] == "extension", where
+            assert len(rest) == 2, where
+            assert not (PACKAGE / "extension" / f"{rest[1]}.py").exists(), where
