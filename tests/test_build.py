@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ships: an sdist that is complete, and a wheel with objects, headers and no build paths."""
+
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def relative(pattern: str) -> set[str]:
+    """Return the sources that match, named from the folder src."""
+    source = ROOT / "src"
+    return {str(path.relative_to(source)) for path in (source / "kmind").rglob(pattern)}
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sdist, unpacked; no object of this folder can help it."""
+    folder = tmp_path_factory.mktemp("sdist")
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", folder],
+        cwd=ROOT,
+        check=True,
+    )
+    (packed,) = folder.glob("kmind-*.tar.gz")
+    with tarfile.open(packed) as archive:
+        archive.extractall(folder, filter="data")
+    return folder / packed.name.removesuffix(".tar.gz")
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from nothing but the sdist."""
+    folder = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "wheel", "-q", "--disable-pip-version-check"]
+    subprocess.run(
+        [*pip, "--no-deps", "--no-build-isolation", "-w", folder, sdist],
+        check=True,
+    )
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+def test_sdist_has_all_that_a_build_and_its_tests_need(sdist: Path) -> None:
+    shipped = {str(path.relative_to(sdist)) for path in sdist.rglob("*") if path.is_file()}
+    kept = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert set(kept.stdout.splitlines()) <= shipped
+    assert not [name for name in shipped if name.endswith(".o")]
+
+
+def test_wheel_is_for_this_platform_and_any_python(wheel: Path) -> None:
+    assert "-py3-none-linux_" in wheel.name
+
+
+def test_wheel_has_objects_headers_and_sources(wheel: Path) -> None:
+    shipped = set(zipfile.ZipFile(wheel).namelist())
+    sources = relative("*.bpf.c")
+    assert sources
+    assert {name.removesuffix("c") + "o" for name in sources} <= shipped
+    assert sources | relative("*.h") | relative("*.py") | relative("*.toml") <= shipped
+    assert {name for name in shipped if "/licenses/" in name}
+
+
+def test_objects_keep_btf_and_lose_dwarf(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        for name in archive.namelist():
+            if name.endswith(".bpf.o"):
+                content = archive.read(name)
+                assert b".BTF\0" in content, name
+                assert b".debug_info" not in content, name
+
+
+def test_nothing_tells_where_it_was_built(wheel: Path, sdist: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        for name in archive.namelist():
+            for folder in (ROOT, sdist):
+                assert str(folder).encode() not in archive.read(name), name
+
+
+def test_nothing_is_compiled_twice() -> None:
+    """Run by hand, the hook leaves alone what is up to date, and needs no hatchling."""
+    command = [sys.executable, "-S", ROOT / "hatch_build.py"]
+    subprocess.run(command, check=True)
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert again.stderr == ""
+
+
+def test_a_changed_header_compiles_again(sdist: Path, wheel: Path) -> None:
+    """The wheel left fresh objects beside the sdist's sources."""
+    objects = list(sdist.rglob("*.bpf.o"))
+    assert objects
+    before = {path: path.stat().st_mtime_ns for path in objects}
+    (sdist / "src/kmind/abi/kmind.h").touch()
+    subprocess.run([sys.executable, "-S", sdist / "hatch_build.py"], check=True)
+    assert all(path.stat().st_mtime_ns > before[path] for path in objects)
+
+
+def test_no_clang_is_one_clear_line(sdist: Path, tmp_path: Path) -> None:
+    (sdist / "src/kmind/abi/kmind.h").touch()
+    result = subprocess.run(
+        [sys.executable, "-S", sdist / "hatch_build.py"],
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert "clang" in result.stderr
+    assert "install" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
