@@ -97,7 +97,7 @@ def _struct(btf: Btf, name: str) -> str:
         f'        "offsets": [{", ".join(str(row[2]) for row in rows)}],\n'
         f'        "itemsize": {dtype.itemsize},\n'
     ).replace("'", '"')
-    return f"{name.upper()} = np.dtype(  # type: ignore[call-overload]\n    {{\n{body}    }}\n)\n"
+    return f"{name.upper()} = np.dtype(\n    {{\n{body}    }}\n)\n"
 
 
 def render(btf: Btf) -> str:

@@ -115,7 +115,7 @@ CONTROL_OP = {
 
 MAGIC = 0x646E696D6B
 
-RECORD = np.dtype(  # type: ignore[call-overload]
+RECORD = np.dtype(
     {
         "names": ["commit", "seq", "kind", "cpu", "subject", "time_ns", "value"],
         "formats": ["<u4", "<u4", "<u2", "<u2", "<u4", "<u8", "<u8"],
@@ -124,7 +124,7 @@ RECORD = np.dtype(  # type: ignore[call-overload]
     }
 )
 
-WINDOW = np.dtype(  # type: ignore[call-overload]
+WINDOW = np.dtype(
     {
         "names": ["commit", "seq", "mode", "dropped", "start_ns", "end_ns", "value"],
         "formats": ["<u4", "<u4", "<u4", "<u4", "<u8", "<u8", ("<u8", (28,))],
@@ -133,7 +133,7 @@ WINDOW = np.dtype(  # type: ignore[call-overload]
     }
 )
 
-RECOMMENDATION = np.dtype(  # type: ignore[call-overload]
+RECOMMENDATION = np.dtype(
     {
         "names": [
             "commit",
@@ -172,7 +172,7 @@ RECOMMENDATION = np.dtype(  # type: ignore[call-overload]
     }
 )
 
-RING = np.dtype(  # type: ignore[call-overload]
+RING = np.dtype(
     {
         "names": ["head", "seq", "dropped", "pad", "tail", "pad_reader"],
         "formats": ["<u4", "<u4", "<u8", ("<u8", (6,)), "<u4", ("<u4", (15,))],
@@ -181,7 +181,7 @@ RING = np.dtype(  # type: ignore[call-overload]
     }
 )
 
-GEOMETRY = np.dtype(  # type: ignore[call-overload]
+GEOMETRY = np.dtype(
     {
         "names": [
             "abi",
@@ -201,7 +201,7 @@ GEOMETRY = np.dtype(  # type: ignore[call-overload]
     }
 )
 
-HEADER = np.dtype(  # type: ignore[call-overload]
+HEADER = np.dtype(
     {
         "names": [
             "magic",
@@ -220,7 +220,7 @@ HEADER = np.dtype(  # type: ignore[call-overload]
     }
 )
 
-ACTION = np.dtype(  # type: ignore[call-overload]
+ACTION = np.dtype(
     {
         "names": [
             "kind",
@@ -257,7 +257,7 @@ ACTION = np.dtype(  # type: ignore[call-overload]
     }
 )
 
-RULE = np.dtype(  # type: ignore[call-overload]
+RULE = np.dtype(
     {
         "names": ["op", "knob", "offset"],
         "formats": ["<u4", "<u4", "<i8"],
@@ -266,7 +266,7 @@ RULE = np.dtype(  # type: ignore[call-overload]
     }
 )
 
-GRANT_KEY = np.dtype(  # type: ignore[call-overload]
+GRANT_KEY = np.dtype(
     {
         "names": ["knob", "target"],
         "formats": ["<u4", "<u4"],
@@ -275,7 +275,7 @@ GRANT_KEY = np.dtype(  # type: ignore[call-overload]
     }
 )
 
-GRANT = np.dtype(  # type: ignore[call-overload]
+GRANT = np.dtype(
     {
         "names": [
             "minimum",
@@ -310,7 +310,7 @@ GRANT = np.dtype(  # type: ignore[call-overload]
     }
 )
 
-CONTROL = np.dtype(  # type: ignore[call-overload]
+CONTROL = np.dtype(
     {
         "names": ["op", "kind", "knob", "target", "value", "id", "result"],
         "formats": ["<u4", "<u4", "<u4", "<u4", "<i8", "<u4", "<i4"],
@@ -319,7 +319,7 @@ CONTROL = np.dtype(  # type: ignore[call-overload]
     }
 )
 
-ACCOUNT = np.dtype(  # type: ignore[call-overload]
+ACCOUNT = np.dtype(
     {
         "names": [
             "pushed",

@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Admission: what becomes of a recommendation.
+ *
+ * Every byte of the completion queue is the extension's, and may change while
+ * it is read: an entry is copied once, and only the copy is checked. What it
+ * is checked against lives in maps that the extension cannot reach.
+ */
+#ifndef KMIND_ADMISSION_H
+#define KMIND_ADMISSION_H
+
+#include "queue.h"
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 256);
+	__type(key, struct kmind_grant_key);
+	__type(value, struct kmind_grant);
+} km_grants SEC(".maps");
+
+/* To the daemon. The extension has no way to it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 64 * 1024);
+} km_actions SEC(".maps");
+
+static __u32 km_mode;	 /* 0 until the daemon sets one: refuses all */
+static __u32 km_lock;	 /* one CPU admits at a time */
+static __u32 km_cq_head; /* recommendations answered */
+static __u32 km_last_id;
+static __u32 km_model;
+static __u64 km_bad_cq_tail;
+static __u64 km_actions_lost;
+static __u64 km_verdicts[KMIND_VERDICTS + 1];
+
+/* A copy of what the extension wrote, on our stack. */
+struct km_entry {
+	__u32 commit, id;
+	__u32 knob, target;
+	__s64 value;
+	__u64 expires_ns;
+	__u32 model;
+	__u16 type, flags;
+	__u32 hold_ms, note;
+	__u64 check;
+};
+
+static __always_inline void km_copy(struct km_entry *copy, __u32 position)
+{
+	__u64 __arena *from = km_at(__u64, km_geometry.cq + (position & (KMIND_CQ_SLOTS - 1)) *
+								    sizeof(struct kmind_recommendation));
+	__u64 *to = (__u64 *)copy;
+
+	to[0] = READ_ONCE(from[0]);
+	to[1] = READ_ONCE(from[1]);
+	to[2] = READ_ONCE(from[2]);
+	to[3] = READ_ONCE(from[3]);
+	to[4] = READ_ONCE(from[4]);
+	to[5] = READ_ONCE(from[5]);
+	to[6] = READ_ONCE(from[6]);
+}
+
+static __always_inline bool km_whole(const struct km_entry *copy, __u32 position)
+{
+	const __u64 *word = (const __u64 *)copy;
+	__u64 hash = KMIND_CHECK_SEED;
+
+	hash = kmind_mix(hash, word[0]);
+	hash = kmind_mix(hash, word[1]);
+	hash = kmind_mix(hash, word[2]);
+	hash = kmind_mix(hash, word[3]);
+	hash = kmind_mix(hash, word[4]);
+	hash = kmind_mix(hash, word[5]);
+	return hash == copy->check && copy->commit == position + 1;
+}
+
+static __always_inline bool km_ratio_too_large(__s64 old, __s64 new, __u32 percent)
+{
+	/* Ratios are taken from 1 upwards, so that a knob may leave 0. */
+	old = old < 1 ? 1 : old;
+	new = new < 1 ? 1 : new;
+	return new * 100 > old * percent || old * 100 > new * percent;
+}
+
+static __always_inline bool km_rule_broken(const struct kmind_rule *rule, __u32 target, __s64 value)
+{
+	struct kmind_grant_key key = {.knob = rule->knob, .target = target};
+	struct kmind_grant *other;
+	__s64 bound;
+
+	if (rule->op == KMIND_RULE_NONE)
+		return false;
+	other = bpf_map_lookup_elem(&km_grants, &key);
+	if (!other)
+		return true; /* what cannot be checked is refused */
+	bound = READ_ONCE(other->current) + rule->offset;
+	switch (rule->op) {
+	case KMIND_RULE_LT:
+		return !(value < bound);
+	case KMIND_RULE_LE:
+		return !(value <= bound);
+	case KMIND_RULE_GT:
+		return !(value > bound);
+	case KMIND_RULE_GE:
+		return !(value >= bound);
+	}
+	return true;
+}
+
+/* Everything about the value itself; the caller knows that it is a change. */
+static __always_inline __u32 km_check_change(const struct km_entry *copy,
+					     const struct kmind_grant *grant, __u64 now)
+{
+	__s64 old = READ_ONCE(grant->current), delta = copy->value - old;
+
+	if (grant->step && (delta > grant->step || -delta > grant->step))
+		return KMIND_VERDICT_STEP;
+	if (grant->step_percent && km_ratio_too_large(old, copy->value, grant->step_percent))
+		return KMIND_VERDICT_STEP;
+	/* Generic cell rate algorithm, ITU-T I.371. */
+	if (grant->interval_ns &&
+	    grant->tat_ns > now + grant->interval_ns * (grant->burst ? grant->burst - 1 : 0))
+		return KMIND_VERDICT_RATE;
+	for (int i = 0; i < KMIND_RULES; i++)
+		if (km_rule_broken(&grant->rules[i], copy->target, copy->value))
+			return KMIND_VERDICT_RULE;
+	return KMIND_VERDICT_APPROVED;
+}
+
+static __always_inline __u32 km_check(const struct km_entry *copy, struct kmind_grant *grant,
+				      __u64 now)
+{
+	if (copy->type != grant->type || copy->flags)
+		return KMIND_VERDICT_TYPE;
+	if (copy->expires_ns <= now)
+		return KMIND_VERDICT_EXPIRED;
+	if (km_model && copy->model != km_model)
+		return KMIND_VERDICT_MODEL;
+	if (copy->value < grant->minimum || copy->value > grant->maximum)
+		return KMIND_VERDICT_RANGE;
+	if (grant->grid && (__u64)copy->value % grant->grid)
+		return KMIND_VERDICT_GRID;
+	if (grant->type == KMIND_TYPE_ENUM && !((grant->choices >> (copy->value & 63)) & 1))
+		return KMIND_VERDICT_GRID;
+	if (copy->value == READ_ONCE(grant->current))
+		return KMIND_VERDICT_RENEWED;
+	return km_check_change(copy, grant, now);
+}
+
+/* What the mode makes of a verdict that would let the value through. */
+static __always_inline __u32 km_under_mode(__u32 verdict, __u32 mode)
+{
+	if (verdict != KMIND_VERDICT_APPROVED && verdict != KMIND_VERDICT_RENEWED)
+		return verdict;
+	switch (mode) {
+	case KMIND_MODE_CANARY:
+	case KMIND_MODE_AUTO:
+		return verdict;
+	case KMIND_MODE_OBSERVE:
+		return KMIND_VERDICT_SHADOWED;
+	case KMIND_MODE_ADVISE:
+		return KMIND_VERDICT_ADVISED;
+	}
+	return KMIND_VERDICT_EMERGENCY;
+}
+
+static __noinline __u32 km_admit_one(__u32 position)
+{
+	struct kmind_recommendation __arena *entry;
+	struct kmind_grant *grant = NULL;
+	struct kmind_action *action;
+	struct kmind_grant_key key;
+	__u32 verdict, mode = READ_ONCE(km_mode);
+	__u64 now = bpf_ktime_get_ns();
+	struct km_entry copy;
+	__s64 current = 0;
+
+	KM_USES_ARENA();
+	km_copy(&copy, position);
+	key.knob = copy.knob;
+	key.target = copy.target;
+	if (!km_whole(&copy, position)) {
+		verdict = KMIND_VERDICT_TORN;
+	} else if (copy.id <= km_last_id) {
+		verdict = KMIND_VERDICT_REPLAYED;
+	} else {
+		km_last_id = copy.id;
+		grant = bpf_map_lookup_elem(&km_grants, &key);
+		if (!grant) {
+			verdict = KMIND_VERDICT_UNKNOWN;
+		} else {
+			current = READ_ONCE(grant->current);
+			verdict = km_under_mode(km_check(&copy, grant, now), mode);
+		}
+		if (mode < KMIND_MODE_OBSERVE || mode > KMIND_MODE_AUTO)
+			verdict = KMIND_VERDICT_EMERGENCY;
+	}
+
+	/* First the room to tell the daemon, then the right to change. */
+	action = bpf_ringbuf_reserve(&km_actions, sizeof(*action), 0);
+	if (!action) {
+		if (verdict < KMIND_VERDICT_EMERGENCY)
+			verdict = KMIND_VERDICT_BUSY;
+		__sync_fetch_and_add(&km_actions_lost, 1);
+	} else {
+		action->kind = KMIND_ACTION_VERDICT;
+		action->verdict = verdict;
+		action->id = copy.id;
+		action->mode = mode;
+		action->knob = copy.knob;
+		action->target = copy.target;
+		action->value = copy.value;
+		action->current = current;
+		action->time_ns = now;
+		action->hold_ms = copy.hold_ms;
+		action->slot = position & (KMIND_CQ_SLOTS - 1);
+		action->note = copy.note;
+		action->model = copy.model;
+		bpf_ringbuf_submit(action, 0);
+	}
+	if (grant && verdict == KMIND_VERDICT_APPROVED) {
+		grant->tat_ns = (grant->tat_ns > now ? grant->tat_ns : now) + grant->interval_ns;
+		WRITE_ONCE(grant->current, copy.value);
+	}
+	if (verdict < KMIND_VERDICTS)
+		__sync_fetch_and_add(&km_verdicts[verdict], 1);
+
+	entry = km_at(struct kmind_recommendation,
+		      km_geometry.cq + (position & (KMIND_CQ_SLOTS - 1)) * sizeof(*entry));
+	/* Verdict and id in one store: the answer is whole or absent. */
+	ARENA_RELEASE(*(__u64 __arena *)&entry->verdict, verdict | (__u64)copy.id << 32);
+	return verdict;
+}
+
+/*
+ * Answer up to `budget` recommendations. Cheap when there are none: one load.
+ * Hooks call it with 1, the timer with more. Whoever finds the lock taken
+ * leaves: the holder, or the next tick, does the work.
+ */
+static __always_inline void km_admit(__u32 budget)
+{
+	struct kmind_header __arena *header = km_header();
+	__u32 head = READ_ONCE(km_cq_head), pending;
+
+	pending = READ_ONCE(header->cq_tail) - head;
+	if (!pending)
+		return;
+	if (__sync_val_compare_and_swap(&km_lock, 0, 1))
+		return;
+	for (__u32 i = 0; i < budget; i++) {
+		head = READ_ONCE(km_cq_head);
+		pending = READ_ONCE(header->cq_tail) - head;
+		if (!pending)
+			break;
+		if (pending > KMIND_CQ_SLOTS) {
+			/* No honest writer is that far ahead. Catch up; count it. */
+			__sync_fetch_and_add(&km_bad_cq_tail, 1);
+			WRITE_ONCE(km_cq_head, head + pending);
+			WRITE_ONCE(header->cq_head, head + pending);
+			break;
+		}
+		KM_ACQUIRE_FENCE();
+		km_admit_one(head);
+		WRITE_ONCE(km_cq_head, head + 1);
+		WRITE_ONCE(header->cq_head, head + 1);
+	}
+	__sync_lock_test_and_set(&km_lock, 0);
+}
+
+#endif

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The agent's half of the rings.
+ *
+ * Each CPU has one submission ring. Its producers are whatever runs on that
+ * CPU: a task, an interrupt on top of it, a timer. They reserve a slot with a
+ * compare-and-exchange on a head that only the agent can write, fill it, and
+ * set `commit` last; so a producer that was interrupted half-way hides its own
+ * record and no other. When the reader's index leaves no room, the newest
+ * record is dropped and counted: a hook never waits.
+ */
+#ifndef KMIND_QUEUE_H
+#define KMIND_QUEUE_H
+
+#include "arena.h"
+#include "kmind.h"
+
+/* Set by the loader. Constants for the verifier. */
+const volatile struct kmind_geometry km_geometry;
+const volatile __u64 km_base; /* of the arena, in every process */
+
+struct {
+	__uint(type, KM_MAP_TYPE_ARENA);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+} km_arena SEC(".maps");
+
+/* Wakes the extension. It may map this: nothing in it is ever read back. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4096);
+} km_doorbell SEC(".maps");
+
+/* One CPU's counters, out of the extension's reach. */
+struct km_cpu {
+	__u32 head;
+	__u32 pad;
+	__u64 dropped;
+	__u64 bad_tail;
+	__u64 value[KMIND_FEATURES + 1];
+} __attribute__((aligned(256)));
+
+static struct km_cpu km_cpus[KMIND_MAX_CPUS];
+static __u32 km_rung; /* the sleep that the doorbell was last rung for */
+static __u64 km_wakeups;
+
+/* A program may only touch the arena that it names: every program needs this. */
+#define KM_USES_ARENA() asm volatile("" ::"r"(&km_arena))
+
+#define km_at(type, offset) ((type __arena *)(unsigned long)(km_base + (offset)))
+#define km_header() km_at(struct kmind_header, 0)
+
+static __always_inline struct km_cpu *km_this_cpu(__u32 *cpu)
+{
+	/* The mask is for the verifier; the loader refuses more CPUs than that. */
+	*cpu = bpf_get_smp_processor_id() & (KMIND_MAX_CPUS - 1);
+	return &km_cpus[*cpu];
+}
+
+static __always_inline void km_ring_doorbell(void)
+{
+	__u32 asleep = READ_ONCE(km_header()->need_wakeup);
+	__u32 rung = READ_ONCE(km_rung);
+	__u64 word = 0;
+
+	if (!asleep || asleep == rung)
+		return;
+	if (__sync_val_compare_and_swap(&km_rung, rung, asleep) != rung)
+		return;
+	__sync_fetch_and_add(&km_wakeups, 1);
+	bpf_ringbuf_output(&km_doorbell, &word, sizeof(word), BPF_RB_FORCE_WAKEUP);
+}
+
+/*
+ * Claim the next slot of a ring: true, and its position, or false when full.
+ * The loop turns again only if an interrupt on this CPU pushed in between.
+ */
+static __always_inline bool km_reserve(struct km_cpu *own, struct kmind_ring __arena *ring,
+				       __u32 slots, __u32 *position)
+{
+	__u32 head, used;
+
+	for (int turn = 0; turn < 4; turn++) {
+		head = READ_ONCE(own->head);
+		used = head - READ_ONCE(ring->tail);
+		if (used >= slots) {
+			/* An index beyond what was ever written is not ours. */
+			if (used > slots)
+				own->bad_tail++;
+			break;
+		}
+		if (__sync_val_compare_and_swap(&own->head, head, head + 1) == head) {
+			KM_ACQUIRE_FENCE();
+			*position = head;
+			return true;
+		}
+	}
+	__sync_fetch_and_add(&own->dropped, 1);
+	return false;
+}
+
+/* Push one record. `time` may be 0 where the hook need not know it. */
+static __always_inline bool km_push(__u16 kind, __u32 subject, __u64 value, __u64 time)
+{
+	struct kmind_record __arena *slot;
+	struct kmind_ring __arena *ring;
+	struct km_cpu *own;
+	__u32 cpu, position;
+
+	own = km_this_cpu(&cpu);
+	ring = km_at(struct kmind_ring, km_geometry.rings + cpu * sizeof(struct kmind_ring));
+	if (!km_reserve(own, ring, km_geometry.sq_slots, &position))
+		return false;
+	slot = km_at(struct kmind_record,
+		     km_geometry.sq + (cpu * km_geometry.sq_slots +
+				       (position & (km_geometry.sq_slots - 1))) *
+					      sizeof(struct kmind_record));
+	WRITE_ONCE(slot->seq, position + (__u32)READ_ONCE(own->dropped));
+	WRITE_ONCE(slot->kind, kind);
+	WRITE_ONCE(slot->cpu, cpu);
+	WRITE_ONCE(slot->subject, subject);
+	WRITE_ONCE(slot->time_ns, time);
+	WRITE_ONCE(slot->value, value);
+	ARENA_RELEASE(slot->commit, position + 1);
+	WRITE_ONCE(ring->head, READ_ONCE(own->head));
+	km_ring_doorbell();
+	return true;
+}
+
+/*
+ * Add to a counter of this CPU. Not atomic: a counter belongs to one context
+ * (tasks, or interrupts), so that nothing comes between load and store.
+ */
+static __always_inline void km_count(struct km_cpu *own, __u32 feature, __u64 by)
+{
+	own->value[feature] += by;
+}
+
+#endif

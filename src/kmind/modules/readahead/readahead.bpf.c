@@ -1,0 +1,358 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * The readahead agent: how files of one disk are read, in integers.
+ *
+ * The hook on every buffered read must cost next to nothing, for it also runs
+ * when the page is cached: it touches this CPU's lines only and reads no clock.
+ */
+/* The columns of a window; module.toml says what each means. */
+enum readahead_feature {
+	RA_READS,
+	RA_READ_PAGES,
+	RA_READ_SEQUENTIAL,
+	RA_READ_MISSES,
+	RA_FAULTS,
+	RA_FAULT_SEQUENTIAL,
+	RA_FAULT_MISSES,
+	RA_FAULT_AROUND,
+	RA_SYNC,
+	RA_ASYNC,
+	RA_ASKED_PAGES,
+	RA_STRIDES,
+	RA_STRIDE_PAGES,
+	RA_STRIDE_SPREAD,
+	RA_ADDED_PAGES,
+	RA_REMOVED_PAGES,
+	RA_FILE_PAGES,
+	RA_FILE_CACHED,
+	RA_DEVICE_READS,
+	RA_DEVICE_BYTES,
+	RA_DEVICE_NS,
+	RA_DEVICE_WRITES,
+	RA_DEVICE_WRITE_BYTES,
+	RA_MEMORY_LEFT,
+	RA_CGROUP_LEFT,
+};
+
+#define KM_GAUGES (1ULL << RA_MEMORY_LEFT | 1ULL << RA_CGROUP_LEFT)
+#include "agent.h"
+#include <bpf/bpf_core_read.h>
+
+#define RA_NEAR 32	       /* pages: a fault so close behind the last goes on from it */
+#define RA_STRIDE_MAX (1 << 20) /* pages: longer strides count as that */
+#define RA_STREAMS 64
+#define RA_FILES 256
+#define RA_NO_LIMIT (1UL << 40) /* pages: a cgroup's limit beyond that is none */
+
+const volatile bool param_events = false;
+
+/* Where one file was read last, as seen from one CPU. */
+struct ra_stream {
+	unsigned long inode;
+	unsigned long next;
+};
+
+/* What the task on this CPU asked for last, until it is known if it was cached. */
+struct ra_demand {
+	unsigned long inode;
+	unsigned long first;
+	unsigned long last;
+	bool fault;
+};
+
+struct ra_cpu {
+	struct ra_demand demand;
+	struct ra_stream streams[RA_STREAMS];
+} __attribute__((aligned(64)));
+
+/* Where one file missed last, seen from all CPUs. Races cost a sample, no more. */
+struct ra_file {
+	unsigned long inode;
+	unsigned long last;
+	long stride;
+	__u64 window;
+};
+
+static struct ra_cpu ra_cpus[KMIND_MAX_CPUS];
+static struct ra_file ra_files[RA_FILES];
+static __u64 ra_memory_window;
+
+static __always_inline __u32 ra_hash(unsigned long inode, __u32 buckets)
+{
+	/* Inodes are slab objects of about 1 KiB: the bits below say nothing. */
+	return ((inode >> 6) * 0x9e3779b97f4a7c15ULL >> 40) & (buckets - 1);
+}
+
+/* Did this access go on where the last one of its file ended? Remember it. */
+static __always_inline bool ra_follows(struct ra_cpu *own, unsigned long inode,
+				       unsigned long first, unsigned long last, unsigned long near)
+{
+	struct ra_stream *stream = &own->streams[ra_hash(inode, RA_STREAMS)];
+	bool follows = stream->inode == inode && first + 1 - stream->next <= near;
+
+	stream->inode = inode;
+	stream->next = last + 1;
+	return follows;
+}
+
+static __always_inline void ra_demanded(struct ra_cpu *own, unsigned long inode,
+					unsigned long first, unsigned long last, bool fault)
+{
+	own->demand.inode = inode;
+	own->demand.first = first;
+	own->demand.last = last;
+	own->demand.fault = fault;
+}
+
+/* A buffered read looks its pages up, cached or not. */
+SEC("tp_btf/mm_filemap_get_pages")
+int BPF_PROG(on_read, struct address_space *mapping, unsigned long first, unsigned long last)
+{
+	struct inode *inode = mapping->host;
+	struct ra_cpu *ra;
+	struct km_cpu *own;
+	__u32 cpu;
+
+	KM_USES_ARENA();
+	if (!km_is_target(inode->i_sb->s_dev))
+		return 0;
+	own = km_this_cpu(&cpu);
+	ra = &ra_cpus[cpu];
+	km_count(own, RA_READS, 1);
+	km_count(own, RA_READ_PAGES, last - first + 1);
+	/* A read may begin in the page where the last one ended. */
+	if (ra_follows(ra, (unsigned long)inode, first, last, 1))
+		km_count(own, RA_READ_SEQUENTIAL, 1);
+	ra_demanded(ra, (unsigned long)inode, first, last, false);
+	return km_hook_end();
+}
+
+/* A mapped page was touched that fault-around had not mapped. */
+SEC("tp_btf/mm_filemap_fault")
+int BPF_PROG(on_fault, struct address_space *mapping, unsigned long index)
+{
+	struct inode *inode = mapping->host;
+	struct ra_cpu *ra;
+	struct km_cpu *own;
+	__u32 cpu;
+
+	KM_USES_ARENA();
+	if (!km_is_target(inode->i_sb->s_dev))
+		return 0;
+	own = km_this_cpu(&cpu);
+	ra = &ra_cpus[cpu];
+	km_count(own, RA_FAULTS, 1);
+	if (ra_follows(ra, (unsigned long)inode, index, index, RA_NEAR))
+		km_count(own, RA_FAULT_SEQUENTIAL, 1);
+	ra_demanded(ra, (unsigned long)inode, index, index, true);
+	return km_hook_end();
+}
+
+/* A mapped page was touched that is cached: its neighbours are mapped with it. */
+SEC("tp_btf/mm_filemap_map_pages")
+int BPF_PROG(on_fault_around, struct address_space *mapping, unsigned long first,
+	     unsigned long last)
+{
+	struct km_cpu *own;
+	__u32 cpu;
+
+	KM_USES_ARENA();
+	if (!km_is_target(mapping->host->i_sb->s_dev))
+		return 0;
+	own = km_this_cpu(&cpu);
+	km_count(own, RA_FAULT_AROUND, 1);
+	return km_hook_end();
+}
+
+SEC("tp_btf/page_cache_sync_ra")
+int BPF_PROG(on_sync, struct inode *inode, unsigned long index, struct file_ra_state *state,
+	     unsigned long asked)
+{
+	__u32 cpu;
+
+	KM_USES_ARENA();
+	if (km_is_target(inode->i_sb->s_dev))
+		km_count(km_this_cpu(&cpu), RA_SYNC, 1);
+	return 0;
+}
+
+SEC("tp_btf/page_cache_async_ra")
+int BPF_PROG(on_async, struct inode *inode, unsigned long index, struct file_ra_state *state,
+	     unsigned long asked)
+{
+	__u32 cpu;
+
+	KM_USES_ARENA();
+	if (km_is_target(inode->i_sb->s_dev))
+		km_count(km_this_cpu(&cpu), RA_ASYNC, 1);
+	return 0;
+}
+
+SEC("tp_btf/page_cache_ra_unbounded")
+int BPF_PROG(on_unbounded, struct inode *inode, unsigned long index, unsigned long pages,
+	     unsigned long ahead)
+{
+	__u32 cpu;
+
+	KM_USES_ARENA();
+	if (km_is_target(inode->i_sb->s_dev))
+		km_count(km_this_cpu(&cpu), RA_ASKED_PAGES, pages);
+	return 0;
+}
+
+SEC("tp_btf/page_cache_ra_order")
+int BPF_PROG(on_order, struct inode *inode, unsigned long index, struct file_ra_state *state)
+{
+	__u32 cpu;
+
+	KM_USES_ARENA();
+	if (km_is_target(inode->i_sb->s_dev))
+		km_count(km_this_cpu(&cpu), RA_ASKED_PAGES, state->size);
+	return 0;
+}
+
+static __always_inline unsigned long ra_folio_pages(struct folio *folio)
+{
+	unsigned long flags = 0;
+
+	/* Flags are the first word of a folio; the type around it has changed. */
+	bpf_probe_read_kernel(&flags, sizeof(flags), folio);
+	if (!(flags >> bpf_core_enum_value(enum pageflags, PG_head) & 1))
+		return 1;
+	return bpf_core_field_exists(folio->_nr_pages) ? folio->_nr_pages : 1;
+}
+
+/* Pages left: free on the node, and in the memory cgroup that was charged. */
+static __noinline int ra_read_memory(unsigned long memcg_data)
+{
+	struct mem_cgroup *memcg = (void *)(memcg_data & ~7UL); /* MEMCG_DATA_* flags */
+	struct mem_cgroup_per_node *node = NULL;
+	struct pglist_data *pgdat = NULL;
+	unsigned long left = RA_NO_LIMIT, max;
+	struct page_counter *counter;
+	long free = 0, sum = 0, usage;
+	int zones;
+
+	if (!memcg)
+		return 0;
+	node = BPF_CORE_READ(memcg, nodeinfo[0]);
+	pgdat = BPF_CORE_READ(node, lruvec.pgdat);
+	zones = BPF_CORE_READ(pgdat, nr_zones);
+	for (int i = 0; i < 5 && i < zones; i++) {
+		/* vm_stat[NR_FREE_PAGES], the first one */
+		struct zone *zone = (void *)pgdat +
+				    bpf_core_field_offset(struct pglist_data, node_zones) +
+				    i * bpf_core_type_size(struct zone);
+
+		bpf_core_read(&free, sizeof(free), &zone->vm_stat[0]);
+		sum += free;
+	}
+	counter = &memcg->memory;
+	for (int depth = 0; depth < 8 && counter; depth++) {
+		max = BPF_CORE_READ(counter, max);
+		usage = BPF_CORE_READ(counter, usage);
+		if (max < RA_NO_LIMIT && (long)max - usage < (long)left)
+			left = (long)max > usage ? max - usage : 0;
+		counter = BPF_CORE_READ(counter, parent);
+	}
+	km_set_gauge(RA_MEMORY_LEFT, sum);
+	km_set_gauge(RA_CGROUP_LEFT, left);
+	return 0;
+}
+
+/* A demanded page was not cached. Where from the last such page of its file? */
+static __always_inline void ra_missed(struct km_cpu *own, struct inode *inode,
+				      const struct ra_demand *demand)
+{
+	struct ra_file *file = &ra_files[ra_hash((unsigned long)inode, RA_FILES)];
+	long stride, spread;
+
+	km_count(own, demand->fault ? RA_FAULT_MISSES : RA_READ_MISSES, 1);
+	if (param_events)
+		km_push(KMIND_KIND_MODULE, (__u32)inode->i_ino, demand->first, 0);
+	if (file->inode != (unsigned long)inode) {
+		file->inode = (unsigned long)inode;
+		file->last = demand->first;
+		file->stride = 0;
+		file->window = 0;
+	}
+	stride = (long)(demand->first - file->last);
+	spread = stride - file->stride;
+	file->last = demand->first;
+	file->stride = stride;
+	stride = stride < 0 ? -stride : stride;
+	spread = spread < 0 ? -spread : spread;
+	km_count(own, RA_STRIDES, 1);
+	km_count(own, RA_STRIDE_PAGES, stride < RA_STRIDE_MAX ? stride : RA_STRIDE_MAX);
+	km_count(own, RA_STRIDE_SPREAD, spread < RA_STRIDE_MAX ? spread : RA_STRIDE_MAX);
+	/* The first miss of a file in a window says how much of it is cached. */
+	if (file->window != km_window_start_ns) {
+		file->window = km_window_start_ns;
+		km_count(own, RA_FILE_PAGES, (inode->i_size + 4095) >> KM_PAGE_SHIFT);
+		km_count(own, RA_FILE_CACHED, inode->i_mapping->nrpages);
+	}
+}
+
+SEC("tp_btf/mm_filemap_add_to_page_cache")
+int BPF_PROG(on_added, struct folio *folio)
+{
+	struct inode *inode = folio->mapping->host;
+	struct ra_demand *demand;
+	struct km_cpu *own;
+	unsigned long pages, index;
+	__u32 cpu;
+
+	KM_USES_ARENA();
+	if (!km_is_target(inode->i_sb->s_dev))
+		return 0;
+	own = km_this_cpu(&cpu);
+	pages = ra_folio_pages(folio);
+	km_count(own, RA_ADDED_PAGES, pages);
+	demand = &ra_cpus[cpu].demand;
+	index = folio->index;
+	if (demand->inode == (unsigned long)inode && index <= demand->last &&
+	    index + pages > demand->first) {
+		ra_missed(own, inode, demand);
+		demand->inode = 0;
+		if (ra_memory_window != km_window_start_ns) {
+			ra_memory_window = km_window_start_ns;
+			ra_read_memory(folio->memcg_data);
+		}
+	}
+	return km_hook_end();
+}
+
+SEC("tp_btf/mm_filemap_delete_from_page_cache")
+int BPF_PROG(on_removed, struct folio *folio)
+{
+	__u32 cpu;
+
+	KM_USES_ARENA();
+	if (km_is_target(folio->mapping->host->i_sb->s_dev))
+		km_count(km_this_cpu(&cpu), RA_REMOVED_PAGES, ra_folio_pages(folio));
+	return 0;
+}
+
+SEC("tp_btf/block_rq_complete")
+int BPF_PROG(on_complete, struct request *rq, int error, unsigned int bytes)
+{
+	struct gendisk *disk = rq->q->disk;
+	struct km_cpu *own;
+	__u32 cpu, op;
+
+	KM_USES_ARENA();
+	if (!disk || !km_is_target((__u32)disk->major << KM_MINOR_BITS | (__u32)disk->first_minor))
+		return 0;
+	own = km_this_cpu(&cpu);
+	op = rq->cmd_flags & KM_REQ_OP_MASK;
+	if (op == KM_REQ_OP_READ) {
+		km_count(own, RA_DEVICE_READS, 1);
+		km_count(own, RA_DEVICE_BYTES, bytes);
+		if (rq->start_time_ns)
+			km_count(own, RA_DEVICE_NS, bpf_ktime_get_ns() - rq->start_time_ns);
+	} else if (op == KM_REQ_OP_WRITE) {
+		km_count(own, RA_DEVICE_WRITES, 1);
+		km_count(own, RA_DEVICE_WRITE_BYTES, bytes);
+	}
+	return km_hook_end();
+}

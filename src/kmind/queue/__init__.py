@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The user half of the queues: batches of records, recommendations, the doorbell."""
+
+from kmind.queue._layout import Geometry
+from kmind.queue.completion import CompletionQueue, read_note
+from kmind.queue.doorbell import Doorbell
+from kmind.queue.endpoint import Bell, Endpoint, peek_windows, read_status
+from kmind.queue.ring import Reader
+
+__all__ = [
+    "Bell",
+    "CompletionQueue",
+    "Doorbell",
+    "Endpoint",
+    "Geometry",
+    "Reader",
+    "peek_windows",
+    "read_note",
+    "read_status",
+]

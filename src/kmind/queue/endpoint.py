@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The extension's end of an arena, and the owner's look into it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from kmind.abi import layout
+from kmind.queue._layout import Bytes, Geometry, window_view
+from kmind.queue.completion import CompletionQueue
+from kmind.queue.ring import Reader
+
+__all__ = ["Bell", "Endpoint", "peek_windows", "read_status"]
+
+_STATUS = layout.LIMIT["STATUS_SIZE"]
+
+
+class Bell(Protocol):
+    """What can be slept on: the doorbell, or its stand-in under ``sim``."""
+
+    def wait(self, timeout_s: float) -> bool:
+        """Sleep until rung, or so many seconds."""
+
+
+class Endpoint:
+    """All that an extension has of its agent: rings, queue, doorbell.
+
+    ``arena`` is the whole arena as bytes (shape: its size). One thread may use
+    it.
+    """
+
+    def __init__(self, arena: Bytes, bell: Bell) -> None:
+        geometry = Geometry.read(arena)
+        self.geometry = geometry
+        self._arena = arena
+        self._bell = bell
+        header = arena[: layout.HEADER.itemsize].view(layout.HEADER)
+        self._mode = header["mode"]
+        self._need_wakeup = header["need_wakeup"]
+        self._heartbeat = header["heartbeat"]
+        self._sleeps = 0
+        rings = arena[geometry.rings :][: (geometry.nr_cpus + 1) * layout.RING.itemsize].reshape(
+            -1, layout.RING.itemsize
+        )
+        records = arena[geometry.sq :][
+            : geometry.nr_cpus * geometry.sq_slots * layout.RECORD.itemsize
+        ].view(layout.RECORD)
+        #: One reader a CPU, of ``layout.RECORD``.
+        self.records = [
+            Reader(rings[cpu], records[cpu * geometry.sq_slots :][: geometry.sq_slots])
+            for cpu in range(geometry.nr_cpus)
+        ]
+        #: Closed feature windows, of ``layout.WINDOW``.
+        self.windows = Reader(rings[geometry.nr_cpus], window_view(arena, geometry))
+        self.cq = CompletionQueue(arena, geometry)
+
+    @property
+    def mode(self) -> int:
+        """The mode that the agent says it is in."""
+        return int(self._mode[0])
+
+    def beat(self) -> None:
+        """Tell the watchdog that this process lives."""
+        self._heartbeat[0] = (int(self._heartbeat[0]) + 1) & 0xFFFFFFFF
+
+    def waiting(self) -> bool:
+        """Say whether there is a record or a window to read."""
+        return bool(len(self.windows)) or any(len(reader) for reader in self.records)
+
+    def wait(self, timeout_s: float) -> bool:
+        """Sleep until there is something to read, or so many seconds.
+
+        Returns at once, without a system call, when there is. The agent rings
+        once for each sleep, and its timer looks after a ring that was missed.
+        """
+        if self.waiting():
+            return True
+        self._sleeps = self._sleeps % 0xFFFFFFFF + 1
+        self._need_wakeup[0] = self._sleeps
+        try:
+            if not self.waiting():
+                self._bell.wait(timeout_s)
+        finally:
+            self._need_wakeup[0] = 0
+        return self.waiting()
+
+    def set_status(self, text: bytes) -> None:
+        """Show the admin a few words (UTF-8, at most 4,091 bytes)."""
+        text = text[: _STATUS - 5]
+        start = self.geometry.status
+        self._arena[start : start + 4] = 0
+        self._arena[start + 4 : start + 4 + len(text)] = np.frombuffer(text, np.uint8)
+        self._arena[start : start + 4].view(np.uint32)[0] = len(text)
+
+
+def read_status(arena: Bytes, geometry: Geometry) -> bytes:
+    """What the extension says of itself: untrusted bytes."""
+    start = geometry.status
+    length = int(arena[start : start + 4].view(np.uint32)[0])
+    return arena[start + 4 : start + 4 + min(length, _STATUS - 5)].tobytes()
+
+
+def peek_windows(arena: Bytes, geometry: Geometry, count: int) -> npt.NDArray[np.void]:
+    """Copies of the last ``count`` windows, oldest first, without consuming any.
+
+    For the owner. The slots are in the extension's reach: show them, decide
+    nothing by them.
+    """
+    slots = window_view(arena, geometry)
+    ring = geometry.rings + geometry.nr_cpus * layout.RING.itemsize
+    head = int(arena[ring : ring + layout.RING.itemsize].view(layout.RING)["head"][0])
+    count = min(count, head, len(slots))
+    order = np.arange(head - count, head) % len(slots)
+    return slots[order]
