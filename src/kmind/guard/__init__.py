@@ -1,6 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """The only code that writes to the kernel: policy, journal, actuator, restore."""
 
+from kmind.guard._owner import Owner
+from kmind.guard.actuator import Actuator, Outcome, Yielded
+from kmind.guard.journal import Change, Journal, default_journal_path
 from kmind.guard.policy import Bound, Policy, RefusedError
+from kmind.guard.restore import Restored, restore
 
-__all__ = ["Bound", "Policy", "RefusedError"]
+__all__ = [
+    "Actuator",
+    "Bound",
+    "Change",
+    "Journal",
+    "Outcome",
+    "Owner",
+    "Policy",
+    "RefusedError",
+    "Restored",
+    "Yielded",
+    "default_journal_path",
+    "restore",
+]

@@ -116,7 +116,7 @@ class _Reader:
             sections[name] = self._section(name, self._table(written, table), written)
         names = self._convert("", "forbidden", document.get("forbidden", []), list[str])
         for written in names:
-            name = self._name(written, "", "forbidden")
+            name = self._name(written, "forbidden")
             sections[name] = sections.get(name, Section()).overlaid(Section(forbidden=True))
             self._lines[name, "forbidden"] = self._at("", "forbidden")
         return Layer(self._path, sections, self._rules(document.get("rule", [])), self._lines)
@@ -198,16 +198,21 @@ class _Reader:
             self._lines["rule", "rule"] = self._at("rule", "")
         return tuple(rules)
 
-    def _name(self, written: str, header: str = "", key: str = "") -> str:
+    def _name(self, written: str, key: str = "") -> str:
+        # The name is a header, or stands in the list under that key.
+        header = "" if key else written
         knob, at, target = written.partition("@")
         if "." not in knob:
             # [knob.vm.swappiness] is a table in a table: TOML wants the name in quotes.
-            what, hint = f"{knob!r} is no knob", f'write [knob."{knob}.NAME"], with quotes'
-            raise self._wrong(header or written, key, what, hint)
+            what, hint = (
+                f"{knob!r} is no knob",
+                'write names in quotes, as in [knob."vm.swappiness"]',
+            )
+            raise self._wrong(header, key, what, hint)
         try:
             return get_knob(knob).name + at + target
         except UsageError as error:
-            raise self._wrong(header or written, key, str(error), "") from None
+            raise self._wrong(header, key, str(error), "") from None
 
     def _table(self, name: str, value: object) -> dict[str, Any]:
         if not isinstance(value, dict):

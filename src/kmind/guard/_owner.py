@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who makes a change: told from a later process that got the same number."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Owner", "boot_id"]
+
+_PROC = Path("/proc")
+
+
+@dataclass(frozen=True)
+class Owner:
+    """An instance and the process that acts for it.
+
+    ``instance`` is such as "readahead@vda". ``start`` is the process's start
+    time in clock ticks since boot (proc(5), field 22 of /proc/PID/stat).
+    """
+
+    instance: str
+    uid: int
+    pid: int
+    start: int
+
+    @classmethod
+    def me(cls, instance: str) -> Owner:
+        """This process, acting for an instance."""
+        pid = os.getpid()
+        return cls(instance, os.getuid(), pid, _start_time(pid) or 0)
+
+    def alive(self) -> bool:
+        """Whether that very process still runs; a zombie does not."""
+        return _start_time(self.pid) == self.start
+
+    def same_process(self, other: Owner) -> bool:
+        """Whether both are the same process."""
+        return (self.pid, self.start) == (other.pid, other.start)
+
+    def __str__(self) -> str:
+        return f"{self.instance} (pid {self.pid})"
+
+
+def boot_id() -> str:
+    """The kernel's random identity of this boot."""
+    return (_PROC / "sys/kernel/random/boot_id").read_text().strip()
+
+
+def _start_time(pid: int) -> int | None:
+    try:
+        text = (_PROC / str(pid) / "stat").read_text()
+    except OSError:
+        return None
+    # The command may hold blanks and brackets: fields are counted after its last one.
+    fields = text.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else int(fields[19])

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Putting knobs back: the one routine that undo, restore and a clean exit share.
+
+It writes only where the knob holds a value that the journal shows as ours. A
+journal that cannot be written does not stop it: to have the machine as it was
+matters more than to have that on record, and the next restore closes the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from kmind.errors import JournalError, KmindError, UsageError
+from kmind.guard._propagate import propagate
+from kmind.guard.journal import Change, Journal
+from kmind.knobs import Knob, Target, Value, get_knob, parse_target
+
+__all__ = ["Chain", "Outcome", "by_key", "put_back"]
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Open rows of one knob on one target, oldest first; those from ``since`` on go back."""
+
+    changes: tuple[Change, ...]
+    since: int
+
+    @property
+    def closing(self) -> tuple[Change, ...]:
+        """The rows that putting back closes."""
+        return tuple(change for change in self.changes if change.id >= self.since)
+
+    def ours(self, value: Value) -> bool:
+        """Whether a value is one that we wrote, or found there before the first write."""
+        last = self.changes[-1]
+        if last.new is None:  # cut short: the kernel may have reset it to anything
+            return True
+        return any(value in (change.old, change.new) for change in self.changes)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one knob.
+
+    ``undone``: it holds ``to`` now, and ``found`` before. ``yielded``: somebody
+    else set it to ``found``, and it was left so. ``expired``: the device is gone.
+    ``skipped``: it could not be put back, and ``why`` says why; it is still held.
+    """
+
+    state: Literal["undone", "yielded", "expired", "skipped"]
+    knob: str
+    target: str
+    found: Value | None
+    to: Value
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class _Step:
+    chain: Chain
+    knob: Knob
+    target: Target
+    found: Value | None
+
+
+def by_key(changes: Iterable[Change]) -> dict[tuple[str, str], list[Change]]:
+    """Rows by (knob, target), each list in their order."""
+    groups: dict[tuple[str, str], list[Change]] = {}
+    for change in changes:
+        groups.setdefault(change.key, []).append(change)
+    return groups
+
+
+def put_back(
+    journal: Journal,
+    chains: Callable[[bool], list[Chain]],
+    root: Path,
+) -> tuple[list[Outcome], JournalError | None]:
+    """Put knobs back and close their rows.
+
+    ``chains`` says which; it is called with True while the journal is locked, and
+    with False where that is not possible. Also returns why the journal could not
+    be written, if so.
+    """
+    outcomes: list[Outcome] = []
+    try:
+        with journal.exclusive():
+            todo = chains(True)
+            outcomes = _put_all_back(todo, root)
+            for chain, outcome in zip(_ordered(todo), outcomes, strict=True):
+                if outcome.state == "undone":
+                    journal.finish(list(chain.closing), "undone")
+                elif outcome.state != "skipped":
+                    journal.finish(list(chain.changes), outcome.state, outcome.why)
+    except JournalError as error:
+        return outcomes or _put_all_back(chains(False), root), error
+    return outcomes, None
+
+
+def _ordered(chains: list[Chain]) -> list[Chain]:
+    # A knob whose change makes the kernel reset others goes first, then the latest.
+    def order(chain: Chain) -> tuple[bool, int]:
+        try:
+            disturbs = bool(get_knob(chain.changes[0].knob).disturbs)
+        except UsageError:
+            disturbs = False
+        return not disturbs, -chain.changes[-1].id
+
+    return sorted(chains, key=order)
+
+
+def _put_all_back(chains: list[Chain], root: Path) -> list[Outcome]:
+    # Look at all before the first write: that may make the kernel reset others.
+    looks = [_look(chain, root) for chain in _ordered(chains)]
+    return [look if isinstance(look, Outcome) else _write(look) for look in looks]
+
+
+def _look(chain: Chain, root: Path) -> _Step | Outcome:
+    first = chain.closing[0]
+
+    def outcome(state: Literal["yielded", "expired", "skipped"], why: str) -> Outcome:
+        return Outcome(state, first.knob, first.target, found, first.old, why)
+
+    found: Value | None = None
+    try:
+        knob = get_knob(first.knob)
+    except UsageError as error:
+        return outcome("skipped", str(error))
+    try:
+        target = parse_target(first.target, root=root)
+    except KmindError:
+        return outcome("expired", f"{first.target} is gone")
+    if target.identity() != first.identity:
+        return outcome("expired", f"{first.target} is another device now")
+    try:
+        found = knob.read(target)
+    except KmindError:
+        pass  # it may be readable once the knob that disturbed it is put back
+    else:
+        if not chain.ours(found):
+            ours = chain.changes[-1].new
+            return outcome("yielded", f"set to {found} by somebody else; we had set {ours}")
+    return _Step(chain, knob, target, found)
+
+
+def _write(step: _Step) -> Outcome:
+    knob, target = step.knob, step.target
+    to = step.chain.closing[0].old
+    state: Literal["undone", "skipped"] = "undone"
+    why = ""
+    try:
+        if knob.read(target) != to:
+            knob.write(target, to)
+        now = knob.read(target)
+        if now != to:
+            state, why = "skipped", f"the kernel made {now} of {to}"
+        for value in {change.new for change in step.chain.closing} - {None, to}:
+            propagate(knob, target, value, to)
+    except KmindError as error:
+        state, why = "skipped", str(error)
+    return Outcome(state, knob.name, target.name, step.found, to, why)

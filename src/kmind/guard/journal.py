@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The durable record of every change, written ahead of it.
+
+One SQLite file in WAL mode with ``synchronous=FULL``: a transaction that returned
+is on disk. Several processes may use it at once; SQLite locks it, and each waits
+up to ten seconds for its turn. A ``Journal`` belongs to one thread, and must not
+be carried over a fork.
+
+A change is a row that moves through these states:
+
+    intended -> applied -> undone | kept | yielded
+    intended -> failed; any open row of an earlier boot -> expired
+
+``intended`` and ``applied`` rows are open: the knob is held. The knobs are the
+kernel's and start afresh with it, so rows of an earlier boot restore nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from kmind.errors import JournalError
+from kmind.guard._owner import Owner, boot_id
+from kmind.knobs import Knob, Target, Value
+
+__all__ = ["Change", "Journal", "State", "default_journal_path"]
+
+State = Literal["intended", "applied", "undone", "kept", "yielded", "failed", "expired"]
+
+_VERSION = 1
+_BUSY_SECONDS = 10.0
+
+_SCHEMA = """
+CREATE TABLE change (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    time REAL NOT NULL,        -- seconds since 1970
+    boot TEXT NOT NULL,
+    knob TEXT NOT NULL,
+    target TEXT NOT NULL,
+    identity TEXT NOT NULL,    -- of the target: number and serial
+    old TEXT NOT NULL,         -- JSON, as are new and evidence
+    new TEXT NOT NULL,         -- null: whatever the kernel makes of it
+    cause INTEGER,             -- the change that made the kernel reset this knob
+    instance TEXT NOT NULL,
+    uid INTEGER NOT NULL,
+    pid INTEGER NOT NULL,
+    start INTEGER NOT NULL,    -- of the process, in ticks since boot
+    rec_id INTEGER NOT NULL,
+    why TEXT NOT NULL,
+    evidence TEXT NOT NULL,
+    undo TEXT NOT NULL,        -- what an admin could type
+    state TEXT NOT NULL,
+    closed REAL,
+    remark TEXT NOT NULL DEFAULT ''
+) STRICT;
+CREATE INDEX change_open ON change (knob, target, id) WHERE state IN ('intended', 'applied');
+"""
+
+_OPEN = "state IN ('intended', 'applied')"
+
+
+@dataclass(frozen=True)
+class Change:
+    """One row of the journal.
+
+    ``new`` is None where the kernel reset the knob as a side effect of the change
+    ``cause``. ``time`` is in seconds since 1970.
+    """
+
+    id: int
+    time: float
+    knob: str
+    target: str
+    identity: str
+    old: Value
+    new: Value | None
+    cause: int | None
+    owner: Owner
+    rec_id: int
+    why: str
+    evidence: Mapping[str, Any]
+    undo: str
+    state: State
+    remark: str
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """(knob, target)."""
+        return self.knob, self.target
+
+
+def default_journal_path() -> Path:
+    """``$KMIND_STATE_DIR/journal.db``, or /var/lib/kmind/journal.db."""
+    return Path(os.environ.get("KMIND_STATE_DIR") or "/var/lib/kmind") / "journal.db"
+
+
+class Journal:
+    """The journal in one file; made with its folder if it is not there.
+
+    Every method raises ``JournalError`` where the file cannot be used.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path or default_journal_path()
+        self._boot = boot_id()
+        with self._errors("open"):
+            self.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            self._db = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None)
+            try:
+                self._prepare()
+            except BaseException:
+                self._db.close()
+                raise
+
+    def close(self) -> None:
+        """Close the file. Rows stay as they are."""
+        self._db.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """A transaction that no other process can write beside; durable at its end."""
+        with self._errors("write"):
+            self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            # SQLite itself has rolled back where the disk is full.
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+        with self._errors("write"):
+            try:
+                self._db.execute("COMMIT")
+            except sqlite3.Error:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def intend(
+        self,
+        knob: Knob,
+        target: Target,
+        old: Value,
+        new: Value | None,
+        owner: Owner,
+        *,
+        why: str,
+        evidence: Mapping[str, Any] | None = None,
+        rec_id: int = 0,
+        cause: int | None = None,
+    ) -> Change:
+        """Add a row in state ``intended``; inside ``exclusive`` or by itself."""
+        row = {
+            "time": time.time(),
+            "boot": self._boot,
+            "knob": knob.name,
+            "target": target.name,
+            "identity": target.identity(),
+            "old": json.dumps(old),
+            "new": json.dumps(new),
+            "cause": cause,
+            "instance": owner.instance,
+            "uid": owner.uid,
+            "pid": owner.pid,
+            "start": owner.start,
+            "rec_id": rec_id,
+            "why": why,
+            "evidence": json.dumps(dict(evidence or {}), default=str),
+            "undo": f"echo {knob.format(old)} > {knob.file(target)}",
+            "state": "intended",
+        }
+        columns = ", ".join(row)
+        marks = ", ".join("?" for _ in row)
+        with self._errors("write"):
+            cursor = self._db.execute(
+                f"INSERT INTO change ({columns}) VALUES ({marks})", tuple(row.values())
+            )
+        return self._select("id = ?", cursor.lastrowid)[0]
+
+    def applied(self, change: Change, value: Value) -> None:
+        """Say that the change is in force, and what the knob reads."""
+        with self._errors("write"):
+            self._db.execute(
+                "UPDATE change SET state = 'applied', new = ? WHERE id = ? AND state = 'intended'",
+                (json.dumps(value), change.id),
+            )
+
+    def finish(self, changes: list[Change], state: State, remark: str = "") -> None:
+        """Move rows that are still open to a final state."""
+        with self._errors("write"):
+            self._db.executemany(
+                f"UPDATE change SET state = ?, remark = ?, closed = ? WHERE id = ? AND {_OPEN}",
+                [(state, remark, time.time(), change.id) for change in changes],
+            )
+
+    def open_changes(self, knob: str | None = None, target: str | None = None) -> list[Change]:
+        """Open rows of this boot, oldest first; of one knob and target if given."""
+        return self._select(
+            f"{_OPEN} AND boot = ? AND knob = coalesce(?, knob) AND target = coalesce(?, target)",
+            self._boot,
+            knob,
+            target,
+        )
+
+    def baseline(self, knob: str, target: str) -> Value | None:
+        """What the knob held before the first open change; None if it is not held."""
+        changes = self.open_changes(knob, target)
+        return changes[0].old if changes else None
+
+    def history(self, limit: int = 100) -> list[Change]:
+        """The latest rows in any state, of all boots, newest first."""
+        return self._select("1 = 1", order=f"id DESC LIMIT {limit:d}")
+
+    def expire(self) -> int:
+        """Close open rows of earlier boots, and return how many there were."""
+        with self._errors("write"):
+            return self._db.execute(
+                f"UPDATE change SET state = 'expired', closed = ? WHERE {_OPEN} AND boot <> ?",
+                (time.time(), self._boot),
+            ).rowcount
+
+    def get(self, change_id: int) -> Change:
+        """The row of that number."""
+        rows = self._select("id = ?", change_id)
+        if not rows:
+            raise JournalError(f"the journal {self.path} has no change {change_id}")
+        return rows[0]
+
+    def _prepare(self) -> None:
+        self._db.row_factory = sqlite3.Row
+        self._db.execute("PRAGMA synchronous = FULL")
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:
+            self._db.execute("PRAGMA journal_mode = WAL")
+            with self.exclusive():
+                # Another process may have made it between the two looks.
+                if self._db.execute("PRAGMA user_version").fetchone()[0] == 0:
+                    for statement in _SCHEMA.split(";")[:-1]:
+                        self._db.execute(statement)
+                    self._db.execute(f"PRAGMA user_version = {_VERSION}")
+        elif version != _VERSION:
+            raise JournalError(
+                f"the journal {self.path} has version {version}, and this kmind knows {_VERSION}",
+                hint="use the kmind that wrote it, or move the file away",
+            )
+
+    def _select(self, where: str, *values: object, order: str = "id") -> list[Change]:
+        with self._errors("read"):
+            rows = self._db.execute(
+                f"SELECT * FROM change WHERE {where} ORDER BY {order}", values
+            ).fetchall()
+        return [
+            Change(
+                id=row["id"],
+                time=row["time"],
+                knob=row["knob"],
+                target=row["target"],
+                identity=row["identity"],
+                old=json.loads(row["old"]),
+                new=json.loads(row["new"]),
+                cause=row["cause"],
+                owner=Owner(row["instance"], row["uid"], row["pid"], row["start"]),
+                rec_id=row["rec_id"],
+                why=row["why"],
+                evidence=json.loads(row["evidence"]),
+                undo=row["undo"],
+                state=row["state"],
+                remark=row["remark"],
+            )
+            for row in rows
+        ]
+
+    @contextmanager
+    def _errors(self, verb: str) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            hint = "no knob is changed without it; free space on its disk, or set KMIND_STATE_DIR"
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+                hint = "it is left as it is; move it away to start a new one"
+            elif code == sqlite3.SQLITE_BUSY:
+                hint = "another process has held it for ten seconds"
+            raise JournalError(
+                f"cannot {verb} the journal {self.path}: {error}", hint=hint
+            ) from None
