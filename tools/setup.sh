@@ -77,7 +77,7 @@ install_python() {
         python=$(find_python)
         "$python" -m venv --clear .venv
     fi
-    .venv/bin/python -m pip install -q --disable-pip-version-check -e '.[test]'
+    .venv/bin/python -m pip install -qq --disable-pip-version-check -e '.[test]'
     rm -f .venv/.setup-*
     touch "$stamp"
 }
