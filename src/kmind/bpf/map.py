@@ -18,7 +18,7 @@ MAP_TYPE_RINGBUF = 27
 MAP_TYPE_ARENA = 33
 _PER_CPU_TYPES = frozenset({5, 6, 10, 21})
 
-_NO_BPFFS = "is the directory on a bpf file system? mount -t bpf bpf /sys/fs/bpf"
+PIN_HINT = "as root, on a bpf file system: mount -t bpf bpf /sys/fs/bpf"
 
 
 class _MapInfo(ctypes.Structure):
@@ -217,8 +217,7 @@ def obj_get(path: str | Path) -> int:
 
 def obj_pin(fd: int, path: str | Path) -> None:
     """Pin the map, program or link behind ``fd`` at ``path`` in a bpf file system."""
-    result = lib().bpf_obj_pin(fd, os.fsencode(path))
-    check(result, f"cannot pin at {path}", hint=_NO_BPFFS if result == -errno.EINVAL else "")
+    check(lib().bpf_obj_pin(fd, os.fsencode(path)), f"cannot pin at {path}", PIN_HINT)
 
 
 def _possible_cpus() -> int:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from kmind.bpf._errors import check, error_from
 from kmind.bpf._libbpf import Handle, RunOptions, captured, lib, pointer_or_raise
+from kmind.bpf.map import PIN_HINT
 from kmind.errors import BpfError
 
 __all__ = ["Link", "Program", "RunResult", "open_link", "read_iter"]
@@ -49,7 +50,7 @@ class Link:
         The pin of an iterator can be read like a file.
         """
         result = lib().bpf_link__pin(self._handle.get(), os.fsencode(path))
-        check(result, f"cannot pin a link at {path}")
+        check(result, f"cannot pin a link at {path}", PIN_HINT)
         self._pinned = True
 
     def unpin(self) -> None:
