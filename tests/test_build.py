@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What ships: an sdist that is complete, and a wheel with objects, headers and no build paths."""
 
+import shutil
 import subprocess
 import sys
-import tarfile
 import zipfile
 from pathlib import Path
 
@@ -28,8 +28,7 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
         check=True,
     )
     (packed,) = folder.glob("kmind-*.tar.gz")
-    with tarfile.open(packed) as archive:
-        archive.extractall(folder, filter="data")
+    shutil.unpack_archive(packed, folder)
     return folder / packed.name.removesuffix(".tar.gz")
 
 

@@ -91,6 +91,11 @@ def test_no_file_wants_splitting(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= LONGEST
 
 
+def test_no_test_folder_is_a_package() -> None:
+    """The folder tests is on the path: as a package, tests/queue would hide Python's own queue."""
+    assert not files("tests/**/__init__.py")
+
+
 @pytest.mark.parametrize(
     "path", [path for path in PACKAGE if path.stem == "__init__" or path.stem[0] != "_"], ids=label
 )
