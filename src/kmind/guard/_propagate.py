@@ -3,11 +3,17 @@
 
 from __future__ import annotations
 
+from kmind.guard.openfiles import refresh_open_files
 from kmind.knobs import Knob, Target, Value
 
 __all__ = ["propagate"]
 
 
-def propagate(knob: Knob, target: Target, old: Value | None, new: Value) -> str:
-    """Do the step that the knob names, and say what it did in a few words, or ""."""
+def propagate(knob: Knob, target: Target, olds: set[Value | None], new: Value) -> str:
+    """Do the step that the knob names, and say what it did in a few words, or "".
+
+    ``olds`` are the values that may have been copied; ``new`` the present one.
+    """
+    if knob.propagate == "open_files" and isinstance(new, int):
+        return str(refresh_open_files(target, {v for v in olds if isinstance(v, int)}, new))
     return ""

@@ -47,7 +47,8 @@ class Outcome:
 
     ``undone``: it holds ``to`` now, and ``found`` before. ``yielded``: somebody
     else set it to ``found``, and it was left so. ``expired``: the device is gone.
-    ``skipped``: it could not be put back, and ``why`` says why; it is still held.
+    ``skipped``: it could not be put back, and is still held. ``why`` says why, or
+    what else is to be said.
     """
 
     state: Literal["undone", "yielded", "expired", "skipped"]
@@ -92,7 +93,7 @@ def put_back(
             outcomes = _put_all_back(todo, root)
             for chain, outcome in zip(_ordered(todo), outcomes, strict=True):
                 if outcome.state == "undone":
-                    journal.finish(list(chain.closing), "undone")
+                    journal.finish(list(chain.closing), "undone", outcome.why)
                 elif outcome.state != "skipped":
                     journal.finish(list(chain.changes), outcome.state, outcome.why)
     except JournalError as error:
@@ -157,8 +158,7 @@ def _write(step: _Step) -> Outcome:
         now = knob.read(target)
         if now != to:
             state, why = "skipped", f"the kernel made {now} of {to}"
-        for value in {change.new for change in step.chain.closing} - {None, to}:
-            propagate(knob, target, value, to)
+        why = why or propagate(knob, target, {change.new for change in step.chain.closing}, to)
     except KmindError as error:
         state, why = "skipped", str(error)
     return Outcome(state, knob.name, target.name, step.found, to, why)

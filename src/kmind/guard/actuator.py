@@ -94,8 +94,8 @@ class Actuator:
             self._held.setdefault(change.key, []).append(change)
         try:
             self._set(knob, target, value)
-            propagate(knob, target, main.old, value)
-            done = self._applied(changes, target, value)
+            remark = propagate(knob, target, {main.old}, value)
+            done = self._applied(changes, target, value, remark)
         except KmindError as error:
             self._fail(changes, target, error)
             raise
@@ -206,10 +206,12 @@ class Actuator:
                 hint="the kernel rounds or limits it: recommend a value that it takes",
             )
 
-    def _applied(self, changes: list[Change], target: Target, value: Value) -> list[Change]:
+    def _applied(
+        self, changes: list[Change], target: Target, value: Value, remark: str
+    ) -> list[Change]:
         main, *parts = changes
         with self._journal.exclusive():
-            self._journal.applied(main, value)
+            self._journal.applied(main, value, remark)
             for part in parts:
                 with suppress(KnobError):
                     self._journal.applied(part, get_knob(part.knob).read(target))
@@ -223,7 +225,7 @@ class Actuator:
             try:
                 if knob.read(target) != change.old:
                     knob.write(target, change.old)
-                    propagate(knob, target, change.new, change.old)
+                    propagate(knob, target, {change.new}, change.old)
             except KmindError:
                 continue
             closed.append(change)

@@ -191,12 +191,13 @@ class Journal:
             )
         return self._select("id = ?", cursor.lastrowid)[0]
 
-    def applied(self, change: Change, value: Value) -> None:
+    def applied(self, change: Change, value: Value, remark: str = "") -> None:
         """Say that the change is in force, and what the knob reads."""
         with self._errors("write"):
             self._db.execute(
-                "UPDATE change SET state = 'applied', new = ? WHERE id = ? AND state = 'intended'",
-                (json.dumps(value), change.id),
+                "UPDATE change SET state = 'applied', new = ?, remark = ? "
+                "WHERE id = ? AND state = 'intended'",
+                (json.dumps(value), remark, change.id),
             )
 
     def finish(self, changes: list[Change], state: State, remark: str = "") -> None:

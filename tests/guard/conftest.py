@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real knobs of this machine, put back whatever a test does to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from guard.support import main_disk, spare_disk, values
+
+from kmind.guard import Journal
+from kmind.knobs import Target, get_knob
+
+
+@pytest.fixture
+def spare() -> Iterator[Target]:
+    """A block device that nothing uses."""
+    yield from _guarded(spare_disk())
+
+
+@pytest.fixture
+def disk() -> Iterator[Target]:
+    """The machine's own disk; tests turn only what does not slow it."""
+    yield from _guarded(main_disk(), "block.rq_affinity", "block.nomerges")
+
+
+@pytest.fixture
+def system() -> Iterator[Target]:
+    yield from _guarded(Target.system())
+
+
+def _guarded(target: Target, *names: str) -> Iterator[Target]:
+    before = {
+        name: value for (name, _), value in values(target).items() if name in names or not names
+    }
+    yield target
+    for _ in range(2):  # a scheduler put back resets others
+        for name, value in before.items():
+            if get_knob(name).read(target) != value:
+                get_knob(name).write(target, value)
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """Where a test's journal goes: on a disk, so that fsync means something."""
+    return tmp_path / "journal.db"
+
+
+@pytest.fixture
+def journal(state: Path) -> Iterator[Journal]:
+    with Journal(state) as opened:
+        yield opened
