@@ -164,7 +164,7 @@ static int km_tick(void *map, __u32 *key, struct km_timer *timer)
 	__u32 beat;
 
 	KM_USES_ARENA();
-	if (!km_running)
+	if (!READ_ONCE(km_running))
 		return 0;
 	header = km_header();
 	km_ticks++;
@@ -194,7 +194,8 @@ static __always_inline int km_start(void)
 	if (!timer)
 		return -1;
 	km_heartbeat_ns = km_window_start_ns = bpf_ktime_get_ns();
-	km_running = 1;
+	/* Volatile, or clang makes it a byte, which its BTF does not say. */
+	WRITE_ONCE(km_running, 1);
 	err = bpf_timer_init(&timer->timer, &km_timers, KM_CLOCK_MONOTONIC);
 	if (err)
 		return err;
@@ -235,7 +236,7 @@ int km_control(struct kmind_control *args)
 		args->result = 0;
 		break;
 	case KMIND_CONTROL_STOP:
-		km_running = 0;
+		WRITE_ONCE(km_running, 0);
 		args->result = 0;
 		break;
 	default:

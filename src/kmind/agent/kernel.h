@@ -33,20 +33,23 @@ struct file_ra_state {
 	unsigned int ra_pages;
 };
 
+typedef struct {
+	long counter;
+} atomic_long_t;
+
 struct page_counter {
-	long usage;
+	atomic_long_t usage;
 	unsigned long max;
 	struct page_counter *parent;
 };
 
 struct zone {
-	long vm_stat[1];
+	atomic_long_t vm_stat[1];
 };
 
 struct pglist_data {
 	struct zone node_zones[1];
 	int nr_zones;
-	long vm_stat[8];
 };
 
 struct lruvec {

@@ -110,6 +110,12 @@ class Program:
         return fd
 
     @property
+    def id(self) -> int:
+        """The kernel's number for it, as ``bpftool prog`` prints it."""
+        with open(f"/proc/self/fdinfo/{self.fd}") as info:
+            return next(int(line.split()[1]) for line in info if line.startswith("prog_id:"))
+
+    @property
     def autoload(self) -> bool:
         """Whether ``BpfObject.load`` loads it."""
         return bool(lib().bpf_program__autoload(self._pointer()))

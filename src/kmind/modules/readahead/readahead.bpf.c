@@ -46,7 +46,7 @@ enum readahead_feature {
 
 const volatile bool param_events = false;
 
-/* Where one file was read last, as seen from one CPU. */
+/* Where one file was read last, as seen from one CPU. Files go by inode number. */
 struct ra_stream {
 	unsigned long inode;
 	unsigned long next;
@@ -79,8 +79,7 @@ static __u64 ra_memory_window;
 
 static __always_inline __u32 ra_hash(unsigned long inode, __u32 buckets)
 {
-	/* Inodes are slab objects of about 1 KiB: the bits below say nothing. */
-	return ((inode >> 6) * 0x9e3779b97f4a7c15ULL >> 40) & (buckets - 1);
+	return (inode * 0x9e3779b97f4a7c15ULL >> 40) & (buckets - 1);
 }
 
 /* Did this access go on where the last one of its file ended? Remember it. */
@@ -121,9 +120,9 @@ int BPF_PROG(on_read, struct address_space *mapping, unsigned long first, unsign
 	km_count(own, RA_READS, 1);
 	km_count(own, RA_READ_PAGES, last - first + 1);
 	/* A read may begin in the page where the last one ended. */
-	if (ra_follows(ra, (unsigned long)inode, first, last, 1))
+	if (ra_follows(ra, inode->i_ino, first, last, 1))
 		km_count(own, RA_READ_SEQUENTIAL, 1);
-	ra_demanded(ra, (unsigned long)inode, first, last, false);
+	ra_demanded(ra, inode->i_ino, first, last, false);
 	return km_hook_end();
 }
 
@@ -142,9 +141,9 @@ int BPF_PROG(on_fault, struct address_space *mapping, unsigned long index)
 	own = km_this_cpu(&cpu);
 	ra = &ra_cpus[cpu];
 	km_count(own, RA_FAULTS, 1);
-	if (ra_follows(ra, (unsigned long)inode, index, index, RA_NEAR))
+	if (ra_follows(ra, inode->i_ino, index, index, RA_NEAR))
 		km_count(own, RA_FAULT_SEQUENTIAL, 1);
-	ra_demanded(ra, (unsigned long)inode, index, index, true);
+	ra_demanded(ra, inode->i_ino, index, index, true);
 	return km_hook_end();
 }
 
@@ -244,13 +243,13 @@ static __noinline int ra_read_memory(unsigned long memcg_data)
 				    bpf_core_field_offset(struct pglist_data, node_zones) +
 				    i * bpf_core_type_size(struct zone);
 
-		bpf_core_read(&free, sizeof(free), &zone->vm_stat[0]);
+		bpf_core_read(&free, sizeof(free), &zone->vm_stat[0].counter);
 		sum += free;
 	}
 	counter = &memcg->memory;
 	for (int depth = 0; depth < 8 && counter; depth++) {
 		max = BPF_CORE_READ(counter, max);
-		usage = BPF_CORE_READ(counter, usage);
+		usage = BPF_CORE_READ(counter, usage.counter);
 		if (max < RA_NO_LIMIT && (long)max - usage < (long)left)
 			left = (long)max > usage ? max - usage : 0;
 		counter = BPF_CORE_READ(counter, parent);
@@ -264,14 +263,14 @@ static __noinline int ra_read_memory(unsigned long memcg_data)
 static __always_inline void ra_missed(struct km_cpu *own, struct inode *inode,
 				      const struct ra_demand *demand)
 {
-	struct ra_file *file = &ra_files[ra_hash((unsigned long)inode, RA_FILES)];
+	struct ra_file *file = &ra_files[ra_hash(inode->i_ino, RA_FILES)];
 	long stride, spread;
 
 	km_count(own, demand->fault ? RA_FAULT_MISSES : RA_READ_MISSES, 1);
 	if (param_events)
 		km_push(KMIND_KIND_MODULE, (__u32)inode->i_ino, demand->first, 0);
-	if (file->inode != (unsigned long)inode) {
-		file->inode = (unsigned long)inode;
+	if (file->inode != inode->i_ino) {
+		file->inode = inode->i_ino;
 		file->last = demand->first;
 		file->stride = 0;
 		file->window = 0;
@@ -310,7 +309,7 @@ int BPF_PROG(on_added, struct folio *folio)
 	km_count(own, RA_ADDED_PAGES, pages);
 	demand = &ra_cpus[cpu].demand;
 	index = folio->index;
-	if (demand->inode == (unsigned long)inode && index <= demand->last &&
+	if (demand->inode == inode->i_ino && index <= demand->last &&
 	    index + pages > demand->first) {
 		ra_missed(own, inode, demand);
 		demand->inode = 0;
