@@ -31,7 +31,7 @@ _MEMORY_FILE = Path("proc/meminfo")
 class Rule:
     """A rule over two knobs of one target: ``value op other + offset``.
 
-    A target that lacks the other knob is under no such rule.
+    Where the other knob cannot be read, no value satisfies it.
     """
 
     op: RuleOp
