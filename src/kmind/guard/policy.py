@@ -72,17 +72,16 @@ class Bound:
             return "forbidden"
         if not self.minimum <= new <= self.maximum:
             return "range"
-        if self.choices and not self.choices >> new & 1:
-            return "range"
-        if self.grid > 1 and new % self.grid:
+        if (self.grid > 1 and new % self.grid) or (self.choices and not self.choices >> new & 1):
             return "grid"
+        if new == current:
+            return None
         if self.step and abs(new - current) > self.step:
             return "step"
-        if self.step_factor_percent:
-            # Zero counts as the smallest value above it, or nothing could leave it.
-            low, high = sorted((max(new, self.grid, 1), max(current, self.grid, 1)))
-            if high * 100 > low * self.step_factor_percent:
-                return "step"
+        # Ratios are taken from 1 upwards, so that a knob may leave 0.
+        low, high = sorted((max(new, 1), max(current, 1)))
+        if self.step_factor_percent and high * 100 > low * self.step_factor_percent:
+            return "step"
         return None
 
 
@@ -138,6 +137,7 @@ class Policy:
         interval_ns = _MINUTE_NS // section.per_minute if section.per_minute else 0
         rules = self._rules(knob)
         forbidden = bool(section.forbidden)
+        low, high = knob.limits(target)
         if knob.kind == "enum":
             allowed = section.choices if section.choices is not None else knob.choices
             mask = sum(1 << knob.encode(c) for c in knob.available(target) if c in allowed)
@@ -182,8 +182,9 @@ class Policy:
         """Why the change is refused, or None if it may be made.
 
         ``others`` holds present values of other knobs of the target, by name; a
-        rule over a knob that is not among them does not apply. The rate is not
-        checked here: only the kernel agent counts.
+        rule over a knob that is not among them cannot be checked, and refuses. A
+        value that stands already is not held against step and rules. The rate is
+        not checked here: only the kernel agent counts.
         """
         bound = self.bound(knob, target)
         what = f"{knob.name} of {target} may not be set to {new!r}"
@@ -196,27 +197,26 @@ class Policy:
             return RefusedError("type", f"{what}: {error}")
         old = knob.encode(current)
         kind = bound.refuses(code, old)
-        if kind == "range" and bound.choices:
-            allowed = [c for i, c in enumerate(knob.choices) if bound.choices >> i & 1]
-            return self._refusal(kind, f"{what}: allowed are {', '.join(allowed)}", names)
         if kind == "range":
             limits = f"{bound.minimum} to {bound.maximum}"
             return self._refusal(kind, f"{what}: allowed are {limits}", names)
+        if kind == "grid" and bound.choices:
+            allowed = [c for i, c in enumerate(knob.choices) if bound.choices >> i & 1]
+            return self._refusal(kind, f"{what}: allowed are {', '.join(allowed)}", names)
         if kind == "grid":
             return RefusedError(kind, f"{what}: it takes multiples of {bound.grid}")
-        if kind is not None:
-            step = f"at most {bound.step} away" if bound.step else ""
-            factor = f"at most {bound.step_factor_percent / 100:g} times more or less"
-            limit = " and ".join(filter(None, [step, factor if bound.step_factor_percent else ""]))
-            return self._refusal(
-                kind, f"{what}: too far from {current} in one step ({limit})", names,
-                hint="go there in smaller steps",
-            )  # fmt: skip
-        for rule in bound.rules:
-            if rule.other in others and not rule.holds(code, _number(others[rule.other])):
-                return self._refusal(
-                    "rule", f"{what}: it must be {rule}, which is {others[rule.other]}", ("rule",)
-                )
+        if kind == "step":
+            limit = [f"at most {bound.step} away"] if bound.step else []
+            if bound.step_factor_percent:
+                limit.append(f"at most {bound.step_factor_percent / 100:g} times more or less")
+            message = f"{what}: too far from {current} in one step ({' and '.join(limit)})"
+            return self._refusal(kind, message, names, "go there in smaller steps")
+        for rule in bound.rules if code != old else ():
+            other = others.get(rule.other)
+            if not isinstance(other, int) or not rule.holds(code, other):
+                present = "unknown" if other is None else other
+                message = f"{what}: it must be {rule}, which is {present}"
+                return self._refusal("rule", message, ("rule",))
         return None
 
     def on_daemon_death(self, knob: Knob, target: Target) -> DaemonDeath:
@@ -249,22 +249,21 @@ class Policy:
         return ""
 
     def _refusal(
-        self, kind: RefusalKind, message: str, names: tuple[str, ...], *, hint: str = ""
+        self, kind: RefusalKind, message: str, names: tuple[str, ...], hint: str = ""
     ) -> RefusedError:
         keys = {
             "forbidden": ("forbidden",),
-            "range": ("max", "min", "choices"),
+            "range": ("max", "min"),
+            "grid": ("choices",),
             "step": ("max_step_factor", "max_step"),
             "rule": ("rule",),
         }
-        where = next(filter(None, (self._source(key, *names) for key in keys.get(kind, ()))), "")
-        return RefusedError(kind, message, hint=hint or (f"set in {where}" if where else ""))
+        sources = [self._source(key, *names) for key in keys.get(kind, ())]
+        where = next(filter(None, sources), "")
+        hints = [hint, f"set in {where}" if where else ""]
+        return RefusedError(kind, message, hint=", ".join(filter(None, hints)))
 
 
 def _names(knob: Knob, target: Target) -> tuple[str, str, str]:
     """The sections that speak of a knob on a target, the most special last."""
     return "defaults", knob.name, f"{knob.name}@{target.name}"
-
-
-def _number(value: Value) -> int:
-    return value if isinstance(value, int) else 0
