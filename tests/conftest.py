@@ -25,10 +25,12 @@ TRACEFS = Path("/sys/kernel/tracing")
 
 
 @functools.cache
-def _features() -> dict[str, Any]:
-    from kmind.bpf import probe
+def _probe(name: str) -> Any:
+    from kmind.bpf import probe  # only here: most runs probe nothing
 
-    return {result.name: result for result in probe.probe_all()}
+    if name not in probe.names():
+        pytest.fail(f"marker kernel: {name} is no feature of kmind.bpf.probe", pytrace=False)
+    return probe.probe(name)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -39,8 +41,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if os.geteuid() != 0:
         _skip(item, "needs root")
     for name in marker.args:
-        if (result := _features()[name]).state != "ok":
-            _skip(item, f"this kernel has no {name}: {result.state}, {result.cause}")
+        if (result := _probe(name)).state != "ok":
+            _skip(item, f"{name} is {result.state} here: {result.cause}")
 
 
 def _skip(item: pytest.Item, reason: str) -> None:

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import machine
@@ -71,12 +72,18 @@ def test_an_orphan_is_seen() -> None:
     )
     pid = int(started.stdout)
     try:
+        while _name(pid) != "sleep":  # until exec, its environment may not be readable
+            time.sleep(0.01)
         assert pid in machine.children()
         lines = machine.differences(before, machine.quick())
     finally:
         os.kill(pid, 9)
     assert f"left behind: process {pid} (sleep 60)" in lines
     assert machine.settled(before, machine.quick) == []
+
+
+def _name(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()
 
 
 def nested(folder: Path, source: str, **environment: str) -> str:
@@ -124,13 +131,20 @@ from kmind.bpf import probe
 from types import SimpleNamespace
 
 gone = SimpleNamespace(name="gone", state="refused", cause="EPERM")
-probe.probe_all = lambda: [gone]
+probe.names = lambda: ("gone",)
+probe.probe = lambda name: gone
 
 @pytest.mark.kernel("gone")
 def test_needs_it():
     assert False
 """
     assert "1 skipped" in nested(tmp_path, source, CI="true")
+
+
+@pytest.mark.kernel
+def test_a_feature_that_nobody_knows_fails(tmp_path: Path) -> None:
+    source = "import pytest\n@pytest.mark.kernel('arenna')\ndef test_it():\n    pass\n"
+    assert "arenna is no feature" in nested(tmp_path, source)
 
 
 LEAVES = """
