@@ -22,6 +22,7 @@ _CHANGES: dict[int, Any] = {
     layout.KIND[name]: name.lower() for name in ("APPLIED", "UNDONE", "YIELDED", "FAILED")
 }
 _STATUS_EVERY_S = 1.0
+_STATUS_MOST = layout.LIMIT["STATUS_SIZE"] - 8  # beside its length
 
 
 class _Ring(Protocol):
@@ -76,10 +77,13 @@ class Dispatcher:
         self._status_at = -_STATUS_EVERY_S
 
     def start(self) -> None:
-        """Start the extension, in the mode that the agent is in."""
-        self._end.beat()
+        """Start the extension, in the mode that the agent is in.
+
+        The first heartbeat comes after that: the agent is not started before it.
+        """
         self._context.mode = self._mode()
         self._extension.start()
+        self._end.beat()
 
     def step(self, timeout_s: float) -> bool:
         """Wait at most ``timeout_s`` seconds, then hand over what there is; whether there was.
@@ -134,7 +138,7 @@ class Dispatcher:
             return
         self._status_at = now
         text = msgspec.json.encode(self._extension.status(), enc_hook=_plain)
-        if len(text) > layout.LIMIT["STATUS_SIZE"]:
+        if len(text) > _STATUS_MOST:
             text = b'{"status":"too long to show"}'
         self._end.set_status(text)
 

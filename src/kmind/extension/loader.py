@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Loading an extension's class from source that is in memory already.
+
+A process that has dropped its privileges may be unable to read the module's folder,
+or the interpreter's own. So all files are read before, and imported from memory.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.abc import InspectLoader, MetaPathFinder
+from importlib.machinery import BuiltinImporter, FrozenImporter, ModuleSpec
+from importlib.util import spec_from_loader
+from types import ModuleType
+
+from kmind.errors import ModuleError
+from kmind.extension._base import Extension
+
+__all__ = ["import_early", "load_extension", "refuse_other_imports"]
+
+
+class _Sources(MetaPathFinder, InspectLoader):
+    # Serves one module's package: its files, and empty packages where it has no __init__.py.
+
+    def __init__(self, package: str, folder: str, sources: Mapping[str, bytes]) -> None:
+        self._files: dict[str, tuple[str, bytes]] = {}
+        self._packages = set(_prefixes(package))
+        for path, source in sources.items():
+            parts = [package, *path.removesuffix(".py").split("/")]
+            if parts[-1] == "__init__":
+                parts.pop()
+                self._packages.add(".".join(parts))
+            self._files[".".join(parts)] = f"{folder}/{path}", source
+            self._packages.update(_prefixes(".".join(parts[:-1])))
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname not in self._files and fullname not in self._packages:
+            return None
+        origin = self._files.get(fullname, ("", b""))[0] or None
+        spec = spec_from_loader(fullname, self, origin=origin, is_package=self.is_package(fullname))
+        if spec and origin:
+            spec.has_location = True  # so that a traceback names the file
+        return spec
+
+    def is_package(self, fullname: str) -> bool:
+        return fullname in self._packages
+
+    def get_source(self, fullname: str) -> str:
+        return self._files.get(fullname, ("", b""))[1].decode("utf-8")
+
+    def exec_module(self, module: ModuleType) -> None:
+        path, source = self._files.get(module.__name__, ("<package>", b""))
+        exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)
+
+
+class _Refuser(MetaPathFinder):
+    # Stands last: says why an import fails, instead of searching folders in vain.
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        raise ModuleNotFoundError(
+            f"{fullname} cannot be imported any more: privileges are dropped; "
+            "add it to imports of [extension] in module.toml",
+            name=fullname,
+        )
+
+
+def import_early(imports: Sequence[str], sources: Mapping[str, bytes]) -> None:
+    """Import what the manifest names, and what the sources take from the standard library.
+
+    Raises ModuleError for a named package that is absent.
+    """
+    for name in imports:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ModuleError(
+                f"extension.imports: {name} cannot be imported: {error}",
+                hint="install it, or take it out of module.toml",
+            ) from None
+    for name in sorted(_standard_imports(sources)):
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            continue  # "from x import y" where y is no module; what is wrong shows later
+
+
+def refuse_other_imports() -> None:
+    """From now on import nothing but what is loaded, built in, or in memory."""
+    sources = [finder for finder in sys.meta_path if isinstance(finder, _Sources)]
+    sys.meta_path[:] = [BuiltinImporter, FrozenImporter, *sources, _Refuser()]
+    sys.path.clear()
+    sys.path_importer_cache.clear()
+
+
+def load_extension(
+    package: str, folder: str, sources: Mapping[str, bytes], entry: str
+) -> type[Extension]:
+    """The class that ``entry`` (``file:Class``) names, imported from ``sources``.
+
+    Runs the module's code. Raises ModuleError if there is no such class; what the
+    code itself raises passes through.
+    """
+    sys.meta_path.insert(0, _Sources(package, folder, sources))
+    file, _, name = entry.partition(":")
+    found = getattr(importlib.import_module(f"{package}.{file}"), name, None)
+    if not (isinstance(found, type) and issubclass(found, Extension)):
+        raise ModuleError(
+            f"{folder}/{file}.py has no class {name} derived from kmind.extension.Extension",
+            hint="correct extension.entry in module.toml",
+        )
+    return found
+
+
+def _prefixes(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
+
+
+def _standard_imports(sources: Mapping[str, bytes]) -> set[str]:
+    names: set[str] = set()
+    for source in sources.values():
+        try:
+            tree = ast.parse(source)
+        except (SyntaxError, ValueError):
+            continue  # said when it is imported
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                names.update(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names.add(node.module)
+                names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return {name for name in names if name.partition(".")[0] in sys.stdlib_module_names}

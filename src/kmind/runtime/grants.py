@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an instance may do with each knob of its module: knob and policy put together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kmind.agent._base import Grant, Rule
+from kmind.errors import KmindError
+from kmind.extension import KnobInfo, Module
+from kmind.guard import Bound, Policy
+from kmind.knobs import Knob, Target, Value, get_knob
+
+__all__ = ["Granted", "grants_for"]
+
+
+@dataclass(frozen=True)
+class Granted:
+    """One knob on one target: what the agent enforces, and what the extension is told.
+
+    ``baseline`` is its value when the instance started. ``usable`` is false for a knob
+    that only stands in a rule over another one.
+    """
+
+    knob: Knob
+    target: Target
+    bound: Bound
+    baseline: Value
+    usable: bool = True
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """Knob and target, as the agent numbers them."""
+        return self.knob.id, self.target.id
+
+    def grant(self) -> Grant:
+        """For the agent."""
+        if not self.usable:
+            return self.withdrawn(self.baseline)
+        bound = self.bound
+        return Grant(
+            minimum=bound.minimum,
+            maximum=bound.maximum,
+            current=self.knob.encode(self.baseline),
+            type=self.knob.kind,
+            step=bound.step,
+            step_percent=bound.step_factor_percent,
+            grid=bound.grid,
+            choices=bound.choices,
+            interval_ns=bound.interval_ns,
+            burst=bound.burst,
+            rules=tuple(
+                Rule(rule.op, get_knob(rule.other).id, rule.offset)
+                for rule in bound.rules
+                if get_knob(rule.other).exists(self.target)
+            ),
+        )
+
+    def withdrawn(self, current: Value) -> Grant:
+        """A grant that lets nothing through: no number is in an empty range."""
+        return Grant(minimum=1, maximum=0, current=self.knob.encode(current), type=self.knob.kind)
+
+    def info(self) -> KnobInfo:
+        """For the extension."""
+        return KnobInfo(
+            name=self.knob.name,
+            id=self.knob.id,
+            kind=self.knob.kind,
+            unit=self.knob.unit,
+            minimum=self.bound.minimum,
+            maximum=self.bound.maximum,
+            grid=self.bound.grid,
+            choices=self.knob.choices,
+            target_id=self.target.id,
+            baseline=self.baseline,
+        )
+
+
+def grants_for(
+    module: Module, target: Target, policy: Policy
+) -> tuple[list[Granted], dict[str, str]]:
+    """The knobs that are granted, and for each of the others why it is not.
+
+    Knobs that stand in a rule over a granted one come too, not usable: the agent has
+    to know their values.
+    """
+    granted: dict[str, Granted] = {}
+    refused: dict[str, str] = {}
+    for use in module.manifest.knobs:
+        knob = get_knob(use.name)
+        try:
+            bound = policy.bound(knob, target)
+            if bound.forbidden:
+                refused[knob.name] = "the policy forbids it"
+                continue
+            granted[knob.name] = Granted(knob, target, bound, knob.read(target))
+        except KmindError as error:
+            refused[knob.name] = str(error)
+    for each in list(granted.values()):
+        for rule in each.bound.rules:
+            other = get_knob(rule.other)
+            if other.name not in granted and other.exists(target):
+                bound = policy.bound(other, target)
+                granted[other.name] = Granted(other, target, bound, other.read(target), False)
+    return list(granted.values()), refused

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Giving up all privileges, for good, before any code of a module runs.
+
+What stays: memory that is mapped, descriptors that are open, a user id of its own.
+What goes: root, every capability, new descriptors, files and processes. Numbers are
+those of linux/prctl.h and linux/capability.h.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import pwd
+import resource
+import signal
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from kmind.errors import PrivilegeError
+
+__all__ = ["close_other_fds", "drop_privileges", "free_uid"]
+
+# The range that systemd's DynamicUser= takes its ids from.
+_FIRST_UID, _LAST_UID = 61184, 65519
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
+_PR_CAPBSET_DROP = 24
+_PR_SET_NO_NEW_PRIVS = 38
+_PR_CAP_AMBIENT = 47
+_PR_CAP_AMBIENT_CLEAR_ALL = 4
+_CAPABILITY_VERSION_3 = 0x20080522
+
+_MOST_MEMORY = 1 << 30
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def free_uid(seed: str) -> int:
+    """A user id that no account and no process has, stable for ``seed`` while it is free.
+
+    Raises PrivilegeError where all are taken.
+    """
+    taken = _uids_in_use()
+    count = _LAST_UID - _FIRST_UID + 1
+    start = zlib.crc32(seed.encode())
+    for step in range(count):
+        uid = _FIRST_UID + (start + step) % count
+        if uid not in taken and not _has_account(uid):
+            return uid
+    raise PrivilegeError(f"no user id from {_FIRST_UID} to {_LAST_UID} is free")
+
+
+def close_other_fds(keep: Iterable[int]) -> None:
+    """Close every descriptor but those."""
+    first = 0
+    for fd in [*sorted(set(keep)), 1 << 20]:
+        if first < fd:  # closerange(0, 0) closes everything
+            os.closerange(first, fd)
+        first = fd + 1
+
+
+def drop_privileges(uid: int | None, parent: int) -> None:
+    """Give up everything and become ``uid``; only limits apply where it is None.
+
+    ``parent`` is the process without which this one shall not live. Exits at once
+    if it died already. Raises PrivilegeError if anything is refused: the caller must
+    not go on then.
+    """
+    try:
+        _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+        if uid is not None:
+            _empty_bounding_set()
+            os.setgroups([])
+            os.setresgid(uid, uid, uid)
+            os.setresuid(uid, uid, uid)
+            _empty_capabilities()
+            if os.getresuid() != (uid, uid, uid) or os.getgroups():
+                raise PrivilegeError("the user id did not change")
+        # A change of the user id clears the signal: so it is asked for after that.
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        _prctl(_PR_SET_DUMPABLE, 0)
+        os.umask(0o777)
+        os.chdir("/")
+        _limit_resources()
+    except OSError as error:
+        raise PrivilegeError(
+            f"privileges cannot be dropped: {error.strerror}", hint="run as root, or not as root"
+        ) from None
+    if os.getppid() != parent:
+        os._exit(0)
+
+
+def _limit_resources() -> None:
+    limits = {
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_FSIZE: 0,
+        resource.RLIMIT_NPROC: 0,
+        resource.RLIMIT_MSGQUEUE: 0,
+        resource.RLIMIT_MEMLOCK: 0,
+        resource.RLIMIT_DATA: _MOST_MEMORY,
+        # No new descriptor fits below it, and poll(2) still takes three.
+        resource.RLIMIT_NOFILE: 3,
+    }
+    for kind, most in limits.items():
+        _, hard = resource.getrlimit(kind)
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(kind, (most, most))
+
+
+def _empty_bounding_set() -> None:
+    _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+    capability = 0
+    while True:
+        try:
+            _prctl(_PR_CAPBSET_DROP, capability)
+        except OSError as error:
+            if error.errno == errno.EINVAL and capability:  # past the last that there is
+                return
+            raise
+        capability += 1
+
+
+def _empty_capabilities() -> None:
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    sets = (ctypes.c_uint32 * 6)()
+    if _libc.capset(header, sets):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def _prctl(option: int, value: int) -> None:
+    zero = ctypes.c_ulong(0)
+    if _libc.prctl(ctypes.c_int(option), ctypes.c_ulong(value), zero, zero, zero):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def _uids_in_use() -> set[int]:
+    uids: set[int] = set()
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            text = status.read_text()
+        except OSError:
+            continue  # it ended meanwhile
+        line = next(line for line in text.splitlines() if line.startswith("Uid:"))
+        uids.update(int(word) for word in line.split()[1:])
+    return uids
+
+
+def _has_account(uid: int) -> bool:
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return True
