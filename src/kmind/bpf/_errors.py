@@ -20,23 +20,25 @@ def strerror(number: int) -> str:
     return "not supported by this kernel" if number == ENOTSUPP else os.strerror(number)
 
 
-def error_from(number: int, what: str, hint: str = "") -> KmindError:
+def error_from(number: int, what: str, hint: str | None = None) -> KmindError:
     """The exception for an error number, of either sign, of a failed call.
 
     ``what`` says what was tried, as "cannot pin map x at y". EPERM and EACCES become
     PrivilegeError; ENOSYS, EOPNOTSUPP and ENOTSUPP NotSupportedError; others BpfError.
+    If ``hint`` is None, a general one is given.
     """
     number = abs(number)
     message = f"{what}: {strerror(number)}"
     if number in _REFUSED:
-        as_root = "the kernel refuses it even to root: see kmind doctor for lockdown"
-        return PrivilegeError(message, hint=hint or ("run as root" if os.geteuid() else as_root))
+        if hint is None:
+            hint = "run as root" if os.geteuid() else "see kmind doctor for what is refused to root"
+        return PrivilegeError(message, hint=hint)
     if number in _LACKING:
-        return NotSupportedError(message, hint=hint or "see kmind doctor")
-    return BpfError(message, hint=hint)
+        return NotSupportedError(message, hint="see kmind doctor" if hint is None else hint)
+    return BpfError(message, hint=hint or "")
 
 
-def check(result: int, what: str, hint: str = "") -> int:
+def check(result: int, what: str, hint: str | None = None) -> int:
     """Return ``result``, or raise what `error_from` makes of it if it is negative."""
     if result < 0:
         raise error_from(result, what, hint)

@@ -162,7 +162,7 @@ def captured() -> Iterator[list[str]]:
         _sinks.messages = outer
 
 
-def pointer_or_raise(pointer: int | None, what: str, hint: str = "") -> int:
+def pointer_or_raise(pointer: int | None, what: str, hint: str | None = None) -> int:
     """Return a pointer that libbpf gave; if it is NULL, raise what errno says."""
     if pointer is None:
         raise error_from(ctypes.get_errno() or errno.EINVAL, what, hint)

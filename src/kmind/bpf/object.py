@@ -47,7 +47,7 @@ class BpfObject:
         options = OpenOptions(sz=ctypes.sizeof(OpenOptions), object_name=name.encode())
         with captured() as said:
             pointer = lib().bpf_object__open_mem(self._data, len(self._data), ctypes.byref(options))
-        hint = said[0].strip() if said else ""
+        hint = said[0].strip() if said else None
         self._handle = Handle(pointer_or_raise(pointer, f"cannot open {path}", hint), str(path))
         self._links: list[Link] = []
         self.maps: Mapping[str, Map] = MappingProxyType(
@@ -180,7 +180,7 @@ class BpfObject:
         if not log and abs(result) == errno.ESRCH:
             return LoadError(f"{what}: {failure or strerror(result)}", hint="see kmind doctor")
         if not log:
-            return error_from(result, what, failure)
+            return error_from(result, what, failure or None)
         lines = log.splitlines()
         complaint = next((s for s in reversed(lines) if not s.startswith("processed ")), "")
         found = _SOURCE_LINE.findall(log)

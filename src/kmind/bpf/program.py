@@ -112,7 +112,7 @@ class Program:
     @property
     def id(self) -> int:
         """The kernel's number for it, as ``bpftool prog`` prints it."""
-        with open(f"/proc/self/fdinfo/{self.fd}") as info:
+        with Path(f"/proc/self/fdinfo/{self.fd}").open() as info:
             return next(int(line.split()[1]) for line in info if line.startswith("prog_id:"))
 
     @property
@@ -165,7 +165,7 @@ class Program:
         what = f"program {self.name}"
         with captured() as said:
             pointer = getattr(lib(), function)(self._pointer(), *arguments)
-        hint = said[-1].strip() if said else ""
+        hint = said[-1].strip() if said else None
         pointer = pointer_or_raise(pointer, f"cannot attach {what} ({self.section})", hint)
         link = Link(pointer, what)
         self._links.append(link)

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tries of `kmind.bpf.probe` that ask the machine: privileges, mounts, tools, types.
+
+A try returns what it found, in a few words or none, and raises as those in
+`kmind.bpf._tries` do.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from kmind.abi.btf import Btf
+from kmind.bpf import _libbpf
+from kmind.bpf import _syscall as raw
+from kmind.errors import BpfError, NotSupportedError, PrivilegeError
+
+__all__ = [
+    "bpftool",
+    "btf",
+    "capabilities",
+    "clang",
+    "libbpf",
+    "lockdown",
+    "mounted",
+    "pidfd_getfd",
+    "root",
+    "tracepoints",
+]
+
+LOCKDOWN = Path("/sys/kernel/security/lockdown")
+
+_CAPABILITIES = {"CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
+_OLDEST_LIBBPF = (1, 1)
+_OLDEST_CLANG = 19
+_RAW_TP = 17  # BPF_PROG_TYPE_RAW_TRACEPOINT
+
+
+def root() -> str:
+    """The process runs as root."""
+    if os.geteuid():
+        raise PrivilegeError(f"user id {os.geteuid()}, not root")
+    return ""
+
+
+def capabilities() -> str:
+    """The capabilities that loading and attaching needs."""
+    status = Path("/proc/self/status").read_text()
+    found = re.search(r"^CapEff:\s*([0-9a-f]+)", status, re.MULTILINE)
+    held = int(found[1], 16) if found else 0
+    lacking = [name for name, bit in _CAPABILITIES.items() if not held >> bit & 1]
+    if lacking:
+        raise PrivilegeError(f"not held: {', '.join(lacking)}")
+    return ", ".join(_CAPABILITIES)
+
+
+def btf() -> str:
+    """The kernel's own types."""
+    Btf.kernel()
+    return ""
+
+
+def lockdown() -> str:
+    """Programs may read kernel memory, which lockdown=confidentiality forbids."""
+    try:
+        found = re.search(r"\[(\w+)\]", LOCKDOWN.read_text())
+        state = found[1] if found else "unknown"
+    except OSError:
+        state = "state not shown, for securityfs is not mounted or has none"
+    # r0 = bpf_probe_read_kernel(stack, 8, stack)
+    code = raw.insn(0xBF, 1, 10) + raw.insn(0x07, 1, imm=-8) + raw.insn(0xB7, 2, imm=8)
+    code += raw.insn(0xBF, 3, 1) + raw.call(113) + raw.returns(0)
+    try:
+        os.close(raw.prog_load(_RAW_TP, code))
+    except PrivilegeError:
+        raise
+    except BpfError:
+        raise PrivilegeError(f"{state}: programs may not read kernel memory") from None
+    return state
+
+
+def mounted(kind: str, where: str) -> str:
+    """Where a file system of that kind is mounted; ``where`` is the usual place."""
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, place, found, *_ = line.split()
+        if found == kind:
+            return place
+    raise NotSupportedError("not mounted", hint=f"mount -t {kind} {kind} {where}")
+
+
+def libbpf() -> str:
+    """The library, new enough."""
+    version = _libbpf.version()
+    text = ".".join(map(str, version))
+    if version < _OLDEST_LIBBPF:
+        raise NotSupportedError(f"{text} is older than 1.1", hint="apt install libbpf1")
+    return text
+
+
+def clang() -> str:
+    """A compiler new enough for arenas."""
+    best = 0
+    for folder in os.get_exec_path():
+        for path in Path(folder).glob("clang*"):
+            if re.fullmatch(r"clang(-\d+)?", path.name):
+                best = max(best, _clang_version(path))
+    if best < _OLDEST_CLANG:
+        found = f"version {best} is older than {_OLDEST_CLANG}" if best else "not installed"
+        raise NotSupportedError(found, hint=f"apt install clang-{_OLDEST_CLANG}")
+    return str(best)
+
+
+def _clang_version(path: Path) -> int:
+    try:
+        said = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+    except OSError:
+        return 0
+    found = re.search(r"clang version (\d+)", said.stdout)
+    return int(found[1]) if found else 0
+
+
+def bpftool() -> str:
+    """The tool, which helps people; kmind does not need it."""
+    path = shutil.which("bpftool") or shutil.which("bpftool", path="/usr/sbin:/sbin")
+    if path is None:
+        raise NotSupportedError("not installed", hint="apt install bpftool")
+    return path
+
+
+def pidfd_getfd() -> str:
+    """A descriptor can be taken from a process that it is open in."""
+    reader, writer = os.pipe()
+    with raw.owned(reader), raw.owned(writer), raw.owned(os.pidfd_open(os.getpid())) as self_fd:
+        os.close(raw.pidfd_getfd(self_fd, reader))
+    return ""
+
+
+def tracepoints(names: tuple[str, ...]) -> str:
+    """All these tracepoints are there for tp_btf programs."""
+    kernel = Btf.kernel()
+    lacking = [name for name in names if kernel.tracepoint_args(name) is None]
+    if lacking:
+        raise NotSupportedError(f"this kernel has no {', '.join(lacking)}")
+    return ", ".join(names)

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What this kernel and machine let kmind do, found by trying each thing.
+
+Programs of a few instructions go through bpf(2), so that neither a compiler nor libbpf
+is needed to find out. Nothing that a probe makes outlives it.
+"""
+
+import os
+import resource
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from kmind.bpf import _machine as machine
+from kmind.bpf import _tries as tries
+from kmind.errors import KmindError, PrivilegeError
+
+__all__ = ["TRACEPOINTS", "Probe", "State", "facts", "names", "probe", "probe_all"]
+
+State = Literal["ok", "missing", "refused"]
+
+TRACEPOINTS: Mapping[str, tuple[str, ...]] = {
+    "readahead": (
+        "page_cache_sync_ra",
+        "page_cache_async_ra",
+        "page_cache_ra_order",
+        "page_cache_ra_unbounded",
+    ),
+    "filemap": (
+        "mm_filemap_get_pages",
+        "mm_filemap_fault",
+        "mm_filemap_map_pages",
+        "mm_filemap_add_to_page_cache",
+        "mm_filemap_delete_from_page_cache",
+    ),
+    "block": ("block_rq_issue", "block_rq_complete"),
+    "writeback": ("writeback_dirty_folio", "writeback_written", "balance_dirty_pages"),
+    "vmscan": (
+        "mm_vmscan_direct_reclaim_begin",
+        "mm_vmscan_direct_reclaim_end",
+        "mm_vmscan_lru_shrink_inactive",
+        "mm_vmscan_kswapd_wake",
+    ),
+    "oom": ("mark_victim", "oom_score_adj_update"),
+    "sched": ("sched_switch", "sched_wakeup", "sched_process_exec", "sched_process_exit"),
+    "tcp": ("tcp_retransmit_skb", "tcp_rcv_space_adjust", "tcp_destroy_sock"),
+}
+"""The tracepoints that kmind's agents hook, by group."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What one probe found.
+
+    ``state`` is "ok", "missing" (not there) or "refused" (there, but not for us).
+    ``cause`` says why not, and what to do; when ok, what was found, or nothing.
+    ``costs`` says what of kmind is lost without it. Without a ``required`` one no agent
+    can run.
+    """
+
+    name: str
+    state: State
+    cause: str
+    costs: str
+    required: bool
+
+
+@dataclass(frozen=True)
+class _Try:
+    run: Callable[[], str]
+    costs: str
+    required: bool = False
+
+
+_NO_AGENTS = "no agent can run"
+_LOSES_GUARD = "an extra guard; none of kmind needs it"
+
+# Program and attach types that are only loaded are BPF_PROG_TYPE_* and BPF_CGROUP_*.
+_TRIES: Mapping[str, _Try] = {
+    "root": _Try(machine.root, "agents, knobs, restore: only the simulator is left", True),
+    "capabilities": _Try(machine.capabilities, _NO_AGENTS, True),
+    "libbpf": _Try(machine.libbpf, _NO_AGENTS, True),
+    "btf": _Try(machine.btf, _NO_AGENTS, True),
+    "lockdown": _Try(
+        machine.lockdown, "agents that read kernel memory, the readahead tuner among them"
+    ),
+    "bpffs": _Try(
+        partial(machine.mounted, "bpf", "/sys/fs/bpf"),
+        "agents and counters end with the process that loaded them",
+    ),
+    "tracefs": _Try(
+        partial(machine.mounted, "tracefs", "/sys/kernel/tracing"), "classic tracepoint programs"
+    ),
+    "cgroup2": _Try(
+        partial(machine.mounted, "cgroup2", "/sys/fs/cgroup"), "the sysctl gate; tuning of sockets"
+    ),
+    "arena": _Try(tries.arena, "queues to extensions: no agent can run", True),
+    "arena_atomics": _Try(tries.arena_atomics, "queues to extensions: no agent can run", True),
+    "ringbuf": _Try(tries.ringbuf, "doorbell and approved actions: no agent can run", True),
+    "syscall": _Try(tries.syscall, "starting and commanding agents: no agent can run", True),
+    "bpf_timer": _Try(tries.bpf_timer, "watchdog and admission when idle: no agent can run", True),
+    "tp_btf": _Try(tries.tp_btf, "the hooks of agents: no agent can run", True),
+    "raw_tp": _Try(tries.raw_tp, "hooks on tracepoints that have no types"),
+    "tracepoint": _Try(tries.tracepoint, "hooks on classic tracepoints"),
+    "perf_event": _Try(tries.perf_event, "sampling agents"),
+    "iter_task": _Try(partial(tries.iterator, "task"), "accounts of processes in bpffs"),
+    "iter_task_file": _Try(partial(tries.iterator, "task_file"), "finding who has a file open"),
+    "sockops": _Try(partial(tries.loads, 13, 3), "tuning of TCP connections"),
+    "cgroup_sysctl": _Try(partial(tries.loads, 23, 18), "the gate that guards sysctls"),
+    "cgroup_sockopt": _Try(partial(tries.loads, 25, 22), "the gate that guards socket options"),
+    "fentry": _Try(tries.fentry, _LOSES_GUARD),
+    "lsm": _Try(tries.lsm, _LOSES_GUARD),
+    "struct_ops": _Try(tries.struct_ops, "congestion controls and schedulers as modules"),
+    "kprobe": _Try(tries.kprobe, "nothing that kmind uses"),
+    "pidfd_getfd": _Try(machine.pidfd_getfd, "changing the sockets of a running process"),
+    **{
+        f"tp_{group}": _Try(partial(machine.tracepoints, members), costs)
+        for (group, members), costs in zip(
+            TRACEPOINTS.items(),
+            (
+                "the readahead tuner",
+                "cache-hit and page-fault features of the readahead tuner",
+                "device features of the readahead tuner; block tuners",
+                "writeback tuners",
+                "memory tuners; the memory guard of tuners",
+                "the guard against running out of memory",
+                "scheduling features",
+                "network tuners",
+            ),
+            strict=True,
+        )
+    },
+    "clang": _Try(machine.clang, "building modules from source; built ones run without"),
+    "bpftool": _Try(machine.bpftool, "nothing; it helps people to look inside"),
+}
+
+
+def names() -> tuple[str, ...]:
+    """The names of all probes, in order."""
+    return tuple(_TRIES)
+
+
+def probe(name: str) -> Probe:
+    """Try one thing. Never raises, but for a name that is none: KeyError."""
+    attempt = _TRIES[name]
+    state: State = "ok"
+    try:
+        cause = attempt.run()
+    except PrivilegeError as error:
+        state, cause = "refused", str(error)
+    except (KmindError, OSError) as error:
+        state, cause = "missing", str(error)
+    return Probe(name, state, cause, attempt.costs, attempt.required)
+
+
+def probe_all() -> list[Probe]:
+    """Try everything, in order. Takes about a second."""
+    return [probe(name) for name in _TRIES]
+
+
+def facts() -> dict[str, str | int]:
+    """What is known without a try: kernel release, machine, CPUs, memlock limit in bytes."""
+    system = os.uname()
+    return {
+        "kernel": system.release,
+        "machine": system.machine,
+        "cpus": os.cpu_count() or 1,
+        "memlock_bytes": resource.getrlimit(resource.RLIMIT_MEMLOCK)[0],
+    }
