@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The probes: they tell what is there from what is not, and leave nothing behind."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from kmind.abi import btf
+from kmind.bpf import _libbpf, _machine, _tries, probe
+from kmind.errors import NotSupportedError
+
+
+def test_probes_answer_in_order_and_never_raise() -> None:
+    found = probe.probe_all()
+    assert [p.name for p in found] == list(probe.names())
+    for result in found:
+        assert result.state in ("ok", "missing", "refused")
+        assert result.costs
+        assert result.state == "ok" or result.cause
+        assert "\n" not in result.cause
+    with pytest.raises(KeyError):
+        probe.probe("no such probe")
+
+
+def open_files() -> list[str]:
+    return sorted(path.name for path in Path("/proc/self/fd").iterdir())
+
+
+@pytest.mark.kernel
+def test_probes_leave_nothing_open() -> None:
+    probe.probe_all()  # what is loaded once stays
+    before = open_files()
+    probe.probe_all()
+    assert open_files() == before
+
+
+@pytest.mark.kernel("btf", "bpffs")
+def test_probes_see_what_is_not_there() -> None:
+    with pytest.raises(NotSupportedError, match="this kernel has no no_such_tracepoint"):
+        _machine.tracepoints(("sched_switch", "no_such_tracepoint"))
+    with pytest.raises(NotSupportedError, match="no bpf_iter_absent"):
+        _tries.iterator("absent")
+    with pytest.raises(NotSupportedError, match="not mounted; mount -t absentfs"):
+        _machine.mounted("absentfs", "/mnt")
+    assert _machine.mounted("bpf", "/sys/fs/bpf").startswith("/")
+
+
+def test_a_kernel_without_btf(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(btf, "KERNEL_BTF", tmp_path / "vmlinux")
+    for name in ("btf", "tp_btf", "tp_readahead"):
+        result = probe.probe(name)
+        assert result.state == "missing"
+        assert "shows no BTF" in result.cause
+        assert "CONFIG_DEBUG_INFO_BTF" in result.cause
+
+
+def test_a_machine_without_libbpf(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_libbpf, "LIBRARY", "libbpf-absent.so.1")
+    _libbpf.lib.cache_clear()
+    try:
+        result = probe.probe("libbpf")
+        assert (result.state, result.required) == ("missing", True)
+        assert result.cause == "libbpf-absent.so.1 is not installed; apt install libbpf1"
+    finally:
+        monkeypatch.undo()
+        _libbpf.lib.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("compilers", "state", "cause"),
+    [
+        ({"clang": 3, "clang-99": 19, "clangd": 50}, "ok", "19"),
+        ({"clang": 14}, "missing", "version 14 is older than 19; apt install clang-19"),
+        ({}, "missing", "not installed; apt install clang-19"),
+    ],
+)
+def test_the_newest_clang_counts(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    compilers: dict[str, int],
+    state: str,
+    cause: str,
+) -> None:
+    for name, version in compilers.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\necho 'Debian clang version {version}.1.7 (3)'\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    result = probe.probe("clang")
+    assert (result.state, result.cause) == (state, cause)
+
+
+def test_lockdown_is_read_from_the_kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    if os.geteuid():
+        assert probe.probe("lockdown").state == "refused"
+        return
+    (tmp_path / "lockdown").write_text("none [integrity] confidentiality\n")
+    monkeypatch.setattr(_machine, "LOCKDOWN", tmp_path / "lockdown")
+    assert probe.probe("lockdown").cause.startswith("integrity")
+
+
+def test_facts() -> None:
+    facts = probe.facts()
+    assert facts["kernel"] == os.uname().release
+    assert isinstance(facts["memlock_bytes"], int)
