@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``kmind doctor`` on this machine, and on one that lacks something."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kmind.abi import btf
+from kmind.bpf import _libbpf, probe
+from kmind.cli.doctor import SCHEMA, run_doctor
+
+
+class Terminal(io.StringIO):
+    """An output that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def doctor(*, json: bool = False, out: io.StringIO | None = None) -> tuple[int, str]:
+    out = out or io.StringIO()
+    return run_doctor(json=json, out=out), out.getvalue()
+
+
+def test_json_has_its_schema() -> None:
+    code, text = doctor(json=True)
+    report = json.loads(text)
+    assert report["schema"] == SCHEMA == "kmind.doctor/1"
+    assert report["ok"] is (code == 0)
+    assert [p["name"] for p in report["probes"]] == list(probe.names())
+    for each in report["probes"]:
+        assert set(each) == {"name", "state", "cause", "costs", "required"}
+    required = {p["name"] for p in report["probes"] if p["required"]}
+    assert required >= {"root", "btf", "libbpf", "arena", "ringbuf", "tp_btf", "bpf_timer"}
+    assert report["kernel"] == os.uname().release
+    assert text.count("\n") == 1
+
+
+def test_plain_lines_name_every_probe() -> None:
+    _, text = doctor()
+    lines = text.splitlines()
+    assert os.uname().release in lines[0]
+    assert [line.split()[1] for line in lines[1:-1]] == list(probe.names())
+    assert "\x1b" not in text
+
+
+@pytest.mark.parametrize("variable", [("NO_COLOR", "1"), ("TERM", "dumb"), None])
+def test_a_table_only_on_a_terminal_that_wants_it(
+    monkeypatch: pytest.MonkeyPatch, variable: tuple[str, str] | None
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    if variable:
+        monkeypatch.setenv(*variable)
+    _, text = doctor(out=Terminal())
+    assert ("\x1b" in text) is (variable is None)
+
+
+def test_without_btf(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(btf, "KERNEL_BTF", tmp_path / "vmlinux")
+    code, text = doctor()
+    assert code == (77 if os.geteuid() else 4)
+    line = next(line for line in text.splitlines() if line.split()[:2] == ["missing", "btf"])
+    assert "Costs: no agent can run" in line
+    assert text.splitlines()[-1].startswith("Needed, but not here: ")
+    assert "btf" in text.splitlines()[-1]
+
+
+def test_without_libbpf(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_libbpf, "LIBRARY", "libbpf-absent.so.1")
+    _libbpf.lib.cache_clear()
+    try:
+        code, text = doctor(json=True)
+    finally:
+        monkeypatch.undo()
+        _libbpf.lib.cache_clear()
+    states = {p["name"]: p["state"] for p in json.loads(text)["probes"]}
+    assert code == (77 if os.geteuid() else 4)
+    assert states["libbpf"] == "missing"
+    assert os.geteuid() or states["arena"] == "ok"
+
+
+def test_without_root() -> None:
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        code = 99
+        try:
+            os.setresuid(65534, 65534, 65534)
+            with os.fdopen(writer, "w") as out:
+                code = run_doctor(json=True, out=out)
+        finally:
+            os._exit(code)
+    os.close(writer)
+    with os.fdopen(reader) as said:
+        report = json.loads(said.read())
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 77
+    states = {p["name"]: p["state"] for p in report["probes"]}
+    assert report["ok"] is False
+    assert states["root"] == states["capabilities"] == "refused"
+    assert "ok" not in (states["arena"], states["tp_btf"], states["syscall"])
+
+
+def test_nothing_else_is_written() -> None:
+    source = Path(__file__).resolve().parents[2] / "src"
+    program = "import sys, kmind.cli.doctor as d; d.run_doctor(json=True, out=sys.stdout)"
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(source)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stderr == ""
+    assert json.loads(run.stdout)["schema"] == SCHEMA
