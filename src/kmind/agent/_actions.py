@@ -13,6 +13,7 @@ from kmind.queue import Geometry, read_note
 __all__ = ["decode_action", "pack_grant"]
 
 _RULE_OPS = {"<": "LT", "<=": "LE", ">": "GT", ">=": "GE"}
+_LONGEST_NS = 1 << 62  # the rate limiter adds this to the time in 64 bits
 
 
 def decode_action(packed: bytes, arena: npt.NDArray[np.uint8], geometry: Geometry) -> Action:
@@ -38,7 +39,12 @@ def decode_action(packed: bytes, arena: npt.NDArray[np.uint8], geometry: Geometr
 
 
 def pack_grant(grant: Grant) -> bytes:
-    """A grant as ``struct kmind_grant``, its rate limiter fresh."""
+    """A grant as ``struct kmind_grant``, its rate limiter fresh.
+
+    Raises ValueError for one that the agent cannot compute with.
+    """
+    if grant.step < 0 or not 0 <= grant.interval_ns * max(grant.burst, 1) < _LONGEST_NS:
+        raise ValueError(f"step, interval or burst out of range: {grant}")
     words = np.zeros((), layout.GRANT)
     for name in ("minimum", "maximum", "step", "step_percent", "grid", "choices"):
         words[name] = getattr(grant, name)

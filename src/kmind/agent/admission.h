@@ -74,12 +74,27 @@ static __always_inline bool km_whole(const struct km_entry *copy, __u32 position
 	return hash == copy->check && copy->commit == position + 1;
 }
 
+/* How far apart two values are: no pair of them overflows it. */
+static __always_inline __u64 km_distance(__s64 from, __s64 to)
+{
+	return to > from ? (__u64)to - (__u64)from : (__u64)from - (__u64)to;
+}
+
+/* Is a * x greater than b * y? In 96 bits, for values may be as large as they come. */
+static __always_inline bool km_product_above(__u64 a, __u32 x, __u64 b, __u32 y)
+{
+	__u64 a_low = (a & 0xffffffff) * x, b_low = (b & 0xffffffff) * y;
+	__u64 a_high = (a >> 32) * x + (a_low >> 32), b_high = (b >> 32) * y + (b_low >> 32);
+
+	return a_high > b_high || (a_high == b_high && (__u32)a_low > (__u32)b_low);
+}
+
 static __always_inline bool km_ratio_too_large(__s64 old, __s64 new, __u32 percent)
 {
 	/* Ratios are taken from 1 upwards, so that a knob may leave 0. */
 	old = old < 1 ? 1 : old;
 	new = new < 1 ? 1 : new;
-	return new * 100 > old * percent || old * 100 > new * percent;
+	return km_product_above(new, 100, old, percent) || km_product_above(old, 100, new, percent);
 }
 
 static __always_inline bool km_rule_broken(const struct kmind_rule *rule, __u32 target, __s64 value)
@@ -93,7 +108,8 @@ static __always_inline bool km_rule_broken(const struct kmind_rule *rule, __u32 
 	other = bpf_map_lookup_elem(&km_grants, &key);
 	if (!other)
 		return true; /* what cannot be checked is refused */
-	bound = READ_ONCE(other->current) + rule->offset;
+	if (__builtin_add_overflow(READ_ONCE(other->current), rule->offset, &bound))
+		return true;
 	switch (rule->op) {
 	case KMIND_RULE_LT:
 		return !(value < bound);
@@ -111,9 +127,9 @@ static __always_inline bool km_rule_broken(const struct kmind_rule *rule, __u32 
 static __always_inline __u32 km_check_change(const struct km_entry *copy,
 					     const struct kmind_grant *grant, __u64 now)
 {
-	__s64 old = READ_ONCE(grant->current), delta = copy->value - old;
+	__s64 old = READ_ONCE(grant->current);
 
-	if (grant->step && (delta > grant->step || -delta > grant->step))
+	if (grant->step && km_distance(old, copy->value) > (__u64)grant->step)
 		return KMIND_VERDICT_STEP;
 	if (grant->step_percent && km_ratio_too_large(old, copy->value, grant->step_percent))
 		return KMIND_VERDICT_STEP;
@@ -138,9 +154,10 @@ static __always_inline __u32 km_check(const struct km_entry *copy, struct kmind_
 		return KMIND_VERDICT_MODEL;
 	if (copy->value < grant->minimum || copy->value > grant->maximum)
 		return KMIND_VERDICT_RANGE;
-	if (grant->grid && (__u64)copy->value % grant->grid)
+	if (grant->grid && km_distance(0, copy->value) % grant->grid)
 		return KMIND_VERDICT_GRID;
-	if (grant->type == KMIND_TYPE_ENUM && !((grant->choices >> (copy->value & 63)) & 1))
+	if (grant->type == KMIND_TYPE_ENUM &&
+	    ((__u64)copy->value > 63 || !(grant->choices >> copy->value & 1)))
 		return KMIND_VERDICT_GRID;
 	if (copy->value == READ_ONCE(grant->current))
 		return KMIND_VERDICT_RENEWED;
