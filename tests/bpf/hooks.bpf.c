@@ -7,7 +7,7 @@
 #define __arena __attribute__((address_space(1)))
 
 struct {
-	__uint(type, 33);           // BPF_MAP_TYPE_ARENA, which these headers may not know
+	__uint(type, 33);	    // BPF_MAP_TYPE_ARENA, which these headers may not know
 	__uint(map_flags, 1 << 10); // BPF_F_MMAPABLE
 	__uint(max_entries, 1);
 } arena SEC(".maps");

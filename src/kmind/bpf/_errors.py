@@ -6,9 +6,10 @@ import os
 
 from kmind.errors import BpfError, KmindError, NotSupportedError, PrivilegeError
 
-__all__ = ["ENOTSUPP", "check", "error_from", "strerror"]
+__all__ = ["ENOTSUPP", "PIN_HINT", "check", "error_from", "strerror"]
 
 ENOTSUPP = 524  # the kernel's own, which no errno.h has
+PIN_HINT = "as root, on a bpf file system: mount -t bpf bpf /sys/fs/bpf"
 
 _REFUSED = {errno.EPERM, errno.EACCES}
 _LACKING = {errno.ENOSYS, errno.EOPNOTSUPP, ENOTSUPP}

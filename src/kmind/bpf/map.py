@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from kmind.bpf._errors import check
+from kmind.bpf._errors import PIN_HINT, check
 from kmind.bpf._libbpf import lib
 from kmind.errors import BpfError
 
@@ -17,8 +17,6 @@ __all__ = ["MAP_TYPE_ARENA", "MAP_TYPE_RINGBUF", "Map", "obj_get", "obj_pin", "o
 MAP_TYPE_RINGBUF = 27
 MAP_TYPE_ARENA = 33
 _PER_CPU_TYPES = frozenset({5, 6, 10, 21})
-
-PIN_HINT = "as root, on a bpf file system: mount -t bpf bpf /sys/fs/bpf"
 
 
 class _MapInfo(ctypes.Structure):

@@ -7,9 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from kmind.bpf._errors import check, error_from
+from kmind.bpf._errors import PIN_HINT, check, error_from
 from kmind.bpf._libbpf import Handle, RunOptions, captured, lib, pointer_or_raise
-from kmind.bpf.map import PIN_HINT
 from kmind.errors import BpfError
 
 __all__ = ["Link", "Program", "RunResult", "open_link", "read_iter"]
