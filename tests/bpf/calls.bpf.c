@@ -52,10 +52,11 @@ int multiply(struct call *call)
 	return -7;
 }
 
-SEC("xdp")
-int untouched(void *ctx)
+// Refuses every access to a sysctl from the cgroup that it is attached to.
+SEC("cgroup/sysctl")
+int refuse(void *ctx)
 {
-	return 2;
+	return 0;
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

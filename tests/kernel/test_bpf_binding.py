@@ -22,6 +22,7 @@ from kmind.bpf import (
     open_map,
     read_iter,
 )
+from kmind.bpf.probe import probe
 from kmind.errors import BpfError, KmindError, LoadError, NotSupportedError, PrivilegeError
 
 SOURCES = Path(__file__).resolve().parent.parent / "bpf"
@@ -402,6 +403,23 @@ def test_files_that_are_no_objects(tmp_path: Path) -> None:
     (tmp_path / "text.bpf.o").write_text("text" * 100)
     with pytest.raises(KmindError, match="ELF64"):
         BpfObject(tmp_path / "text.bpf.o")
+
+
+@pytest.mark.kernel("cgroup_sysctl", "cgroup2")
+def test_a_program_of_a_cgroup_acts_on_its_processes_only(calls: BpfObject) -> None:
+    calls.load()
+    group = Path(probe("cgroup2").cause) / f"kmind-test-{uuid.uuid4().hex}"
+    command = f"echo $$ > {group}/cgroup.procs && cat /proc/sys/vm/swappiness"
+    group.mkdir()
+    try:
+        link = calls.programs["refuse"].attach_cgroup(group)
+        refused = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+        assert "Operation not permitted" in refused.stderr
+        assert Path("/proc/sys/vm/swappiness").read_text()
+        link.close()
+        assert subprocess.run(["sh", "-c", command], capture_output=True).returncode == 0
+    finally:
+        group.rmdir()
 
 
 def test_attach_that_cannot_be(objects: Path) -> None:
