@@ -13,7 +13,7 @@ import numpy as np
 
 from kmind.abi.btf import Btf
 
-__all__ = ["STRUCTS", "render"]
+__all__ = ["STRUCTS", "main", "render"]
 
 STRUCTS = (
     "record",
@@ -85,7 +85,8 @@ def _constant(dtype: np.dtype[np.void]) -> str:
 
 def _struct(btf: Btf, name: str) -> str:
     dtype = btf.dtype(f"kmind_{name}")
-    assert dtype.names is not None and dtype.fields is not None
+    assert dtype.names is not None
+    assert dtype.fields is not None
     rows = []
     for field in dtype.names:
         kind, offset = dtype.fields[field][:2]

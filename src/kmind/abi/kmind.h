@@ -159,7 +159,7 @@ struct kmind_header {
 	__u64 magic; /* KMIND_MAGIC */
 	struct kmind_geometry geometry;
 	__u32 mode;
-	__u32 cq_head; /* recommendations answered */
+	__u32 cq_head;	/* recommendations answered */
 	__u64 agent_ns; /* last tick */
 	/* Written by the extension; the agent trusts none of it. */
 	__u32 cq_tail;
@@ -205,12 +205,12 @@ struct kmind_grant_key {
 struct kmind_grant {
 	__s64 minimum;
 	__s64 maximum;
-	__s64 step;	   /* largest change; 0: any */
+	__s64 step;	    /* largest change; 0: any */
 	__u32 step_percent; /* largest ratio of new to old, either way; 0: any */
-	__u32 grid;	   /* values are multiples of it; 0: any */
-	__u64 choices;	   /* bit mask of the choices that the target has; enum only */
-	__u64 interval_ns; /* between changes in the long run; 0: any */
-	__u32 burst;	   /* changes that may come at once */
+	__u32 grid;	    /* values are multiples of it; 0: any */
+	__u64 choices;	    /* bit mask of the choices that the target has; enum only */
+	__u64 interval_ns;  /* between changes in the long run; 0: any */
+	__u32 burst;	    /* changes that may come at once */
 	__u32 type;
 	struct kmind_rule rules[KMIND_RULES];
 	/* The agent's own, from here on. */

@@ -29,14 +29,46 @@ class Mode(IntEnum):
     EMERGENCY = layout.MODE["EMERGENCY"]
 
 
-Verdict = IntEnum("Verdict", layout.VERDICT)
-Verdict.__doc__ = "What admission decided about a recommendation; see ``enum kmind_verdict``."
+class Verdict(IntEnum):
+    """What admission decided about a recommendation; see ``enum kmind_verdict``."""
 
-Kind = IntEnum("Kind", layout.KIND)
-Kind.__doc__ = "What a record says; see ``enum kmind_kind``."
+    PENDING = layout.VERDICT["PENDING"]
+    APPROVED = layout.VERDICT["APPROVED"]
+    RENEWED = layout.VERDICT["RENEWED"]
+    SHADOWED = layout.VERDICT["SHADOWED"]
+    ADVISED = layout.VERDICT["ADVISED"]
+    EMERGENCY = layout.VERDICT["EMERGENCY"]
+    TORN = layout.VERDICT["TORN"]
+    REPLAYED = layout.VERDICT["REPLAYED"]
+    EXPIRED = layout.VERDICT["EXPIRED"]
+    UNKNOWN = layout.VERDICT["UNKNOWN"]
+    TYPE = layout.VERDICT["TYPE"]
+    RANGE = layout.VERDICT["RANGE"]
+    GRID = layout.VERDICT["GRID"]
+    STEP = layout.VERDICT["STEP"]
+    RATE = layout.VERDICT["RATE"]
+    RULE = layout.VERDICT["RULE"]
+    MODEL = layout.VERDICT["MODEL"]
+    BUSY = layout.VERDICT["BUSY"]
 
-Cause = IntEnum("Cause", layout.CAUSE)
-Cause.__doc__ = "Why an agent changed its mode; see ``enum kmind_cause``."
+
+class Kind(IntEnum):
+    """What a record says; see ``enum kmind_kind``."""
+
+    NONE = layout.KIND["NONE"]
+    MODE = layout.KIND["MODE"]
+    APPLIED = layout.KIND["APPLIED"]
+    UNDONE = layout.KIND["UNDONE"]
+    YIELDED = layout.KIND["YIELDED"]
+    FAILED = layout.KIND["FAILED"]
+    MODULE = layout.KIND["MODULE"]
+
+
+class Cause(IntEnum):
+    """Why an agent changed its mode; see ``enum kmind_cause``."""
+
+    ASKED = layout.CAUSE["ASKED"]
+    STALLED = layout.CAUSE["STALLED"]
 
 
 @dataclass(frozen=True)

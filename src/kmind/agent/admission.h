@@ -47,8 +47,9 @@ struct km_entry {
 
 static __always_inline void km_copy(struct km_entry *copy, __u32 position)
 {
-	__u64 __arena *from = km_at(__u64, km_geometry.cq + (position & (KMIND_CQ_SLOTS - 1)) *
-								    sizeof(struct kmind_recommendation));
+	__u64 __arena *from =
+		km_at(__u64, km_geometry.cq + (position & (KMIND_CQ_SLOTS - 1)) *
+						      sizeof(struct kmind_recommendation));
 	__u64 *to = (__u64 *)copy;
 
 	to[0] = READ_ONCE(from[0]);
@@ -89,12 +90,13 @@ static __always_inline bool km_product_above(__u64 a, __u32 x, __u64 b, __u32 y)
 	return a_high > b_high || (a_high == b_high && (__u32)a_low > (__u32)b_low);
 }
 
-static __always_inline bool km_ratio_too_large(__s64 old, __s64 new, __u32 percent)
+static __always_inline bool km_ratio_too_large(__s64 before, __s64 after, __u32 percent)
 {
 	/* Ratios are taken from 1 upwards, so that a knob may leave 0. */
-	old = old < 1 ? 1 : old;
-	new = new < 1 ? 1 : new;
-	return km_product_above(new, 100, old, percent) || km_product_above(old, 100, new, percent);
+	before = before < 1 ? 1 : before;
+	after = after < 1 ? 1 : after;
+	return km_product_above(after, 100, before, percent) ||
+	       km_product_above(before, 100, after, percent);
 }
 
 static __always_inline bool km_rule_broken(const struct kmind_rule *rule, __u32 target, __s64 value)

@@ -229,7 +229,8 @@ int km_control(struct kmind_control *args)
 		args->result = grant ? 0 : -2;
 		break;
 	case KMIND_CONTROL_NOTICE:
-		args->result = km_push(args->kind, args->id, args->value, bpf_ktime_get_ns()) ? 0 : -1;
+		args->result =
+			km_push(args->kind, args->id, args->value, bpf_ktime_get_ns()) ? 0 : -1;
 		break;
 	case KMIND_CONTROL_MODEL:
 		WRITE_ONCE(km_model, args->value);

@@ -36,10 +36,10 @@
  * (Documentation/bpf/standardization/instruction-set.rst, "Atomic operations").
  */
 #if defined(__TARGET_ARCH_x86)
-#define ARENA_RELEASE(x, v)                      \
-	do {                                     \
-		asm volatile("" ::: "memory");   \
-		WRITE_ONCE(x, v);               \
+#define ARENA_RELEASE(x, v)                    \
+	do {                                   \
+		asm volatile("" ::: "memory"); \
+		WRITE_ONCE(x, v);              \
 	} while (0)
 #else
 #define ARENA_RELEASE(x, v) ((void)__sync_lock_test_and_set(&(x), (v)))

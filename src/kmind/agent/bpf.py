@@ -229,7 +229,7 @@ class BpfAgent:
 
 def _free_address() -> int:
     """An address where no mapping of this process lies within 4 GiB."""
-    taken = set()
+    taken: set[int] = set()
     for line in Path("/proc/self/maps").read_text().splitlines():
         first, last = (int(word, 16) for word in line.split(maxsplit=1)[0].split("-"))
         taken.update(range(first // _SLOT, (last - 1) // _SLOT + 1))

@@ -95,7 +95,7 @@ enum pageflags {
 
 #pragma clang attribute pop
 
-#define KM_MINOR_BITS 20   /* include/linux/kdev_t.h */
+#define KM_MINOR_BITS 20 /* include/linux/kdev_t.h */
 #define KM_PAGE_SHIFT 12
 #define KM_REQ_OP_MASK 0xff /* include/linux/blk_types.h: REQ_OP_BITS is 8 */
 #define KM_REQ_OP_READ 0

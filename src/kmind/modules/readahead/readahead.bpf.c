@@ -15,9 +15,9 @@ enum readahead_feature {
 	RA_FAULT_SEQUENTIAL,
 	RA_FAULT_MISSES,
 	RA_FAULT_AROUND,
+	RA_AROUND_SEQUENTIAL,
 	RA_SYNC,
 	RA_ASYNC,
-	RA_ASKED_PAGES,
 	RA_STRIDES,
 	RA_STRIDE_PAGES,
 	RA_STRIDE_SPREAD,
@@ -38,7 +38,7 @@ enum readahead_feature {
 #include "agent.h"
 #include <bpf/bpf_core_read.h>
 
-#define RA_NEAR 32	       /* pages: a fault so close behind the last goes on from it */
+#define RA_NEAR 32		/* pages: a fault so close behind the last goes on from it */
 #define RA_STRIDE_MAX (1 << 20) /* pages: longer strides count as that */
 #define RA_STREAMS 64
 #define RA_FILES 256
@@ -83,8 +83,8 @@ static __always_inline __u32 ra_hash(unsigned long inode, __u32 buckets)
 }
 
 /* Did this access go on where the last one of its file ended? Remember it. */
-static __always_inline bool ra_follows(struct ra_cpu *own, unsigned long inode,
-				       unsigned long first, unsigned long last, unsigned long near)
+static __always_inline bool ra_follows(struct ra_cpu *own, unsigned long inode, unsigned long first,
+				       unsigned long last, unsigned long near)
 {
 	struct ra_stream *stream = &own->streams[ra_hash(inode, RA_STREAMS)];
 	bool follows = stream->inode == inode && first + 1 - stream->next <= near;
@@ -152,15 +152,18 @@ SEC("tp_btf/mm_filemap_map_pages")
 int BPF_PROG(on_fault_around, struct address_space *mapping, unsigned long first,
 	     unsigned long last)
 {
+	struct inode *inode = mapping->host;
 	struct km_cpu *own;
 	__u32 cpu;
 
 	KM_USES_ARENA();
-	if (!km_is_target(mapping->host->i_sb->s_dev))
+	if (!km_is_target(inode->i_sb->s_dev))
 		return 0;
 	own = km_this_cpu(&cpu);
 	km_count(own, RA_FAULT_AROUND, 1);
-	return km_hook_end();
+	if (ra_follows(&ra_cpus[cpu], inode->i_ino, first, last, RA_NEAR))
+		km_count(own, RA_AROUND_SEQUENTIAL, 1);
+	return 0;
 }
 
 SEC("tp_btf/page_cache_sync_ra")
@@ -184,29 +187,6 @@ int BPF_PROG(on_async, struct inode *inode, unsigned long index, struct file_ra_
 	KM_USES_ARENA();
 	if (km_is_target(inode->i_sb->s_dev))
 		km_count(km_this_cpu(&cpu), RA_ASYNC, 1);
-	return 0;
-}
-
-SEC("tp_btf/page_cache_ra_unbounded")
-int BPF_PROG(on_unbounded, struct inode *inode, unsigned long index, unsigned long pages,
-	     unsigned long ahead)
-{
-	__u32 cpu;
-
-	KM_USES_ARENA();
-	if (km_is_target(inode->i_sb->s_dev))
-		km_count(km_this_cpu(&cpu), RA_ASKED_PAGES, pages);
-	return 0;
-}
-
-SEC("tp_btf/page_cache_ra_order")
-int BPF_PROG(on_order, struct inode *inode, unsigned long index, struct file_ra_state *state)
-{
-	__u32 cpu;
-
-	KM_USES_ARENA();
-	if (km_is_target(inode->i_sb->s_dev))
-		km_count(km_this_cpu(&cpu), RA_ASKED_PAGES, state->size);
 	return 0;
 }
 

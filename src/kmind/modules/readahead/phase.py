@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a disk's readers are doing, told from feature windows."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+__all__ = ["Phase", "PhaseTracker", "Usage"]
+
+Phase = Literal["idle", "cached", "random", "mixed", "stream"]
+
+_PAGE = 4096
+_SETTLED = 3  # windows in a row that must agree
+_FEW = 2  # requests in a window: below that nothing can be said
+_MISS_SHARE = 0.002  # below that the disk hardly matters
+_RANDOM = 0.3  # sequential share below which requests count as random
+_STREAM = 0.7  # and above which as in order
+
+
+@dataclass(frozen=True)
+class Usage:
+    """One window in plain numbers. Rates are per second."""
+
+    start_s: float
+    end_s: float
+    requests: float
+    misses: float
+    pages: float
+    sequential_share: float
+    added: float
+    removed: float
+    uncached_pages: int
+    left_pages: int
+    device_bytes: float
+    device_latency_us: float
+    pages_per_miss: float
+    stride_pages: float
+    stride_spread: float
+
+    @classmethod
+    def of(cls, window: np.void, column: Mapping[str, int]) -> Usage:
+        """From one window: a record of ``layout.WINDOW``."""
+        values = window["value"].tolist()
+        value = {name: values[index] for name, index in column.items()}
+        start, end = int(window["start_ns"]) / 1e9, int(window["end_ns"]) / 1e9
+        span = max(end - start, 1e-3)
+        requests = value["reads"] + value["faults"] + value["fault_around"]
+        sequential = (
+            value["read_sequential"] + value["fault_sequential"] + value["around_sequential"]
+        )
+        misses = value["read_misses"] + value["fault_misses"]
+        strides = max(value["strides"], 1)
+        return cls(
+            start_s=start,
+            end_s=end,
+            requests=requests / span,
+            misses=misses / span,
+            pages=max(value["read_pages"], value["added_pages"]) / span,
+            sequential_share=sequential / requests if requests else 0.0,
+            added=value["added_pages"] / span,
+            removed=value["removed_pages"] / span,
+            uncached_pages=max(value["file_pages"] - value["file_cached"], 0),
+            left_pages=min(value["memory_left"], value["cgroup_left"]),
+            device_bytes=value["device_bytes"] / span,
+            device_latency_us=value["device_ns"] / max(value["device_reads"], 1) / 1e3,
+            pages_per_miss=value["added_pages"] / max(misses, 1),
+            stride_pages=value["stride_pages"] / strides,
+            stride_spread=value["stride_spread"] / strides,
+        )
+
+    @property
+    def phase(self) -> Phase:
+        """What this window looks like by itself."""
+        span = self.end_s - self.start_s
+        if self.requests * span < _FEW:
+            return "idle"
+        reading = self.added * span >= _FEW or self.misses * span >= 1
+        if not reading or max(self.misses, self.added / 512) < _MISS_SHARE * self.requests:
+            return "cached"
+        if self.sequential_share < _RANDOM:
+            return "random"
+        return "stream" if self.sequential_share > _STREAM else "mixed"
+
+    def speed(self, phase: Phase) -> float:
+        """How fast the readers get on: pages a second in a stream, else requests a second."""
+        return self.pages if phase == "stream" else self.requests
+
+
+class PhaseTracker:
+    """The phase that the last windows agree on; it changes when three in a row differ."""
+
+    def __init__(self) -> None:
+        self._last: deque[Phase] = deque(maxlen=_SETTLED)
+        self.phase: Phase = "idle"
+        self.since_s = 0.0
+
+    def learn_one(self, usage: Usage) -> bool:
+        """Take one window; true if the phase changed with it."""
+        self._last.append(usage.phase)
+        agreed = len(self._last) == _SETTLED and len(set(self._last)) == 1
+        if not agreed or self._last[-1] == self.phase:
+            return False
+        self.phase = self._last[-1]
+        self.since_s = usage.start_s
+        return True
