@@ -243,6 +243,8 @@ class _Reader:
                 found = found or (number if inside else 0)
             elif inside and key and re.match(rf'["\']?{re.escape(key)}["\']?\s*=', row):
                 return f"{self._path}:{number}"
+        if not found and header == "defaults":
+            return self._at("", key)  # on_daemon_death stands above all tables
         return f"{self._path}:{found}" if found else str(self._path)
 
 

@@ -261,41 +261,45 @@ class Journal:
 
     def _select(self, where: str, *values: object, order: str = "id") -> list[Change]:
         with self._errors("read"):
-            rows = self._db.execute(
-                f"SELECT * FROM change WHERE {where} ORDER BY {order}", values
-            ).fetchall()
-        return [
-            Change(
-                id=row["id"],
-                time=row["time"],
-                knob=row["knob"],
-                target=row["target"],
-                identity=row["identity"],
-                old=json.loads(row["old"]),
-                new=json.loads(row["new"]),
-                cause=row["cause"],
-                owner=Owner(row["instance"], row["uid"], row["pid"], row["start"]),
-                rec_id=row["rec_id"],
-                why=row["why"],
-                evidence=json.loads(row["evidence"]),
-                undo=row["undo"],
-                state=row["state"],
-                remark=row["remark"],
-            )
-            for row in rows
-        ]
+            return [
+                _change(row)
+                for row in self._db.execute(
+                    f"SELECT * FROM change WHERE {where} ORDER BY {order}", values
+                )
+            ]
 
     @contextmanager
     def _errors(self, verb: str) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, ValueError) as error:
             hint = "no knob is changed without it; free space on its disk, or set KMIND_STATE_DIR"
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+            damaged = code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
+            if damaged or isinstance(error, ValueError):
                 hint = "it is left as it is; move it away to start a new one"
             elif code == sqlite3.SQLITE_BUSY:
                 hint = "another process has held it for ten seconds"
             raise JournalError(
                 f"cannot {verb} the journal {self.path}: {error}", hint=hint
             ) from None
+
+
+def _change(row: sqlite3.Row) -> Change:
+    return Change(
+        id=row["id"],
+        time=row["time"],
+        knob=row["knob"],
+        target=row["target"],
+        identity=row["identity"],
+        old=json.loads(row["old"]),
+        new=json.loads(row["new"]),
+        cause=row["cause"],
+        owner=Owner(row["instance"], row["uid"], row["pid"], row["start"]),
+        rec_id=row["rec_id"],
+        why=row["why"],
+        evidence=json.loads(row["evidence"]),
+        undo=row["undo"],
+        state=row["state"],
+        remark=row["remark"],
+    )

@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The journal as a file: full, read-only, damaged, shared."""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from guard.support import in_child
+
+from kmind.errors import JournalError
+from kmind.guard import Actuator, Journal, Owner, Policy, default_journal_path, restore
+from kmind.knobs import Target, get_knob
+
+MERGES = get_knob("block.nomerges")
+AFFINITY = get_knob("block.rq_affinity")
+PRESSURE = get_knob("vm.vfs_cache_pressure")
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 512 KiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", folder], check=True)
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def fill(folder: Path, leave: int = 0) -> Path:
+    """Fill a file system but for so many bytes; the file to remove again."""
+    ballast = folder / "ballast"
+    free = os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize
+    ballast.write_bytes(b"\0" * max(0, free - leave))
+    return ballast
+
+
+def test_the_place_can_be_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("KMIND_STATE_DIR", raising=False)
+    assert default_journal_path() == Path("/var/lib/kmind/journal.db")
+    monkeypatch.setenv("KMIND_STATE_DIR", str(tmp_path / "deep/er"))
+    with Journal() as journal:
+        assert journal.path == tmp_path / "deep/er/journal.db"
+        assert journal.path.exists()
+
+
+def test_it_is_durable_by_settings(journal: Journal, state: Path) -> None:
+    assert journal._db.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL
+    assert journal._db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+    with sqlite3.connect(state) as db:
+        assert db.execute("PRAGMA user_version").fetchone()[0] == 1
+    db.close()
+
+
+@pytest.mark.kernel
+@pytest.mark.fault
+def test_no_change_is_made_when_the_disk_is_full(small: Path, spare: Target) -> None:
+    with Journal(small / "journal.db") as journal:
+        actuator = Actuator(journal, Policy())
+        ballast = fill(small)
+        with pytest.raises(JournalError, match=r"cannot write the journal .*; no knob is changed"):
+            actuator.apply(MERGES, spare, 2, who="test@it", why="")
+        assert (MERGES.read(spare), actuator.held) == (0, [])
+        ballast.unlink()
+        actuator.apply(MERGES, spare, 2, who="test@it", why="")
+        assert MERGES.read(spare) == 2
+        actuator.undo_all()
+
+
+@pytest.mark.kernel
+@pytest.mark.fault
+def test_a_disk_that_fills_up_at_any_point_leaves_no_half_change(
+    small: Path, spare: Target
+) -> None:
+    made = refused = 0
+    for leave in range(0, 80 << 10, 4 << 10):
+        path = small / f"{leave}.db"
+        with Journal(path) as journal:
+            actuator = Actuator(journal, Policy())
+            ballast = fill(small, leave)
+            try:
+                change = actuator.apply(
+                    MERGES, spare, 2, who="test@it", why="", evidence={"filler": "x" * 3000}
+                )
+            except JournalError:
+                refused += 1
+                assert (MERGES.read(spare), actuator.held) == (0, [])
+            else:
+                made += 1
+                assert change.state == "applied"
+            ballast.unlink()
+            report = restore(journal, force=True)
+            assert (MERGES.read(spare), report.skipped) == (0, ())
+            assert journal.open_changes() == []
+        for file in small.glob("*.db*"):
+            file.unlink()
+    assert made
+    assert refused > 1
+
+
+@pytest.mark.kernel
+@pytest.mark.fault
+def test_a_full_disk_does_not_stop_an_undo(small: Path, spare: Target) -> None:
+    with Journal(small / "journal.db") as journal:
+        actuator = Actuator(journal, Policy())
+        actuator.apply(MERGES, spare, 2, who="test@it", why="")
+        actuator.apply(AFFINITY, spare, 2, who="test@it", why="")
+        ballast = fill(small)
+        with pytest.raises(JournalError, match="full"):
+            actuator.undo_all()
+        assert (MERGES.read(spare), AFFINITY.read(spare)) == (0, 1)
+        ballast.unlink()
+        assert len(restore(journal, force=True).restored) == 2
+        assert journal.open_changes() == []
+
+
+@pytest.mark.kernel
+@pytest.mark.fault
+def test_a_full_disk_does_not_stop_a_restore(small: Path, spare: Target) -> None:
+    path = small / "journal.db"
+
+    def die() -> None:
+        Actuator(Journal(path), Policy()).apply(MERGES, spare, 2, who="test@it", why="")
+
+    assert in_child(die) == 0
+    with Journal(path) as journal:
+        ballast = fill(small)
+        report = restore(journal)
+        assert [o.to for o in report.restored] == [0]
+        assert report.unrecorded is not None
+        assert MERGES.read(spare) == 0
+        ballast.unlink()
+        assert restore(journal).unrecorded is None
+        assert journal.open_changes() == []
+
+
+@pytest.mark.kernel
+@pytest.mark.fault
+def test_a_read_only_journal_changes_nothing(small: Path, spare: Target) -> None:
+    path = small / "journal.db"
+    Journal(path).close()
+    subprocess.run(["mount", "-o", "remount,ro", small], check=True)
+    with pytest.raises(JournalError, match="set KMIND_STATE_DIR"), Journal(path) as journal:
+        Actuator(journal, Policy()).apply(MERGES, spare, 2, who="test@it", why="")
+    assert MERGES.read(spare) == 0
+    with pytest.raises(JournalError, match="cannot open the journal"):
+        Journal(small / "new" / "journal.db")
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("content", [b"not a database, at all. " * 100, b"SQLite format 3\0" * 99])
+def test_a_file_that_is_no_journal_is_left_as_it_is(state: Path, content: bytes) -> None:
+    state.write_bytes(content)
+    with pytest.raises(JournalError, match=r"cannot open the journal.*move it away"):
+        Journal(state)
+    assert state.read_bytes() == content
+
+
+@pytest.mark.fault
+def test_a_directory_or_a_later_version_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(JournalError, match="cannot open the journal"):
+        Journal(tmp_path)
+    with Journal(tmp_path / "later.db") as journal:
+        journal._db.execute("PRAGMA user_version = 99")
+    with pytest.raises(JournalError, match="has version 99"):
+        Journal(tmp_path / "later.db")
+
+
+@pytest.mark.kernel
+@pytest.mark.fault
+def test_a_damaged_journal_is_an_error_and_not_a_traceback(system: Target, state: Path) -> None:
+    before = PRESSURE.read(system)
+    with Journal(state) as journal:
+        for _ in range(60):
+            change = journal.intend(PRESSURE, system, before, before, Owner.me("a@b"), why="w" * 99)
+            journal.finish([change], "undone")
+    whole = state.read_bytes()
+    rng = random.Random(1)
+    errors = 0
+    for _ in range(40):
+        damaged = bytearray(whole)
+        for _ in range(8):
+            start = rng.randrange(len(damaged))
+            damaged[start : start + 64] = rng.randbytes(64)
+        for file in state.parent.glob("journal.db*"):
+            file.unlink()
+        state.write_bytes(damaged[: len(whole)])
+        try:
+            with Journal(state) as journal:
+                restore(journal)
+                journal.history()
+        except JournalError:
+            errors += 1
+        assert PRESSURE.read(system) == before
+    assert errors
+
+
+@pytest.mark.kernel
+@pytest.mark.fault
+def test_processes_share_it(system: Target, state: Path) -> None:
+    value = PRESSURE.read(system)
+
+    def write() -> None:
+        with Journal(state) as mine:
+            for _ in range(25):
+                change = mine.intend(PRESSURE, system, value, value, Owner.me("a@b"), why="")
+                mine.finish([change], "undone")
+
+    children = []
+    for _ in range(4):
+        pid = os.fork()
+        if pid == 0:
+            try:
+                write()
+                os._exit(0)
+            finally:
+                os._exit(1)
+        children.append(pid)
+    assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children] == [0] * 4
+    with Journal(state) as journal:
+        rows = journal.history(1000)
+        assert len(rows) == len({row.id for row in rows}) == 100
+        assert {row.state for row in rows} == {"undone"}
+        assert len({row.owner.pid for row in rows}) == 4
