@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from kmind.errors import PolicyError
 from kmind.guard import Bound, Policy, RefusedError
+from kmind.guard._policy_file import Section
 from kmind.guard.policy import MAX_RULES
 from kmind.knobs import Rule, Target, all_knobs, get_knob
 
@@ -167,6 +168,16 @@ def test_a_wrong_file_is_refused_with_its_line(tmp_path: Path, text: str, messag
         load(tmp_path, text)
     assert str(tmp_path / "policy.toml") in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_documentation_names_every_field_and_its_example_loads(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "policy.md").read_text()
+    for field in Section.__struct_fields__:
+        assert f"| `{field}` |" in text
+    example = text.partition("```toml\n")[2].partition("```")[0]
+    policy = load(tmp_path, example)
+    assert policy.bound(READ_AHEAD, disk("vda")).maximum == 4096
+    assert policy.bound(READ_AHEAD, disk("sda")).maximum == 512
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A new readahead reaches files that are open; on a file system of the test's own."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from guard.support import in_child
+
+from kmind.errors import UsageError
+from kmind.guard import Actuator, Journal, Policy, openfiles, restore
+from kmind.guard.openfiles import open_files, refresh_open_files
+from kmind.knobs import Target, get_knob
+
+pytestmark = [pytest.mark.kernel, pytest.mark.fault]
+
+READ_AHEAD = get_knob("block.read_ahead_kb")
+PAGE_KB = os.sysconf("SC_PAGE_SIZE") // 1024
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Target]:
+    """A loop device with a file system, mounted at tmp_path/mnt."""
+    image = tmp_path / "image"
+    with image.open("wb") as file:
+        file.truncate(16 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True)
+    show = subprocess.run(
+        ["losetup", "--find", "--show", image], check=True, capture_output=True, text=True
+    )
+    device = show.stdout.strip()
+    target = Target.block(device)
+    before = READ_AHEAD.read(target)
+    READ_AHEAD.write(target, 128)
+    (tmp_path / "mnt").mkdir()
+    subprocess.run(["mount", device, tmp_path / "mnt"], check=True)
+    yield target
+    subprocess.run(["umount", tmp_path / "mnt"], check=True)
+    READ_AHEAD.write(target, before)
+    subprocess.run(["losetup", "-d", device], check=True)
+
+
+@pytest.fixture
+def holder(tmp_path: Path, disk: Target) -> Iterator[Callable[[Callable[[Path], object]], int]]:
+    """Starts processes that do something with the file system and then hold on."""
+    pids = []
+
+    def start(act: Callable[[Path], object]) -> int:
+        ready, done = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                held = act(tmp_path / "mnt")
+                os.write(done, b".")
+                signal.pause()
+                del held
+            finally:
+                os._exit(1)
+        pids.append(pid)
+        os.close(done)
+        assert os.read(ready, 1) == b"."
+        os.close(ready)
+        return pid
+
+    yield start
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def opened(name: str, advice: int | None = None) -> Callable[[Path], int]:
+    def act(folder: Path) -> int:
+        fd = os.open(folder / name, os.O_RDWR | os.O_CREAT)
+        if advice is not None:
+            os.posix_fadvise(fd, 0, 0, advice)
+        return fd
+
+    return act
+
+
+def mapped(folder: Path) -> mmap.mmap:
+    # Python keeps a copy of the descriptor with the mapping, which shares its file.
+    fd = os.open(folder / "mapped", os.O_RDWR | os.O_CREAT)
+    os.ftruncate(fd, 1 << 20)
+    area = mmap.mmap(fd, 1 << 20)
+    for each in Path("/proc/self/fd").iterdir():
+        if each.is_symlink() and str(each.readlink()) == str(folder / "mapped"):
+            os.close(int(each.name))
+    return area
+
+
+def readahead_kb(target: Target, pid: int) -> list[int]:
+    """The readahead of the files on a disk that a process has open."""
+    return [
+        each.ra_pages * PAGE_KB
+        for each in open_files()[0]
+        if each.disk == target.id and each.tgid == pid
+    ]
+
+
+def test_open_files_follow_a_change_and_its_undo(
+    disk: Target, holder: Callable[..., int], journal: Journal
+) -> None:
+    pid = holder(opened("plain"))
+    assert readahead_kb(disk, pid) == [128]
+    actuator = Actuator(journal, Policy())
+    change = actuator.apply(READ_AHEAD, disk, 16, who="test@it", why="")
+    assert readahead_kb(disk, pid) == [16]
+    assert change.remark == "open files: 1 follow, 0 left as advised, 0 out of reach"
+    actuator.apply(READ_AHEAD, disk, 512, who="test@it", why="")
+    assert readahead_kb(disk, pid) == [512]
+    actuator.undo(change)
+    assert readahead_kb(disk, pid) == [128]
+
+
+def test_open_files_follow_a_restore(
+    disk: Target, holder: Callable[..., int], journal: Journal, state: Path
+) -> None:
+    def die() -> None:
+        actuator = Actuator(Journal(state), Policy())
+        for value in (16, 64, 32):
+            actuator.apply(READ_AHEAD, disk, value, who="test@it", why="")
+
+    pid = holder(opened("plain"))
+    assert in_child(die) == 0
+    late = holder(opened("late"))
+    assert (readahead_kb(disk, pid), readahead_kb(disk, late)) == ([32], [32])
+    assert len(restore(journal).restored) == 1
+    assert (readahead_kb(disk, pid), readahead_kb(disk, late)) == ([128], [128])
+
+
+@pytest.mark.parametrize(
+    ("advice", "before"),
+    [
+        (os.POSIX_FADV_RANDOM, 128),
+        (os.POSIX_FADV_NOREUSE, 128),
+        (os.POSIX_FADV_SEQUENTIAL, 256),
+    ],
+    ids=["random", "noreuse", "sequential"],
+)
+def test_what_a_program_asked_for_is_left_alone(
+    disk: Target, holder: Callable[..., int], advice: int, before: int
+) -> None:
+    pid = holder(opened("advised", advice))
+
+    def look() -> list[tuple[int, int, bool]]:
+        return [
+            (each.mode, each.ra_pages * PAGE_KB, each.advised)
+            for each in open_files()[0]
+            if each.tgid == pid and each.disk == disk.id
+        ]
+
+    found = look()
+    assert [(kb, advised) for _, kb, advised in found] == [(before, before == 128)]
+    READ_AHEAD.write(disk, 16)
+    result = refresh_open_files(disk, 128, 16)
+    assert (result.files, result.skipped, result.unreachable) == (0, 1, 0)
+    assert look() == found
+
+
+def test_a_file_that_is_shared_counts_once(disk: Target, holder: Callable[..., int]) -> None:
+    def share(folder: Path) -> list[int]:
+        fd = opened("shared")(folder)
+        os.dup(fd)
+        if os.fork() == 0:
+            signal.pause()
+        return [fd]
+
+    pid = holder(share)
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    try:
+        assert readahead_kb(disk, pid) == [128, 128]
+        READ_AHEAD.write(disk, 16)
+        result = refresh_open_files(disk, 128, 16)
+        assert (result.files, result.skipped, result.unreachable) == (1, 0, 0)
+        assert readahead_kb(disk, pid) == [16, 16]
+    finally:
+        for child in children:
+            os.kill(int(child), signal.SIGKILL)
+
+
+def test_a_file_that_is_only_mapped_is_counted(disk: Target, holder: Callable[..., int]) -> None:
+    holder(mapped)
+    READ_AHEAD.write(disk, 16)
+    result = refresh_open_files(disk, 128, 16)
+    assert (result.files, result.skipped, result.unreachable) == (0, 0, 1)
+
+
+def test_files_of_other_disks_and_values_are_left_alone(
+    disk: Target, holder: Callable[..., int], spare: Target
+) -> None:
+    pid = holder(opened("plain"))
+    READ_AHEAD.write(disk, 16)
+    assert refresh_open_files(spare, 128, 16).files == 0
+    assert refresh_open_files(disk, 64, 16).files == 0
+    assert refresh_open_files(disk, 16, 16).files == 0
+    assert readahead_kb(disk, pid) == [128]
+    assert refresh_open_files(disk, {64, 128}, 16).files == 1
+
+
+def test_without_its_iterators_it_says_what_is_not_done(
+    disk: Target, journal: Journal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(openfiles, "_OBJECT", tmp_path / "nosuch.bpf.o")
+    change = Actuator(journal, Policy()).apply(READ_AHEAD, disk, 16, who="test@it", why="")
+    assert READ_AHEAD.read(disk) == 16
+    assert change.remark.startswith("files already open keep the old value: cannot read")
+    assert restore(journal, force=True).restored[0].why.startswith("files already open keep")
+
+
+def test_a_file_on_a_partition_belongs_to_its_disk(tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    with image.open("wb") as file:
+        file.truncate(32 << 20)
+    show = subprocess.run(
+        ["losetup", "--find", "--show", "--partscan", image],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    device = show.stdout.strip()
+    folder = tmp_path / "mnt"
+    folder.mkdir()
+    try:
+        target = Target.block(device)
+        # Told to the kernel directly: it may know no format of partition tables.
+        subprocess.run(["addpart", device, "1", "2048", "32768"], check=True)
+        with pytest.raises(UsageError, match=f"is a partition.*name its disk: {target.name}"):
+            Target.block(f"{device}p1")
+        subprocess.run(["mkfs.ext4", "-q", "-F", f"{device}p1"], check=True)
+        subprocess.run(["mount", f"{device}p1", folder], check=True)
+        with (folder / "file").open("wb") as file:
+            (each,) = [
+                e for e in open_files()[0] if e.fd == file.fileno() and e.tgid == os.getpid()
+            ]
+            assert each.disk == target.id != each.dev
+    finally:
+        subprocess.run(["umount", folder], check=False)
+        subprocess.run(["delpart", device, "1"], check=False)
+        subprocess.run(["losetup", "-d", device], check=True)
