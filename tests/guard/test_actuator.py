@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sqlite3
@@ -215,6 +216,30 @@ def test_a_scheduler_goes_back_with_what_it_disturbed(
         assert restore(journal, force=True).skipped == ()
     assert (SCHEDULER.read(spare), REQUESTS.read(spare)) == ("mq-deadline", 100)
     assert journal.open_changes() == []
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("where", ["actuator", "_put_back"])
+def test_killed_while_a_scheduler_changes_all_goes_back(
+    journal: Journal, spare: Target, state: Path, where: str
+) -> None:
+    SCHEDULER.write(spare, "mq-deadline")
+    REQUESTS.write(spare, 100)
+
+    def die() -> None:
+        # It is called once the scheduler is written, and nothing else yet.
+        module = importlib.import_module(f"kmind.guard.{where}")
+        vars(module)["propagate"] = lambda *_: os._exit(0)
+        actuator = Actuator(Journal(state), Policy())
+        apply(actuator, spare, "none", SCHEDULER.name)
+        actuator.undo_all()
+        os._exit(1)
+
+    assert in_child(die) == 0
+    assert REQUESTS.read(spare) != 100
+    assert SCHEDULER.read(spare) == ("none" if where == "actuator" else "mq-deadline")
+    assert restore(journal).skipped == ()
+    assert (SCHEDULER.read(spare), REQUESTS.read(spare)) == ("mq-deadline", 100)
 
 
 def test_a_knob_that_was_ours_before_the_scheduler_disturbed_it_goes_back_too(

@@ -57,6 +57,17 @@ def test_it_is_durable_by_settings(journal: Journal, state: Path) -> None:
     db.close()
 
 
+def test_it_does_not_grow_for_ever(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kmind.guard.journal._KEPT_ROWS", 10)
+    system = Target.system()
+    held = journal.intend(PRESSURE, system, 1, 2, Owner.me("a@b"), why="")
+    for _ in range(30):
+        change = journal.intend(PRESSURE, system, 1, 2, Owner.me("a@b"), why="")
+        journal.finish([change], "undone")
+    assert journal.expire() == 0
+    assert [row.id for row in journal.history()] == [*range(31, 21, -1), held.id]
+
+
 @pytest.mark.kernel
 @pytest.mark.fault
 def test_no_change_is_made_when_the_disk_is_full(small: Path, spare: Target) -> None:

@@ -88,6 +88,7 @@ def put_back(
     """
     outcomes: list[Outcome] = []
     try:
+        _unsettle(journal, chains(True), root)
         with journal.exclusive():
             todo = chains(True)
             outcomes = _put_all_back(todo, root)
@@ -99,6 +100,16 @@ def put_back(
     except JournalError as error:
         return outcomes or _put_all_back(chains(False), root), error
     return outcomes, None
+
+
+def _unsettle(journal: Journal, chains: list[Chain], root: Path) -> None:
+    # Putting a scheduler back resets its neighbours. Killed right after that, they hold
+    # neither our values nor the first ones: say beforehand that any value may be ours.
+    disturbed = [chain for chain in chains if any(c.cause is not None for c in chain.changes)]
+    ours = [chain for chain in disturbed if isinstance(_look(chain, root), _Step)]
+    if ours:
+        with journal.exclusive():
+            journal.unsettle([chain.changes[-1] for chain in ours])
 
 
 def _ordered(chains: list[Chain]) -> list[Chain]:

@@ -37,6 +37,7 @@ State = Literal["intended", "applied", "undone", "kept", "yielded", "failed", "e
 
 _VERSION = 1
 _BUSY_SECONDS = 10.0
+_KEPT_ROWS = 100_000
 
 _SCHEMA = """
 CREATE TABLE change (
@@ -200,6 +201,14 @@ class Journal:
                 (json.dumps(value), remark, change.id),
             )
 
+    def unsettle(self, changes: list[Change]) -> None:
+        """Forget what the knobs read: the kernel is about to reset them."""
+        with self._errors("write"):
+            self._db.executemany(
+                f"UPDATE change SET new = 'null' WHERE id = ? AND {_OPEN}",
+                [(change.id,) for change in changes],
+            )
+
     def finish(self, changes: list[Change], state: State, remark: str = "") -> None:
         """Move rows that are still open to a final state."""
         with self._errors("write"):
@@ -227,12 +236,21 @@ class Journal:
         return self._select("1 = 1", order=f"id DESC LIMIT {limit:d}")
 
     def expire(self) -> int:
-        """Close open rows of earlier boots, and return how many there were."""
-        with self._errors("write"):
-            return self._db.execute(
+        """Close open rows of earlier boots, and return how many there were.
+
+        Of closed rows only the latest 100,000 are kept.
+        """
+        with self.exclusive(), self._errors("write"):
+            count = self._db.execute(
                 f"UPDATE change SET state = 'expired', closed = ? WHERE {_OPEN} AND boot <> ?",
                 (time.time(), self._boot),
             ).rowcount
+            self._db.execute(
+                f"DELETE FROM change WHERE NOT ({_OPEN}) "
+                "AND id <= (SELECT max(id) - ? FROM change)",
+                (_KEPT_ROWS,),
+            )
+        return count
 
     def get(self, change_id: int) -> Change:
         """The row of that number."""

@@ -89,8 +89,8 @@ struct open_file {
 };
 
 #define MINOR_BITS 20 /* include/linux/kdev_t.h */
-#define S_IFMT     0170000
-#define S_IFREG    0100000
+#define S_IFMT 0170000
+#define S_IFREG 0100000
 
 static void print(struct bpf_iter_meta *meta, struct task_struct *task, struct file *file, __u32 fd)
 {
