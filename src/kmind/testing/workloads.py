@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Loads on a real disk with known access patterns, run by fio and db_bench.
+
+A load lays out its files once, in ``prepare``, and finds them again later. Each
+``run`` starts from the page cache that the load is about: dropped for the cold
+ones, filled for the warm one. What one pass over a file takes depends on where
+free memory is, too: see ``kmind.testing.host.back_memory``.
+
+The two mmap-random loads differ only in memory. ``mmap-random`` may use less
+than its file needs, so that large readahead evicts what it fetched;
+``mmap-random-fits`` may use all, so that large readahead fills the cache and
+wins although the pattern is random. A tuner has to tell them apart.
+"""
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from kmind.errors import UsageError
+from kmind.testing._dbbench import build_database, database_size, run_readrandom
+from kmind.testing._fio import FioJob, lay_out_file, run_fio, warm_file
+from kmind.testing.host import back_memory, drop_caches, find_tool, memory_limit, need_space
+
+__all__ = ["DEFAULT_DIR", "DbBench", "Fio", "Result", "Workload", "make_workload", "workload_names"]
+
+DEFAULT_DIR = Path("/var/tmp/kmind-bench")
+"""Where the files of the loads are kept between runs."""
+
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one run of a load gave.
+
+    ``bytes_per_s`` counts what the load received, and is 0 where that is not
+    known. ``unit`` says what ``value`` is. ``series`` holds operations a second,
+    one entry a second, where the tool tells. ``raw`` is the tool's own report.
+    """
+
+    ops_per_s: float
+    bytes_per_s: float
+    unit: str
+    series: list[float] = field(default_factory=list)
+    raw: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def value(self) -> float:
+        """The one number that the load is judged by, in ``unit``."""
+        return self.bytes_per_s / 1e6 if self.unit == "MB/s" else self.ops_per_s
+
+
+class Workload(Protocol):
+    """A load that can be run again and again. Not thread-safe: one run at a time."""
+
+    @property
+    def name(self) -> str:
+        """Short name, as in reports."""
+
+    def prepare(self, dir: Path) -> None:
+        """Lay out the files under ``dir``, unless they are there with the right size."""
+
+    def run(self, duration: float) -> Result:
+        """Run for ``duration`` seconds, or one pass for loads that have an end."""
+
+
+@dataclass
+class Fio:
+    """A fio job on one file.
+
+    ``size`` is the file's size and ``limit`` the memory that the job may use, in
+    bytes; None for no limit. ``cache`` is ``"cold"`` (dropped before the run),
+    ``"warm"`` (the file is read before the run) or ``"direct"`` (bypassed).
+    ``unit`` is ``"IOPS"`` or ``"MB/s"``.
+    """
+
+    name: str
+    job: FioJob
+    size: int
+    cache: str = "cold"
+    limit: int | None = None
+    unit: str = "IOPS"
+    file_: Path | None = None
+
+    def prepare(self, dir: Path) -> None:
+        """Lay out one file of random bytes; loads of the same size share it."""
+        find_tool("fio", "fio")
+        dir.mkdir(parents=True, exist_ok=True)
+        self.file_ = lay_out_file(dir, self.size)
+
+    def run(self, duration: float) -> Result:
+        """Run the job; ``duration`` does not matter to a job that makes one pass."""
+        if self.file_ is None:
+            raise UsageError(f"{self.name} is not prepared", hint="call prepare(dir) first")
+        if self.cache == "warm":
+            warm_file(self.file_)
+        else:
+            drop_caches()
+        if self.cache == "cold":
+            back_memory(9 * (self.limit or self.size) // 4)
+        if self.limit is None:
+            report, series = run_fio(self.job, self.file_, self.size, duration, None)
+        else:
+            with memory_limit(self.limit) as procs:
+                report, series = run_fio(self.job, self.file_, self.size, duration, procs)
+        read = report["jobs"][0]["read"]
+        seconds = read["runtime"] / 1e3
+        return Result(
+            ops_per_s=read["total_ios"] / seconds,
+            bytes_per_s=read["io_bytes"] / seconds,
+            unit=self.unit,
+            series=series,
+            raw=report,
+        )
+
+
+@dataclass
+class DbBench:
+    """RocksDB point lookups at random keys through mmap, from a cold cache.
+
+    ``keys`` entries of 16 + 100 bytes without compression; 10 million make
+    about 1.2 GiB.
+    """
+
+    name: str
+    keys: int
+    unit: str = "ops/s"
+    database_: Path | None = None
+
+    def prepare(self, dir: Path) -> None:
+        """Build the database, unless a complete one of this size is there."""
+        find_tool("db_bench", "rocksdb-tools")
+        dir.mkdir(parents=True, exist_ok=True)
+        path = dir / f"db-{self.keys}"
+        if not (path / "complete").exists():
+            need_space(dir, 3 * database_size(self.keys))
+            build_database(path, self.keys)
+        self.database_ = path
+
+    def run(self, duration: float) -> Result:
+        """Look up random keys for ``duration`` seconds, rounded to whole ones."""
+        if self.database_ is None:
+            raise UsageError(f"{self.name} is not prepared", hint="call prepare(dir) first")
+        drop_caches()
+        back_memory(9 * database_size(self.keys) // 4)
+        with tempfile.TemporaryDirectory() as scratch:
+            ops, series, line = run_readrandom(
+                self.database_, self.keys, duration, Path(scratch, "report.csv")
+            )
+        return Result(
+            ops_per_s=ops, bytes_per_s=0.0, unit=self.unit, series=series, raw={"line": line}
+        )
+
+
+def workload_names() -> list[str]:
+    """Names of all loads, those of the readahead benchmark first."""
+    return list(_make_all(quick=False))
+
+
+def make_workload(name: str, *, quick: bool = False) -> Workload:
+    """The load called ``name``; ``quick`` makes its files, and its memory, a quarter.
+
+    Raises UsageError for a name that is not in ``workload_names()``.
+    """
+    found = _make_all(quick).get(name)
+    if found is None:
+        raise UsageError(
+            f"no workload is called {name!r}", hint=f"choose from {', '.join(workload_names())}"
+        )
+    return found
+
+
+def _make_all(quick: bool) -> dict[str, Workload]:
+    unit = 256 * _MIB if quick else 1024 * _MIB
+    file = 4 * unit
+    random = FioJob("mmap", "randread")
+    loads: list[Workload] = [
+        Fio("mmap-random", random, file, limit=unit),
+        Fio("mmap-random-fits", random, file),
+        Fio("mmap-sequential", FioJob("mmap", "read", loop=False), file, unit="MB/s"),
+        Fio("pread-sequential", FioJob("psync", "read", loop=False), file, unit="MB/s"),
+        DbBench("db-readrandom-mmap", 2_500_000 if quick else 10_000_000),
+        Fio("pread-sequential-steady", FioJob("psync", "read"), file, limit=unit, unit="MB/s"),
+        Fio(
+            "pread-random-direct",
+            FioJob("libaio", "randread", depth=32, direct=True),
+            file,
+            cache="direct",
+        ),
+        Fio("pread-random-cached", FioJob("psync", "randread"), unit, cache="warm"),
+    ]
+    return {load.name: load for load in loads}
