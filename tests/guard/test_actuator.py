@@ -315,6 +315,19 @@ def test_a_restore_by_force_takes_the_knob_from_its_owner(
 
 
 @pytest.mark.fault
+def test_what_a_restore_took_is_not_undone_once_more(
+    actuator: Actuator, journal: Journal, spare: Target
+) -> None:
+    change = apply(actuator, spare, 1)
+    restore(journal, force=True)
+    MERGES.write(spare, 1)  # the admin's own, though it looks like ours
+    with pytest.raises(KnobError, match="not held here"):
+        actuator.undo(change)
+    assert actuator.undo_all() == []
+    assert MERGES.read(spare) == 1
+
+
+@pytest.mark.fault
 @pytest.mark.parametrize("written", [False, True])
 def test_a_change_cut_short_is_restored(
     journal: Journal, spare: Target, state: Path, written: bool

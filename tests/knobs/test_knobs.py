@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kmind.errors import KnobError, UsageError
+from kmind.errors import KnobError, PrivilegeError, UsageError
 from kmind.knobs import (
     Knob,
     Rule,
@@ -233,6 +233,22 @@ def test_what_the_kernel_refuses_is_said_in_its_words() -> None:
     assert get_knob("block.scheduler").read(target) == "none"
     with pytest.raises(KnobError, match=r"cannot set block\.nr_requests of .*: Invalid argument"):
         get_knob("block.nr_requests").write(target, 60_000)
+
+
+@pytest.mark.kernel
+def test_without_root_a_write_is_a_matter_of_privilege() -> None:
+    before = get_knob("vm.swappiness").read(system)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setuid(65534)
+            get_knob("vm.swappiness").write(system, 10)
+        except PrivilegeError as error:
+            os._exit(0 if error.hint == "run as root" else 2)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert get_knob("vm.swappiness").read(system) == before
 
 
 def test_a_choice_is_read_out_of_its_brackets() -> None:

@@ -104,17 +104,25 @@ class Actuator:
         return done[0]
 
     def undo(self, change: Change) -> Outcome:
-        """Return the knob to what it held before a change; later changes to it go too."""
-        if not any(held.id == change.id for held in self._held.get(change.key, ())):
-            raise KnobError(
-                f"change {change.id} to {change.knob} of {change.target} is not held here",
-                hint="it was undone, kept or yielded before",
-            )
-        outcomes = self._put_back({change.key: change.id})
-        return next(o for o in outcomes if (o.knob, o.target) == change.key)
+        """Return the knob to what it held before a change; later changes to it go too.
+
+        A ``JournalError`` says that this is done, but could not be recorded.
+        """
+        held = any(each.id == change.id for each in self._held.get(change.key, ()))
+        outcomes = self._put_back({change.key: change.id}) if held else []
+        for outcome in outcomes:
+            if (outcome.knob, outcome.target) == change.key:
+                return outcome
+        raise KnobError(
+            f"change {change.id} to {change.knob} of {change.target} is not held here",
+            hint="it was undone, kept or yielded before",
+        )
 
     def undo_all(self, who: str | None = None) -> list[Outcome]:
-        """Return all knobs that are held, or those of one instance, to their first values."""
+        """Return all knobs that are held, or those of one instance, to their first values.
+
+        A ``JournalError`` says that this is done, but could not be recorded.
+        """
         since: dict[tuple[str, str], int] = {}
         for change in self.held:
             if who is None or change.owner.instance == who:

@@ -149,8 +149,8 @@ class Policy:
         low, high = knob.limits(target)
         wanted_low = low if section.min is None else section.min
         wanted_high = high if section.max is None else section.max
-        if not section.unsafe:
-            wanted_low, wanted_high = max(low, wanted_low), min(high, wanted_high)
+        if not section.unsafe:  # as read, it is within the knob's bounds, not the machine's
+            wanted_high = min(high, wanted_high)
         minimum = -(-wanted_low // knob.grid) * knob.grid
         maximum = wanted_high // knob.grid * knob.grid
         if minimum > maximum:
