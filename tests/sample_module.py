@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """A module for tests: the readahead module's agent with an extension that the test writes."""
 
+import contextlib
 import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import kmind
 
-__all__ = ["RECOMMENDER", "make_module"]
+__all__ = ["RECOMMENDER", "knob_file", "loop_disk", "make_module"]
 
 MANIFEST = """\
 name = "sample"
@@ -99,3 +102,22 @@ def make_module(folder: Path, extension: str = RECOMMENDER, manifest: str = MANI
     module.joinpath("module.toml").write_text(manifest)
     module.joinpath("extension.py").write_text(extension)
     return module
+
+
+@contextlib.contextmanager
+def loop_disk(folder: Path) -> Iterator[str]:
+    """A small disk of the test's own, so that no other disk's knobs are touched; its name."""
+    backing = folder / "disk"
+    with backing.open("wb") as file:
+        file.truncate(16 << 20)
+    command = ["losetup", "--find", "--show", str(backing)]
+    node = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    try:
+        yield Path(node).name
+    finally:
+        subprocess.run(["losetup", "--detach", node], check=True)
+
+
+def knob_file(disk: str) -> Path:
+    """Where the sample's knob stands."""
+    return Path(f"/sys/block/{disk}/queue/read_ahead_kb")

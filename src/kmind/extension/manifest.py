@@ -90,7 +90,7 @@ class Parameter(_Part, frozen=True):
             text += f" of at least {self.minimum}"
         elif self.maximum is not None:
             text += f" of at most {self.maximum}"
-        return f"{text} {self.unit}".rstrip()
+        return text if self.unit in ("", "1") else f"{text} {self.unit}"
 
     def parse(self, text: str) -> Value:
         """The value that a word of the command line stands for; ValueError if none."""

@@ -11,7 +11,7 @@ from kmind.errors import KmindError, PrivilegeError
 from kmind.extension import Module, Value, agent_parameters
 from kmind.knobs import Target
 
-__all__ = ["WINDOW_PARAMETER", "make_bpf_agent"]
+__all__ = ["WINDOW_PARAMETER", "make_bpf_agent", "need_root"]
 
 WINDOW_PARAMETER = "window_ms"
 """A module with a parameter of this name lets it set the length of its windows."""
@@ -27,10 +27,7 @@ def make_bpf_agent(
     Raises PrivilegeError without root, NotSupportedError where the kernel lacks what
     is needed, LoadError where the verifier refuses.
     """
-    if os.geteuid() != 0:
-        raise PrivilegeError(
-            "loading an agent into the kernel needs root", hint="run as root: sudo kmind ..."
-        )
+    need_root()
     if not module.object_path.exists():
         raise KmindError(
             f"the agent of module {module.manifest.name} is not compiled: "
@@ -47,6 +44,14 @@ def make_bpf_agent(
         window_s=float(params.get(WINDOW_PARAMETER, _WINDOW_MS)) / 1000,
         deadline_s=deadline_s,
     )
+
+
+def need_root() -> None:
+    """Raise PrivilegeError unless this is root."""
+    if os.geteuid() != 0:
+        raise PrivilegeError(
+            "loading an agent into the kernel needs root", hint="run as root: sudo kmind ..."
+        )
 
 
 def _devices(target: Target) -> list[int]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import select
 import sys
 import traceback
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 import numpy.random
 import numpy.typing as npt
 
+from kmind.agent.sim import SimDoorbell
 from kmind.bpf import map_arena
 from kmind.errors import KmindError
 from kmind.extension import Context, Dispatcher
@@ -47,7 +47,7 @@ def main() -> int:
         }
         import_early(config.imports, sources)
         arena = _map(config)
-        bell = Doorbell(config.doorbell) if config.address else _EventBell(config.doorbell)
+        bell = Doorbell(config.doorbell) if config.address else SimDoorbell(config.doorbell)
         endpoint = Endpoint(arena, bell)
         close_other_fds({0, 1, 2, config.doorbell})
         os.environ.clear()
@@ -88,21 +88,6 @@ def _map(config: ChildConfig) -> npt.NDArray[np.uint8]:
     if config.address:
         return map_arena(config.arena, config.address, config.size // mmap.PAGESIZE).buffer
     return np.frombuffer(mmap.mmap(config.arena, config.size), np.uint8)
-
-
-class _EventBell:
-    # The simulated agent's doorbell: an eventfd.
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._poll = select.poll()
-        self._poll.register(fd, select.POLLIN)
-
-    def wait(self, timeout_s: float) -> bool:
-        rang = bool(self._poll.poll(timeout_s * 1000))
-        if rang:
-            os.read(self._fd, 8)
-        return rang
 
 
 if __name__ == "__main__":

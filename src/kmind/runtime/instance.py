@@ -116,6 +116,7 @@ class Instance:
         self._granted: dict[tuple[int, int], Granted] = {}
         self._held: dict[tuple[int, int], _Held] = {}
         self._changed: dict[tuple[int, int], list[Value]] = {}
+        self._given_up: set[tuple[int, int]] = set()
         self._process: ExtensionProcess | None = None
         self._selector = selectors.DefaultSelector()
         self._verdicts_shown = Bucket(now, rate=100, burst=200)
@@ -179,8 +180,8 @@ class Instance:
     def stop(self) -> dict[str, Any]:
         """Put everything back and end extension and agent; what was changed, in words.
 
-        ``changes`` lists each knob with its values and what it holds now;
-        ``restored`` says whether each holds its baseline again.
+        ``changes`` lists each knob with its values and what it holds now; ``restored``
+        says whether each holds its baseline again, or what somebody else has set.
         """
         self._undo_all("the run ended")
         if self._process:
@@ -202,10 +203,11 @@ class Instance:
                     "baseline": each.baseline,
                     "values": values,
                     "now": self._read(each),
+                    "yielded": key in self._given_up,
                     "check": f"cat {each.knob.file(self.target)}",
                 }
             )
-        restored = all(change["now"] == change["baseline"] for change in changes)
+        restored = all(c["yielded"] or c["now"] == c["baseline"] for c in changes)
         summary = {"changes": changes, "restored": restored, "failed": self.failed}
         self._emit("stop", instance=self.name, account=account, **summary)
         return summary
@@ -361,6 +363,10 @@ class Instance:
     def _failed_to_apply(self, each: Granted, action: Action, error: KmindError) -> None:
         self._tell(each, "FAILED", action.id)
         self._emit("failed", instance=self.name, id=action.id, knob=each.knob.name, why=str(error))
+        held = self._held.get(each.key)
+        if held and all(change.id != held.first.id for change in self._actuator.held):
+            del self._held[each.key]  # the actuator found another's value, and let go
+            self._yielded(each, held.rec_id, str(error))
         if isinstance(error, JournalError):
             self._emergency(f"changes cannot be kept on record: {error}")
         elif isinstance(error, KnobError | PolicyError):
@@ -423,6 +429,7 @@ class Instance:
                 self._undone(key, held[key], outcome, why)
 
     def _yielded(self, each: Granted, rec_id: int, message: str) -> None:
+        self._given_up.add(each.key)
         # Nothing passes an empty range: what is recommended from now on is refused.
         self._agent.grant(*each.key, each.withdrawn(each.baseline))
         value = self._tell(each, "YIELDED", rec_id)
@@ -466,7 +473,7 @@ class Instance:
                 "window",
                 instance=self.name,
                 seq=seq,
-                time=int(window["end_ns"]) / 1e9,
+                end=int(window["end_ns"]) / 1e9,
                 seconds=(int(window["end_ns"]) - int(window["start_ns"])) / 1e9,
                 dropped=int(window["dropped"]),
                 features=self.view.features,

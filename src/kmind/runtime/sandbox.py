@@ -2,8 +2,8 @@
 """Giving up all privileges, for good, before any code of a module runs.
 
 What stays: memory that is mapped, descriptors that are open, a user id of its own.
-What goes: root, every capability, new descriptors, files and processes. Numbers are
-those of linux/prctl.h and linux/capability.h.
+What goes: root, every capability, new descriptors, files and processes, and all system
+calls but a few. Numbers are those of linux/prctl.h and linux/capability.h.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from kmind.errors import PrivilegeError
+from kmind.runtime.seccomp import limit_system_calls
 
 __all__ = ["close_other_fds", "drop_privileges", "free_uid"]
 
@@ -85,11 +86,13 @@ def drop_privileges(uid: int | None, parent: int) -> None:
         os.umask(0o777)
         os.chdir("/")
         _limit_resources()
+        gone = os.getppid() != parent
+        limit_system_calls()
     except OSError as error:
         raise PrivilegeError(
             f"privileges cannot be dropped: {error.strerror}", hint="run as root, or not as root"
         ) from None
-    if os.getppid() != parent:
+    if gone:
         os._exit(0)
 
 

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What becomes of a recommendation in each mode, on the real kernel."""
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from sample_module import RECOMMENDER
+
+from kmind.errors import KmindError
+from kmind.runtime import instance as instance_module
+
+if TYPE_CHECKING:
+    from conftest import Bench
+
+pytestmark = pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf", "tp_filemap")
+
+ONCE = RECOMMENDER.replace("if self.context.now() < self.at:", "if self.at:")
+
+
+def test_observe_changes_nothing(bench: "Bench") -> None:
+    bench.start("observe")
+    bench.run_until(lambda: len(bench.of("verdict")) >= 2)
+    assert {event["verdict"] for event in bench.of("verdict")} == {"shadowed"}
+    assert bench.knob.read_text() == bench.baseline
+    assert bench.stop() == {"changes": [], "restored": True, "failed": ""}
+
+
+def test_advise_says_what_to_type(bench: "Bench") -> None:
+    bench.start("advise")
+    bench.run_until(lambda: bench.of("advice"))
+    advice = bench.of("advice")[0]
+    assert advice["command"] == f"echo 512 > {bench.knob}"
+    assert advice["reason"] == "The test says so."
+    assert advice["evidence"]["windows"] >= 1
+    assert bench.knob.read_text() == bench.baseline
+
+
+def test_auto_applies_renews_and_restores(bench: "Bench") -> None:
+    bench.start("auto", "hold_s=1", "every_s=0.2")
+    bench.run_until(lambda: bench.of("applied"))
+    assert bench.knob.read_text() == "512\n"
+    bench.run_for(2.5)
+    assert not bench.of("undone")  # renewed again and again
+    assert "renewed" in {event["verdict"] for event in bench.of("verdict")}
+    assert [change.new for change in bench.journal.open_changes()] == [512]
+    summary = bench.stop()
+    assert summary["restored"]
+    assert summary["changes"][0]["values"] == [512]
+    assert bench.journal.open_changes() == []
+    kinds = [event["message"] for event in bench.of("log") if event["source"] == "extension"]
+    assert kinds[0] == "change kind=applied value=512"
+
+
+def test_without_renewal_the_hold_ends(bench: "Bench") -> None:
+    bench.start("auto", "hold_s=0.5", extension=ONCE)
+    bench.run_until(lambda: bench.of("undone"))
+    assert bench.of("undone")[0]["why"] == "its hold ended"
+    assert bench.knob.read_text() == bench.baseline
+
+
+def test_canary_undoes_in_spite_of_renewals(
+    bench: "Bench", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(instance_module, "CANARY_HOLD_S", 0.6)
+    bench.start("canary", "hold_s=60", "every_s=0.2")
+    bench.run_until(lambda: bench.of("undone"))
+    assert bench.of("applied")[0]["hold_s"] == 0.6
+    assert "renewed" in {event["verdict"] for event in bench.of("verdict")}
+
+
+@pytest.mark.parametrize(
+    ("value", "verdict"),
+    [("1000000", "range"), ("-4", "range"), ("510", "grid")],
+)
+def test_refused_by_the_agent(bench: "Bench", value: str, verdict: str) -> None:
+    bench.start("auto", f"value={value}")
+    bench.run_until(lambda: bench.of("verdict"))
+    assert bench.of("verdict")[0]["verdict"] == verdict
+    assert bench.knob.read_text() == bench.baseline
+
+
+def test_policy_bounds_the_grant(bench: "Bench") -> None:
+    bench.start("auto", policy='[knob."block.read_ahead_kb"]\nmax = 256\n')
+    bench.run_until(lambda: bench.of("verdict"))
+    assert bench.of("verdict")[0]["verdict"] == "range"
+
+
+def test_forbidden_knob_is_not_granted(bench: "Bench") -> None:
+    bench.start("auto", policy='[knob."block.read_ahead_kb"]\nforbidden = true\n')
+    bench.run_until(lambda: bench.instance and bench.instance.failed)
+    messages = [event["message"] for event in bench.of("log")]
+    assert "knob block.read_ahead_kb is not granted: the policy forbids it" in messages
+    assert any("is not granted; granted: none" in message for message in messages)
+
+
+def test_external_change_yields(bench: "Bench") -> None:
+    bench.start("auto", "every_s=0.2")
+    bench.run_until(lambda: bench.of("applied"))
+    bench.knob.write_text("64")
+    try:
+        bench.run_until(lambda: bench.of("yielded"))
+        assert "set to 64 by somebody else" in bench.of("yielded")[0]["message"]
+        bench.events.clear()
+        bench.run_until(lambda: len(bench.of("verdict")) >= 3)
+        assert {event["verdict"] for event in bench.of("verdict")} == {"range"}
+        summary = bench.stop()
+        assert bench.knob.read_text() == "64\n"
+        assert summary["restored"]
+        assert summary["changes"][0]["yielded"]
+    finally:
+        bench.knob.write_text(bench.baseline)
+
+
+def test_exception_in_the_module(bench: "Bench") -> None:
+    bench.start(
+        "auto",
+        extension=RECOMMENDER.replace(
+            "        self.context.log(", '        raise RuntimeError("on purpose")\n        print('
+        ),
+    )
+    bench.run_until(lambda: bench.instance and bench.instance.failed)
+    assert bench.instance
+    assert "its code raised an exception" in bench.instance.failed
+    log = [event["message"] for event in bench.of("log") if event["source"] == "extension"]
+    assert log[-1] == "RuntimeError: on purpose"
+    assert any(line.lstrip().startswith("raise RuntimeError") for line in log)  # from memory
+    assert bench.knob.read_text() == bench.baseline
+    bench.instance.step(0.01)  # does nothing any more
+
+
+def test_module_that_cannot_start(bench: "Bench") -> None:
+    with pytest.raises(KmindError, match=r"ended: its code raised an exception.*nothing was"):
+        bench.start("auto", extension="import no_such_package\n")
+    log = [event["message"] for event in bench.of("log")]
+    assert any("no_such_package cannot be imported any more" in line for line in log)
+
+
+def test_entry_that_is_no_extension(bench: "Bench") -> None:
+    with pytest.raises(KmindError, match="its code raised"):
+        bench.start("auto", extension="Sample = 3\n")
+    log = " ".join(event["message"] for event in bench.of("log"))
+    assert "has no class Sample derived from kmind.extension.Extension" in log
+
+
+def test_hostile_text_is_made_harmless(bench: "Bench") -> None:
+    hostile = RECOMMENDER.replace(
+        "    def on_verdict",
+        '    def on_verdict(self, verdict):\n        print("\\x1b[2J\\x07" + "x" * 5000)\n\n'
+        "    def unused",
+    )
+    bench.start("advise", extension=hostile)
+    bench.run_until(lambda: bench.of("log"))
+    for event in bench.of("log"):
+        assert event["message"].isprintable()
+        assert len(event["message"]) <= 500
+
+
+def test_flood_of_output_is_bounded(bench: "Bench") -> None:
+    flood = RECOMMENDER.replace(
+        "    def on_windows(self, windows):",
+        '    def on_windows(self, windows):\n        print("flood\\n" * 2000)\n'
+        "        return\n\n    def unused(self, windows):",
+    )
+    bench.start("advise", extension=flood)
+    bench.run_until(lambda: any("lines dropped" in e["message"] for e in bench.of("log")))
+    began = time.monotonic()
+    count = len(bench.of("log"))
+    bench.run_for(1.0)
+    allowed = 20 * (time.monotonic() - began) * 2 + 5  # each line, and how many were dropped
+    assert len(bench.of("log")) - count <= allowed
+
+
+def test_status_and_features_are_shown(bench: "Bench") -> None:
+    bench.start("advise")
+    assert bench.instance
+    view = bench.instance.view
+    bench.run_until(lambda: view.status.get("last") == "advised")
+    assert list(view.features) == ["reads"]
+    assert view.knobs == {"block.read_ahead_kb": int(bench.baseline)}
+    assert bench.instance.account()["verdict_advised"] >= 1
