@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``kmind bench``: the numbers in the docs, measured here."""
+
+from __future__ import annotations
+
+import importlib
+import json as json_module
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kmind.errors import UsageError
+
+__all__ = ["BENCHES", "bench_command"]
+
+BENCHES = ("queue", "readahead")
+"""Names of the benches; each is ``run_NAME_bench`` in ``kmind.bench.NAME``."""
+
+
+def bench_command(
+    name: str,
+    *,
+    quick: bool,
+    json: bool,
+    folder: Path | None,
+    device: str | None,
+    only: list[str],
+) -> int:
+    """Run one bench and print what it measured.
+
+    ``folder``, ``device`` and ``only`` are for readahead. Raises UsageError for another
+    name, and for an option that the bench does not have.
+    """
+    if name not in BENCHES:
+        raise UsageError(f"there is no bench {name!r}", hint=f"choose from {', '.join(BENCHES)}")
+    options: dict[str, Any] = {}
+    for option, value in (("dir", folder), ("device", device), ("only", only or None)):
+        if value is None:
+            continue
+        if name != "readahead":
+            raise UsageError(f"bench {name} has no option --{option}", hint="leave it away")
+        options[option] = value
+    run = getattr(importlib.import_module(f"kmind.bench.{name}"), f"run_{name}_bench")
+    result = run(quick=quick, **options)
+    if json:
+        sys.stdout.write(json_module.dumps(result) + "\n")
+    else:
+        sys.stdout.write(_text(result))
+    return 0
+
+
+def _text(result: Mapping[str, Any]) -> str:
+    lines = []
+    for name, value in result.items():
+        if name.endswith("_spread"):
+            continue
+        if isinstance(value, list) and value and isinstance(value[0], Mapping):
+            lines.append(f"{name}:")
+            lines += [
+                "  " + "  ".join(f"{k}={_number(v)}" for k, v in row.items()) for row in value
+            ]
+            continue
+        spread = result.get(f"{name}_spread")
+        lines.append(f"{name}: {_number(value)}" + (f" +- {_number(spread)}" if spread else ""))
+    return "\n".join(lines) + "\n"
+
+
+def _number(value: Any) -> str:
+    return f"{value:,.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands and their options; errors become one line and an exit code.
+
+0 done, 1 failed, 2 usage, 3 daemon not running, 4 not supported by this kernel,
+77 permission.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kmind import __version__
+from kmind.errors import KmindError
+
+__all__ = ["app", "main"]
+
+# typer has its own copy of click, or click itself: the class of usage errors either way.
+_UsageFault: type[Exception] = typer.BadParameter.__mro__[1]
+
+app = typer.Typer(
+    name="kmind",
+    help="Machine learning in user space that watches and tunes this kernel, "
+    "through verified eBPF agents.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Write JSON, with its schema.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Smaller and shorter, for a first look.")]
+
+
+class ModeName(StrEnum):
+    """The modes that an admin can choose."""
+
+    observe = "observe"
+    advise = "advise"
+    canary = "canary"
+    auto = "auto"
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"kmind {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show tracebacks of unexpected errors.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(
+    "run",
+    epilog="Example: kmind run readahead vda patience=5 --mode auto --duration 60",
+)
+def _run(
+    module: Annotated[
+        str, typer.Argument(help="A module (see: kmind modules), or a folder with a module.toml.")
+    ],
+    target: Annotated[str, typer.Argument(help="A block device such as vda, or: system.")],
+    parameters: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", help="Its parameters.")
+    ] = None,
+    mode: Annotated[
+        ModeName,
+        typer.Option(
+            help="observe: only record; advise: say what to change; canary: change for moments, "
+            "to measure; auto: change, and keep what helps until the end."
+        ),
+    ] = ModeName.advise,
+    duration: Annotated[
+        float | None, typer.Option(min=0.1, help="Seconds; else until Ctrl-C.")
+    ] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="Use this policy, not those in /etc/kmind.")
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Run a module on a target in the foreground; everything is put back at the end."""
+    from kmind.agent._base import Mode
+    from kmind.cli.run import run
+
+    return run(
+        module,
+        target,
+        parameters or [],
+        mode=Mode[mode.value.upper()],
+        duration_s=duration,
+        json=json,
+        policy_file=policy,
+    )
+
+
+@app.command("restore")
+def _restore(
+    json: Json = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also what running instances hold.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("-n", "--dry-run", help="Only say what would be done.")
+    ] = False,
+) -> int:
+    """Put back every knob that an instance left changed."""
+    from kmind.cli.restore import restore_command
+
+    return restore_command(json=json, force=force, dry_run=dry_run)
+
+
+@app.command("modules")
+def _modules(json: Json = False) -> int:
+    """List the installed modules and their parameters."""
+    from kmind.cli.modules import modules_command
+
+    return modules_command(json=json)
+
+
+@app.command("doctor")
+def _doctor(json: Json = False) -> int:
+    """Say what this machine has of what kmind needs, and what each gap costs."""
+    from kmind.cli.doctor import run_doctor
+
+    return run_doctor(json=json, out=sys.stdout)
+
+
+@app.command("bench", epilog="Example: kmind bench readahead --quick --json")
+def _bench(
+    name: Annotated[str, typer.Argument(help="queue or readahead.")],
+    quick: Quick = False,
+    json: Json = False,
+    folder: Annotated[
+        Path | None, typer.Option("--dir", help="Where readahead keeps its files.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="The disk, if it is not the one that holds --dir.")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only this load of readahead; repeatable.")
+    ] = None,
+) -> int:
+    """Measure what the documentation claims."""
+    from kmind.cli.bench import bench_command
+
+    return bench_command(
+        name, quick=quick, json=json, folder=folder, device=device, only=only or []
+    )
+
+
+@app.command("demo")
+def _demo(json: Json = False) -> int:
+    """Watch kmind tune readahead for a random reader on this machine's disk."""
+    from kmind.cli.demo import demo_command
+
+    return demo_command(json=json)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command line (default: this process's) and return its exit code.
+
+    Never raises: every error is one line on stderr.
+    """
+    words = sys.argv[1:] if argv is None else argv
+    try:
+        code = app(words, prog_name="kmind", standalone_mode=False)
+        sys.stdout.flush()
+    except KmindError as error:
+        return _say(str(error), error.exit_code)
+    except _UsageFault as error:
+        what = error.format_message().rstrip(".")  # type: ignore[attr-defined]
+        return _say(f"{what}; try: kmind --help", 2) if what else 2
+    except (typer.Abort, KeyboardInterrupt):
+        return _say("interrupted", 1)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if "--debug" in words:
+            traceback.print_exc()
+        what = f"{type(error).__name__}: {error}".splitlines()[0]
+        return _say(f"unexpected error: {what}; see it whole with: kmind --debug ...", 1)
+    return code if isinstance(code, int) else 0
+
+
+def _say(message: str, code: int) -> int:
+    print("kmind: " + " ".join(message.split()), file=sys.stderr)
+    return code

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``kmind restore``: put back what dead instances left changed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from kmind.cli.output import json_line
+from kmind.errors import PrivilegeError
+from kmind.guard import Journal, Outcome, Policy, default_journal_path, restore
+
+__all__ = ["SCHEMA", "restore_command"]
+
+SCHEMA = "kmind.restore/1"
+
+
+def restore_command(*, json: bool, force: bool, dry_run: bool) -> int:
+    """Restore, and say what was done; 1 if a knob could not be put back.
+
+    ``force`` takes knobs from running instances too. Raises PrivilegeError without
+    root, JournalError if the journal cannot be used.
+    """
+    if not default_journal_path().exists():
+        _say(json, {"restored": [], "skipped": [], "kept": []}, ["nothing to restore"])
+        return 0
+    if os.geteuid() != 0:
+        raise PrivilegeError("restoring writes kernel settings", hint="run as root")
+    with Journal() as journal:
+        if dry_run:
+            return _show_open(journal, json=json)
+        done = restore(journal, Policy.load(), force=force)
+    lines = [f"{o.knob} of {o.target}: {o.found} -> {o.to}" for o in done.restored]
+    lines += [f"{o.knob} of {o.target} not put back: {o.why}" for o in done.skipped]
+    lines += [f"{o.knob} of {o.target} left at {o.found}: {o.why}" for o in done.kept]
+    report = {
+        "restored": [_outcome(o) for o in done.restored],
+        "skipped": [_outcome(o) for o in done.skipped],
+        "kept": [_outcome(o) for o in done.kept],
+    }
+    _say(json, report, lines or ["nothing to restore"])
+    if done.unrecorded:
+        raise done.unrecorded
+    return 1 if any(o.state == "skipped" for o in done.skipped) else 0
+
+
+def _show_open(journal: Journal, *, json: bool) -> int:
+    first: dict[tuple[str, str], Any] = {}
+    for change in journal.open_changes():
+        first.setdefault(change.key, change)
+    lines = [
+        f"would set {c.knob} of {c.target} to {c.old} (changed by {c.owner}): {c.undo}"
+        for c in first.values()
+    ]
+    report = [
+        {
+            "knob": c.knob,
+            "target": c.target,
+            "to": c.old,
+            "owner": str(c.owner),
+            "running": c.owner.alive(),
+            "undo": c.undo,
+        }
+        for c in first.values()
+    ]
+    _say(json, {"would_restore": report}, lines or ["nothing to restore"])
+    return 0
+
+
+def _outcome(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "knob": outcome.knob,
+        "target": outcome.target,
+        "state": outcome.state,
+        "found": outcome.found,
+        "to": outcome.to,
+        "why": outcome.why,
+    }
+
+
+def _say(json: bool, report: dict[str, Any], lines: list[str]) -> None:
+    text = json_line(SCHEMA, report) if json else "\n".join(lines)
+    sys.stdout.write(text + "\n")
