@@ -4,6 +4,7 @@
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,25 @@ import pytest
 
 from kmind.abi import layout
 from kmind.agent.bpf import BpfAgent
-from kmind.queue import Geometry
+from kmind.agent.sim import SimAgent, SimDoorbell
+from kmind.queue import Bell, Doorbell, Endpoint, Geometry
 from kmind.queue.completion import check_words
 
-__all__ = ["WORK", "BareAgent", "compile_bpf", "recommendation", "write_slot"]
+__all__ = [
+    "BARE",
+    "WORK",
+    "BareAgent",
+    "BareSim",
+    "bell",
+    "compile_bpf",
+    "header_of",
+    "recommendation",
+    "sleep_on",
+    "write_slot",
+]
 
 ROOT = Path(__file__).resolve().parent.parent
+BARE = ROOT / "tests" / "kernel" / "bare.bpf.c"
 WORK = np.dtype(
     [(name, "<u4") for name in ("pushes", "admits", "kind", "subject")]
     + [(name, "<u8") for name in ("value", "count", "gauge", "pushed")]
@@ -55,6 +69,51 @@ class BareAgent(BpfAgent):
         for name, value in words.items():
             work[name] = value
         return np.frombuffer(self.run(program, work.tobytes()), WORK)[0]
+
+
+class BareSim(SimAgent):
+    """The same on the simulated agent."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(gauges=(1,), nr_cpus=2, **options)
+
+    def work(
+        self,
+        *,
+        pushes: int = 0,
+        admits: int = 0,
+        kind: int = 0,
+        subject: int = 0,
+        value: int = 0,
+        count: int = 0,
+        gauge: int = 0,
+    ) -> int:
+        """Do what a hook would do; how many records were pushed."""
+        self.count(0, count)
+        self.gauge(1, gauge)
+        pushed = sum(self.push(kind, subject, value + turn) for turn in range(pushes))
+        for _ in range(admits):
+            self.hook_end()
+        return pushed
+
+
+def bell(agent: BareAgent | BareSim) -> Bell:
+    """The extension's end of the agent's doorbell."""
+    if agent.backend == "sim":
+        return SimDoorbell(agent.doorbell_fd)
+    return Doorbell(agent.doorbell_fd)
+
+
+def header_of(agent: BareAgent | BareSim) -> Any:
+    """The arena's ``layout.HEADER``, one field of which can be read or written."""
+    return agent.arena[: layout.HEADER.itemsize].view(layout.HEADER)[0]
+
+
+def sleep_on(endpoint: Endpoint) -> None:
+    """Sleep until the doorbell rings. It may ring late, once, for an earlier sleep."""
+    began = time.monotonic()
+    if not endpoint.wait(60):
+        assert time.monotonic() - began < 60, "a record waits and nobody rang"
 
 
 def recommendation(position: int, **words: int) -> Any:
