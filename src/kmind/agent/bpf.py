@@ -212,6 +212,10 @@ class BpfAgent:
         """Run a syscall program of the module's own; its context afterwards."""
         return self._object.programs[program].test_run(ctx).ctx
 
+    def map_fd(self, name: str) -> int:
+        """The descriptor of a map of the module's own."""
+        return self._object.maps[name].fd
+
     def _take(self, packed: bytes) -> None:
         self._actions.append(decode_action(packed, self.arena, self.geometry))
 

@@ -174,6 +174,9 @@ class Readahead(Extension):
         if candidate is None:
             self._doing = f"nothing to try: {_in_words(phase)}"
             return
+        again, _ = self._not_before.get((phase, candidate), (0.0, 0.0))
+        if self.context.now() < again:
+            return  # what came of it the last time is still shown
         wait = self._until_cached()
         if phase == "random" and wait <= float(self.context.params["patience"]):
             self._doing = f"waiting: what is read fits in memory, and is cached in {wait:.1f} s"
@@ -191,8 +194,7 @@ class Readahead(Extension):
             useful = value > self._now_set
         knob = self.context.knobs[_KNOB]
         value = min(max(value, knob.minimum), knob.maximum)
-        after, _ = self._not_before.get((phase, value), (0.0, 0.0))
-        return value if useful and self.context.now() >= after else None
+        return value if useful else None
 
     def _until_cached(self) -> float:
         # Seconds until all of the files read lies in memory, or infinity if it will not.

@@ -17,7 +17,8 @@ Phase = Literal["idle", "cached", "random", "mixed", "stream"]
 _PAGE = 4096
 _SETTLED = 3  # windows in a row that must agree
 _FEW = 2  # requests in a window: below that nothing can be said
-_MISS_SHARE = 0.002  # below that the disk hardly matters
+_MISS_SHARE = 0.002  # misses to a request: below that the disk hardly matters
+_ADD_SHARE = 0.05  # pages cached to a request: below that nothing is read ahead either
 _RANDOM = 0.3  # sequential share below which requests count as random
 _STREAM = 0.7  # and above which as in order
 
@@ -79,8 +80,7 @@ class Usage:
         span = self.end_s - self.start_s
         if self.requests * span < _FEW:
             return "idle"
-        reading = self.added * span >= _FEW or self.misses * span >= 1
-        if not reading or max(self.misses, self.added / 512) < _MISS_SHARE * self.requests:
+        if self.misses <= _MISS_SHARE * self.requests and self.added < _ADD_SHARE * self.requests:
             return "cached"
         if self.sequential_share < _RANDOM:
             return "random"

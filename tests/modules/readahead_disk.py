@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Feeds the readahead extension windows made by hand, and plays the agent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from kmind.abi import layout
+from kmind.extension import ChangeEvent, Context, KnobInfo, VerdictEvent, find_module
+from kmind.modules.readahead.extension import Readahead
+
+KNOB = "block.read_ahead_kb"
+FEATURES = {
+    feature.name: index for index, feature in enumerate(find_module("readahead").manifest.features)
+}
+WINDOW_S = 0.1
+
+
+def window(start_s: float, seq: int, **values: float) -> np.ndarray[Any, Any]:
+    """One window of 100 ms; features not named are 0."""
+    made = np.zeros(1, layout.WINDOW)
+    made["start_ns"] = int(start_s * 1e9)
+    made["end_ns"] = int((start_s + WINDOW_S) * 1e9)
+    made["seq"] = seq
+    for name, value in {"memory_left": 1 << 30, "cgroup_left": 1 << 40, **values}.items():
+        made["value"][0, FEATURES[name]] = int(value)
+    return made
+
+
+def at_random(
+    requests: float, kb: int, *, uncached: int = 1 << 20, left: int = 0
+) -> dict[str, Any]:
+    """Features of 100 ms of mmap reads at random, each a miss that brings in ``kb``."""
+    pages = requests * kb / 4
+    return {
+        "faults": requests,
+        "fault_misses": requests,
+        "added_pages": pages,
+        "removed_pages": pages if not left else 0,
+        "strides": requests,
+        "stride_pages": requests * 3e5,
+        "stride_spread": requests * 4e5,
+        "file_pages": uncached,
+        "cgroup_left": left,
+        "device_reads": requests,
+        "device_bytes": pages * 4096,
+        "device_ns": requests * 1e5,
+    }
+
+
+def in_order(pages: float) -> dict[str, Any]:
+    """Features of 100 ms of buffered reads in order."""
+    return {
+        "reads": pages,
+        "read_pages": pages,
+        "read_sequential": pages,
+        "read_misses": 1,
+        "added_pages": pages,
+        "removed_pages": pages,
+        "async_readahead": pages / 512,
+        "file_pages": 1 << 20,
+        "device_reads": pages / 256,
+        "device_bytes": pages * 4096,
+        "device_ns": 1e7,
+    }
+
+
+class Bench:
+    """The extension, a clock, and an agent that answers as ``verdict`` says."""
+
+    def __init__(self, mode: str = "auto", verdict: str = "approved", **params: float) -> None:
+        self.now = 100.0
+        self.value = 8192
+        self.verdict = verdict
+        self.made: list[dict[str, Any]] = []
+        manifest = find_module("readahead").manifest
+        defaults = {p.name: p.default for p in manifest.parameters}
+        info = KnobInfo(KNOB, 1, "int", "KiB", 4, 16384, 4, (), 2, 8192)
+        self.context = Context(
+            module="readahead",
+            target="vda",
+            params={**defaults, **params},
+            features=FEATURES,
+            knobs={KNOB: info},
+            port=self,
+            mode=mode,
+            now=lambda: self.now,
+            write_log=lambda line: None,
+        )
+        self.extension = Readahead(self.context)
+        self.extension.start()
+        self._seq = 0
+        self._due: list[tuple[int, int]] = []
+
+    def submit(self, knob: int, target: int, value: int, **words: Any) -> int:
+        """Take a recommendation."""
+        self.made.append({"value": value, **words})
+        self._due.append((len(self.made), value))
+        return len(self.made)
+
+    def feed(self, count: int, **values: float) -> None:
+        """So many windows with these features; what is recommended is answered in between."""
+        for _ in range(count):
+            made = window(self.now, self._seq, **values)
+            self._seq += 1
+            self.now += WINDOW_S
+            self.extension.on_windows(made)
+            self.answer()
+
+    def answer(self) -> None:
+        """Give the verdicts that are due."""
+        due, self._due = self._due, []
+        for rec_id, value in due:
+            self.extension.on_verdict(VerdictEvent(rec_id, self.verdict, KNOB, value))
+            if self.verdict == "approved" and value != self.value:
+                self.value = value
+                self.extension.on_change(ChangeEvent("applied", rec_id, KNOB, value))
+
+    @property
+    def values(self) -> list[int]:
+        """What was recommended, in order."""
+        return [each["value"] for each in self.made]
+
+    def status(self) -> Mapping[str, Any]:
+        """What the extension says of itself."""
+        return self.extension.status()
