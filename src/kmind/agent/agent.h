@@ -102,14 +102,14 @@ static __noinline int km_close_window(__u64 now)
 {
 	struct kmind_window __arena *slot;
 	struct kmind_ring __arena *ring;
-	__u32 position, cpus = km_geometry.nr_cpus;
+	__u32 position, seq, cpus = km_geometry.nr_cpus;
 	__u64 total, dropped = 0;
 
 	KM_USES_ARENA();
 	ring = km_at(struct kmind_ring, km_geometry.rings + cpus * sizeof(struct kmind_ring));
 	/* No room: the counters run on, and the next window covers this one too. */
 	if (km_window_ring.head - READ_ONCE(ring->tail) == KMIND_WINDOW_SLOTS ||
-	    !km_reserve(&km_window_ring, ring, KMIND_WINDOW_SLOTS, &position))
+	    !km_reserve(&km_window_ring, ring, KMIND_WINDOW_SLOTS, &position, &seq))
 		return 0;
 	slot = km_at(struct kmind_window,
 		     km_geometry.windows +
@@ -127,7 +127,7 @@ static __noinline int km_close_window(__u64 now)
 	}
 	for (__u32 cpu = 0; cpu < cpus && cpu < KMIND_MAX_CPUS; cpu++)
 		dropped += READ_ONCE(km_cpus[cpu].dropped);
-	WRITE_ONCE(slot->seq, position + (__u32)km_window_ring.dropped);
+	WRITE_ONCE(slot->seq, seq);
 	WRITE_ONCE(slot->mode, km_mode);
 	WRITE_ONCE(slot->dropped, (__u32)dropped);
 	WRITE_ONCE(slot->start_ns, km_window_start_ns);

@@ -72,15 +72,18 @@ static __always_inline void km_ring_doorbell(void)
 }
 
 /*
- * Claim the next slot of a ring: true, and its position, or false when full.
- * The loop turns again only if an interrupt on this CPU pushed in between.
+ * Claim the next slot of a ring: true, its position and its number, or false
+ * when full. The loop turns again only if an interrupt on this CPU pushed in
+ * between. What was dropped is read first, so that numbers rise with positions
+ * even if an interrupt drops records before this one is written.
  */
 static __always_inline bool km_reserve(struct km_cpu *own, struct kmind_ring __arena *ring,
-				       __u32 slots, __u32 *position)
+				       __u32 slots, __u32 *position, __u32 *seq)
 {
-	__u32 head, used;
+	__u32 head, used, dropped;
 
 	for (int turn = 0; turn < 4; turn++) {
+		dropped = (__u32)READ_ONCE(own->dropped);
 		head = READ_ONCE(own->head);
 		used = head - READ_ONCE(ring->tail);
 		if (used >= slots) {
@@ -92,6 +95,7 @@ static __always_inline bool km_reserve(struct km_cpu *own, struct kmind_ring __a
 		if (__sync_val_compare_and_swap(&own->head, head, head + 1) == head) {
 			KM_ACQUIRE_FENCE();
 			*position = head;
+			*seq = head + dropped;
 			return true;
 		}
 	}
@@ -105,17 +109,17 @@ static __always_inline bool km_push(__u16 kind, __u32 subject, __u64 value, __u6
 	struct kmind_record __arena *slot;
 	struct kmind_ring __arena *ring;
 	struct km_cpu *own;
-	__u32 cpu, position;
+	__u32 cpu, position, seq;
 
 	own = km_this_cpu(&cpu);
 	ring = km_at(struct kmind_ring, km_geometry.rings + cpu * sizeof(struct kmind_ring));
-	if (!km_reserve(own, ring, km_geometry.sq_slots, &position))
+	if (!km_reserve(own, ring, km_geometry.sq_slots, &position, &seq))
 		return false;
 	slot = km_at(struct kmind_record,
 		     km_geometry.sq + (cpu * km_geometry.sq_slots +
 				       (position & (km_geometry.sq_slots - 1))) *
 					      sizeof(struct kmind_record));
-	WRITE_ONCE(slot->seq, position + (__u32)READ_ONCE(own->dropped));
+	WRITE_ONCE(slot->seq, seq);
 	WRITE_ONCE(slot->kind, kind);
 	WRITE_ONCE(slot->cpu, cpu);
 	WRITE_ONCE(slot->subject, subject);
