@@ -21,9 +21,11 @@ Stream = npt.NDArray[np.int64]
 def sequential(n: int, *, pages: int, length: int = 1, start: int = 0) -> Stream:
     """``n`` accesses one after the other in a file of ``pages``, from the front again at its end.
 
-    Each starts where the last one ended and takes ``length`` pages.
+    Each starts where the last one ended and takes ``length`` pages; the front is ``start``.
     """
-    return strided(n, pages=pages, stride=length, length=length, start=start)
+    _check(pages - start, length)
+    in_file = (pages - start) // length
+    return _stream(start + length * (np.arange(n, dtype=np.int64) % in_file), length)
 
 
 def strided(n: int, *, pages: int, stride: int, length: int = 1, start: int = 0) -> Stream:

@@ -58,6 +58,10 @@ class Workload(Protocol):
     def name(self) -> str:
         """Short name, as in reports."""
 
+    @property
+    def unit(self) -> str:
+        """Unit of the results' ``value``."""
+
     def prepare(self, dir: Path) -> None:
         """Lay out the files under ``dir``, unless they are there with the right size."""
 

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every bench shares: medians with their spread, interleaved order, the machine.
+
+A benchmark's result is one JSON object: ``schema``, ``machine``, and each number
+``X`` beside ``X_spread``.
+"""
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.table import Table
+
+import kmind
+
+__all__ = ["Metric", "describe_machine", "interleaved", "print_result"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that was measured several times.
+
+    ``spread`` is half the distance between the quartiles, which half of the
+    values lie within: in percent of the median, or, for a value that is itself a
+    percentage (``percent``), in percentage points, since its median may be near 0.
+    """
+
+    name: str
+    values: Sequence[float] | npt.NDArray[np.float64]
+    percent: bool = False
+
+    @property
+    def median(self) -> float:
+        """The middle value."""
+        return float(np.median(self.values))
+
+    @property
+    def spread(self) -> float:
+        """Half the interquartile range; see the class for the unit."""
+        low, high = np.percentile(self.values, [25, 75])
+        half = float(high - low) / 2
+        if self.percent:
+            return half
+        scale = abs(self.median) or float(np.max(np.abs(self.values))) or 1.0
+        return 100 * half / scale
+
+    def as_json(self) -> dict[str, float]:
+        """``{name: median, name_spread: spread}``, as it stands in a result."""
+        return {self.name: self.median, f"{self.name}_spread": self.spread}
+
+
+def interleaved(arms: Sequence[str], rounds: int, *, seed: int = 0) -> list[list[str]]:
+    """An order for each round: a random one, then the same backwards (ABBA), and so on.
+
+    Thus a drift of the machine falls on all arms alike.
+    """
+    generator = np.random.default_rng(seed)
+    orders: list[list[str]] = []
+    while len(orders) < rounds:
+        order = [arms[index] for index in generator.permutation(len(arms))]
+        orders += [order, order[::-1]]
+    return orders[:rounds]
+
+
+def describe_machine(device: str | None = None) -> dict[str, Any]:
+    """Processor, memory, kernel, versions, and the disk if one is named.
+
+    What cannot be found out is an empty string.
+    """
+    cpuinfo = _read(Path("/proc/cpuinfo"))
+    model = re.search(r"^model name\s*: (.*)$", cpuinfo, re.MULTILINE)
+    memory = re.search(r"^MemTotal: +(\d+) kB", _read(Path("/proc/meminfo")), re.MULTILINE)
+    machine: dict[str, Any] = {
+        "cpu": model[1] if model else platform.machine(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(int(memory[1]) / 2**20, 1) if memory else 0,
+        "kernel": platform.release(),
+        "hypervisor": " hypervisor " in cpuinfo.replace("\n", " "),
+        "versions": {
+            "kmind": kmind.__version__,
+            "python": platform.python_version(),
+            "fio": _version("fio", "--version"),
+            "db_bench": _version("db_bench", "--version"),
+            "bpftool": _version("bpftool", "version"),
+        },
+    }
+    if device is not None:
+        block = Path("/sys/block", device)
+        machine["disk"] = {
+            "name": device,
+            "model": _read(block / "device/model") or _driver(block),
+            "gib": int(_read(block / "size") or 0) * 512 // 2**30,
+            "scheduler": _read(block / "queue/scheduler"),
+            "read_ahead_kb": int(_read(block / "queue/read_ahead_kb") or 0),
+            "rotational": _read(block / "queue/rotational") == "1",
+        }
+    return machine
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _driver(block: Path) -> str:
+    driver = block / "device/driver"
+    return driver.resolve().name if driver.exists() else ""
+
+
+def _version(tool: str, argument: str) -> str:
+    found = shutil.which(tool)
+    if found is None:
+        return ""
+    done = subprocess.run([found, argument], capture_output=True, text=True, check=False)
+    lines = (done.stdout + done.stderr).strip().splitlines()
+    return lines[0] if lines else ""
+
+
+def print_result(result: Mapping[str, Any], console: Console) -> None:
+    """A result as tables: one for the single numbers, one for each list of rows."""
+    single = Table("number", "median", "spread", title=str(result.get("schema", "")))
+    for name, value in result.items():
+        if isinstance(value, int | float) and not name.endswith("_spread"):
+            single.add_row(name, _text(value), _text(result.get(f"{name}_spread", "")))
+    if single.row_count:
+        console.print(single)
+    for name, rows in result.items():
+        if not (isinstance(rows, list) and rows and isinstance(rows[0], Mapping)):
+            continue
+        columns = [key for key in rows[0] if not key.endswith("_spread")]
+        table = Table(*columns, title=name)
+        for row in rows:
+            table.add_row(*(_cell(row, key) for key in columns))
+        console.print(table)
+
+
+def _cell(row: Mapping[str, Any], key: str) -> str:
+    spread = row.get(f"{key}_spread")
+    return _text(row.get(key, "")) + (f" ±{spread:.1f}%" if spread is not None else "")
+
+
+def _text(value: Any) -> str:
+    return (
+        f"{value:,.4g}"
+        if isinstance(value, float) and abs(value) < 1e3
+        else (f"{value:,.0f}" if isinstance(value, float) else str(value))
+    )

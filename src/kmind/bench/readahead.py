@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bench "readahead": kmind against the machine's own value, and against the best fixed one.
+
+For each load: the value as found (``default``), the best of a sweep of fixed
+values (``oracle``), and kmind in mode auto, which starts from the value as found
+(``kmind``). The three run by turns. Beside that: what watching costs a load that
+needs no tuning, and what kmind costs while the pattern is steady.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kmind.bench._base import Metric, describe_machine, interleaved
+from kmind.bench._instance import agent_statistics, cpu_shares, kmind_beside, sampled
+from kmind.errors import KmindError, PrivilegeError, UsageError
+from kmind.guard import Actuator, Journal, Policy
+from kmind.knobs import get_knob, parse_target
+from kmind.testing.host import device_of
+from kmind.testing.workloads import DEFAULT_DIR, Workload, make_workload
+
+__all__ = ["PARTS", "SCHEMA", "WORKLOADS", "run_readahead_bench"]
+
+SCHEMA = "kmind.bench.readahead/1"
+
+WORKLOADS = (
+    "mmap-random",
+    "mmap-random-fits",
+    "mmap-sequential",
+    "pread-sequential",
+    "db-readrandom-mmap",
+)
+"""Loads that kmind tunes, one row each."""
+
+_OVERHEAD = {"observe": "pread-random-direct", "observe_cached": "pread-random-cached"}
+_STEADY = "pread-sequential-steady"
+
+PARTS = (*WORKLOADS, *_OVERHEAD, "cpu")
+"""What ``only`` may name."""
+
+_KNOB = "block.read_ahead_kb"
+_TRIES = 3
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How much is run: seconds of a run, rounds, and the values of the sweep in kB."""
+
+    seconds: float
+    rounds: int
+    overhead_seconds: float
+    overhead_rounds: int
+    sweep: Sequence[int]
+
+
+_FULL = _Plan(20, 3, 6, 8, [4 << i for i in range(12)])
+_QUICK = _Plan(10, 2, 4, 2, [16, 128, 1024])
+
+
+def run_readahead_bench(
+    *,
+    quick: bool = False,
+    dir: Path = DEFAULT_DIR,
+    device: str | None = None,
+    only: list[str] | None = None,
+) -> dict[str, Any]:
+    """Run the bench and return its result; progress goes to stderr.
+
+    ``dir`` keeps the files of the loads (about 7 GiB, 2 GiB with ``quick``);
+    ``device`` is the disk that is tuned, by default the one that holds ``dir``.
+    ``only`` names some of ``PARTS``. Needs root. Raises PrivilegeError,
+    UsageError, NotSupportedError (fio or db_bench missing), and KmindError when
+    kmind fails, or leaves the knob changed.
+    """
+    parts = list(PARTS) if only is None else only
+    for part in parts:
+        if part not in PARTS:
+            raise UsageError(
+                f"bench readahead has no part {part!r}", hint=f"choose from {', '.join(PARTS)}"
+            )
+    if os.geteuid() != 0:
+        raise PrivilegeError("bench readahead changes a disk's settings", hint="run as root")
+    dir.mkdir(parents=True, exist_ok=True)
+    bench = _Bench(_QUICK if quick else _FULL, quick, dir, device or device_of(dir))
+    result: dict[str, Any] = {
+        "schema": SCHEMA,
+        "quick": quick,
+        "machine": describe_machine(bench.device),
+    }
+    names = [name for name in WORKLOADS if name in parts]
+    if names:
+        result["workloads"] = [bench.compare(name) for name in names]
+    for part, name in _OVERHEAD.items():
+        if part in parts:
+            result |= bench.overhead(part, name)
+    if "cpu" in parts:
+        result |= bench.cpu()
+    return result
+
+
+class _Bench:
+    """One run of the bench on one disk."""
+
+    def __init__(self, plan: _Plan, quick: bool, dir: Path, device: str) -> None:
+        self.device = device
+        self._plan = plan
+        self._quick = quick
+        self._dir = dir
+        self._target = parse_target(device)
+        self._knob = get_knob(_KNOB)
+        self._default = int(self._knob.read(self._target))
+
+    def compare(self, name: str) -> dict[str, Any]:
+        """One row: the value as found, the best fixed value, and kmind."""
+        load = self._prepared(name)
+        swept = {value: self._fixed(load, value) for value in (*self._plan.sweep, self._default)}
+        best = max(swept, key=lambda value: swept[value])
+        arms = ["default", "kmind"] + (["oracle"] if best != self._default else [])
+        values: dict[str, list[float]] = {arm: [] for arm in arms}
+        for order in interleaved(arms, self._plan.rounds):
+            for arm in order:
+                if arm == "kmind":
+                    value = self._tuned(load)
+                else:
+                    value = self._fixed(load, best if arm == "oracle" else self._default)
+                values[arm].append(value)
+        # What won the sweep by chance may lose by the median.
+        fixed = values.get("oracle", values["default"])
+        if np.median(fixed) <= np.median(values["default"]):
+            fixed, best = values["default"], self._default
+        ratios = {
+            "vs_default": [k / d for k, d in zip(values["kmind"], values["default"], strict=True)],
+            "vs_oracle": [k / o for k, o in zip(values["kmind"], fixed, strict=True)],
+        }
+        row: dict[str, Any] = {"name": name, "unit": load.unit}
+        row |= Metric("default", values["default"]).as_json() | Metric("oracle", fixed).as_json()
+        row |= {"oracle_value": best} | Metric("kmind", values["kmind"]).as_json()
+        for key, ratio in ratios.items():
+            row |= Metric(key, ratio).as_json()
+        return row | {"sweep": {str(value): swept[value] for value in sorted(swept)}}
+
+    def overhead(self, part: str, name: str) -> dict[str, float]:
+        """How many percent fewer operations a load does beside kmind in mode observe.
+
+        ``PART_aa_percent`` is how far two runs without kmind lie apart.
+        """
+        load = self._prepared(name)
+        seconds = self._plan.overhead_seconds
+        lost, apart = [], []
+        for order in interleaved(["without", "again", "observed"], self._plan.overhead_rounds):
+            value = {}
+            for arm in order:
+                if arm == "observed":
+                    with kmind_beside(self.device, "observe"):
+                        value[arm] = load.run(seconds).value
+                else:
+                    value[arm] = load.run(seconds).value
+                _say(f"{name}: {arm} {value[arm]:,.0f} {load.unit}")
+            without = (value["without"] + value["again"]) / 2
+            lost.append(100 * (1 - value["observed"] / without))
+            apart.append(100 * abs(value["without"] - value["again"]) / without)
+        return (
+            Metric(f"{part}_overhead_percent", lost, percent=True).as_json()
+            | Metric(f"{part}_aa_percent", apart, percent=True).as_json()
+        )
+
+    def cpu(self) -> dict[str, float]:
+        """CPU of kmind's processes and hooks in percent of one core, the pattern steady.
+
+        Taken over the last half of the run, in ten pieces. Mode auto.
+        """
+        load = self._prepared(_STEADY)
+        seconds = 2 * self._plan.seconds
+        with (
+            agent_statistics(),
+            kmind_beside(self.device, "auto") as pid,
+            sampled(pid, seconds / 20) as samples,
+        ):
+            load.run(seconds)
+        if not any(sample.programs for sample in samples):
+            raise KmindError("no eBPF program of kmind ran", hint="see kmind doctor")
+        shares = cpu_shares(samples, seconds / 2)
+        _say(f"{_STEADY}: kmind took {sum(shares) / len(shares):.2f} % of a core")
+        return Metric("cpu_percent", shares, percent=True).as_json()
+
+    def _prepared(self, name: str) -> Workload:
+        load = make_workload(name, quick=self._quick)
+        _say(f"{name}: laying out its files, unless they are there")
+        load.prepare(self._dir)
+        return load
+
+    def _fixed(self, load: Workload, value: int) -> float:
+        """One run with a fixed value; run again when somebody else set the knob meanwhile."""
+        for _ in range(_TRIES):
+            with Journal() as journal:
+                actuator = Actuator(journal, Policy())
+                try:
+                    if value != self._default:
+                        actuator.apply(
+                            self._knob, self._target, value,
+                            who=f"bench@{self.device}", why="the bench sweeps fixed values",
+                        )  # fmt: skip
+                    result = load.run(self._plan.seconds).value
+                    disturbed = self._knob.read(self._target) != value
+                finally:
+                    actuator.undo_all()
+            if not disturbed:
+                _say(f"{load.name}: {value} kB {result:,.0f} {load.unit}")
+                return result
+            _say(f"{load.name}: {value} kB, but the knob was changed meanwhile; once more")
+        raise KmindError(
+            f"{_KNOB} of {self.device} was changed by somebody else in each of {_TRIES} runs",
+            hint="stop what else sets it",
+        )
+
+    def _tuned(self, load: Workload) -> float:
+        """One run beside kmind in mode auto, from the value as found and back to it."""
+        self._at_default("before kmind ran")
+        with kmind_beside(self.device, "auto"):
+            result = load.run(self._plan.seconds).value
+        self._at_default("after kmind was stopped")
+        _say(f"{load.name}: kmind {result:,.0f} {load.unit}")
+        return result
+
+    def _at_default(self, when: str) -> None:
+        value = self._knob.read(self._target)
+        if value != self._default:
+            raise KmindError(
+                f"{_KNOB} of {self.device} is {value} {when}, not {self._default} as found",
+                hint="run: kmind restore",
+            )
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bench "readahead", small, with the real fio, kernel and ``kmind run``."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kmind.bench import readahead
+from kmind.bench.readahead import run_readahead_bench
+from kmind.errors import KmindError, UsageError
+from kmind.knobs import get_knob, parse_target
+from kmind.testing._fio import FioJob
+from kmind.testing.host import device_of
+from kmind.testing.workloads import Fio
+
+MIB = 1 << 20
+NEEDS = pytest.mark.kernel("syscall", "tp_btf", "arena")
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """The same bench with files of 64 MiB, for a second or two."""
+    plan = readahead._Plan(1, 2, 1, 1, [16])
+
+    def make_workload(name, *, quick):
+        kind = "read" if "sequential" in name else "randread"
+        return Fio(name, FioJob("psync", kind), 64 * MIB, limit=32 * MIB)
+
+    monkeypatch.setattr(readahead, "_QUICK", plan)
+    monkeypatch.setattr(readahead, "make_workload", make_workload)
+
+
+def knob(path: Path) -> int:
+    return get_knob("block.read_ahead_kb").read(parse_target(device_of(path)))
+
+
+@NEEDS
+def test_the_result_has_every_number_beside_its_spread(small, tmp_path):
+    before = knob(tmp_path)
+    result = run_readahead_bench(quick=True, dir=tmp_path, only=["mmap-random", "observe", "cpu"])
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    assert result["schema"] == "kmind.bench.readahead/1"
+    assert result["machine"]["disk"]["name"] == device_of(tmp_path)
+    (row,) = result["workloads"]
+    assert row["name"] == "mmap-random"
+    for name in ("default", "oracle", "kmind", "vs_default", "vs_oracle"):
+        assert row[name] > 0
+        assert row[f"{name}_spread"] >= 0
+    assert row["oracle"] >= row["default"]
+    assert row["oracle_value"] in (16, before)
+    assert set(row["sweep"]) == {"16", str(before)}
+    for name in ("observe_overhead_percent", "observe_aa_percent", "cpu_percent"):
+        assert f"{name}_spread" in result
+    assert result["observe_overhead_percent"] < 100
+    assert result["cpu_percent"] > 0
+    assert knob(tmp_path) == before
+
+
+@NEEDS
+def test_a_knob_that_somebody_else_sets_spoils_the_run(small, tmp_path):
+    bench = readahead._Bench(readahead._QUICK, True, tmp_path, device_of(tmp_path))
+    target, setting = bench._target, bench._knob
+    before = setting.read(target)
+    runs = []
+
+    class Disturbed(Fio):
+        def run(self, duration):
+            runs.append(setting.read(target))
+            setting.write(target, 64)
+            return super().run(duration)
+
+    load = Disturbed("load", FioJob("psync", "randread"), 8 * MIB)
+    load.prepare(tmp_path)
+    try:
+        with pytest.raises(KmindError, match="changed by somebody else in each of 3 runs"):
+            bench._fixed(load, 16)
+    finally:
+        setting.write(target, before)
+    assert runs == [16, 16, 16]
+
+
+def test_a_part_that_is_not_there(tmp_path):
+    with pytest.raises(UsageError, match="choose from mmap-random,"):
+        run_readahead_bench(dir=tmp_path, only=["nothing"])
+
+
+def test_the_loads_of_all_parts_exist():
+    names = [*readahead.WORKLOADS, *readahead._OVERHEAD.values(), readahead._STEADY]
+    assert all(readahead.make_workload(name).name == name for name in names)
