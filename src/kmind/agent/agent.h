@@ -5,6 +5,7 @@
  *
  *	#define KM_GAUGES (1ULL << MY_GAUGE)	features that are set, not added to
  *	#include "agent.h"
+ *	KM_FEATURES(my_feature);		enum my_feature: the columns
  *
  * The tick, a kernel timer, does what must not depend on load or on user
  * space: it answers recommendations when no hook runs, closes feature windows,
@@ -24,11 +25,14 @@
 #ifndef KM_GAUGES
 #define KM_GAUGES 0
 #endif
+/* Puts the names of the columns into the object, where tests can see them. */
+#define KM_FEATURES(name) const volatile enum name km_features
 #define KM_TICK_BUDGET 16
 #define KM_CLOCK_MONOTONIC 1
 
 char km_license[] SEC("license") = "Dual BSD/GPL";
 
+const volatile __u64 km_gauges = KM_GAUGES; /* for tests, as km_features is */
 const volatile __u64 km_tick_ns = 2000000;
 const volatile __u64 km_window_ns = 100000000;
 const volatile __u64 km_deadline_ns = 1000000000;

@@ -16,8 +16,8 @@ enum readahead_feature {
 	RA_FAULT_MISSES,
 	RA_FAULT_AROUND,
 	RA_AROUND_SEQUENTIAL,
-	RA_SYNC,
-	RA_ASYNC,
+	RA_SYNC_READAHEAD,
+	RA_ASYNC_READAHEAD,
 	RA_STRIDES,
 	RA_STRIDE_PAGES,
 	RA_STRIDE_SPREAD,
@@ -44,6 +44,7 @@ enum readahead_feature {
 #define RA_FILES 256
 #define RA_NO_LIMIT (1UL << 40) /* pages: a cgroup's limit beyond that is none */
 
+KM_FEATURES(readahead_feature);
 const volatile bool param_events = false;
 
 /* Where one file was read last, as seen from one CPU. Files go by inode number. */
@@ -174,7 +175,7 @@ int BPF_PROG(on_sync, struct inode *inode, unsigned long index, struct file_ra_s
 
 	KM_USES_ARENA();
 	if (km_is_target(inode->i_sb->s_dev))
-		km_count(km_this_cpu(&cpu), RA_SYNC, 1);
+		km_count(km_this_cpu(&cpu), RA_SYNC_READAHEAD, 1);
 	return 0;
 }
 
@@ -186,7 +187,7 @@ int BPF_PROG(on_async, struct inode *inode, unsigned long index, struct file_ra_
 
 	KM_USES_ARENA();
 	if (km_is_target(inode->i_sb->s_dev))
-		km_count(km_this_cpu(&cpu), RA_ASYNC, 1);
+		km_count(km_this_cpu(&cpu), RA_ASYNC_READAHEAD, 1);
 	return 0;
 }
 

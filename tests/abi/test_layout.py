@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""layout.py is what kmind.h says: to the BPF compiler, to the host's, and to Python."""
+
+import itertools
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from agents import ROOT, compile_bpf
+
+from kmind.abi import layout
+from kmind.abi.btf import Btf
+from kmind.abi.generate import STRUCTS, render
+from kmind.extension import load_manifest
+from kmind.queue.completion import check_words
+
+ABI = ROOT / "src" / "kmind" / "abi"
+READAHEAD = ROOT / "src" / "kmind" / "modules" / "readahead"
+# Enumerators begin with the name of their enum; these do not.
+PREFIXES = {"LIMIT": "", "RULE_OP": "RULE_", "ACTION_KIND": "ACTION_", "CONTROL_OP": "CONTROL_"}
+ENUMS = [name for name in layout.__all__ if isinstance(getattr(layout, name), dict)]
+
+
+def constants() -> dict[str, int]:
+    """Each enumerator of kmind.h that layout.py knows, to the value that it has there."""
+    return {
+        f"KMIND_{PREFIXES.get(name, name + '_')}{key}": value
+        for name in ENUMS
+        for key, value in getattr(layout, name).items()
+    } | {"KMIND_MAGIC": layout.MAGIC}
+
+
+@pytest.fixture(scope="module")
+def abi(tmp_path_factory: pytest.TempPathFactory) -> Btf:
+    """The BTF of the shared layout, compiled now."""
+    target = tmp_path_factory.mktemp("abi") / "abi.bpf.o"
+    return Btf.from_elf(compile_bpf(ABI / "abi.bpf.c", target))
+
+
+def test_layout_is_what_the_generator_writes(abi: Btf) -> None:
+    ruff = shutil.which("ruff", path=str(Path(sys.executable).parent)) or shutil.which("ruff")
+    if ruff is None:
+        pytest.skip("ruff is not installed; run `make setup`")
+    command = [ruff, "format", "--stdin-filename", str(ABI / "layout.py"), "-"]
+    formatted = subprocess.run(
+        command, input=render(abi), capture_output=True, text=True, check=True
+    )
+    assert (ABI / "layout.py").read_text() == formatted.stdout
+
+
+def test_every_type_of_the_header_is_in_the_layout(abi: Btf) -> None:
+    named = {name for name in abi.enums if name.startswith("kmind_")} - {"kmind_magic"}
+    assert {f"kmind_{name.lower()}" for name in ENUMS} == named
+    assert {name.upper() for name in STRUCTS} == {
+        name for name in layout.__all__ if isinstance(getattr(layout, name), np.dtype)
+    }
+    header = (ABI / "kmind.h").read_text()
+    declared = {
+        line.split()[1]
+        for line in header.splitlines()
+        if line.startswith("struct ") and "{" in line
+    }
+    assert declared == {f"kmind_{name}" for name in STRUCTS}
+
+
+def _members(name: str, dtype: Any, path: str = "") -> list[tuple[str, int, int]]:
+    # (member as C names it, offset, size), nested ones too.
+    rows = []
+    for field in dtype.names:
+        kind, offset = dtype.fields[field][:2]
+        rows.append((f"{path}{field}", offset, kind.itemsize))
+        base = kind.base
+        if base.names:
+            index = "[0]" if kind.shape else ""
+            rows += [
+                (member, offset + inner, size)
+                for member, inner, size in _members(name, base, f"{path}{field}{index}.")
+            ]
+    return rows
+
+
+@pytest.mark.parametrize("compiler", ["cc", "clang-19"])
+def test_the_host_lays_it_out_alike(tmp_path: Path, compiler: str) -> None:
+    """A C program prints sizes, offsets and constants; kmind.h serves the host as it is."""
+    found = shutil.which(compiler)
+    if found is None:
+        pytest.skip(f"{compiler} is not installed")
+    expected: list[str] = []
+    lines = ['#include <stddef.h>\n#include <stdio.h>\n#include "kmind.h"', "int main(void)\n{"]
+    for name in STRUCTS:
+        dtype = getattr(layout, name.upper())
+        struct = f"struct kmind_{name}"
+        lines.append(f'printf("{name} %zu\\n", sizeof({struct}));')
+        expected.append(f"{name} {dtype.itemsize}")
+        for member, offset, size in _members(name, dtype):
+            lines.append(
+                f'printf("{name}.{member} %zu %zu\\n", offsetof({struct}, {member}), '
+                f"sizeof((({struct} *)0)->{member}));"
+            )
+            expected.append(f"{name}.{member} {offset} {size}")
+    for constant, value in constants().items():
+        lines.append(f'printf("{constant} %llu\\n", (unsigned long long){constant});')
+        expected.append(f"{constant} {value}")
+    source = tmp_path / "host.c"
+    source.write_text("\n".join([*lines, "return 0;\n}\n"]))
+    program = tmp_path / "host"
+    flags = ["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-I", str(ABI)]
+    subprocess.run([found, *flags, str(source), "-o", str(program)], check=True)
+    printed = subprocess.run([program], capture_output=True, text=True, check=True)
+    assert printed.stdout.splitlines() == expected
+
+
+def test_the_check_is_computed_alike(tmp_path: Path) -> None:
+    found = shutil.which("cc")
+    if found is None:
+        pytest.skip("no C compiler is installed")
+    choose = random.Random(4)
+    rows = [[choose.getrandbits(64) for _ in range(6)] for _ in range(50)]
+    rows += [[0] * 6, [(1 << 64) - 1] * 6]
+    source = tmp_path / "mix.c"
+    source.write_text(
+        '#include <stdio.h>\n#include "kmind.h"\n'
+        "static const __u64 words[] = {"
+        + ",".join(f"{word}ULL" for word in itertools.chain(*rows))
+        + "};\nint main(void)\n{\n"
+        f"for (int row = 0; row < {len(rows)}; row++) {{\n"
+        "__u64 hash = KMIND_CHECK_SEED;\n"
+        "for (int i = 0; i < 6; i++) hash = kmind_mix(hash, words[row * 6 + i]);\n"
+        'printf("%llu\\n", (unsigned long long)hash);\n}\nreturn 0;\n}\n'
+    )
+    program = tmp_path / "mix"
+    subprocess.run([found, "-I", str(ABI), str(source), "-o", str(program)], check=True)
+    printed = subprocess.run([program], capture_output=True, text=True, check=True)
+    computed = [check_words(np.array([*row, 0, 0], np.uint64)) for row in rows]
+    assert [int(line) for line in printed.stdout.split()] == computed
+
+
+def test_features_of_readahead_stand_in_the_order_of_its_manifest(tmp_path: Path) -> None:
+    built = compile_bpf(READAHEAD / "readahead.bpf.c", tmp_path / "readahead.bpf.o")
+    columns = Btf.from_elf(built).enums["readahead_feature"]
+    manifest = load_manifest(READAHEAD / "module.toml")
+    assert {f"RA_{name.upper()}": column for name, column in manifest.columns.items()} == columns
