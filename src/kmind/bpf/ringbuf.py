@@ -4,6 +4,7 @@
 import ctypes
 import errno
 from collections.abc import Callable
+from typing import Self
 
 from kmind.bpf._errors import check
 from kmind.bpf._libbpf import Handle, SampleCallback, lib, pointer_or_raise
@@ -49,7 +50,7 @@ class RingBuffer:
         if pointer is not None:
             lib().ring_buffer__free(pointer)
 
-    def __enter__(self) -> "RingBuffer":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
