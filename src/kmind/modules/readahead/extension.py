@@ -226,7 +226,7 @@ class Readahead(Extension):
         self._counts_from = float("inf")  # until it is applied
         self._recommend(
             candidate,
-            f"{candidate} KiB instead of {self._now_set} KiB is tried, {grounds}.",
+            f"{candidate} KiB instead of {self._now_set} KiB is {self._tense}, {grounds}.",
             _TRIAL_HOLD_S,
             requests_per_s=round(self._recent[-1].requests, 1),
             misses_per_s=round(self._recent[-1].misses, 1),
@@ -237,6 +237,10 @@ class Readahead(Extension):
             uncached_pages=max(usage.uncached_pages for usage in self._recent),
             left_pages=self._recent[-1].left_pages,
         )
+
+    @property
+    def _tense(self) -> str:
+        return "tried" if self.context.mode in ("canary", "auto") else "worth a trial"
 
     def _measure(self, usage: Usage) -> None:
         trial = self._trial
