@@ -35,7 +35,7 @@ def parse_parameters(manifest: Manifest, words: Iterable[str]) -> dict[str, Valu
             given[name] = declared[name].parse(text)
         except ValueError as error:
             raise UsageError(
-                f"parameter {name} is {error}", hint=f"it is the {declared[name].help}"
+                f"parameter {name} is {error}", hint=f"{name}: {declared[name].help}"
             ) from None
     values: dict[str, Value] = {}
     for name, parameter in declared.items():
