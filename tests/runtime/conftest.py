@@ -63,7 +63,8 @@ class Bench:
         assert self.instance is not None
         deadline = time.monotonic() + PATIENCE_S
         while not done():
-            assert time.monotonic() < deadline, f"it never came: {self.events[-5:]}"
+            told = [event for event in self.events if event[0] != "window"]
+            assert time.monotonic() < deadline, f"it never came: {told[-5:]}"
             self.instance.step(0.05)
 
     def run_for(self, seconds: float) -> None:

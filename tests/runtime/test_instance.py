@@ -8,7 +8,7 @@ import pytest
 from sample_module import RECOMMENDER
 
 from kmind.errors import KmindError
-from kmind.runtime import instance as instance_module
+from kmind.runtime import changes
 
 if TYPE_CHECKING:
     from conftest import Bench
@@ -62,7 +62,7 @@ def test_without_renewal_the_hold_ends(bench: "Bench") -> None:
 def test_canary_undoes_in_spite_of_renewals(
     bench: "Bench", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(instance_module, "CANARY_HOLD_S", 0.6)
+    monkeypatch.setattr(changes, "CANARY_HOLD_S", 0.6)
     bench.start("canary", "hold_s=60", "every_s=0.2")
     bench.run_until(lambda: bench.of("undone"))
     assert bench.of("applied")[0]["hold_s"] == 0.6
@@ -101,6 +101,8 @@ def test_external_change_yields(bench: "Bench") -> None:
     try:
         bench.run_until(lambda: bench.of("yielded"))
         assert "set to 64 by somebody else" in bench.of("yielded")[0]["message"]
+        # What the agent had answered just before is still told.
+        bench.run_until(lambda: bench.of("verdict")[-1]["verdict"] == "range")
         bench.events.clear()
         bench.run_until(lambda: len(bench.of("verdict")) >= 3)
         assert {event["verdict"] for event in bench.of("verdict")} == {"range"}

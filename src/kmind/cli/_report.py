@@ -83,7 +83,9 @@ class Report:
         if event not in _REPEATED:
             return False
         key = event, fields["knob"]
-        what = fields["verdict"], fields["value"]
+        # Of a value that stands, the reason is news: first it is tried, then kept.
+        news = fields["reason"] if fields["verdict"] == "renewed" else ""
+        what = fields["verdict"], fields["value"], news
         repeated = self._said.get(key) == what
         self._said[key] = what
         return repeated

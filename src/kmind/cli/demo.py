@@ -91,7 +91,7 @@ def _on_the_kernel(say: Callable[[str], None]) -> dict[str, Any]:
         restore(journal, Policy.load())
     baseline = knob.read(target)
     say(f"kmind demo on the real kernel: disk {device}, {_KNOB} {baseline}.")
-    say(f"A file is laid out in {_FOLDER}; this takes a moment the first time.")
+    say(f"A file is laid out in {_FOLDER}, and kept there for the next time.")
     load = make_workload(_WORKLOAD, quick=True)
     load.prepare(_FOLDER)
     say("fio reads 4 KiB at random through mmap; its memory holds a quarter of the file.")
@@ -163,6 +163,7 @@ class _Runner:
         return self._changes, messages.strip() if code else ""
 
     def _read(self) -> None:
+        kept = ""
         for line in self._process.stdout or ():
             event = json_module.loads(line)
             if event["event"] == "applied":
@@ -172,5 +173,9 @@ class _Runner:
                 self._say(
                     f"  {event['knob']} {event['old']} -> {event['value']}: {event['reason']}"
                 )
+            elif event["event"] == "verdict" and event["verdict"] == "renewed":
+                if event["reason"] != kept:
+                    kept = event["reason"]
+                    self._say(f"  {event['knob']} stays {event['value']}: {kept}")
             elif event["event"] == "undone":
                 self._say(f"  {event['knob']} back to {event['value']}: {event['why']}.")

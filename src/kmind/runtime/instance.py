@@ -20,36 +20,27 @@ import numpy as np
 import numpy.typing as npt
 
 from kmind.abi import layout
-from kmind.agent._base import Action, Agent, Kind, Mode, Verdict
-from kmind.errors import JournalError, KmindError, KnobError, PolicyError
-from kmind.extension import Module
+from kmind.agent._base import Action, Agent, Mode, Verdict
+from kmind.errors import JournalError, KmindError
+from kmind.extension import KnobInfo, Module
 from kmind.extension import Value as Parameter
-from kmind.guard import Actuator, Change, Outcome, Policy
+from kmind.guard import Actuator, Policy
 from kmind.knobs import Target, Value
 from kmind.queue import Geometry, peek_windows, read_status
 from kmind.runtime._config import ChildConfig
 from kmind.runtime._text import Bucket, parse_note, parse_status
+from kmind.runtime.changes import Changes, Emit
 from kmind.runtime.child import EXIT_MODULE, EXIT_SETUP
 from kmind.runtime.grants import Granted, grants_for
 from kmind.runtime.process import ExtensionProcess
 from kmind.runtime.sandbox import free_uid
 
-__all__ = ["CANARY_HOLD_S", "Emit", "Instance", "OwnedAgent"]
-
-CANARY_HOLD_S = 3.0
-"""In mode canary no change stands longer, and none is renewed."""
+__all__ = ["Instance", "OwnedAgent", "View"]
 
 _START_S = 30.0
 _WINDOWS_EVERY_S = 0.1
 _CHECK_EVERY_S = 1.0
 _WINDOWS_AT_ONCE = 64
-
-
-class Emit(Protocol):
-    """Told what happens."""
-
-    def __call__(self, event: str, /, **fields: Any) -> None:
-        """``event`` is one of those in docs/output.md; ``fields`` can be JSON."""
 
 
 class OwnedAgent(Agent, Protocol):
@@ -62,15 +53,6 @@ class OwnedAgent(Agent, Protocol):
     @property
     def geometry(self) -> Geometry:
         """Where things lie in it."""
-
-
-@dataclass
-class _Held:
-    # A knob that holds something else than its baseline because of a recommendation.
-    first: Change
-    rec_id: int
-    value: Value
-    until: float
 
 
 @dataclass
@@ -108,15 +90,14 @@ class Instance:
         self.failed = ""
         self.view = View()
         self._agent = agent
-        self._actuator = actuator
         self._policy = policy
         self._emit = emit
         self._deadline_s = deadline_s
         self._now = now
-        self._granted: dict[tuple[int, int], Granted] = {}
-        self._held: dict[tuple[int, int], _Held] = {}
-        self._changed: dict[tuple[int, int], list[Value]] = {}
-        self._given_up: set[tuple[int, int]] = set()
+        self._knobs: dict[str, KnobInfo] = {}
+        self._changes = Changes(
+            self.name, target, agent=agent, actuator=actuator, mode=mode, emit=emit, now=now
+        )
         self._process: ExtensionProcess | None = None
         self._selector = selectors.DefaultSelector()
         self._verdicts_shown = Bucket(now, rate=100, burst=200)
@@ -131,8 +112,8 @@ class Instance:
         """
         granted, refused = grants_for(self.module, self.target, self._policy)
         for each in granted:
-            self._granted[each.key] = each
-            self._agent.grant(*each.key, each.grant())
+            self._changes.grant(each)
+        self._knobs = {each.knob.name: each.info() for each in granted if each.usable}
         for name, why in refused.items():
             self._log(f"knob {name} is not granted: {why}")
         for hook, why in self._agent.missing().items():
@@ -151,7 +132,7 @@ class Instance:
             backend=self._agent.backend,
             mode=self.mode.name.lower(),
             params=self.params,
-            knobs={g.knob.name: g.baseline for g in granted if g.usable},
+            knobs={name: info.baseline for name, info in self._knobs.items()},
             extension={"pid": self._process_or_raise().pid, "uid": self._uid},
             hooks=dict(self._agent.programs()),
             missing=dict(self._agent.missing()),
@@ -162,20 +143,25 @@ class Instance:
         """Do what there is to do, waiting for it at most ``timeout_s`` seconds."""
         if self.failed:
             return
-        due = [self._windows_at, self._check_at, *(held.until for held in self._held.values())]
-        wait = max(0.0, min(timeout_s, min(due) - self._now()))
-        self._selector.select(wait)
-        self._take_actions()
+        due = min(self._windows_at, self._check_at, self._changes.next_end)
+        self._selector.select(max(0.0, min(timeout_s, due - self._now())))
         self._take_log()
-        if not self.failed and (status := self._process_or_raise().ended()) is not None:
-            self._emergency(f"the extension of {self.name} {_ending(status)}")
-        self._expire_holds()
+        try:
+            self._take_actions()
+            if self.failed:
+                return
+            self._changes.end_holds()
+            if self._now() >= self._check_at:
+                self._check_at = self._now() + _CHECK_EVERY_S
+                self.view.knobs = self._changes.look()
+        except JournalError as error:
+            self._emergency(f"changes cannot be kept on record: {error}")
+            return
         if self._now() >= self._windows_at:
             self._windows_at = self._now() + _WINDOWS_EVERY_S
             self._take_windows()
-        if not self.failed and self._now() >= self._check_at:
-            self._check_at = self._now() + _CHECK_EVERY_S
-            self._look_around()
+        if (status := self._process_or_raise().ended()) is not None:
+            self._emergency(f"the extension of {self.name} {_ending(status)}")
 
     def stop(self) -> dict[str, Any]:
         """Put everything back and end extension and agent; what was changed, in words.
@@ -183,30 +169,15 @@ class Instance:
         ``changes`` lists each knob with its values and what it holds now; ``restored``
         says whether each holds its baseline again, or what somebody else has set.
         """
-        self._undo_all("the run ended")
-        if self._process:
-            for line in self._process.close():
-                self._emit("log", instance=self.name, source="extension", message=line)
+        self._changes.undo_all("the run ended")
+        self._close_process()
         try:
             account = dict(self._agent.account())
         except KmindError:
             account = {}
         self._agent.close()
         self._selector.close()
-        changes = []
-        for key, values in self._changed.items():
-            each = self._granted[key]
-            changes.append(
-                {
-                    "knob": each.knob.name,
-                    "target": self.target.name,
-                    "baseline": each.baseline,
-                    "values": values,
-                    "now": self._read(each),
-                    "yielded": key in self._given_up,
-                    "check": f"cat {each.knob.file(self.target)}",
-                }
-            )
+        changes = self._changes.summary()
         restored = all(c["yielded"] or c["now"] == c["baseline"] for c in changes)
         summary = {"changes": changes, "restored": restored, "failed": self.failed}
         self._emit("stop", instance=self.name, account=account, **summary)
@@ -238,7 +209,7 @@ class Instance:
                 target=self.target.name,
                 params=self.params,
                 features=manifest.columns,
-                knobs={g.knob.name: g.info() for g in self._granted.values() if g.usable},
+                knobs=self._knobs,
                 arena=self._agent.arena_fd,
                 address=self._agent.arena_address,
                 size=self._agent.arena_size,
@@ -263,8 +234,7 @@ class Instance:
             status = process.ended()
             if status is not None or self._now() > deadline:
                 what = "did not start in time" if status is None else _ending(status)
-                for line in process.close():
-                    self._log(line, "extension")
+                self._close_process()
                 raise KmindError(
                     f"the extension of {self.name} {what}",
                     hint="the lines above are what it said; nothing was changed",
@@ -293,7 +263,7 @@ class Instance:
             )
 
     def _take_verdict(self, action: Action, *, halt: bool) -> None:
-        each = self._granted.get((action.knob, action.target))
+        each = self._changes.granted(action.knob, action.target)
         reason, evidence = parse_note(action.note)
         verdict = action.verdict or Verdict(0)
         fields: dict[str, Any] = {
@@ -314,143 +284,23 @@ class Instance:
             command = f"echo {fields['value']} > {each.knob.file(self.target)}"
             if self._verdicts_shown.take():
                 self._emit("advice", **fields, command=command)
-        elif verdict == Verdict["RENEWED"] and self.mode == Mode.AUTO:
-            held = self._held.get(each.key)
-            if held and each.knob.encode(held.value) == action.value:
-                held.rec_id = action.id
-                held.until = max(held.until, self._now() + action.hold_ms / 1000)
+        elif verdict == Verdict["RENEWED"]:
+            self._changes.renew(each, action)
         elif verdict == Verdict["APPROVED"]:
-            self._apply(each, action, reason, evidence)
-
-    def _apply(
-        self, each: Granted, action: Action, reason: str, evidence: Mapping[str, Any]
-    ) -> None:
-        try:
-            value = each.knob.decode(action.value)
-            change = self._actuator.apply(
-                each.knob,
-                self.target,
-                value,
-                who=self.name,
-                why=reason,
-                evidence=evidence,
-                rec_id=action.id,
-            )
-        except KmindError as error:
-            self._failed_to_apply(each, action, error)
-            return
-        hold_s = action.hold_ms / 1000
-        if self.mode == Mode.CANARY:
-            hold_s = min(hold_s, CANARY_HOLD_S)
-        standing = self._held.get(each.key)
-        first = standing.first if standing else change
-        self._held[each.key] = _Held(first, action.id, value, self._now() + hold_s)
-        self._changed.setdefault(each.key, []).append(value)
-        self._agent.notify(Kind["APPLIED"], action.id, action.value)
-        self._emit(
-            "applied",
-            instance=self.name,
-            id=action.id,
-            knob=each.knob.name,
-            old=change.old,
-            value=value,
-            reason=reason,
-            evidence=evidence,
-            hold_s=hold_s,
-            undo=first.undo,
-        )
-
-    def _failed_to_apply(self, each: Granted, action: Action, error: KmindError) -> None:
-        self._tell(each, "FAILED", action.id)
-        self._emit("failed", instance=self.name, id=action.id, knob=each.knob.name, why=str(error))
-        held = self._held.get(each.key)
-        if held and all(change.id != held.first.id for change in self._actuator.held):
-            del self._held[each.key]  # the actuator found another's value, and let go
-            self._yielded(each, held.rec_id, str(error))
-        if isinstance(error, JournalError):
-            self._emergency(f"changes cannot be kept on record: {error}")
-        elif isinstance(error, KnobError | PolicyError):
-            self._log(f"not applied: {error}")
-
-    def _read(self, each: Granted) -> Value | None:
-        # None where the device is gone.
-        try:
-            return each.knob.read(self.target)
-        except KmindError:
-            return None
-
-    def _tell(self, each: Granted, kind: str, rec_id: int) -> Value | None:
-        # Agent and extension learn what stands now.
-        value = self._read(each)
-        number = each.knob.encode(each.baseline if value is None else value)
-        self._agent.set_current(*each.key, number)
-        self._agent.notify(Kind[kind], rec_id, number)
-        return value
-
-    # Undoing
-
-    def _expire_holds(self) -> None:
-        for key, held in list(self._held.items()):
-            if self._now() < held.until:
-                continue
-            del self._held[key]
-            try:
-                self._undone(key, held, self._actuator.undo(held.first), "its hold ended")
-            except KmindError as error:
-                self._log(f"cannot undo {self._granted[key].knob.name}: {error}")
-
-    def _undone(self, key: tuple[int, int], held: _Held, outcome: Outcome, why: str) -> None:
-        each = self._granted[key]
-        if outcome.state == "yielded":
-            self._yielded(each, held.rec_id, outcome.why)
-            return
-        current = self._tell(each, "UNDONE", held.rec_id)
-        self._emit(
-            "undone",
-            instance=self.name,
-            id=held.rec_id,
-            knob=each.knob.name,
-            old=held.value,
-            value=current,
-            why=why if outcome.state == "undone" else f"{outcome.state}: {outcome.why}",
-        )
-
-    def _undo_all(self, why: str) -> None:
-        held, self._held = self._held, {}
-        by_name = {self._granted[key].knob.name: key for key in held}
-        try:
-            outcomes = self._actuator.undo_all(self.name)
-        except KmindError as error:
-            self._log(f"{error}")
-            return
-        for outcome in outcomes:
-            key = by_name.get(outcome.knob)
-            if key:
-                self._undone(key, held[key], outcome, why)
-
-    def _yielded(self, each: Granted, rec_id: int, message: str) -> None:
-        self._given_up.add(each.key)
-        # Nothing passes an empty range: what is recommended from now on is refused.
-        self._agent.grant(*each.key, each.withdrawn(each.baseline))
-        value = self._tell(each, "YIELDED", rec_id)
-        self._emit(
-            "yielded",
-            instance=self.name,
-            id=rec_id,
-            knob=each.knob.name,
-            value=value,
-            message=message,
-        )
+            self._changes.apply(each, action, reason, evidence)
 
     def _emergency(self, why: str) -> None:
         self.failed = why
+        self._changes.undo_all("emergency")
         self._agent.set_mode(Mode.EMERGENCY)
-        self._undo_all("emergency")
+        self._close_process()
+        self._emit("mode", instance=self.name, mode="emergency", why=self.failed)
+        self.view.mode = "emergency"
+
+    def _close_process(self) -> None:
         if self._process:
             for line in self._process.close():
                 self._log(line, "extension")
-        self._emit("mode", instance=self.name, mode="emergency", why=self.failed)
-        self.view.mode = "emergency"
 
     # Looking
 
@@ -480,23 +330,6 @@ class Instance:
             )
         self.view.status = parse_status(read_status(arena, geometry))
         self.view.mode = self.mode.name.lower()
-
-    def _look_around(self) -> None:
-        try:
-            yielded = self._actuator.check()
-        except JournalError as error:
-            self._emergency(f"changes cannot be kept on record: {error}")
-            return
-        for gone in yielded:
-            each = next(g for g in self._granted.values() if g.knob.name == gone.knob)
-            held = self._held.pop(each.key, None)
-            self._yielded(each, held.rec_id if held else gone.rec_id, str(gone))
-        for each in self._granted.values():
-            if (value := self._read(each)) is None:
-                continue
-            self.view.knobs[each.knob.name] = value
-            if each.key not in self._held:
-                self._agent.set_current(*each.key, each.knob.encode(value))
 
     def _log(self, message: str, source: str = "kmind") -> None:
         self._emit("log", instance=self.name, source=source, message=message)
