@@ -21,7 +21,7 @@ __all__ = ["SCHEMA", "Report", "describe"]
 
 SCHEMA = "kmind.run/1"
 
-_LATEST = 8
+_LATEST = 6
 _REFRESH_S = 0.25
 # These come again and again; in text they are worth a line only when they are new.
 _REPEATED = ("verdict", "advice")
@@ -53,6 +53,7 @@ class Report:
 
     def __exit__(self, *_: object) -> None:
         if self._live:
+            self._live.update("", refresh=True)
             self._live.stop()
 
     def emit(self, event: str, /, **fields: Any) -> None:
@@ -66,9 +67,10 @@ class Report:
         line = describe(event, fields)
         if not line or self._is_repeated(event, fields):
             return
-        if self._live:
+        if self._live and event in ("start", "stop", "mode", "restored"):
+            self._live.console.print(Text(line))
+        elif self._live:
             self._latest.append(line)
-            self._live.console.print(Text(line)) if event in ("start", "stop", "mode") else None
         else:
             self._lines.write(line)
 
@@ -92,11 +94,17 @@ class Report:
 
     def _table(self, instance: Instance) -> Group:
         view = instance.view
-        left = Table("feature", box=None, padding=(0, 2))
-        left.add_column("last window", justify="right")
-        for name, number in view.features.items():
-            left.add_row(name, f"{number:,}")
-        right = Table("what", "value", box=None, padding=(0, 2))
+        # Side by side, so that all of it fits on a screen of 24 lines.
+        half = -(-len(view.features) // 2)
+        features = list(view.features.items())
+        left = Table(box=None, padding=(0, 1))
+        for _ in range(2):
+            left.add_column("feature")
+            left.add_column("last window", justify="right")
+        for row in range(half):
+            cells = [cell for name, number in features[row::half] for cell in (name, f"{number:,}")]
+            left.add_row(*cells)
+        right = Table("what", "value", box=None, padding=(0, 1))
         right.add_row("instance", instance.name)
         right.add_row("mode", view.mode)
         for name, value in view.knobs.items():
@@ -108,7 +116,7 @@ class Report:
         for name, number in instance.account().items():
             if number and name != "heartbeat_ns":
                 right.add_row(Text(name, style="dim"), Text(f"{number:,}", style="dim"))
-        both = Table.grid(padding=(0, 4))
+        both = Table.grid(padding=(0, 2))
         both.add_row(left, right)
         return Group(both, "", *(Text(line) for line in self._latest))
 

@@ -40,26 +40,25 @@ _WITH_S = 18.0
 _STOP_S = 20.0
 
 
-class Story:
-    """Tells what happens, in lines of words or of JSON, and ends with the result."""
+class _Story:
+    # Tells what happens, in lines of words or of JSON, and ends with the result.
 
     def __init__(self, *, json: bool) -> None:
         self._json = json
         self._lines = Lines(sys.stdout)
 
     def say(self, text: str) -> None:
-        """One line; under JSON an object with the key ``say``."""
+        # Under JSON, an object with the key "say".
         self._lines.write(json_line(SCHEMA, {"say": text}) if self._json else text)
 
     def end(self, result: dict[str, Any]) -> None:
-        """The result, the last line."""
         if self._json:
             self._lines.write(json_line(SCHEMA, result))
 
 
 def demo_command(*, json: bool) -> int:
     """Run the demo; 0 if the knob holds its first value again at the end."""
-    story = Story(json=json)
+    story = _Story(json=json)
     lacking = _lacking()
     if lacking:
         from kmind.cli._demo_sim import simulate

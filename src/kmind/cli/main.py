@@ -34,11 +34,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Write JSON, with its schema.")]
-Quick = Annotated[bool, typer.Option("--quick", help="Smaller and shorter, for a first look.")]
+_Json = Annotated[bool, typer.Option("--json", help="Write JSON, with its schema.")]
+_Quick = Annotated[bool, typer.Option("--quick", help="Smaller and shorter, for a first look.")]
 
 
-class ModeName(StrEnum):
+class _ModeName(StrEnum):
     """The modes that an admin can choose."""
 
     observe = "observe"
@@ -79,19 +79,19 @@ def _run(
         list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", help="Its parameters.")
     ] = None,
     mode: Annotated[
-        ModeName,
+        _ModeName,
         typer.Option(
             help="observe: only record; advise: say what to change; canary: change for moments, "
             "to measure; auto: change, and keep what helps until the end."
         ),
-    ] = ModeName.advise,
+    ] = _ModeName.advise,
     duration: Annotated[
         float | None, typer.Option(min=0.1, help="Seconds; else until Ctrl-C.")
     ] = None,
     policy: Annotated[
         Path | None, typer.Option(help="Use this policy, not those in /etc/kmind.")
     ] = None,
-    json: Json = False,
+    json: _Json = False,
 ) -> int:
     """Run a module on a target in the foreground; everything is put back at the end."""
     from kmind.agent._base import Mode
@@ -110,7 +110,7 @@ def _run(
 
 @app.command("restore")
 def _restore(
-    json: Json = False,
+    json: _Json = False,
     force: Annotated[
         bool, typer.Option("--force", help="Also what running instances hold.")
     ] = False,
@@ -125,7 +125,7 @@ def _restore(
 
 
 @app.command("modules")
-def _modules(json: Json = False) -> int:
+def _modules(json: _Json = False) -> int:
     """List the installed modules and their parameters."""
     from kmind.cli.modules import modules_command
 
@@ -133,7 +133,7 @@ def _modules(json: Json = False) -> int:
 
 
 @app.command("doctor")
-def _doctor(json: Json = False) -> int:
+def _doctor(json: _Json = False) -> int:
     """Say what this machine has of what kmind needs, and what each gap costs."""
     from kmind.cli.doctor import run_doctor
 
@@ -143,8 +143,8 @@ def _doctor(json: Json = False) -> int:
 @app.command("bench", epilog="Example: kmind bench readahead --quick --json")
 def _bench(
     name: Annotated[str, typer.Argument(help="queue or readahead.")],
-    quick: Quick = False,
-    json: Json = False,
+    quick: _Quick = False,
+    json: _Json = False,
     folder: Annotated[
         Path | None, typer.Option("--dir", help="Where readahead keeps its files.")
     ] = None,
@@ -164,7 +164,7 @@ def _bench(
 
 
 @app.command("demo")
-def _demo(json: Json = False) -> int:
+def _demo(json: _Json = False) -> int:
     """Watch kmind tune readahead for a random reader on this machine's disk."""
     from kmind.cli.demo import demo_command
 

@@ -18,7 +18,7 @@ from kmind.knobs import Target, parse_target
 from kmind.runtime.agents import make_bpf_agent, need_root
 from kmind.runtime.instance import Instance
 
-__all__ = ["DEADLINE_S", "bind", "run", "stop_signals"]
+__all__ = ["DEADLINE_S", "StopFlag", "bind", "run", "stop_signals"]
 
 DEADLINE_S = 1.0
 """An extension that gives no sign of life for that long is stalled."""

@@ -35,8 +35,8 @@ __all__ = [
 Value: TypeAlias = int | float | bool | str
 """What a parameter can hold."""
 
-Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
-Text = Annotated[str, msgspec.Meta(min_length=1)]
+_Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+_Text = Annotated[str, msgspec.Meta(min_length=1)]
 
 _INT64 = 1 << 63
 
@@ -53,9 +53,9 @@ class Parameter(_Part, frozen=True):
     constant ``param_NAME`` of the module's BPF object (int, bool and enum only).
     """
 
-    name: Name
+    name: _Name
     type: Literal["int", "float", "bool", "str", "enum"]
-    help: Text
+    help: _Text
     unit: str = ""
     minimum: int | float | None = None
     maximum: int | float | None = None
@@ -143,7 +143,7 @@ class ExtensionPart(_Part, frozen=True):
     """
 
     entry: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_]\w*:[A-Za-z_]\w*$")]
-    imports: tuple[Text, ...] = ()
+    imports: tuple[_Text, ...] = ()
 
 
 class TargetPart(_Part, frozen=True):
@@ -155,7 +155,7 @@ class TargetPart(_Part, frozen=True):
 class KnobUse(_Part, frozen=True):
     """``[[knob]]``: a knob, by its name in ``kmind.knobs``, that the module may move."""
 
-    name: Text
+    name: _Text
 
 
 class Hook(_Part, frozen=True):
@@ -164,8 +164,8 @@ class Hook(_Part, frozen=True):
     Without an ``optional`` one the module still works; ``costs`` says what is lost.
     """
 
-    program: Text
-    tracepoint: Text
+    program: _Text
+    tracepoint: _Text
     optional: bool = False
     costs: str = ""
 
@@ -180,23 +180,23 @@ class Feature(_Part, frozen=True):
     A counter starts at 0 in each window; a gauge is what stood at its end.
     """
 
-    name: Name
+    name: _Name
     kind: Literal["counter", "gauge"]
-    help: Text
+    help: _Text
     unit: str = ""
 
 
 class Manifest(_Part, frozen=True):
     """A whole ``module.toml``."""
 
-    name: Name
-    version: Text
+    name: _Name
+    version: _Text
     class_: Literal["tuner", "predictor", "detector", "driver", "reporter"] = msgspec.field(
         name="class"
     )
-    description: Text
-    author: Text
-    licence: Text
+    description: _Text
+    author: _Text
+    licence: _Text
     agent: AgentPart
     extension: ExtensionPart
     target: TargetPart
