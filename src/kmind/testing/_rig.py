@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An extension on a bench: made-up windows go in, recommendations are kept and answered."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from kmind.abi import layout
+from kmind.extension import (
+    ChangeEvent,
+    Context,
+    Extension,
+    KnobInfo,
+    Manifest,
+    Module,
+    Value,
+    VerdictEvent,
+)
+from kmind.extension.loader import load_extension
+from kmind.knobs import get_knob
+
+__all__ = ["SCRIPTS", "Bounds", "Made", "Rig", "Windows", "knobs_of", "loaded"]
+
+WINDOW_S = 0.1
+_START_S = 1000.0
+_COUNT = 60  # windows in a script
+_STEADY = 20  # scripts with steady features, each with others
+_U64 = (1 << 64) - 1
+
+Windows = npt.NDArray[np.void]
+
+Bounds = Literal["from above", "from below", "narrow"]
+"""A knob starts at its maximum, at its minimum, or at the maximum of a narrow range."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """One recommendation, with its note as JSON."""
+
+    id: int
+    time: float
+    knob: int
+    target: int
+    value: int
+    type: int
+    hold_ms: int
+    expires_ns: int
+    note: Mapping[str, Any]
+
+
+@contextlib.contextmanager
+def loaded(module: Module) -> Iterator[type[Extension]]:
+    """The module's class, freshly imported; the interpreter afterwards as it was."""
+    names = [n for n in sys.modules if f"{n}.".startswith(f"{module.package}.")]
+    before = {name: sys.modules.pop(name) for name in names}
+    finders = list(sys.meta_path)
+    try:
+        sources = module.sources()
+        entry = module.manifest.extension.entry
+        yield load_extension(module.package, str(module.folder), sources, entry)
+    finally:
+        sys.meta_path[:] = finders
+        for name in [n for n in sys.modules if f"{n}.".startswith(f"{module.package}.")]:
+            del sys.modules[name]
+        sys.modules.update(before)
+
+
+def knobs_of(manifest: Manifest, bounds: Bounds) -> dict[str, KnobInfo]:
+    """What would be granted: the knobs' own bounds, or a tenth in the middle of them."""
+    found = {}
+    for number, use in enumerate(manifest.knobs, 1):
+        knob = get_knob(use.name)
+        low, high = knob.minimum, knob.maximum
+        if knob.kind == "enum":
+            low, high = 0, len(knob.choices) - 1
+        elif bounds == "narrow":
+            middle, part = (low + high) // 2, (high - low) // 20
+            low, high = ((middle + side * part) // knob.grid * knob.grid for side in (-1, 1))
+        stands = low if bounds == "from below" else high
+        found[knob.name] = KnobInfo(
+            name=knob.name,
+            id=number,
+            kind=knob.kind,
+            unit=knob.unit,
+            minimum=low,
+            maximum=high,
+            grid=knob.grid,
+            choices=knob.choices,
+            target_id=7,
+            baseline=knob.choices[stands] if knob.kind == "enum" else stands,
+        )
+    return found
+
+
+class Rig:
+    """One extension with a clock of its own. Its recommendations land in ``made``.
+
+    ``answers`` gives the verdict on each, in turn; an approved value is said to be
+    applied, and to be undone when its hold ends.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        kind: type[Extension],
+        *,
+        answers: Callable[[int], str] = lambda _: "approved",
+        bounds: Bounds = "from above",
+        mode: str = "auto",
+        seed: int = 1,
+    ) -> None:
+        self.made: list[Made] = []
+        self.said: list[str] = []
+        self.now = _START_S
+        self._answers = answers
+        self._due: list[Made] = []
+        self._ends: dict[int, tuple[float, Made]] = {}
+        self._standing: dict[int, int] = {}
+        self.knobs = knobs_of(manifest, bounds)
+        self._by_id = {info.id: info for info in self.knobs.values()}
+        self.context = Context(
+            module=manifest.name,
+            target="sim0",
+            params=_defaults(manifest, seed),
+            features=manifest.columns,
+            knobs=self.knobs,
+            port=self,
+            mode=mode,
+            now=lambda: self.now,
+            write_log=self.said.append,
+        )
+        self.extension = kind(self.context)
+
+    def submit(self, knob: int, target: int, value: int, **words: Any) -> int:
+        """Take a recommendation: the rig is the context's port."""
+        rec_id = len(self.made) + 1
+        words["note"] = msgspec.json.decode(words["note"])
+        words.pop("model")
+        made = Made(rec_id, self.now, knob, target, value, **words)
+        self.made.append(made)
+        self._due.append(made)
+        return rec_id
+
+    def play(self, script: Callable[[int], Windows]) -> None:
+        """Hand over windows, a few at a time, and answer in between."""
+        windows = script(len(self.context.features))
+        windows["start_ns"] += np.uint64(self.now * 1e9)
+        windows["end_ns"] += np.uint64(self.now * 1e9)
+        size = 1
+        while len(windows):
+            batch, windows = windows[:size], windows[size:]
+            self.now = max(self.now, int(batch["end_ns"][-1]) / 1e9) + 0.001
+            batch.flags.writeable = False  # shared memory is not theirs to write
+            self.extension.on_windows(batch)
+            self.answer()
+            size = size % 3 + 1
+
+    def answer(self) -> None:
+        """Give the verdicts that are due, and end what has been held long enough."""
+        due, self._due = self._due, []
+        for made in due:
+            info = self._by_id[made.knob]
+            verdict = self._answers(made.id)
+            value = info.decode(made.value)
+            if verdict == "approved" and self._value(made.knob) == made.value:
+                verdict = "renewed"
+            self.extension.on_verdict(VerdictEvent(made.id, verdict, info.name, value))
+            if verdict in ("approved", "renewed"):
+                self._ends[made.knob] = made.time + made.hold_ms / 1000, made
+            if verdict == "approved":
+                self._standing[made.knob] = made.value
+                self.extension.on_change(ChangeEvent("applied", made.id, info.name, value))
+        for knob, (end, made) in list(self._ends.items()):
+            if self.now < end:
+                continue
+            del self._ends[knob]
+            if self._standing.pop(knob, None) is not None:
+                info = self._by_id[knob]
+                self.extension.on_change(ChangeEvent("undone", made.id, info.name, info.baseline))
+
+    def _value(self, knob: int) -> int:
+        info = self._by_id[knob]
+        return self._standing.get(knob, info.encode(info.baseline))
+
+
+def _defaults(manifest: Manifest, seed: int) -> dict[str, Value]:
+    values: dict[str, Value] = {}
+    for parameter in manifest.parameters:
+        blank: dict[str, Value] = {"int": 1, "float": 1.0, "bool": False, "str": "x"}
+        value = parameter.default
+        if value is None:
+            value = parameter.choices[0] if parameter.choices else blank[parameter.type]
+            if parameter.minimum is not None:
+                value = parameter.minimum
+        values[parameter.name] = seed if parameter.name == "seed" else value
+    return values
+
+
+# Scripts: number of features -> windows.
+
+
+def _windows(count: int) -> Windows:
+    made = np.zeros(count, layout.WINDOW)
+    steps = (np.arange(count) * WINDOW_S * 1e9).astype(np.uint64)
+    made["seq"] = np.arange(count)
+    made["commit"] = made["seq"] + 1
+    made["mode"] = layout.MODE["AUTO"]
+    made["start_ns"] = steps
+    made["end_ns"] = steps + np.uint64(WINDOW_S * 1e9)
+    return made
+
+
+def _empty(features: int) -> Windows:
+    return _windows(0)
+
+
+def _zero(features: int) -> Windows:
+    return _windows(_COUNT)
+
+
+def _no_time(features: int) -> Windows:
+    made = _windows(_COUNT)
+    made["end_ns"] = made["start_ns"]
+    made["value"][:, :features] = 5
+    return made
+
+
+def _huge(features: int) -> Windows:
+    made = _windows(_COUNT)
+    made["value"][:, :features] = _U64
+    made["value"][::3, :features] = 1 << 63
+    return made
+
+
+def _wild(features: int) -> Windows:
+    # Each feature of any size, without any relation to another.
+    choose = np.random.default_rng(7)
+    made = _windows(_COUNT)
+    sizes = choose.integers(0, 64, (_COUNT, features), dtype=np.uint64)
+    values = choose.integers(0, _U64, (_COUNT, features), dtype=np.uint64, endpoint=True)
+    made["value"][:, :features] = values >> sizes
+    return made
+
+
+def _gaps(features: int) -> Windows:
+    # Windows were lost, for longer and longer; the numbers wrap around.
+    made = _steady(3)(features)
+    lost = np.cumsum(np.arange(_COUNT) % 7 * 5).astype(np.uint64)
+    made["seq"] = (1 << 32) - 30 + np.arange(_COUNT) + lost
+    made["start_ns"] += lost * np.uint64(WINDOW_S * 1e9)
+    made["end_ns"] += lost * np.uint64(WINDOW_S * 1e9)
+    made["dropped"] = lost
+    return made
+
+
+def _steady(seed: int) -> Callable[[int], Windows]:
+    # A load that stays as it is, but for noise of a few percent.
+    def script(features: int) -> Windows:
+        choose = np.random.default_rng(seed)
+        level = np.exp(choose.uniform(0, np.log(1e6), features))
+        level[choose.random(features) < 0.3] = 0
+        made = _windows(_COUNT)
+        noise = choose.normal(1, 0.03, (_COUNT, features)).clip(0.5, 1.5)
+        made["value"][:, :features] = (level * noise).astype(np.uint64)
+        return made
+
+    return script
+
+
+SCRIPTS: Mapping[str, Callable[[int], Windows]] = {
+    "no windows": _empty,
+    "windows of zeros": _zero,
+    "windows that take no time": _no_time,
+    "values near 2^64": _huge,
+    "features without sense": _wild,
+    "lost windows": _gaps,
+    **{f"steady load {seed}": _steady(seed) for seed in range(_STEADY)},
+}
+"""What every extension has to bear: name to windows for so many features."""

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* The agent of the module that test_contract.py writes: one hook, two features. */
+enum sample_feature {
+	SAMPLE_READS,
+	SAMPLE_LEFT,
+};
+
+#define KM_GAUGES (1ULL << SAMPLE_LEFT)
+#include "agent.h"
+
+KM_FEATURES(sample_feature);
+const volatile __u32 param_step = 1;
+
+SEC("tp_btf/mm_filemap_fault")
+int BPF_PROG(on_fault, struct address_space *mapping, unsigned long index)
+{
+	__u32 cpu;
+
+	KM_USES_ARENA();
+	km_count(km_this_cpu(&cpu), SAMPLE_READS, param_step);
+	km_set_gauge(SAMPLE_LEFT, index);
+	return km_hook_end();
+}

@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The contract: the built-in modules keep to it, and each check finds what it is for."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from agents import compile_bpf
+
+from kmind.extension import list_modules
+from kmind.testing import CHECKS, Check, ContractError, check_module
+
+MANIFEST = """\
+name = "sample"
+version = "1"
+class = "tuner"
+description = "A module for tests."
+author = "The kmind authors"
+licence = "Apache-2.0"
+
+[agent]
+object = "sample.bpf.c"
+
+[extension]
+entry = "extension:Sample"
+
+[target]
+kind = "block"
+
+[[knob]]
+name = "block.read_ahead_kb"
+
+[[hook]]
+program = "on_fault"
+tracepoint = "mm_filemap_fault"
+
+[[parameter]]
+name = "step"
+type = "int"
+default = 1
+help = "how much a fault counts"
+agent = true
+
+[[parameter]]
+name = "seed"
+type = "int"
+default = 0
+help = "seed of the values"
+
+[[feature]]
+name = "reads"
+kind = "counter"
+help = "faults"
+
+[[feature]]
+name = "left"
+kind = "gauge"
+help = "the last index"
+"""
+
+EXTENSION = """\
+from kmind.extension import Extension
+
+
+class Sample(Extension):
+    def __init__(self, context):
+        super().__init__(context)
+        self.seen = 0
+
+    def start(self):
+        self.last = {}
+
+    def on_windows(self, windows):
+        self.seen += int(windows["value"][:, 0].max(initial=0)) > 0
+        knob = self.context.knobs["block.read_ahead_kb"]
+        value = knob.minimum + int(self.context.rng.integers(2)) * knob.grid
+        if len(windows) == 3:
+            self.context.recommend(
+                knob.name,
+                value,
+                reason="Three windows came at once.",
+                evidence={"seen": self.seen},
+                hold_s=1.0,
+            )
+
+    def on_records(self, records):
+        self.seen += len(records)
+
+    def on_mode(self, mode):
+        self.last["mode"] = mode
+
+    def on_verdict(self, verdict):
+        self.last["verdict"] = verdict.verdict
+
+    def on_change(self, change):
+        self.last["change"] = change.value
+
+    def status(self):
+        return {"seen": self.seen, **self.last}
+"""
+
+HOOK = """\
+[[hook]]
+program = "on_fault"
+tracepoint = "mm_filemap_fault"
+"""
+
+# What is wrong: the check that must find it, then what is replaced by what. Text of the
+# manifest and of the extension never coincide.
+BROKEN = {
+    "a field that is missing": ("manifest", 'version = "1"\n', ""),
+    "a knob that is unknown": ("manifest", "block.read_ahead_kb", "block.read_behind_kb"),
+    "a knob of another target": ("manifest", '"block"\n', '"system"\n'),
+    "a hook without a program": ("programs", '"on_fault"', '"on_read"'),
+    "a program without a hook": ("programs", HOOK, ""),
+    "a hook on another tracepoint": ("programs", '"mm_filemap_fault"', '"mm_filemap_map_pages"'),
+    "a feature of another name": ("features", '"left"', '"right"'),
+    "a feature too many": (
+        "features",
+        '[[feature]]\nname = "left"',
+        '[[feature]]\nname = "more"\nkind = "counter"\nhelp = "?"\n\n[[feature]]\nname = "left"',
+    ),
+    "a gauge that counts": ("features", 'kind = "gauge"', 'kind = "counter"'),
+    "a constant that is absent": ("parameters", 'help = "seed', 'agent = true\nhelp = "seed'),
+    "a constant that is no parameter": ("parameters", "agent = true\n", ""),
+    "an import from inside kmind": (
+        "imports",
+        "from kmind.ext",
+        "import kmind.abi\nfrom kmind.ext",
+    ),
+    "an import of a part": ("imports", "from kmind.extension ", "from kmind.extension._base "),
+    "an import of what is not named": (
+        "imports",
+        "from kmind.ext",
+        "try:\n    import scipy\nexcept ImportError:\n    pass\nfrom kmind.ext",
+    ),
+    "a number drawn too early": (
+        "construction",
+        "self.seen = 0",
+        "self.seen = context.rng.integers(2)",
+    ),
+    "a line logged too early": (
+        "construction",
+        "self.seen = 0",
+        "self.seen = 0; context.log('up')",
+    ),
+    "a recommendation too early": (
+        "construction",
+        "self.seen = 0",
+        "self.seen = 0; context.recommend('block.read_ahead_kb', 4, reason='So.', evidence={}, "
+        "hold_s=1)",
+    ),
+    "a file opened too early": ("construction", "self.seen = 0", "self.seen = open('/dev/null')"),
+    "a thread started too early": (
+        "construction",
+        "self.seen = 0",
+        "import threading; self.seen = 0; self.wait = threading.Event(); "
+        "threading.Thread(target=self.wait.wait, args=(1,), daemon=True).start()",
+    ),
+    "a context that is lost": ("construction", "super().__init__(context)", "pass"),
+    "a division by what is 0": (
+        "windows",
+        "self.seen +=",
+        "1 / int(windows['value'].sum())\n        self.seen +=",
+    ),
+    "a window that must be there": ("windows", "self.seen +=", "windows[5]\n        self.seen +="),
+    "a window that is written to": (
+        "windows",
+        "self.seen +=",
+        "windows['seq'] = 0\n        self.seen +=",
+    ),
+    "a number too large": (
+        "windows",
+        "self.seen +=",
+        "windows['value'].astype(object).max() < 1 << 63 or 1 / 0\n        self.seen +=",
+    ),
+    "a window that may not be missing": (
+        "windows",
+        "self.seen +=",
+        "assert windows['seq'][-1] - windows['seq'][0] == len(windows) - 1\n        self.seen +=",
+    ),
+    "a record that must be of one kind": (
+        "records",
+        "self.seen += len(records)",
+        "{64: 1}[int(records['kind'][0])]",
+    ),
+    "a mode that is not expected": ("modes", "= mode", '= {"auto": 1, "canary": 2}[mode]'),
+    "a verdict that is not expected": (
+        "verdicts",
+        "= verdict.verdict",
+        "= {'approved': 1, 'renewed': 2}[verdict.verdict]",
+    ),
+    "a change that is not expected": (
+        "verdicts",
+        "= change.value",
+        "= {'applied': 1, 'undone': 2}[change.kind]",
+    ),
+    "a value above its bounds": ("recommendations", "knob.minimum +", "knob.maximum + 4 +"),
+    "a value off the grid": ("recommendations", "* knob.grid", "* 3 + 1"),
+    "a knob that is not granted": (
+        "windows",
+        "                knob.name",
+        "                'vm.swappiness'",
+    ),
+    "a reason without an end": ("reasons", "at once.", "at once"),
+    "a reason that goes on": ("reasons", "at once.", "at once, and so on" * 20 + "."),
+    "evidence that is not finite": ("windows", '"seen": self', '"nan": float("nan"), "seen": self'),
+    "a generator of its own": (
+        "repeatable",
+        "self.context.rng.integers(2)",
+        "__import__('secrets').randbelow(2)",
+    ),
+    "a status that is no mapping": ("status", 'return {"seen"', 'return [1] or {"seen"'),
+    "a status that JSON cannot hold": ("status", '"seen": self.seen', '"seen": object()'),
+    "a status that is too long": ("status", '"seen": self.seen', '"seen": "x" * 5000'),
+}
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    source = Path(__file__).with_name("sample.bpf.c")
+    return compile_bpf(source, tmp_path_factory.mktemp("sample") / "sample.bpf.o")
+
+
+def write(folder: Path, compiled: Path, old: str = "", new: str = "") -> str:
+    """A module with one thing replaced; its folder."""
+    module = folder / "sample"
+    module.mkdir()
+    shutil.copy(compiled, module)
+    if old:
+        assert (old in MANIFEST) != (old in EXTENSION) or old == "block.read_ahead_kb"
+    (module / "module.toml").write_text(MANIFEST.replace(old, new) if old else MANIFEST)
+    (module / "extension.py").write_text(EXTENSION.replace(old, new) if old else EXTENSION)
+    return str(module)
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=str)
+@pytest.mark.parametrize("name", [module.manifest.name for module in list_modules()[0]])
+def test_built_in_modules(name: str, check: Check) -> None:
+    check(name)
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=str)
+def test_a_good_module(tmp_path: Path, compiled: Path, check: Check) -> None:
+    check(write(tmp_path, compiled))
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_broken_module(tmp_path: Path, compiled: Path, what: str) -> None:
+    name, old, new = BROKEN[what]
+    module = write(tmp_path, compiled, old, new)
+    by_name = {check.name: check for check in CHECKS}
+    with pytest.raises(ContractError) as caught:
+        by_name[name](module)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ContractError, match=rf"(?m)^{name}: "):
+        check_module(module)
+
+
+def test_every_check_has_a_module_that_fails_it() -> None:
+    assert {check.name for check in CHECKS} == {name for name, *_ in BROKEN.values()}
+    assert all(check.meaning.endswith(".") for check in CHECKS)
+
+
+def test_an_object_that_is_absent(tmp_path: Path, compiled: Path) -> None:
+    module = write(tmp_path, compiled)
+    (Path(module) / "sample.bpf.o").unlink()
+    with pytest.raises(ContractError, match="compile the agent first"):
+        check_module(module)
+
+
+def test_an_unknown_module() -> None:
+    with pytest.raises(ContractError, match=r"manifest: .*there is no module"):
+        check_module("readabehind")
