@@ -50,8 +50,9 @@ def test_the_result_has_every_number_beside_its_spread(small, tmp_path):
     assert row["oracle"] >= row["default"]
     assert row["oracle_value"] in (16, before)
     assert set(row["sweep"]) == {"16", str(before)}
-    for name in ("observe_overhead_percent", "observe_aa_percent", "cpu_percent"):
-        assert f"{name}_spread" in result
+    for name in ("observe_overhead", "observe_aa", "cpu", "cpu_processes", "cpu_programs"):
+        assert f"{name}_percent" in result
+        assert result[f"{name}_percent_spread"] >= 0
     assert result["observe_overhead_percent"] < 100
     assert result["cpu_percent"] > 0
     assert knob(tmp_path) == before

@@ -68,11 +68,17 @@ class CpuSample:
     programs: float
 
 
-def cpu_shares(samples: list[CpuSample], seconds: float) -> list[float]:
-    """Percent of one core between neighbouring samples of the last ``seconds``."""
+def cpu_shares(samples: list[CpuSample], seconds: float) -> list[tuple[float, float]]:
+    """Percent of one core between neighbouring samples of the last ``seconds``.
+
+    The share of the processes, and that of the programs.
+    """
     last = [s for s in samples if s.at >= samples[-1].at - seconds]
     return [
-        100 * (b.processes + b.programs - a.processes - a.programs) / (b.at - a.at)
+        (
+            100 * (b.processes - a.processes) / (b.at - a.at),
+            100 * (b.programs - a.programs) / (b.at - a.at),
+        )
         for a, b in itertools.pairwise(last)
     ]
 

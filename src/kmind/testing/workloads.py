@@ -185,7 +185,13 @@ def _make_all(quick: bool) -> dict[str, Workload]:
         Fio("mmap-sequential", FioJob("mmap", "read", loop=False), file, unit="MB/s"),
         Fio("pread-sequential", FioJob("psync", "read", loop=False), file, unit="MB/s"),
         DbBench("db-readrandom-mmap", 2_500_000 if quick else 10_000_000),
-        Fio("pread-sequential-steady", FioJob("psync", "read"), file, limit=unit, unit="MB/s"),
+        Fio(
+            "pread-sequential-steady",
+            FioJob("psync", "read", block=128 << 10),
+            file,
+            limit=unit,
+            unit="MB/s",
+        ),
         Fio(
             "pread-random-direct",
             FioJob("libaio", "randread", depth=32, direct=True),
