@@ -173,7 +173,8 @@ class _Bench:
     def cpu(self) -> dict[str, float]:
         """CPU of kmind in percent of one core while the pattern is steady: 128 KiB reads in order.
 
-        In all, of its processes, and of its eBPF programs. Taken over the last half of the run, in ten pieces. Mode auto.
+        In all, of its processes, and of its eBPF programs. Taken over the last
+        half of the run, in ten pieces. Mode auto.
         """
         load = self._prepared(_STEADY)
         seconds = 2 * self._plan.seconds
