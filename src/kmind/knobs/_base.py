@@ -154,7 +154,8 @@ class Knob:
         text = self.format(value)
         try:
             # One write(2), no truncation: sysfs and procfs take each write as a whole.
-            fd = os.open(file, os.O_WRONLY | os.O_CLOEXEC)
+            # The kernel ignores O_TRUNC; a plain file under another root needs it.
+            fd = os.open(file, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
             try:
                 os.write(fd, text.encode())
             finally:
