@@ -11,7 +11,7 @@ packages=(
     clang-19 llvm-19 libbpf-dev linux-libc-dev
     libbpf1
     fio rocksdb-tools
-    bpftool clang-format-19 shellcheck git
+    bpftool clang-format-19 shellcheck git e2fsprogs
     python3-venv
 )
 

@@ -291,8 +291,10 @@ class Instance:
 
     def _emergency(self, why: str) -> None:
         self.failed = why
-        self._changes.undo_all("emergency")
-        self._agent.set_mode(Mode.EMERGENCY)
+        try:
+            self._agent.set_mode(Mode.EMERGENCY)
+        finally:
+            self._changes.undo_all("emergency")
         self._close_process()
         self._emit("mode", instance=self.name, mode="emergency", why=self.failed)
         self.view.mode = "emergency"
