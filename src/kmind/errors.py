@@ -65,6 +65,8 @@ class LoadError(BpfError):
     ``source_line`` the C line that it names last, or ``""``.
     """
 
+    exit_code = 4
+
     def __init__(
         self, message: str, *, hint: str = "", verifier_log: str = "", source_line: str = ""
     ) -> None:

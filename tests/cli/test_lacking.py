@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a machine may lack, taken away for one process in a mount namespace of its own."""
+
+import ctypes.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from agents import compile_bpf
+from sample_module import MANIFEST, make_module
+
+pytestmark = pytest.mark.kernel("btf", "libbpf", "tp_btf", "arena")
+
+
+def _kmind(hide: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run kmind after a shell line that hides something."""
+    command = [sys.executable, "-m", "kmind", *words]
+    script = f'mount --make-rprivate / && {hide} && exec "$@"'
+    return subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script, "sh", *command],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "NO_COLOR": "1"},
+    )
+
+
+def _one_line(done: subprocess.CompletedProcess[str], code: int, *said: str) -> None:
+    assert done.returncode == code, done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("kmind: ")
+    for word in said:
+        assert word in lines[0]
+
+
+def _disk() -> str:
+    return min(path.name for path in Path("/sys/block").iterdir())
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KMIND_STATE_DIR", str(tmp_path))
+
+
+RUN = ("run", "readahead")
+NO_BTF = "mount -t tmpfs none /sys/kernel/btf"
+
+
+@pytest.mark.usefixtures("state")
+def test_no_btf() -> None:
+    _one_line(_kmind(NO_BTF, *RUN, _disk()), 4, "BTF")
+
+
+def test_doctor_without_btf() -> None:
+    done = _kmind(NO_BTF, "doctor", "--json")
+    assert done.returncode == 4
+    probes = {probe["name"]: probe for probe in json.loads(done.stdout)["probes"]}
+    assert probes["btf"]["state"] != "ok"
+
+
+def _hide_libbpf() -> str:
+    name = ctypes.util.find_library("bpf")
+    assert name is not None
+    with open("/proc/self/maps") as maps:
+        ctypes.CDLL(name)
+        path = next(line.split()[-1] for line in maps if "libbpf" in line)
+    return f"mount --bind /dev/null {path}"
+
+
+@pytest.mark.usefixtures("state")
+def test_no_libbpf() -> None:
+    _one_line(_kmind(_hide_libbpf(), *RUN, _disk()), 4, "libbpf", "apt")
+
+
+@pytest.mark.usefixtures("state")
+def test_no_bpffs_costs_a_run_nothing() -> None:
+    hide = "mount -t tmpfs none /sys/fs/bpf"
+    done = _kmind(hide, *RUN, _disk(), "--mode", "observe", "--duration", "0.5", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["restored"] is True
+
+
+def test_doctor_without_bpffs() -> None:
+    done = _kmind("umount --all-targets /sys/fs/bpf", "doctor", "--json")
+    assert done.returncode == 0, done.stderr
+    probes = {probe["name"]: probe for probe in json.loads(done.stdout)["probes"]}
+    assert probes["bpffs"]["state"] == "missing"
+    assert probes["bpffs"]["costs"]
+
+
+# What a kernel in lockdown=confidentiality says to a program that reads kernel memory: it has
+# no such helper. Lockdown cannot be entered for one test, so the helper is one that never was.
+REFUSED = """
+#include "agent.h"
+
+SEC("tp_btf/block_rq_complete")
+int BPF_PROG(on_complete, struct request *rq, int error, unsigned int bytes)
+{
+	long (*absent)(void) = (void *)9999;
+
+	KM_USES_ARENA();
+	return absent();
+}
+"""
+
+HOOK = """
+[[hook]]
+program = "on_complete"
+tracepoint = "block_rq_complete"
+costs = "everything"
+"""
+
+
+@pytest.mark.usefixtures("state")
+def test_a_kernel_that_refuses_the_agent(tmp_path: Path) -> None:
+    source = tmp_path / "refused.bpf.c"
+    source.write_text(REFUSED)
+    module = make_module(tmp_path, manifest=MANIFEST + HOOK)
+    compile_bpf(source, module / "readahead.bpf.o")
+    _one_line(_kmind("true", "run", f"{module}/", _disk()), 4, "verifier", "9999")
