@@ -66,9 +66,9 @@ def test_doctor_without_btf() -> None:
 def _hide_libbpf() -> str:
     name = ctypes.util.find_library("bpf")
     assert name is not None
-    with open("/proc/self/maps") as maps:
-        ctypes.CDLL(name)
-        path = next(line.split()[-1] for line in maps if "libbpf" in line)
+    ctypes.CDLL(name)
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    path = next(line.split()[-1] for line in maps if "libbpf" in line)
     return f"mount --bind /dev/null {path}"
 
 
