@@ -38,7 +38,7 @@ from kmind.runtime.sandbox import free_uid
 __all__ = ["Instance", "OwnedAgent", "View"]
 
 _START_S = 30.0
-_WINDOWS_EVERY_S = 0.1
+_WINDOWS_EVERY_S = 0.5
 _CHECK_EVERY_S = 1.0
 _WINDOWS_AT_ONCE = 64
 
