@@ -226,6 +226,7 @@ enum kmind_control_op {
 	KMIND_CONTROL_NOTICE = 4,  /* kind, id, value: tell the extension */
 	KMIND_CONTROL_MODEL = 5,   /* value: identity; 0: any */
 	KMIND_CONTROL_STOP = 6,	   /* cancel the tick */
+	KMIND_CONTROL_FEATURE = 7, /* knob: a feature; value, out: its total so far */
 };
 
 struct kmind_control {

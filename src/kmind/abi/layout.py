@@ -111,6 +111,7 @@ CONTROL_OP = {
     "NOTICE": 4,
     "MODEL": 5,
     "STOP": 6,
+    "FEATURE": 7,
 }
 
 MAGIC = 0x646E696D6B

@@ -159,6 +159,12 @@ class Agent(Protocol):
     def poll(self, timeout_s: float) -> list[Action]:
         """Wait for actions at most that long, and return them in order."""
 
+    def feature(self, column: int) -> int:
+        """A counter's total since the agent was loaded, from the agent's own memory."""
+
+    def watch(self, program: str, wanted: bool) -> None:
+        """Attach or detach one of the hooks that were deferred; nothing if it is so already."""
+
     def account(self) -> Mapping[str, int]:
         """Counters kept by the agent: pushed, dropped, verdicts by name, ticks..."""
 

@@ -102,6 +102,18 @@ static __noinline int km_enter_mode(__u32 mode, __u32 cause)
 	return 0;
 }
 
+/* A counter, all CPUs summed. */
+static __always_inline __u64 km_total(__u32 feature)
+{
+	__u64 total = 0;
+
+	if (feature >= KMIND_FEATURES)
+		return 0;
+	for (__u32 cpu = 0; cpu < km_geometry.nr_cpus && cpu < KMIND_MAX_CPUS; cpu++)
+		total += READ_ONCE(km_cpus[cpu].value[feature]);
+	return total;
+}
+
 static __noinline int km_close_window(__u64 now)
 {
 	struct kmind_window __arena *slot;
@@ -123,9 +135,7 @@ static __noinline int km_close_window(__u64 now)
 			WRITE_ONCE(slot->value[feature], READ_ONCE(km_window_ring.value[feature]));
 			continue;
 		}
-		total = 0;
-		for (__u32 cpu = 0; cpu < cpus && cpu < KMIND_MAX_CPUS; cpu++)
-			total += READ_ONCE(km_cpus[cpu].value[feature]);
+		total = km_total(feature);
 		WRITE_ONCE(slot->value[feature], total - km_window_last[feature]);
 		km_window_last[feature] = total;
 	}
@@ -238,6 +248,10 @@ int km_control(struct kmind_control *args)
 		break;
 	case KMIND_CONTROL_MODEL:
 		WRITE_ONCE(km_model, args->value);
+		args->result = 0;
+		break;
+	case KMIND_CONTROL_FEATURE:
+		args->value = km_total(args->knob);
 		args->result = 0;
 		break;
 	case KMIND_CONTROL_STOP:

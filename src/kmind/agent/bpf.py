@@ -15,7 +15,7 @@ from kmind.abi import layout
 from kmind.abi.btf import Btf
 from kmind.agent._actions import decode_action, pack_grant
 from kmind.agent._base import Action, Grant, Kind, Mode
-from kmind.bpf import Arena, BpfObject, RingBuffer, map_arena
+from kmind.bpf import Arena, BpfObject, Link, RingBuffer, map_arena
 from kmind.errors import BpfError, NotSupportedError
 from kmind.queue import Geometry
 
@@ -40,8 +40,9 @@ class BpfAgent:
 
     ``path`` is the module's compiled object, ``devices`` the dev_t of the target
     and its partitions (at most 8), ``hooks`` maps each program to the tracepoint
-    that it needs, ``optional`` names programs that may be missing, ``parameters``
-    sets the object's ``param_*`` constants.
+    that it needs, ``optional`` names programs that may be missing, ``deferred``
+    those that ``start`` leaves for ``watch`` to attach, ``parameters`` sets the
+    object's ``param_*`` constants.
 
     Raises LoadError when the verifier refuses it, NotSupportedError when the
     kernel lacks a hook that is not optional.
@@ -56,6 +57,7 @@ class BpfAgent:
         devices: Iterable[int] = (),
         hooks: Mapping[str, str] | None = None,
         optional: Iterable[str] = (),
+        deferred: Iterable[str] = (),
         parameters: Mapping[str, int] | None = None,
         tick_s: float = 0.002,
         window_s: float = 0.1,
@@ -65,6 +67,8 @@ class BpfAgent:
         self._actions: list[Action] = []
         self._missing: dict[str, str] = {}
         self._attached: dict[str, int] = {}
+        self._deferred = frozenset(deferred)
+        self._watching: dict[str, Link] = {}
         self._ring: RingBuffer | None = None
         self._arena: Arena | None = None
         self._running = False
@@ -137,6 +141,8 @@ class BpfAgent:
         for name, program in self._object.programs.items():
             if name in _OWN_PROGRAMS or name in self._missing or program.section == "syscall":
                 continue
+            if name in self._deferred:
+                continue
             program.attach()
             self._attached[name] = program.id
 
@@ -186,6 +192,22 @@ class BpfAgent:
         taken, self._actions = self._actions, []
         return taken
 
+    def feature(self, column: int) -> int:
+        """A counter's total since the agent was loaded."""
+        return self._control("FEATURE", knob=column)
+
+    def watch(self, program: str, wanted: bool) -> None:
+        """Attach or detach one of the deferred hooks."""
+        if program in self._missing or wanted == (program in self._watching):
+            return
+        if wanted:
+            hook = self._object.programs[program]
+            self._watching[program] = hook.attach()
+            self._attached[program] = hook.id
+        else:
+            self._watching.pop(program).close()
+            del self._attached[program]
+
     def account(self) -> Mapping[str, int]:
         """Counters kept by the agent."""
         empty = bytes(layout.ACCOUNT.itemsize)
@@ -219,16 +241,18 @@ class BpfAgent:
     def _take(self, packed: bytes) -> None:
         self._actions.append(decode_action(packed, self.arena, self.geometry))
 
-    def _control(self, op: str, **words: int) -> None:
+    def _control(self, op: str, **words: int) -> int:
         args = np.zeros((), layout.CONTROL)
         args["op"] = layout.CONTROL_OP[op]
         for name, value in words.items():
             args[name] = value
         ran = self._object.programs["km_control"].test_run(args.tobytes())
-        result = int(np.frombuffer(ran.ctx, layout.CONTROL)[0]["result"])
+        after = np.frombuffer(ran.ctx, layout.CONTROL)[0]
+        result = int(after["result"])
         if result < 0 and op not in ("NOTICE", "CURRENT"):
             cause = os.strerror(-result) if -result in errno.errorcode else str(result)
             raise BpfError(f"the agent refused {op.lower()}: {cause}")
+        return int(after["value"])
 
 
 def _free_address() -> int:

@@ -246,6 +246,14 @@ class SimAgent:
                     counters[f"verdict_{name.lower()}"] = self._verdicts[code]
             return counters
 
+    def feature(self, column: int) -> int:
+        """A counter's total since the agent was made."""
+        with self._lock:
+            return self._values[column]
+
+    def watch(self, program: str, wanted: bool) -> None:
+        """Hooks are the caller's here: nothing is attached."""
+
     def programs(self) -> Mapping[str, int]:
         """The hooks that it pretends to have: name to 0."""
         return dict.fromkeys(self._hooks if self._running else (), 0)

@@ -158,16 +158,25 @@ class KnobUse(_Part, frozen=True):
     name: _Text
 
 
+class HookWhile(_Part, frozen=True):
+    """``while`` of a hook: attach it only while a counter grows faster than ``above`` a second."""
+
+    feature: _Name
+    above: Annotated[float, msgspec.Meta(ge=0)]
+
+
 class Hook(_Part, frozen=True):
     """``[[hook]]``: a program of the agent and the tracepoint that it stands on.
 
     Without an ``optional`` one the module still works; ``costs`` says what is lost.
+    One with ``while`` costs nothing while there is nothing to see.
     """
 
     program: _Text
     tracepoint: _Text
     optional: bool = False
     costs: str = ""
+    while_: HookWhile | None = msgspec.field(name="while", default=None)
 
     def __post_init__(self) -> None:
         if self.optional and not self.costs:
@@ -219,6 +228,12 @@ class Manifest(_Part, frozen=True):
             for name in names:
                 if names.count(name) > 1:
                     raise ValueError(f"{table}: {name!r} stands there more than once")
+        counters = {f.name for f in self.features if f.kind == "counter"}
+        for hook in self.hooks:
+            if hook.while_ and hook.while_.feature not in counters:
+                raise ValueError(
+                    f"hook: {hook.program} waits for {hook.while_.feature!r}, which is no counter"
+                )
 
     @property
     def columns(self) -> dict[str, int]:

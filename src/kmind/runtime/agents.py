@@ -40,6 +40,7 @@ def make_bpf_agent(
         devices=_devices(target),
         hooks={hook.program: hook.tracepoint for hook in hooks},
         optional=[hook.program for hook in hooks if hook.optional],
+        deferred=[hook.program for hook in hooks if hook.while_],
         parameters=agent_parameters(module.manifest, params),
         window_s=float(params.get(WINDOW_PARAMETER, _WINDOW_MS)) / 1000,
         deadline_s=deadline_s,

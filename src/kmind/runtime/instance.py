@@ -32,6 +32,7 @@ from kmind.runtime._text import Bucket, parse_note, parse_status
 from kmind.runtime.changes import Changes, Emit
 from kmind.runtime.child import EXIT_MODULE, EXIT_SETUP
 from kmind.runtime.grants import Granted, grants_for
+from kmind.runtime.hooks import HookWatch
 from kmind.runtime.process import ExtensionProcess
 from kmind.runtime.sandbox import free_uid
 
@@ -104,6 +105,7 @@ class Instance:
         self._window_seq = -1
         self._windows_at = 0.0
         self._check_at = 0.0
+        self._hooks = HookWatch(module.manifest, agent)
 
     def start(self, cancelled: Callable[[], bool] = lambda: False) -> bool:
         """Grant, start the extension, and the agent once the extension's heart beats.
@@ -159,6 +161,7 @@ class Instance:
             return
         if self._now() >= self._windows_at:
             self._windows_at = self._now() + _WINDOWS_EVERY_S
+            self._hooks.look(self._now())
             self._take_windows()
         if (status := self._process_or_raise().ended()) is not None:
             self._emergency(f"the extension of {self.name} {_ending(status)}")

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hooks that stand only while there is something to see."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from kmind.agent.bpf import BpfAgent
+from kmind.extension import find_module
+from kmind.knobs import Target
+from kmind.runtime.agents import make_bpf_agent
+from kmind.runtime.hooks import QUIET_S, HookWatch
+from kmind.testing.host import device_of
+
+
+class _Agent:
+    """Plays an agent that counts what it is told."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.standing: set[str] = set()
+
+    def feature(self, column: int) -> int:
+        return self.total
+
+    def watch(self, program: str, wanted: bool) -> None:
+        (self.standing.add if wanted else self.standing.discard)(program)
+
+
+def test_a_hook_stands_while_its_counter_grows() -> None:
+    agent = _Agent()
+    watch = HookWatch(find_module("readahead").manifest, agent)  # type: ignore[arg-type]
+    agent.total = 10**9  # from before: says nothing of the pace
+    watch.look(10.0)
+    assert not agent.standing
+    agent.total += 400
+    watch.look(10.5)
+    assert not agent.standing, "800 a second is below 1000"
+    agent.total += 600
+    watch.look(11.0)
+    assert agent.standing == {"on_read"}
+    watch.look(11.0 + QUIET_S - 0.1)
+    assert agent.standing == {"on_read"}
+    watch.look(11.0 + QUIET_S + 0.1)
+    assert not agent.standing
+
+
+@pytest.mark.kernel("arena", "tp_btf", "tp_filemap")
+def test_a_deferred_hook_in_the_kernel(tmp_path: Path) -> None:
+    folder = Path("/var/tmp")
+    module = find_module("readahead")
+    params = {parameter.name: parameter.default for parameter in module.manifest.parameters}
+    agent = make_bpf_agent(
+        module,
+        Target.block(device_of(folder)),
+        params,  # type: ignore[arg-type]
+        deadline_s=10.0,
+    )
+    columns = module.manifest.columns
+    file = folder / f"kmind-hooks-{os.getpid()}"
+    try:
+        file.write_bytes(bytes(1 << 20))
+        agent.start()
+        assert "on_read" not in agent.programs()
+        _read(file)
+        assert agent.feature(columns["reads"]) == 0
+        agent.watch("on_read", True)
+        agent.watch("on_read", True)
+        assert "on_read" in agent.programs()
+        _read(file)
+        seen = agent.feature(columns["reads"])
+        assert seen >= 16
+        agent.watch("on_read", False)
+        agent.watch("on_read", False)
+        _read(file)
+        assert agent.feature(columns["reads"]) == seen
+    finally:
+        agent.close()
+        file.unlink()
+    assert isinstance(agent, BpfAgent)
+
+
+def _read(file: Path) -> None:
+    with file.open("rb", buffering=0) as stream:
+        while stream.read(1 << 16):
+            pass
