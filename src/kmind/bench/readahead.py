@@ -58,7 +58,7 @@ class _Plan:
     sweep: Sequence[int]
 
 
-_FULL = _Plan(20, 3, 6, 8, [4 << i for i in range(12)])
+_FULL = _Plan(12, 3, 6, 8, [4 << 2 * i for i in range(6)])
 _QUICK = _Plan(10, 2, 4, 2, [16, 128, 1024])
 
 
