@@ -119,7 +119,7 @@ def _on_the_kernel(say: Callable[[str], None]) -> dict[str, Any]:
         "after": after,
         "gain": gain,
         "changes": changes,
-        "restored": runner.restored,
+        "restored": runner.restored and knob.read(target) == baseline,
     }
 
 
@@ -178,3 +178,5 @@ class _Runner:
                     self._say(f"  {event['knob']} stays {event['value']}: {kept}")
             elif event["event"] == "undone":
                 self._say(f"  {event['knob']} back to {event['value']}: {event['why']}.")
+            elif event["event"] == "stop":
+                self.restored = event["restored"]
