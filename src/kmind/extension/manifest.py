@@ -24,6 +24,7 @@ __all__ = [
     "ExtensionPart",
     "Feature",
     "Hook",
+    "HookWhile",
     "KnobUse",
     "Manifest",
     "Parameter",
