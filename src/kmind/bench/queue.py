@@ -9,6 +9,7 @@ the same loop without; reads are timed in Python around full rings.
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import time
 import traceback
@@ -137,14 +138,14 @@ def _drains(rounds: int) -> list[Metric]:
     ]
 
 
-def _answer_all(agent: BpfAgent, count: int, result_fd: int) -> None:
+def _answer_all(agent: BpfAgent, seen: npt.NDArray[np.uint64]) -> None:
     # The extension, awake: for each record one recommendation, whose value is the record's time.
     # A fork does not inherit an arena's mapping.
     arena = map_arena(agent.arena_fd, agent.arena_address, agent.arena_size // _PAGE)
     endpoint = Endpoint(arena.buffer, Doorbell(agent.doorbell_fd))
     made: dict[int, int] = {}
-    seen: list[int] = []
-    while len(seen) < count:
+    answered = 0
+    while answered < len(seen):
         endpoint.beat()
         for reader in endpoint.records:
             batch = reader.peek()
@@ -163,9 +164,9 @@ def _answer_all(agent: BpfAgent, count: int, result_fd: int) -> None:
                 if rec_id is not None:
                     made[rec_id] = pushed
         for rec_id, _ in endpoint.cq.answers():
-            seen.append(time.monotonic_ns() - made.pop(rec_id))
-    with os.fdopen(result_fd, "wb") as pipe:
-        pipe.write(np.array(seen, np.uint64).tobytes())
+            if answered < len(seen):
+                seen[answered] = time.monotonic_ns() - made.pop(rec_id)
+                answered += 1
 
 
 def _pin(which: int) -> None:
@@ -173,11 +174,11 @@ def _pin(which: int) -> None:
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[which]})
 
 
-def _child(agent: BpfAgent, count: int, result_fd: int) -> NoReturn:
+def _child(agent: BpfAgent, seen: npt.NDArray[np.uint64]) -> NoReturn:
     status = 1
     try:
         _pin(-1)
-        _answer_all(agent, count, result_fd)
+        _answer_all(agent, seen)
         status = 0
     except BaseException:
         traceback.print_exc()
@@ -195,55 +196,49 @@ def _round_trips(count: int) -> dict[str, Any]:
     )
     verdicts: list[int] = []
     allowed = os.sched_getaffinity(0)
-    read_fd, write_fd = os.pipe()
+    # Both processes see it; a pipe would fill up while nobody reads.
+    seen = np.frombuffer(mmap.mmap(-1, 8 * count), np.uint64)
     try:
         agent.grant(_KNOB, _TARGET, Grant(0, (1 << 62), 0))
         agent.set_mode(Mode.OBSERVE)
         agent.start()
         child = os.fork()
         if child == 0:
-            _child(agent, count, write_fd)
-        os.close(write_fd)
+            _child(agent, seen)
         _pin(0)
         header = agent.arena[: layout.HEADER.itemsize].view(layout.HEADER)
-        while not header["heartbeat"][0]:
+        ended = (0, 0)
+        while not ended[0] and not header["heartbeat"][0]:
             time.sleep(0.01)
+            ended = os.waitpid(child, os.WNOHANG)
         calls = 0
         start = time.monotonic()
-        while not (ended := os.waitpid(child, os.WNOHANG))[0]:
+        while not ended[0]:
             os.getppid()
             calls += 1
             if calls % 64 == 0:
                 verdicts += _delays(agent)
+                ended = os.waitpid(child, os.WNOHANG)
             while time.monotonic() - start < calls * _GAP_S:
                 pass
         if ended[1]:
             raise KmindError("the process that answers has failed")
         verdicts += _delays(agent)
         rate = calls / (time.monotonic() - start)
-        seen = np.frombuffer(_read_all(read_fd), np.uint64).astype(float) / 1e3
     finally:
-        os.close(read_fd)
         os.sched_setaffinity(0, allowed)
         agent.close()
     decided = np.array(verdicts, float) / 1e3
     return {
         "roundtrip_us": _quantiles(decided),
         "roundtrip_us_spread": _halves(decided),
-        "roundtrip_seen_us": _quantiles(seen),
+        "roundtrip_seen_us": _quantiles(seen.astype(float) / 1e3),
         "roundtrip_hooks_per_s": round(rate),
     }
 
 
 def _delays(agent: BpfAgent) -> list[int]:
     return [action.time_ns - action.value for action in agent.poll(0) if action.kind == "verdict"]
-
-
-def _read_all(fd: int) -> bytes:
-    parts = []
-    while part := os.read(fd, 1 << 16):
-        parts.append(part)
-    return b"".join(parts)
 
 
 def _quantiles(values: npt.NDArray[np.float64]) -> dict[str, float]:
