@@ -131,8 +131,14 @@ def print_result(result: Mapping[str, Any], console: Console) -> None:
     """A result as tables: one for the single numbers, one for each list of rows."""
     single = Table("number", "median", "spread", title=str(result.get("schema", "")))
     for name, value in result.items():
-        if isinstance(value, int | float) and not name.endswith("_spread"):
-            single.add_row(name, _text(value), _text(result.get(f"{name}_spread", "")))
+        if name.endswith("_spread") or name == "machine" or isinstance(value, bool):
+            continue
+        spread = _text(result.get(f"{name}_spread", ""))
+        if isinstance(value, Mapping):
+            for part, number in value.items():
+                single.add_row(f"{name} {part}", _text(number), spread)
+        elif isinstance(value, int | float):
+            single.add_row(name, _text(value), spread)
     if single.row_count:
         console.print(single)
     for name, rows in result.items():

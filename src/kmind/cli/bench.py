@@ -6,10 +6,12 @@ from __future__ import annotations
 import importlib
 import json as json_module
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
+from kmind.bench._base import print_result
 from kmind.errors import UsageError
 
 __all__ = ["BENCHES", "bench_command"]
@@ -46,25 +48,5 @@ def bench_command(
     if json:
         sys.stdout.write(json_module.dumps(result) + "\n")
     else:
-        sys.stdout.write(_text(result))
+        print_result(result, Console(file=sys.stdout))
     return 0
-
-
-def _text(result: Mapping[str, Any]) -> str:
-    lines = []
-    for name, value in result.items():
-        if name.endswith("_spread"):
-            continue
-        if isinstance(value, list) and value and isinstance(value[0], Mapping):
-            lines.append(f"{name}:")
-            lines += [
-                "  " + "  ".join(f"{k}={_number(v)}" for k, v in row.items()) for row in value
-            ]
-            continue
-        spread = result.get(f"{name}_spread")
-        lines.append(f"{name}: {_number(value)}" + (f" +- {_number(spread)}" if spread else ""))
-    return "\n".join(lines) + "\n"
-
-
-def _number(value: Any) -> str:
-    return f"{value:,.4g}" if isinstance(value, float) else str(value)
