@@ -7,6 +7,7 @@ import pytest
 
 from kmind.errors import ModuleError
 from kmind.extension import load_manifest
+from kmind.extension.manifest import Limits
 
 GOOD = """\
 name = "sample"
@@ -15,6 +16,9 @@ class = "tuner"
 description = "Moves one knob to and fro."
 author = "A. Author"
 licence = "Apache-2.0"
+aliases = ["block:nvme*n*,DEVTYPE=disk"]
+depends = ["base"]
+conflicts = ["rival"]
 
 [agent]
 object = "sample.bpf.c"
@@ -25,6 +29,13 @@ imports = ["numpy.linalg"]
 
 [target]
 kind = "block"
+
+[limits]
+cpu_percent = 20
+memory_mib = 96
+
+[sandbox]
+files = ["/etc/hostname", "/usr/share/zoneinfo"]
 
 [[parameter]]
 name = "window_ms"
@@ -45,6 +56,7 @@ help = "how far to go"
 
 [[knob]]
 name = "block.read_ahead_kb"
+priority = 7
 
 [[hook]]
 program = "on_read"
@@ -79,39 +91,111 @@ def test_good(tmp_path: Path) -> None:
     assert manifest.parameters[0].agent
     assert manifest.extension.imports == ("numpy.linalg",)
     assert manifest.hooks[0].costs == "sizes are not known"
+    assert manifest.aliases == ("block:nvme*n*,DEVTYPE=disk",)
+    assert (manifest.depends, manifest.conflicts) == (("base",), ("rival",))
+    assert manifest.limits == Limits(cpu_percent=20, memory_mib=96, pids=16)
+    assert manifest.sandbox.files == ("/etc/hostname", "/usr/share/zoneinfo")
+    assert not manifest.sandbox.network
+    assert manifest.knobs[0].priority == 7
 
 
-# What is replaced, with what, and what the error must say after the file's name.
+def test_what_is_left_out_is_modest(tmp_path: Path) -> None:
+    start = GOOD.index("[limits]")
+    text = GOOD[:start] + GOOD[GOOD.index("[[parameter]]") :]
+    for line in ("aliases", "depends", "conflicts", "priority"):
+        text = "".join(row for row in text.splitlines(True) if not row.startswith(line))
+    manifest = load_manifest(write(tmp_path, text))
+    assert (manifest.aliases, manifest.depends, manifest.conflicts) == ((), (), ())
+    assert manifest.limits == Limits(cpu_percent=50, memory_mib=256, pids=16)
+    assert (manifest.sandbox.files, manifest.sandbox.network) == ((), False)
+    assert manifest.knobs[0].priority == 100
+
+
+# What is replaced, with what, and what the error must say after the file's name. LINE is the
+# line that the replacement begins on, HEAD the header of the table above it.
 BROKEN = [
-    ('name = "sample"\n', "", ": Object missing required field `name`"),
-    ('"sample"', '"Sample"', ":1: name: "),
-    ('class = "tuner"', 'class = "toaster"', ":3: class: Invalid enum value 'toaster'"),
-    ('version = "1.2"', "version = 1.2", ":2: version: Expected `str`, got `float`"),
-    ('"sample.bpf.c"', '"../../x.bpf.c"', ":9: agent.object: "),
-    ('"extension:Sample"', '"extension"', ":12: extension.entry: "),
-    ('kind = "block"', 'kind = "moon"', ":16: target.kind: Invalid enum value 'moon'"),
-    ("minimum = 1\n", 'minimum = "one"\n', ":22: parameter[0].minimum: Expected"),
-    ("default = 100", "default = 5000", ":18: parameter[0]: default is 5000, and must be"),
-    ("default = 100", "default = true", ":18: parameter[0]: default is True"),
-    ('choices = ["bold", "shy"]\n', "", ":28: parameter[1]: choices go with type enum"),
-    ('default = "shy"', 'default = "meek"', ":28: parameter[1]: default is 'meek'"),
-    ("agent = true", "agnt = true", ":26: parameter[0].agnt: Object contains unknown field"),
-    ('costs = "sizes are not known"\n', "", ":38: hook[0]: an optional hook has to say"),
-    ('name = "free_kb"', 'name = "requests"', ": feature: 'requests' stands there more than once"),
-    ('kind = "gauge"', 'kind = "gage"', ":51: feature[1].kind: Invalid enum value 'gage'"),
-    ("[target]", "[targit]", ":15: targit: Object contains unknown field `targit`"),
-    ("[target]", "[target", ": not TOML: "),
+    ('name = "sample"\n', "", ":1: Object missing required field `name`"),
+    ('"sample"', '"Sample"', ":LINE: name: "),
+    ('class = "tuner"', 'class = "toaster"', ":LINE: class: Invalid enum value 'toaster'"),
+    ('version = "1.2"', "version = 1.2", ":LINE: version: Expected `str`, got `float`"),
+    ('"sample.bpf.c"', '"../../x.bpf.c"', ":LINE: agent.object: "),
+    ('"extension:Sample"', '"extension"', ":LINE: extension.entry: "),
+    ('kind = "block"', 'kind = "moon"', ":LINE: target.kind: Invalid enum value 'moon'"),
+    ("minimum = 1\n", 'minimum = "one"\n', ":LINE: parameter[0].minimum: Expected"),
+    ("default = 100", "default = 5000", ":HEAD: parameter[0]: default is 5000, and must be"),
+    ("default = 100", "default = true", ":HEAD: parameter[0]: default is True"),
+    ('name = "style"', 'name = "mode"', ":HEAD: parameter[1]: a parameter cannot be called mode"),
+    ('choices = ["bold", "shy"]\n', "", ":HEAD: parameter[1]: choices go with type enum"),
+    ('default = "shy"', 'default = "meek"', ":HEAD: parameter[1]: default is 'meek'"),
+    ("agent = true", "agnt = true", ":LINE: parameter[0].agnt: Object contains unknown field"),
+    ('costs = "sizes are not known"\n', "", ":HEAD: hook[0]: an optional hook has to say"),
+    (
+        "optional = true",
+        'while = {feature = "free_kb", above = 1}',
+        ":LINE: hook[0].while: on_read",
+    ),
+    ("optional = true", 'while = {feature = "requests"}', ":LINE: hook[0].while: Object missing"),
+    (
+        'name = "free_kb"',
+        'name = "requests"',
+        ":LINE: feature[1].name: 'requests' stands there more",
+    ),
+    ('kind = "gauge"', 'kind = "gage"', ":LINE: feature[1].kind: Invalid enum value 'gage'"),
+    ("[target]", "[targit]", ":LINE: targit: Object contains unknown field `targit`"),
+    ("[target]", "[target", ":LINE: not TOML: "),
+    ('["block:nvme*n*,DEVTYPE=disk"]', '["nvme*"]', ":LINE: aliases[0]: 'nvme*' is no SUBSYSTEM"),
+    ('["block:nvme*n*,DEVTYPE=disk"]', '["net:*"]', ":LINE: aliases[0]: 'net:*' names no block"),
+    ('["block:nvme*n*,DEVTYPE=disk"]', '"net:*"', ":LINE: aliases: Expected `array`, got `str`"),
+    ('depends = ["base"]', 'depends = ["sample"]', ":LINE: depends[0]: 'sample' is this module"),
+    ('depends = ["base"]', 'depends = ["b", "b"]', ":LINE: depends[1]: 'b' stands there more than"),
+    ('depends = ["base"]', 'depends = ["No"]', ":LINE: depends[0]: Expected `str` matching"),
+    ('["rival"]', '["base"]', ":LINE: conflicts[0]: 'base' stands in depends too"),
+    ("cpu_percent = 20", "cpu_percent = 0", ":LINE: limits.cpu_percent: Expected `int` >= 1"),
+    ("memory_mib = 96", "memory_mib = 4097", ":LINE: limits.memory_mib: Expected `int` <= 4096"),
+    ("memory_mib = 96", "pids = 257", ":LINE: limits.pids: Expected `int` <= 256"),
+    ("memory_mib = 96", "memory = 96", ":LINE: limits.memory: Object contains unknown field"),
+    ('["/etc/hostname", ', '["etc/hostname", ', ":LINE: sandbox.files: 'etc/hostname' is no abs"),
+    ('["/etc/hostname", ', '["/etc/../etc/x", ', ":LINE: sandbox.files: '/etc/../etc/x' is no abs"),
+    ('["/etc/hostname", ', '["/", ', ":LINE: sandbox.files: '/' is every file"),
+    ("priority = 7", "priority = 256", ":LINE: knob[0].priority: Expected `int` <= 255"),
+    ('"block.read_ahead_kb"', '"block.read_ahed"', ":LINE: knob[0].name: unknown knob"),
+    ('"block.read_ahead_kb"', '"vm.swappiness"', ":LINE: knob[0].name: vm.swappiness is none of"),
 ]
+
+
+def place(text: str, at: int) -> tuple[int, int]:
+    """The line of a place in a text, and that of the header of its table."""
+    before = text[:at].splitlines(True)
+    line = text.count("\n", 0, at) + 1
+    heads = [number for number, row in enumerate(before, 1) if row.startswith("[")]
+    return line, heads[-1] if heads else 1
 
 
 @pytest.mark.parametrize(("old", "new", "message"), BROKEN)
 def test_broken(tmp_path: Path, old: str, new: str, message: str) -> None:
     assert old in GOOD
     path = write(tmp_path, GOOD.replace(old, new, 1))
+    line, head = place(GOOD, GOOD.index(old))
+    message = message.replace("LINE", str(line)).replace("HEAD", str(head))
     with pytest.raises(ModuleError) as caught:
         load_manifest(path)
     assert str(caught.value).startswith(f"{path}{message}")
     assert "\n" not in str(caught.value)
+
+
+def test_inline_tables_have_lines_too(tmp_path: Path) -> None:
+    text = GOOD.replace('[agent]\nobject = "sample.bpf.c"\n', "")
+    text = text.replace("depends =", 'agent = {object = "x.c"}\ndepends =')
+    path = write(tmp_path, text)
+    with pytest.raises(ModuleError) as caught:
+        load_manifest(path)
+    line = text[: text.index("agent = ")].count("\n") + 1
+    assert str(caught.value).startswith(f"{path}:{line}: agent.object: ")
+
+
+def test_a_file_that_ends_too_early(tmp_path: Path) -> None:
+    with pytest.raises(ModuleError, match=r"module\.toml:2: not TOML: "):
+        load_manifest(write(tmp_path, 'name = "x"\nversion = ['))
 
 
 def test_too_many_features(tmp_path: Path) -> None:
