@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kmind.errors import ModuleError
-from kmind.extension import find_module, list_modules
+from kmind.extension import discovery, find_module, list_modules
 
 MANIFEST = """\
 name = "{name}"
@@ -84,3 +84,68 @@ def test_entry_without_file(site: Path) -> None:
     (site / "outside/quiet/extension.py").unlink()
     with pytest.raises(ModuleError, match=r"extension\.entry: there is no .*extension\.py"):
         find_module("quiet")
+
+
+def place(root: Path, name: str) -> Path:
+    """Write a module below the folder of an origin."""
+    folder = root / name
+    folder.mkdir(parents=True)
+    folder.joinpath("extension.py").write_text("raise SystemExit('discovery ran this')\n")
+    folder.joinpath("module.toml").write_text(MANIFEST.format(name=name))
+    return folder
+
+
+@pytest.fixture
+def dirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
+    """Folders of the administrator and the vendor, beside the built-in ones."""
+    found = {name: tmp_path / name for name in ("admin", "vendor")}
+    found["built-in"] = discovery.MODULE_DIRS["built-in"]
+    monkeypatch.setattr(discovery, "MODULE_DIRS", found)
+    return found
+
+
+def test_the_places_are_those_of_the_documentation() -> None:
+    places = [str(path) for path in discovery.MODULE_DIRS.values()]
+    assert places[:2] == ["/etc/kmind/modules", "/usr/lib/kmind/modules"]
+
+
+def test_admin_before_vendor_before_built_in_before_installed(
+    site: Path, dirs: dict[str, Path]
+) -> None:
+    installed = f"outside: {site}/outside/quiet"
+    assert find_module("quiet").hides == ()
+    vendor = place(dirs["vendor"], "quiet")
+    found = find_module("quiet")
+    assert (found.folder, found.origin, found.hides) == (vendor, "vendor", (installed,))
+    assert found.package == "kmind_modules.quiet"
+    admin = place(dirs["admin"], "quiet")
+    found = find_module("quiet")
+    assert (found.folder, found.origin) == (admin, "admin")
+    assert found.hides == (f"vendor: {vendor}", installed)
+    assert [each.folder for each in list_modules()[0] if each.manifest.name == "quiet"] == [admin]
+    place(dirs["admin"], "readahead")
+    built_in = dirs["built-in"] / "readahead"
+    assert find_module("readahead").hides == (f"built-in: {built_in}",)
+
+
+def test_a_broken_one_does_not_give_way_to_another(dirs: dict[str, Path]) -> None:
+    place(dirs["vendor"], "quiet")
+    place(dirs["admin"], "quiet").joinpath("extension.py").unlink()
+    with pytest.raises(
+        ModuleError, match=r"admin/quiet/module\.toml: extension\.entry: there is no"
+    ):
+        find_module("quiet")
+    assert "quiet" in list_modules()[1]
+
+
+def test_a_name_that_differs_from_its_folder(dirs: dict[str, Path]) -> None:
+    place(dirs["admin"], "quiet").joinpath("module.toml").write_text(MANIFEST.format(name="loud"))
+    with pytest.raises(ModuleError, match=r"name: 'loud', and the package is kmind_modules\.quiet"):
+        find_module("quiet")
+
+
+def test_links_are_resolved(dirs: dict[str, Path], tmp_path: Path) -> None:
+    folder = place(tmp_path / "elsewhere", "quiet")
+    dirs["admin"].mkdir()
+    (dirs["admin"] / "quiet").symlink_to(folder)
+    assert find_module("quiet").folder == folder

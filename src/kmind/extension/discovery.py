@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where modules are found: built in, installed by others, or in a folder that is named.
+"""Where modules are found: the administrator's, the vendor's, built in, installed by others.
 
-Finding a module reads its manifest and runs none of its code, nor that of the
-packages above it: this happens as root.
+One name can stand in several places. The first of these counts, and says which others it
+hides. Finding a module reads its manifest and runs none of its code, nor that of the
+packages above it: this happens as root, and only for what nobody but root can change.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from importlib.metadata import EntryPoint, entry_points
@@ -15,10 +17,11 @@ from pathlib import Path
 
 import kmind
 from kmind.errors import ModuleError
+from kmind.extension._trust import refuse_untrusted
 from kmind.extension.manifest import Manifest, load_manifest
 from kmind.extension.parameters import nearest
 
-__all__ = ["ENTRY_POINTS", "MANIFEST", "Module", "find_module", "list_modules"]
+__all__ = ["ENTRY_POINTS", "MANIFEST", "MODULE_DIRS", "Module", "find_module", "list_modules"]
 
 ENTRY_POINTS = "kmind.modules"
 """The entry point group in which other packages register theirs: name = package."""
@@ -26,20 +29,30 @@ ENTRY_POINTS = "kmind.modules"
 MANIFEST = "module.toml"
 """File name of the manifest, in the module's folder."""
 
-_BUILT_IN = Path(kmind.__file__).parent / "modules"
+MODULE_DIRS = {
+    "admin": Path("/etc/kmind/modules"),
+    "vendor": Path("/usr/lib/kmind/modules"),
+    "built-in": Path(kmind.__file__).parent / "modules",
+}
+"""Origin to the folder of its modules' folders, the one that counts first."""
+
+_PACKAGES = {"built-in": "kmind.modules"}
 
 
 @dataclass(frozen=True)
 class Module:
     """A module that was found: its manifest, folder and dotted package name.
 
-    ``origin`` is ``"built-in"``, ``"folder"``, or the distribution that brought it.
+    ``origin`` is ``"admin"``, ``"vendor"``, ``"built-in"``, ``"folder"``, or the
+    distribution that brought it. ``hides`` says, as "origin: folder or package", which
+    others of the name it is taken for.
     """
 
     manifest: Manifest
     folder: Path
     package: str
     origin: str
+    hides: tuple[str, ...] = ()
 
     @property
     def object_path(self) -> Path:
@@ -54,31 +67,38 @@ class Module:
         }
 
 
+@dataclass(frozen=True)
+class _Place:
+    # Where a module of some name stands; ``folder`` None where its package is gone.
+    origin: str
+    package: str
+    folder: Path | None
+
+    def __str__(self) -> str:
+        return f"{self.origin}: {self.folder or self.package}"
+
+
 def find_module(name: str) -> Module:
     """The module of that name, or in that folder if ``name`` has a slash in it.
 
-    Raises ModuleError for an unknown name (with the nearest one) or a bad manifest.
+    Raises ModuleError for an unknown name (with the nearest one), a bad manifest, and,
+    for root, what somebody else could change. None of these falls back to another place.
     """
     if "/" in name:
-        folder = Path(name).resolve()
-        return _load(folder, f"kmind_modules.{folder.name}", "folder")
+        folder = Path(name)
+        return _load(_Place("folder", f"kmind_modules.{folder.resolve().name}", folder), ())
     name = name.replace("-", "_")
-    if (_BUILT_IN / name / MANIFEST).is_file():
-        return _load(_BUILT_IN / name, f"kmind.modules.{name}", "built-in")
-    points = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
-    if name in points:
-        return _load_installed(points[name])
-    raise ModuleError(
-        f"there is no module {name!r}", hint=nearest(name, [*_built_in_names(), *points])
-    )
+    first, *others = [*_places(name), None]
+    if first is None:
+        raise ModuleError(f"there is no module {name!r}", hint=nearest(name, _names()))
+    return _load(first, tuple(str(place) for place in others if place))
 
 
 def list_modules() -> tuple[list[Module], dict[str, ModuleError]]:
     """All modules but those in folders of their own, and the errors of broken ones by name."""
-    points = [point.name for point in entry_points(group=ENTRY_POINTS)]
     good: list[Module] = []
     broken: dict[str, ModuleError] = {}
-    for name in dict.fromkeys([*_built_in_names(), *sorted(points)]):
+    for name in _names():
         try:
             good.append(find_module(name))
         except ModuleError as error:
@@ -86,32 +106,48 @@ def list_modules() -> tuple[list[Module], dict[str, ModuleError]]:
     return good, broken
 
 
-def _built_in_names() -> list[str]:
-    return sorted(path.parent.name for path in _BUILT_IN.glob(f"*/{MANIFEST}"))
+def _names() -> list[str]:
+    names = {
+        path.parent.name for root in MODULE_DIRS.values() for path in root.glob(f"*/{MANIFEST}")
+    }
+    return sorted(names.union(point.name for point in entry_points(group=ENTRY_POINTS)))
 
 
-def _load(folder: Path, package: str, origin: str) -> Module:
-    manifest = load_manifest(folder / MANIFEST)
-    if manifest.name != package.rpartition(".")[2] and origin != "folder":
+def _places(name: str) -> Iterator[_Place]:
+    for origin, root in MODULE_DIRS.items():
+        if (root / name / MANIFEST).is_file():
+            package = f"{_PACKAGES.get(origin, 'kmind_modules')}.{name}"
+            yield _Place(origin, package, root / name)
+    points = entry_points(group=ENTRY_POINTS, name=name)
+    for point in sorted(points, key=_distribution):
+        yield _Place(_distribution(point), point.value, _locate(point.value))
+
+
+def _distribution(point: EntryPoint) -> str:
+    return point.dist.name if point.dist else "unknown"
+
+
+def _load(place: _Place, hides: tuple[str, ...]) -> Module:
+    if place.folder is None:
+        name = place.package.rpartition(".")[2]
         raise ModuleError(
-            f"{folder / MANIFEST}: name: {manifest.name!r}, and the package is {package}",
+            f"module {name}: {place.origin} registers the package {place.package}, "
+            "and there is none",
+            hint=f"install {place.origin} again",
+        )
+    folder = place.folder.resolve()
+    if folder.is_dir() and place.origin != "built-in":
+        refuse_untrusted(folder)
+    manifest = load_manifest(folder / MANIFEST)
+    if manifest.name != place.package.rpartition(".")[2] and place.origin != "folder":
+        raise ModuleError(
+            f"{folder / MANIFEST}: name: {manifest.name!r}, and the package is {place.package}",
             hint="the last part of the package's name is the module's",
         )
     entry = manifest.extension.entry.partition(":")[0] + ".py"
     if not (folder / entry).is_file():
         raise ModuleError(f"{folder / MANIFEST}: extension.entry: there is no {folder / entry}")
-    return Module(manifest, folder, package, origin)
-
-
-def _load_installed(point: EntryPoint) -> Module:
-    folder = _locate(point.value)
-    owner = point.dist.name if point.dist else "unknown"
-    if folder is None:
-        raise ModuleError(
-            f"module {point.name}: {owner} registers the package {point.value}, and there is none",
-            hint=f"install {owner} again",
-        )
-    return _load(folder, point.value, owner)
+    return Module(manifest, folder, place.package, place.origin, hides)
 
 
 def _locate(package: str) -> Path | None:
