@@ -8,6 +8,7 @@ import pytest
 
 from kmind.errors import UsageError
 from kmind.extension import Manifest, agent_parameters, parse_parameters
+from kmind.extension.parameters import Setting
 
 PARAMETERS = [
     {"name": "window_ms", "type": "int", "minimum": 1, "maximum": 1000, "default": 100,
@@ -74,4 +75,31 @@ def test_agent_gets_integers() -> None:
 def test_refused(words: list[str], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_parameters(make_manifest(), words)
+    assert str(caught.value).startswith(message)
+
+
+def test_settings_stand_in_for_words() -> None:
+    settings = [
+        Setting("label", "far", "a.conf:1"),
+        Setting("window_ms", "5", "a.conf:1"),
+        Setting("window_ms", "6", "b.conf:2"),
+    ]
+    values = parse_parameters(make_manifest(), ["label=near"], settings)
+    assert (values["label"], values["window_ms"]) == ("near", 6)
+    assert list(values) == [str(parameter["name"]) for parameter in PARAMETERS]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("lable", "x", "a.conf:3: module sample has no parameter 'lable'; did you mean"),
+        ("window_ms", "0", "a.conf:3: parameter window_ms is '0', and must be an integer"),
+    ],
+)
+def test_wrong_settings_have_a_place(name: str, text: str, message: str) -> None:
+    """Even one that a word of the command line would override."""
+    with pytest.raises(UsageError) as caught:
+        parse_parameters(
+            make_manifest(), ["label=x", "window_ms=1"], [Setting(name, text, "a.conf:3")]
+        )
     assert str(caught.value).startswith(message)

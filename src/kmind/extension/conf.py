@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""How the administrator wants modules loaded: ``modules.d/*.conf``, one line a wish.
+
+    alias PATTERN MODULE                      load MODULE for such devices
+    options MODULE NAME=VALUE...              parameters, and mode=, wherever it is loaded
+    blacklist MODULE                          load it only when it is asked for by name
+    autoload MODULE TARGET [NAME=VALUE...]    load it when the daemon starts
+
+The vendor's files and the administrator's are read in the order of their names, and one
+in /etc hides that of the same name in /usr/lib: an empty one, or a link to /dev/null,
+takes it out. ``#`` begins a comment line, ``\`` at its end continues a line, and quotes
+hold words together, as in a shell.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kmind.errors import ModuleError, UsageError
+from kmind.extension._parameter import MODE_WORD
+from kmind.extension._trust import refuse_untrusted
+from kmind.extension.alias import Alias
+from kmind.extension.parameters import Setting, nearest, split_word
+
+__all__ = ["CONF_DIRS", "AliasLine", "Autoload", "ModuleConf"]
+
+CONF_DIRS = (Path("/usr/lib/kmind/modules.d"), Path("/etc/kmind/modules.d"))
+"""Where the files are, a later folder over an earlier one."""
+
+_WORDS = {
+    "alias": "alias PATTERN MODULE",
+    "options": "options MODULE NAME=VALUE...",
+    "blacklist": "blacklist MODULE",
+    "autoload": "autoload MODULE TARGET [NAME=VALUE...]",
+}
+_MODES = ("observe", "advise", "canary", "auto")
+
+
+@dataclass(frozen=True)
+class AliasLine:
+    """``alias``: devices that a module is loaded for, beside those of its manifest."""
+
+    pattern: Alias
+    module: str
+    at: str
+
+
+@dataclass(frozen=True)
+class Autoload:
+    """``autoload``: an instance to make at the daemon's start.
+
+    ``words`` are ``name=value`` without the mode, and ``mode`` is None where none is said.
+    """
+
+    module: str
+    target: str
+    words: tuple[str, ...]
+    mode: str | None
+    at: str
+
+
+@dataclass(frozen=True)
+class ModuleConf:
+    """All files put together; ``at`` is the place of a line, as ``file:line``.
+
+    ``autoload`` leaves blacklisted modules out.
+    """
+
+    aliases: tuple[AliasLine, ...] = ()
+    autoload: tuple[Autoload, ...] = ()
+    settings: tuple[tuple[str, Setting], ...] = ()
+    blacklist: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def load(cls, dirs: Sequence[Path] = CONF_DIRS) -> ModuleConf:
+        """Read what is there. Raises ModuleError that names the file and the line."""
+        reader = _Reader()
+        for path in _merged(dirs):
+            reader.read(path)
+        barred = {module for module, _ in reader.blacklist}
+        return cls(
+            tuple(reader.aliases),
+            tuple(each for each in reader.autoload if each.module not in barred),
+            tuple(reader.settings),
+            tuple(reader.blacklist),
+        )
+
+    def options(self, module: str) -> tuple[Setting, ...]:
+        """The parameters set for a module, for ``parse_parameters``; not the mode."""
+        return tuple(
+            setting
+            for name, setting in self.settings
+            if name == module and setting.name != MODE_WORD
+        )
+
+    def mode(self, module: str) -> str | None:
+        """The mode that its instances start in, ``"observe"`` to ``"auto"``, if one is set."""
+        modes = [
+            setting.text
+            for name, setting in self.settings
+            if name == module and setting.name == MODE_WORD
+        ]
+        return modes[-1] if modes else None
+
+    def blacklisted(self, module: str) -> str | None:
+        """The place of the line that bars it from being loaded by itself, else None."""
+        return dict(self.blacklist).get(module)
+
+    def unknown(self, known: Iterable[str]) -> list[str]:
+        """One line for each place that names a module which is not among ``known``."""
+        names = set(known)
+        places = [
+            *((line.module, line.at) for line in self.aliases),
+            *((module, setting.at) for module, setting in self.settings),
+            *((line.module, line.at) for line in self.autoload),
+        ]
+        return [
+            f"{at}: there is no module {module!r}; {nearest(module, names)}"
+            for module, at in dict.fromkeys(places)
+            if module not in names
+        ]
+
+
+class _Reader:
+    def __init__(self) -> None:
+        self.aliases: list[AliasLine] = []
+        self.autoload: list[Autoload] = []
+        self.settings: list[tuple[str, Setting]] = []
+        self.blacklist: list[tuple[str, str]] = []
+
+    def read(self, path: Path) -> None:
+        refuse_untrusted(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ModuleError(f"{path}: cannot be read: {error}") from None
+        for number, line in _lines(text):
+            at = f"{path}:{number}"
+            try:
+                self._take(shlex.split(line), at)
+            except (ValueError, UsageError) as error:
+                raise ModuleError(f"{at}: {error}") from None
+
+    def _take(self, words: list[str], at: str) -> None:
+        word, *rest = words
+        if word not in _WORDS:
+            raise ValueError(f"unknown word {word!r}; {nearest(word, _WORDS)}")
+        least = {"blacklist": 1}.get(word, 2)
+        if len(rest) < least or (word in ("alias", "blacklist") and len(rest) > least):
+            raise ValueError(f"{word} is written: {_WORDS[word]}")
+        if word == "alias":
+            self.aliases.append(AliasLine(Alias.parse(rest[0]), _module(rest[1]), at))
+            return
+        module = _module(rest[0])
+        if word == "blacklist":
+            self.blacklist.append((module, at))
+        elif word == "options":
+            self.settings += [(module, setting) for setting in _settings(rest[1:], at)]
+        else:
+            if "=" in rest[1]:
+                raise ValueError(f"{rest[1]!r} is no target; autoload is written: {_WORDS[word]}")
+            given = _settings(rest[2:], at)
+            parameters = [f"{each.name}={each.text}" for each in given if each.name != MODE_WORD]
+            modes = [each.text for each in given if each.name == MODE_WORD]
+            mode = modes[-1] if modes else None
+            self.autoload.append(Autoload(module, rest[1], tuple(parameters), mode, at))
+
+
+def _settings(words: list[str], at: str) -> list[Setting]:
+    settings = [Setting(*split_word(word), at) for word in words]
+    names = [setting.name for setting in settings]
+    for setting in settings:
+        if names.count(setting.name) > 1:
+            raise ValueError(f"{setting.name} is given twice")
+        if setting.name == MODE_WORD and setting.text not in _MODES:
+            raise ValueError(f"mode is {setting.text!r}, and must be one of {', '.join(_MODES)}")
+    return settings
+
+
+def _module(word: str) -> str:
+    return word.replace("-", "_")
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    # Number of the first line, and the whole, of each that says something.
+    begun, start = "", 0
+    rows = text.splitlines()
+    for number, row in enumerate(rows, 1):
+        if not begun and row.lstrip().startswith("#"):
+            continue
+        start = start or number
+        if row.endswith("\\") and number < len(rows):
+            begun += row[:-1] + " "
+            continue
+        if (begun + row).strip():
+            yield start, begun + row
+        begun, start = "", 0
+
+
+def _merged(dirs: Sequence[Path]) -> list[Path]:
+    found: dict[str, Path] = {}
+    for folder in dirs:
+        try:
+            found |= {path.name: path for path in folder.iterdir() if path.suffix == ".conf"}
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise ModuleError(f"{folder}: cannot be read: {error.strerror}") from None
+    # /dev/null is not asked whose it is: it says nothing.
+    null = Path("/dev/null")
+    return [found[name] for name in sorted(found) if found[name].resolve() != null]
