@@ -238,3 +238,42 @@ def test_processes_share_it(system: Target, state: Path) -> None:
         assert len(rows) == len({row.id for row in rows}) == 100
         assert {row.state for row in rows} == {"undone"}
         assert len({row.owner.pid for row in rows}) == 4
+
+
+@pytest.mark.kernel
+@pytest.mark.fault
+def test_rows_of_a_dead_owner_are_taken_over(journal: Journal, state: Path, system: Target) -> None:
+    value = PRESSURE.read(system)
+
+    def die() -> None:
+        theirs = Journal(state)
+        for who in ("a@b", "a@b"):
+            theirs.intend(PRESSURE, system, value, value, Owner.me(who), why="")
+        interval = get_knob("vm.stat_interval")
+        theirs.intend(interval, system, interval.read(system), 2, Owner.me("c@d"), why="")
+        done = theirs.intend(PRESSURE, system, value, value, Owner.me("a@b"), why="")
+        theirs.finish([done], "undone")
+
+    assert in_child(die) == 0
+    mine = journal.take_over("a@b")
+    assert [change.id for change in mine] == [1, 2]
+    assert all(change.owner == Owner.me("a@b") for change in mine)
+    assert journal.take_over("a@b") == mine  # again changes nothing
+    assert not journal.open_changes()[2].owner.alive()
+    assert journal.get(4).owner != Owner.me("a@b")
+    # What is ours now is not restored as left behind.
+    restore(journal)
+    assert [change.id for change in journal.open_changes()] == [1, 2]
+
+
+@pytest.mark.kernel
+def test_rows_of_a_living_owner_stay_theirs(journal: Journal, state: Path, system: Target) -> None:
+    value = PRESSURE.read(system)
+    with subprocess.Popen(["sleep", "30"]) as process:
+        start = int(Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[19])
+        owner = Owner("a@b", 0, process.pid, start)
+        journal.intend(PRESSURE, system, value, value, owner, why="")
+        assert journal.take_over("a@b") == []
+        process.kill()
+        process.wait()
+        assert [change.id for change in journal.take_over("a@b")] == [1]

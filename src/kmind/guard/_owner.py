@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Owner", "boot_id"]
+__all__ = ["Owner", "boot_id", "start_time"]
 
 _PROC = Path("/proc")
 
@@ -29,11 +29,11 @@ class Owner:
     def me(cls, instance: str) -> Owner:
         """This process, acting for an instance."""
         pid = os.getpid()
-        return cls(instance, os.getuid(), pid, _start_time(pid) or 0)
+        return cls(instance, os.getuid(), pid, start_time(pid) or 0)
 
     def alive(self) -> bool:
         """Whether that very process still runs; a zombie does not."""
-        return _start_time(self.pid) == self.start
+        return start_time(self.pid) == self.start
 
     def same_process(self, other: Owner) -> bool:
         """Whether both are the same process."""
@@ -48,7 +48,11 @@ def boot_id() -> str:
     return (_PROC / "sys/kernel/random/boot_id").read_text().strip()
 
 
-def _start_time(pid: int) -> int | None:
+def start_time(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot; None if it has ended.
+
+    Field 22 of /proc/PID/stat (proc(5)): with the number, it names a process for good.
+    """
     try:
         text = (_PROC / str(pid) / "stat").read_text()
     except OSError:

@@ -226,6 +226,24 @@ class Journal:
             target,
         )
 
+    def take_over(self, instance: str) -> list[Change]:
+        """Become the owner of the open rows of an instance whose owner has ended; all its rows.
+
+        One transaction: another process sees none of them change hands, or all. Rows
+        whose owner is alive stay that owner's.
+        """
+        me = Owner.me(instance)
+        with self.exclusive():
+            mine = [c for c in self.open_changes() if c.owner.instance == instance]
+            free = [c for c in mine if not c.owner.alive()]
+            with self._errors("write"):
+                self._db.executemany(
+                    f"UPDATE change SET uid = ?, pid = ?, start = ? WHERE id = ? AND {_OPEN}",
+                    [(me.uid, me.pid, me.start, change.id) for change in free],
+                )
+            rows = self.open_changes()
+        return [c for c in rows if c.owner.instance == instance and c.owner.same_process(me)]
+
     def baseline(self, knob: str, target: str) -> Value | None:
         """What the knob held before the first open change; None if it is not held."""
         changes = self.open_changes(knob, target)
