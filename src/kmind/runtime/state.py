@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a daemon has to know to go on with instances that another one started.
+
+One file an instance, ``NAME.json`` below the run folder's ``state/``, replaced as a
+whole by a rename: whoever reads it finds the old one or the new one. It survives the
+daemon and not the machine, and a state of an earlier boot is worth nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from kmind.errors import KmindError
+from kmind.extension import Value
+from kmind.guard._owner import boot_id
+
+__all__ = ["STATE_SCHEMA", "HoldState", "InstanceState", "ProcessState", "StateFolder"]
+
+STATE_SCHEMA = "kmind.state/1"
+"""Raised when an older daemon's state could not be read any more."""
+
+_Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]*@[^/\x00]+$")]
+
+
+class HoldState(msgspec.Struct, frozen=True, kw_only=True):
+    """A knob that stands at a recommended value until ``until_ns`` on CLOCK_MONOTONIC.
+
+    ``change`` is the journal's number of the first change of the hold, ``value`` what
+    stands, ``rec_id`` the recommendation that it stands for.
+    """
+
+    knob: str
+    until_ns: int
+    change: int
+    rec_id: int
+    value: int | str
+
+
+class ProcessState(msgspec.Struct, frozen=True, kw_only=True):
+    """The extension's process. ``start`` tells it from a later one of the same number.
+
+    ``start`` is in clock ticks since boot (proc(5)), ``uid`` None where it kept its
+    owner's privileges, ``log`` the FIFO that it prints to, ``cgroup`` the name of its
+    cgroup ("": none).
+    """
+
+    pid: int
+    start: int
+    uid: int | None
+    log: str
+    cgroup: str = ""
+
+
+class InstanceState(msgspec.Struct, frozen=True, kw_only=True):
+    """One instance. ``module`` is what ``find_module`` takes: a name, or a folder.
+
+    ``yielded`` are the knobs that somebody else has set, ``last_id`` is the highest id of
+    a recommendation so far, ``running`` whether it was at work.
+    """
+
+    name: _Name
+    module: str
+    target: str
+    params: dict[str, Value]
+    mode: Literal["observe", "advise", "canary", "auto"]
+    slot: int
+    generation: int
+    started: float
+    process: ProcessState | None = None
+    holds: tuple[HoldState, ...] = ()
+    yielded: tuple[str, ...] = ()
+    window_seq: int = -1
+    last_id: int = 0
+    running: bool = False
+    schema: str = STATE_SCHEMA
+    boot: str = ""
+
+
+class StateFolder:
+    """The files of all instances in one folder, made when the first is written."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._boot = boot_id()
+
+    def save(self, state: InstanceState) -> None:
+        """Replace the file of an instance. Raises KmindError where it cannot be written."""
+        path = self._path(state.name)
+        partial = path.with_suffix(".new")
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            data = msgspec.json.encode(msgspec.structs.replace(state, boot=self._boot))
+            fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with os.fdopen(fd, "wb") as file:
+                file.write(data)
+            partial.replace(path)
+        except OSError as error:
+            raise KmindError(
+                f"cannot write the state of {state.name} to {path}: {error.strerror}",
+                hint="after a restart it would be stopped, and its knobs put back",
+            ) from None
+
+    def remove(self, name: str) -> None:
+        """Forget an instance; nothing if it is not there."""
+        with contextlib.suppress(OSError):
+            self._path(name).unlink(missing_ok=True)
+
+    def load(self) -> tuple[list[InstanceState], dict[str, str]]:
+        """The states of this boot, and by instance why others are of no use."""
+        good: list[InstanceState] = []
+        bad: dict[str, str] = {}
+        for path in sorted(self._folder.glob("*.json")):
+            try:
+                state = msgspec.json.decode(path.read_bytes(), type=InstanceState)
+            except (OSError, msgspec.DecodeError) as error:
+                bad[path.stem] = f"{path} cannot be read: {error}"
+                continue
+            if state.name != path.stem:
+                bad[path.stem] = f"{path} says that it is of {state.name}"
+            elif state.schema != STATE_SCHEMA:
+                bad[path.stem] = f"{path} is {state.schema}, and this kmind knows {STATE_SCHEMA}"
+            elif state.boot != self._boot:
+                bad[path.stem] = f"{path} is of an earlier boot"
+            else:
+                good.append(state)
+        for partial in self._folder.glob("*.new"):
+            partial.unlink(missing_ok=True)
+        return good, bad
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name}.json"
