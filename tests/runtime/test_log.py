@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The structured log: rotated, never in the way, and heard by the journal."""
+
+import json
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kmind.runtime.log import StructuredLog
+
+NOWHERE = Path("/nonexistent/socket")
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], check=True)
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_one_object_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "kmind.log"
+    log = StructuredLog(path, journald=NOWHERE)
+    before = time.time()
+    log.emit("start", instance="a@b", text="two\nlines \x1b[2J", path=Path("/x"))
+    log.emit("stop", instance="a@b")
+    log.close()
+    first, second = lines(path)
+    assert first["schema"] == "kmind.log/1"
+    assert before <= first["ts"] <= time.time()
+    assert (first["event"], first["text"], first["path"]) == ("start", "two\nlines \x1b[2J", "/x")
+    assert second["event"] == "stop"
+    assert b"\x1b" not in path.read_bytes()
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_it_is_rotated_and_five_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "kmind.log"
+    log = StructuredLog(path, max_bytes=2000, journald=NOWHERE)
+    for number in range(400):
+        log.emit("log", number=number)
+    log.close()
+    files = [path] + [tmp_path / f"kmind.log.{n}" for n in range(1, 5)]
+    assert sorted(tmp_path.iterdir()) == sorted(files)
+    numbers = [line["number"] for file in reversed(files) for line in lines(file)]
+    assert numbers == list(range(numbers[0], 400))
+    assert all(file.stat().st_size <= 2000 for file in files)
+    assert log.lost == 0
+
+
+def test_it_goes_on_with_the_file_that_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "kmind.log"
+    for turn in range(2):
+        log = StructuredLog(path, max_bytes=10_000, journald=NOWHERE)
+        log.emit("log", turn=turn)
+        log.close()
+        log.emit("log", turn="too late")
+    assert [line["turn"] for line in lines(path)] == [0, 1]
+    assert log.lost == 1
+
+
+@pytest.mark.kernel
+@pytest.mark.fault
+def test_a_full_disk_is_counted_and_then_told(small: Path) -> None:
+    path = small / "kmind.log"
+    ballast = small / "ballast"
+    log = StructuredLog(path, journald=NOWHERE)
+    log.emit("log", text="before")
+    assert log.flush()
+    free = os.statvfs(small).f_bavail * os.statvfs(small).f_frsize
+    ballast.write_bytes(bytes(free))
+    for _ in range(50):
+        log.emit("log", text="x" * 500)
+    assert log.flush()
+    lost = log.lost
+    assert 30 < lost <= 50  # the file's last page had room for some
+    ballast.unlink()
+    log.emit("log", text="after")
+    log.close()
+    found = lines(path)
+    assert found[0]["text"] == "before"
+    assert (found[-1]["text"], found[-1]["lost"]) == ("after", lost)
+    assert len(found) == 2 + 50 - lost
+    assert log.lost == lost
+
+
+def test_no_place_to_write_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    log = StructuredLog(tmp_path / "file" / "kmind.log", journald=NOWHERE)
+    log.emit("log")
+    assert log.flush()
+    assert log.lost == 1
+    log.close()
+    log.close()
+
+
+def test_who_emits_never_waits(tmp_path: Path) -> None:
+    fifo = tmp_path / "kmind.log"
+    os.mkfifo(fifo)  # opening it for writing waits for a reader, for ever
+    log = StructuredLog(fifo, journald=NOWHERE)
+    began = time.monotonic()
+    for _ in range(30_000):
+        log.emit("log", text="nobody reads")
+    assert time.monotonic() - began < 5
+    assert log.lost >= 10_000
+    # So that the thread can end.
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    os.close(reader)
+
+
+def test_what_json_cannot_hold_is_dropped(tmp_path: Path) -> None:
+    log = StructuredLog(tmp_path / "kmind.log", journald=NOWHERE)
+    loop: list[Any] = []
+    loop.append(loop)
+    log.emit("log", loop=loop)
+    log.emit("log", fine=True)
+    log.close()
+    assert [line.get("lost") for line in lines(tmp_path / "kmind.log")] == [1]
+
+
+def test_the_journal_hears_of_it(tmp_path: Path) -> None:
+    journald = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
+        server.bind(str(journald))
+        server.settimeout(5)
+        log = StructuredLog(tmp_path / "kmind.log", journald=journald)
+        log.emit("mode", instance="a@b", why="first\nsecond")
+        fields = server.recv(65536).decode().splitlines()
+        assert fields[1:] == ["PRIORITY=4", "SYSLOG_IDENTIFIER=kmind", "KMIND_EVENT=mode"]
+        assert json.loads(fields[0].removeprefix("MESSAGE="))["why"] == "first\nsecond"
+        # It stops listening: the socket's buffer fills up, and the file has every line.
+        for number in range(2000):
+            log.emit("log", number=number)
+        assert log.flush(20)
+    log.emit("log", number="nobody is there")
+    log.close()
+    assert len(lines(tmp_path / "kmind.log")) == 2002
+    assert log.lost == 0
