@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """A manifest is read whole, or refused with its file, its line and the field."""
 
+import re
 from pathlib import Path
+from typing import get_args
 
+import msgspec
 import pytest
 
 from kmind.errors import ModuleError
 from kmind.extension import load_manifest
-from kmind.extension.manifest import Limits
+from kmind.extension.manifest import KnobUse, Limits, Manifest, SandboxPart
 
 GOOD = """\
 name = "sample"
@@ -191,6 +194,18 @@ def test_inline_tables_have_lines_too(tmp_path: Path) -> None:
         load_manifest(path)
     line = text[: text.index("agent = ")].count("\n") + 1
     assert str(caught.value).startswith(f"{path}:{line}: agent.object: ")
+
+
+def test_every_field_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "modules.md").read_text()
+    parts: list[type] = [Manifest]
+    for part in parts:
+        for field in msgspec.structs.fields(part):
+            assert re.search(rf"\b{field.encode_name}\b", page), f"{part.__name__}.{field.name}"
+            for kind in (field.type, *get_args(field.type)):
+                if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+                    parts.append(kind)
+    assert {Limits, SandboxPart, KnobUse} <= set(parts)
 
 
 def test_a_file_that_ends_too_early(tmp_path: Path) -> None:

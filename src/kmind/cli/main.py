@@ -132,6 +132,33 @@ def _modules(json: _Json = False) -> int:
     return modules_command(json=json)
 
 
+@app.command("info", epilog="Example: kmind info readahead -F parameters")
+def _info(
+    module: Annotated[str, typer.Argument(help="A module, or a folder with a module.toml.")],
+    field: Annotated[
+        str | None, typer.Option("-F", "--field", help="Only this field, such as aliases.")
+    ] = None,
+    json: _Json = False,
+) -> int:
+    """Show all that is known of a module."""
+    from kmind.cli.info import info_command
+
+    return info_command(module, field=field, json=json)
+
+
+@app.command("depends")
+def _depends(
+    module: Annotated[
+        str | None, typer.Argument(help="A module; else all, with what each depends on.")
+    ] = None,
+    json: _Json = False,
+) -> int:
+    """Show what is loaded for a module, in order."""
+    from kmind.cli.depends import depends_command
+
+    return depends_command(module, json=json)
+
+
 @app.command("doctor")
 def _doctor(json: _Json = False) -> int:
     """Say what this machine has of what kmind needs, and what each gap costs."""

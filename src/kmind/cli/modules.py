@@ -7,7 +7,9 @@ import sys
 from typing import Any
 
 from kmind.cli.output import json_line
-from kmind.extension import Module, list_modules
+from kmind.extension import list_modules
+from kmind.extension.conf import ModuleConf
+from kmind.extension.describe import describe
 
 __all__ = ["SCHEMA", "modules_command"]
 
@@ -16,56 +18,42 @@ SCHEMA = "kmind.modules/1"
 
 def modules_command(*, json: bool) -> int:
     """List all modules; 1 if one of them is broken, which costs no other."""
+    conf = ModuleConf.load()
     good, broken = list_modules()
+    records = [describe(module, conf) for module in good]
+    known = [*(record["name"] for record in records), *broken]
     if json:
         report = {
-            "modules": [_record(module) for module in good],
+            "modules": records,
             "broken": {name: str(error) for name, error in broken.items()},
+            "unknown": conf.unknown(known),
         }
         sys.stdout.write(json_line(SCHEMA, report) + "\n")
         return 1 if broken else 0
-    for module in good:
-        sys.stdout.write(_text(module))
+    for record in records:
+        sys.stdout.write(_text(record))
     for name, error in broken.items():
         sys.stdout.write(f"{name}: broken: {error}\n")
+    for line in conf.unknown(known):
+        sys.stderr.write(f"kmind: {line}\n")
     return 1 if broken else 0
 
 
-def _record(module: Module) -> dict[str, Any]:
-    manifest = module.manifest
-    return {
-        "name": manifest.name,
-        "version": manifest.version,
-        "class": manifest.class_,
-        "description": manifest.description,
-        "origin": module.origin,
-        "target": manifest.target.kind,
-        "knobs": [knob.name for knob in manifest.knobs],
-        "parameters": [
-            {
-                "name": parameter.name,
-                "type": parameter.type,
-                "unit": parameter.unit,
-                "default": parameter.default,
-                "allowed": parameter.allowed,
-                "help": parameter.help,
-            }
-            for parameter in manifest.parameters
-        ],
-    }
-
-
-def _text(module: Module) -> str:
-    manifest = module.manifest
+def _text(record: dict[str, Any]) -> str:
     lines = [
-        f"{manifest.name} {manifest.version} ({manifest.class_}, {module.origin})",
-        f"    {manifest.description}",
-        f"    target: {manifest.target.kind}; knobs: "
-        + (", ".join(knob.name for knob in manifest.knobs) or "none"),
+        f"{record['name']} {record['version']} ({record['class']}, {record['origin']})",
+        f"    {record['description']}",
+        f"    target: {record['target']}; knobs: {', '.join(record['knobs']) or 'none'}",
     ]
-    for parameter in manifest.parameters:
-        default = "required" if parameter.default is None else f"default {parameter.default}"
-        lines.append(
-            f"    {parameter.name}=  {parameter.help} It is {parameter.allowed}; {default}."
-        )
+    for key, words in (("aliases", "for"), ("depends", "depends on"), ("conflicts", "not beside")):
+        if record[key]:
+            lines.append(f"    {words}: {', '.join(record[key])}")
+    lines += [f"    hides {place}" for place in record["hides"]]
+    if record["blacklisted"]:
+        lines.append(f"    blacklisted in {record['blacklisted']}: loaded only by name")
+    for each in record["parameters"]:
+        default = "required" if each["default"] is None else f"default {each['default']}"
+        if each["set_at"]:
+            default += f", set to {each['set']} in {each['set_at']}"
+        lines.append(f"    {each['name']}=  {each['help']} It is {each['allowed']}; {default}.")
     return "\n".join(lines) + "\n"

@@ -75,10 +75,13 @@ class ModuleConf:
     blacklist: tuple[tuple[str, str], ...] = ()
 
     @classmethod
-    def load(cls, dirs: Sequence[Path] = CONF_DIRS) -> ModuleConf:
-        """Read what is there. Raises ModuleError that names the file and the line."""
+    def load(cls, dirs: Sequence[Path] | None = None) -> ModuleConf:
+        """Read what is there, in ``CONF_DIRS`` by default.
+
+        Raises ModuleError that names the file and the line.
+        """
         reader = _Reader()
-        for path in _merged(dirs):
+        for path in _merged(CONF_DIRS if dirs is None else dirs):
             reader.read(path)
         barred = {module for module, _ in reader.blacklist}
         return cls(

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``kmind info``: all about one module, or one field of it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from kmind.cli.output import json_line
+from kmind.errors import UsageError
+from kmind.extension import find_module
+from kmind.extension.conf import ModuleConf
+from kmind.extension.describe import describe
+from kmind.extension.parameters import nearest
+
+__all__ = ["SCHEMA", "info_command"]
+
+SCHEMA = "kmind.info/1"
+
+
+def info_command(name: str, *, field: str | None, json: bool) -> int:
+    """Describe a module, by name or folder; of one field only the values, a line each."""
+    record = describe(find_module(name), ModuleConf.load())
+    if field is not None:
+        field = field.replace("-", "_")
+        if field not in record:
+            raise UsageError(f"a module has no field {field!r}", hint=nearest(field, record))
+        record = {field: record[field]}
+    if json:
+        sys.stdout.write(json_line(SCHEMA, record) + "\n")
+        return 0
+    for key, value in record.items():
+        for line in _lines(key, value):
+            sys.stdout.write(line + "\n" if field else f"{key + ':':<15} {line}\n")
+    return 0
+
+
+def _lines(key: str, value: Any) -> list[str]:
+    if value is None:
+        return []
+    if key == "parameters":
+        return [_parameter(each) for each in value]
+    if key == "hooks":
+        return [_hook(each) for each in value]
+    if key == "features":
+        return [_feature(each) for each in value]
+    if isinstance(value, dict):
+        return [f"{name}={_word(each)}" for name, each in value.items()]
+    return [_word(each) for each in value] if isinstance(value, list) else [str(value)]
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _parameter(each: dict[str, Any]) -> str:
+    default = "required" if each["default"] is None else f"default {_word(each['default'])}"
+    line = f"{each['name']}: {each['help']} It is {each['allowed']}; {default}"
+    return f"{line}; set to {each['set']} in {each['set_at']}" if each["set_at"] else line
+
+
+def _hook(each: dict[str, Any]) -> str:
+    state = "optional" if each["optional"] else "required"
+    costs = f"; without it {each['costs']}" if each["costs"] else ""
+    return f"{each['program']} on {each['tracepoint']}, {state}{costs}"
+
+
+def _feature(each: dict[str, Any]) -> str:
+    unit = "" if each["unit"] in ("", "1") else f", in {each['unit']}"
+    return f"{each['name']} ({each['kind']}{unit}): {each['help']}"

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A module in plain records: for ``kmind info`` and ``modules``, and for the daemon's API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kmind.extension.conf import ModuleConf
+from kmind.extension.discovery import Module
+
+__all__ = ["describe"]
+
+
+def describe(module: Module, conf: ModuleConf) -> dict[str, Any]:
+    """What the manifest says, where it stands, and what ``conf`` adds; JSON can hold it.
+
+    ``aliases`` are the manifest's and then the administrator's. A parameter's ``allowed``
+    is in words, and ``set`` is what an ``options`` line at ``set_at`` makes of it. ``mode``
+    is None where no line sets it, ``blacklisted`` where no line bars the module.
+    """
+    manifest = module.manifest
+    name = manifest.name
+    set_here = {setting.name: setting for setting in conf.options(name)}
+    return {
+        "name": name,
+        "version": manifest.version,
+        "class": manifest.class_,
+        "description": manifest.description,
+        "author": manifest.author,
+        "licence": manifest.licence,
+        "origin": module.origin,
+        "folder": str(module.folder),
+        "hides": list(module.hides),
+        "target": manifest.target.kind,
+        "aliases": [
+            *manifest.aliases,
+            *(str(line.pattern) for line in conf.aliases if line.module == name),
+        ],
+        "depends": list(manifest.depends),
+        "conflicts": list(manifest.conflicts),
+        "blacklisted": conf.blacklisted(name),
+        "mode": conf.mode(name),
+        "knobs": [use.name for use in manifest.knobs],
+        "priorities": {use.name: use.priority for use in manifest.knobs},
+        "hooks": [
+            {
+                "program": hook.program,
+                "tracepoint": hook.tracepoint,
+                "optional": hook.optional,
+                "costs": hook.costs,
+            }
+            for hook in manifest.hooks
+        ],
+        "features": [
+            {
+                "name": feature.name,
+                "unit": feature.unit,
+                "kind": feature.kind,
+                "help": feature.help,
+            }
+            for feature in manifest.features
+        ],
+        "limits": {
+            "cpu_percent": manifest.limits.cpu_percent,
+            "memory_mib": manifest.limits.memory_mib,
+            "pids": manifest.limits.pids,
+        },
+        "sandbox": {
+            "files": list(manifest.sandbox.files),
+            "network": manifest.sandbox.network,
+        },
+        "imports": list(manifest.extension.imports),
+        "parameters": [
+            {
+                "name": parameter.name,
+                "type": parameter.type,
+                "unit": parameter.unit,
+                "default": parameter.default,
+                "allowed": parameter.allowed,
+                "help": parameter.help,
+                "set": set_here[parameter.name].text if parameter.name in set_here else None,
+                "set_at": set_here[parameter.name].at if parameter.name in set_here else None,
+            }
+            for parameter in manifest.parameters
+        ],
+    }
