@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the daemon needs of a supervisor: `kmind.runtime.supervisor` is the real one.
+
+Everything but ``submit`` belongs to the supervisor's own thread. ``submit`` may be
+called from any: it has the call run there, between two steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any, Protocol, TypeVar
+
+from kmind.agent._base import Mode
+
+__all__ = ["Advices", "Event", "Supervisor"]
+
+T = TypeVar("T")
+Event = dict[str, Any]
+
+
+class Advices(Protocol):
+    """Advice by its id. All raise UsageError for an id that there is not."""
+
+    def list(self) -> list[dict[str, Any]]:
+        """All advice, newest first."""
+
+    def get(self, id: str) -> dict[str, Any]:
+        """One, with its reason, evidence and the command that does the same."""
+
+    def apply(self, id: str) -> dict[str, Any]:
+        """Do what it says, through the journal."""
+
+    def reject(self, id: str) -> dict[str, Any]:
+        """Close it without doing it."""
+
+    def undo(self, id: str) -> dict[str, Any]:
+        """Put back what ``apply`` changed."""
+
+
+class Supervisor(Protocol):
+    """Many instances, owned by one thread."""
+
+    @property
+    def advice(self) -> Advices:
+        """What the instances advise."""
+
+    def start(self) -> None:
+        """Take over, or restore, what an earlier daemon left."""
+
+    def load(
+        self,
+        module: str,
+        target: str,
+        words: Sequence[str],
+        *,
+        mode: Mode | None,
+        dry_run: bool = False,
+    ) -> dict[str, Any]:
+        """Make an instance; what was done, or would be."""
+
+    def unload(self, name: str) -> dict[str, Any]:
+        """End an instance; what it had changed, and whether that is restored."""
+
+    def reload(self, name: str) -> dict[str, Any]:
+        """Upgrade the agent in place, and start the extension anew."""
+
+    def set_mode(self, name: str, mode: Mode) -> dict[str, Any]:
+        """Move an instance to a mode."""
+
+    def status(self, name: str | None = None) -> list[dict[str, Any]]:
+        """All instances, or the one of that name."""
+
+    def step(self, timeout_s: float) -> None:
+        """Do what there is to do, waiting for it at most that long."""
+
+    def submit(self, call: Callable[[], T]) -> Future[T]:
+        """Have a call run on the supervisor's thread, and wake it."""
+
+    def subscribe(self, callback: Callable[[Event], None]) -> Callable[[], None]:
+        """Call back with each event, on the supervisor's thread; what ends that."""
+
+    def close(self, *, keep: bool) -> None:
+        """Put everything back; with ``keep`` agents and extensions go on instead."""

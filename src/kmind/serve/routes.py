@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The API's routes: one record each, from which the server and its description are made.
+
+A handler's name is the operation's id, and the first line of its docstring its
+summary. It runs on the supervisor's thread, on a thread of its own where it asks the
+supervisor nothing, or on the loop where the answer is a stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from kmind.agent._base import Mode
+from kmind.errors import UsageError
+from kmind.extension import Module, find_module, list_modules
+from kmind.serve import schema
+from kmind.serve._base import Supervisor
+from kmind.serve._problem import NotFoundError
+from kmind.serve.events import EventStream, Hub
+
+__all__ = ["ROUTES", "Call", "Context", "Handler", "Route"]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the handlers ask. ``health`` answers also while the supervisor is stuck."""
+
+    supervisor: Supervisor
+    hub: Hub
+    health: Callable[[], dict[str, Any]]
+    leases: Callable[[], list[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request: what stands in its path and its query, and its body as the route's record."""
+
+    path: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = field(default_factory=dict)
+    body: Any = None
+
+
+Handler: TypeAlias = Callable[[Context, Call], Any]
+
+
+@dataclass(frozen=True)
+class Route:
+    """One method of one path.
+
+    ``where`` says on which thread the handler runs; one on the loop returns an ASGI
+    application. ``refusals`` are the statuses that it has of its own.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    answer: type
+    body: type | None = None
+    refusals: tuple[int, ...] = ()
+    where: Literal["supervisor", "thread", "loop"] = "supervisor"
+    query: Mapping[str, str] = field(default_factory=dict)
+
+
+def list_instances(context: Context, call: Call) -> dict[str, Any]:
+    """All instances."""
+    return {"schema": "kmind.instances/1", "instances": context.supervisor.status()}
+
+
+def get_instance(context: Context, call: Call) -> dict[str, Any]:
+    """One instance."""
+    name = _name(context, call)
+    return {"schema": "kmind.instances/1", "instances": context.supervisor.status(name)}
+
+
+def load_instance(context: Context, call: Call) -> dict[str, Any]:
+    """Load a module: make an instance of it."""
+    body: schema.LoadRequest = call.body
+    module = _find(body.module)
+    target = body.target or _only_target(module)
+    words = [f"{name}={_word(value)}" for name, value in body.parameters.items()]
+    mode = Mode[body.mode.upper()] if body.mode else None
+    result = context.supervisor.load(body.module, target, words, mode=mode, dry_run=body.dry_run)
+    return _change(str(result.get("name", f"{module.manifest.name}@{target}")), result)
+
+
+def unload_instance(context: Context, call: Call) -> dict[str, Any]:
+    """Unload an instance, and put back what it changed."""
+    name = _name(context, call)
+    return _change(name, context.supervisor.unload(name))
+
+
+def reload_instance(context: Context, call: Call) -> dict[str, Any]:
+    """Upgrade an instance's agent in place, and start its extension anew."""
+    name = _name(context, call)
+    return _change(name, context.supervisor.reload(name))
+
+
+def set_mode(context: Context, call: Call) -> dict[str, Any]:
+    """Move an instance to a mode."""
+    name = _name(context, call)
+    body: schema.ModeRequest = call.body
+    return _change(name, context.supervisor.set_mode(name, Mode[body.mode.upper()]))
+
+
+def list_advice(context: Context, call: Call) -> dict[str, Any]:
+    """All advice, newest first."""
+    return _advice(context.supervisor.advice.list())
+
+
+def get_advice(context: Context, call: Call) -> dict[str, Any]:
+    """One piece of advice, with its reason and evidence."""
+    return _advice([context.supervisor.advice.get(_known_advice(context, call))])
+
+
+def apply_advice(context: Context, call: Call) -> dict[str, Any]:
+    """Do what the advice says."""
+    return _advice([context.supervisor.advice.apply(_known_advice(context, call))])
+
+
+def reject_advice(context: Context, call: Call) -> dict[str, Any]:
+    """Close advice without doing it."""
+    return _advice([context.supervisor.advice.reject(_known_advice(context, call))])
+
+
+def undo_advice(context: Context, call: Call) -> dict[str, Any]:
+    """Put back what applied advice changed."""
+    return _advice([context.supervisor.advice.undo(_known_advice(context, call))])
+
+
+def installed_modules(context: Context, call: Call) -> dict[str, Any]:
+    """All installed modules."""
+    good, broken = list_modules()
+    return {
+        "schema": "kmind.modules/1",
+        "modules": [_module(each) for each in good],
+        "broken": {name: str(error) for name, error in broken.items()},
+    }
+
+
+def list_leases(context: Context, call: Call) -> dict[str, Any]:
+    """All leases that are held."""
+    return {"schema": "kmind.leases/1", "leases": context.leases()}
+
+
+def follow_events(context: Context, call: Call) -> EventStream:
+    """Follow the events, one JSON object a line, until either side ends it."""
+    return EventStream(context.hub, call.query.get("instance", ""))
+
+
+def get_health(context: Context, call: Call) -> dict[str, Any]:
+    """The daemon itself; answers also while the supervisor is stuck."""
+    return {"schema": "kmind.health/1", **context.health()}
+
+
+ROUTES = (
+    Route("GET", "/v1/instances", list_instances, schema.InstanceList),
+    Route(
+        "POST", "/v1/instances", load_instance, schema.Change, schema.LoadRequest, (403, 409, 501)
+    ),
+    Route("GET", "/v1/instances/{name}", get_instance, schema.InstanceList, refusals=(404,)),
+    Route("DELETE", "/v1/instances/{name}", unload_instance, schema.Change, refusals=(404, 409)),
+    Route(
+        "POST", "/v1/instances/{name}/reload", reload_instance, schema.Change, refusals=(404, 409)
+    ),
+    Route(
+        "PUT", "/v1/instances/{name}/mode", set_mode, schema.Change, schema.ModeRequest, (404, 409)
+    ),
+    Route("GET", "/v1/advice", list_advice, schema.AdviceList),
+    Route("GET", "/v1/advice/{id}", get_advice, schema.AdviceList, refusals=(404,)),
+    Route(
+        "POST", "/v1/advice/{id}/apply", apply_advice, schema.AdviceList, refusals=(403, 404, 409)
+    ),
+    Route("POST", "/v1/advice/{id}/reject", reject_advice, schema.AdviceList, refusals=(404, 409)),
+    Route("POST", "/v1/advice/{id}/undo", undo_advice, schema.AdviceList, refusals=(404, 409)),
+    Route("GET", "/v1/leases", list_leases, schema.LeaseList),
+    Route("GET", "/v1/modules", installed_modules, schema.ModuleList, where="thread"),
+    Route("GET", "/v1/health", get_health, schema.Health, where="thread"),
+    Route(
+        "GET",
+        "/v1/events",
+        follow_events,
+        schema.Event,
+        where="loop",
+        query={"instance": "only this instance's events"},
+    ),
+)
+"""All routes but the description itself."""
+
+
+def _name(context: Context, call: Call) -> str:
+    name = call.path["name"]
+    loaded = [str(each["name"]) for each in context.supervisor.status()]
+    if name not in loaded:
+        some = f"loaded: {', '.join(loaded[:16])}" if loaded else "nothing is loaded"
+        raise NotFoundError(f"there is no instance {name!r}", hint=some)
+    return name
+
+
+def _known_advice(context: Context, call: Call) -> str:
+    try:
+        context.supervisor.advice.get(call.path["id"])
+    except UsageError as error:
+        raise NotFoundError(str(error.args[0]), hint=error.hint) from None
+    return call.path["id"]
+
+
+def _find(name: str) -> Module:
+    try:
+        return find_module(name)
+    except OSError as error:
+        raise UsageError(
+            f"module {name[:80]!r} cannot be read: {error.strerror}", hint="see: kmind modules"
+        ) from None
+
+
+def _only_target(module: Module) -> str:
+    if module.manifest.target.kind != "system":
+        raise UsageError(
+            f"module {module.manifest.name} works on a {module.manifest.target.kind} target",
+            hint="name one: a block device, such as vda",
+        )
+    return "system"
+
+
+def _module(module: Module) -> dict[str, Any]:
+    manifest = module.manifest
+    return {
+        "name": manifest.name,
+        "version": manifest.version,
+        "class": manifest.class_,
+        "description": manifest.description,
+        "origin": module.origin,
+        "target": manifest.target.kind,
+    }
+
+
+def _word(value: bool | int | float | str) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _change(name: str, result: dict[str, Any]) -> dict[str, Any]:
+    return {"schema": "kmind.change/1", "name": name, "result": result}
+
+
+def _advice(advice: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"schema": "kmind.advice/1", "advice": advice}

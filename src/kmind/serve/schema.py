@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What goes over the API's socket: requests are parsed by these records, and OpenAPI made of them.
+
+Answers may hold more fields than are declared here; those declared are always there.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+import msgspec
+
+__all__ = [
+    "LINES",
+    "PROBLEM",
+    "Advice",
+    "AdviceList",
+    "Change",
+    "Event",
+    "Health",
+    "Instance",
+    "InstanceList",
+    "Lease",
+    "LeaseList",
+    "LoadRequest",
+    "ModeName",
+    "ModeRequest",
+    "ModuleList",
+    "Problem",
+]
+
+PROBLEM = "application/problem+json"
+"""The media type of a refusal (RFC 9457)."""
+
+LINES = "application/jsonl"
+"""The media type of a stream: one JSON object a line."""
+
+# Control characters stand in no name, and a name ends where it ends.
+_TEXT = r"^[^\x00-\x1f\x7f]*$(?!\n)"
+
+# A name, or where a folder is. What is relative would be so to the daemon.
+_MODULE = r"^([A-Za-z][A-Za-z0-9_-]{0,63}|/[^\x00-\x1f\x7f]*)$(?!\n)"
+
+ModeName: TypeAlias = Literal["observe", "advise", "canary", "auto", "emergency"]
+"""How far an instance may go."""
+
+_Word: TypeAlias = Annotated[str, msgspec.Meta(max_length=4096, pattern=_TEXT)]
+_Parameter: TypeAlias = bool | int | float | _Word
+
+
+class _Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    # A field that is not declared is an error: a word mistyped must not be lost.
+    pass
+
+
+class _Answer(msgspec.Struct, frozen=True, kw_only=True):
+    pass
+
+
+class LoadRequest(_Request, frozen=True):
+    """Make an instance of a module.
+
+    ``module`` is a name, or the absolute path of a folder with a module.toml.
+    ``target`` may be left out where the module works on the whole system.
+    Without ``mode``, the module's own or the daemon's default holds.
+    """
+
+    module: Annotated[str, msgspec.Meta(max_length=4096, pattern=_MODULE)]
+    target: Annotated[str, msgspec.Meta(max_length=255, pattern=_TEXT)] = ""
+    parameters: Annotated[dict[_Word, _Parameter], msgspec.Meta(max_length=256)] = {}
+    mode: Literal["observe", "advise", "canary", "auto"] | None = None
+    dry_run: bool = False
+
+
+class ModeRequest(_Request, frozen=True):
+    """The mode to move to. Emergency puts everything back and refuses all that comes."""
+
+    mode: ModeName
+
+
+class Instance(_Answer, frozen=True):
+    """A module bound to a target."""
+
+    name: str
+    module: str
+    target: str
+    mode: str
+
+
+class InstanceList(_Answer, frozen=True):
+    """Instances, in the order of their loading."""
+
+    instances: list[Instance]
+    schema: Literal["kmind.instances/1"] = "kmind.instances/1"
+
+
+class Change(_Answer, frozen=True):
+    """What a request did: ``result`` as the supervisor told it."""
+
+    name: str
+    result: dict[str, Any]
+    schema: Literal["kmind.change/1"] = "kmind.change/1"
+
+
+class Advice(_Answer, frozen=True):
+    """A recommendation that waits for the admin, or waited."""
+
+    id: str
+    instance: str
+    knob: str
+    state: str
+
+
+class AdviceList(_Answer, frozen=True):
+    """Advice, newest first."""
+
+    advice: list[Advice]
+    schema: Literal["kmind.advice/1"] = "kmind.advice/1"
+
+
+class Lease(_Answer, frozen=True):
+    """The exclusive, expiring right of one instance to one knob on one target."""
+
+    knob: str
+    target: str
+    holder: str
+    priority: int
+    expires_s: float
+
+
+class LeaseList(_Answer, frozen=True):
+    """Leases that somebody holds."""
+
+    leases: list[Lease]
+    schema: Literal["kmind.leases/1"] = "kmind.leases/1"
+
+
+class ModuleList(_Answer, frozen=True):
+    """Installed modules, and those that are broken, by name, with the reason."""
+
+    modules: list[dict[str, Any]]
+    broken: dict[str, str]
+    schema: Literal["kmind.modules/1"] = "kmind.modules/1"
+
+
+class Health(_Answer, frozen=True):
+    """The daemon. ``step_age_s`` is the time since its supervisor last went round."""
+
+    ok: bool
+    version: str
+    pid: int
+    started: float
+    step_age_s: float
+    schema: Literal["kmind.health/1"] = "kmind.health/1"
+
+
+class Event(_Answer, frozen=True):
+    """One line of the event stream; ``lost`` in it counts lines that a slow reader missed."""
+
+    event: str
+    schema: Literal["kmind.event/1"] = "kmind.event/1"
+
+
+class Problem(_Answer, frozen=True):
+    """Why a request was refused (RFC 9457).
+
+    ``detail`` says what happened and why, ``hint`` what to do; ``exit_code`` is the
+    command line's.
+    """
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    hint: str = ""
+    exit_code: int = 1

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A supervisor whose instances are entries in a dict; names and parameters are checked for real.
+
+As a script it is a daemon around one: ``memory.py RUN_DIR [--keep | --stuck...]``. Its instances
+survive in a file if they are kept.
+"""
+
+import json
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from kmind.agent._base import Mode
+from kmind.errors import KmindError, UsageError
+from kmind.extension import find_module, parse_parameters
+from kmind.runtime.advice import AdviceStore
+
+
+class MemorySupervisor:
+    """Runs nothing, and keeps all promises of the supervisor's interface."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "instances.json"
+        self._instances: dict[str, dict[str, Any]] = {}
+        self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._callbacks: list[Callable[[dict[str, Any]], None]] = []
+        self._changes = 0
+        self.advice = AdviceStore(folder / "advice.db", self)
+
+    def start(self) -> None:
+        if self._file.exists():
+            self._instances = json.loads(self._file.read_text())
+            self._file.unlink()
+
+    def load(
+        self,
+        module: str,
+        target: str,
+        words: Sequence[str],
+        *,
+        mode: Mode | None,
+        dry_run: bool = False,
+    ) -> dict[str, Any]:
+        found = find_module(module)
+        params = parse_parameters(found.manifest, words)
+        if target not in ("system", *(path.name for path in Path("/sys/block").iterdir())):
+            raise UsageError(f"there is no target {target!r}", hint="see /sys/block")
+        name = f"{found.manifest.name}@{target}"
+        if name in self._instances:
+            raise KmindError(f"{name} is loaded already", hint=f"kmind unload {name}")
+        instance = {
+            "name": name,
+            "module": found.manifest.name,
+            "class": found.manifest.class_,
+            "target": target,
+            "mode": (mode or Mode.ADVISE).name.lower(),
+            "state": "running",
+            "params": params,
+            "generation": 1,
+        }
+        if not dry_run:
+            self._instances[name] = instance
+            self.tell("start", instance=name)
+        return dict(instance)
+
+    def unload(self, name: str) -> dict[str, Any]:
+        self._instances.pop(name)
+        self.tell("stop", instance=name)
+        return {"changes": [], "restored": True, "failed": ""}
+
+    def reload(self, name: str) -> dict[str, Any]:
+        self._instances[name]["generation"] += 1
+        return dict(self._instances[name])
+
+    def set_mode(self, name: str, mode: Mode) -> dict[str, Any]:
+        self._instances[name]["mode"] = mode.name.lower()
+        self.tell("mode", instance=name, mode=mode.name.lower())
+        return dict(self._instances[name])
+
+    def status(self, name: str | None = None) -> list[dict[str, Any]]:
+        return [dict(each) for each in self._instances.values() if name in (None, each["name"])]
+
+    def step(self, timeout_s: float) -> None:
+        try:
+            call = self._calls.get(timeout=timeout_s)
+        except queue.Empty:
+            return
+        call()
+
+    def submit(self, call: Callable[[], Any]) -> Future[Any]:
+        future: Future[Any] = Future()
+
+        def run() -> None:
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(call())
+                except BaseException as error:
+                    future.set_exception(error)
+
+        self._calls.put(run)
+        return future
+
+    def subscribe(self, callback: Callable[[dict[str, Any]], None]) -> Callable[[], None]:
+        self._callbacks.append(callback)
+        return lambda: self._callbacks.remove(callback)
+
+    def close(self, *, keep: bool) -> None:
+        if keep:
+            self._file.write_text(json.dumps(self._instances))
+        self._instances.clear()
+        self.advice.close()
+
+    # Not of the interface
+
+    def tell(self, event: str, **fields: Any) -> None:
+        """Have an event happen."""
+        for callback in self._callbacks:
+            callback({"event": event, "ts": time.time(), **fields})
+
+    def advise(self, value: int = 512, knob: str = "block.read_ahead_kb") -> str:
+        """Have an instance advise something; the id."""
+        return str(
+            self.advice.note(
+                instance="readahead@vda",
+                knob=knob,
+                target="vda",
+                value=value,
+                current=128,
+                verdict="advised",
+                reason="Reads are at random.",
+                evidence={"gain": 1.5},
+                command=f"echo {value} > /sys/block/vda/queue/read_ahead_kb",
+                rec_id=1,
+                hold_s=10.0,
+            )
+        )
+
+    def apply_advice(self, advice: Mapping[str, Any]) -> int:
+        """For the AdviceStore."""
+        self._changes += 1
+        return self._changes
+
+    def undo_advice(self, change: int) -> str:
+        """For the AdviceStore."""
+        return ""
+
+
+def main() -> None:
+    from kmind.serve.daemon import Daemon
+    from kmind.serve.process import run_daemon
+
+    folder = Path(sys.argv[1])
+    log = (folder / "log").open("a", buffering=1)
+
+    def make() -> MemorySupervisor:
+        if "--slow-start" in sys.argv:
+            time.sleep(1)
+        if "--broken" in sys.argv:
+            raise KmindError("it cannot start", hint="do not ask it to")
+        supervisor = MemorySupervisor(folder)
+        if "--stuck" in sys.argv:
+            threading.Timer(1, lambda: supervisor.submit(lambda: time.sleep(3600))).start()
+        return supervisor
+
+    def check() -> None:
+        if (folder / "wrong").exists():
+            raise KmindError("the policy is wrong", hint="correct it")
+
+    daemon = Daemon(
+        make=make,
+        leases=list,
+        check=check,
+        emit=lambda event, **fields: print(json.dumps({"event": event, **fields}), file=log),
+        keep="--keep" in sys.argv,
+    )
+    run_daemon(daemon, run_dir=folder, socket=folder / "api.sock", before_exec=log.flush)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KmindError as error:
+        sys.exit(f"kmind: {error}")

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The unit for systemd, as systemd itself sees it."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import kmind.serve
+
+UNIT = Path(kmind.serve.__file__).parent / "kmind.service"
+
+
+def analyze(*words: str | Path) -> "subprocess.CompletedProcess[str]":
+    tool = shutil.which("systemd-analyze")
+    if tool is None:
+        pytest.skip("systemd-analyze is not installed")
+    return subprocess.run([tool, *words], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_systemd_finds_nothing_wrong(tmp_path: Path) -> None:
+    unit = tmp_path / "kmind.service"
+    # The one here stands in no folder where systemd looks for commands.
+    unit.write_text(
+        UNIT.read_text().replace("ExecStart=kmind", f"ExecStart={sys.executable} -m kmind")
+    )
+    done = analyze("verify", "--man=no", unit)
+    ours = [line for line in done.stderr.splitlines() if "kmind" in line]
+    assert not ours
+    assert done.returncode == 0, done.stderr
+
+
+def test_it_is_not_more_exposed_than_it_was() -> None:
+    done = analyze("security", "--offline=yes", "--no-pager", UNIT)
+    found = re.search(r"exposure level for kmind.service: ([\d.]+)", done.stdout)
+    assert found, done.stdout + done.stderr
+    assert float(found[1]) <= 5.0
