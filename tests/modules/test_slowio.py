@@ -1,11 +1,393 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The slowio module."""
+"""The slow I/O module: what it suspects, on made-up streams and on real disks."""
 
+import contextlib
+import mmap
+import os
+import random
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 import pytest
 
+from kmind.agent._base import Mode
+from kmind.agent.bpf import BpfAgent
+from kmind.agent.sim import SimAgent, SimDoorbell
+from kmind.extension import Context, Dispatcher, find_module, parse_parameters
+from kmind.knobs import Target
+from kmind.modules.slowio.extension import SlowIo, median_ratio
+from kmind.modules.slowio.shift import ShiftDetector
+from kmind.queue import Doorbell, Endpoint
+from kmind.runtime.agents import make_bpf_agent
 from kmind.testing.contract import CHECKS, Check
+
+MODULE = find_module("slowio")
+COLUMNS = MODULE.manifest.columns
+FIRST_BIN = COLUMNS["ratio_00"]
+EDGES = np.array([16, 32, 45, 54, 64, 76, 91, 128, 181, 256, 512]) / 64
+RISE = float(np.log2(1.5))
+NEEDS = ("libbpf", "btf", "arena", "bpf_timer", "tp_btf")
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=str)
 def test_contract(check: Check) -> None:
     check("slowio")
+
+
+# The detector alone.
+
+
+def _shifted_at(series: npt.NDArray[np.float64]) -> int | None:
+    detector = ShiftDetector(RISE)
+    for at, value in enumerate(series):
+        detector.learn_one(float(value))
+        if detector.shifted:
+            return at
+    return None
+
+
+def _normal(choose: np.random.Generator, count: int) -> npt.NDArray[np.float64]:
+    return choose.normal(0, 0.15, count)
+
+
+def _heavy_tails(choose: np.random.Generator, count: int) -> npt.NDArray[np.float64]:
+    return 0.1 * choose.standard_t(2, count)
+
+
+def _wandering(choose: np.random.Generator, count: int) -> npt.NDArray[np.float64]:
+    # Each round resembles the last one, as those of a real load do.
+    made = np.zeros(count)
+    for at in range(1, count):
+        made[at] = 0.8 * made[at - 1] + choose.normal(0, 0.06)
+    return made
+
+
+@pytest.mark.parametrize("noise", [_normal, _heavy_tails, _wandering])
+def test_noise_alone_is_suspected_in_none_of_300_runs(noise: Any) -> None:
+    alarms = [seed for seed in range(300) if _shifted_at(noise(np.random.default_rng(seed), 600))]
+    assert alarms == []
+
+
+def test_bursts_are_suspected_in_none_of_300_runs() -> None:
+    for seed in range(300):
+        choose = np.random.default_rng(seed)
+        series = _normal(choose, 600)
+        at = 40
+        while at < 590:
+            series[at : at + choose.integers(1, 5)] += choose.uniform(1, 6)
+            at += int(choose.integers(20, 60))
+        assert _shifted_at(series) is None, seed
+
+
+@pytest.mark.parametrize("noise", [_normal, _heavy_tails, _wandering])
+def test_a_disk_at_half_its_speed_is_suspected_in_each_of_300_runs(noise: Any) -> None:
+    late = []
+    for seed in range(300):
+        series = noise(np.random.default_rng(seed), 200)
+        series[100:] += 1.0
+        at = _shifted_at(series)
+        assert at is not None, seed
+        assert at >= 100, seed
+        late.append(at - 100)
+    assert np.median(late) <= 15
+
+
+def test_a_rise_too_small_to_matter_is_left_alone() -> None:
+    series = _normal(np.random.default_rng(1), 600)
+    series[100:] += np.log2(1.2)
+    assert _shifted_at(series) is None
+
+
+def test_a_disk_that_is_fast_again_is_cleared() -> None:
+    detector = ShiftDetector(RISE)
+    series = _normal(np.random.default_rng(2), 300)
+    series[60:120] += 2.0
+    told = []
+    for value in series:
+        detector.learn_one(float(value))
+        told.append(detector.shifted)
+    assert any(told[60:120])
+    assert not any(told[170:])
+
+
+def test_the_median_of_binned_ratios_is_near_the_real_one() -> None:
+    choose = np.random.default_rng(3)
+    for true in (0.6, 1.0, 1.3, 2.5, 6.0):
+        ratios = true * np.exp(choose.normal(0, 0.4, 4000))
+        level = median_ratio(_binned(ratios).astype(np.float64))
+        assert 2**level == pytest.approx(true, rel=0.1)
+    assert median_ratio(np.zeros(12)) == 0.0
+
+
+# The extension, behind a simulated agent.
+
+
+def _binned(ratios: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    return np.bincount(np.searchsorted(EDGES, ratios, side="right"), minlength=12)
+
+
+class _Stream:
+    """Requests of a made-up disk, through the rings to the extension, in virtual time."""
+
+    def __init__(self, seed: int) -> None:
+        self.now = 1000.0
+        self.log: list[str] = []
+        self._choose = np.random.default_rng(seed)
+        self.agent = SimAgent(realtime=False, now_ns=int(self.now * 1e9))
+        endpoint = Endpoint(self.agent.arena, SimDoorbell(self.agent.doorbell_fd))
+        self.context = Context(
+            module="slowio",
+            target="sim0",
+            params=parse_parameters(MODULE.manifest, []),
+            features=COLUMNS,
+            knobs={},
+            port=endpoint.cq,
+            now=lambda: self.now,
+            write_log=self.log.append,
+        )
+        self.agent.set_mode(Mode.OBSERVE)
+        self.extension = SlowIo(self.context)
+        self._dispatcher = Dispatcher(endpoint, self.extension, self.context)
+        self._dispatcher.start()
+        self.agent.start()
+
+    def run(self, seconds: float, *, slower: float = 1.0, requests: int = 20) -> str:
+        """Windows of 100 ms with so many requests each; what is thought of the disk then."""
+        for _ in range(round(seconds * 10)):
+            ratios = slower * np.exp(self._choose.normal(0, 0.5, requests))
+            for number, count in enumerate(_binned(ratios)):
+                self.agent.count(FIRST_BIN + number, int(count))
+            self.agent.count(COLUMNS["reads"], requests)
+            self.agent.count(COLUMNS["device_ns"], int(ratios.sum() * 1e5))
+            self.now += 0.1
+            self.agent.step(int(self.now * 1e9))
+            self._dispatcher.step(0)
+        return str(self.extension.status()["health"])
+
+
+@contextlib.contextmanager
+def _stream(seed: int = 1) -> Iterator[_Stream]:
+    stream = _Stream(seed)
+    try:
+        yield stream
+    finally:
+        stream.agent.close()
+
+
+def test_a_slow_disk_is_told_with_evidence_and_cleared_when_it_recovers() -> None:
+    with _stream() as stream:
+        assert stream.run(10).startswith("learning")
+        assert stream.run(40) == "normal"
+        assert stream.run(20, slower=2.5).startswith("fail-slow suspected")
+        shown = stream.extension.status()
+        assert shown["recent_ratio"] == pytest.approx(2.5, rel=0.15)
+        assert shown["score"] > shown["score_limit"]
+        assert shown["requests_since"] > 100
+        assert shown["suspected_for_s"] > 1
+        assert stream.run(60) == "normal"
+        assert len(stream.log) == 2
+        assert "fail-slow" in stream.log[0]
+        assert "as fast as it was" in stream.log[1]
+
+
+def test_one_burst_is_no_suspicion() -> None:
+    with _stream() as stream:
+        stream.run(50)
+        assert stream.run(3, slower=30.0) == "normal"
+        assert stream.run(30) == "normal"
+        assert stream.log == []
+
+
+def test_a_stream_that_stays_is_never_suspected() -> None:
+    for seed in range(10):
+        with _stream(seed) as stream:
+            stream.run(120)
+            assert stream.log == [], seed
+
+
+def test_few_requests_make_longer_rounds() -> None:
+    with _stream() as stream:
+        # 10 a second: a round of 32 takes 3.2 s, and 30 rounds a minute and a half.
+        assert stream.run(80, requests=1).startswith("learning")
+        assert stream.run(40, requests=1) == "normal"
+
+
+def test_the_worst_outlier_is_shown_for_a_while() -> None:
+    with _stream() as stream:
+        stream.run(1)
+        # A write of up to 64 KiB among 4: 250 ms, where 800 us are usual.
+        number = 1 | 1 << 1 | 1 << 3
+        stream.agent.push(64, number, 250_000 << 32 | 800, int(stream.now * 1e9))
+        stream.agent.push(64, 0, 90_000 << 32 | 100, int(stream.now * 1e9))
+        stream.run(1)
+        worst = stream.extension.status()["worst"]
+        assert worst == "write of up to 64 KiB, among 4: 250,000 us, usual are 800"
+        stream.run(70)
+        assert "worst" not in stream.extension.status()
+
+
+# The agent, on real disks.
+
+
+def _disk_of(path: Path) -> str:
+    # The whole disk below a file, or a skip.
+    device = path.stat().st_dev
+    entry = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}")
+    if not entry.exists():
+        pytest.skip(f"{path} is on no block device")
+    entry = entry.resolve()
+    return (entry.parent if (entry / "partition").exists() else entry).name
+
+
+def _stat(disk: str) -> dict[str, int]:
+    # Documentation/block/stat.rst
+    words = [int(word) for word in Path(f"/sys/block/{disk}/stat").read_text().split()]
+    return {"reads": words[0], "writes": words[4], "bytes": 512 * (words[2] + words[6])}
+
+
+def _counted(agent: BpfAgent) -> dict[str, int]:
+    return {name: agent.feature(COLUMNS[name]) for name in ("reads", "writes", "bytes")}
+
+
+@contextlib.contextmanager
+def _agent(disk: str, *words: str) -> Iterator[BpfAgent]:
+    params = parse_parameters(MODULE.manifest, words)
+    agent = make_bpf_agent(MODULE, Target.block(disk), params, deadline_s=600)
+    try:
+        agent.set_mode(Mode.OBSERVE)
+        agent.start()
+        yield agent
+    finally:
+        agent.close()
+
+
+def _direct(path: str | Path, *, reads: int, writes: int = 0, size: int = 16384) -> None:
+    """Requests one after the other, past the page cache, at random places."""
+    choose = random.Random(1)
+    flags = os.O_DIRECT | (os.O_RDWR if writes else os.O_RDONLY)
+    fd = os.open(path, flags)
+    try:
+        places = os.lseek(fd, 0, os.SEEK_END) // size
+        with mmap.mmap(-1, size) as buffer:
+            for number in range(reads + writes):
+                place = choose.randrange(places) * size
+                if number < reads:
+                    assert os.preadv(fd, [buffer], place) == size
+                else:
+                    assert os.pwritev(fd, [buffer], place) == size
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.kernel(*NEEDS)
+def test_requests_and_bytes_are_those_that_the_kernel_counts(tmp_path: Path) -> None:
+    file = tmp_path / "data"
+    file.write_bytes(os.urandom(16 << 20))
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
+    disk = _disk_of(file)
+    with _agent(disk) as agent:
+        time.sleep(0.2)  # what was in the disk at the start has come back
+        # Others use the disk too: what the kernel counts brackets what the agent counts.
+        outer, first, inner = _stat(disk), _counted(agent), _stat(disk)
+        _direct(file, reads=400, writes=100)
+        inner_end, last, outer_end = _stat(disk), _counted(agent), _stat(disk)
+        untimed = agent.feature(COLUMNS["untimed"])
+        timed = agent.feature(COLUMNS["learning"])
+    # A request on its way between the two counts, on each CPU.
+    slack = os.cpu_count() or 1
+    for name in ("reads", "writes"):
+        counted = last[name] - first[name]
+        assert counted >= inner_end[name] - inner[name] - slack, name
+        assert counted <= outer_end[name] - outer[name] + slack, name
+    assert last["reads"] - first["reads"] >= 400
+    assert last["writes"] - first["writes"] >= 100
+    counted = last["bytes"] - first["bytes"]
+    assert counted >= inner_end["bytes"] - inner["bytes"] - slack * (1 << 20)
+    assert counted <= outer_end["bytes"] - outer["bytes"] + slack * (1 << 20)
+    assert timed >= 500
+    assert untimed <= timed / 100
+
+
+@contextlib.contextmanager
+def _loop(folder: Path) -> Iterator[str]:
+    # A disk of the test's own whose requests go straight to the disk below.
+    backing = folder / "disk"
+    backing.write_bytes(os.urandom(16 << 20))
+    command = ["losetup", "--find", "--show", "--direct-io=on", str(backing)]
+    node = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    try:
+        if Path(f"/sys/block/{Path(node).name}/loop/dio").read_text().strip() != "1":
+            pytest.skip("the file system takes no direct I/O from a loop device")
+        yield node
+    finally:
+        subprocess.run(["losetup", "--detach", node], check=True)
+
+
+@contextlib.contextmanager
+def _brake(disk: str) -> Iterator[Any]:
+    # This process in a cgroup of its own; calling what is yielded slows the disk for it.
+    # A loop device asks on behalf of who asked it, so its requests take longer then.
+    root = Path("/sys/fs/cgroup/blkio")
+    if not (root / "blkio.throttle.read_iops_device").exists():
+        pytest.skip("no blkio controller with throttling in cgroup v1 here")
+    device = (Path("/sys/block") / disk / "dev").read_text().strip()
+    line = next(
+        text for text in Path("/proc/self/cgroup").read_text().splitlines() if "blkio" in text
+    )
+    before = root / line.rpartition(":")[2].lstrip("/")
+    own = root / f"kmind-test-{os.getpid()}"
+    own.mkdir()
+    rule = own / "blkio.throttle.read_iops_device"
+    try:
+        (own / "cgroup.procs").write_text(str(os.getpid()))
+        yield lambda iops: rule.write_text(f"{device} {iops}\n")
+    finally:
+        (before / "cgroup.procs").write_text(str(os.getpid()))
+        own.rmdir()
+
+
+@pytest.mark.kernel(*NEEDS)
+def test_a_disk_that_is_slowed_down_shows_in_ratios_and_records(tmp_path: Path) -> None:
+    below = _disk_of(tmp_path)
+    with (
+        _loop(tmp_path) as node,
+        _brake(below) as brake,
+        _agent(Path(node).name, "learn=1") as agent,
+    ):
+        endpoint = Endpoint(agent.arena, Doorbell(agent.doorbell_fd))
+        ends = time.monotonic() + 1.5
+        while time.monotonic() < ends:
+            _direct(node, reads=100, size=4096)
+        assert agent.feature(COLUMNS["learning"]) >= 256
+        usual = _bins(agent)
+        _direct(node, reads=200, size=4096)
+        usual = _bins(agent) - usual
+        assert usual.sum() == 200
+        assert 0.5 < 2 ** median_ratio(usual) < 2
+        outliers = agent.feature(COLUMNS["outliers"])
+        for ring in endpoint.records:
+            ring.release(len(ring.peek()))
+        slow = _bins(agent)
+        brake(10)  # 100 ms each, where some 0.1 ms are usual
+        _direct(node, reads=30, size=4096)
+        slow = _bins(agent) - slow
+        assert slow.sum() == 30
+        assert 2 ** median_ratio(slow) > 4
+        assert agent.feature(COLUMNS["outliers"]) - outliers >= 20
+        records = np.concatenate([ring.peek() for ring in endpoint.records])
+        records = records[records["kind"] >= 64]
+        assert len(records) >= 20
+        took, usual_us = records["value"] >> np.uint64(32), records["value"] & np.uint64(0xFFFFFFFF)
+        assert np.median(took) > 2000
+        assert (took > 2 * usual_us).all()
+        assert set(records["subject"]) == {0}  # a small read, alone
+
+
+def _bins(agent: BpfAgent) -> npt.NDArray[np.float64]:
+    return np.array([float(agent.feature(FIRST_BIN + number)) for number in range(12)])
