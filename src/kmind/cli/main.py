@@ -35,6 +35,14 @@ app = typer.Typer(
 )
 
 _Json = Annotated[bool, typer.Option("--json", help="Write JSON, with its schema.")]
+_Socket = Annotated[
+    Path | None,
+    # Whether it may be opened is found out by connecting: no process may read a socket.
+    typer.Option(
+        "--socket", readable=False, help="The daemon's socket, if not /run/kmind/api.sock."
+    ),
+]
+_Name = Annotated[str, typer.Argument(help="An instance, such as readahead@vda (see: kmind list).")]
 _Quick = Annotated[bool, typer.Option("--quick", help="Smaller and shorter, for a first look.")]
 
 
@@ -45,6 +53,33 @@ class _ModeName(StrEnum):
     advise = "advise"
     canary = "canary"
     auto = "auto"
+
+
+class _AnyMode(StrEnum):
+    """Those, and the one that puts everything back."""
+
+    observe = "observe"
+    advise = "advise"
+    canary = "canary"
+    auto = "auto"
+    emergency = "emergency"
+
+
+class _OnExit(StrEnum):
+    """What becomes of the instances when the daemon ends."""
+
+    restore = "restore"
+    keep = "keep"
+
+
+class _AdviceAction(StrEnum):
+    """What can be done with advice."""
+
+    list = "list"
+    show = "show"
+    apply = "apply"
+    reject = "reject"
+    undo = "undo"
 
 
 def _version(asked: bool) -> None:
@@ -106,6 +141,122 @@ def _run(
         json=json,
         policy_file=policy,
     )
+
+
+@app.command("daemon")
+def _daemon(
+    socket: _Socket = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="Use this policy, not those in /etc/kmind.")
+    ] = None,
+    on_exit: Annotated[
+        _OnExit,
+        typer.Option(
+            help="restore: unload all and put everything back; keep: leave agents and extensions "
+            "running, for the next daemon to take over."
+        ),
+    ] = _OnExit.restore,
+    replace: Annotated[
+        bool,
+        typer.Option("--replace", help="Restart the daemon that runs; its instances go on."),
+    ] = False,
+) -> int:
+    """Run instances in the background, and answer the commands below on a socket."""
+    from kmind.cli.daemon import daemon_command
+
+    return daemon_command(
+        socket=socket, policy_file=policy, keep=on_exit == _OnExit.keep, replace_it=replace
+    )
+
+
+@app.command("load", epilog="Example: kmind load readahead vda patience=5 --mode auto")
+def _load(
+    module: Annotated[
+        str, typer.Argument(help="A module (see: kmind modules), or a folder with a module.toml.")
+    ],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[TARGET] [NAME=VALUE]...", help="Its target and parameters."),
+    ] = None,
+    mode: Annotated[_ModeName | None, typer.Option(help="How far it may go.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("-n", "--dry-run", help="Only say what would be done.")
+    ] = False,
+    json: _Json = False,
+    socket: _Socket = None,
+) -> int:
+    """Load a module into the daemon: make an instance of it."""
+    from kmind.cli.load import load_command
+
+    name = mode.value if mode else None
+    return load_command(module, words or [], mode=name, dry_run=dry_run, json=json, socket=socket)
+
+
+@app.command("unload")
+def _unload(name: _Name, json: _Json = False, socket: _Socket = None) -> int:
+    """Unload an instance, and put back what it changed."""
+    from kmind.cli.unload import unload_command
+
+    return unload_command(name, json=json, socket=socket)
+
+
+@app.command("list")
+def _list(json: _Json = False, socket: _Socket = None) -> int:
+    """List the daemon's instances."""
+    from kmind.cli.list import list_command
+
+    return list_command(json=json, socket=socket)
+
+
+@app.command("status")
+def _status(
+    name: Annotated[str | None, typer.Argument(help="One instance; else all.")] = None,
+    json: _Json = False,
+    socket: _Socket = None,
+) -> int:
+    """Show all that the daemon knows of its instances."""
+    from kmind.cli.status import status_command
+
+    return status_command(name, json=json, socket=socket)
+
+
+@app.command("reload")
+def _reload(name: _Name, json: _Json = False, socket: _Socket = None) -> int:
+    """Upgrade an instance's agent in place, and start its extension anew."""
+    from kmind.cli.reload import reload_command
+
+    return reload_command(name, json=json, socket=socket)
+
+
+@app.command("mode")
+def _mode(
+    name: _Name,
+    mode: Annotated[_AnyMode, typer.Argument(help="emergency puts everything back.")],
+    json: _Json = False,
+    socket: _Socket = None,
+) -> int:
+    """Say how far an instance may go."""
+    from kmind.cli.mode import mode_command
+
+    return mode_command(name, mode.value, json=json, socket=socket)
+
+
+@app.command("advice", epilog="Example: kmind advice apply 7")
+def _advice(
+    action: Annotated[
+        _AdviceAction, typer.Argument(help="list, show, apply, reject or undo.")
+    ] = _AdviceAction.list,
+    id: Annotated[str | None, typer.Argument(metavar="[ID]", help="Which one.")] = None,
+    all: Annotated[
+        bool, typer.Option("--all", help="List also what is refused or settled.")
+    ] = False,
+    json: _Json = False,
+    socket: _Socket = None,
+) -> int:
+    """See what the instances advise; do it, undo it, or reject it."""
+    from kmind.cli.advice import advice_command
+
+    return advice_command(action.value, id, all=all, json=json, socket=socket)
 
 
 @app.command("restore")

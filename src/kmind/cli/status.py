@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``kmind status``: all that the daemon knows of its instances, and of itself."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from kmind.cli.client import Client, path_to
+from kmind.cli.output import json_line
+
+__all__ = ["status_command"]
+
+
+def status_command(name: str | None, *, json: bool, socket: Path | None) -> int:
+    """Show one instance or all; 1 if one of those shown, or the daemon, is not well."""
+    client = Client(socket)
+    answer = client.get(path_to("instance", name) if name else "/v1/instances")
+    health = client.get("/v1/health")
+    health.pop("schema")
+    instances = answer["instances"]
+    if json:
+        sys.stdout.write(json_line(answer.pop("schema"), {**answer, "daemon": health}) + "\n")
+    else:
+        lines = [] if name else [_daemon(health), *([] if instances else ["nothing is loaded"])]
+        for each in instances:
+            lines += [each["name"], *_fields(each, skip=("name",), indent="    ")]
+        sys.stdout.write("\n".join(lines) + "\n")
+    well = health["ok"] and not any(each.get("failed") for each in instances)
+    return 0 if well else 1
+
+
+def _daemon(health: Mapping[str, Any]) -> str:
+    state = "well" if health["ok"] else f"stalled for {health['step_age_s']:.0f} s"
+    return f"daemon: {state}, pid {health['pid']}, version {health['version']}"
+
+
+def _fields(fields: Mapping[str, Any], *, skip: tuple[str, ...] = (), indent: str) -> Iterator[str]:
+    for name, value in fields.items():
+        if name in skip or value in ("", None, [], {}):
+            continue
+        if isinstance(value, dict):
+            yield f"{indent}{name}:"
+            yield from _fields(value, indent=indent + "    ")
+        elif isinstance(value, list):
+            yield f"{indent}{name}:"
+            for each in value:
+                pairs = each.items() if isinstance(each, dict) else [("", each)]
+                shown = ", ".join(f"{key} {item}".strip() for key, item in pairs)
+                yield f"{indent}    {shown}"
+        else:
+            yield f"{indent}{name}: {value}"

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``kmind unload``: have the daemon end an instance and put back what it changed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kmind.cli.client import Client, path_to
+from kmind.cli.output import json_line
+
+__all__ = ["unload_command"]
+
+
+def unload_command(name: str, *, json: bool, socket: Path | None) -> int:
+    """Unload it, and say what was changed and what holds now; 1 if that is not restored."""
+    answer = Client(socket).call("DELETE", path_to("instance", name))
+    result = answer["result"]
+    if json:
+        sys.stdout.write(json_line(answer.pop("schema"), answer) + "\n")
+    else:
+        changes = result.get("changes", [])
+        lines = [f"unloaded {name}" + ("" if changes else "; nothing was changed")]
+        lines += [f"  {_change(each)}" for each in changes]
+        sys.stdout.write("\n".join(lines) + "\n")
+    return 0 if result.get("restored", True) else 1
+
+
+def _change(change: Mapping[str, Any]) -> str:
+    values = [change["baseline"], *change["values"]]
+    steps = " -> ".join(str(value) for value in values[:6]) + (" ..." if values[6:] else "")
+    if change["now"] == change["baseline"]:
+        holds = f"holds {change['now']} again"
+    elif change["yielded"]:
+        holds = f"holds {change['now']}, set by somebody else"
+    else:
+        holds = f"holds {change['now']} still; to put it back: kmind restore"
+    return f"{change['knob']} was {steps}, {holds}"
