@@ -1,12 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What module authors build on: ``Extension``, ``Context``, the manifest, discovery."""
+"""What module authors build on: ``Extension``, ``Context``, the manifest, discovery.
+
+An extension's process needs the first two only. What finds and reads modules is imported
+when it is asked for, so that such a process starts sooner and stays smaller.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from kmind.extension._base import ChangeEvent, Extension, VerdictEvent
+from kmind.extension._parameter import Parameter, Value
 from kmind.extension.context import Context, KnobInfo, Port
-from kmind.extension.discovery import Module, find_module, list_modules
 from kmind.extension.dispatch import Dispatcher, End
-from kmind.extension.manifest import Feature, Hook, Manifest, Parameter, Value, load_manifest
-from kmind.extension.parameters import agent_parameters, parse_parameters
+
+if TYPE_CHECKING:
+    from kmind.extension.discovery import Module, find_module, list_modules
+    from kmind.extension.manifest import Feature, Hook, Manifest, load_manifest
+    from kmind.extension.parameters import agent_parameters, parse_parameters
 
 __all__ = [
     "ChangeEvent",
@@ -29,3 +41,23 @@ __all__ = [
     "load_manifest",
     "parse_parameters",
 ]
+
+_LATER = {
+    "Feature": "manifest",
+    "Hook": "manifest",
+    "Manifest": "manifest",
+    "Module": "discovery",
+    "agent_parameters": "parameters",
+    "find_module": "discovery",
+    "list_modules": "discovery",
+    "load_manifest": "manifest",
+    "parse_parameters": "parameters",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
+    globals()[name] = value
+    return value

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from kmind.abi import layout
-from kmind.extension.manifest import Value
+from kmind.extension._parameter import Value
 
 __all__ = ["Context", "KnobInfo", "Port"]
 
