@@ -5,12 +5,12 @@ The kernel begins to write at B dirty pages, and makes writers wait from half-wa
 between B and its limit L (``dirty_freerun_ceiling``, mm/page-writeback.c). Between the
 two lie (L - B) / 2 pages: at a rate of writing R and a disk that takes D, that lasts
 (L - B) / 2 / (R - D) seconds. R is predicted, and a B recommended that makes it last
-as long as the parameter ``lead``.
+as long as the parameter ``lead``; where writers wait although it does, half of B.
 
-That cannot always help. A smaller B starts the disk sooner, but lowers the point where
-writers wait too, by half as much: it pays only if D is more than R / 2. And a load
-that stays above D ends in waiting under any B. So a value is kept only while blocks
-of equal work are measured to be waited for less, and let go of otherwise.
+That cannot always help. A smaller B also lowers the point where writers wait, by half as
+much, so a burst that finds no dirty pages gains only if D is more than R / 2; and a load
+that stays above D ends in waiting under any B. So a value is kept only while blocks of
+equal work are measured to be waited for less, and let go of otherwise.
 """
 
 from __future__ import annotations
@@ -210,13 +210,11 @@ class Dirty(Extension):
         rate = max(self._peaks)
         if rate <= self._disk:
             return "nothing to try: the disk takes as much as is predicted to be written"
-        if rate >= 2 * self._disk:
-            return "nothing to try: the disk takes less than half of what is predicted"
         pages = self._limit - 2 * float(self.context.params["lead"]) * (rate - self._disk)
-        value = int(pages / (self._background / self._now_set))
+        value = min(int(pages / (self._background / self._now_set)), self._now_set // 2)
         value = min(max(value, info.minimum), info.maximum) // info.grid * info.grid
         if value < info.minimum or value >= self._now_set:
-            return "nothing to try: writeback begins early enough"
+            return "nothing to try: writeback cannot begin sooner"
         return value
 
     def _lead(self, rate: float) -> float:
@@ -228,24 +226,34 @@ class Dirty(Extension):
         if self._applied_at is None:
             return  # no verdict yet
         held = now - self._applied_at
-        share = spared(self._before.costs, self._under.costs) if self._under.enough else 0.0
+        least = float(self.context.params["min_gain"])
         if self._kept and held >= float(self.context.params["recheck"]):
             self._before.restart(forget=True)
             self._let_go("It is time to see whether that still helps", again=False)
-        elif self._under.enough and share < float(self.context.params["min_gain"]):
+        elif not self._under.enough:
+            if held >= _TRIAL_MOST_S and not self._kept:
+                self._let_go("Too little is written to judge by", again=True)
+            else:
+                self._renew()
+        elif (share := spared(self._before.costs, self._under.costs)) >= least:
+            (self._renew if self._kept else lambda: self._keep(share))()
+        elif self._under.full or 1 - self._under.mean / self._before.mean < least:
             self._let_go(f"{self._asked} % does not spare writers waiting", again=True)
-        elif not self._under.enough and held >= _TRIAL_MOST_S and not self._kept:
-            self._let_go("Too little is written to judge by", again=True)
-        elif self._under.enough and not self._kept:
-            self._kept = True
-            self._pause = _AGAIN_S
-            self._doing = f"keeping {self._asked} %: {share:.0%} less waiting"
-            self._why = (
-                f"At {self._asked} % writers wait {self._under.mean:.2f} s for each GiB instead "
-                f"of {self._before.mean:.2f} s, so it is kept for as long as that is so."
-            )
-            self._recommend(spared=round(share, 3), blocks=len(self._under.costs))
-        elif now - self._renewed >= _RENEW_S:
+        else:
+            self._renew()  # better so far, but it may be chance
+
+    def _keep(self, share: float) -> None:
+        self._kept = True
+        self._pause = _AGAIN_S
+        self._doing = f"keeping {self._asked} %: {share:.0%} less waiting"
+        self._why = (
+            f"At {self._asked} % writers wait {self._under.mean:.2f} s for each GiB instead "
+            f"of {self._before.mean:.2f} s, so it is kept for as long as that is so."
+        )
+        self._recommend(spared=round(share, 3), blocks=len(self._under.costs))
+
+    def _renew(self) -> None:
+        if self.context.now() - self._renewed >= _RENEW_S:
             self._recommend(waited_s_per_gib=round(self._under.mean, 3))
 
     def _recommend(self, **evidence: float | int) -> None:

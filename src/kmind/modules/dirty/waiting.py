@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection
 from statistics import fmean
 
@@ -24,7 +24,7 @@ class Waiting:
     ``restart`` is left out, as pages in it became dirty under another value.
     """
 
-    def __init__(self, blocks: int = 8) -> None:
+    def __init__(self, blocks: int = 12) -> None:
         self.costs: deque[float] = deque(maxlen=blocks)
         self._skip = True
         self._gib = 0.0
@@ -54,6 +54,11 @@ class Waiting:
         return len(self.costs) >= BLOCKS
 
     @property
+    def full(self) -> bool:
+        """Whether there are as many as are kept."""
+        return len(self.costs) == self.costs.maxlen
+
+    @property
     def mean(self) -> float:
         """Seconds waited for a GiB."""
         return fmean(self.costs) if self.costs else 0.0
@@ -64,13 +69,16 @@ def spared(before: Collection[float], after: Collection[float]) -> float:
 
     Mann and Whitney's test ("On a test of whether one of two random variables is
     stochastically larger than the other", 1947), one-sided at 5%, by the normal
-    approximation; ties count half, which makes it cautious.
+    approximation with its variance corrected for ties: bursts leave many blocks that
+    nobody waited for.
     """
     one, other = len(before), len(after)
     if not one or not other or fmean(before) <= 0:
         return 0.0
     lower = sum((a < b) + (a == b) / 2 for a in after for b in before)
-    spread = math.sqrt(one * other * (one + other + 1) / 12)
-    if (lower - one * other / 2) / spread < _Z:
+    total = one + other
+    ties = sum(count**3 - count for count in Counter([*before, *after]).values())
+    variance = one * other / 12 * (total + 1 - ties / (total * (total - 1)))
+    if variance <= 0 or (lower - one * other / 2) / math.sqrt(variance) < _Z:
         return 0.0
     return max(0.0, 1 - fmean(after) / fmean(before))
