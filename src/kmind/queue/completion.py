@@ -37,10 +37,11 @@ def read_note(arena: Bytes, geometry: Geometry, slot: int, length: int) -> bytes
 class CompletionQueue:
     """The extension's end: one writer, not thread-safe.
 
-    Ids rise by one with each recommendation, from 1.
+    Ids rise by one with each recommendation, from ``first_id``: 1 or above, and above all
+    that an earlier writer used, for the agent refuses those as replayed.
     """
 
-    def __init__(self, arena: Bytes, geometry: Geometry) -> None:
+    def __init__(self, arena: Bytes, geometry: Geometry, first_id: int = 1) -> None:
         size = _SLOTS * layout.RECOMMENDATION.itemsize
         raw = arena[geometry.cq : geometry.cq + size]
         header = arena[: layout.HEADER.itemsize].view(layout.HEADER)
@@ -49,7 +50,7 @@ class CompletionQueue:
         self._tail_word = header["cq_tail"]
         self._notes = arena[geometry.notes : geometry.notes + _SLOTS * _NOTE].reshape(_SLOTS, _NOTE)
         self._tail = int(self._tail_word[0])
-        self._id = 0
+        self._id = first_id - 1
         self._open: dict[int, int] = {}  # position -> id, oldest first
 
     def submit(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Protocol
 
 import numpy as np
@@ -28,11 +29,11 @@ class Bell(Protocol):
 class Endpoint:
     """All that an extension has of its agent: rings, queue, doorbell.
 
-    ``arena`` is the whole arena as bytes (shape: its size). One thread may use
-    it.
+    ``arena`` is the whole arena as bytes (shape: its size), and ``first_id`` the id of
+    the first recommendation (see `CompletionQueue`). One thread may use it.
     """
 
-    def __init__(self, arena: Bytes, bell: Bell) -> None:
+    def __init__(self, arena: Bytes, bell: Bell, first_id: int = 1) -> None:
         geometry = Geometry.read(arena)
         self.geometry = geometry
         self._arena = arena
@@ -41,7 +42,8 @@ class Endpoint:
         self._mode = header["mode"]
         self._need_wakeup = header["need_wakeup"]
         self._heartbeat = header["heartbeat"]
-        self._sleeps = 0
+        # Not from 0: the agent may have rung already for a number of an earlier process.
+        self._sleeps = time.monotonic_ns() & 0xFFFFFFFF
         rings = arena[geometry.rings :][: (geometry.nr_cpus + 1) * layout.RING.itemsize].reshape(
             -1, layout.RING.itemsize
         )
@@ -55,7 +57,7 @@ class Endpoint:
         ]
         #: Closed feature windows, of ``layout.WINDOW``.
         self.windows = Reader(rings[geometry.nr_cpus], window_view(arena, geometry))
-        self.cq = CompletionQueue(arena, geometry)
+        self.cq = CompletionQueue(arena, geometry, first_id)
 
     @property
     def mode(self) -> int:
