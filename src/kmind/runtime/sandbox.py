@@ -15,10 +15,11 @@ import pwd
 import resource
 import signal
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from kmind.errors import PrivilegeError
+from kmind.errors import NotSupportedError, PrivilegeError
+from kmind.runtime import landlock
 from kmind.runtime.seccomp import limit_system_calls
 
 __all__ = ["close_other_fds", "drop_privileges", "free_uid"]
@@ -34,7 +35,9 @@ _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _CAPABILITY_VERSION_3 = 0x20080522
 
-_MOST_MEMORY = 1 << 30
+# Where no cgroup limits memory, and no manifest names a limit.
+_MOST_DATA = 1 << 30
+_MOST_FILES = 32
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -63,49 +66,77 @@ def close_other_fds(keep: Iterable[int]) -> None:
         first = fd + 1
 
 
-def drop_privileges(uid: int | None, parent: int) -> None:
-    """Give up everything and become ``uid``; only limits apply where it is None.
+def drop_privileges(
+    uid: int | None,
+    parent: int | None,
+    *,
+    files: Sequence[str] = (),
+    network: bool = False,
+    data_bytes: int = 0,
+) -> list[str]:
+    """Give up everything and become ``uid``; no change of user where it is None.
 
-    ``parent`` is the process without which this one shall not live. Exits at once
-    if it died already. Raises PrivilegeError if anything is refused: the caller must
-    not go on then.
+    ``parent`` is the process without which this one shall not live, if any: it exits at
+    once if that one died already. What stays in reach are ``files``, to read, and the
+    ``network``, if true. ``data_bytes`` limits memory of its own (0: to 1 GiB).
+
+    Returns what this kernel lacks for it, in words; the rest holds all the same. Raises
+    PrivilegeError if anything is refused: the caller must not go on then.
     """
     try:
         _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+        lacking = _fence_off(files, network)
         if uid is not None:
-            _empty_bounding_set()
-            os.setgroups([])
-            os.setresgid(uid, uid, uid)
-            os.setresuid(uid, uid, uid)
-            _empty_capabilities()
-            if os.getresuid() != (uid, uid, uid) or os.getgroups():
-                raise PrivilegeError("the user id did not change")
+            _become(uid)
         # A change of the user id clears the signal: so it is asked for after that.
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if parent is not None:
+            _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         _prctl(_PR_SET_DUMPABLE, 0)
         os.umask(0o777)
         os.chdir("/")
-        _limit_resources()
-        gone = os.getppid() != parent
-        limit_system_calls()
+        # Without landlock no file may be opened, whatever the manifest asks for.
+        readable = bool(files) and not lacking
+        _limit_resources(data_bytes or _MOST_DATA, opens=readable or network)
+        gone = parent is not None and os.getppid() != parent
+        limit_system_calls(files=readable, network=network)
     except OSError as error:
         raise PrivilegeError(
             f"privileges cannot be dropped: {error.strerror}", hint="run as root, or not as root"
         ) from None
     if gone:
         os._exit(0)
+    return lacking
 
 
-def _limit_resources() -> None:
+def _fence_off(files: Sequence[str], network: bool) -> list[str]:
+    try:
+        landlock.restrict(files, network=network)
+    except NotSupportedError as error:
+        lost = f"; {', '.join(files)} cannot be read" if files else ""
+        return [f"{error}; files are refused by the filter on system calls alone{lost}"]
+    return []
+
+
+def _become(uid: int) -> None:
+    _empty_bounding_set()
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+    _empty_capabilities()
+    if os.getresuid() != (uid, uid, uid) or os.getgroups():
+        raise PrivilegeError("the user id did not change")
+
+
+def _limit_resources(data_bytes: int, *, opens: bool) -> None:
     limits = {
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_FSIZE: 0,
         resource.RLIMIT_NPROC: 0,
         resource.RLIMIT_MSGQUEUE: 0,
         resource.RLIMIT_MEMLOCK: 0,
-        resource.RLIMIT_DATA: _MOST_MEMORY,
-        # No new descriptor fits below it, and poll(2) still takes three.
-        resource.RLIMIT_NOFILE: 3,
+        resource.RLIMIT_DATA: data_bytes,
+        # No new descriptor fits below 3, and poll(2) still takes three.
+        resource.RLIMIT_NOFILE: _MOST_FILES if opens else 3,
     }
     for kind, most in limits.items():
         _, hard = resource.getrlimit(kind)

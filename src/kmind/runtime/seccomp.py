@@ -3,7 +3,8 @@
 
 What is left computes, waits, sleeps, takes memory and writes to open descriptors. So
 neither a new namespace nor a bug in a rare system call is in reach. A refused call
-fails with EPERM: code that can do without goes on.
+fails with EPERM: code that can do without goes on. Where the manifest asks for it,
+files can be opened to read, and connections over IP be made; nothing can be listened to.
 
 Numbers are those of asm/unistd_64.h (x86-64) and asm-generic/unistd.h (arm64); the
 filter is classic BPF over struct seccomp_data (linux/seccomp.h).
@@ -15,11 +16,12 @@ import ctypes
 import errno
 import os
 import platform
+import socket
 import struct
 
 from kmind.errors import NotSupportedError
 
-__all__ = ["CALLS", "limit_system_calls"]
+__all__ = ["CALLS", "FILE_CALLS", "NETWORK_CALLS", "limit_system_calls"]
 
 CALLS: dict[str, tuple[int, int]] = {
     "read": (0, 63),
@@ -67,7 +69,32 @@ CALLS: dict[str, tuple[int, int]] = {
     "membarrier": (324, 283),
     "rseq": (334, 293),
 }
-"""Name to number on x86-64 and on arm64."""
+"""Always allowed: name to number on x86-64 and on arm64."""
+
+FILE_CALLS: dict[str, tuple[int, int]] = {
+    "pread64": (17, 67),
+    "getdents64": (217, 61),
+    "openat": (257, 56),
+    "readlinkat": (267, 78),
+    "statx": (332, 291),
+}
+"""Allowed to one that may read files; ``openat`` only to read."""
+
+NETWORK_CALLS: dict[str, tuple[int, int]] = {
+    "ioctl": (16, 29),
+    "socket": (41, 198),
+    "connect": (42, 203),
+    "sendto": (44, 206),
+    "recvfrom": (45, 207),
+    "sendmsg": (46, 211),
+    "recvmsg": (47, 212),
+    "shutdown": (48, 210),
+    "getsockname": (51, 204),
+    "getpeername": (52, 205),
+    "setsockopt": (54, 208),
+    "getsockopt": (55, 209),
+}
+"""Allowed to one that may connect; ``socket`` only for IP, ``ioctl`` only FIONBIO."""
 
 _ONLY_X86 = {"poll": 7}
 _MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column, AUDIT_ARCH_*
@@ -77,13 +104,40 @@ _SECCOMP_MODE_FILTER = 2
 _RET_KILL_PROCESS = 0x80000000
 _RET_ERRNO = 0x00050000
 _RET_ALLOW = 0x7FFF0000
-_LOAD, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06  # BPF_LD|W|ABS, BPF_JMP|JEQ|K, BPF_RET|K
+# BPF_LD|W|ABS, BPF_JMP|JEQ|K, BPF_JMP|JSET|K, BPF_RET|K
+_LOAD, _IF_EQUAL, _IF_ANY_BIT, _RETURN = 0x20, 0x15, 0x45, 0x06
+_ARGUMENT = [16 + 8 * place for place in range(6)]  # the low half, in little-endian order
+
+_Line = tuple[int, int, int, int]
+_ALLOW: _Line = (_RETURN, 0, 0, _RET_ALLOW)
+_REFUSE: _Line = (_RETURN, 0, 0, _RET_ERRNO | errno.EPERM)
+
+_FIONBIO = 0x5421  # asm-generic/ioctls.h
+# What more is asked of a call, as lines that begin with its arguments and end it.
+_CONDITIONS: dict[str, list[_Line]] = {
+    "openat": [
+        (_LOAD, 0, 0, _ARGUMENT[2]),
+        (_IF_ANY_BIT, 0, 1, os.O_ACCMODE | os.O_CREAT | os.O_TRUNC),
+        _REFUSE,
+        _ALLOW,
+    ],
+    "socket": [
+        (_LOAD, 0, 0, _ARGUMENT[0]),
+        (_IF_EQUAL, 1, 0, socket.AF_INET),
+        (_IF_EQUAL, 0, 1, socket.AF_INET6),
+        _ALLOW,
+        _REFUSE,
+    ],
+    "ioctl": [(_LOAD, 0, 0, _ARGUMENT[1]), (_IF_EQUAL, 0, 1, _FIONBIO), _ALLOW, _REFUSE],
+}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def limit_system_calls() -> None:
+def limit_system_calls(*, files: bool = False, network: bool = False) -> None:
     """Install the filter, for good. The caller has set no_new_privs.
+
+    With ``files`` files can be opened to read, with ``network`` connections be made.
 
     Raises NotSupportedError on another machine, OSError where the kernel refuses.
     """
@@ -92,7 +146,7 @@ def limit_system_calls() -> None:
         raise NotSupportedError(
             f"kmind knows no system calls of {machine}", hint=f"it knows {', '.join(_MACHINES)}"
         )
-    program = _program(*_MACHINES[machine])
+    program = _program(*_MACHINES[machine], files=files, network=network)
     code = ctypes.create_string_buffer(program, len(program))
     # struct sock_fprog: a count, padding, a pointer
     whole = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code))
@@ -101,17 +155,18 @@ def limit_system_calls() -> None:
         raise OSError(number, os.strerror(number))
 
 
-def _program(column: int, architecture: int) -> bytes:
-    numbers = [pair[column] for pair in CALLS.values()]
-    numbers += [] if column else _ONLY_X86.values()
-    lines = [
+def _program(column: int, architecture: int, *, files: bool, network: bool) -> bytes:
+    calls = CALLS | (FILE_CALLS if files else {}) | (NETWORK_CALLS if network else {})
+    numbers = {name: pair[column] for name, pair in calls.items()}
+    numbers |= {} if column else _ONLY_X86
+    lines: list[_Line] = [
         (_LOAD, 0, 0, 4),  # the architecture
-        (_JUMP_IF_EQUAL, 1, 0, architecture),
+        (_IF_EQUAL, 1, 0, architecture),
         (_RETURN, 0, 0, _RET_KILL_PROCESS),
         (_LOAD, 0, 0, 0),  # the number
     ]
-    for place, number in enumerate(numbers):
-        lines.append((_JUMP_IF_EQUAL, len(numbers) - place, 0, number))
-    lines.append((_RETURN, 0, 0, _RET_ERRNO | errno.EPERM))
-    lines.append((_RETURN, 0, 0, _RET_ALLOW))
+    for name, number in numbers.items():
+        body = _CONDITIONS.get(name, [_ALLOW])
+        lines += [(_IF_EQUAL, 0, len(body), number), *body]
+    lines.append(_REFUSE)
     return b"".join(struct.pack("HBBI", *line) for line in lines)
