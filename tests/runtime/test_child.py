@@ -2,18 +2,25 @@
 """The extension's process holds nothing: seen from outside, and tried from inside."""
 
 import os
+import signal
+import socket
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from extension_process import QUIET, Running, running
+
+from kmind.runtime import landlock
+from kmind.runtime.child import EXIT_SETUP
 
 if TYPE_CHECKING:
     from conftest import Bench
 
-pytestmark = pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf", "tp_filemap")
+pytestmark = pytest.mark.kernel()
 
 PRISONER = '''
-import ctypes, importlib, os, resource, signal, socket
+import ctypes, importlib, mmap, os, resource, select, signal, socket, subprocess, threading
 from kmind.extension import Extension
 
 
@@ -22,102 +29,281 @@ class Sample(Extension):
 
     def start(self):
         libc = ctypes.CDLL(None, use_errno=True)
+        mine, owner, victim = os.getpid(), os.getppid(), self.context.params["victim"]
+        room = ctypes.create_string_buffer(4096)
 
         def call(name, *args):
             ctypes.set_errno(0)
             if getattr(libc, name)(*args) < 0:
                 raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
+        def system_call(number, *args):
+            call("syscall", number, *args)
+
         tries = {
+            # files
+            "read_passwd": lambda: open("/etc/passwd"),
             "read_shadow": lambda: open("/etc/shadow"),
-            "read_anything": lambda: open("/proc/self/status"),
-            "list_root": lambda: os.listdir("/root"),
+            "read_own_status": lambda: open("/proc/self/status"),
+            "read_owner_memory": lambda: open(f"/proc/{owner}/mem", "rb"),
+            "read_owner_maps": lambda: open(f"/proc/{owner}/maps"),
+            "read_owner_environment": lambda: open(f"/proc/{owner}/environ"),
+            "list_owner_files": lambda: os.listdir(f"/proc/{owner}/fd"),
+            "list_root": lambda: os.listdir("/"),
             "write_file": lambda: open("/tmp/kmind-escape", "w"),
             "write_knob": lambda: open("/proc/sys/vm/swappiness", "w"),
-            "bpf": lambda: call("syscall", 321, 0, ctypes.create_string_buffer(128), 128),
-            "socket": lambda: socket.socket(),
+            "open_old_way": lambda: system_call(2, b"/etc/passwd", 0),
+            "openat2": lambda: system_call(437, -100, b"/etc/passwd", room, 24),
+            "open_by_handle": lambda: system_call(304, -100, room, 0),
+            "memfd": lambda: os.memfd_create("escape"),
+            "pipe": lambda: os.pipe(),
+            "dup": lambda: os.dup(1),
+            "change_folder": lambda: os.chdir("/tmp"),
+            "change_root": lambda: os.chroot("/tmp"),
+            "unlink": lambda: os.unlink("/tmp/x"),
+            "chmod": lambda: os.chmod("/tmp", 0o777),
+            # programs and processes
             "fork": lambda: os._exit(0) if os.fork() == 0 else None,
-            "become_root": lambda: os.setuid(0),
-            "signal_parent": lambda: os.kill(os.getppid(), 0),
-            "signal_init": lambda: os.kill(1, 0),
-            "raise_limit": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)),
+            "exec": lambda: os.execv("/bin/true", ["true"]),
+            "run": lambda: subprocess.run(["/bin/true"]),
+            "thread": lambda: threading.Thread(target=int).start(),
+            "kill_owner": lambda: os.kill(owner, signal.SIGKILL),
+            "kill_init": lambda: os.kill(1, signal.SIGTERM),
+            "kill_victim": lambda: os.kill(victim, signal.SIGKILL),
+            "kill_all": lambda: os.kill(-1, signal.SIGKILL),
+            "pidfd_open": lambda: os.pidfd_open(victim),
+            "queue_signal": lambda: system_call(129, victim, 9, room),
+            "ptrace_owner": lambda: call("ptrace", 16, owner, 0, 0),
+            "read_owner": lambda: system_call(310, owner, room, 1, room, 1, 0),
+            "write_owner": lambda: system_call(311, owner, room, 1, room, 1, 0),
+            "slow_owner": lambda: os.setpriority(os.PRIO_PROCESS, victim, 19),
+            "set_affinity": lambda: os.sched_setaffinity(victim, {0}),
+            "set_owner_limit": lambda: resource.prlimit(owner, resource.RLIMIT_NOFILE, (1, 1)),
+            # sockets
+            "socket_ip": lambda: socket.socket(),
+            "socket_unix": lambda: socket.socket(socket.AF_UNIX),
+            "socket_netlink": lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW),
+            "socket_raw": lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW),
+            "socketpair": lambda: socket.socketpair(),
+            # the kernel
+            "bpf": lambda: system_call(321, 0, room, 128),
             "mount": lambda: call("mount", b"none", b"/mnt", b"tmpfs", 0, None),
+            "unmount": lambda: call("umount", b"/proc"),
             "new_namespace": lambda: call("unshare", 0x10000000),
-            "io_uring": lambda: call("syscall", 425, 1, ctypes.create_string_buffer(128)),
-            "ptrace_parent": lambda: call("ptrace", 16, os.getppid(), 0, 0),
+            "join_namespace": lambda: call("setns", 1, 0),
+            "io_uring": lambda: system_call(425, 1, room),
+            "perf": lambda: system_call(298, room, 0, -1, -1, 0),
+            "userfault": lambda: system_call(323, 0),
+            "module": lambda: system_call(175, room, 10, b""),
+            "kexec": lambda: system_call(246, 0, 0, 0, 0),
+            "key": lambda: system_call(248, b"user", b"x", b"y", 1, -3),
+            "reboot": lambda: call("reboot", 0),
+            "set_clock": lambda: call("settimeofday", room, None),
+            "host_name": lambda: call("sethostname", b"x", 1),
+            "kernel_log": lambda: call("klogctl", 3, room, 10),
+            "ioctl": lambda: call("ioctl", 1, 0x5412, room),
+            "loosen_seccomp": lambda: call("prctl", 22, 0, 0, 0, 0),
+            "be_dumpable": lambda: call("prctl", 4, 1, 0, 0, 0),
+            # itself
+            "become_root": lambda: os.setuid(0),
+            "become_other": lambda: os.setresuid(1000, 1000, 1000),
+            "join_group": lambda: os.setgroups([0]),
+            "raise_limit": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)),
+            "eat_descriptors": lambda: select.epoll(),
+            "eat_memory": lambda: mmap.mmap(-1, 4 << 30, flags=mmap.MAP_PRIVATE),
+            "lock_memory": lambda: call("mlock", room, 4096),
             "import_late": lambda: importlib.import_module("wave"),
         }
         for name, attempt in tries.items():
             try:
                 attempt()
-            except (OSError, ValueError, ImportError) as error:
+            except (OSError, ValueError, ImportError, RuntimeError, MemoryError) as error:
                 self.context.log(f"refused {name}: {error}")
             else:
                 self.context.log(f"SUCCEEDED {name}")
+        self.context.log(f"{len(tries)} tried")
         self.context.log(f"folder {os.getcwd()}")
         self.context.log(f"environment {sorted(os.environ)}")
+
+    def status(self):
+        return {}
 '''
 
 
-def test_seen_from_outside(bench: "Bench") -> None:
+def status_of(pid: int) -> dict[str, str]:
+    text = Path(f"/proc/{pid}/status").read_text()
+    return dict(line.split(":\t", 1) for line in text.splitlines())
+
+
+def open_files(pid: int) -> dict[int, str]:
+    return {int(entry.name): str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+
+
+def test_seen_from_outside(tmp_path: Path) -> None:
+    with running(tmp_path) as run:
+        run.alive()
+        pid = run.process.pid
+        status = status_of(pid)
+        uids = status["Uid"].split()
+        assert len(set(uids)) == 1
+        assert 61184 <= int(uids[0]) <= 65519
+        assert status["Gid"].split() == uids
+        assert status["Groups"].split() == []
+        assert status["NoNewPrivs"] == "1"
+        assert status["Seccomp"] == "2"
+        assert status["Threads"] == "1"
+        assert int(status["Umask"], 8) == 0o777
+        for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+            assert int(status[name], 16) == 0, name
+        files = open_files(pid)
+        assert files.pop(0) == "/dev/null"
+        assert files.pop(1).startswith("pipe:")
+        assert files.pop(2).startswith("pipe:")
+        assert list(files.values()) == ["anon_inode:[eventfd]"]  # the doorbell
+        assert os.getsid(pid) == pid
+        assert Path(f"/proc/{pid}/environ").stat().st_uid == 0  # not dumpable
+
+
+def test_no_descriptor_leaks_into_it(tmp_path: Path) -> None:
+    # Not even one that its owner forgot to mark.
+    with tmp_path.joinpath("secret").open("w") as secret:
+        os.set_inheritable(secret.fileno(), True)
+        with running(tmp_path, keep=True, log=str(tmp_path / "log")) as run:
+            run.alive()
+            files = open_files(run.process.pid)
+            assert files.pop(0) == "/dev/null"
+            assert files.pop(1) == files.pop(2) == str(tmp_path / "log")
+            assert list(files.values()) == ["anon_inode:[eventfd]"]
+
+
+@pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf", "tp_filemap")
+def test_descriptors_beside_a_real_agent(bench: "Bench") -> None:
     bench.start("observe")
     assert bench.instance
-    process = Path(f"/proc/{bench.instance.extension_pid}")
-    status = dict(line.split(":\t", 1) for line in (process / "status").read_text().splitlines())
-    uids = status["Uid"].split()
-    assert len(set(uids)) == 1
-    assert 61184 <= int(uids[0]) <= 65519
-    assert status["Gid"].split() == uids
-    assert status["Groups"].split() == []
-    assert status["NoNewPrivs"] == "1"
-    assert status["Seccomp"] == "2"
-    assert int(status["Umask"], 8) == 0o777
-    for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
-        assert int(status[name], 16) == 0, name
-    open_files = {int(entry.name): str(entry.readlink()) for entry in (process / "fd").iterdir()}
-    assert open_files.pop(0) == "/dev/null"
-    assert open_files[1] == open_files[2]
-    log, doorbell = sorted(set(open_files.values()), reverse=True)
-    assert log.startswith("pipe:")
-    assert doorbell == "anon_inode:bpf-map"
-    assert len(open_files) == 3
-    assert os.getsid(bench.instance.extension_pid) == bench.instance.extension_pid
+    files = open_files(bench.instance.extension_pid)
+    assert sorted(files)[:3] == [0, 1, 2]
+    assert [files[fd] for fd in sorted(files)[3:]] == ["anon_inode:bpf-map"]
 
 
-def test_tried_from_inside(bench: "Bench") -> None:
-    bench.start("observe", extension=PRISONER)
-    bench.run_until(lambda: any("environment" in e["message"] for e in bench.of("log")))
-    lines = [e["message"] for e in bench.of("log") if e["source"] == "extension"]
-    assert not [line for line in lines if line.startswith("SUCCEEDED")]
-    assert len([line for line in lines if line.startswith("refused")]) == 17
-    late = next(line for line in lines if "import_late" in line)
+def check_prisoner(run: Running) -> None:
+    run.until(lambda: run.said("environment ") or run.process.ended() is not None)
+    assert not [line for line in run.lines if line.startswith("SUCCEEDED")]
+    refused = [line for line in run.lines if line.startswith("refused")]
+    assert run.said("tried") == f"{len(refused)} tried"
+    assert len(refused) > 50
+    late = run.said("import_late")
     assert "wave cannot be imported any more: privileges are dropped" in late
     assert "add it to imports of [extension] in module.toml" in late
-    assert "folder /" in lines
-    assert "environment []" in lines
+    assert "folder /" in run.lines
+    assert "environment []" in run.lines
+    run.alive()
 
 
-def test_two_instances_have_two_users(bench: "Bench") -> None:
+@pytest.mark.parametrize("kept", [False, True])
+def test_tried_from_inside(tmp_path: Path, kept: bool) -> None:
+    with subprocess.Popen(["sleep", "1000"]) as victim:
+        try:
+            log = str(tmp_path / "log") if kept else ""
+            params = {"victim": victim.pid}
+            with running(tmp_path, PRISONER, params=params, keep=kept, log=log) as run:
+                check_prisoner(run)
+            assert victim.poll() is None
+        finally:
+            victim.kill()
+
+
+READER = """\
+import os
+import socket
+from kmind.extension import Extension
+
+
+class Sample(Extension):
+    def start(self):
+        for name, attempt in {
+            "read": lambda: open(self.context.params["allowed"]).read(),
+            "list": lambda: os.listdir(os.path.dirname(self.context.params["allowed"])),
+            "write": lambda: open(self.context.params["allowed"], "a"),
+            "other": lambda: open("/etc/passwd"),
+            "connect": self.connect,
+            "unix": lambda: socket.socket(socket.AF_UNIX),
+            "listen": lambda: socket.create_server(("127.0.0.1", 0)),
+        }.items():
+            try:
+                self.context.log(f"{name}: {attempt()!r}")
+            except OSError as error:
+                self.context.log(f"{name}: refused, {error}")
+            except LookupError as error:  # an encoding that only a network needs
+                self.context.log(f"{name}: refused, {error}")
+        self.context.log("all tried")
+
+    def connect(self):
+        port = self.context.params["port"]
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as end:
+            return end.recv(5)
+
+    def status(self):
+        return {}
+"""
+
+
+@pytest.mark.parametrize("files", [False, True])
+@pytest.mark.parametrize("network", [False, True])
+def test_what_the_manifest_asks_for_and_no_more(tmp_path: Path, files: bool, network: bool) -> None:
+    landlock.landlock_version()
+    folder = tmp_path / "given"
+    folder.mkdir()
+    allowed = folder / "model"
+    allowed.write_text("weights")
+    for path in (allowed, folder, *tmp_path.parents, tmp_path):
+        if path.is_relative_to("/tmp") and path != Path("/tmp"):
+            path.chmod(0o755)  # the extension's user has to get there
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        params = {"allowed": str(allowed), "port": server.getsockname()[1]}
+        given = (str(folder),) if files else ()
+        with running(tmp_path, READER, params=params, files=given, network=network) as run:
+            if network:
+                server.settimeout(30)
+                run.until(lambda: run.said("write: "))
+                with server.accept()[0] as end:
+                    end.sendall(b"hello")
+            run.until(lambda: run.said("all tried"))
+            run.alive()
+    found = dict(line.split(": ", 1) for line in run.lines if ": " in line)
+    assert found["read"] == "'weights'" if files else found["read"].startswith("refused")
+    assert found["list"] == "['model']" if files else found["list"].startswith("refused")
+    assert found["connect"] == "b'hello'" if network else found["connect"].startswith("refused")
+    for never in ("write", "other", "unix", "listen"):
+        assert found[never].startswith("refused"), never
+
+
+def test_a_file_that_is_asked_for_and_absent(tmp_path: Path) -> None:
+    with running(tmp_path, files=("/no/such/file",)) as run:
+        run.until(lambda: run.process.ended() is not None)
+        assert run.process.ended() == EXIT_SETUP
+        run.until(lambda: run.said("sandbox.files: /no/such/file cannot be opened"))
+
+
+def test_two_extensions_have_two_users(tmp_path: Path) -> None:
     from kmind.runtime.sandbox import free_uid
 
-    bench.start("observe")
-    assert bench.instance
-    mine = int(bench.of("start")[0]["extension"]["uid"])
-    assert free_uid(f"{bench.instance.name}/{os.getpid()}") != mine
+    with running(tmp_path) as run:
+        run.alive()
+        mine = int(status_of(run.process.pid)["Uid"].split()[0])
+        assert free_uid(str(tmp_path)) != mine
 
 
-def test_named_import_that_is_absent(bench: "Bench") -> None:
-    import sample_module
-
-    from kmind.errors import KmindError
-
-    manifest = sample_module.MANIFEST.replace("imports = []", 'imports = ["no_such_package"]')
-    original = sample_module.MANIFEST
-    sample_module.make_module.__defaults__ = (sample_module.RECOMMENDER, manifest)
-    try:
-        with pytest.raises(KmindError, match="could not be set up"):
-            bench.start("observe")
-    finally:
-        sample_module.make_module.__defaults__ = (sample_module.RECOMMENDER, original)
-    log = " ".join(event["message"] for event in bench.of("log"))
-    assert "extension.imports: no_such_package cannot be imported" in log
+def test_signals_that_it_may_catch_do_not_keep_it_alive(tmp_path: Path) -> None:
+    source = QUIET.replace("from kmind", "import signal\nfrom kmind", 1).replace(
+        "    def status",
+        "    def start(self):\n"
+        "        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):\n"
+        "            signal.signal(number, signal.SIG_IGN)\n\n"
+        "    def status",
+    )
+    with running(tmp_path, source) as run:
+        run.alive()
+        os.kill(run.process.pid, signal.SIGTERM)
+        run.alive()
+        run.process.close()
+        assert run.process.ended() == -signal.SIGKILL

@@ -7,14 +7,34 @@ import msgspec
 
 from kmind.extension import KnobInfo, Value
 
-__all__ = ["ChildConfig"]
+__all__ = ["CgroupEntry", "ChildConfig"]
+
+
+class CgroupEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """How a process enters the cgroup that `kmind.runtime.cgroup` made for it.
+
+    ``join`` are the ``cgroup.procs`` files that it writes itself to, before it imports
+    anything; ``seal`` are files and what to write into each once it is set up, so that
+    the limit of its CPU time does not hold back its start; ``data_bytes`` stands in for
+    a limit of memory that no cgroup holds (0: one does).
+    """
+
+    join: tuple[str, ...] = ()
+    seal: tuple[tuple[str, str], ...] = ()
+    data_bytes: int = 0
 
 
 class ChildConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Sent as JSON through a pipe. ``uid`` None: privileges stay as they are.
 
     ``arena`` and ``doorbell`` are descriptors, ``address`` 0 means anywhere, and
-    ``beat_s`` is the longest time between two heartbeats, in seconds.
+    ``beat_s`` is the longest time between two heartbeats, in seconds. ``files`` may be
+    read and the ``network`` be used, where true; nothing else is in reach.
+
+    With ``keep`` the process outlives its owner, else it dies when ``parent`` does.
+    ``log`` is the path of a FIFO for what it prints ("": a pipe, for one that is not
+    kept). ``first_id`` is the id of its first recommendation: above the last one that
+    the agent saw, where another extension served the same agent before.
     """
 
     package: str
@@ -33,3 +53,9 @@ class ChildConfig(msgspec.Struct, frozen=True, kw_only=True):
     beat_s: float
     uid: int | None
     parent: int
+    first_id: int = 1
+    keep: bool = False
+    log: str = ""
+    files: tuple[str, ...] = ()
+    network: bool = False
+    cgroup: CgroupEntry = CgroupEntry()

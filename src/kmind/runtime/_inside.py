@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What runs inside the extension's process once it is in its cgroup.
+
+Order is everything here: what needs privileges comes first and runs only kmind's code
+and the named imports; then they are dropped for good; only then does the module's code
+run. All that it prints goes to the log.
+"""
+
+from __future__ import annotations
+
+import importlib
+import mmap
+import os
+import re
+import sys
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import numpy.random
+import numpy.typing as npt
+
+from kmind.errors import KmindError
+from kmind.extension import Context, Dispatcher
+from kmind.extension.loader import import_early, load_extension, refuse_other_imports
+from kmind.queue import Bell, Doorbell, Endpoint
+from kmind.runtime._config import ChildConfig
+from kmind.runtime._output import LineOutput
+from kmind.runtime.child import EXIT_MODULE, EXIT_SETUP
+from kmind.runtime.sandbox import close_other_fds, drop_privileges
+
+__all__ = ["run"]
+
+# Numpy imports these only when they are first used, which is too late here.
+_LATE_PARTS = re.compile(r"\b(fft|linalg|ma|polynomial)\b")
+
+
+def run(config_fd: int) -> int:
+    """Set up, drop all privileges, and run the extension that is described there."""
+    output = LineOutput(1)
+    try:
+        os.set_blocking(1, False)
+        config = _read_config(config_fd)
+        sources = {
+            str(path.relative_to(config.folder)): path.read_bytes()
+            for path in sorted(Path(config.folder).rglob("*.py"))
+        }
+        import_early(config.imports, sources)
+        _import_late_parts(sources)
+        if config.network:
+            importlib.import_module("encodings.idna")  # what socket asks for, by name
+        endpoint = Endpoint(_map(config), _doorbell(config), config.first_id)
+        close_other_fds({0, 1, 2, config.doorbell})
+        os.environ.clear()
+        for path, text in config.cgroup.seal:
+            Path(path).write_text(text)
+        lacking = drop_privileges(
+            config.uid,
+            None if config.keep else config.parent,
+            files=config.files,
+            network=config.network,
+            data_bytes=config.cgroup.data_bytes,
+        )
+        refuse_other_imports()
+    except (KmindError, OSError, msgspec.MsgspecError) as error:
+        print(f"the extension cannot start: {error}", file=sys.stderr)
+        return EXIT_SETUP
+    sys.stdout = sys.stderr = output
+    for line in lacking:
+        print(line)
+    try:
+        _serve(config, sources, endpoint)
+    except BaseException:
+        traceback.print_exc()
+    output.end_line()
+    return EXIT_MODULE
+
+
+def _serve(config: ChildConfig, sources: Mapping[str, bytes], endpoint: Endpoint) -> None:
+    kind = load_extension(config.package, config.folder, sources, config.entry)
+    context = Context(
+        module=config.module,
+        target=config.target,
+        params=config.params,
+        features=config.features,
+        knobs=config.knobs,
+        port=endpoint.cq,
+    )
+    dispatcher = Dispatcher(endpoint, kind(context), context)
+    dispatcher.start()
+    while True:
+        dispatcher.step(config.beat_s)
+
+
+def _read_config(fd: int) -> ChildConfig:
+    with open(fd, "rb") as pipe:
+        return msgspec.json.decode(pipe.read(), type=ChildConfig)
+
+
+def _import_late_parts(sources: Mapping[str, bytes]) -> None:
+    text = b"\n".join(sources.values()).decode("utf-8", "replace")
+    for name in set(_LATE_PARTS.findall(text)) if "numpy" in text else ():
+        importlib.import_module(f"numpy.{name}")
+
+
+def _map(config: ChildConfig) -> npt.NDArray[np.uint8]:
+    if not config.address:
+        return np.frombuffer(mmap.mmap(config.arena, config.size), np.uint8)
+    from kmind.bpf.arena import map_arena
+
+    return map_arena(config.arena, config.address, config.size // mmap.PAGESIZE).buffer
+
+
+def _doorbell(config: ChildConfig) -> Bell:
+    if config.address:
+        return Doorbell(config.doorbell)
+    # Only ever for a simulated agent: a real one's extension has no use for that code.
+    from kmind.agent.sim import SimDoorbell
+
+    return SimDoorbell(config.doorbell)
