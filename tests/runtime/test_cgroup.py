@@ -1,0 +1,423 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Limits that are gone beyond for real, and cgroups made, found and removed."""
+
+import itertools
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from extension_process import QUIET, running
+
+from kmind.errors import KmindError, UsageError
+from kmind.runtime import cgroup as cgroups
+from kmind.runtime._hierarchy import Hierarchy, find_hierarchies
+from kmind.runtime.cgroup import ExtensionCgroup, list_cgroups
+
+root = pytest.mark.kernel()
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True)
+class Limits:
+    cpu_percent: float = 50
+    memory_mib: int = 64
+    pids: int = 8
+
+
+class Clock:
+    """Goes on as it is told."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def name() -> Iterator[str]:
+    """A name that nobody else uses; its cgroup is removed."""
+    made = f"test-{os.getpid()}-{next(_numbers)}@here"
+    yield made
+    if made in list_cgroups():
+        ExtensionCgroup.adopt(made).close()
+
+
+def made(name: str, *, need: str, **limits: float) -> ExtensionCgroup:
+    group = ExtensionCgroup(name, Limits(**limits))  # type: ignore[arg-type]
+    if need in group.missing:
+        group.close()
+        pytest.skip(f"no cgroup limits {need} here: {group.missing[need]}")
+    return group
+
+
+def python(code: str) -> "subprocess.Popen[bytes]":
+    """Start Python; it waits for a line before it runs ``code``."""
+    return subprocess.Popen(
+        [sys.executable, "-S", "-c", f"input()\n{code}"],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def let_go(process: "subprocess.Popen[bytes]") -> None:
+    assert process.stdin
+    process.stdin.write(b"\n")
+    process.stdin.flush()
+
+
+@root
+def test_eats_memory(name: str) -> None:
+    group = made(name, need="memory", memory_mib=64)
+    eater = python("eaten = [bytearray(1 << 20) for _ in range(1000)]")
+    modest = python("kept = bytearray(1 << 20); input()")
+    other = python("input()")
+    try:
+        group.add(eater.pid)
+        let_go(eater)
+        assert eater.wait(30) == -signal.SIGKILL
+        assert group.usage()["oom_kills"] == 1
+        assert group.usage()["memory_peak"] <= 64 << 20
+        assert group.exceeded() == "memory: it took more than 64 MiB and was killed for it"
+        assert other.poll() is None
+        assert modest.poll() is None
+    finally:
+        group.close()
+        for process in (eater, modest, other):
+            process.communicate()
+
+
+@root
+def test_keeps_below_its_memory(name: str) -> None:
+    group = made(name, need="memory", memory_mib=64)
+    eater = python("eaten = bytearray(20 << 20); input()")
+    try:
+        group.add(eater.pid)
+        let_go(eater)
+        deadline = time.monotonic() + 10
+        while group.usage()["memory_bytes"] < 20 << 20:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert group.exceeded() is None
+    finally:
+        group.close()
+        eater.communicate()
+
+
+@root
+def test_spins(name: str) -> None:
+    group = made(name, need="cpu", cpu_percent=20)
+    spinner = python("while True: pass")
+    try:
+        group.add(spinner.pid)
+        let_go(spinner)
+        began = time.monotonic()
+        before = group.usage()["cpu_s"]
+        reason = None
+        while (reason := group.exceeded()) is None:
+            assert time.monotonic() - began < 30
+            time.sleep(0.25)
+        seconds = time.monotonic() - began
+        assert seconds >= cgroups.CPU_WINDOW_S
+        assert re.fullmatch(
+            r"cpu: for \d+% of the last \d s it wanted more than 20% of a CPU", reason
+        )
+        # Spun at the limit, and not above it.
+        assert (group.usage()["cpu_s"] - before) / seconds == pytest.approx(0.2, abs=0.1)
+        assert group.usage()["throttled"] > 20
+    finally:
+        group.close()
+        spinner.communicate()
+
+
+@root
+def test_a_burst_of_work_is_no_spin(name: str) -> None:
+    group = made(name, need="cpu", cpu_percent=20)
+    worker = python(
+        "import time\nend = time.monotonic() + 1.5\nwhile time.monotonic() < end: pass\ninput()"
+    )
+    try:
+        group.add(worker.pid)
+        let_go(worker)
+        for _ in range(28):
+            assert group.exceeded() is None
+            time.sleep(0.25)
+        assert group.usage()["throttled"] > 3
+    finally:
+        group.close()
+        worker.communicate()
+
+
+@root
+def test_forks_without_end(name: str) -> None:
+    group = made(name, need="pids", pids=8)
+    bomb = python(
+        "import os, time\n"
+        "while True:\n"
+        "    try:\n"
+        "        os.fork()\n"
+        "    except OSError:\n"
+        "        time.sleep(0.01)\n"
+    )
+    try:
+        group.add(bomb.pid)
+        let_go(bomb)
+        deadline = time.monotonic() + 30
+        while group.exceeded() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert group.usage()["pids"] <= 8
+        assert re.fullmatch(
+            r"pids: \d+ times it tried to have more than 8 processes and threads",
+            group.exceeded() or "",
+        )
+    finally:
+        group.close()  # all of them
+        bomb.communicate()
+    assert name not in list_cgroups()
+
+
+@root
+def test_other_groups_see_nothing_of_it(name: str) -> None:
+    group = made(name, need="cpu", cpu_percent=10)
+    other = made(name + "2", need="cpu", cpu_percent=10)
+    spinner = python("while True: pass")
+    sleeper = python("input()")
+    try:
+        group.add(spinner.pid)
+        other.add(sleeper.pid)
+        let_go(spinner)
+        time.sleep(1)
+        assert group.usage()["throttled"] > 3
+        assert other.usage()["throttled"] == 0
+        assert other.usage()["cpu_s"] < 0.1
+    finally:
+        group.close()
+        assert sleeper.poll() is None
+        other.close()
+        for process in (spinner, sleeper):
+            process.communicate()
+
+
+@root
+def test_taken_over(name: str) -> None:
+    first = ExtensionCgroup(name, Limits(cpu_percent=25, memory_mib=96, pids=5))
+    inside = python("input()")
+    first.add(inside.pid)
+    second = ExtensionCgroup.adopt(name)
+    if not first.missing:
+        assert second.limits.cpu_percent == pytest.approx(25)
+        assert (second.limits.memory_mib, second.limits.pids) == (96, 5)
+    assert second.missing.keys() == first.missing.keys()
+    assert inside.poll() is None
+    assert second.usage()["pids"] == first.usage()["pids"]
+    second.close()
+    second.close()
+    assert inside.wait(10) == -signal.SIGKILL
+    inside.communicate()
+    first.close()  # gone already
+    assert name not in list_cgroups()
+    with pytest.raises(KmindError, match="there is no cgroup"):
+        ExtensionCgroup.adopt(name)
+
+
+@root
+def test_what_is_left_over_is_ended(name: str) -> None:
+    ExtensionCgroup(name, Limits()).add((old := python("input()")).pid)
+    fresh = ExtensionCgroup(name, Limits())
+    assert old.wait(10) == -signal.SIGKILL
+    old.communicate()
+    assert fresh.usage()["cpu_s"] == 0
+    fresh.close()
+
+
+@root
+def test_a_real_extension_enters_it_first(name: str, tmp_path: Path) -> None:
+    group = made(name, need="memory", memory_mib=128)
+    with running(tmp_path, cgroup=group.entry()) as run:
+        run.alive()
+        used = group.usage()
+        # numpy alone takes more than that: it was counted here.
+        assert 10 << 20 < used["memory_bytes"] < 128 << 20
+        assert used["pids"] in (0, 1)
+        assert used["cpu_s"] > 0.02
+        assert group.exceeded() is None
+        own = Path(f"/proc/{run.process.pid}/cgroup").read_text()
+        assert own.count(f"/kmind/{name}\n") >= 1
+    group.close()
+
+
+@root
+def test_a_real_extension_spins(name: str, tmp_path: Path) -> None:
+    group = made(name, need="cpu", cpu_percent=10)
+    source = QUIET.replace(
+        "def status(self):", "def start(self):\n        while True: pass\n    def status(self):"
+    )
+    with running(tmp_path, source, cgroup=group.entry()) as run:
+        deadline = time.monotonic() + 30
+        while group.exceeded() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        assert run.process.ended() is None
+    group.close()
+
+
+@root
+def test_a_real_extension_eats_memory(name: str, tmp_path: Path) -> None:
+    group = made(name, need="memory", memory_mib=96)
+    source = QUIET.replace(
+        "def status(self):",
+        "def start(self):\n        self.eaten = [bytearray(1 << 20) for _ in range(500)]\n\n"
+        "    def status(self):",
+    )
+    with running(tmp_path, source, cgroup=group.entry()) as run:
+        run.until(lambda: run.process.ended() is not None)
+        assert run.process.ended() == -signal.SIGKILL
+        assert (group.exceeded() or "").startswith("memory: ")
+    group.close()
+
+
+@root
+def test_memory_is_limited_without_a_controller_too(tmp_path: Path) -> None:
+    group = ExtensionCgroup("none", Limits(memory_mib=128), hierarchies=[])
+    assert group.missing.keys() == {"cpu", "memory", "pids"}
+    assert group.missing["memory"] == "no mounted cgroup hierarchy has it"
+    assert group.entry().data_bytes == 128 << 20
+    source = QUIET.replace(
+        "def status(self):",
+        "def start(self):\n        self.eaten = [bytearray(1 << 20) for _ in range(500)]\n\n"
+        "    def status(self):",
+    )
+    with running(tmp_path, source, cgroup=group.entry()) as run:
+        run.until(lambda: run.process.ended() is not None)
+        run.until(lambda: run.said("MemoryError"))
+    assert group.exceeded() is None
+    group.close()
+
+
+@root
+def test_a_cgroup_that_is_gone_is_not_made_up(name: str, tmp_path: Path) -> None:
+    group = ExtensionCgroup(name, Limits())
+    if not group.entry().join:
+        pytest.skip("no cgroup hierarchy is mounted")
+    entry = group.entry()
+    group.close()
+    with running(tmp_path, cgroup=entry) as run:
+        run.until(lambda: run.said("cannot enter its cgroup"))
+
+
+def test_cpu_time_is_judged_without_a_controller_too() -> None:
+    clock = Clock()
+    group = ExtensionCgroup("none", Limits(cpu_percent=50), hierarchies=[], now=clock)
+    used = group.usage()
+    spent = {"rate": 0.4}
+
+    def usage() -> cgroups.Usage:
+        return {**used, "cpu_s": clock.now * spent["rate"]}  # type: ignore[typeddict-item]
+
+    group.usage = usage  # type: ignore[method-assign]
+    for _ in range(20):
+        assert group.exceeded() is None
+        clock.now += 1
+    spent["rate"] = 0.9
+    assert group.exceeded()
+
+
+@pytest.mark.parametrize("wrong", ["", "a/b", "..", ".", "cgroup.procs", "a\nb"])
+def test_names(wrong: str) -> None:
+    with pytest.raises(UsageError, match="no cgroup can be called"):
+        ExtensionCgroup(wrong, Limits(), hierarchies=[])
+
+
+# Finding the hierarchies: no machine has all of these
+
+V2 = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
+V1 = (
+    "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755\n"
+    "32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n"
+    "33 31 0:30 / /sys/fs/cgroup/memory rw shared:5 - cgroup cgroup rw,memory\n"
+    "40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n"
+    "41 31 0:38 / /sys/fs/cgroup/uni\\040fied rw - cgroup2 cgroup2 rw\n"
+)
+OWN_V1 = "9:name=systemd:/a.service\n4:memory:/a\n1:cpu,cpuacct:/\n0::/a.service\n"
+
+
+def never(folder: Path) -> bool:
+    return False
+
+
+def test_version_2() -> None:
+    own = "0::/system.slice/kmind.service\n"
+    top = Path("/sys/fs/cgroup")
+    assert find_hierarchies(V2, own, never) == [Hierarchy(2, top, frozenset(), False)]
+    service = top / "system.slice/kmind.service"
+    below = find_hierarchies(V2, own, service.__eq__)
+    assert below == [Hierarchy(2, service, frozenset(), True)]
+    # DelegateSubgroup= puts the daemon one further down.
+    assert find_hierarchies(V2, own.strip() + "/daemon\n", service.__eq__) == below
+
+
+def test_version_1_and_both() -> None:
+    found = find_hierarchies(V1, OWN_V1, never)
+    folder = Path("/sys/fs/cgroup")
+    assert {h.base: (h.version, set(h.controllers)) for h in found if h.controllers} == {
+        folder / "cpu,cpuacct": (1, {"cpu", "cpuacct"}),
+        folder / "memory": (1, {"memory"}),
+        folder / "systemd": (1, {"name=systemd"}),
+    }
+    assert [h.base for h in found if h.version == 2] == [folder / "uni fied"]
+
+
+def test_inside_a_container() -> None:
+    # Without a cgroup namespace the mount shows one branch, and /proc the whole path.
+    mounts = V2.replace(" / /sys", " /docker/abc /sys")
+    for own in ("0::/docker/abc\n", "0::/docker/abc/job\n", "0::/elsewhere\n", "0::/../x\n"):
+        found = find_hierarchies(mounts, own, never)
+        assert found == [Hierarchy(2, Path("/sys/fs/cgroup"), frozenset(), False)]
+    found = find_hierarchies(mounts, "0::/docker/abc/job\n", lambda folder: True)
+    assert found[0].base == Path("/sys/fs/cgroup/job")
+
+
+def test_no_cgroups_at_all() -> None:
+    assert find_hierarchies("31 23 0:28 / / rw - ext4 /dev/vda rw\n", "0::/\n") == []
+
+
+# Version 2 where this machine has none of its controllers: plain files in its place say
+# what is written, not that the kernel takes it.
+
+
+def test_what_version_2_is_told(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "kmind"):
+        folder.mkdir(exist_ok=True)
+        folder.joinpath("cgroup.subtree_control").write_text("")
+    tmp_path.joinpath("cgroup.controllers").write_text("cpuset cpu memory pids\n")
+    hierarchy = Hierarchy(2, tmp_path, frozenset(), False)
+    group = ExtensionCgroup("x@y", Limits(cpu_percent=150), hierarchies=[hierarchy])
+    for folder in (tmp_path, tmp_path / "kmind"):
+        # Each write begins at the start of the file: the last is what stands in front.
+        assert folder.joinpath("cgroup.subtree_control").read_text().startswith("+pids")
+    own = tmp_path / "kmind" / "x@y"
+    entry = group.entry()
+    assert entry.join == (str(own / "cgroup.procs"),)
+    assert group.missing == {
+        "memory": f"{own}/memory.max: No such file or directory",
+        "pids": f"{own}/pids.max: No such file or directory",
+    }
+    assert entry.seal == ((str(own / "cpu.max"), "150000 100000"),)
+    own.joinpath("cpu.stat").write_text("usage_usec 1500000\nnr_periods 9\nnr_throttled 7\n")
+    own.joinpath("memory.current").write_text("4096\n")
+    own.joinpath("memory.peak").write_text("8192\n")
+    own.joinpath("memory.events").write_text("low 0\noom 2\noom_kill 1\noom_group_kill 0\n")
+    own.joinpath("pids.current").write_text("3\n")
+    own.joinpath("pids.events").write_text("max 2\n")
+    assert group.usage() == {
+        "cpu_s": 1.5, "memory_bytes": 4096, "memory_peak": 8192, "throttled": 7,
+        "oom_kills": 1, "pids": 3, "pids_refused": 2,
+    }  # fmt: skip
