@@ -69,6 +69,27 @@ def test_unknown_has_the_nearest(site: Path) -> None:
         find_module("quite")
 
 
+@pytest.mark.parametrize("name", ["..", ".", "", "a\0b", "x" * 5000, "Quiet", "quiet.", "é"])
+def test_what_can_be_no_name(name: str) -> None:
+    with pytest.raises(ModuleError, match="there is no module"):
+        find_module(name)
+
+
+@pytest.mark.parametrize("name", ["./a\0b", "./" + "x" * 5000, "/dev/null", "/"])
+def test_what_can_be_no_folder(name: str) -> None:
+    with pytest.raises(ModuleError):
+        find_module(name)
+
+
+def test_dashes_of_an_entry_point(site: Path) -> None:
+    info = site / "outside-1.dist-info" / "entry_points.txt"
+    (site / "outside" / "quiet").rename(site / "outside" / "very_quiet")
+    (site / "outside" / "very_quiet" / "module.toml").write_text(MANIFEST.format(name="very_quiet"))
+    info.write_text("[kmind.modules]\nvery-quiet = outside.very_quiet\n")
+    assert find_module("very-quiet").manifest.name == "very_quiet"
+    assert "very_quiet" in [module.manifest.name for module in list_modules()[0]]
+
+
 def test_folder_without_manifest(tmp_path: Path) -> None:
     with pytest.raises(ModuleError, match=r"module\.toml: No such file"):
         find_module(f"{tmp_path}/nothing")

@@ -8,6 +8,7 @@ packages above it: this happens as root, and only for what nobody but root can c
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ MODULE_DIRS = {
 }
 """Origin to the folder of its modules' folders, the one that counts first."""
 
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _PACKAGES = {"built-in": "kmind.modules"}
 
 
@@ -85,13 +87,16 @@ def find_module(name: str) -> Module:
     for root, what somebody else could change. None of these falls back to another place.
     """
     if "/" in name:
-        folder = Path(name)
-        return _load(_Place("folder", f"kmind_modules.{folder.resolve().name}", folder), ())
+        try:
+            folder = Path(name).resolve()
+        except (OSError, RuntimeError, ValueError) as error:
+            raise ModuleError(f"{name[:200]!r} is no folder: {error}"[:400]) from None
+        return _load(_Place("folder", f"kmind_modules.{folder.name}", folder), ())
     name = name.replace("-", "_")
-    first, *others = [*_places(name), None]
-    if first is None:
-        raise ModuleError(f"there is no module {name!r}", hint=nearest(name, _names()))
-    return _load(first, tuple(str(place) for place in others if place))
+    places = list(_places(name)) if _NAME.fullmatch(name) else []
+    if not places:
+        raise ModuleError(f"there is no module {name[:80]!r}", hint=nearest(name, _names()))
+    return _load(places[0], tuple(map(str, places[1:])))
 
 
 def list_modules() -> tuple[list[Module], dict[str, ModuleError]]:
@@ -110,7 +115,7 @@ def _names() -> list[str]:
     names = {
         path.parent.name for root in MODULE_DIRS.values() for path in root.glob(f"*/{MANIFEST}")
     }
-    return sorted(names.union(point.name for point in entry_points(group=ENTRY_POINTS)))
+    return sorted(names.union(_canonical(point) for point in entry_points(group=ENTRY_POINTS)))
 
 
 def _places(name: str) -> Iterator[_Place]:
@@ -118,9 +123,13 @@ def _places(name: str) -> Iterator[_Place]:
         if (root / name / MANIFEST).is_file():
             package = f"{_PACKAGES.get(origin, 'kmind_modules')}.{name}"
             yield _Place(origin, package, root / name)
-    points = entry_points(group=ENTRY_POINTS, name=name)
-    for point in sorted(points, key=_distribution):
-        yield _Place(_distribution(point), point.value, _locate(point.value))
+    for point in sorted(entry_points(group=ENTRY_POINTS), key=_distribution):
+        if _canonical(point) == name:
+            yield _Place(_distribution(point), point.value, _locate(point.value))
+
+
+def _canonical(point: EntryPoint) -> str:
+    return point.name.replace("-", "_")
 
 
 def _distribution(point: EntryPoint) -> str:
@@ -136,8 +145,11 @@ def _load(place: _Place, hides: tuple[str, ...]) -> Module:
             hint=f"install {place.origin} again",
         )
     folder = place.folder.resolve()
-    if folder.is_dir() and place.origin != "built-in":
-        refuse_untrusted(folder)
+    try:
+        if folder.is_dir() and place.origin != "built-in":
+            refuse_untrusted(folder)
+    except OSError as error:
+        raise ModuleError(f"{folder}: cannot be looked at: {error.strerror}"[:400]) from None
     manifest = load_manifest(folder / MANIFEST)
     if manifest.name != place.package.rpartition(".")[2] and place.origin != "folder":
         raise ModuleError(
