@@ -17,7 +17,14 @@ from sample_module import loop_disk
 
 from kmind.extension import Manifest
 from kmind.extension.conf import ModuleConf
-from kmind.runtime.uevents import Uevent, UeventListener, match, parse_uevent, present
+from kmind.runtime.uevents import (
+    Uevent,
+    UeventListener,
+    coldplug,
+    match,
+    parse_uevent,
+    present,
+)
 
 ADD = (
     b"add@/devices/virtual/block/loop7\0ACTION=add\0DEVPATH=/devices/virtual/block/loop7\0"
@@ -199,3 +206,20 @@ def test_match(tmp_path: Path) -> None:
     assert match(conf, manifests, block("sda", action="remove")) == []
     card = Uevent("add", "net", "eth0", {"ACTION": "add"})
     assert match(conf, manifests, card) == [("whole", "system")]  # no disk called eth0
+
+
+@pytest.mark.skipif(not Path("/sys/class/net/lo").exists(), reason="sysfs has no network here")
+def test_coldplug_finds_what_is_there_of_what_is_wanted(tmp_path: Path) -> None:
+    (tmp_path / "a.conf").write_text("alias net:lo whole\n")
+    conf = ModuleConf.load([tmp_path])
+    whole, disks = manifest("whole", "system", []), manifest("disks", "block", ["block:*"])
+    events = coldplug(conf, [whole, disks])
+    assert {event.subsystem for event in events} == {"block", "net"}
+    assert {event.name for event in events if event.subsystem == "net"} == {
+        path.name for path in Path("/sys/class/net").iterdir() if (path / "uevent").exists()
+    }
+    targets = [target for event in events for target in match(conf, [whole, disks], event)]
+    assert ("whole", "system") in targets
+    found = {target for name, target in targets if name == "disks"}
+    assert found == {path.name for path in Path("/sys/block").iterdir()}
+    assert coldplug(ModuleConf(), [whole]) == []

@@ -20,7 +20,7 @@ from kmind.extension import Manifest
 from kmind.extension.alias import Alias
 from kmind.extension.conf import ModuleConf
 
-__all__ = ["Uevent", "UeventListener", "match", "parse_uevent", "present"]
+__all__ = ["Uevent", "UeventListener", "coldplug", "match", "parse_uevent", "present"]
 
 _NETLINK_KOBJECT_UEVENT = 15  # include/uapi/linux/netlink.h
 _KERNEL_GROUP = 1
@@ -165,6 +165,17 @@ def match(conf: ModuleConf, manifests: Iterable[Manifest], event: Uevent) -> lis
         elif event.subsystem == "block" and event.properties.get("DEVTYPE") != "partition":
             found[name] = event.name
     return list(found.items())
+
+
+def coldplug(conf: ModuleConf, manifests: Iterable[Manifest]) -> list[Uevent]:
+    """Events for the devices that are there already, of all subsystems that an alias names.
+
+    For a daemon's start, and after events were lost: ``match`` each of them.
+    """
+    wanted = {line.pattern.subsystem for line in conf.aliases}
+    for manifest in manifests:
+        wanted.update(Alias.parse(text).subsystem for text in manifest.aliases)
+    return [event for subsystem in sorted(wanted) for event in present(subsystem)]
 
 
 def _refused(error: OSError) -> KmindError:
