@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 from serve.conftest import serve
+from serve.memory import DISK
 
 if TYPE_CHECKING:
     from conftest import Cli
     from serve.conftest import Served
 
-DISK = min(path.name for path in Path("/sys/block").iterdir())
 NAME = f"readahead@{DISK}"
 ALONE = (
     ("list",), ("status",), ("status", NAME), ("load", "readahead", DISK), ("unload", NAME),

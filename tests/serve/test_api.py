@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 from serve.conftest import serve
+from serve.memory import DISK
 
 from kmind.cli.client import Client, _UnixConnection
 from kmind.errors import KmindError
@@ -27,7 +28,7 @@ LOAD = {"module": "readahead", "target": ""}
 
 @pytest.fixture
 def disk() -> str:
-    return min(path.name for path in Path("/sys/block").iterdir())
+    return DISK
 
 
 def ask(

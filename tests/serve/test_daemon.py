@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from serve.memory import DISK
 
 from kmind.cli.client import Client
 from kmind.errors import KmindError
@@ -77,7 +78,7 @@ def daemon(tmp_path: Path) -> Iterator[Process]:
     process.end(signal.SIGKILL)
 
 
-LOAD = {"module": "readahead", "target": min(p.name for p in Path("/sys/block").iterdir())}
+LOAD = {"module": "readahead", "target": DISK}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -128,6 +129,7 @@ def test_restarts_in_place(daemon: Process) -> None:
     # One that was let in by an image that then ended may be cut off. None is turned away.
     assert not [failure for failure in failures if "not running" in failure]
     assert len(failures) <= 3, failures
+    assert (daemon.folder / "log").read_text().count('"restarted"') == 3
 
 
 def test_signals_while_it_restarts_do_not_kill_it(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from requests.adapters import HTTPAdapter
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 from serve.conftest import serve
+from serve.memory import DISK
 from urllib3 import HTTPConnectionPool
 from urllib3.connection import HTTPConnection
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from serve.conftest import Served
 
 HOST = "http://kmind"
-DISK = min(path.name for path in Path("/sys/block").iterdir())
 
 
 class UnixAdapter(HTTPAdapter):

@@ -9,14 +9,18 @@ from typing import Any
 
 from kmind.agent.core import Core
 from kmind.cli.client import Client, default_run_dir, default_socket_path
-from kmind.errors import NotSupportedError
+from kmind.errors import KmindError, NotSupportedError
+from kmind.extension import list_modules
+from kmind.extension.conf import ModuleConf
 from kmind.guard import Journal, Policy
 from kmind.runtime.agents import need_root
 from kmind.runtime.log import StructuredLog
 from kmind.runtime.supervisor import Supervisor
+from kmind.runtime.uevents import UeventListener
 
 try:
     from kmind.serve.daemon import Daemon
+    from kmind.serve.devices import Devices
     from kmind.serve.lock import running_daemon
     from kmind.serve.process import replace, run_daemon
 except ModuleNotFoundError as error:
@@ -29,23 +33,33 @@ __all__ = ["daemon_command"]
 
 
 def daemon_command(
-    *, socket: Path | None, policy_file: Path | None, keep: bool, replace_it: bool
+    *,
+    socket: Path | None,
+    policy_file: Path | None,
+    keep: bool,
+    take_over: bool,
+    replace_it: bool,
 ) -> int:
     """Run the daemon until a signal, or have the one that runs restart in place.
 
-    ``keep`` leaves agents and extensions running at the end.
+    ``keep`` leaves agents and extensions running at the end; ``take_over`` goes on with
+    those that are left from before, instead of putting everything back.
     """
     run_dir = default_run_dir()
     need_root()
     if replace_it and (pid := running_daemon(run_dir)):
         return _replace(pid, socket)
     log = StructuredLog()
-    parts = _Parts(policy_file, run_dir, log)
+
+    def make(restarted: bool) -> Daemon:
+        parts = _Parts(policy_file, run_dir, log, take_over=take_over or restarted)
+        return Daemon(
+            make=parts.make, leases=parts.leases, check=parts.check, emit=log.emit, keep=keep
+        )
+
     try:
         run_daemon(
-            Daemon(
-                make=parts.make, leases=parts.leases, check=parts.check, emit=log.emit, keep=keep
-            ),
+            make,
             run_dir=run_dir,
             socket=socket or default_socket_path(),
             before_exec=log.close,
@@ -58,24 +72,47 @@ def daemon_command(
 class _Parts:
     # What a daemon is made of. All but ``check`` is for the supervisor's thread.
 
-    def __init__(self, policy_file: Path | None, run_dir: Path, log: StructuredLog) -> None:
+    def __init__(
+        self, policy_file: Path | None, run_dir: Path, log: StructuredLog, *, take_over: bool
+    ) -> None:
         self._policy_file = policy_file
         self._run_dir = run_dir
         self._log = log
+        self._take_over = take_over
 
     def make(self) -> Supervisor:
-        policy = Policy.load(self._policy_file)
+        policy, conf = self.check()
         self._core = Core.open()
-        return Supervisor(
+        supervisor = Supervisor(
             core=self._core,
             journal=Journal(),
             policy=policy,
             emit=self._log.emit,
             run_dir=self._run_dir,
+            conf=conf,
+            take_over=self._take_over,
         )
+        self._watch_devices(supervisor, conf)
+        return supervisor
 
-    def check(self) -> None:
-        Policy.load(self._policy_file)
+    def check(self) -> tuple[Policy, ModuleConf]:
+        return Policy.load(self._policy_file), ModuleConf.load()
+
+    def _watch_devices(self, supervisor: Supervisor, conf: ModuleConf) -> None:
+        good, broken = list_modules()
+        for line in [*map(str, broken.values()), *conf.unknown(m.manifest.name for m in good)]:
+            self._tell(line)
+        try:
+            listener = UeventListener()
+        except KmindError as error:
+            self._tell(str(error))
+            return
+        manifests = [module.manifest for module in good]
+        devices = Devices(supervisor, listener, conf, manifests, self._tell)
+        supervisor.watch(listener.fileno(), devices.take)
+
+    def _tell(self, message: str) -> None:
+        self._log.emit("log", source="kmind", message=message)
 
     def leases(self) -> list[dict[str, Any]]:
         names = {each.slot: each.name for each in self._core.instances()}

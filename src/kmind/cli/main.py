@@ -72,6 +72,13 @@ class _OnExit(StrEnum):
     keep = "keep"
 
 
+class _AtStart(StrEnum):
+    """What becomes of instances that an earlier daemon left running."""
+
+    take_over = "take-over"
+    restore = "restore"
+
+
 class _AdviceAction(StrEnum):
     """What can be done with advice."""
 
@@ -156,6 +163,13 @@ def _daemon(
             "running, for the next daemon to take over."
         ),
     ] = _OnExit.restore,
+    at_start: Annotated[
+        _AtStart,
+        typer.Option(
+            help="take-over: go on with what an earlier daemon left running, also one that was "
+            "killed; restore: end it and put everything back."
+        ),
+    ] = _AtStart.take_over,
     replace: Annotated[
         bool,
         typer.Option("--replace", help="Restart the daemon that runs; its instances go on."),
@@ -165,7 +179,11 @@ def _daemon(
     from kmind.cli.daemon import daemon_command
 
     return daemon_command(
-        socket=socket, policy_file=policy, keep=on_exit == _OnExit.keep, replace_it=replace
+        socket=socket,
+        policy_file=policy,
+        keep=on_exit == _OnExit.keep,
+        take_over=at_start == _AtStart.take_over,
+        replace_it=replace,
     )
 
 

@@ -48,7 +48,7 @@ class Daemon:
 
     make: Callable[[], Supervisor]
     leases: Callable[[], list[dict[str, Any]]]
-    check: Callable[[], None]
+    check: Callable[[], object]
     emit: Audit
     keep: bool = False
     notifier: Notifier = field(default_factory=Notifier)
@@ -78,6 +78,7 @@ class Daemon:
         server = HttpServer(Api(context, audit=self.emit).app, listener)
         feeding = asyncio.ensure_future(self._feed_watchdog())
         self.notifier.ready("serving")
+        self._tell(f"serving: pid {os.getpid()}")
         try:
             ending = await self._until_told()
         finally:
@@ -98,13 +99,19 @@ class Daemon:
                     await asyncio.to_thread(self.check)
                 except KmindError as error:
                     text = f"not read again, all goes on as before: {error}"
-                    self.emit("log", source="kmind", message=text)
+                    self._tell(text)
                     continue
             if number in (signal.SIGHUP, signal.SIGUSR2):
                 self.notifier.reloading()
+                self._tell("restarting in place")
                 return "restart"
-            self.notifier.stopping("leaving all as it is" if self.keep else "putting all back")
+            what = "leaving all as it is" if self.keep else "putting all back"
+            self.notifier.stopping(what)
+            self._tell(f"ending: {what}")
             return "stopped"
+
+    def _tell(self, message: str) -> None:
+        self.emit("log", source="kmind", message=message)
 
     async def _feed_watchdog(self) -> None:
         period = self.notifier.watchdog_s

@@ -30,16 +30,22 @@ _LOOK_S = 0.02
 
 
 def run_daemon(
-    daemon: Daemon, *, run_dir: Path, socket: Path, before_exec: Callable[[], None]
+    make: Callable[[bool], Daemon],
+    *,
+    run_dir: Path,
+    socket: Path,
+    before_exec: Callable[[], None],
 ) -> None:
-    """Run it until it is told to end; restarts happen in here.
+    """Run a daemon until it is told to end; restarts happen in here.
 
-    ``before_exec`` closes what must not be cut off half-way. Raises KmindError if a
-    daemon runs already, or what made this one fail.
+    ``make`` is told whether this is a restart in place. ``before_exec`` closes what must
+    not be cut off half-way. Raises KmindError if a daemon runs already, or what made
+    this one fail.
     """
     passed = inherited()
     lock = DaemonLock(run_dir, inherited=passed.get("lock"))
     try:
+        daemon = make("lock" in passed)
         listener = PeerSocket(fileno=passed["api"]) if "api" in passed else listen(socket)
         spare = os.dup(listener.fileno())
         if daemon.run(listener) == "restart":

@@ -15,6 +15,8 @@ from typing import Any, Literal, TypeAlias
 from kmind.agent._base import Mode
 from kmind.errors import UsageError
 from kmind.extension import Module, find_module, list_modules
+from kmind.extension.conf import ModuleConf
+from kmind.extension.describe import describe
 from kmind.serve import schema
 from kmind.serve._base import Supervisor
 from kmind.serve._problem import NotFoundError
@@ -131,11 +133,14 @@ def undo_advice(context: Context, call: Call) -> dict[str, Any]:
 
 def installed_modules(context: Context, call: Call) -> dict[str, Any]:
     """All installed modules."""
+    conf = ModuleConf.load()
     good, broken = list_modules()
+    known = [*(each.manifest.name for each in good), *broken]
     return {
         "schema": "kmind.modules/1",
-        "modules": [_module(each) for each in good],
+        "modules": [describe(each, conf) for each in good],
         "broken": {name: str(error) for name, error in broken.items()},
+        "unknown": conf.unknown(known),
     }
 
 
@@ -175,7 +180,7 @@ ROUTES = (
     Route("POST", "/v1/advice/{id}/reject", reject_advice, schema.AdviceList, refusals=(404, 409)),
     Route("POST", "/v1/advice/{id}/undo", undo_advice, schema.AdviceList, refusals=(404, 409)),
     Route("GET", "/v1/leases", list_leases, schema.LeaseList),
-    Route("GET", "/v1/modules", installed_modules, schema.ModuleList, where="thread"),
+    Route("GET", "/v1/modules", installed_modules, schema.ModuleList, None, (400,), "thread"),
     Route("GET", "/v1/health", get_health, schema.Health, where="thread"),
     Route(
         "GET",
@@ -222,18 +227,6 @@ def _only_target(module: Module) -> str:
             hint="name one: a block device, such as vda",
         )
     return "system"
-
-
-def _module(module: Module) -> dict[str, Any]:
-    manifest = module.manifest
-    return {
-        "name": manifest.name,
-        "version": manifest.version,
-        "class": manifest.class_,
-        "description": manifest.description,
-        "origin": module.origin,
-        "target": manifest.target.kind,
-    }
 
 
 def _word(value: bool | int | float | str) -> str:

@@ -136,10 +136,14 @@ class LeaseList(_Answer, frozen=True):
 
 
 class ModuleList(_Answer, frozen=True):
-    """Installed modules, and those that are broken, by name, with the reason."""
+    """Installed modules, and those that are broken, by name, with the reason.
+
+    ``unknown`` tells of lines of the configuration that name no module.
+    """
 
     modules: list[dict[str, Any]]
     broken: dict[str, str]
+    unknown: list[str]
     schema: Literal["kmind.modules/1"] = "kmind.modules/1"
 
 
