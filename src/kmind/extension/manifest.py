@@ -65,7 +65,8 @@ class Limits(Part, frozen=True):
     """``[limits]``: what the extension may use; above that its instance is stopped.
 
     ``cpu_percent`` is of one CPU, ``memory_mib`` counts what its cgroup is charged with,
-    and ``pids`` its processes and threads.
+    and ``pids`` its processes and threads. The bounds are kmind's own choice: an extension
+    that imports numpy and no more takes about 30 MiB, so 64 is twice what each needs.
     """
 
     cpu_percent: Annotated[int, msgspec.Meta(ge=1, le=400)] = 50
