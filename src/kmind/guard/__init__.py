@@ -3,6 +3,7 @@
 
 from kmind.guard._owner import Owner
 from kmind.guard.actuator import Actuator, Outcome, Yielded
+from kmind.guard.gate import Gate, GateEvent
 from kmind.guard.journal import Change, Journal, default_journal_path
 from kmind.guard.policy import Bound, Policy, RefusedError
 from kmind.guard.restore import Restored, restore
@@ -11,6 +12,8 @@ __all__ = [
     "Actuator",
     "Bound",
     "Change",
+    "Gate",
+    "GateEvent",
     "Journal",
     "Outcome",
     "Owner",

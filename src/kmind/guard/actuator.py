@@ -3,12 +3,14 @@
 
 Each change is checked against the policy once more, journalled, written and read
 back. A knob that somebody else sets meanwhile is yielded: left as they set it,
-and not written again until it is acquired anew. Not safe to share between
-threads.
+and not written again until it is acquired anew. A sysctl is changed only under the
+gate's guard, which notices the very write of somebody else. Not safe to share
+between threads.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,26 +21,38 @@ from kmind.errors import JournalError, KmindError, KnobError
 from kmind.guard._owner import Owner
 from kmind.guard._propagate import propagate
 from kmind.guard._put_back import Chain, Outcome, put_back
+from kmind.guard.gate import Gate, GateEvent
 from kmind.guard.journal import Change, Journal
 from kmind.guard.policy import Policy
 from kmind.knobs import Knob, Target, Value, get_knob, parse_target
 
 __all__ = ["Actuator", "Outcome", "Yielded"]
 
+_Key = tuple[str, str]
+
+# Between the gate and the kernel's store lie microseconds. A write that shows no effect
+# after that long was refused; should it come later still, reading back finds it.
+_LANDS_WITHIN_NS = 20_000_000
+
 
 @dataclass(frozen=True)
 class Yielded:
-    """A knob that was ours and that somebody else has set since."""
+    """A knob that was ours and that somebody else has set since.
+
+    ``by`` says who, as far as the gate saw it; otherwise it is "".
+    """
 
     knob: str
     target: str
     ours: Value | None
     found: Value
     rec_id: int
+    by: str = ""
 
     def __str__(self) -> str:
+        by = f", {self.by}" if self.by else ""
         return (
-            f"{self.knob} of {self.target} was set to {self.found} by somebody else "
+            f"{self.knob} of {self.target} was set to {self.found} by somebody else{by} "
             f"(we had set {self.ours}): left as it is"
         )
 
@@ -47,14 +61,30 @@ class Actuator:
     """Holds the knobs that this process changes.
 
     ``root`` is where the targets' files are found again when they are put back.
+    ``gate`` guards sysctls; by default one of its own. A gate may serve several
+    actuators.
     """
 
-    def __init__(self, journal: Journal, policy: Policy, *, root: Path = Path("/")) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        policy: Policy,
+        *,
+        root: Path = Path("/"),
+        gate: Gate | None = None,
+    ) -> None:
         self._journal = journal
         self._policy = policy
         self._root = root
-        self._held: dict[tuple[str, str], list[Change]] = {}
-        self._yielded: dict[tuple[str, str], Yielded] = {}
+        self._gate = gate or Gate.open()
+        self._held: dict[_Key, list[Change]] = {}
+        self._yielded: dict[_Key, Yielded] = {}
+        self._guarded: dict[_Key, tuple[Knob, Target]] = {}
+
+    @property
+    def fd(self) -> int:
+        """Readable when somebody else writes to a sysctl that is held: then `check`."""
+        return self._gate.fd
 
     @property
     def held(self) -> list[Change]:
@@ -71,21 +101,35 @@ class Actuator:
         why: str,
         evidence: Mapping[str, Any] | None = None,
         rec_id: int = 0,
+        by_admin: bool = False,
     ) -> Change:
         """Set a knob for an instance (``who``, such as "readahead@vda").
 
         Returns once the change is in force, read back and on record. Raises
         ``PolicyError`` (``RefusedError``) where the policy forbids it,
         ``JournalError`` where it cannot be recorded, ``KnobError`` where the
-        kernel takes another value or none, or where the knob is yielded or held
-        by another process. In each case the knob is as it was.
+        kernel takes another value or none, where the knob is yielded or held by
+        another process, or is a sysctl that cannot be gated or whose value no agent
+        approved (``by_admin``: the admin did). In each case the knob is as it was.
         """
+        try:
+            return self._apply(
+                knob, target, value, Owner.me(who), by_admin,
+                why=why, evidence=evidence, rec_id=rec_id,
+            )  # fmt: skip
+        finally:
+            self._let_go()
+
+    def _apply(
+        self, knob: Knob, target: Target, value: Value, owner: Owner, by_admin: bool, **record: Any
+    ) -> Change:
         key = knob.name, target.name
         if key in self._yielded:
             raise _yielded(self._yielded[key])
-        changes, external = self._intend(
-            knob, target, value, Owner.me(who), why=why, evidence=evidence, rec_id=rec_id
-        )
+        external = self._overruled(key)
+        changes: list[Change] = []
+        if external is None:
+            changes, external = self._intend(knob, target, value, owner, by_admin, **record)
         if external is not None:
             self._yield(external)
             raise _yielded(external)
@@ -123,7 +167,7 @@ class Actuator:
 
         A ``JournalError`` says that this is done, but could not be recorded.
         """
-        since: dict[tuple[str, str], int] = {}
+        since: dict[_Key, int] = {}
         for change in self.held:
             if who is None or change.owner.instance == who:
                 since.setdefault(change.key, change.id)
@@ -135,24 +179,29 @@ class Actuator:
         self._journal.finish([c for key in keys for c in self._held[key]], "kept")
         for key in keys:
             del self._held[key]
+        self._let_go()
 
     def check(self) -> list[Yielded]:
         """Look at each knob that is held, and yield those that somebody else has set.
 
-        Call it now and then, at least once before evidence is judged. A knob that
-        ``kmind restore --force`` put back counts as set by somebody else.
+        Call it when ``fd`` is readable, and now and then, at least once before evidence
+        is judged. A sysctl that somebody wrote our own value to is theirs too. A knob
+        that ``kmind restore --force`` put back counts as set by somebody else.
         """
         still_open = {change.id for change in self._journal.open_changes()}
         found = []
-        for chain in list(self._held.values()):
+        for key, chain in list(self._held.items()):
             last = chain[-1]
             try:
+                gone = self._overruled(key)
                 value = get_knob(last.knob).read(parse_target(last.target, root=self._root))
             except KmindError:
                 continue  # gone or unreadable: putting back says so
-            if last.new not in (None, value) or last.id not in still_open:
-                found.append(Yielded(last.knob, last.target, last.new, value, last.rec_id))
-                self._yield(found[-1])
+            if gone is None and (last.new not in (None, value) or last.id not in still_open):
+                gone = Yielded(last.knob, last.target, last.new, value, last.rec_id)
+            if gone is not None:
+                found.append(gone)
+                self._yield(gone)
         return found
 
     def acquire(self, knob: Knob, target: Target) -> None:
@@ -160,7 +209,7 @@ class Actuator:
         self._yielded.pop((knob.name, target.name), None)
 
     def _intend(
-        self, knob: Knob, target: Target, value: Value, owner: Owner, **record: Any
+        self, knob: Knob, target: Target, value: Value, owner: Owner, by_admin: bool, **record: Any
     ) -> tuple[list[Change], Yielded | None]:
         """Rows for a change and for what it disturbs, durable; or who was faster."""
         with self._journal.exclusive():
@@ -177,6 +226,8 @@ class Actuator:
             ]
             for each in (knob, *disturbed):
                 self._check_free(each, target, owner)
+            if Gate.covers(knob, target):
+                self._admit(knob, target, value, old, by_admin)
             main = self._journal.intend(knob, target, old, value, owner, **record)
             parts = []
             for other in disturbed:
@@ -188,6 +239,50 @@ class Actuator:
                         )
                     )  # fmt: skip
             return [main, *parts], None
+
+    def _admit(self, knob: Knob, target: Target, value: Value, old: Value, by_admin: bool) -> None:
+        """Guard a sysctl, and see to it that the gate lets the value through."""
+        key = knob.name, target.name
+        chain = self._held.get(key)
+        self._guarded[key] = knob, target
+        self._gate.guard(knob, target, chain[0].old if chain else old)
+        if knob.read(target) != old:  # before it was guarded nobody noticed
+            raise KnobError(f"{knob.name} of {target} is just being set", hint="try again")
+        if by_admin or not self._gate.agents_approve:
+            self._gate.approve(knob, target, value)
+        elif not self._gate.claim(knob, target, value):
+            found = self._gate.approved(knob, target)
+            raise KnobError(
+                f"{value} for {knob.name} of {target} is not approved",
+                hint="no agent approved anything" if found is None else f"{found} came later",
+            )
+
+    def _reopen(self, key: _Key, value: Value) -> None:
+        """Let a value of before through the gate again."""
+        if key in self._guarded:
+            self._gate.approve(*self._guarded[key], value)
+
+    def _let_go(self) -> None:
+        """Gate no more what is no longer held."""
+        for key in self._guarded.keys() - self._held.keys():
+            self._gate.release(*self._guarded.pop(key))
+
+    def _overruled(self, key: _Key) -> Yielded | None:
+        """The last write of somebody else to a sysctl that is held, if the kernel took it."""
+        if key not in self._held or key not in self._guarded:
+            return None
+        knob, target = self._guarded[key]
+        events = self._gate.events(knob, target)
+        if not events:
+            return None
+        last = self._held[key][-1]
+        while (found := knob.read(target)) == last.new and not _sets(events, found):
+            if time.monotonic_ns() - events[-1].time_ns > _LANDS_WITHIN_NS:
+                self._gate.settle(knob, target)
+                return None
+            time.sleep(0.001)
+        by = f"{events[-1].comm}, pid {events[-1].pid}"
+        return Yielded(*key, last.new, found, last.rec_id, by)
 
     def _check_free(self, knob: Knob, target: Target, owner: Owner) -> None:
         for change in self._journal.open_changes(knob.name, target.name):
@@ -232,6 +327,7 @@ class Actuator:
             knob = get_knob(change.knob)
             try:
                 if knob.read(target) != change.old:
+                    self._reopen(change.key, change.old)
                     knob.write(target, change.old)
                     propagate(knob, target, {change.new}, change.old)
             except KmindError:
@@ -243,11 +339,20 @@ class Actuator:
         with suppress(JournalError):
             self._journal.finish(closed, "failed", str(error))
 
-    def _put_back(self, since: dict[tuple[str, str], int]) -> list[Outcome]:
+    def _put_back(self, since: dict[_Key, int]) -> list[Outcome]:
         for change in self.held:  # what a change disturbed goes back with it
             cause = next((c for c in self.held if c.id == change.cause), None)
             if cause is not None and cause.id >= since.get(cause.key, cause.id + 1):
                 since[change.key] = min(change.id, since.get(change.key, change.id))
+
+        theirs: list[tuple[Yielded, Outcome]] = []
+        for key, start in list(since.items()):
+            to = next(c.old for c in self._held[key] if c.id >= start)
+            if gone := self._overruled(key):
+                theirs.append((gone, Outcome("yielded", *key, gone.found, to, str(gone))))
+                del since[key]
+            else:
+                self._reopen(key, to)
 
         def chains(locked: bool) -> list[Chain]:
             # Rows that another process has closed meanwhile are no longer ours to undo.
@@ -271,6 +376,13 @@ class Actuator:
                 del self._held[key]
             if outcome is not None and outcome.state == "yielded" and outcome.found is not None:
                 self._yielded[key] = Yielded(*key, None, outcome.found, 0)
+        self._let_go()
+        for gone, outcome in theirs:
+            outcomes.append(outcome)
+            try:
+                self._yield(gone)
+            except JournalError as error:
+                unrecorded = error
         if unrecorded is not None:
             raise unrecorded
         return outcomes
@@ -278,7 +390,28 @@ class Actuator:
     def _yield(self, yielded: Yielded) -> None:
         key = yielded.knob, yielded.target
         self._yielded[key] = yielded
-        self._journal.finish(self._held.pop(key), "yielded", str(yielded))
+        chain = self._held.pop(key)
+        self._let_go()
+        self._journal.finish(chain, "yielded", str(yielded))
+
+    def adopt(self, who: str) -> list[Change]:
+        """Hold what an earlier process, that has ended, held for an instance; those rows.
+
+        No knob is written, but that a change that was cut short half-way goes back.
+        Raises ``JournalError`` where the journal cannot be written.
+        """
+        half: dict[tuple[str, str], int] = {}
+        for change in self._journal.take_over(who):
+            self._held.setdefault(change.key, []).append(change)
+            if change.state == "intended":
+                half.setdefault(change.key, change.id)
+        if half:
+            self._put_back(half)
+        return [change for change in self.held if change.owner.instance == who]
+
+
+def _sets(events: list[GateEvent], value: Value) -> bool:
+    return any(event.sets(value) for event in events)
 
 
 def _yielded(yielded: Yielded) -> KnobError:

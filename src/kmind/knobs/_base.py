@@ -25,6 +25,7 @@ Value = int | str
 RuleOp = Literal["<", "<=", ">", ">="]
 
 _MEMORY_FILE = Path("proc/meminfo")
+_SYSCTL = "proc/sys/"
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,16 @@ class Knob:
     def id(self) -> int:
         """Stable 32-bit number of the knob: the CRC-32 (zlib's) of its name."""
         return crc32(self.name.encode())
+
+    @property
+    def sysctl(self) -> str:
+        """Its name below /proc/sys, such as "vm/swappiness"; "" where it is no sysctl."""
+        return self.path.removeprefix(_SYSCTL) if self.path.startswith(_SYSCTL) else ""
+
+    @property
+    def rivals(self) -> tuple[str, ...]:
+        """Those of ``conflicts`` that are sysctls, by their names: writing one resets this."""
+        return tuple(p.removeprefix(_SYSCTL) for p in self.conflicts if p.startswith(_SYSCTL))
 
     def file(self, target: Target) -> Path:
         """The file that holds the knob; ``UsageError`` for the wrong kind of target."""

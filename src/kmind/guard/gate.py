@@ -1,0 +1,312 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The gate for sysctls: a BPF program that sees each write before the kernel does.
+
+While a sysctl is guarded, its owner (this process) can write what was approved and
+the value that stood before, and nothing else; everybody else writes as ever, and the
+owner is told. How it decides is in gate.bpf.c. Several gates do not disturb each
+other: each lets through what comes from others than its own owner.
+
+The program is attached only while something is guarded (cgroup/sysctl, Linux 5.2;
+BPF_F_ALLOW_MULTI). Not safe to share between threads.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+import weakref
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from kmind.bpf import BpfObject, Link, Map, RingBuffer, obj_pin, open_map
+from kmind.errors import BpfError, KmindError, KnobError
+from kmind.guard._cgroup2 import cgroup2_root, private_cgroup2
+from kmind.guard._gate_layout import (
+    APPROVALS,
+    APPROVED,
+    EVENTS,
+    FILE,
+    FILES,
+    HELD,
+    HOLDS,
+    KEY,
+    OWNER,
+    GateEvent,
+    key_of,
+    names_of,
+    read_event,
+)
+from kmind.knobs import Knob, Target, Value
+
+__all__ = ["Gate", "GateEvent"]
+
+_OBJECT = Path(__file__).with_name("gate.bpf.o")
+_LINK, _NEW_LINK = "link", "link_new"  # bpffs takes no dots in names
+
+
+class Gate:
+    """Guards sysctls against writes of this process that were not approved.
+
+    Made by `open` or `adopt`. Nothing is loaded before the first `guard`, and nothing
+    is attached or pinned while nothing is guarded. What the kernel refuses later raises
+    the errors of `kmind.bpf`.
+    """
+
+    def __init__(self, approved_fd: int | None, root: Path | None, mount: bool) -> None:
+        self._approved_fd = None if approved_fd is None else os.dup(approved_fd)
+        self._root = root
+        self._mount = mount
+        self._folder: Path | None = None
+        self._object: BpfObject | None = None
+        self._link: Link | None = None
+        self._ring: RingBuffer | None = None
+        self._epoll = select.epoll()
+        self._guarded: dict[bytes, int] = {}  # and the baseline of each
+        self._claimed: dict[bytes, bytes] = {}  # the approvals that this process acted on
+        self._told: list[bytes] = []
+        self._events: list[GateEvent] = []
+        self._resources = ExitStack()
+        weakref.finalize(self, self._resources.close)
+
+    @classmethod
+    def open(
+        cls, approved_fd: int | None = None, *, root: Path | None = None, mount: bool = False
+    ) -> Gate:
+        """A gate that ends with this process, unless it is pinned.
+
+        ``approved_fd`` is the map into which agents write what they approve; it is
+        copied. Without one nobody but `approve` approves anything. ``root`` is the
+        cgroup v2 folder whose processes are gated: by default the root of all, and
+        where that is not mounted, with ``mount``, one that only this process sees.
+        """
+        return cls(approved_fd, root, mount)
+
+    @classmethod
+    def adopt(
+        cls, folder: Path, approved_fd: int | None = None, *, root: Path | None = None
+    ) -> Gate:
+        """A gate that is pinned in ``folder``, and is taken over if it is there already.
+
+        This process is then the owner of all that it guards, and learns of what was
+        written meanwhile; no write passes unseen. ``KmindError`` if it cannot be taken
+        over: `discard` it then, and restore.
+        """
+        gate = cls(approved_fd, root, False)
+        gate._folder = folder
+        if (folder / _LINK).exists():
+            try:
+                gate._load(taking_over=True)
+                gate._attach(taking_over=True)
+            except BaseException:
+                gate.close()
+                raise
+        return gate
+
+    @staticmethod
+    def discard(folder: Path) -> None:
+        """Remove a gate that is pinned in ``folder``: all is free. Safe to repeat."""
+        for name in (_LINK, _NEW_LINK, FILES, HOLDS, OWNER, EVENTS, APPROVALS):
+            (folder / name).unlink(missing_ok=True)
+        with suppress(OSError):
+            folder.rmdir()
+
+    @staticmethod
+    def covers(knob: Knob, target: Target) -> bool:
+        """Whether the knob is a sysctl of the running kernel: only those are gated."""
+        return bool(knob.sysctl) and target.root == Path("/")
+
+    @property
+    def fd(self) -> int:
+        """A descriptor that is readable while there are events: for a selector."""
+        return self._epoll.fileno()
+
+    @property
+    def agents_approve(self) -> bool:
+        """Whether agents in the kernel approve values, and not only the owner."""
+        return self._approved_fd is not None
+
+    def guard(self, knob: Knob, target: Target, baseline: Value) -> None:
+        """Gate a sysctl from now on; ``baseline`` can always be written.
+
+        Nothing happens if it is guarded already. ``KnobError`` says why it cannot be
+        gated: then it must not be written.
+        """
+        key = key_of(knob, target)
+        if key in self._guarded:
+            return
+        try:
+            if self._object is None:
+                self._load()
+            if self._link is None:
+                self._attach()
+            self.events(knob, target)  # what came after an earlier release
+            self._guarded[key] = knob.encode(baseline)
+            self.settle(knob, target)
+            for number, name in enumerate(names_of(knob)):
+                self._map(FILES).update(name, FILE.pack(*KEY.unpack(key), number == 0, 0))
+        except KmindError as error:
+            self.release(knob, target)
+            raise KnobError(
+                f"{knob.name} cannot be gated: {error}", hint="sysctls are only read then"
+            ) from error
+
+    def release(self, knob: Knob, target: Target) -> None:
+        """Gate it no more. An approval that came after the last claim is left."""
+        key = key_of(knob, target)
+        if key in self._guarded:
+            for name in names_of(knob):
+                self._map(FILES).delete(name)
+            self._map(HOLDS).delete(key)
+            if self._map(APPROVALS).lookup(key) == self._claimed.pop(key, None):
+                self._map(APPROVALS).delete(key)
+            del self._guarded[key]
+        if not self._guarded and self._link is not None:
+            if self._folder is not None:
+                self.discard(self._folder)
+            self._link.close()
+            self._link = None
+
+    def approve(self, knob: Knob, target: Target, value: Value) -> None:
+        """Let this process write a value to what is guarded, in place of any approved before."""
+        key = key_of(knob, target)
+        row = APPROVED.pack(knob.encode(value), self._guarded[key], 0, 0, time.monotonic_ns())
+        self._map(APPROVALS).update(key, row)
+        self._claimed[key] = row
+
+    def approved(self, knob: Knob, target: Target) -> Value | None:
+        """The value of something guarded that is approved now, or None."""
+        row = self._map(APPROVALS).lookup(key_of(knob, target))
+        return None if row is None else knob.decode(APPROVED.unpack(row)[0])
+
+    def claim(self, knob: Knob, target: Target, value: Value) -> bool:
+        """Whether an agent's approval lets that value pass; if so, `release` ends it."""
+        key = key_of(knob, target)
+        row = self._map(APPROVALS).lookup(key)
+        if row is None or APPROVED.unpack(row)[0] != knob.encode(value):
+            return False
+        self._claimed[key] = row
+        return True
+
+    def events(self, knob: Knob | None = None, target: Target | None = None) -> list[GateEvent]:
+        """What others wrote since the last call: to everything, or to one knob."""
+        if self._ring is not None:
+            self._ring.consume()
+        events = self._events + [read_event(data) for data in self._told]
+        events = [e for e in events if KEY.pack(e.knob, e.target) in self._guarded]
+        self._told.clear()
+        self._events = []
+        if knob is None or target is None:
+            return events
+        self._events = [e for e in events if (e.knob, e.target) != (knob.id, target.id)]
+        return [e for e in events if (e.knob, e.target) == (knob.id, target.id)]
+
+    def settle(self, knob: Knob, target: Target) -> None:
+        """Let this process write again after an outsider did, whose write had no effect."""
+        key = key_of(knob, target)
+        self._map(HOLDS).update(key, HELD.pack(self._guarded[key], 0, 0))
+
+    def pin(self, folder: Path) -> None:
+        """From now on outlive this process, while anything is guarded: see `adopt`."""
+        if (folder / _LINK).exists():
+            raise BpfError(f"another gate is pinned at {folder}", hint="adopt or discard it")
+        self._folder = folder
+        self._pin_all(fresh=True)
+
+    def close(self) -> None:
+        """Let go of it. What is pinned stays, and goes on gating. Safe to repeat."""
+        self._drop()
+        self._epoll.close()
+        if self._approved_fd is not None:
+            os.close(self._approved_fd)
+            self._approved_fd = None
+
+    def __enter__(self) -> Gate:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _load(self, *, taking_over: bool = False) -> None:
+        gate = self._object = BpfObject(_OBJECT)
+        self._resources.callback(gate.close)
+        try:
+            if self._approved_fd is not None:
+                _reuse(gate.maps[APPROVALS], self._approved_fd)
+            for name in self._pinned() if taking_over else ():
+                with open_map(self._pin_of(name)) as left:
+                    _reuse(gate.maps[name], left.fd)
+            gate.load()
+            if gate.programs["own"].test_run().retval:
+                raise BpfError("the gate does not take this process for its owner")
+            # Not a method of ours: it would keep this object alive.
+            self._ring = RingBuffer(gate.maps[EVENTS].fd, self._told.append)
+            self._resources.callback(self._ring.close)
+            self._epoll.register(self._ring.fd, select.EPOLLIN)
+            for key in list(gate.maps[HOLDS].keys()):
+                if row := gate.maps[HOLDS].lookup(key):
+                    self._guarded[key] = HELD.unpack(row)[0]
+        except BaseException:
+            self._drop()
+            raise
+
+    def _attach(self, *, taking_over: bool = False) -> None:
+        if self._object is None:
+            raise BpfError("the gate is not loaded")
+        program = self._object.programs["gate"]
+        if root := self._root or cgroup2_root():
+            self._link = program.attach_cgroup(root)
+        elif self._mount:
+            with private_cgroup2() as private:
+                self._link = program.attach_cgroup(private)
+        else:
+            hint = "mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified"
+            raise BpfError("cgroup v2 is not mounted", hint=hint)
+        self._pin_all(fresh=not taking_over)
+
+    def _pin_all(self, *, fresh: bool) -> None:
+        if self._folder is None or self._link is None:
+            return
+        if fresh:  # one that was cut short may have left maps without a link
+            self.discard(self._folder)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in self._pinned() if fresh else ():
+            self._map(name).pin(self._pin_of(name))
+        # The program of a gate that is taken over goes the moment ours has its place.
+        new = self._pin_of(_NEW_LINK)
+        new.unlink(missing_ok=True)
+        obj_pin(self._link.fd, new)
+        new.rename(self._pin_of(_LINK))
+
+    def _pinned(self) -> tuple[str, ...]:
+        # Approvals that agents write are pinned by whom they belong to.
+        ours = (FILES, HOLDS, OWNER, EVENTS)
+        return ours if self.agents_approve else (*ours, APPROVALS)
+
+    def _pin_of(self, name: str) -> Path:
+        if self._folder is None:
+            raise BpfError("the gate is not pinned")
+        return self._folder / name
+
+    def _drop(self) -> None:
+        if self._ring is not None:
+            with suppress(OSError):
+                self._epoll.unregister(self._ring.fd)
+        self._resources.close()
+        self._ring = self._object = self._link = None
+        self._guarded.clear()
+
+    def _map(self, name: str) -> Map:
+        if self._object is None:
+            raise BpfError("the gate guards nothing")
+        return self._object.maps[name]
+
+
+def _reuse(map_: Map, fd: int) -> None:
+    def shape() -> tuple[int, int, int]:
+        return map_.type, map_.key_size, map_.value_size
+
+    wanted = shape()
+    map_.reuse_fd(fd)
+    if shape() != wanted:
+        raise BpfError(f"map {map_.name} is of another release of kmind")
