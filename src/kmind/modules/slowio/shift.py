@@ -23,8 +23,8 @@ class ShiftDetector:
     values is ``least_rise`` above the location; it is over once the sum is 0 again and
     that median less than half so far.
 
-    A burst adds at most ``clip - allowance`` a value, so one of fewer than ``limit`` by
-    that many values cannot do it, however high it is. By default that is six.
+    A burst of less than half of ``recent`` values cannot do it, however high it is: it
+    does not move their median. By default that is five.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class ShiftDetector:
         allowance: float = 1.0,
         clip: float = 4.0,
         limit: float = 16.0,
-        recent: int = 9,
+        recent: int = 11,
     ) -> None:
         self.least_rise = least_rise
         self.learn = learn
