@@ -140,7 +140,6 @@ class MemorySupervisor:
                 evidence={"gain": 1.5},
                 command=f"echo {value} > /sys/block/vda/queue/read_ahead_kb",
                 rec_id=1,
-                hold_s=10.0,
             )
         )
 

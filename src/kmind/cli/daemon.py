@@ -9,18 +9,16 @@ from typing import Any
 
 from kmind.agent.core import Core
 from kmind.cli.client import Client, default_run_dir, default_socket_path
-from kmind.errors import KmindError, NotSupportedError
-from kmind.extension import list_modules
+from kmind.errors import NotSupportedError
 from kmind.extension.conf import ModuleConf
 from kmind.guard import Journal, Policy
 from kmind.runtime.agents import need_root
 from kmind.runtime.log import StructuredLog
 from kmind.runtime.supervisor import Supervisor
-from kmind.runtime.uevents import UeventListener
 
 try:
     from kmind.serve.daemon import Daemon
-    from kmind.serve.devices import Devices
+    from kmind.serve.leases import describe_leases
     from kmind.serve.lock import running_daemon
     from kmind.serve.process import replace, run_daemon
 except ModuleNotFoundError as error:
@@ -82,8 +80,8 @@ class _Parts:
 
     def make(self) -> Supervisor:
         policy, conf = self.check()
-        self._core = Core.open()
-        supervisor = Supervisor(
+        self._core = Core.open(mount=True)
+        return Supervisor(
             core=self._core,
             journal=Journal(),
             policy=policy,
@@ -92,40 +90,12 @@ class _Parts:
             conf=conf,
             take_over=self._take_over,
         )
-        self._watch_devices(supervisor, conf)
-        return supervisor
 
     def check(self) -> tuple[Policy, ModuleConf]:
         return Policy.load(self._policy_file), ModuleConf.load()
 
-    def _watch_devices(self, supervisor: Supervisor, conf: ModuleConf) -> None:
-        good, broken = list_modules()
-        for line in [*map(str, broken.values()), *conf.unknown(m.manifest.name for m in good)]:
-            self._tell(line)
-        try:
-            listener = UeventListener()
-        except KmindError as error:
-            self._tell(str(error))
-            return
-        manifests = [module.manifest for module in good]
-        devices = Devices(supervisor, listener, conf, manifests, self._tell)
-        supervisor.watch(listener.fileno(), devices.take)
-
-    def _tell(self, message: str) -> None:
-        self._log.emit("log", source="kmind", message=message)
-
     def leases(self) -> list[dict[str, Any]]:
-        names = {each.slot: each.name for each in self._core.instances()}
-        return [
-            {
-                "knob": lease.knob,
-                "target": lease.target,
-                "holder": names.get(lease.holder, f"slot {lease.holder}"),
-                "priority": lease.priority,
-                "expires_s": lease.expires_s,
-            }
-            for lease in self._core.leases()
-        ]
+        return describe_leases(self._core)
 
 
 def _replace(pid: int, socket: Path | None) -> int:
