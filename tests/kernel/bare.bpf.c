@@ -43,7 +43,7 @@ static int bare_push_one(__u32 turn, struct bare_work *work)
 static int bare_admit_one(__u32 turn, struct bare_work *work)
 {
 	KM_USES_ARENA();
-	km_hook_end();
+	km_hook_end(km_hook_begin());
 	return 0;
 }
 

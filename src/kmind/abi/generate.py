@@ -28,6 +28,13 @@ STRUCTS = (
     "grant",
     "control",
     "account",
+    "state",
+    "lease",
+    "approved",
+    "owner",
+    "class",
+    "instance",
+    "core_call",
 )
 _ENUMS = (
     "limit",
@@ -39,6 +46,8 @@ _ENUMS = (
     "cause",
     "action_kind",
     "control_op",
+    "phase",
+    "core_op",
 )
 _HERE = Path(__file__).parent
 

@@ -17,7 +17,7 @@
 #endif
 
 enum kmind_limit {
-	KMIND_ABI = 1,
+	KMIND_ABI = 2,
 	KMIND_MAX_CPUS = 256,	  /* CPUs that one agent can serve */
 	KMIND_FEATURES = 28,	  /* counters in one window */
 	KMIND_WINDOW_SLOTS = 256, /* windows kept for a slow reader */
@@ -25,6 +25,13 @@ enum kmind_limit {
 	KMIND_NOTE_SIZE = 1024,	  /* bytes of reason and evidence for each */
 	KMIND_STATUS_SIZE = 4096, /* bytes in which the extension describes itself */
 	KMIND_RULES = 4,	  /* cross-field rules for one knob */
+	KMIND_INSTANCES = 64,	  /* slots; 0 is nobody's */
+	KMIND_CLASSES = 16,
+	KMIND_KNOBS = 1024, /* (knob, target) pairs that can be leased at a time */
+	/* A lease outlives the hold that it was taken for by that: time to undo. */
+	KMIND_LEASE_SLACK_MS = 2000,
+	KMIND_OWNER_MS = 5000, /* an owner that gives no sign for so long applies nothing */
+	KMIND_IDLE_MS = 1000,  /* a window in which nothing happened runs on for so long */
 };
 
 /* How far an instance may go. Zero is never set: it fails closed. */
@@ -56,7 +63,9 @@ enum kmind_verdict {
 	KMIND_VERDICT_RULE = 15,  /* refused: against a rule over several knobs */
 	KMIND_VERDICT_MODEL = 16, /* refused: not from the model that was admitted */
 	KMIND_VERDICT_BUSY = 17,  /* refused: the actuator has fallen behind */
-	KMIND_VERDICTS = 18,
+	KMIND_VERDICT_OWNER = 18, /* refused: nobody is there who would apply it */
+	KMIND_VERDICT_LEASE = 19, /* refused: another instance holds the knob */
+	KMIND_VERDICTS = 20,
 };
 
 enum kmind_type {
@@ -188,6 +197,9 @@ struct kmind_action {
 	__u32 slot; /* of the completion queue, for the note */
 	__u32 note;
 	__u32 model;
+	__u32 instance; /* slot of the instance that it is about */
+	__u16 holder;	/* instance that holds the lease now, or 0 */
+	__u16 previous; /* instance that it was taken from, or 0 */
 };
 
 struct kmind_rule {
@@ -212,6 +224,8 @@ struct kmind_grant {
 	__u64 interval_ns;  /* between changes in the long run; 0: any */
 	__u32 burst;	    /* changes that may come at once */
 	__u32 type;
+	__u32 priority; /* of the lease: the higher takes it over */
+	__u32 pad;
 	struct kmind_rule rules[KMIND_RULES];
 	/* The agent's own, from here on. */
 	__s64 current;
@@ -227,6 +241,7 @@ enum kmind_control_op {
 	KMIND_CONTROL_MODEL = 5,   /* value: identity; 0: any */
 	KMIND_CONTROL_STOP = 6,	   /* cancel the tick */
 	KMIND_CONTROL_FEATURE = 7, /* knob: a feature; value, out: its total so far */
+	KMIND_CONTROL_ACTIVE = 8,  /* value: generation that hooks work for, and its phase */
 };
 
 struct kmind_control {
@@ -249,7 +264,96 @@ struct kmind_account {
 	__u64 bad_tail;	    /* times that a reader's index made no sense */
 	__u64 actions_lost; /* refusals that the daemon was not told of */
 	__u64 heartbeat_ns;
+	__u64 hook_runs;
+	__u64 hook_ns; /* a sample of the runs, scaled up */
+	__u64 applied;
+	__u64 undone;
 	__u64 verdicts[KMIND_VERDICTS];
+};
+
+/* How an agent's programs find what an earlier generation of them left. */
+struct kmind_state {
+	__u32 abi;
+	__u32 active; /* generation that hooks work for, and a phase */
+	__u64 base;   /* of the arena */
+	struct kmind_geometry geometry;
+	__u32 running; /* the tick is armed */
+	__u32 pad;
+};
+
+/* While one generation of programs follows another; see km_is_active(). */
+enum kmind_phase {
+	KMIND_PHASE_LEAVING = 0x40000000,
+	KMIND_PHASE_ENTERING = 0x80000000,
+};
+
+/*
+ * The core object's maps: what all agents share.
+ */
+
+/* One word, which changes by compare-and-exchange only. */
+struct kmind_lease {
+	__u64 word; /* expires_ms << 24 | priority << 16 | holder; holder 0: free */
+	__u64 denied;
+};
+
+/* What the owner may write now. Anything else is not let through by the gate. */
+struct kmind_approved {
+	__s64 value;
+	__s64 baseline;
+	__u32 instance;
+	__u32 id;
+	__u64 time_ns;
+};
+
+struct kmind_owner {
+	__u64 beat_ns; /* CLOCK_MONOTONIC; 0: nobody promised to beat */
+	__u32 pid;
+	__u32 abi;
+};
+
+struct kmind_class {
+	char name[16];
+	__u32 instances;
+};
+
+struct kmind_instance {
+	char name[48];
+	char module[32];
+	char class_name[16];
+	__u32 slot; /* 0: free */
+	__u32 pid;  /* of the extension */
+	__u32 uid;
+	__u32 generation;
+	__u32 mode;
+	__s32 held; /* leases */
+	__u64 started_ns;
+	__u64 published_ns;
+	struct kmind_account account;
+};
+
+/* Argument of the core's program: the owner takes part through the same code. */
+enum kmind_core_op {
+	KMIND_CORE_ACQUIRE = 1,	    /* slot, knob, target, priority, hold_ms */
+	KMIND_CORE_RELEASE = 2,	    /* slot, knob, target */
+	KMIND_CORE_RELEASE_ALL = 3, /* slot */
+	KMIND_CORE_PROCESS = 4,	    /* slot, pid, uid */
+	KMIND_CORE_DISAPPROVE = 5,  /* slot, or 0: anybody's; knob, target */
+};
+
+struct kmind_core_call {
+	__u32 op;
+	__u32 slot;
+	__u32 knob;
+	__u32 target;
+	__u32 priority;
+	__u32 hold_ms;
+	__u32 pid;
+	__u32 uid;
+	/* Out. */
+	__s32 result; /* below 0: refused; else how many */
+	__u32 holder;
+	__u32 previous;
 };
 
 enum kmind_magic {

@@ -10,29 +10,38 @@ __all__ = [
     "ACCOUNT",
     "ACTION",
     "ACTION_KIND",
+    "APPROVED",
     "CAUSE",
+    "CLASS",
     "CONTROL",
     "CONTROL_OP",
+    "CORE_CALL",
+    "CORE_OP",
     "GEOMETRY",
     "GRANT",
     "GRANT_KEY",
     "HEADER",
+    "INSTANCE",
     "KIND",
+    "LEASE",
     "LIMIT",
     "MAGIC",
     "MODE",
+    "OWNER",
+    "PHASE",
     "RECOMMENDATION",
     "RECORD",
     "RING",
     "RULE",
     "RULE_OP",
+    "STATE",
     "TYPE",
     "VERDICT",
     "WINDOW",
 ]
 
 LIMIT = {
-    "ABI": 1,
+    "ABI": 2,
     "MAX_CPUS": 256,
     "FEATURES": 28,
     "WINDOW_SLOTS": 256,
@@ -40,6 +49,12 @@ LIMIT = {
     "NOTE_SIZE": 1024,
     "STATUS_SIZE": 4096,
     "RULES": 4,
+    "INSTANCES": 64,
+    "CLASSES": 16,
+    "KNOBS": 1024,
+    "LEASE_SLACK_MS": 2000,
+    "OWNER_MS": 5000,
+    "IDLE_MS": 1000,
 }
 
 MODE = {
@@ -69,6 +84,8 @@ VERDICT = {
     "RULE": 15,
     "MODEL": 16,
     "BUSY": 17,
+    "OWNER": 18,
+    "LEASE": 19,
 }
 
 TYPE = {
@@ -112,6 +129,20 @@ CONTROL_OP = {
     "MODEL": 5,
     "STOP": 6,
     "FEATURE": 7,
+    "ACTIVE": 8,
+}
+
+PHASE = {
+    "LEAVING": 1073741824,
+    "ENTERING": 2147483648,
+}
+
+CORE_OP = {
+    "ACQUIRE": 1,
+    "RELEASE": 2,
+    "RELEASE_ALL": 3,
+    "PROCESS": 4,
+    "DISAPPROVE": 5,
 }
 
 MAGIC = 0x646E696D6B
@@ -237,6 +268,9 @@ ACTION = np.dtype(
             "slot",
             "note",
             "model",
+            "instance",
+            "holder",
+            "previous",
         ],
         "formats": [
             "<u4",
@@ -252,9 +286,12 @@ ACTION = np.dtype(
             "<u4",
             "<u4",
             "<u4",
+            "<u4",
+            "<u2",
+            "<u2",
         ],
-        "offsets": [0, 4, 8, 12, 16, 20, 24, 32, 40, 48, 52, 56, 60],
-        "itemsize": 64,
+        "offsets": [0, 4, 8, 12, 16, 20, 24, 32, 40, 48, 52, 56, 60, 64, 68, 70],
+        "itemsize": 72,
     }
 )
 
@@ -288,6 +325,8 @@ GRANT = np.dtype(
             "interval_ns",
             "burst",
             "type",
+            "priority",
+            "pad",
             "rules",
             "current",
             "tat_ns",
@@ -302,12 +341,14 @@ GRANT = np.dtype(
             "<u8",
             "<u4",
             "<u4",
+            "<u4",
+            "<u4",
             (RULE, (4,)),
             "<i8",
             "<u8",
         ],
-        "offsets": [0, 8, 16, 24, 28, 32, 40, 48, 52, 56, 120, 128],
-        "itemsize": 136,
+        "offsets": [0, 8, 16, 24, 28, 32, 40, 48, 52, 56, 60, 64, 128, 136],
+        "itemsize": 144,
     }
 )
 
@@ -331,10 +372,129 @@ ACCOUNT = np.dtype(
             "bad_tail",
             "actions_lost",
             "heartbeat_ns",
+            "hook_runs",
+            "hook_ns",
+            "applied",
+            "undone",
             "verdicts",
         ],
-        "formats": ["<u8", "<u8", "<u8", "<u8", "<u8", "<u8", "<u8", "<u8", ("<u8", (18,))],
-        "offsets": [0, 8, 16, 24, 32, 40, 48, 56, 64],
-        "itemsize": 208,
+        "formats": [
+            "<u8",
+            "<u8",
+            "<u8",
+            "<u8",
+            "<u8",
+            "<u8",
+            "<u8",
+            "<u8",
+            "<u8",
+            "<u8",
+            "<u8",
+            "<u8",
+            ("<u8", (20,)),
+        ],
+        "offsets": [0, 8, 16, 24, 32, 40, 48, 56, 64, 72, 80, 88, 96],
+        "itemsize": 256,
+    }
+)
+
+STATE = np.dtype(
+    {
+        "names": ["abi", "active", "base", "geometry", "running", "pad"],
+        "formats": ["<u4", "<u4", "<u8", GEOMETRY, "<u4", "<u4"],
+        "offsets": [0, 4, 8, 16, 56, 60],
+        "itemsize": 64,
+    }
+)
+
+LEASE = np.dtype(
+    {
+        "names": ["word", "denied"],
+        "formats": ["<u8", "<u8"],
+        "offsets": [0, 8],
+        "itemsize": 16,
+    }
+)
+
+APPROVED = np.dtype(
+    {
+        "names": ["value", "baseline", "instance", "id", "time_ns"],
+        "formats": ["<i8", "<i8", "<u4", "<u4", "<u8"],
+        "offsets": [0, 8, 16, 20, 24],
+        "itemsize": 32,
+    }
+)
+
+OWNER = np.dtype(
+    {
+        "names": ["beat_ns", "pid", "abi"],
+        "formats": ["<u8", "<u4", "<u4"],
+        "offsets": [0, 8, 12],
+        "itemsize": 16,
+    }
+)
+
+CLASS = np.dtype(
+    {
+        "names": ["name", "instances"],
+        "formats": ["|S16", "<u4"],
+        "offsets": [0, 16],
+        "itemsize": 20,
+    }
+)
+
+INSTANCE = np.dtype(
+    {
+        "names": [
+            "name",
+            "module",
+            "class_name",
+            "slot",
+            "pid",
+            "uid",
+            "generation",
+            "mode",
+            "held",
+            "started_ns",
+            "published_ns",
+            "account",
+        ],
+        "formats": [
+            "|S48",
+            "|S32",
+            "|S16",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<i4",
+            "<u8",
+            "<u8",
+            ACCOUNT,
+        ],
+        "offsets": [0, 48, 80, 96, 100, 104, 108, 112, 116, 120, 128, 136],
+        "itemsize": 392,
+    }
+)
+
+CORE_CALL = np.dtype(
+    {
+        "names": [
+            "op",
+            "slot",
+            "knob",
+            "target",
+            "priority",
+            "hold_ms",
+            "pid",
+            "uid",
+            "result",
+            "holder",
+            "previous",
+        ],
+        "formats": ["<u4", "<u4", "<u4", "<u4", "<u4", "<u4", "<u4", "<u4", "<i4", "<u4", "<u4"],
+        "offsets": [0, 4, 8, 12, 16, 20, 24, 28, 32, 36, 40],
+        "itemsize": 44,
     }
 )

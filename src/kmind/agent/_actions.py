@@ -21,7 +21,13 @@ def decode_action(packed: bytes, arena: npt.NDArray[np.uint8], geometry: Geometr
     words = np.frombuffer(packed, layout.ACTION)[0]
     mode = Mode(int(words["mode"])) if int(words["mode"]) else Mode.EMERGENCY
     if int(words["kind"]) == layout.ACTION_KIND["MODE"]:
-        return Action("mode", int(words["time_ns"]), mode, cause=Cause(int(words["verdict"])))
+        return Action(
+            "mode",
+            int(words["time_ns"]),
+            mode,
+            cause=Cause(int(words["verdict"])),
+            instance=int(words["instance"]),
+        )
     return Action(
         "verdict",
         int(words["time_ns"]),
@@ -35,6 +41,9 @@ def decode_action(packed: bytes, arena: npt.NDArray[np.uint8], geometry: Geometr
         hold_ms=int(words["hold_ms"]),
         model=int(words["model"]),
         note=read_note(arena, geometry, int(words["slot"]), int(words["note"])),
+        instance=int(words["instance"]),
+        holder=int(words["holder"]),
+        previous=int(words["previous"]),
     )
 
 
@@ -45,11 +54,14 @@ def pack_grant(grant: Grant) -> bytes:
     """
     if grant.step < 0 or not 0 <= grant.interval_ns * max(grant.burst, 1) < _LONGEST_NS:
         raise ValueError(f"step, interval or burst out of range: {grant}")
+    if not 0 <= grant.priority <= 255:
+        raise ValueError(f"priority out of range: {grant}")
     words = np.zeros((), layout.GRANT)
     for name in ("minimum", "maximum", "step", "step_percent", "grid", "choices"):
         words[name] = getattr(grant, name)
     words["interval_ns"] = grant.interval_ns
     words["burst"] = grant.burst
+    words["priority"] = grant.priority
     words["type"] = layout.TYPE[grant.type.upper()]
     words["current"] = grant.current
     if len(grant.rules) > layout.LIMIT["RULES"]:

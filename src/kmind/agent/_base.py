@@ -50,6 +50,8 @@ class Verdict(IntEnum):
     RULE = layout.VERDICT["RULE"]
     MODEL = layout.VERDICT["MODEL"]
     BUSY = layout.VERDICT["BUSY"]
+    OWNER = layout.VERDICT["OWNER"]
+    LEASE = layout.VERDICT["LEASE"]
 
 
 class Kind(IntEnum):
@@ -86,7 +88,8 @@ class Grant:
 
     Values are as the knob encodes them: integers, or indices into its choices.
     ``step_percent`` bounds the ratio of new to old either way (400: four times);
-    ``interval_ns`` and ``burst`` are the rate limit; 0 means unbounded.
+    ``interval_ns`` and ``burst`` are the rate limit; 0 means unbounded. ``priority``
+    (0 to 255) is that of the lease: the higher takes it over from the lower.
     """
 
     minimum: int
@@ -100,6 +103,7 @@ class Grant:
     interval_ns: int = 0
     burst: int = 1
     rules: tuple[Rule, ...] = field(default=())
+    priority: int = 100
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,9 @@ class Action:
     """What the agent tells its owner: a verdict on a recommendation, or a new mode.
 
     ``note`` holds what the extension said of it (untrusted bytes, at most
-    1,024). ``cause`` is set for a mode, ``verdict`` for a recommendation.
+    1,024). ``cause`` is set for a mode, ``verdict`` for a recommendation. ``instance``
+    is the slot that it is about, ``holder`` the slot that holds the knob's lease now,
+    ``previous`` the one that it was taken from, whose change may still stand; 0 is none.
     """
 
     kind: Literal["verdict", "mode"]
@@ -123,6 +129,9 @@ class Action:
     hold_ms: int = 0
     model: int = 0
     note: bytes = b""
+    instance: int = 0
+    holder: int = 0
+    previous: int = 0
 
 
 class Agent(Protocol):

@@ -11,27 +11,18 @@
 
 #include "queue.h"
 
+#define KM_TELL_NS 5000000ULL /* actions a second that an instance may cause: 200 */
+#define KM_TELL_BURST 64
+
+/* Of this instance in the core's maps; 0: none, and no leases. */
+const volatile __u32 km_slot;
+
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 256);
 	__type(key, struct kmind_grant_key);
 	__type(value, struct kmind_grant);
 } km_grants SEC(".maps");
-
-/* To the daemon. The extension has no way to it. */
-struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 64 * 1024);
-} km_actions SEC(".maps");
-
-static __u32 km_mode;	 /* 0 until the daemon sets one: refuses all */
-static __u32 km_lock;	 /* one CPU admits at a time */
-static __u32 km_cq_head; /* recommendations answered */
-static __u32 km_last_id;
-static __u32 km_model;
-static __u64 km_bad_cq_tail;
-static __u64 km_actions_lost;
-static __u64 km_verdicts[KMIND_VERDICTS + 1];
 
 /* A copy of what the extension wrote, on our stack. */
 struct km_entry {
@@ -152,7 +143,7 @@ static __always_inline __u32 km_check(const struct km_entry *copy, struct kmind_
 		return KMIND_VERDICT_TYPE;
 	if (copy->expires_ns <= now)
 		return KMIND_VERDICT_EXPIRED;
-	if (km_model && copy->model != km_model)
+	if (km.model && copy->model != km.model)
 		return KMIND_VERDICT_MODEL;
 	if (copy->value < grant->minimum || copy->value > grant->maximum)
 		return KMIND_VERDICT_RANGE;
@@ -166,10 +157,15 @@ static __always_inline __u32 km_check(const struct km_entry *copy, struct kmind_
 	return km_check_change(copy, grant, now);
 }
 
+static __always_inline bool km_passed(__u32 verdict)
+{
+	return verdict == KMIND_VERDICT_APPROVED || verdict == KMIND_VERDICT_RENEWED;
+}
+
 /* What the mode makes of a verdict that would let the value through. */
 static __always_inline __u32 km_under_mode(__u32 verdict, __u32 mode)
 {
-	if (verdict != KMIND_VERDICT_APPROVED && verdict != KMIND_VERDICT_RENEWED)
+	if (!km_passed(verdict))
 		return verdict;
 	switch (mode) {
 	case KMIND_MODE_CANARY:
@@ -183,14 +179,64 @@ static __always_inline __u32 km_under_mode(__u32 verdict, __u32 mode)
 	return KMIND_VERDICT_EMERGENCY;
 }
 
+/* Let the gate pass the value. What stood before the first change stays the way back. */
+static __always_inline bool km_let_through(struct kmind_grant_key *key, const struct km_entry *copy,
+					   __s64 current, __u64 now)
+{
+	struct kmind_approved *before = bpf_map_lookup_elem(&km_approved, key);
+	struct kmind_approved approved = {
+		.value = copy->value,
+		.baseline = before ? before->baseline : current,
+		.instance = km_slot,
+		.id = copy->id,
+		.time_ns = now,
+	};
+
+	return !bpf_map_update_elem(&km_approved, key, &approved, BPF_ANY);
+}
+
+/* What the other instances make of a verdict that lets the value through. */
+static __always_inline __u32 km_among_others(__u32 verdict, struct kmind_grant_key *key,
+					     const struct km_entry *copy,
+					     const struct kmind_grant *grant, __u64 now,
+					     struct km_claim *claim)
+{
+	if (km_owner_gone(now))
+		return KMIND_VERDICT_OWNER;
+	claim->slot = km_slot;
+	claim->priority = grant->priority;
+	claim->hold_ms = copy->hold_ms;
+	if (!km_lease_acquire(key, claim))
+		return KMIND_VERDICT_LEASE;
+	if (verdict == KMIND_VERDICT_APPROVED &&
+	    !km_let_through(key, copy, READ_ONCE(grant->current), now))
+		return KMIND_VERDICT_BUSY;
+	return verdict;
+}
+
+/*
+ * All instances share the ring to the owner: one that recommends without end
+ * must not fill it. Renewals and refusals cost it nothing else.
+ */
+static __always_inline bool km_may_tell(__u64 now)
+{
+	if (!km_slot)
+		return true;
+	if (km.tell_tat_ns > now + KM_TELL_BURST * KM_TELL_NS)
+		return false;
+	km.tell_tat_ns = (km.tell_tat_ns > now ? km.tell_tat_ns : now) + KM_TELL_NS;
+	return true;
+}
+
 static __noinline __u32 km_admit_one(__u32 position)
 {
 	struct kmind_recommendation __arena *entry;
 	struct kmind_grant *grant = NULL;
-	struct kmind_action *action;
+	struct kmind_action *action = NULL;
 	struct kmind_grant_key key;
-	__u32 verdict, mode = READ_ONCE(km_mode);
+	__u32 verdict, mode = READ_ONCE(km.mode);
 	__u64 now = bpf_ktime_get_ns();
+	struct km_claim claim = {};
 	struct km_entry copy;
 	__s64 current = 0;
 
@@ -200,10 +246,10 @@ static __noinline __u32 km_admit_one(__u32 position)
 	key.target = copy.target;
 	if (!km_whole(&copy, position)) {
 		verdict = KMIND_VERDICT_TORN;
-	} else if (copy.id <= km_last_id) {
+	} else if (copy.id <= km.last_id) {
 		verdict = KMIND_VERDICT_REPLAYED;
 	} else {
-		km_last_id = copy.id;
+		km.last_id = copy.id;
 		grant = bpf_map_lookup_elem(&km_grants, &key);
 		if (!grant) {
 			verdict = KMIND_VERDICT_UNKNOWN;
@@ -215,13 +261,16 @@ static __noinline __u32 km_admit_one(__u32 position)
 			verdict = KMIND_VERDICT_EMERGENCY;
 	}
 
-	/* First the room to tell the daemon, then the right to change. */
-	action = bpf_ringbuf_reserve(&km_actions, sizeof(*action), 0);
+	/* First the room to tell the owner, then the right to change. */
+	if (km_may_tell(now))
+		action = bpf_ringbuf_reserve(&km_actions, sizeof(*action), 0);
 	if (!action) {
 		if (verdict < KMIND_VERDICT_EMERGENCY)
 			verdict = KMIND_VERDICT_BUSY;
-		__sync_fetch_and_add(&km_actions_lost, 1);
+		__sync_fetch_and_add(&km.actions_lost, 1);
 	} else {
+		if (km_slot && grant && km_passed(verdict))
+			verdict = km_among_others(verdict, &key, &copy, grant, now, &claim);
 		action->kind = KMIND_ACTION_VERDICT;
 		action->verdict = verdict;
 		action->id = copy.id;
@@ -235,6 +284,9 @@ static __noinline __u32 km_admit_one(__u32 position)
 		action->slot = position & (KMIND_CQ_SLOTS - 1);
 		action->note = copy.note;
 		action->model = copy.model;
+		action->instance = km_slot;
+		action->holder = claim.holder;
+		action->previous = claim.previous;
 		bpf_ringbuf_submit(action, 0);
 	}
 	if (grant && verdict == KMIND_VERDICT_APPROVED) {
@@ -242,7 +294,7 @@ static __noinline __u32 km_admit_one(__u32 position)
 		WRITE_ONCE(grant->current, copy.value);
 	}
 	if (verdict < KMIND_VERDICTS)
-		__sync_fetch_and_add(&km_verdicts[verdict], 1);
+		__sync_fetch_and_add(&km.verdicts[verdict], 1);
 
 	entry = km_at(struct kmind_recommendation,
 		      km_geometry.cq + (position & (KMIND_CQ_SLOTS - 1)) * sizeof(*entry));
@@ -259,31 +311,31 @@ static __noinline __u32 km_admit_one(__u32 position)
 static __always_inline void km_admit(__u32 budget)
 {
 	struct kmind_header __arena *header = km_header();
-	__u32 head = READ_ONCE(km_cq_head), pending;
+	__u32 head = READ_ONCE(km.cq_head), pending;
 
 	pending = READ_ONCE(header->cq_tail) - head;
 	if (!pending)
 		return;
-	if (__sync_val_compare_and_swap(&km_lock, 0, 1))
+	if (__sync_val_compare_and_swap(&km.lock, 0, 1))
 		return;
 	for (__u32 i = 0; i < budget; i++) {
-		head = READ_ONCE(km_cq_head);
+		head = READ_ONCE(km.cq_head);
 		pending = READ_ONCE(header->cq_tail) - head;
 		if (!pending)
 			break;
 		if (pending > KMIND_CQ_SLOTS) {
 			/* No honest writer is that far ahead. Catch up; count it. */
-			__sync_fetch_and_add(&km_bad_cq_tail, 1);
-			WRITE_ONCE(km_cq_head, head + pending);
+			__sync_fetch_and_add(&km.bad_cq_tail, 1);
+			WRITE_ONCE(km.cq_head, head + pending);
 			WRITE_ONCE(header->cq_head, head + pending);
 			break;
 		}
 		KM_ACQUIRE_FENCE();
 		km_admit_one(head);
-		WRITE_ONCE(km_cq_head, head + 1);
+		WRITE_ONCE(km.cq_head, head + 1);
 		WRITE_ONCE(header->cq_head, head + 1);
 	}
-	__sync_lock_test_and_set(&km_lock, 0);
+	__sync_lock_test_and_set(&km.lock, 0);
 }
 
 #endif

@@ -1,11 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The agent library. A module includes this, defines its features and hooks,
- * and ends each hook with km_hook_end().
+ * The agent library. A module includes this, and defines its features and hooks.
  *
  *	#define KM_GAUGES (1ULL << MY_GAUGE)	features that are set, not added to
  *	#include "agent.h"
  *	KM_FEATURES(my_feature);		enum my_feature: the columns
+ *
+ *	SEC("tp_btf/some_tracepoint")
+ *	int KM_HOOK(on_it, struct some *argument)
+ *	{
+ *		...
+ *		return 0;
+ *	}
  *
  * The tick, a kernel timer, does what must not depend on load or on user
  * space: it answers recommendations when no hook runs, closes feature windows,
@@ -29,10 +35,13 @@
 #define KM_FEATURES(name) const volatile enum name km_features
 #define KM_TICK_BUDGET 16
 #define KM_CLOCK_MONOTONIC 1
+#define KM_EBUSY 16
+#define KM_PUBLISH_NS 100000000ULL
 
 char km_license[] SEC("license") = "Dual BSD/GPL";
 
 const volatile __u64 km_gauges = KM_GAUGES; /* for tests, as km_features is */
+const volatile __u32 km_generation = 1; /* of these programs; see km_is_active() */
 const volatile __u64 km_tick_ns = 2000000;
 const volatile __u64 km_window_ns = 100000000;
 const volatile __u64 km_deadline_ns = 1000000000;
@@ -51,15 +60,6 @@ struct {
 	__type(value, struct km_timer);
 } km_timers SEC(".maps");
 
-static __u32 km_running;
-static __u32 km_heartbeat;
-static __u64 km_heartbeat_ns;
-static __u64 km_window_start_ns;
-static __u64 km_ticks;
-static __u64 km_windows;
-static struct km_cpu km_window_ring; /* head of the window ring; its counters: gauges */
-static __u64 km_window_last[KMIND_FEATURES];
-
 static __always_inline bool km_is_target(__u32 device)
 {
 	for (__u32 i = 0; i < km_nr_devices && i < 8; i++)
@@ -70,33 +70,116 @@ static __always_inline bool km_is_target(__u32 device)
 
 static __always_inline void km_set_gauge(__u32 feature, __u64 value)
 {
-	WRITE_ONCE(km_window_ring.value[feature], value);
+	WRITE_ONCE(km.window_ring.value[feature], value);
+}
+
+/*
+ * An agent is upgraded while it works: the new programs are attached behind the
+ * old ones, so that for a while both run at each event, the old one first. Which
+ * of them works is one word. An event during which that word changes would be
+ * taken twice; so around the change the old one notes, in a stack of bits for
+ * each CPU, whether it took the event, and the new one looks. A stack, because
+ * events nest as interrupts do. Between two changes of the word the owner waits
+ * for a grace period of RCU. (Where a task may be preempted between two programs
+ * of one event, as in sys_enter, one event a CPU can still be taken twice.)
+ */
+static __noinline bool km_is_taking_over(__u32 active)
+{
+	__u32 cpu, taken, phase = active & (KMIND_PHASE_LEAVING | KMIND_PHASE_ENTERING);
+	bool own = (active & ~phase) == km_generation;
+
+	if (!phase)
+		return false;
+	km_this_cpu(&cpu);
+	taken = km.marks[cpu];
+	if (own == (phase == KMIND_PHASE_LEAVING)) { /* the old one */
+		km.marks[cpu] = taken << 1 | own;
+		return own;
+	}
+	km.marks[cpu] = taken >> 1;
+	return own && !(taken & 1);
+}
+
+/* Is it for the programs of this generation to take the event? */
+static __always_inline bool km_is_active(void)
+{
+	__u32 active = READ_ONCE(km.head.active);
+
+	return active == km_generation || km_is_taking_over(active);
+}
+
+/*
+ * Around what a hook does: runs are counted, not atomically, and about one in 64
+ * is timed. The product spreads the sample, or hooks that come in turns would
+ * always be timed at the same one.
+ */
+static __always_inline __u64 km_hook_begin(void)
+{
+	struct km_cpu *own;
+	__u32 cpu;
+
+	own = km_this_cpu(&cpu);
+	return ++own->hook_runs * 0x9e3779b97f4a7c15ULL >> 58 ? 0 : bpf_ktime_get_ns();
 }
 
 /* Each hook ends with this: it answers a recommendation that waits. */
-static __always_inline int km_hook_end(void)
+static __always_inline int km_hook_end(__u64 start)
 {
+	struct km_cpu *own;
+	__u64 ns;
+	__u32 cpu;
+
 	km_admit(1);
+	if (start) {
+		own = km_this_cpu(&cpu);
+		ns = bpf_ktime_get_ns() - start;
+		own->hook_ns += ns > km.clock_ns ? (ns - km.clock_ns) * 64 : 0;
+	}
 	return 0;
 }
+
+/*
+ * A hook: SEC("tp_btf/NAME") int KM_HOOK(program, arguments of the tracepoint) { ... }
+ * Its own part need not think of generations, accounts and admission.
+ */
+#define KM_HOOK(name, args...)                                              \
+	name(unsigned long long *ctx);                                      \
+	static __always_inline int name##_own(unsigned long long *ctx,      \
+					      ##args);                      \
+	int name(unsigned long long *ctx)                                   \
+	{                                                                   \
+		__u64 start;                                                \
+									    \
+		KM_USES_ARENA();                                            \
+		if (!km_is_active())                                        \
+			return 0;                                           \
+		start = km_hook_begin();                                    \
+		_Pragma("GCC diagnostic push")                              \
+		_Pragma("GCC diagnostic ignored \"-Wint-conversion\"")      \
+		name##_own(___bpf_ctx_cast(args));                          \
+		_Pragma("GCC diagnostic pop")                               \
+		return km_hook_end(start);                                  \
+	}                                                                   \
+	static __always_inline int name##_own(unsigned long long *ctx, ##args)
 
 static __noinline int km_enter_mode(__u32 mode, __u32 cause)
 {
 	struct kmind_action *action;
 
 	KM_USES_ARENA();
-	WRITE_ONCE(km_mode, mode);
+	WRITE_ONCE(km.mode, mode);
 	WRITE_ONCE(km_header()->mode, mode);
 	km_push(KMIND_KIND_MODE, cause, mode, bpf_ktime_get_ns());
 	action = bpf_ringbuf_reserve(&km_actions, sizeof(*action), 0);
 	if (!action) {
-		__sync_fetch_and_add(&km_actions_lost, 1);
+		__sync_fetch_and_add(&km.actions_lost, 1);
 		return 0;
 	}
 	__builtin_memset(action, 0, sizeof(*action));
 	action->kind = KMIND_ACTION_MODE;
 	action->verdict = cause;
 	action->mode = mode;
+	action->instance = km_slot;
 	action->time_ns = bpf_ktime_get_ns();
 	bpf_ringbuf_submit(action, BPF_RB_FORCE_WAKEUP);
 	return 0;
@@ -110,8 +193,18 @@ static __always_inline __u64 km_total(__u32 feature)
 	if (feature >= KMIND_FEATURES)
 		return 0;
 	for (__u32 cpu = 0; cpu < km_geometry.nr_cpus && cpu < KMIND_MAX_CPUS; cpu++)
-		total += READ_ONCE(km_cpus[cpu].value[feature]);
+		total += READ_ONCE(km.cpus[cpu].value[feature]);
 	return total;
+}
+
+/* Did any counter move since the last window? */
+static __noinline bool km_is_idle(void)
+{
+	for (__u32 feature = 0; feature < KMIND_FEATURES; feature++)
+		if (!(KM_GAUGES >> feature & 1) &&
+		    km_total(feature) != km.window_last[feature])
+			return false;
+	return true;
 }
 
 static __noinline int km_close_window(__u64 now)
@@ -122,34 +215,38 @@ static __noinline int km_close_window(__u64 now)
 	__u64 total, dropped = 0;
 
 	KM_USES_ARENA();
+	km.window_due_ns = now + km_window_ns;
+	/* Nothing to tell: let the reader sleep on. */
+	if (now - km.window_start_ns < KMIND_IDLE_MS * 1000000ULL && km_is_idle())
+		return 0;
 	ring = km_at(struct kmind_ring, km_geometry.rings + cpus * sizeof(struct kmind_ring));
 	/* No room: the counters run on, and the next window covers this one too. */
-	if (km_window_ring.head - READ_ONCE(ring->tail) == KMIND_WINDOW_SLOTS ||
-	    !km_reserve(&km_window_ring, ring, KMIND_WINDOW_SLOTS, &position, &seq))
+	if (km.window_ring.head - READ_ONCE(ring->tail) == KMIND_WINDOW_SLOTS ||
+	    !km_reserve(&km.window_ring, ring, KMIND_WINDOW_SLOTS, &position, &seq))
 		return 0;
 	slot = km_at(struct kmind_window,
 		     km_geometry.windows +
 			     (position & (KMIND_WINDOW_SLOTS - 1)) * sizeof(struct kmind_window));
 	for (__u32 feature = 0; feature < KMIND_FEATURES; feature++) {
 		if (KM_GAUGES >> feature & 1) {
-			WRITE_ONCE(slot->value[feature], READ_ONCE(km_window_ring.value[feature]));
+			WRITE_ONCE(slot->value[feature], READ_ONCE(km.window_ring.value[feature]));
 			continue;
 		}
 		total = km_total(feature);
-		WRITE_ONCE(slot->value[feature], total - km_window_last[feature]);
-		km_window_last[feature] = total;
+		WRITE_ONCE(slot->value[feature], total - km.window_last[feature]);
+		km.window_last[feature] = total;
 	}
 	for (__u32 cpu = 0; cpu < cpus && cpu < KMIND_MAX_CPUS; cpu++)
-		dropped += READ_ONCE(km_cpus[cpu].dropped);
+		dropped += READ_ONCE(km.cpus[cpu].dropped);
 	WRITE_ONCE(slot->seq, seq);
-	WRITE_ONCE(slot->mode, km_mode);
+	WRITE_ONCE(slot->mode, km.mode);
 	WRITE_ONCE(slot->dropped, (__u32)dropped);
-	WRITE_ONCE(slot->start_ns, km_window_start_ns);
+	WRITE_ONCE(slot->start_ns, km.window_start_ns);
 	WRITE_ONCE(slot->end_ns, now);
 	ARENA_RELEASE(slot->commit, position + 1);
 	WRITE_ONCE(ring->head, position + 1);
-	km_window_start_ns = now;
-	km_windows++;
+	km.window_start_ns = now;
+	km.windows++;
 	return 0;
 }
 
@@ -162,13 +259,60 @@ static __always_inline void km_sweep(void)
 
 	for (__u32 cpu = 0; cpu <= km_geometry.nr_cpus && cpu < KMIND_MAX_CPUS; cpu++) {
 		ring = km_at(struct kmind_ring, km_geometry.rings + cpu * sizeof(*ring));
-		head = cpu == km_geometry.nr_cpus ? READ_ONCE(km_window_ring.head) :
-						    READ_ONCE(km_cpus[cpu].head);
+		head = cpu == km_geometry.nr_cpus ? READ_ONCE(km.window_ring.head) :
+						    READ_ONCE(km.cpus[cpu].head);
 		WRITE_ONCE(ring->head, head);
 		waiting |= head != READ_ONCE(ring->tail);
 	}
 	if (waiting)
 		km_ring_doorbell();
+}
+
+/* The accounts, in one piece. */
+static __always_inline void km_sum_up(struct kmind_account *account)
+{
+	__u64 pushed = 0, dropped = 0, bad_tail = 0, runs = 0, ns = 0;
+
+	for (__u32 cpu = 0; cpu < km_geometry.nr_cpus && cpu < KMIND_MAX_CPUS; cpu++) {
+		pushed += km.cpus[cpu].head;
+		dropped += km.cpus[cpu].dropped;
+		bad_tail += km.cpus[cpu].bad_tail;
+		runs += km.cpus[cpu].hook_runs;
+		ns += km.cpus[cpu].hook_ns;
+	}
+	account->pushed = pushed;
+	account->dropped = dropped + km.window_ring.dropped;
+	account->bad_tail = bad_tail + km.bad_cq_tail + km.window_ring.bad_tail;
+	account->hook_runs = runs;
+	account->hook_ns = ns;
+	account->windows = km.windows;
+	account->wakeups = km.wakeups;
+	account->ticks = km.ticks;
+	account->actions_lost = km.actions_lost;
+	account->heartbeat_ns = km.heartbeat_ns;
+	account->applied = km.applied;
+	account->undone = km.undone;
+	for (int i = 0; i < KMIND_VERDICTS; i++)
+		account->verdicts[i] = km.verdicts[i];
+}
+
+/* For `stats`, which shows all instances. */
+static __noinline int km_publish(__u64 now)
+{
+	struct kmind_instance *instance;
+	__u32 slot = km_slot;
+
+	km.published_ns = now;
+	if (!slot)
+		return 0;
+	instance = bpf_map_lookup_elem(&km_instances, &slot);
+	if (!instance)
+		return 0;
+	km_sum_up(&instance->account);
+	instance->mode = km.mode;
+	instance->generation = km_generation;
+	WRITE_ONCE(instance->published_ns, now);
+	return 0;
 }
 
 static int km_tick(void *map, __u32 *key, struct km_timer *timer)
@@ -178,24 +322,40 @@ static int km_tick(void *map, __u32 *key, struct km_timer *timer)
 	__u32 beat;
 
 	KM_USES_ARENA();
-	if (!READ_ONCE(km_running))
+	/* A later generation has a timer of its own. */
+	if (!READ_ONCE(km.head.running) || READ_ONCE(km.head.active) != km_generation)
 		return 0;
 	header = km_header();
-	km_ticks++;
+	km.ticks++;
 	WRITE_ONCE(header->agent_ns, now);
 	km_admit(KM_TICK_BUDGET);
 	beat = READ_ONCE(header->heartbeat);
-	if (beat != km_heartbeat) {
-		km_heartbeat = beat;
-		km_heartbeat_ns = now;
-	} else if (now - km_heartbeat_ns > km_deadline_ns && km_mode != KMIND_MODE_EMERGENCY) {
+	if (beat != km.heartbeat) {
+		km.heartbeat = beat;
+		km.heartbeat_ns = now;
+	} else if (now - km.heartbeat_ns > km_deadline_ns && km.mode != KMIND_MODE_EMERGENCY) {
 		km_enter_mode(KMIND_MODE_EMERGENCY, KMIND_CAUSE_STALLED);
 	}
-	if (now - km_window_start_ns >= km_window_ns)
+	if (now >= km.window_due_ns)
 		km_close_window(now);
+	if (now - km.published_ns >= KM_PUBLISH_NS)
+		km_publish(now);
 	km_sweep();
 	bpf_timer_start(&timer->timer, km_tick_ns, 0);
 	return 0;
+}
+
+/* The shortest of a few readings of the clock, one right after the other. */
+static __always_inline __u64 km_time_clock(void)
+{
+	__u64 start, ns, best = 1000;
+
+	for (int turn = 0; turn < 16; turn++) {
+		start = bpf_ktime_get_ns();
+		ns = bpf_ktime_get_ns() - start;
+		best = ns < best ? ns : best;
+	}
+	return best;
 }
 
 static __always_inline int km_start(void)
@@ -207,11 +367,14 @@ static __always_inline int km_start(void)
 	timer = bpf_map_lookup_elem(&km_timers, &zero);
 	if (!timer)
 		return -1;
-	km_heartbeat_ns = km_window_start_ns = bpf_ktime_get_ns();
-	/* Volatile, or clang makes it a byte, which its BTF does not say. */
-	WRITE_ONCE(km_running, 1);
+	if (!km.head.running) {
+		km.heartbeat_ns = km.window_start_ns = bpf_ktime_get_ns();
+		km.window_due_ns = km.window_start_ns + km_window_ns;
+		km.clock_ns = km_time_clock();
+		WRITE_ONCE(km.head.running, 1);
+	}
 	err = bpf_timer_init(&timer->timer, &km_timers, KM_CLOCK_MONOTONIC);
-	if (err)
+	if (err && err != -KM_EBUSY) /* armed before, by an owner that is gone */
 		return err;
 	err = bpf_timer_set_callback(&timer->timer, km_tick);
 	if (err)
@@ -233,7 +396,7 @@ int km_control(struct kmind_control *args)
 		break;
 	case KMIND_CONTROL_MODE:
 		/* The watchdog counts anew from here. */
-		km_heartbeat_ns = bpf_ktime_get_ns();
+		km.heartbeat_ns = bpf_ktime_get_ns();
 		args->result = km_enter_mode(args->value, KMIND_CAUSE_ASKED);
 		break;
 	case KMIND_CONTROL_CURRENT:
@@ -243,19 +406,27 @@ int km_control(struct kmind_control *args)
 		args->result = grant ? 0 : -2;
 		break;
 	case KMIND_CONTROL_NOTICE:
+		km.applied += args->kind == KMIND_KIND_APPLIED;
+		km.undone += args->kind == KMIND_KIND_UNDONE;
 		args->result =
 			km_push(args->kind, args->id, args->value, bpf_ktime_get_ns()) ? 0 : -1;
 		break;
 	case KMIND_CONTROL_MODEL:
-		WRITE_ONCE(km_model, args->value);
+		WRITE_ONCE(km.model, args->value);
 		args->result = 0;
 		break;
 	case KMIND_CONTROL_FEATURE:
 		args->value = km_total(args->knob);
 		args->result = 0;
 		break;
+	case KMIND_CONTROL_ACTIVE:
+		for (int cpu = 0; args->value & KMIND_PHASE_LEAVING && cpu < KMIND_MAX_CPUS; cpu++)
+			km.marks[cpu] = 0;
+		WRITE_ONCE(km.head.active, args->value);
+		args->result = 0;
+		break;
 	case KMIND_CONTROL_STOP:
-		WRITE_ONCE(km_running, 0);
+		WRITE_ONCE(km.head.running, 0);
 		args->result = 0;
 		break;
 	default:
@@ -264,27 +435,13 @@ int km_control(struct kmind_control *args)
 	return 0;
 }
 
-/* The accounts, in one piece. */
 SEC("syscall")
 int km_account(struct kmind_account *account)
 {
-	KM_USES_ARENA();
-	account->pushed = account->dropped = account->bad_tail = 0;
-	for (__u32 cpu = 0; cpu < km_geometry.nr_cpus && cpu < KMIND_MAX_CPUS; cpu++) {
-		account->pushed += km_cpus[cpu].head;
-		account->dropped += km_cpus[cpu].dropped;
-		account->bad_tail += km_cpus[cpu].bad_tail;
-	}
-	account->bad_tail += km_bad_cq_tail + km_window_ring.bad_tail;
-	account->dropped += km_window_ring.dropped;
-	account->windows = km_windows;
-	account->wakeups = km_wakeups;
-	account->ticks = km_ticks;
-	account->actions_lost = km_actions_lost;
-	account->heartbeat_ns = km_heartbeat_ns;
-	for (int i = 0; i < KMIND_VERDICTS; i++)
-		account->verdicts[i] = km_verdicts[i];
+	km_sum_up(account);
 	return 0;
 }
+
+#include "show.h"
 
 #endif

@@ -3,20 +3,21 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 
 from kmind.abi import layout
-from kmind.abi.btf import Btf
+from kmind.agent import _upgrade
 from kmind.agent._actions import decode_action, pack_grant
 from kmind.agent._base import Action, Grant, Kind, Mode
-from kmind.bpf import Arena, BpfObject, Link, RingBuffer, map_arena
-from kmind.errors import BpfError, NotSupportedError
+from kmind.agent._core_words import counters, grant_key
+from kmind.agent._generation import Generation, Place, Spec
+from kmind.agent.core import Core
+from kmind.bpf import Arena, RingBuffer, map_arena
+from kmind.errors import BpfError, KmindError
 from kmind.queue import Geometry
 
 __all__ = ["BpfAgent"]
@@ -26,13 +27,6 @@ _SLOT = 1 << 32
 # Far from where Linux puts programs, libraries and stacks on x86-64 and arm64;
 # 4 GiB apart, since an arena may not cross such a boundary.
 _FIRST_ADDRESS = 1 << 44
-_OWN_PROGRAMS = ("km_control", "km_account")
-
-
-def _possible_cpus() -> int:
-    """CPUs that may ever run: rings are per CPU, and hooks index by its number."""
-    last = Path("/sys/devices/system/cpu/possible").read_text().strip().rsplit(",", 1)[-1]
-    return int(last.rsplit("-", 1)[-1]) + 1
 
 
 class BpfAgent:
@@ -42,7 +36,8 @@ class BpfAgent:
     and its partitions (at most 8), ``hooks`` maps each program to the tracepoint
     that it needs, ``optional`` names programs that may be missing, ``deferred``
     those that ``start`` leaves for ``watch`` to attach, ``parameters`` sets the
-    object's ``param_*`` constants.
+    object's ``param_*`` constants. With a ``core`` it takes part there under
+    ``slot``, which ``core.register`` gave; without, it knows of no other instance.
 
     Raises LoadError when the verifier refuses it, NotSupportedError when the
     kernel lacks a hook that is not optional.
@@ -63,69 +58,90 @@ class BpfAgent:
         window_s: float = 0.1,
         deadline_s: float = 1.0,
         sq_slots: int = 8192,
+        core: Core | None = None,
+        slot: int = 0,
+        generation: int = 1,
     ) -> None:
+        if (core is None) != (slot == 0):
+            raise KmindError("an agent has a core and a slot in it, or neither")
+        spec = Spec(
+            path,
+            tuple(devices),
+            dict(hooks or {}),
+            frozenset(optional),
+            dict(parameters or {}),
+            tick_s,
+            window_s,
+            deadline_s,
+        )
+        place = Place(_free_address(slot), Geometry.plan(_possible_cpus(), sq_slots), slot)
+        made = Generation.load(spec, place, generation, core=core)
+        self._take_charge(made, place, frozenset(deferred), core)
+        self.geometry.write_header(self.arena)
+
+    @classmethod
+    def adopt(
+        cls,
+        folder: Path,
+        *,
+        core: Core,
+        slot: int,
+        hooks: Mapping[str, str] | None = None,
+        deferred: Iterable[str] = (),
+    ) -> Self:
+        """Take charge of an agent by its pins, whoever loaded it; it works all the while.
+
+        ``hooks`` and ``deferred`` are as they were given to the one that loaded it.
+        Raises BpfError if its pins are not complete.
+        """
+        found = _upgrade.find_active(folder, dict(hooks or {}))
+        try:
+            head = found.read_head()
+            geometry = Geometry(*(int(word) for word in head["geometry"].item()))
+            agent = cls.__new__(cls)
+            place = Place(int(head["base"]), geometry, slot)
+            agent._take_charge(found, place, frozenset(deferred), core)
+        except BaseException:
+            found.close()
+            raise
+        agent._folder = folder
+        agent._running = bool(head["running"])
+        if agent._running:
+            # The last owner may have ended in the middle of an upgrade.
+            found.control("START")
+            for name in found.hooks.keys() - agent._deferred - found.attached().keys():
+                found.attach(name)
+        return agent
+
+    def _take_charge(
+        self, generation: Generation, place: Place, deferred: frozenset[str], core: Core | None
+    ) -> None:
+        self._generation = generation
+        self._place = place
+        self._deferred = deferred
+        self._core = core
         self._actions: list[Action] = []
-        self._missing: dict[str, str] = {}
-        self._attached: dict[str, int] = {}
-        self._deferred = frozenset(deferred)
-        self._watching: dict[str, Link] = {}
         self._ring: RingBuffer | None = None
         self._arena: Arena | None = None
+        self._folder: Path | None = None
         self._running = False
-        self.geometry = Geometry.plan(_possible_cpus(), sq_slots)
-        self.arena_size = self.geometry.size
-        self._object = BpfObject(path)
+        self._closed = False
+        self.geometry = place.geometry
+        self.arena_size = place.geometry.size
+        self.arena_address = place.address
+        self.arena_fd = generation.maps["km_arena"].fd
+        self.doorbell_fd = generation.maps["km_doorbell"].fd
         try:
-            self._choose_hooks(hooks or {}, frozenset(optional))
-            self._load(list(devices), parameters or {}, tick_s, window_s, deadline_s)
+            self._arena = map_arena(self.arena_fd, place.address, self.arena_size // _PAGE)
+            if core is None:
+                self._ring = RingBuffer(generation.maps["km_actions"].fd, self._take)
+                self.action_fd = self._ring.fd
+            else:
+                core.attach(place.slot, self._decode)
+                self.action_fd = core.action_fd
         except BaseException:
-            self.close()
+            self.release()
             raise
-
-    def _choose_hooks(self, hooks: Mapping[str, str], optional: frozenset[str]) -> None:
-        kernel = Btf.kernel()
-        for program, tracepoint in hooks.items():
-            if kernel.tracepoint_args(tracepoint) is not None:
-                continue
-            cause = f"this kernel has no tracepoint {tracepoint}"
-            if program not in optional:
-                raise NotSupportedError(
-                    f"{cause}, which hook {program} needs", hint="see kmind doctor"
-                )
-            self._object.programs[program].set_autoload(False)
-            self._missing[program] = cause
-
-    def _load(
-        self,
-        devices: list[int],
-        parameters: Mapping[str, int],
-        tick_s: float,
-        window_s: float,
-        deadline_s: float,
-    ) -> None:
-        self.arena_address = _free_address()
-        pages = self.arena_size // _PAGE
-        self._object.set_arena("km_arena", self.arena_address, pages)
-        self._object.set_rodata(
-            {
-                "km_geometry": self.geometry.pack(),
-                "km_base": self.arena_address,
-                "km_tick_ns": int(tick_s * 1e9),
-                "km_window_ns": int(window_s * 1e9),
-                "km_deadline_ns": int(deadline_s * 1e9),
-                "km_devices": (devices + [0] * 8)[:8],
-                "km_nr_devices": min(len(devices), 8),
-                **{f"param_{name}": value for name, value in parameters.items()},
-            }
-        )
-        self._object.load()
-        maps = self._object.maps
-        self.arena_fd = maps["km_arena"].fd
-        self.doorbell_fd = maps["km_doorbell"].fd
-        self._arena = map_arena(self.arena_fd, self.arena_address, pages)
-        self.geometry.write_header(self._arena.buffer)
-        self._ring = RingBuffer(maps["km_actions"].fd, self._take)
-        self.action_fd = self._ring.fd
 
     @property
     def arena(self) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
@@ -134,134 +150,231 @@ class BpfAgent:
             raise BpfError("the agent is closed")
         return self._arena.buffer
 
+    @property
+    def generation(self) -> int:
+        """Number of the programs that work: one more after each `upgrade`."""
+        return self._generation.number
+
     def start(self) -> None:
         """Attach the hooks and arm the tick."""
-        self._control("START")
+        self._generation.control("START")
         self._running = True
-        for name, program in self._object.programs.items():
-            if name in _OWN_PROGRAMS or name in self._missing or program.section == "syscall":
-                continue
-            if name in self._deferred:
-                continue
-            program.attach()
-            self._attached[name] = program.id
+        for name in self._generation.hooks:
+            if name not in self._deferred:
+                self._generation.attach(name)
 
-    def close(self) -> None:
-        """Detach and free everything."""
-        if self._running:
-            self._control("STOP")
-            self._running = False
+    # Outliving this process
+
+    def pin(self, folder: Path) -> None:
+        """Pin it below ``folder``, from where `adopt` takes it: it outlives this process.
+
+        ``folder`` is ``ROOT/agents/NAME`` of the core. What it prints of itself is
+        pinned at ``ROOT/instances/NAME``.
+        """
+        if self._core is None or self._core.root is None:
+            raise KmindError("only an agent of a pinned core can be pinned")
+        folder.mkdir(mode=0o700)
+        try:
+            self._generation.pin(folder)
+            self._show(folder, self._generation)
+        except BaseException:
+            self._generation.unpin()
+            folder.rmdir()
+            raise
+        self._folder = folder
+
+    def unpin(self) -> None:
+        """Remove the pins: it ends with this process again, which has to be its loader."""
+        if self._folder is None:
+            return
+        folder, self._folder = self._folder, None
+        self._shown(folder).unlink(missing_ok=True)
+        self._generation.unpin()
+        folder.rmdir()
+
+    def release(self) -> None:
+        """Let go of it without stopping it; what is pinned works on. Safe to repeat."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._core is not None:
+            self._core.detach(self._place.slot)
         if self._ring is not None:
             self._ring.close()
             self._ring = None
         if self._arena is not None:
             self._arena.close()
             self._arena = None
-        self._object.close()
-        self._attached.clear()
+        self._generation.close()
+
+    def upgrade(
+        self,
+        path: Path,
+        *,
+        devices: Iterable[int] = (),
+        hooks: Mapping[str, str] | None = None,
+        optional: Iterable[str] = (),
+        deferred: Iterable[str] = (),
+        parameters: Mapping[str, int] | None = None,
+        tick_s: float = 0.002,
+        window_s: float = 0.1,
+        deadline_s: float = 1.0,
+    ) -> None:
+        """Put the programs of another object in the place of these, while they work.
+
+        Each event is taken by one of them: no record is lost or counted twice. Queues,
+        grants, mode and accounts go on; what the module's C keeps for itself begins anew.
+        Raises as making an agent does, and NotSupportedError if the library that the
+        object was built with keeps another state; then all is as before.
+        """
+        spec = Spec(
+            path,
+            tuple(devices),
+            dict(hooks or {}),
+            frozenset(optional),
+            dict(parameters or {}),
+            tick_s,
+            window_s,
+            deadline_s,
+        )
+        old, left_out = self._generation, frozenset(deferred)
+        new = Generation.load(spec, self._place, old.number + 1, core=self._core, before=old)
+        try:
+            if self._folder is not None:
+                new.pin(self._folder)
+            _upgrade.hand_over(old, new, left_out, running=self._running)
+        except BaseException:
+            new.unpin()
+            new.close()
+            raise
+        if self._folder is not None:
+            self._show(self._folder, new)
+        self._generation, self._deferred = new, left_out
+        self.arena_fd = new.maps["km_arena"].fd
+        self.doorbell_fd = new.maps["km_doorbell"].fd
+        old.unpin()
+        old.close()
+
+    def close(self) -> None:
+        """Detach and free everything, pins too."""
+        if self._closed:
+            return
+        if self._running:
+            self._generation.control("STOP")
+            self._running = False
+        self.unpin()
+        self.release()
+
+    # What the owner says
 
     def grant(self, knob: int, target: int, grant: Grant) -> None:
         """Let the instance recommend values for a knob."""
-        key = np.array([(knob, target)], layout.GRANT_KEY).tobytes()
-        self._object.maps["km_grants"].update(key, pack_grant(grant))
+        self._generation.maps["km_grants"].update(grant_key(knob, target), pack_grant(grant))
 
     def set_mode(self, mode: Mode) -> None:
         """Move to a mode."""
-        self._control("MODE", value=int(mode))
+        self._generation.control("MODE", value=int(mode))
 
     def set_model(self, identity: int) -> None:
         """Admit recommendations of one model only."""
-        self._control("MODEL", value=identity)
+        self._generation.control("MODEL", value=identity)
 
     def set_current(self, knob: int, target: int, value: int) -> None:
         """Say what value a knob has now."""
-        self._control("CURRENT", knob=knob, target=target, value=value)
+        self._generation.control("CURRENT", knob=knob, target=target, value=value)
 
     def notify(self, kind: Kind, rec_id: int, value: int) -> None:
         """Tell the extension what became of a recommendation.
 
         A full ring drops it like any other record, and counts it.
         """
-        self._control("NOTICE", kind=int(kind), id=rec_id, value=value)
+        self._generation.control("NOTICE", kind=int(kind), id=rec_id, value=value)
 
     def poll(self, timeout_s: float) -> list[Action]:
         """Wait for actions at most that long."""
-        if self._ring is None:
+        if self._closed:
             raise BpfError("the agent is closed")
+        if self._core is not None:
+            return self._core.take(self._place.slot, timeout_s)
+        assert self._ring is not None
         self._ring.poll(max(0, int(timeout_s * 1000)))
         taken, self._actions = self._actions, []
         return taken
 
+    # What it says
+
     def feature(self, column: int) -> int:
         """A counter's total since the agent was loaded."""
-        return self._control("FEATURE", knob=column)
+        return self._generation.control("FEATURE", knob=column)
 
     def watch(self, program: str, wanted: bool) -> None:
         """Attach or detach one of the deferred hooks."""
-        if program in self._missing or wanted == (program in self._watching):
+        generation = self._generation
+        if program in generation.missing or wanted == (program in generation.attached()):
             return
         if wanted:
-            hook = self._object.programs[program]
-            self._watching[program] = hook.attach()
-            self._attached[program] = hook.id
+            generation.attach(program)
         else:
-            self._watching.pop(program).close()
-            del self._attached[program]
+            generation.detach(program)
 
     def account(self) -> Mapping[str, int]:
         """Counters kept by the agent."""
         empty = bytes(layout.ACCOUNT.itemsize)
-        packed = self._object.programs["km_account"].test_run(empty).ctx
-        words = np.frombuffer(packed, layout.ACCOUNT)[0]
-        names = layout.ACCOUNT.names or ()
-        counters = {name: int(words[name]) for name in names if name != "verdicts"}
-        counters |= {
-            f"verdict_{name.lower()}": int(words["verdicts"][code])
-            for name, code in layout.VERDICT.items()
-            if code
-        }
-        return counters
+        packed = self._generation.programs["km_account"].test_run(empty).ctx
+        return counters(np.frombuffer(packed, layout.ACCOUNT)[0])
 
     def programs(self) -> Mapping[str, int]:
         """The hooks that are attached: name to program id."""
-        return dict(self._attached)
+        return {} if self._closed else self._generation.attached()
 
     def missing(self) -> Mapping[str, str]:
         """The optional hooks that could not be attached: name to cause."""
-        return dict(self._missing)
+        return dict(self._generation.missing)
 
     def run(self, program: str, ctx: bytes) -> bytes:
         """Run a syscall program of the module's own; its context afterwards."""
-        return self._object.programs[program].test_run(ctx).ctx
+        return self._generation.programs[program].test_run(ctx).ctx
 
     def map_fd(self, name: str) -> int:
         """The descriptor of a map of the module's own."""
-        return self._object.maps[name].fd
+        return self._generation.maps[name].fd
+
+    def _decode(self, packed: bytes) -> Action:
+        return decode_action(packed, self.arena, self.geometry)
 
     def _take(self, packed: bytes) -> None:
-        self._actions.append(decode_action(packed, self.arena, self.geometry))
+        self._actions.append(self._decode(packed))
 
-    def _control(self, op: str, **words: int) -> int:
-        args = np.zeros((), layout.CONTROL)
-        args["op"] = layout.CONTROL_OP[op]
-        for name, value in words.items():
-            args[name] = value
-        ran = self._object.programs["km_control"].test_run(args.tobytes())
-        after = np.frombuffer(ran.ctx, layout.CONTROL)[0]
-        result = int(after["result"])
-        if result < 0 and op not in ("NOTICE", "CURRENT"):
-            cause = os.strerror(-result) if -result in errno.errorcode else str(result)
-            raise BpfError(f"the agent refused {op.lower()}: {cause}")
-        return int(after["value"])
+    def _show(self, folder: Path, generation: Generation) -> None:
+        assert self._core is not None
+        path = self._shown(folder)
+        path.unlink(missing_ok=True)
+        generation.show(self._core.map_fd("instances"), path)
+
+    @staticmethod
+    def _shown(folder: Path) -> Path:
+        return folder.parent.parent / "instances" / folder.name
 
 
-def _free_address() -> int:
-    """An address where no mapping of this process lies within 4 GiB."""
+def _possible_cpus() -> int:
+    """CPUs that may ever run: rings are per CPU, and hooks index by its number."""
+    last = Path("/sys/devices/system/cpu/possible").read_text().strip().rsplit(",", 1)[-1]
+    return int(last.rsplit("-", 1)[-1]) + 1
+
+
+def _free_address(slot: int) -> int:
+    """An address where no mapping of this process lies within 4 GiB.
+
+    Each slot has one of its own, so that another process finds it free, too.
+    """
     taken: set[int] = set()
     for line in Path("/proc/self/maps").read_text().splitlines():
         first, last = (int(word, 16) for word in line.split(maxsplit=1)[0].split("-"))
         taken.update(range(first // _SLOT, (last - 1) // _SLOT + 1))
-    address = _FIRST_ADDRESS
+    address = _FIRST_ADDRESS + slot * _SLOT
+    if slot and address // _SLOT not in taken:
+        return address
+    address = _FIRST_ADDRESS + layout.LIMIT["INSTANCES"] * _SLOT
     while address // _SLOT in taken:
         address += _SLOT
     return address

@@ -89,12 +89,65 @@ struct request {
 	__u64 start_time_ns;
 };
 
+struct percpu_counter {
+	long long count;
+};
+
+struct mm_struct {
+	struct percpu_counter rss_stat[4];
+};
+
+struct signal_struct {
+	unsigned long long sum_sched_runtime;
+};
+
+typedef struct {
+	unsigned int val;
+} kuid_t;
+
+struct cred {
+	kuid_t uid;
+};
+
+struct sched_entity {
+	__u64 sum_exec_runtime;
+};
+
+struct task_struct {
+	struct sched_entity se;
+	struct mm_struct *mm;
+	const struct cred *cred;
+	struct signal_struct *signal;
+};
+
+struct seq_file;
+struct bpf_map;
+
+struct bpf_iter_meta {
+	struct seq_file *seq;
+	__u64 session_id;
+	__u64 seq_num;
+};
+
+struct bpf_iter__bpf_map_elem {
+	struct bpf_iter_meta *meta;
+	struct bpf_map *map;
+	void *key;
+	void *value;
+};
+
 enum pageflags {
 	PG_head = 6,
 };
 
 #pragma clang attribute pop
 
+/* Not relocated: it lies on a program's stack (include/uapi/linux/bpf.h). */
+struct bpf_iter_task {
+	__u64 __opaque[3];
+} __attribute__((aligned(8)));
+
+#define KM_ITER_PROC_THREADS 2 /* BPF_TASK_ITER_PROC_THREADS, Linux 6.7 */
 #define KM_MINOR_BITS 20 /* include/linux/kdev_t.h */
 #define KM_PAGE_SHIFT 12
 #define KM_REQ_OP_MASK 0xff /* include/linux/blk_types.h: REQ_OP_BITS is 8 */

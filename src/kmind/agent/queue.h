@@ -12,8 +12,7 @@
 #ifndef KMIND_QUEUE_H
 #define KMIND_QUEUE_H
 
-#include "arena.h"
-#include "kmind.h"
+#include "core.h"
 
 /* Set by the loader. Constants for the verifier. */
 const volatile struct kmind_geometry km_geometry;
@@ -34,15 +33,51 @@ struct {
 /* One CPU's counters, out of the extension's reach. */
 struct km_cpu {
 	__u32 head;
-	__u32 pad;
+	__u32 bad_tail;
 	__u64 dropped;
-	__u64 bad_tail;
-	__u64 value[KMIND_FEATURES + 1];
+	__u64 hook_runs;
+	__u64 hook_ns;
+	__u64 value[KMIND_FEATURES];
 } __attribute__((aligned(256)));
 
-static struct km_cpu km_cpus[KMIND_MAX_CPUS];
-static __u32 km_rung; /* the sleep that the doorbell was last rung for */
-static __u64 km_wakeups;
+/*
+ * All that the library remembers, in a section of its own: a later generation
+ * of the programs takes it over, whatever else a module keeps.
+ */
+struct km_state {
+	struct kmind_state head;
+	/* The doorbell. */
+	__u32 rung; /* the sleep that it was last rung for */
+	__u64 wakeups;
+	/* Admission. */
+	__u32 mode;    /* 0 until the owner sets one: refuses all */
+	__u32 lock;    /* one CPU admits at a time */
+	__u32 cq_head; /* recommendations answered */
+	__u32 last_id;
+	__u32 model;
+	__u64 bad_cq_tail;
+	__u64 actions_lost;
+	__u64 tell_tat_ns; /* theoretical arrival time of the next action (GCRA) */
+	__u64 verdicts[KMIND_VERDICTS + 1];
+	/* The tick. */
+	__u32 heartbeat;
+	__u64 heartbeat_ns;
+	__u64 window_start_ns;
+	__u64 window_due_ns;
+	__u64 published_ns;
+	__u64 clock_ns; /* what a reading of the clock costs */
+	__u64 ticks;
+	__u64 windows;
+	__u64 applied;
+	__u64 undone;
+	__u64 window_last[KMIND_FEATURES];
+	struct km_cpu window_ring; /* head of the window ring; its counters: gauges */
+	struct km_cpu cpus[KMIND_MAX_CPUS];
+	__u32 marks[KMIND_MAX_CPUS]; /* see km_is_active() */
+};
+
+/* Not zero, or it would not be written into the object file. */
+struct km_state km SEC(".data.kmind") = {.head = {.abi = KMIND_ABI}};
 
 /* A program may only touch the arena that it names: every program needs this. */
 #define KM_USES_ARENA() asm volatile("" ::"r"(&km_arena))
@@ -54,20 +89,20 @@ static __always_inline struct km_cpu *km_this_cpu(__u32 *cpu)
 {
 	/* The mask is for the verifier; the loader refuses more CPUs than that. */
 	*cpu = bpf_get_smp_processor_id() & (KMIND_MAX_CPUS - 1);
-	return &km_cpus[*cpu];
+	return &km.cpus[*cpu];
 }
 
 static __always_inline void km_ring_doorbell(void)
 {
 	__u32 asleep = READ_ONCE(km_header()->need_wakeup);
-	__u32 rung = READ_ONCE(km_rung);
+	__u32 rung = READ_ONCE(km.rung);
 	__u64 word = 0;
 
 	if (!asleep || asleep == rung)
 		return;
-	if (__sync_val_compare_and_swap(&km_rung, rung, asleep) != rung)
+	if (__sync_val_compare_and_swap(&km.rung, rung, asleep) != rung)
 		return;
-	__sync_fetch_and_add(&km_wakeups, 1);
+	__sync_fetch_and_add(&km.wakeups, 1);
 	bpf_ringbuf_output(&km_doorbell, &word, sizeof(word), BPF_RB_FORCE_WAKEUP);
 }
 

@@ -34,8 +34,9 @@ _EMERGENCY = layout.MODE["EMERGENCY"]
 _VERDICT = layout.VERDICT
 _TICK_BUDGET = 16  # KM_TICK_BUDGET
 _MOST_GRANTS = 256  # km_grants
-# km_actions: 64 KiB, a header of 8 bytes on each, and never quite full.
-_MOST_ACTIONS = (64 * 1024 - 1) // (layout.ACTION.itemsize + 8)
+_IDLE_NS = layout.LIMIT["IDLE_MS"] * 1_000_000
+# km_actions: 256 KiB, a header of 8 bytes on each, and never quite full.
+_MOST_ACTIONS = (256 * 1024 - 1) // (layout.ACTION.itemsize + 8)
 
 
 class SimDoorbell:
@@ -140,10 +141,21 @@ class SimAgent:
         self._running = False
         self._beat = 0
         self._beat_ns = self._window_start = self._now
+        self._window_due = self._now + self._window_ns
         self._rung = 0
         self._cq_head = 0
         self._counters = dict.fromkeys(
-            ("windows", "wakeups", "ticks", "bad_cq_tail", "actions_lost"), 0
+            (
+                "windows",
+                "wakeups",
+                "ticks",
+                "bad_cq_tail",
+                "actions_lost",
+                "hook_runs",
+                "applied",
+                "undone",
+            ),
+            0,
         )
         self._verdicts = dict.fromkeys(_VERDICT.values(), 0)
         self._map_rings()
@@ -166,6 +178,7 @@ class SimAgent:
         with self._lock:
             self._now = time.monotonic_ns() if self._realtime else self._now
             self._beat_ns = self._window_start = self._now
+            self._window_due = self._now + self._window_ns
             self._running = True
         if self._realtime:
             self._thread = threading.Thread(target=self._tick_on, name="kmind-sim", daemon=True)
@@ -211,6 +224,8 @@ class SimAgent:
     def notify(self, kind: Kind, rec_id: int, value: int) -> None:
         """Tell the extension what became of a recommendation."""
         with self._lock:
+            self._counters["applied"] += kind == layout.KIND["APPLIED"]
+            self._counters["undone"] += kind == layout.KIND["UNDONE"]
             self.push(int(kind), rec_id, value, self._now)
 
     def poll(self, timeout_s: float) -> list[Action]:
@@ -240,6 +255,10 @@ class SimAgent:
                 + sum(ring.bad_tail for ring in [*self._records, self._windows]),
                 "actions_lost": self._counters["actions_lost"],
                 "heartbeat_ns": self._beat_ns,
+                "hook_runs": self._counters["hook_runs"],
+                "hook_ns": 0,  # it has no hooks: their time is the caller's
+                "applied": self._counters["applied"],
+                "undone": self._counters["undone"],
             }
             for name, code in _VERDICT.items():
                 if code:
@@ -287,6 +306,7 @@ class SimAgent:
     def hook_end(self) -> None:
         """Answer a recommendation that waits, as each hook does when it ends."""
         with self._lock:
+            self._counters["hook_runs"] += 1
             self._admit(1)
 
     def step(self, now_ns: int) -> None:
@@ -299,7 +319,7 @@ class SimAgent:
             self._header["agent_ns"] = now_ns
             self._admit(_TICK_BUDGET)
             self._watch()
-            if now_ns - self._window_start >= self._window_ns:
+            if now_ns >= self._window_due:
                 self._close_window()
             if any(ring.used() for ring in [*self._records, self._windows]):
                 self._ring_doorbell()
@@ -344,6 +364,16 @@ class SimAgent:
             os.eventfd_write(self.doorbell_fd, 1)
 
     def _close_window(self) -> None:
+        self._window_due = self._now + self._window_ns
+        # Nothing to tell: let the reader sleep on.
+        idle = all(
+            value == last or feature in self._gauges
+            for feature, (value, last) in enumerate(
+                zip(self._values, self._last_values, strict=True)
+            )
+        )
+        if idle and self._now - self._window_start < _IDLE_NS:
+            return
         # No room: the counters run on, and the next window covers this one too.
         if self._windows.used() == _WINDOW_SLOTS:
             return

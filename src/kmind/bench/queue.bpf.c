@@ -96,12 +96,11 @@ int bench_push(struct bench_args *args)
 static __u32 bench_calls;
 
 SEC("tp_btf/sys_enter")
-int BPF_PROG(on_call, void *regs, long number)
+int KM_HOOK(on_call, void *regs, long number)
 {
-	KM_USES_ARENA();
 	if (bpf_get_current_pid_tgid() >> 32 != param_pid)
 		return 0;
 	if (++bench_calls % param_every == 0)
 		km_push(KMIND_KIND_MODULE, bench_calls, 0, bpf_ktime_get_ns());
-	return km_hook_end();
+	return 0;
 }

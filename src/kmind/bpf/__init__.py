@@ -15,6 +15,7 @@ from kmind.bpf.map import (
     open_map,
 )
 from kmind.bpf.object import BpfObject
+from kmind.bpf.pinned import PinnedProgram, open_program
 from kmind.bpf.program import Link, Program, RunResult, open_link, read_iter
 from kmind.bpf.ringbuf import RingBuffer
 
@@ -25,6 +26,7 @@ __all__ = [
     "BpfObject",
     "Link",
     "Map",
+    "PinnedProgram",
     "Program",
     "RingBuffer",
     "RunResult",
@@ -33,5 +35,6 @@ __all__ = [
     "obj_pin",
     "open_link",
     "open_map",
+    "open_program",
     "read_iter",
 ]

@@ -19,6 +19,7 @@ from kmind.errors import BpfError, NotSupportedError
 __all__ = [
     "LIBRARY",
     "Handle",
+    "IterOptions",
     "OpenOptions",
     "RunOptions",
     "SampleCallback",
@@ -37,6 +38,21 @@ class OpenOptions(ctypes.Structure):
     """The head of ``struct bpf_object_open_opts``."""
 
     _fields_ = (("sz", c_size_t), ("object_name", c_char_p))
+
+
+class IterOptions(ctypes.Structure):
+    """``struct bpf_iter_attach_opts``."""
+
+    _fields_ = (("sz", c_size_t), ("link_info", c_void_p), ("link_info_len", c_uint32))
+    kept: object  # what ``link_info`` points to
+
+    @classmethod
+    def over_map(cls, map_fd: int) -> object:
+        """A reference to the options that choose the elements of one map."""
+        info = ctypes.create_string_buffer(map_fd.to_bytes(4, "little"), 16)
+        made = cls(ctypes.sizeof(cls), ctypes.addressof(info), 16)
+        made.kept = info
+        return ctypes.byref(made)
 
 
 class RunOptions(ctypes.Structure):

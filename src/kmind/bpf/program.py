@@ -8,10 +8,25 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kmind.bpf._errors import PIN_HINT, check, error_from
-from kmind.bpf._libbpf import Handle, RunOptions, captured, lib, pointer_or_raise
+from kmind.bpf._libbpf import (
+    Handle,
+    IterOptions,
+    RunOptions,
+    captured,
+    lib,
+    pointer_or_raise,
+)
 from kmind.errors import BpfError
 
-__all__ = ["Link", "Program", "RunResult", "open_link", "read_iter"]
+__all__ = [
+    "Link",
+    "Program",
+    "RunResult",
+    "open_link",
+    "program_id",
+    "read_iter",
+    "run_program",
+]
 
 _PROG_TYPE_RAW_TRACEPOINT = 17
 _PROG_TYPE_TRACING = 26
@@ -111,8 +126,7 @@ class Program:
     @property
     def id(self) -> int:
         """The kernel's number for it, as ``bpftool prog`` prints it."""
-        with Path(f"/proc/self/fdinfo/{self.fd}").open() as info:
-            return next(int(line.split()[1]) for line in info if line.startswith("prog_id:"))
+        return program_id(self.fd)
 
     @property
     def autoload(self) -> bool:
@@ -128,9 +142,14 @@ class Program:
         """Attach it where its section says."""
         return self._attach("bpf_program__attach")
 
-    def attach_iter(self) -> Link:
-        """Attach an iterator over everything of its kind; then `read_iter`, or pin it."""
-        return self._attach("bpf_program__attach_iter", None)
+    def attach_iter(self, map_fd: int | None = None) -> Link:
+        """Attach an iterator, then `read_iter`, or pin it.
+
+        It is over everything of its kind, or over the elements of the map ``map_fd``.
+        """
+        if map_fd is None:
+            return self._attach("bpf_program__attach_iter", None)
+        return self._attach("bpf_program__attach_iter", IterOptions.over_map(map_fd))
 
     def attach_cgroup(self, cgroup: str | Path) -> Link:
         """Attach it to the cgroup v2 directory ``cgroup``."""
@@ -149,18 +168,11 @@ class Program:
         For SEC("syscall") programs ``repeat`` must be 0, and the returned ``ctx`` is
         what the program left in it. Source: BPF_PROG_TEST_RUN of bpf(2).
         """
-        options = RunOptions(sz=ctypes.sizeof(RunOptions), repeat=repeat)
-        kept = ctypes.create_string_buffer(bytes(ctx), max(len(ctx), 1))
-        if ctx:
-            options.ctx_in, options.ctx_size_in = ctypes.addressof(kept), len(ctx)
-            if self.type not in _CTX_IN_ONLY:
-                options.ctx_out, options.ctx_size_out = ctypes.addressof(kept), len(ctx)
-        result = lib().bpf_prog_test_run_opts(self.fd, ctypes.byref(options))
-        check(result, f"cannot run program {self.name}")
-        retval = (options.retval ^ 1 << 31) - (1 << 31)
-        return RunResult(retval, kept.raw[: len(ctx)], options.duration)
+        return run_program(
+            self.fd, self.name, ctx, repeat=repeat, returns_ctx=self.type not in _CTX_IN_ONLY
+        )
 
-    def _attach(self, function: str, *arguments: int | None) -> Link:
+    def _attach(self, function: str, *arguments: object) -> Link:
         what = f"program {self.name}"
         with captured() as said:
             pointer = getattr(lib(), function)(self._pointer(), *arguments)
@@ -169,6 +181,31 @@ class Program:
         link = Link(pointer, what)
         self._links.append(link)
         return link
+
+
+def run_program(
+    fd: int, name: str, ctx: bytes | bytearray, *, repeat: int = 0, returns_ctx: bool = False
+) -> RunResult:
+    """Run the program behind ``fd``; see `Program.test_run`.
+
+    ``returns_ctx``: its type gives the context back apart from the one that it takes.
+    """
+    options = RunOptions(sz=ctypes.sizeof(RunOptions), repeat=repeat)
+    kept = ctypes.create_string_buffer(bytes(ctx), max(len(ctx), 1))
+    if ctx:
+        options.ctx_in, options.ctx_size_in = ctypes.addressof(kept), len(ctx)
+        if returns_ctx:
+            options.ctx_out, options.ctx_size_out = ctypes.addressof(kept), len(ctx)
+    result = lib().bpf_prog_test_run_opts(fd, ctypes.byref(options))
+    check(result, f"cannot run program {name}")
+    retval = (options.retval ^ 1 << 31) - (1 << 31)
+    return RunResult(retval, kept.raw[: len(ctx)], options.duration)
+
+
+def program_id(fd: int) -> int:
+    """The kernel's number for the program behind ``fd``, as ``bpftool prog`` prints it."""
+    with Path(f"/proc/self/fdinfo/{fd}").open() as info:
+        return next(int(line.split()[1]) for line in info if line.startswith("prog_id:"))
 
 
 def open_link(path: str | Path) -> Link:

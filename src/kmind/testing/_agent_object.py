@@ -11,6 +11,7 @@ from kmind.extension import Module
 __all__ = ["AgentObject"]
 
 _PARAMETER = "param_"
+_LIBRARY = frozenset({"km_show"})  # of all agents, beside those in SEC("syscall")
 
 
 class AgentObject:
@@ -36,7 +37,7 @@ class AgentObject:
         self.programs = {
             symbol.name: _home(symbol, sections)
             for symbol in symbols
-            if "/" in _home(symbol, sections) and symbol.size
+            if "/" in _home(symbol, sections) and symbol.size and symbol.name not in _LIBRARY
         }
         constants = btf.sections.get(".rodata", {})
         self.parameters = {

@@ -73,56 +73,52 @@ static __always_inline __u64 dt_folio_pages(struct folio *folio)
 
 /* A page of a file becomes dirty. Runs for each: no clock, this CPU's lines only. */
 SEC("tp_btf/writeback_dirty_folio")
-int BPF_PROG(on_dirtied, struct folio *folio)
+int KM_HOOK(on_dirtied, struct folio *folio)
 {
 	__u32 cpu;
 
-	KM_USES_ARENA();
 	km_count(km_this_cpu(&cpu), DT_DIRTIED_PAGES, dt_folio_pages(folio));
-	return km_hook_end();
+	return 0;
 }
 
 /* The kernel looks at where it stands, whenever some pages more are dirty. */
 SEC("tp_btf/global_dirty_state")
-int BPF_PROG(on_state, unsigned long background, unsigned long limit)
+int KM_HOOK(on_state, unsigned long background, unsigned long limit)
 {
-	KM_USES_ARENA();
 	km_set_gauge(DT_BACKGROUND_PAGES, background);
 	km_set_gauge(DT_LIMIT_PAGES, limit);
 	dt_jiffy_ns();
-	return km_hook_end();
+	return 0;
 }
 
 /* A round of writing begins: how fast is the disk? The fastest one is shown. */
 SEC("tp_btf/writeback_start")
-int BPF_PROG(on_writeback, struct bdi_writeback *wb)
+int KM_HOOK(on_writeback, struct bdi_writeback *wb)
 {
 	__u64 pages = wb->bdi->tot_write_bandwidth.counter, disk = (unsigned long)wb->bdi;
 
-	KM_USES_ARENA();
 	if (disk == dt_fastest || pages > dt_fastest_pages) {
 		dt_fastest = disk;
 		dt_fastest_pages = pages;
 		km_set_gauge(DT_DISK_PAGES_PER_S, pages);
 	}
-	return km_hook_end();
+	return 0;
 }
 
 /* A writer is over half-way to the limit; if the pause is above 0 it has to wait. */
 SEC("tp_btf/balance_dirty_pages")
-int on_pause(__u64 *args)
+int KM_HOOK(on_pause)
 {
 	struct km_cpu *own;
 	long pause;
 	__u32 cpu;
 
-	KM_USES_ARENA();
 	/* The barriers keep two loads: the verifier takes constant offsets only. */
 	if (bpf_core_field_exists(struct trace_event_raw_balance_dirty_pages, wb_setpoint)) {
-		pause = (long)args[6];
+		pause = (long)ctx[6];
 		asm volatile("" : "+r"(pause));
 	} else {
-		pause = (long)args[10];
+		pause = (long)ctx[10];
 		asm volatile("" : "+r"(pause));
 	}
 	if (pause <= 0)
@@ -130,5 +126,5 @@ int on_pause(__u64 *args)
 	own = km_this_cpu(&cpu);
 	km_count(own, DT_PAUSES, 1);
 	km_count(own, DT_PAUSE_NS, pause * dt_jiffy_ns());
-	return km_hook_end();
+	return 0;
 }

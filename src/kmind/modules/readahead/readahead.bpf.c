@@ -106,14 +106,13 @@ static __always_inline void ra_demanded(struct ra_cpu *own, unsigned long inode,
 
 /* A buffered read looks its pages up, cached or not. */
 SEC("tp_btf/mm_filemap_get_pages")
-int BPF_PROG(on_read, struct address_space *mapping, unsigned long first, unsigned long last)
+int KM_HOOK(on_read, struct address_space *mapping, unsigned long first, unsigned long last)
 {
 	struct inode *inode = mapping->host;
 	struct ra_cpu *ra;
 	struct km_cpu *own;
 	__u32 cpu;
 
-	KM_USES_ARENA();
 	if (!km_is_target(inode->i_sb->s_dev))
 		return 0;
 	own = km_this_cpu(&cpu);
@@ -124,19 +123,18 @@ int BPF_PROG(on_read, struct address_space *mapping, unsigned long first, unsign
 	if (ra_follows(ra, inode->i_ino, first, last, 1))
 		km_count(own, RA_READ_SEQUENTIAL, 1);
 	ra_demanded(ra, inode->i_ino, first, last, false);
-	return km_hook_end();
+	return 0;
 }
 
 /* A mapped page was touched that fault-around had not mapped. */
 SEC("tp_btf/mm_filemap_fault")
-int BPF_PROG(on_fault, struct address_space *mapping, unsigned long index)
+int KM_HOOK(on_fault, struct address_space *mapping, unsigned long index)
 {
 	struct inode *inode = mapping->host;
 	struct ra_cpu *ra;
 	struct km_cpu *own;
 	__u32 cpu;
 
-	KM_USES_ARENA();
 	if (!km_is_target(inode->i_sb->s_dev))
 		return 0;
 	own = km_this_cpu(&cpu);
@@ -145,19 +143,18 @@ int BPF_PROG(on_fault, struct address_space *mapping, unsigned long index)
 	if (ra_follows(ra, inode->i_ino, index, index, RA_NEAR))
 		km_count(own, RA_FAULT_SEQUENTIAL, 1);
 	ra_demanded(ra, inode->i_ino, index, index, true);
-	return km_hook_end();
+	return 0;
 }
 
 /* A mapped page was touched that is cached: its neighbours are mapped with it. */
 SEC("tp_btf/mm_filemap_map_pages")
-int BPF_PROG(on_fault_around, struct address_space *mapping, unsigned long first,
+int KM_HOOK(on_fault_around, struct address_space *mapping, unsigned long first,
 	     unsigned long last)
 {
 	struct inode *inode = mapping->host;
 	struct km_cpu *own;
 	__u32 cpu;
 
-	KM_USES_ARENA();
 	if (!km_is_target(inode->i_sb->s_dev))
 		return 0;
 	own = km_this_cpu(&cpu);
@@ -168,24 +165,22 @@ int BPF_PROG(on_fault_around, struct address_space *mapping, unsigned long first
 }
 
 SEC("tp_btf/page_cache_sync_ra")
-int BPF_PROG(on_sync, struct inode *inode, unsigned long index, struct file_ra_state *state,
+int KM_HOOK(on_sync, struct inode *inode, unsigned long index, struct file_ra_state *state,
 	     unsigned long asked)
 {
 	__u32 cpu;
 
-	KM_USES_ARENA();
 	if (km_is_target(inode->i_sb->s_dev))
 		km_count(km_this_cpu(&cpu), RA_SYNC_READAHEAD, 1);
 	return 0;
 }
 
 SEC("tp_btf/page_cache_async_ra")
-int BPF_PROG(on_async, struct inode *inode, unsigned long index, struct file_ra_state *state,
+int KM_HOOK(on_async, struct inode *inode, unsigned long index, struct file_ra_state *state,
 	     unsigned long asked)
 {
 	__u32 cpu;
 
-	KM_USES_ARENA();
 	if (km_is_target(inode->i_sb->s_dev))
 		km_count(km_this_cpu(&cpu), RA_ASYNC_READAHEAD, 1);
 	return 0;
@@ -266,15 +261,15 @@ static __always_inline void ra_missed(struct km_cpu *own, struct inode *inode,
 	km_count(own, RA_STRIDE_PAGES, stride < RA_STRIDE_MAX ? stride : RA_STRIDE_MAX);
 	km_count(own, RA_STRIDE_SPREAD, spread < RA_STRIDE_MAX ? spread : RA_STRIDE_MAX);
 	/* The first miss of a file in a window says how much of it is cached. */
-	if (file->window != km_window_start_ns) {
-		file->window = km_window_start_ns;
+	if (file->window != km.window_start_ns) {
+		file->window = km.window_start_ns;
 		km_count(own, RA_FILE_PAGES, (inode->i_size + 4095) >> KM_PAGE_SHIFT);
 		km_count(own, RA_FILE_CACHED, inode->i_mapping->nrpages);
 	}
 }
 
 SEC("tp_btf/mm_filemap_add_to_page_cache")
-int BPF_PROG(on_added, struct folio *folio)
+int KM_HOOK(on_added, struct folio *folio)
 {
 	struct inode *inode = folio->mapping->host;
 	struct ra_demand *demand;
@@ -282,7 +277,6 @@ int BPF_PROG(on_added, struct folio *folio)
 	unsigned long pages, index;
 	__u32 cpu;
 
-	KM_USES_ARENA();
 	if (!km_is_target(inode->i_sb->s_dev))
 		return 0;
 	own = km_this_cpu(&cpu);
@@ -294,33 +288,31 @@ int BPF_PROG(on_added, struct folio *folio)
 	    index + pages > demand->first) {
 		ra_missed(own, inode, demand);
 		demand->inode = 0;
-		if (ra_memory_window != km_window_start_ns) {
-			ra_memory_window = km_window_start_ns;
+		if (ra_memory_window != km.window_start_ns) {
+			ra_memory_window = km.window_start_ns;
 			ra_read_memory(folio->memcg_data);
 		}
 	}
-	return km_hook_end();
+	return 0;
 }
 
 SEC("tp_btf/mm_filemap_delete_from_page_cache")
-int BPF_PROG(on_removed, struct folio *folio)
+int KM_HOOK(on_removed, struct folio *folio)
 {
 	__u32 cpu;
 
-	KM_USES_ARENA();
 	if (km_is_target(folio->mapping->host->i_sb->s_dev))
 		km_count(km_this_cpu(&cpu), RA_REMOVED_PAGES, ra_folio_pages(folio));
 	return 0;
 }
 
 SEC("tp_btf/block_rq_complete")
-int BPF_PROG(on_complete, struct request *rq, int error, unsigned int bytes)
+int KM_HOOK(on_complete, struct request *rq, int error, unsigned int bytes)
 {
 	struct gendisk *disk = rq->q->disk;
 	struct km_cpu *own;
 	__u32 cpu, op;
 
-	KM_USES_ARENA();
 	if (!disk || !km_is_target((__u32)disk->major << KM_MINOR_BITS | (__u32)disk->first_minor))
 		return 0;
 	own = km_this_cpu(&cpu);
@@ -334,5 +326,5 @@ int BPF_PROG(on_complete, struct request *rq, int error, unsigned int bytes)
 		km_count(own, RA_DEVICE_WRITES, 1);
 		km_count(own, RA_DEVICE_WRITE_BYTES, bytes);
 	}
-	return km_hook_end();
+	return 0;
 }

@@ -77,8 +77,7 @@ static __always_inline bool sio_is_ours(struct request *rq)
 {
 	struct gendisk *disk = rq->q->disk;
 
-	return disk &&
-	       km_is_target((__u32)disk->major << KM_MINOR_BITS | (__u32)disk->first_minor);
+	return disk && km_is_target((__u32)disk->major << KM_MINOR_BITS | (__u32)disk->first_minor);
 }
 
 /* A hook's first argument as a number: the verifier allows no sums with a pointer. */
@@ -179,42 +178,25 @@ static __noinline int sio_judge(__u32 number, __u64 took, __u64 now)
 	return 0;
 }
 
-/* The disk gets a request: from here on the time is its own. */
-SEC("tp_btf/block_rq_issue")
-int BPF_PROG(on_issue, struct request *rq)
-{
-	__u32 op = rq->cmd_flags & KM_REQ_OP_MASK, bytes = rq->__data_len;
-	struct sio_flight *flight;
-	__u64 name;
-
-	KM_USES_ARENA();
-	if (op > KM_REQ_OP_WRITE || !bytes || !sio_is_ours(rq))
-		return 0;
-	name = sio_name(ctx);
-	flight = sio_place(name);
-	flight->issued_ns = bpf_ktime_get_ns();
-	flight->class = sio_class_of(op, bytes, READ_ONCE(sio_depth) + 1);
-	if (!__sync_lock_test_and_set(&flight->request, name))
-		__sync_fetch_and_add(&sio_depth, 1);
-	return km_hook_end();
-}
-
+/*
+ * Hooks are attached in the order in which they stand here: this one first, or
+ * what came and went in between would be counted as in the disk for ever.
+ */
 SEC("tp_btf/block_rq_complete")
-int BPF_PROG(on_complete, struct request *rq, int error, unsigned int bytes)
+int KM_HOOK(on_complete, struct request *rq, int error, unsigned int bytes)
 {
 	__u32 cpu, op = rq->cmd_flags & KM_REQ_OP_MASK;
 	struct sio_flight *flight;
 	struct km_cpu *own;
 	__u64 now, took, name;
 
-	KM_USES_ARENA();
 	if (!sio_is_ours(rq))
 		return 0;
 	own = km_this_cpu(&cpu);
 	if (op > KM_REQ_OP_WRITE || !bytes) {
 		/* A flush, a discard, or the end of a write that had a flush around it. */
 		sio_count(own, SIO_OTHERS, 1);
-		return km_hook_end();
+		return 0;
 	}
 	sio_count(own, SIO_BYTES, bytes);
 	if (bytes < rq->__data_len)
@@ -228,10 +210,29 @@ int BPF_PROG(on_complete, struct request *rq, int error, unsigned int bytes)
 	took = now - flight->issued_ns;
 	if (__sync_val_compare_and_swap(&flight->request, name, 0) != name) {
 		sio_count(own, SIO_UNTIMED, 1);
-		return km_hook_end();
+		return 0;
 	}
 	__sync_fetch_and_sub(&sio_depth, 1);
 	sio_count(own, SIO_DEVICE_NS, took);
 	sio_judge((__u32)flight->class, took, now);
-	return km_hook_end();
+	return 0;
+}
+
+/* The disk gets a request: from here on the time is its own. */
+SEC("tp_btf/block_rq_issue")
+int KM_HOOK(on_issue, struct request *rq)
+{
+	__u32 op = rq->cmd_flags & KM_REQ_OP_MASK, bytes = rq->__data_len;
+	struct sio_flight *flight;
+	__u64 name;
+
+	if (op > KM_REQ_OP_WRITE || !bytes || !sio_is_ours(rq))
+		return 0;
+	name = sio_name(ctx);
+	flight = sio_place(name);
+	flight->issued_ns = bpf_ktime_get_ns();
+	flight->class = sio_class_of(op, bytes, READ_ONCE(sio_depth) + 1);
+	if (!__sync_lock_test_and_set(&flight->request, name))
+		__sync_fetch_and_add(&sio_depth, 1);
+	return 0;
 }

@@ -12,13 +12,12 @@ enum static_feature {
 KM_FEATURES(static_feature);
 
 SEC("tp_btf/block_rq_complete")
-int BPF_PROG(on_complete, struct request *rq, int error, unsigned int bytes)
+int KM_HOOK(on_complete, struct request *rq, int error, unsigned int bytes)
 {
 	struct gendisk *disk = rq->q->disk;
 	struct km_cpu *own;
 	__u32 cpu;
 
-	KM_USES_ARENA();
 	if (!disk || !km_is_target((__u32)disk->major << KM_MINOR_BITS | (__u32)disk->first_minor))
 		return 0;
 	if ((rq->cmd_flags & KM_REQ_OP_MASK) > KM_REQ_OP_WRITE)
@@ -28,5 +27,5 @@ int BPF_PROG(on_complete, struct request *rq, int error, unsigned int bytes)
 	km_count(own, ST_BYTES, bytes);
 	if (rq->start_time_ns)
 		km_count(own, ST_DEVICE_NS, bpf_ktime_get_ns() - rq->start_time_ns);
-	return km_hook_end();
+	return 0;
 }

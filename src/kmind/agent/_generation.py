@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One generation of an agent's programs: loaded by this process, or found by its pins.
+
+All generations of an agent share its arena, doorbell, grants and state. Each keeps all
+of its pins in a folder of its own, ``AGENT/N`` with ``maps``, ``programs``, ``links``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from kmind.abi import layout
+from kmind.abi.btf import Btf
+from kmind.agent.core import Core
+from kmind.bpf import (
+    BpfObject,
+    Link,
+    Map,
+    PinnedProgram,
+    Program,
+    obj_pin,
+    open_map,
+    open_program,
+)
+from kmind.errors import BpfError, NotSupportedError
+from kmind.queue import Geometry
+
+__all__ = ["Generation", "Place", "Spec"]
+
+_STATE = ".data.kmind"
+_INHERITED = ("km_arena", "km_doorbell", "km_grants", _STATE)
+_SHARED = ("km_instances", "km_leases", "km_approved", "km_actions", "km_owner")  # the core's
+_HOOK_SECTIONS = ("tp_btf/", "raw_tp", "tp/", "tracepoint/", "perf_event")
+_PAGE = 4096
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What an agent is made from; see `BpfAgent`."""
+
+    path: Path
+    devices: tuple[int, ...] = ()
+    hooks: Mapping[str, str] = field(default_factory=dict)
+    optional: frozenset[str] = frozenset()
+    parameters: Mapping[str, int] = field(default_factory=dict)
+    tick_s: float = 0.002
+    window_s: float = 0.1
+    deadline_s: float = 1.0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an agent's arena is, and its slot in the core (0: none)."""
+
+    address: int
+    geometry: Geometry
+    slot: int
+
+
+class Generation:
+    """Programs and maps by their names in C; the state's map is called ``state`` too.
+
+    ``missing`` says of each optional hook that could not be loaded why.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        maps: Mapping[str, Map],
+        programs: Mapping[str, Program | PinnedProgram],
+        object_: BpfObject | None = None,
+        missing: Mapping[str, str] | None = None,
+    ) -> None:
+        self.number = number
+        self.maps = maps
+        self.programs = programs
+        self.missing = dict(missing or {})
+        self.folder: Path | None = None
+        #: The programs that can be attached: name to section, or to tracepoint.
+        self.hooks: Mapping[str, str] = {}
+        self._object = object_
+        self._links: dict[str, Link] = {}
+
+    @classmethod
+    def load(
+        cls,
+        spec: Spec,
+        place: Place,
+        number: int,
+        *,
+        core: Core | None = None,
+        before: Generation | None = None,
+    ) -> Self:
+        """Load the object into the kernel; it takes over what the one ``before`` has."""
+        loading = BpfObject(spec.path)
+        try:
+            missing = _leave_out(loading, spec)
+            _inherit(loading, core, before)
+            if before is None:
+                loading.set_arena("km_arena", place.address, place.geometry.size // _PAGE)
+            loading.set_rodata(_constants(spec, place, number))
+            loading.load()
+            maps = {**loading.maps, "state": loading.maps[_STATE]}
+            made = cls(number, maps, loading.programs, loading, missing)
+            made.hooks = {
+                name: program.section
+                for name, program in loading.programs.items()
+                if program.section.startswith(_HOOK_SECTIONS) and name not in missing
+            }
+            if before is None:
+                made._write_head(place)
+        except BaseException:
+            loading.close()
+            raise
+        return made
+
+    @classmethod
+    def open(cls, folder: Path, hooks: Mapping[str, str]) -> Self:
+        """The one that is pinned in ``folder``; ``hooks`` as its `Spec` had it."""
+        maps = {path.name: open_map(path) for path in (folder / "maps").iterdir()}
+        programs = {path.name: open_program(path) for path in (folder / "programs").iterdir()}
+        missing = {
+            name: f"this kernel has no tracepoint {hook}"
+            for name, hook in hooks.items()
+            if name not in programs
+        }
+        found = cls(int(folder.name), maps, programs, None, missing)
+        found.folder = folder
+        found.hooks = {name: hook for name, hook in hooks.items() if name in programs}
+        return found
+
+    def attached(self) -> dict[str, int]:
+        """The hooks that are attached: name to program id."""
+        if self.folder is None:
+            return {name: self.programs[name].id for name in self._links}
+        names = sorted(path.name for path in (self.folder / "links").iterdir())
+        return {name: self.programs[name].id for name in names if name in self.programs}
+
+    def attach(self, name: str) -> None:
+        """Attach a hook where its section says; where there are pins, that is one too."""
+        program = self.programs[name]
+        if isinstance(program, PinnedProgram):
+            assert self.folder is not None
+            program.attach_pinned(self.folder / "links" / name)
+            return
+        self._links[name] = link = program.attach()
+        if self.folder is not None:
+            link.pin(self.folder / "links" / name)
+
+    def detach(self, name: str) -> None:
+        """Detach a hook."""
+        if self.folder is not None:
+            (self.folder / "links" / name).unlink(missing_ok=True)
+        if link := self._links.pop(name, None):
+            link.close()
+
+    def show(self, instances_fd: int, path: Path) -> None:
+        """Pin the iterator that prints the agent's account at ``path``."""
+        program = self.programs["km_show"]
+        assert isinstance(program, Program)
+        with program.attach_iter(instances_fd) as link:
+            link.pin(path)
+
+    def pin(self, agent: Path) -> None:
+        """Pin all of it below the agent's folder, so that it works on without this process."""
+        folder = agent / str(self.number)
+        for name in ("maps", "programs", "links"):
+            (folder / name).mkdir(mode=0o700, parents=True)
+        for name, program in self.programs.items():
+            if name not in self.missing:
+                obj_pin(program.fd, folder / "programs" / name)
+        for name, each in self.maps.items():
+            # bpffs takes no dots; what has one is the compiler's, and the programs hold it.
+            if "." not in name and name not in _SHARED:
+                each.pin(folder / "maps" / name)
+        for name, link in self._links.items():
+            link.pin(folder / "links" / name)
+        self.folder = folder
+
+    def unpin(self) -> None:
+        """Remove the pins. What only they held is gone."""
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder = None
+
+    def close(self) -> None:
+        """Let go of it; what is pinned stays. Safe to repeat."""
+        self._links.clear()
+        if self._object is not None:
+            self._object.close()
+            return
+        for each in self.maps.values():
+            each.close()
+        for program in self.programs.values():
+            if isinstance(program, PinnedProgram):
+                program.close()
+
+    def control(self, op: str, **words: int) -> int:
+        """Call the agent's control program; its value. BpfError if it refuses."""
+        args = np.zeros((), layout.CONTROL)
+        args["op"] = layout.CONTROL_OP[op]
+        for name, value in words.items():
+            args[name] = value
+        ran = self.programs["km_control"].test_run(args.tobytes())
+        after = np.frombuffer(ran.ctx, layout.CONTROL)[0]
+        result = int(after["result"])
+        if result < 0 and op not in ("NOTICE", "CURRENT"):
+            cause = os.strerror(-result) if -result in errno.errorcode else str(result)
+            raise BpfError(f"the agent refused {op.lower()}: {cause}")
+        return int(after["value"])
+
+    def read_head(self) -> np.void:
+        """``struct kmind_state``: what the generations of an agent share."""
+        packed = self.maps["state"].lookup(bytes(4)) or b""
+        head: np.void = np.frombuffer(packed[: layout.STATE.itemsize], layout.STATE)[0]
+        return head
+
+    def _write_head(self, place: Place) -> None:
+        # Nothing runs yet: the state can be written as a whole.
+        packed = bytearray(self.maps["state"].lookup(bytes(4)) or b"")
+        head = np.frombuffer(packed, layout.STATE, 1)[0].copy()
+        head["active"], head["base"] = self.number, place.address
+        head["geometry"] = np.frombuffer(place.geometry.pack(), layout.GEOMETRY)[0]
+        packed[: layout.STATE.itemsize] = head.tobytes()
+        self.maps["state"].update(bytes(4), bytes(packed))
+
+
+def _leave_out(loading: BpfObject, spec: Spec) -> dict[str, str]:
+    kernel = Btf.kernel()
+    missing = {}
+    for program, tracepoint in spec.hooks.items():
+        if kernel.tracepoint_args(tracepoint) is not None:
+            continue
+        cause = f"this kernel has no tracepoint {tracepoint}"
+        if program not in spec.optional:
+            raise NotSupportedError(f"{cause}, which hook {program} needs", hint="see kmind doctor")
+        loading.programs[program].set_autoload(False)
+        missing[program] = cause
+    return missing
+
+
+def _inherit(loading: BpfObject, core: Core | None, before: Generation | None) -> None:
+    if core is not None:
+        core.share(loading)
+    if before is None:
+        return
+    size, kept = loading.maps[_STATE].value_size, before.maps["state"].value_size
+    if size != kept:
+        raise NotSupportedError(
+            f"{loading.path.name} cannot take over: its state has {size} bytes, the agent's {kept}",
+            hint="unload the instance and load it again",
+        )
+    for name in _INHERITED if core is not None else (*_INHERITED, *_SHARED):
+        loading.maps[name].reuse_fd(before.maps["state" if name == _STATE else name].fd)
+
+
+def _constants(spec: Spec, place: Place, number: int) -> dict[str, int | bytes | list[int]]:
+    devices = list(spec.devices)[:8]
+    return {
+        "km_geometry": place.geometry.pack(),
+        "km_base": place.address,
+        "km_slot": place.slot,
+        "km_generation": number,
+        "km_tick_ns": int(spec.tick_s * 1e9),
+        "km_window_ns": int(spec.window_s * 1e9),
+        "km_deadline_ns": int(spec.deadline_s * 1e9),
+        "km_devices": devices + [0] * (8 - len(devices)),
+        "km_nr_devices": len(devices),
+        **{f"param_{name}": value for name, value in spec.parameters.items()},
+    }

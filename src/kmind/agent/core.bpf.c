@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * The core object: it outlives the daemon, and is read with cat.
+ *
+ * It holds the maps that all agents share, the owner's way to the leases, and
+ * the iterator that prints a line for each instance.
+ */
+/* Callbacks take the kernel's arguments, needed or not. */
+#pragma clang diagnostic ignored "-Wunused-parameter"
+
+#include "core.h"
+#include "kernel.h"
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_tracing.h>
+
+#define PAGE_KIB 4
+
+char core_license[] SEC("license") = "Dual BSD/GPL";
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, KMIND_CLASSES);
+	__type(key, __u32);
+	__type(value, struct kmind_class);
+} km_classes SEC(".maps");
+
+static long release_one(void *map, struct kmind_grant_key *key, struct kmind_lease *lease,
+			struct kmind_core_call *call)
+{
+	call->result += km_lease_release(lease, call->slot);
+	return 0;
+}
+
+static __always_inline int acquire(struct kmind_core_call *call, struct kmind_grant_key *key)
+{
+	struct km_claim claim = {
+		.slot = call->slot, .priority = call->priority, .hold_ms = call->hold_ms};
+	bool taken = call->slot && call->slot < KMIND_INSTANCES && km_lease_acquire(key, &claim);
+
+	call->holder = claim.holder;
+	call->previous = claim.previous;
+	return taken ? 1 : -1;
+}
+
+static __always_inline int release(struct kmind_core_call *call, struct kmind_grant_key *key)
+{
+	struct kmind_lease *lease = bpf_map_lookup_elem(&km_leases, key);
+
+	return lease && km_lease_release(lease, call->slot);
+}
+
+static __always_inline int set_process(struct kmind_core_call *call)
+{
+	struct kmind_instance *instance = bpf_map_lookup_elem(&km_instances, &call->slot);
+
+	if (!instance || !call->slot)
+		return -1;
+	WRITE_ONCE(instance->pid, call->pid);
+	WRITE_ONCE(instance->uid, call->uid);
+	return 1;
+}
+
+/*
+ * A new approval that comes in between is lost with the old one: the gate then
+ * refuses its write, which is the safe side.
+ */
+static __always_inline int disapprove(struct kmind_core_call *call, struct kmind_grant_key *key)
+{
+	struct kmind_approved *approved = bpf_map_lookup_elem(&km_approved, key);
+
+	if (!approved || (call->slot && approved->instance != call->slot))
+		return 0;
+	return !bpf_map_delete_elem(&km_approved, key);
+}
+
+/* The owner's part in it, by the same code as the agents'. */
+SEC("syscall")
+int km_core(struct kmind_core_call *args)
+{
+	/* A copy: a callback cannot take the context along. */
+	struct kmind_core_call call = *args;
+	struct kmind_grant_key key = {.knob = call.knob, .target = call.target};
+
+	call.result = 0;
+	switch (call.op) {
+	case KMIND_CORE_ACQUIRE:
+		call.result = acquire(&call, &key);
+		break;
+	case KMIND_CORE_RELEASE:
+		call.result = release(&call, &key);
+		break;
+	case KMIND_CORE_RELEASE_ALL:
+		bpf_for_each_map_elem(&km_leases, release_one, &call, 0);
+		break;
+	case KMIND_CORE_PROCESS:
+		call.result = set_process(&call);
+		break;
+	case KMIND_CORE_DISAPPROVE:
+		call.result = disapprove(&call, &key);
+		break;
+	default:
+		call.result = -22;
+	}
+	args->result = call.result;
+	args->holder = call.holder;
+	args->previous = call.previous;
+	return 0;
+}
+
+/* What `cat` shows: a line for each instance. */
+
+extern struct task_struct *bpf_task_from_pid(__s32 pid) __weak __ksym;
+extern void bpf_task_release(struct task_struct *task) __weak __ksym;
+extern int bpf_iter_task_new(struct bpf_iter_task *it, struct task_struct *task,
+			     unsigned int flags) __weak __ksym;
+extern struct task_struct *bpf_iter_task_next(struct bpf_iter_task *it) __weak __ksym;
+extern void bpf_iter_task_destroy(struct bpf_iter_task *it) __weak __ksym;
+
+struct usage {
+	__u64 cpu_ns;
+	__u64 rss_kib;
+};
+
+/* What a process has used, all threads, those that ended too. */
+static __always_inline void read_usage(struct task_struct *task, struct usage *usage)
+{
+	struct mm_struct *mm = BPF_CORE_READ(task, mm);
+	struct bpf_iter_task threads;
+	struct task_struct *thread;
+	long pages = 0;
+
+	usage->cpu_ns = BPF_CORE_READ(task, signal, sum_sched_runtime);
+	bpf_iter_task_new(&threads, task, KM_ITER_PROC_THREADS);
+	while ((thread = bpf_iter_task_next(&threads)))
+		usage->cpu_ns += BPF_CORE_READ(thread, se.sum_exec_runtime);
+	bpf_iter_task_destroy(&threads);
+	if (!mm)
+		return;
+	/* File, anonymous and shared pages; not the batch that each CPU keeps back. */
+	pages += BPF_CORE_READ(mm, rss_stat[0].count);
+	pages += BPF_CORE_READ(mm, rss_stat[1].count);
+	pages += BPF_CORE_READ(mm, rss_stat[3].count);
+	usage->rss_kib = pages < 0 ? 0 : pages * PAGE_KIB;
+}
+
+static __always_inline void look_at(const struct kmind_instance *instance, struct usage *usage)
+{
+	struct task_struct *task;
+
+	if (!instance->pid)
+		return;
+	task = bpf_task_from_pid(instance->pid);
+	if (!task)
+		return;
+	/* A number may be another process's by now: that has another uid. */
+	if (BPF_CORE_READ(task, cred, uid.val) == instance->uid)
+		read_usage(task, usage);
+	bpf_task_release(task);
+}
+
+static const char mode_names[][10] = {"-", "observe", "advise", "canary", "auto", "emergency"};
+
+SEC("iter/bpf_map_elem")
+int km_stats(struct bpf_iter__bpf_map_elem *ctx)
+{
+	struct kmind_instance *instance = ctx->value;
+	struct seq_file *seq = ctx->meta->seq;
+	const struct kmind_account *account;
+	__u64 now, age_ms = 0, refused = 0;
+	struct usage usage = {};
+	__u32 mode;
+
+	if (!instance)
+		return 0;
+	if (ctx->meta->seq_num == 0) {
+		BPF_SEQ_PRINTF(seq, "%-4s %-32s %-10s %-10s %5s %8s %10s %9s ", "slot", "name",
+			       "class", "mode", "gen", "pid", "cpu_ms", "rss_kib");
+		BPF_SEQ_PRINTF(seq, "%12s %14s %12s %9s %9s %9s ", "hooks", "hook_ns", "pushed",
+			       "dropped", "approved", "refused");
+		BPF_SEQ_PRINTF(seq, "%5s %8s %7s %8s %8s\n", "held", "applied", "undone", "wakeups",
+			       "beat_ms");
+	}
+	if (!instance->slot)
+		return 0;
+	look_at(instance, &usage);
+	account = &instance->account;
+	now = bpf_ktime_get_ns();
+	if (account->heartbeat_ns && now > account->heartbeat_ns)
+		age_ms = (now - account->heartbeat_ns) / 1000000;
+	for (int i = KMIND_VERDICT_EMERGENCY; i < KMIND_VERDICTS; i++)
+		refused += account->verdicts[i];
+	mode = instance->mode;
+	if (mode > KMIND_MODE_EMERGENCY)
+		mode = 0;
+	BPF_SEQ_PRINTF(seq, "%-4u %-32s %-10s %-10s %5u %8u %10llu %9llu ", instance->slot,
+		       instance->name, instance->class_name, mode_names[mode],
+		       instance->generation, instance->pid, usage.cpu_ns / 1000000, usage.rss_kib);
+	BPF_SEQ_PRINTF(seq, "%12llu %14llu %12llu %9llu %9llu %9llu ", account->hook_runs,
+		       account->hook_ns, account->pushed, account->dropped,
+		       account->verdicts[KMIND_VERDICT_APPROVED], refused);
+	BPF_SEQ_PRINTF(seq, "%5d %8llu %7llu %8llu %8llu\n", instance->held, account->applied,
+		       account->undone, account->wakeups, age_ms);
+	return 0;
+}

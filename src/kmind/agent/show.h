@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What `cat` shows of one agent: its accounts as they are now, a name and a
+ * value on each line. An iterator over all instances that prints its own.
+ */
+#ifndef KMIND_SHOW_H
+#define KMIND_SHOW_H
+
+static const char km_verdict_names[KMIND_VERDICTS][12] = {
+	"pending", "approved", "renewed", "shadowed", "advised", "emergency", "torn",
+	"replayed", "expired", "unknown", "type", "range", "grid", "step",
+	"rate", "rule", "model", "busy", "owner", "lease",
+};
+static const char km_mode_names[KMIND_MODE_EMERGENCY + 1][12] = {
+	"-", "observe", "advise", "canary", "auto", "emergency",
+};
+
+static __always_inline void km_show_instance(struct seq_file *seq, struct kmind_instance *instance)
+{
+	__u32 mode = km.mode;
+
+	if (mode > KMIND_MODE_EMERGENCY)
+		mode = 0;
+	BPF_SEQ_PRINTF(seq, "name %s\nmodule %s\nclass %s\nmode %s\n", instance->name,
+		       instance->module, instance->class_name, km_mode_names[mode]);
+	BPF_SEQ_PRINTF(seq, "slot %u\ngeneration %u\npid %u\nuid %u\nheld %d\n", instance->slot,
+		       km_generation, instance->pid, instance->uid, instance->held);
+}
+
+static __always_inline void km_show_account(struct seq_file *seq)
+{
+	struct kmind_account account;
+
+	km_sum_up(&account);
+	BPF_SEQ_PRINTF(seq, "hook_runs %llu\nhook_ns %llu\npushed %llu\ndropped %llu\n",
+		       account.hook_runs, account.hook_ns, account.pushed, account.dropped);
+	BPF_SEQ_PRINTF(seq, "windows %llu\nwakeups %llu\nticks %llu\nbad_tail %llu\n",
+		       account.windows, account.wakeups, account.ticks, account.bad_tail);
+	BPF_SEQ_PRINTF(seq, "applied %llu\nundone %llu\nactions_lost %llu\nheartbeat_ms %llu\n",
+		       account.applied, account.undone, account.actions_lost,
+		       (bpf_ktime_get_ns() - account.heartbeat_ns) / 1000000);
+	for (int i = KMIND_VERDICT_APPROVED; i < KMIND_VERDICTS; i++)
+		BPF_SEQ_PRINTF(seq, "verdict_%s %llu\n", km_verdict_names[i], account.verdicts[i]);
+}
+
+SEC("iter/bpf_map_elem")
+int km_show(struct bpf_iter__bpf_map_elem *ctx)
+{
+	struct kmind_instance *instance = ctx->value;
+	struct seq_file *seq = ctx->meta->seq;
+
+	if (!instance || instance->slot != km_slot || !km_slot)
+		return 0;
+	km_show_instance(seq, instance);
+	km_show_account(seq);
+	return 0;
+}
+
+#endif
