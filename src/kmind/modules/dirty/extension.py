@@ -53,7 +53,8 @@ class Dirty(Extension):
         self._holt = Holt()
         self._rates: deque[float] = deque(maxlen=_PEAKS)
         self._peaks: deque[float] = deque(maxlen=_PEAKS)
-        self._background = self._limit = self._disk = 0.0  # pages, pages, pages/s
+        self._background = self._limit = 0.0  # pages
+        self._disks: deque[float] = deque(maxlen=_PEAKS)  # pages/s
         self._before = Waiting()
         self._under = Waiting()
         self._stands: int | None = None  # None: what stood at the start
@@ -80,8 +81,8 @@ class Dirty(Extension):
             self._sums += window["value"][: len(self._sums)]
             self._background = self._gauge(window, "background_pages")
             self._limit = self._gauge(window, "limit_pages")
-            self._disk = self._gauge(window, "disk_pages_per_s")
             if end - self._from_s >= _STEP_S:
+                self._disks.append(self._gauge(window, "disk_pages_per_s"))
                 self._close_step(end - self._from_s)
                 self._sums[:] = 0
                 self._from_s = end
@@ -143,6 +144,11 @@ class Dirty(Extension):
 
     def _sum(self, name: str) -> float:
         return float(self._sums[self.context.features[name]])
+
+    @property
+    def _disk(self) -> float:
+        # The kernel's estimate falls while little is written, though the disk is as fast.
+        return max(self._disks, default=0.0)
 
     @property
     def _now_set(self) -> int:
