@@ -16,7 +16,6 @@ import ctypes
 import errno
 import os
 import platform
-import socket
 import struct
 
 from kmind.errors import NotSupportedError
@@ -112,6 +111,7 @@ _Line = tuple[int, int, int, int]
 _ALLOW: _Line = (_RETURN, 0, 0, _RET_ALLOW)
 _REFUSE: _Line = (_RETURN, 0, 0, _RET_ERRNO | errno.EPERM)
 
+_AF_INET, _AF_INET6 = 2, 10  # linux/socket.h
 _FIONBIO = 0x5421  # asm-generic/ioctls.h
 # What more is asked of a call, as lines that begin with its arguments and end it.
 _CONDITIONS: dict[str, list[_Line]] = {
@@ -123,8 +123,8 @@ _CONDITIONS: dict[str, list[_Line]] = {
     ],
     "socket": [
         (_LOAD, 0, 0, _ARGUMENT[0]),
-        (_IF_EQUAL, 1, 0, socket.AF_INET),
-        (_IF_EQUAL, 0, 1, socket.AF_INET6),
+        (_IF_EQUAL, 1, 0, _AF_INET),
+        (_IF_EQUAL, 0, 1, _AF_INET6),
         _ALLOW,
         _REFUSE,
     ],
