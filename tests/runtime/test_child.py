@@ -277,6 +277,18 @@ def test_what_the_manifest_asks_for_and_no_more(tmp_path: Path, files: bool, net
         assert found[never].startswith("refused"), never
 
 
+def test_all_of_numpy_that_it_uses_is_there(tmp_path: Path) -> None:
+    source = QUIET.replace("from kmind", "import numpy as np\nfrom kmind", 1).replace(
+        "    def status",
+        "    def start(self):\n"
+        "        parts = np.fft.fft(np.ones(4)), np.ma.array([1]), np.polynomial.Polynomial([1])\n"
+        "        self.context.log(f'{len(parts)} parts {self.context.rng.random():.1f}')\n\n"
+        "    def status",
+    )
+    with running(tmp_path, source) as run:
+        run.until(lambda: run.said("3 parts 0.6"))
+
+
 def test_a_file_that_is_asked_for_and_absent(tmp_path: Path) -> None:
     with running(tmp_path, files=("/no/such/file",)) as run:
         run.until(lambda: run.process.ended() is not None)

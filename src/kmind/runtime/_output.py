@@ -39,8 +39,7 @@ class LineOutput(io.TextIOBase):
         *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
             self._put(line)
-        if len(self._rest) >= _MOST:
-            self.end_line()
+        self._rest = self._rest[:_MOST]
         return len(text)
 
     def end_line(self) -> None:
