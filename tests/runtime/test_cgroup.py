@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Limits that are gone beyond for real, and cgroups made, found and removed."""
 
+import dataclasses
 import itertools
 import os
 import re
@@ -17,6 +18,7 @@ from extension_process import QUIET, running
 
 from kmind.errors import KmindError, UsageError
 from kmind.runtime import cgroup as cgroups
+from kmind.runtime._cgroupfs import Folders, read_words, write_file
 from kmind.runtime._hierarchy import Hierarchy, find_hierarchies
 from kmind.runtime.cgroup import ExtensionCgroup, list_cgroups
 
@@ -387,6 +389,70 @@ def test_inside_a_container() -> None:
 
 def test_no_cgroups_at_all() -> None:
     assert find_hierarchies("31 23 0:28 / / rw - ext4 /dev/vda rw\n", "0::/\n") == []
+
+
+# Version 2 with whatever controller it has here
+
+
+@pytest.fixture
+def version_2() -> Iterator[tuple[Hierarchy, str]]:
+    """A hierarchy of our own below the real one, and a controller that it has."""
+    top = next((h.base for h in cgroups._mounted() if h.version == 2), None)
+    controllers = read_words(top / "cgroup.controllers") if top else []
+    if top is None or not controllers:
+        pytest.skip("no hierarchy of version 2 with a controller")
+    controller = "pids" if "pids" in controllers else controllers[0]
+    control = top / "cgroup.subtree_control"
+    had = controller in read_words(control)
+    own = top / f"kmind-test-{os.getpid()}"
+    own.mkdir()
+    write_file(control, f"+{controller}")
+    yield Hierarchy(2, own, frozenset(), True), controller
+    if (own / "owner").exists():
+        (own / "owner").rmdir()
+    own.rmdir()
+    if not had:
+        write_file(control, f"-{controller}")
+
+
+@root
+def test_own_cgroup_is_cleared_where_it_was_handed_over(version_2: tuple[Hierarchy, str]) -> None:
+    hierarchy, controller = version_2
+    owner, inside = python("input()"), python("input()")
+    try:
+        write_file(hierarchy.base / "cgroup.procs", str(owner.pid))
+        folders = Folders("x@y", [hierarchy])
+        folders.make([controller])
+        assert folders.missing == {}
+        version, folder = folders.at[controller]
+        assert version == 2
+        assert list(folder.glob(f"{controller}.*"))
+        assert read_words(hierarchy.base / "owner" / "cgroup.procs") == [str(owner.pid)]
+        write_file(folder / "cgroup.procs", str(inside.pid))
+        folders.remove()
+        assert inside.wait(10) == -signal.SIGKILL
+        assert not folder.parent.exists()
+        assert owner.poll() is None
+    finally:
+        for process in (owner, inside):
+            process.kill()
+            process.communicate()
+
+
+@root
+def test_another_s_cgroup_is_not(version_2: tuple[Hierarchy, str]) -> None:
+    hierarchy, controller = version_2
+    stranger = python("input()")
+    try:
+        write_file(hierarchy.base / "cgroup.procs", str(stranger.pid))
+        folders = Folders("x@y", [dataclasses.replace(hierarchy, delegated=False)])
+        folders.make([controller])
+        assert folders.missing[controller].startswith("cannot be had below")
+        folders.remove()
+        assert not (hierarchy.base / "kmind").exists()
+    finally:
+        stranger.kill()
+        stranger.communicate()
 
 
 # Version 2 where this machine has none of its controllers: plain files in its place say
