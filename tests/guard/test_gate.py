@@ -782,6 +782,93 @@ def test_two_actuators_share_a_gate(
         assert [gone.knob for gone in one.check()] == [PRESSURE.name]
 
 
+@pytest.mark.fault
+def test_events_that_were_lost_are_not_missed(actuator: Actuator, admin: Admin, base: int) -> None:
+    apply(actuator, base + 1)
+    for turn in range(1000):
+        assert admin.write(base + turn % 2 + 2) == 0
+    assert admin.write(base + 9) == 0
+    assert [gone.found for gone in actuator.check()] == [base + 9]
+    assert not readable(actuator.fd)
+
+
+@pytest.mark.fault
+def test_a_notice_without_its_event_blocks_nothing_for_good(
+    journal: Journal, admin: Admin, base: int
+) -> None:
+    with Gate.open() as gate:
+        actuator = Actuator(journal, Policy(), gate=gate)
+        apply(actuator, base + 1)
+        assert admin.write("nonsense") == errno.EINVAL
+        gate.events()  # as when its owner died over it
+        assert [outcome.state for outcome in actuator.undo_all()] == ["undone"]
+        assert now() == base
+
+
+@pytest.fixture
+def left_behind(pins: Path, journal: Journal, state: Path, base: int) -> Path:
+    """The folder of a gate whose owner holds vm.vfs_cache_pressure, and is dead."""
+
+    def owner() -> Actuator:
+        mine = Actuator(Journal(state), Policy(), gate=Gate.adopt(pins))
+        apply(mine, base + 1)
+        return mine
+
+    with living(owner):
+        pass
+    return pins
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("written", [None, "same", "other", "refused"])
+def test_a_daemon_that_takes_over_learns_what_happened_meanwhile(
+    left_behind: Path, journal: Journal, admin: Admin, base: int, written: str | None
+) -> None:
+    texts = {"same": base + 1, "other": base + 2, "refused": "nonsense"}
+    if written:
+        assert admin.write(texts[written]) == (errno.EINVAL if written == "refused" else 0)
+    with Gate.adopt(left_behind) as gate:
+        actuator = Actuator(journal, Policy(), gate=gate)
+        assert [change.new for change in actuator.adopt("test@it")] == [base + 1]
+        gate.release_inherited()
+        assert left_behind.exists()
+        gone = [found.found for found in actuator.check()]
+        if written in ("same", "other"):
+            assert gone == [texts[written]] == [now()]
+        else:
+            assert gone == []
+            assert (write(base + 5), now()) == (0, base + 1)
+            apply(actuator, base + 3)
+            actuator.undo_all()
+            assert now() == base
+        assert not left_behind.exists()
+
+
+@pytest.mark.fault
+def test_a_daemon_that_does_not_take_over_restores(
+    left_behind: Path, journal: Journal, admin: Admin, base: int
+) -> None:
+    assert admin.write("nonsense") == errno.EINVAL
+    with Gate.adopt(left_behind) as gate:
+        gate.release_inherited()
+        assert not left_behind.exists()
+        assert [outcome.to for outcome in restore(journal).restored] == [base]
+        assert now() == base
+
+
+@pytest.mark.fault
+def test_what_was_inherited_does_not_bind_a_new_change(
+    left_behind: Path, journal: Journal, base: int
+) -> None:
+    with Gate.adopt(left_behind) as gate:
+        assert [outcome.to for outcome in restore(journal).restored] == [base]
+        assert in_child(lambda: (write(base + 4) == 0) or os._exit(2)) == 0
+        actuator = Actuator(journal, Policy(), gate=gate)
+        apply(actuator, base + 5)
+        actuator.undo_all()
+        assert now() == base + 4
+
+
 # A model of all of it
 
 

@@ -188,6 +188,7 @@ class Actuator:
         is judged. A sysctl that somebody wrote our own value to is theirs too. A knob
         that ``kmind restore --force`` put back counts as set by somebody else.
         """
+        self._gate.collect()
         still_open = {change.id for change in self._journal.open_changes()}
         found = []
         for key, chain in list(self._held.items()):
@@ -244,8 +245,8 @@ class Actuator:
         """Guard a sysctl, and see to it that the gate lets the value through."""
         key = knob.name, target.name
         chain = self._held.get(key)
-        self._guarded[key] = knob, target
         self._gate.guard(knob, target, chain[0].old if chain else old)
+        self._guarded[key] = knob, target
         if knob.read(target) != old:  # before it was guarded nobody noticed
             raise KnobError(f"{knob.name} of {target} is just being set", hint="try again")
         if by_admin or not self._gate.agents_approve:
@@ -256,6 +257,17 @@ class Actuator:
                 f"{value} for {knob.name} of {target} is not approved",
                 hint="no agent approved anything" if found is None else f"{found} came later",
             )
+
+    def _inherit(self, chain: list[Change]) -> None:
+        """Go on guarding a sysctl. One that cannot be gated now can still be put back."""
+        with suppress(KmindError):
+            first, last = chain[0], chain[-1]
+            knob, target = get_knob(first.knob), parse_target(first.target, root=self._root)
+            if Gate.covers(knob, target):
+                self._gate.guard(knob, target, first.old, inherit=True)
+                self._guarded[first.key] = knob, target
+                if last.new is not None:
+                    self._gate.claim(knob, target, last.new)
 
     def _reopen(self, key: _Key, value: Value) -> None:
         """Let a value of before through the gate again."""
@@ -273,15 +285,16 @@ class Actuator:
             return None
         knob, target = self._guarded[key]
         events = self._gate.events(knob, target)
-        if not events:
+        if not events and not self._gate.noticed(knob, target):
             return None
-        last = self._held[key][-1]
+        last, began = self._held[key][-1], time.monotonic_ns()
         while (found := knob.read(target)) == last.new and not _sets(events, found):
-            if time.monotonic_ns() - events[-1].time_ns > _LANDS_WITHIN_NS:
+            if time.monotonic_ns() - (events[-1].time_ns if events else began) > _LANDS_WITHIN_NS:
                 self._gate.settle(knob, target)
                 return None
             time.sleep(0.001)
-        by = f"{events[-1].comm}, pid {events[-1].pid}"
+            events += self._gate.events(knob, target)
+        by = f"{events[-1].comm}, pid {events[-1].pid}" if events else ""
         return Yielded(*key, last.new, found, last.rec_id, by)
 
     def _check_free(self, knob: Knob, target: Target, owner: Owner) -> None:
@@ -405,6 +418,8 @@ class Actuator:
             self._held.setdefault(change.key, []).append(change)
             if change.state == "intended":
                 half.setdefault(change.key, change.id)
+        for chain in self._held.values():
+            self._inherit(chain)
         if half:
             self._put_back(half)
         return [change for change in self.held if change.owner.instance == who]

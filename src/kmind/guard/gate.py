@@ -63,6 +63,7 @@ class Gate:
         self._ring: RingBuffer | None = None
         self._epoll = select.epoll()
         self._guarded: dict[bytes, int] = {}  # and the baseline of each
+        self._inherited: set[bytes] = set()  # of those, what nobody here asked to guard yet
         self._claimed: dict[bytes, bytes] = {}  # the approvals that this process acted on
         self._told: list[bytes] = []
         self._events: list[GateEvent] = []
@@ -89,8 +90,9 @@ class Gate:
         """A gate that is pinned in ``folder``, and is taken over if it is there already.
 
         This process is then the owner of all that it guards, and learns of what was
-        written meanwhile; no write passes unseen. ``KmindError`` if it cannot be taken
-        over: `discard` it then, and restore.
+        written meanwhile; no write passes unseen. What it goes on to hold it guards
+        once more, with ``inherit``; then it calls `release_inherited`. ``KmindError`` if
+        the gate cannot be taken over: `discard` it then, and restore.
         """
         gate = cls(approved_fd, root, False)
         gate._folder = folder
@@ -126,14 +128,16 @@ class Gate:
         """Whether agents in the kernel approve values, and not only the owner."""
         return self._approved_fd is not None
 
-    def guard(self, knob: Knob, target: Target, baseline: Value) -> None:
+    def guard(self, knob: Knob, target: Target, baseline: Value, *, inherit: bool = False) -> None:
         """Gate a sysctl from now on; ``baseline`` can always be written.
 
-        Nothing happens if it is guarded already. ``KnobError`` says why it cannot be
+        Nothing happens if this process guards it already, and if an earlier one does
+        whose gate was adopted, with ``inherit``. ``KnobError`` says why it cannot be
         gated: then it must not be written.
         """
         key = key_of(knob, target)
-        if key in self._guarded:
+        if key in self._guarded and (inherit or key not in self._inherited):
+            self._inherited.discard(key)
             return
         try:
             if self._object is None:
@@ -141,6 +145,7 @@ class Gate:
             if self._link is None:
                 self._attach()
             self.events(knob, target)  # what came after an earlier release
+            self._inherited.discard(key)
             self._guarded[key] = knob.encode(baseline)
             self.settle(knob, target)
             for number, name in enumerate(names_of(knob)):
@@ -155,17 +160,16 @@ class Gate:
         """Gate it no more. An approval that came after the last claim is left."""
         key = key_of(knob, target)
         if key in self._guarded:
-            for name in names_of(knob):
-                self._map(FILES).delete(name)
-            self._map(HOLDS).delete(key)
             if self._map(APPROVALS).lookup(key) == self._claimed.pop(key, None):
                 self._map(APPROVALS).delete(key)
-            del self._guarded[key]
-        if not self._guarded and self._link is not None:
-            if self._folder is not None:
-                self.discard(self._folder)
-            self._link.close()
-            self._link = None
+            self._release(key)
+        self._detach_if_idle()
+
+    def release_inherited(self) -> None:
+        """Gate no more what was adopted and not guarded anew."""
+        for key in list(self._inherited):
+            self._release(key)
+        self._detach_if_idle()
 
     def approve(self, knob: Knob, target: Target, value: Value) -> None:
         """Let this process write a value to what is guarded, in place of any approved before."""
@@ -190,16 +194,25 @@ class Gate:
 
     def events(self, knob: Knob | None = None, target: Target | None = None) -> list[GateEvent]:
         """What others wrote since the last call: to everything, or to one knob."""
-        if self._ring is not None:
-            self._ring.consume()
-        events = self._events + [read_event(data) for data in self._told]
-        events = [e for e in events if KEY.pack(e.knob, e.target) in self._guarded]
-        self._told.clear()
-        self._events = []
+        self.collect()
+        events, self._events = self._events, []
         if knob is None or target is None:
             return events
         self._events = [e for e in events if (e.knob, e.target) != (knob.id, target.id)]
         return [e for e in events if (e.knob, e.target) == (knob.id, target.id)]
+
+    def collect(self) -> None:
+        """Take the events in, to be asked for: ``fd`` is not readable any more."""
+        if self._ring is not None:
+            self._ring.consume()
+        events = self._events + [read_event(data) for data in self._told]
+        self._told.clear()
+        self._events = [e for e in events if KEY.pack(e.knob, e.target) in self._guarded]
+
+    def noticed(self, knob: Knob, target: Target) -> bool:
+        """Whether an outsider has written to what is guarded; until `settle` we cannot."""
+        row = self._map(HOLDS).lookup(key_of(knob, target))
+        return row is not None and bool(HELD.unpack(row)[1])
 
     def settle(self, knob: Knob, target: Target) -> None:
         """Let this process write again after an outsider did, whose write had no effect."""
@@ -246,6 +259,7 @@ class Gate:
             for key in list(gate.maps[HOLDS].keys()):
                 if row := gate.maps[HOLDS].lookup(key):
                     self._guarded[key] = HELD.unpack(row)[0]
+            self._inherited = set(self._guarded)
         except BaseException:
             self._drop()
             raise
@@ -263,6 +277,24 @@ class Gate:
             hint = "mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified"
             raise BpfError("cgroup v2 is not mounted", hint=hint)
         self._pin_all(fresh=not taking_over)
+
+    def _release(self, key: bytes) -> None:
+        files = self._map(FILES)
+        for name in list(files.keys()):
+            if (row := files.lookup(name)) and row.startswith(key):
+                files.delete(name)
+        self._map(HOLDS).delete(key)
+        del self._guarded[key]
+        self._inherited.discard(key)
+
+    def _detach_if_idle(self) -> None:
+        if self._guarded or self._link is None:
+            return
+        if self._folder is not None:
+            self.discard(self._folder)
+        self._link.close()
+        self._link = None
+        self.collect()
 
     def _pin_all(self, *, fresh: bool) -> None:
         if self._folder is None or self._link is None:
@@ -295,6 +327,7 @@ class Gate:
         self._resources.close()
         self._ring = self._object = self._link = None
         self._guarded.clear()
+        self._inherited.clear()
 
     def _map(self, name: str) -> Map:
         if self._object is None:
