@@ -289,6 +289,17 @@ def test_all_of_numpy_that_it_uses_is_there(tmp_path: Path) -> None:
         run.until(lambda: run.said("3 parts 0.6"))
 
 
+def test_without_a_user_of_its_own_the_fences_stand(tmp_path: Path) -> None:
+    # As for one who is not root; here as root, so that only they can refuse.
+    params = {"allowed": "/etc/hostname", "port": 1}
+    with running(tmp_path, READER, params=params, uid=None) as run:
+        run.until(lambda: run.said("all tried"))
+        status = status_of(run.process.pid)
+        assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+    for name in ("read", "list", "write", "other", "connect", "unix", "listen"):
+        assert run.said(f"{name}: refused"), name
+
+
 def test_a_file_that_is_asked_for_and_absent(tmp_path: Path) -> None:
     with running(tmp_path, files=("/no/such/file",)) as run:
         run.until(lambda: run.process.ended() is not None)
