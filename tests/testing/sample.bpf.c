@@ -12,12 +12,11 @@ KM_FEATURES(sample_feature);
 const volatile __u32 param_step = 1;
 
 SEC("tp_btf/mm_filemap_fault")
-int BPF_PROG(on_fault, struct address_space *mapping, unsigned long index)
+int KM_HOOK(on_fault, struct address_space *mapping, unsigned long index)
 {
 	__u32 cpu;
 
-	KM_USES_ARENA();
 	km_count(km_this_cpu(&cpu), SAMPLE_READS, param_step);
 	km_set_gauge(SAMPLE_LEFT, index);
-	return km_hook_end();
+	return 0;
 }
