@@ -118,6 +118,22 @@ def test_a_full_ring_drops_the_newest(make: Make, one_cpu: int) -> None:
     assert account["bad_tail"] == 0
 
 
+def test_a_reader_that_comes_later_counts_from_its_first_record(make: Make, one_cpu: int) -> None:
+    agent = make()
+    _, first = reader_of(agent, one_cpu)
+    agent.work(pushes=100, kind=KIND)
+    take_all(first)
+    _, second = reader_of(agent, one_cpu)
+    agent.work(pushes=2, kind=KIND)
+    take_all(second)
+    assert second.lost == 0  # what was dropped before its time is not its loss
+    agent.work(pushes=SLOTS + 5, kind=KIND)
+    take_all(second)
+    agent.work(pushes=1, kind=KIND)
+    take_all(second)
+    assert second.lost == 5
+
+
 def test_a_batch_ends_where_the_ring_does(make: Make, one_cpu: int) -> None:
     agent = make()
     _, reader = reader_of(agent, one_cpu)

@@ -36,7 +36,8 @@ class Reader:
         self._mask = len(slots) - 1
         self._count = np.arange(1, len(slots) + 1, dtype=np.uint32)
         self._tail = int(self._tail_word[0])
-        self._next_seq = int(self._tail)
+        # One that goes on where another stopped cannot know how many were dropped before.
+        self._next_seq = None if self._tail else 0
         self.lost = 0
         self.reordered = 0
 
@@ -69,6 +70,8 @@ class Reader:
         start = self._tail & self._mask
         seq = self._seq[start : start + count]
         last = int(seq[-1])
+        if self._next_seq is None:
+            self._next_seq = int(seq[0])
         missing = ((last - self._next_seq) % _WORD) + 1 - count
         if 0 < missing < _WORD // 2:
             self.lost += missing
