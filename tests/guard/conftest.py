@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from guard.gate_support import PINS, PRESSURE, Admin
 from guard.support import main_disk, spare_disk, values
 
-from kmind.guard import Journal
+from kmind.guard import Gate, Journal
 from kmind.knobs import Target, get_knob
 
 
@@ -51,3 +52,24 @@ def state(tmp_path: Path) -> Path:
 def journal(state: Path) -> Iterator[Journal]:
     with Journal(state) as opened:
         yield opened
+
+
+@pytest.fixture
+def admin() -> Iterator[Admin]:
+    other = Admin()
+    yield other
+    other.close()
+
+
+@pytest.fixture
+def base(system: Target) -> int:
+    value = PRESSURE.read(system)
+    assert isinstance(value, int)
+    return value
+
+
+@pytest.fixture
+def pins(system: Target) -> Iterator[Path]:
+    # Gone before the knobs of the system are put back.
+    yield PINS
+    Gate.discard(PINS)
