@@ -54,7 +54,7 @@ def serve(folder: Path, **options: Any) -> Iterator[Served]:
         audit: list[dict[str, Any]] = []
         api = Api(
             Context(supervisor, hub, lambda: {"ok": True, "version": "1", "pid": 1,
-                    "started": 1.0, "step_age_s": worker.step_age_s}, list),
+                    "started": 1.0, "step_age_s": worker.step_age_s}),
             audit=lambda event, **fields: audit.append({"event": event, **fields}),
             **options,
         )  # fmt: skip

@@ -89,6 +89,15 @@ class MemorySupervisor:
     def status(self, name: str | None = None) -> list[dict[str, Any]]:
         return [dict(each) for each in self._instances.values() if name in (None, each["name"])]
 
+    def leases(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "knob": "block.read_ahead_kb", "target": each["target"], "holder": each["name"],
+                "priority": 100, "expires_s": 1.0,
+            }
+            for each in self._instances.values()
+        ]  # fmt: skip
+
     def step(self, timeout_s: float) -> None:
         try:
             call = self._calls.get(timeout=timeout_s)
@@ -178,7 +187,6 @@ def main() -> None:
         print(json.dumps({"event": "restarted" if restarted else "begun"}), file=log)
         return Daemon(
             make=make,
-            leases=list,
             check=check,
             emit=lambda event, **fields: print(json.dumps({"event": event, **fields}), file=log),
             keep="--keep" in sys.argv,

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 from kmind.agent.core import Core
 from kmind.cli.client import Client, default_run_dir, default_socket_path
@@ -18,7 +17,6 @@ from kmind.runtime.supervisor import Supervisor
 
 try:
     from kmind.serve.daemon import Daemon
-    from kmind.serve.leases import describe_leases
     from kmind.serve.lock import running_daemon
     from kmind.serve.process import replace, run_daemon
 except ModuleNotFoundError as error:
@@ -49,11 +47,23 @@ def daemon_command(
         return _replace(pid, socket)
     log = StructuredLog()
 
+    def check() -> tuple[Policy, ModuleConf]:
+        return Policy.load(policy_file), ModuleConf.load()
+
     def make(restarted: bool) -> Daemon:
-        parts = _Parts(policy_file, run_dir, log, take_over=take_over or restarted)
-        return Daemon(
-            make=parts.make, leases=parts.leases, check=parts.check, emit=log.emit, keep=keep
-        )
+        def supervisor() -> Supervisor:
+            policy, conf = check()
+            return Supervisor(
+                core=Core.open(mount=True),
+                journal=Journal(),
+                policy=policy,
+                emit=log.emit,
+                run_dir=run_dir,
+                conf=conf,
+                take_over=take_over or restarted,
+            )
+
+        return Daemon(make=supervisor, check=check, emit=log.emit, keep=keep)
 
     try:
         run_daemon(
@@ -65,37 +75,6 @@ def daemon_command(
     finally:
         log.close()
     return 0
-
-
-class _Parts:
-    # What a daemon is made of. All but ``check`` is for the supervisor's thread.
-
-    def __init__(
-        self, policy_file: Path | None, run_dir: Path, log: StructuredLog, *, take_over: bool
-    ) -> None:
-        self._policy_file = policy_file
-        self._run_dir = run_dir
-        self._log = log
-        self._take_over = take_over
-
-    def make(self) -> Supervisor:
-        policy, conf = self.check()
-        self._core = Core.open(mount=True)
-        return Supervisor(
-            core=self._core,
-            journal=Journal(),
-            policy=policy,
-            emit=self._log.emit,
-            run_dir=self._run_dir,
-            conf=conf,
-            take_over=self._take_over,
-        )
-
-    def check(self) -> tuple[Policy, ModuleConf]:
-        return Policy.load(self._policy_file), ModuleConf.load()
-
-    def leases(self) -> list[dict[str, Any]]:
-        return describe_leases(self._core)
 
 
 def _replace(pid: int, socket: Path | None) -> int:

@@ -71,6 +71,9 @@ class Supervisor(Protocol):
     def status(self, name: str | None = None) -> list[dict[str, Any]]:
         """All instances, or the one of that name."""
 
+    def leases(self) -> list[dict[str, Any]]:
+        """Leases that are held: knob, target, holder, priority, seconds until they expire."""
+
     def step(self, timeout_s: float) -> None:
         """Do what there is to do, waiting for it at most that long."""
 

@@ -41,13 +41,12 @@ Ending: TypeAlias = Literal["stopped", "restart"]
 class Daemon:
     """One run. ``emit`` is told what happens, from any thread.
 
-    ``make`` makes the supervisor, on that thread. ``leases`` lists the leases that are
-    held. ``check`` raises KmindError where what is read at the start is wrong now.
-    ``keep`` leaves agents and extensions running at the end.
+    ``make`` makes the supervisor, on that thread. ``check`` raises KmindError where what
+    is read at the start is wrong now. ``keep`` leaves agents and extensions running at
+    the end.
     """
 
     make: Callable[[], Supervisor]
-    leases: Callable[[], list[dict[str, Any]]]
     check: Callable[[], object]
     emit: Audit
     keep: bool = False
@@ -74,7 +73,7 @@ class Daemon:
         supervisor = await asyncio.wrap_future(worker.started)
         hub = Hub(loop)
         await asyncio.wrap_future(supervisor.submit(lambda: supervisor.subscribe(hub.publish)))
-        context = Context(supervisor, hub, self._health, self.leases)
+        context = Context(supervisor, hub, self._health)
         server = HttpServer(Api(context, audit=self.emit).app, listener)
         feeding = asyncio.ensure_future(self._feed_watchdog())
         self.notifier.ready("serving")

@@ -32,7 +32,6 @@ class Context:
     supervisor: Supervisor
     hub: Hub
     health: Callable[[], dict[str, Any]]
-    leases: Callable[[], list[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -146,7 +145,7 @@ def installed_modules(context: Context, call: Call) -> dict[str, Any]:
 
 def list_leases(context: Context, call: Call) -> dict[str, Any]:
     """All leases that are held."""
-    return {"schema": "kmind.leases/1", "leases": context.leases()}
+    return {"schema": "kmind.leases/1", "leases": context.supervisor.leases()}
 
 
 def follow_events(context: Context, call: Call) -> EventStream:
