@@ -41,7 +41,7 @@
 char km_license[] SEC("license") = "Dual BSD/GPL";
 
 const volatile __u64 km_gauges = KM_GAUGES; /* for tests, as km_features is */
-const volatile __u32 km_generation = 1; /* of these programs; see km_is_active() */
+const volatile __u32 km_generation = 1;	    /* of these programs; see km_is_active() */
 const volatile __u64 km_tick_ns = 2000000;
 const volatile __u64 km_window_ns = 100000000;
 const volatile __u64 km_deadline_ns = 1000000000;
@@ -142,24 +142,22 @@ static __always_inline int km_hook_end(__u64 start)
  * A hook: SEC("tp_btf/NAME") int KM_HOOK(program, arguments of the tracepoint) { ... }
  * Its own part need not think of generations, accounts and admission.
  */
-#define KM_HOOK(name, args...)                                              \
-	name(unsigned long long *ctx);                                      \
-	static __always_inline int name##_own(unsigned long long *ctx,      \
-					      ##args);                      \
-	int name(unsigned long long *ctx)                                   \
-	{                                                                   \
-		__u64 start;                                                \
-									    \
-		KM_USES_ARENA();                                            \
-		if (!km_is_active())                                        \
-			return 0;                                           \
-		start = km_hook_begin();                                    \
-		_Pragma("GCC diagnostic push")                              \
-		_Pragma("GCC diagnostic ignored \"-Wint-conversion\"")      \
-		name##_own(___bpf_ctx_cast(args));                          \
-		_Pragma("GCC diagnostic pop")                               \
-		return km_hook_end(start);                                  \
-	}                                                                   \
+#define KM_HOOK(name, args...)                                                  \
+	name(unsigned long long *ctx);                                          \
+	static __always_inline int name##_own(unsigned long long *ctx, ##args); \
+	int name(unsigned long long *ctx)                                       \
+	{                                                                       \
+		__u64 start;                                                    \
+                                                                                \
+		KM_USES_ARENA();                                                \
+		if (!km_is_active())                                            \
+			return 0;                                               \
+		start = km_hook_begin();                                        \
+		_Pragma("GCC diagnostic push")                                  \
+			_Pragma("GCC diagnostic ignored \"-Wint-conversion\"")  \
+				name##_own(___bpf_ctx_cast(args));              \
+		_Pragma("GCC diagnostic pop") return km_hook_end(start);        \
+	}                                                                       \
 	static __always_inline int name##_own(unsigned long long *ctx, ##args)
 
 static __noinline int km_enter_mode(__u32 mode, __u32 cause)
@@ -201,8 +199,7 @@ static __always_inline __u64 km_total(__u32 feature)
 static __noinline bool km_is_idle(void)
 {
 	for (__u32 feature = 0; feature < KMIND_FEATURES; feature++)
-		if (!(KM_GAUGES >> feature & 1) &&
-		    km_total(feature) != km.window_last[feature])
+		if (!(KM_GAUGES >> feature & 1) && km_total(feature) != km.window_last[feature])
 			return false;
 	return true;
 }
@@ -329,6 +326,7 @@ static int km_tick(void *map, __u32 *key, struct km_timer *timer)
 	km.ticks++;
 	WRITE_ONCE(header->agent_ns, now);
 	km_admit(KM_TICK_BUDGET);
+	km_wake_owner();
 	beat = READ_ONCE(header->heartbeat);
 	if (beat != km.heartbeat) {
 		km.heartbeat = beat;
