@@ -6,17 +6,14 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from agents import (
-    BARE,
     BareAgent,
     BareSim,
     bell,
-    compile_bpf,
     header_of,
     recommendation,
     sleep_on,
@@ -35,11 +32,6 @@ KIND = layout.KIND["MODULE"]
 on_kernel = pytest.mark.kernel("arena", "bpf_timer", "syscall")
 LONG_S = 60.0
 IDLE_NS = layout.LIMIT["IDLE_MS"] * 1_000_000
-
-
-@pytest.fixture(scope="session")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compile_bpf(BARE, tmp_path_factory.mktemp("bare") / "bare.bpf.o")
 
 
 @pytest.fixture

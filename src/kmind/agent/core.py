@@ -79,6 +79,12 @@ class Core:
         """Descriptor of a map: instances, leases, approved, actions, owner, classes."""
         return self._map(name).fd
 
+    def folder(self, name: str) -> Path:
+        """Where the agent of an instance is pinned. In a bpf file system a name has no dots."""
+        if self.root is None:
+            raise KmindError("a private core has no pins")
+        return self.root / "agents" / name.replace(".", ":").replace("/", ":")
+
     def share(self, agent: BpfObject) -> None:
         """Put the core's maps in the place of an agent's own; before load only."""
         for name in pins.SHARED:

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A core object of each test's own, pinned or not."""
+
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from agents import BARE, compile_bpf
+
+from kmind.agent.core import Core
+
+
+@pytest.fixture(scope="session")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compile_bpf(BARE, tmp_path_factory.mktemp("bare") / "bare.bpf.o")
+
+
+@pytest.fixture
+def root() -> Iterator[Path]:
+    """Where a core can be pinned; whatever the test leaves there is removed."""
+    made = Path(f"/sys/fs/bpf/kmind-test-{uuid.uuid4().hex[:12]}")
+    yield made
+    shutil.rmtree(made, ignore_errors=True)
+
+
+@pytest.fixture
+def core() -> Iterator[Core]:
+    """One without pins."""
+    with Core.private() as made:
+        yield made
