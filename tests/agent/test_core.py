@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from agents import BareAgent, recommendation, write_slot
+from agents import recommendation, write_slot
+from members import member, recommend
 
 from kmind.abi import layout
 from kmind.agent._base import Grant, Kind, Mode, Verdict
@@ -16,28 +17,6 @@ from kmind.agent.core import Core
 from kmind.errors import KmindError, NotSupportedError
 
 pytestmark = pytest.mark.kernel("libbpf", "bpffs", "arena", "bpf_timer", "syscall", "iter_task")
-
-HOUR_NS = 3600 * 10**9
-
-
-def recommend(agent: BareAgent, rec_id: int, value: int, **words: int) -> None:
-    """Put a recommendation for knob 1 of target 1 into the queue, and let a hook answer it."""
-    words = {"hold_ms": 60_000, "expires_ns": time.monotonic_ns() + HOUR_NS, **words}
-    header = agent.arena[: layout.HEADER.itemsize].view(layout.HEADER)
-    position = int(header["cq_head"][0])
-    entry = recommendation(position, id=rec_id, knob=1, target=1, type=1, value=value, **words)
-    write_slot(agent.arena, agent.geometry, position, entry)
-    agent.work(admits=1)
-
-
-def member(core: Core, bare: Path, name: str, *, mode: Mode = Mode.AUTO, **words: int) -> BareAgent:
-    """An agent in the core that may set knob 1 of target 1 to anything up to 100."""
-    slot = core.register(name, "bare", "tuner")
-    agent = BareAgent(bare, core=core, slot=slot, sq_slots=64, deadline_s=3600)
-    agent.grant(1, 1, Grant(0, 100, 0, **words))  # type: ignore[arg-type]
-    agent.set_mode(mode)
-    core.poll(0)
-    return agent
 
 
 # Instances

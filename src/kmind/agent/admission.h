@@ -228,8 +228,6 @@ static __always_inline bool km_may_tell(__u64 now)
 	return true;
 }
 
-static __u32 km_untold; /* actions wait that the owner was not woken for */
-
 /*
  * Waking the owner interrupts this CPU: 6 us on a virtual machine, where all the
  * rest of a verdict takes 0.2. So hooks leave it to the tick.
@@ -238,12 +236,12 @@ static __always_inline void km_wake_owner(void)
 {
 	void *nothing;
 
-	if (!READ_ONCE(km_untold))
+	if (!READ_ONCE(km.untold))
 		return;
 	nothing = bpf_ringbuf_reserve(&km_actions, sizeof(__u64), 0);
 	if (!nothing)
 		return;
-	WRITE_ONCE(km_untold, 0);
+	WRITE_ONCE(km.untold, 0);
 	bpf_ringbuf_discard(nothing, BPF_RB_FORCE_WAKEUP);
 }
 
@@ -307,7 +305,7 @@ static __noinline __u32 km_admit_one(__u32 position)
 		action->holder = claim.holder;
 		action->previous = claim.previous;
 		bpf_ringbuf_submit(action, BPF_RB_NO_WAKEUP);
-		WRITE_ONCE(km_untold, 1);
+		WRITE_ONCE(km.untold, 1);
 	}
 	if (grant && verdict == KMIND_VERDICT_APPROVED) {
 		grant->tat_ns = (grant->tat_ns > now ? grant->tat_ns : now) + grant->interval_ns;

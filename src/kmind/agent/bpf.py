@@ -297,7 +297,8 @@ class BpfAgent:
         if self._core is not None:
             return self._core.take(self._place.slot, timeout_s)
         assert self._ring is not None
-        self._ring.poll(max(0, int(timeout_s * 1000)))
+        if not self._ring.consume():  # hooks do not wake: the tick does, a little later
+            self._ring.poll(max(0, int(timeout_s * 1000)))
         taken, self._actions = self._actions, []
         return taken
 

@@ -193,8 +193,8 @@ int km_stats(struct bpf_iter__bpf_map_elem *ctx)
 	if (mode > KMIND_MODE_EMERGENCY)
 		mode = 0;
 	BPF_SEQ_PRINTF(seq, "%-4u %-32s %-10s %-10s %5u %8u %10llu %9llu ", instance->slot,
-		       instance->name, instance->class_name, mode_names[mode],
-		       instance->generation, instance->pid, usage.cpu_ns / 1000000, usage.rss_kib);
+		       instance->name, instance->class_name, mode_names[mode], instance->generation,
+		       instance->pid, usage.cpu_ns / 1000000, usage.rss_kib);
 	BPF_SEQ_PRINTF(seq, "%12llu %14llu %12llu %9llu %9llu %9llu ", account->hook_runs,
 		       account->hook_ns, account->pushed, account->dropped,
 		       account->verdicts[KMIND_VERDICT_APPROVED], refused);

@@ -231,7 +231,8 @@ class Core:
 
     def wait(self, timeout_s: float) -> None:
         """Read what is in the ring, waiting for it at most that long."""
-        self._ring.poll(max(0, int(timeout_s * 1000)))
+        if not self._ring.consume():  # hooks do not wake: the tick does, a little later
+            self._ring.poll(max(0, int(timeout_s * 1000)))
 
     def stats(self) -> str:
         """What ``cat ROOT/stats`` shows."""

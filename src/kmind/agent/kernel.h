@@ -148,7 +148,7 @@ struct bpf_iter_task {
 } __attribute__((aligned(8)));
 
 #define KM_ITER_PROC_THREADS 2 /* BPF_TASK_ITER_PROC_THREADS, Linux 6.7 */
-#define KM_MINOR_BITS 20 /* include/linux/kdev_t.h */
+#define KM_MINOR_BITS 20       /* include/linux/kdev_t.h */
 #define KM_PAGE_SHIFT 12
 #define KM_REQ_OP_MASK 0xff /* include/linux/blk_types.h: REQ_OP_BITS is 8 */
 #define KM_REQ_OP_READ 0

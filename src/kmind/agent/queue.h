@@ -55,6 +55,7 @@ struct km_state {
 	__u32 cq_head; /* recommendations answered */
 	__u32 last_id;
 	__u32 model;
+	__u32 untold; /* actions wait that the owner was not woken for */
 	__u64 bad_cq_tail;
 	__u64 actions_lost;
 	__u64 tell_tat_ns; /* theoretical arrival time of the next action (GCRA) */

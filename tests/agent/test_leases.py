@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Leases on the real kernel: one holder at a time, whoever asks, from wherever."""
+
+import itertools
+import os
+import random
+import time
+from collections import defaultdict
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from agents import BareAgent
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+from members import member, recommend
+
+from kmind.abi import layout
+from kmind.agent._base import Mode, Verdict
+from kmind.agent.core import Claim, Core
+
+pytestmark = pytest.mark.kernel("libbpf", "bpffs", "arena", "bpf_timer", "syscall")
+
+SLACK_S = layout.LIMIT["LEASE_SLACK_MS"] / 1000
+ROUNDS = 3000
+PROCESSES = 4
+KNOBS = 2
+
+
+def test_one_holder(core: Core) -> None:
+    for name in "ab":
+        core.register(name, "m", "tuner")
+    before = time.monotonic()
+    assert core.acquire(1, 5, 6, hold_s=60) == Claim(True, 1, 0)
+    assert core.acquire(2, 5, 6, hold_s=60) == Claim(False, 1, 0)
+    assert core.acquire(2, 5, 7, hold_s=60) == Claim(True, 2, 0)  # of another target
+    first, second = core.leases()
+    assert (first.knob, first.target, first.slot, first.priority, first.denied) == (5, 6, 1, 100, 1)
+    assert before + 60 <= first.expires_s - SLACK_S + 0.001 <= time.monotonic() + 60.001
+    assert second.slot == 2
+    # Held on to: never for less than before.
+    assert core.acquire(1, 5, 6, hold_s=1) == Claim(True, 1, 0)
+    assert core.leases()[0].expires_s == first.expires_s
+    assert [each.held for each in core.instances()] == [1, 1]
+    assert core.release(2, 5, 6) == 0
+    assert core.release(1, 5, 6) == 1
+    assert core.release(1, 5, 6) == 0
+    assert core.acquire(2, 5, 6, hold_s=60) == Claim(True, 2, 0)
+    assert [each.held for each in core.instances()] == [0, 2]
+    assert core.release(2) == 2
+    assert core.leases() == []
+
+
+def test_a_higher_priority_takes_it_over(core: Core) -> None:
+    for name in "abc":
+        core.register(name, "m", "tuner")
+    assert core.acquire(1, 5, 6, hold_s=60, priority=10)
+    assert core.acquire(2, 5, 6, hold_s=60, priority=10) == Claim(False, 1, 0)
+    assert core.acquire(2, 5, 6, hold_s=60, priority=11) == Claim(True, 2, 1)
+    assert core.acquire(1, 5, 6, hold_s=60, priority=11) == Claim(False, 2, 0)
+    assert core.acquire(3, 5, 6, hold_s=60, priority=255) == Claim(True, 3, 2)
+    assert [each.held for each in core.instances()] == [0, 0, 1]
+    assert core.release(2, 5, 6) == 0
+
+
+def test_an_expired_one_is_free_and_names_its_last_holder(core: Core) -> None:
+    for name in "ab":
+        core.register(name, "m", "tuner")
+    assert core.acquire(1, 5, 6, hold_s=0.1, priority=200)
+    until = core.leases()[0].expires_s
+    while time.monotonic() < until - 0.01:
+        assert not core.acquire(2, 5, 6, hold_s=60)
+        time.sleep(0.05)
+    time.sleep(max(0, until - time.monotonic()) + 0.005)
+    assert core.acquire(2, 5, 6, hold_s=60) == Claim(True, 2, 1)
+
+
+def test_nobody_s_slot_gets_none(core: Core) -> None:
+    assert not core.acquire(0, 5, 6, hold_s=60)
+    assert not core.acquire(64, 5, 6, hold_s=60)
+    assert core.leases() == []
+
+
+def test_no_room_for_one_more(core: Core) -> None:
+    most = layout.LIMIT["KNOBS"]
+    core.register("a", "m", "tuner")
+    assert all(core.acquire(1, knob, 0, hold_s=60) for knob in range(most))
+    assert core.acquire(1, most, 0, hold_s=60) == Claim(False, 0, 0)
+    assert core.release(1) == most
+    held = core.instance(1)
+    assert held is not None
+    assert held.held == 0
+
+
+# Against a model, one operation after the other.
+
+slots = st.integers(1, 4)
+knobs = st.tuples(st.integers(1, 2), st.integers(1, 2))
+operations = st.one_of(
+    st.tuples(st.just("acquire"), slots, knobs, st.sampled_from([0, 100, 100, 100, 255])),
+    st.tuples(st.just("release"), slots, knobs, st.just(0)),
+    st.tuples(st.just("release all"), slots, knobs, st.just(0)),
+)
+
+
+@given(then=st.lists(operations, max_size=60))
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_it_is_what_a_dictionary_would_do(core: Core, then: list[Any]) -> None:
+    for each in core.instances():
+        core.unregister(each.slot)
+    for name in "abcd":
+        core.register(name, "m", "tuner")
+    model: dict[tuple[int, int], tuple[int, int]] = {}
+    for op, slot, key, priority in then:
+        holder, stands = model.get(key, (0, 0))
+        if op == "acquire":
+            claim = core.acquire(slot, *key, hold_s=3600, priority=priority)
+            if holder in (0, slot) or stands < priority:
+                model[key] = slot, priority
+                assert claim == Claim(True, slot, holder if holder != slot else 0)
+                event("handed over" if claim.previous else "taken")
+            else:
+                assert claim == Claim(False, holder, 0)
+                event("denied")
+        elif op == "release":
+            assert core.release(slot, *key) == int(holder == slot)
+            model = {k: row for k, row in model.items() if k != key or row[0] != slot}
+        else:
+            gone = [k for k, row in model.items() if row[0] == slot]
+            assert core.release(slot) == len(gone)
+            model = {k: row for k, row in model.items() if k not in gone}
+        assert {(x.knob, x.target): (x.slot, x.priority) for x in core.leases()} == model
+        held = {each.slot: each.held for each in core.instances()}
+        assert held == {n: [row[0] for row in model.values()].count(n) for n in (1, 2, 3, 4)}
+
+
+# From several processes at once.
+
+
+class Tenure(NamedTuple):
+    """From when to when a slot had a lease at the least, and at the most."""
+
+    slot: int
+    knob: int
+    asked: int
+    got: int
+    left: int
+    gone: int
+
+
+class Denial(NamedTuple):
+    """A request that was refused, and whom it named."""
+
+    knob: int
+    holder: int
+    asked: int
+    told: int
+
+
+def contend(root: Path, slot: int, seed: int, pipe: Any) -> None:
+    choose = random.Random(seed)
+    core = Core.open(root)
+    tenures, denials = [], []
+    pipe.recv()
+    for _ in range(ROUNDS):
+        knob = choose.randrange(KNOBS)
+        asked = time.monotonic_ns()
+        claim = core.acquire(slot, knob, 1, hold_s=3600)
+        got = time.monotonic_ns()
+        if not claim:
+            denials.append(Denial(knob, claim.holder, asked, got))
+            continue
+        for _ in range(choose.randrange(3)):
+            os.sched_yield()
+        left = time.monotonic_ns()
+        released = core.release(slot, knob, 1)
+        tenures.append(Tenure(slot, knob, asked, got, left, time.monotonic_ns()))
+        assert (released, claim.previous) == (1, 0)
+    core.close()
+    pipe.send((tenures, denials))
+
+
+@pytest.mark.fault
+def test_processes_that_fight_over_a_lease(root: Path) -> None:
+    """No two had it at a time, and each that was refused was told who had it."""
+    core = Core.open(root)
+    context = get_context("fork")
+    workers = []
+    for seed in range(PROCESSES):
+        slot = core.register(f"i{seed}", "m", "tuner")
+        ours, theirs = context.Pipe()
+        worker = context.Process(target=contend, args=(root, slot, seed, theirs))
+        worker.start()
+        workers.append((worker, ours))
+    for _, pipe in workers:
+        pipe.send("go")
+    told = [pipe.recv() for _, pipe in workers]
+    for worker, _ in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    by_knob: dict[int, list[Tenure]] = defaultdict(list)
+    for tenures, _ in told:
+        for tenure in tenures:
+            by_knob[tenure.knob].append(tenure)
+    for tenures in by_knob.values():
+        tenures.sort(key=lambda each: each.got)
+        for before, after in itertools.pairwise(tenures):
+            assert before.left <= after.got, (before, after)
+    denials = [denial for _, rows in told for denial in rows]
+    assert len(denials) > 100
+    for denial in denials:
+        assert any(
+            each.slot == denial.holder and each.asked <= denial.told and denial.asked <= each.gone
+            for each in by_knob[denial.knob]
+        ), denial
+    assert all(each.held == 0 for each in core.instances())
+    assert core.leases() == []
+    core.remove()
+
+
+# Agents
+
+
+def answers(agent: BareAgent) -> list[tuple[Verdict | None, int, int]]:
+    """Verdict, holder and previous holder of each recommendation that was answered."""
+    return [(a.verdict, a.holder, a.previous) for a in agent.poll(0) if a.kind == "verdict"]
+
+
+def test_two_agents_fight_over_a_knob(core: Core, bare: Path) -> None:
+    low, high = (
+        member(core, bare, "low@a", priority=50),
+        member(core, bare, "high@a", priority=60),
+    )
+    recommend(low, 1, 5)
+    recommend(low, 2, 5)
+    assert answers(low) == [(Verdict.APPROVED, 1, 0), (Verdict.RENEWED, 1, 0)]
+    recommend(high, 1, 101)  # what is refused anyway takes nothing over
+    recommend(high, 2, 7)
+    assert answers(high) == [(Verdict.RANGE, 0, 0), (Verdict.APPROVED, 2, 1)]
+    recommend(low, 3, 5)
+    recommend(low, 4, 6)
+    assert answers(low) == [(Verdict.LEASE, 2, 0), (Verdict.LEASE, 2, 0)]
+    assert core.leases()[0].denied == 2
+    # The value that passed is the holder's, and the way back is what stood before both.
+    assert core.approved()[1, 1][:3] == (7, 0, 2)
+    assert core.release(2, 1, 1) == 1
+    recommend(low, 5, 6)
+    assert answers(low) == [(Verdict.APPROVED, 1, 0)]
+    low.close()
+    high.close()
+
+
+@pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.ADVISE, Mode.EMERGENCY])
+def test_who_changes_nothing_takes_no_lease(core: Core, bare: Path, mode: Mode) -> None:
+    agent = member(core, bare, "one@a", mode=mode)
+    recommend(agent, 1, 5)
+    assert core.leases() == []
+    agent.close()
+
+
+def test_a_lease_lasts_as_long_as_its_hold(core: Core, bare: Path) -> None:
+    agent = member(core, bare, "one@a")
+    for rec_id, hold_ms in ((1, 30_000), (2, (1 << 32) - 1)):
+        before = time.monotonic()
+        recommend(agent, rec_id, rec_id, hold_ms=hold_ms)
+        (lease,) = core.leases()
+        left = lease.expires_s - SLACK_S - hold_ms / 1000
+        assert before - 0.002 <= left <= time.monotonic()
+    agent.close()
