@@ -198,7 +198,8 @@ def test_a_run_holds_the_value_and_puts_the_old_one_back(tmp_path: Path) -> None
     with loop_disk(tmp_path) as disk:
         knob = knob_file(disk)
         before = knob.read_text()
-        wanted = "256\n" if before != "256\n" else "512\n"
+        wanted = "212\n"
+        assert before != wanted
         command = [sys.executable, "-m", "kmind", "run", "static", disk, f"value={wanted.strip()}"]
         process = subprocess.Popen(
             [*command, "--mode=auto", "--json"],
