@@ -407,13 +407,17 @@ class Actuator:
         self._let_go()
         self._journal.finish(chain, "yielded", str(yielded))
 
+    def baseline(self, knob: Knob, target: Target) -> Value | None:
+        """What the knob held before the first change that stands, of whomever; None without."""
+        return self._journal.baseline(knob.name, target.name)
+
     def adopt(self, who: str) -> list[Change]:
         """Hold what an earlier process, that has ended, held for an instance; those rows.
 
         No knob is written, but that a change that was cut short half-way goes back.
         Raises ``JournalError`` where the journal cannot be written.
         """
-        half: dict[tuple[str, str], int] = {}
+        half: dict[_Key, int] = {}
         for change in self._journal.take_over(who):
             self._held.setdefault(change.key, []).append(change)
             if change.state == "intended":
