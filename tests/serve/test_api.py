@@ -159,7 +159,10 @@ def test_an_unforeseen_error_is_told_and_survived(served: "Served", disk: str) -
     assert status == 500
     assert problem["detail"] == "unexpected error: ZeroDivisionError: one"
     assert served.client.get("/v1/health")["ok"]
-    assert served.audit[-1]["result"] == problem["detail"]
+    request, trouble = served.audit[-2:]
+    assert request["result"] == problem["detail"]
+    assert trouble["event"] == "trouble"
+    assert "in broken" in trouble["traceback"]
 
 
 def test_who_asked_for_a_change_is_recorded(served: "Served", disk: str) -> None:

@@ -8,6 +8,7 @@ Whatever goes wrong is a Problem with its status, and never takes the daemon dow
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -20,6 +21,7 @@ from starlette.responses import Response
 from starlette.routing import Route as Path
 from starlette.types import Receive, Scope, Send
 
+from kmind.errors import KmindError
 from kmind.serve._problem import HttpError, problem
 from kmind.serve.openapi import describe
 from kmind.serve.routes import ROUTES, Call, Context, Route
@@ -78,6 +80,11 @@ class Api:
                 return _json(await asyncio.to_thread(route.handler, self._context, call))
             return _json(await self._ask(partial(self._run, route, call, request)))
         except Exception as error:
+            if not isinstance(error, KmindError):
+                self._audit(
+                    "trouble", method=route.method, path=request.url.path,
+                    traceback="".join(traceback.format_exception(error)),
+                )  # fmt: skip
             return _refusal(error)
 
     def _run(self, route: Route, call: Call, request: Request) -> Any:
