@@ -7,6 +7,7 @@ import os
 import random
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from guard.support import in_child
 
 from kmind.errors import JournalError
 from kmind.guard import Actuator, Journal, Owner, Policy, default_journal_path, restore
+from kmind.guard._owner import start_time
 from kmind.knobs import Target, get_knob
 
 MERGES = get_knob("block.nomerges")
@@ -277,3 +279,19 @@ def test_rows_of_a_living_owner_stay_theirs(journal: Journal, state: Path, syste
         process.kill()
         process.wait()
         assert [change.id for change in journal.take_over("a@b")] == [1]
+
+
+@pytest.mark.kernel
+def test_an_owner_may_have_any_name() -> None:
+    ended = "import os, time; open('/proc/self/comm', 'wb').write(b'\\xff) Z 1'); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", ended]) as process:
+        try:
+            while b"\xff" not in Path(f"/proc/{process.pid}/comm").read_bytes():
+                pass
+            start = start_time(process.pid)
+            assert start
+            assert Owner("a@b", 0, process.pid, start).alive()
+        finally:
+            process.kill()
+            process.wait()
+    assert start_time(process.pid) is None

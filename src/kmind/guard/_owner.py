@@ -54,9 +54,9 @@ def start_time(pid: int) -> int | None:
     Field 22 of /proc/PID/stat (proc(5)): with the number, it names a process for good.
     """
     try:
-        text = (_PROC / str(pid) / "stat").read_text()
+        text = (_PROC / str(pid) / "stat").read_bytes()
     except OSError:
         return None
-    # The command may hold blanks and brackets: fields are counted after its last one.
-    fields = text.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else int(fields[19])
+    # The command may hold any bytes, brackets too: fields are counted after its last one.
+    fields = text.rpartition(b")")[2].split()
+    return None if fields[0] in (b"Z", b"X") else int(fields[19])

@@ -182,7 +182,7 @@ def _uids_in_use() -> set[int]:
     uids: set[int] = set()
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
-            text = status.read_text()
+            text = status.read_text(errors="replace")  # a name may be any bytes
         except OSError:
             continue  # it ended meanwhile
         line = next(line for line in text.splitlines() if line.startswith("Uid:"))
