@@ -72,7 +72,6 @@ def note(store: AdviceStore, value: int | str = 512, **words: Any) -> int | None
             "evidence": {"windows": 3, "gain": 0.25},
             "command": "echo 512 > /sys/block/vda/queue/read_ahead_kb",
             "rec_id": 1,
-            "hold_s": 30.0,
             **words,
         }
     )

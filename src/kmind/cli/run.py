@@ -7,18 +7,20 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from kmind.agent._base import Mode
+from kmind.agent.core import Core
 from kmind.cli._report import Report
-from kmind.errors import KmindError, UsageError
-from kmind.extension import Module, find_module, parse_parameters
-from kmind.guard import Actuator, Journal, Policy, restore
-from kmind.knobs import Target, parse_target
-from kmind.runtime.agents import make_bpf_agent, need_root
-from kmind.runtime.instance import Instance
+from kmind.errors import KmindError
+from kmind.extension import parse_parameters
+from kmind.guard import Actuator, Gate, Journal, Policy, restore
+from kmind.runtime._takeover import free_lease, remove_dead_runs, run_cgroup
+from kmind.runtime.agents import bind, make_bpf_agent, need_root
+from kmind.runtime.instance import Instance, Sandbox
 
-__all__ = ["DEADLINE_S", "StopFlag", "bind", "run", "stop_signals"]
+__all__ = ["DEADLINE_S", "StopFlag", "run", "stop_signals"]
 
 DEADLINE_S = 1.0
 """An extension that gives no sign of life for that long is stalled."""
@@ -52,20 +54,6 @@ def stop_signals() -> Iterator[StopFlag]:
             signal.signal(number, handler)
 
 
-def bind(module_name: str, target_name: str) -> tuple[Module, Target]:
-    """Module and target by name; UsageError where one is unknown or they do not fit."""
-    module = find_module(module_name)
-    target = parse_target(target_name)
-    kind = module.manifest.target.kind
-    if target.kind != kind:
-        raise UsageError(
-            f"module {module.manifest.name} works on a {kind} target, "
-            f"and {target.name} is a {target.kind} one",
-            hint="name a block device, such as vda" if kind == "block" else "the target is: system",
-        )
-    return module, target
-
-
 def run(
     module_name: str,
     target_name: str,
@@ -81,17 +69,30 @@ def run(
     params = parse_parameters(module.manifest, words)
     policy = Policy.load(policy_file)
     need_root()
-    with Journal() as journal, stop_signals() as stop, Report(json=json) as report:
+    name = f"{module.manifest.name}@{target.name}"
+    remove_dead_runs()
+    with (
+        Journal() as journal,
+        Core.private() as core,
+        Gate.open(core.approved_fd) as gate,
+        stop_signals() as stop,
+        Report(json=json) as report,
+    ):
         _restore_leftovers(journal, policy, report)
+        slot = core.register(name, module.manifest.name, module.manifest.class_)
         instance = Instance(
             module,
             target,
             params,
-            agent=make_bpf_agent(module, target, params, deadline_s=DEADLINE_S),
-            actuator=Actuator(journal, policy),
+            agent=make_bpf_agent(
+                module, target, params, deadline_s=DEADLINE_S, core=core, slot=slot
+            ),
+            actuator=Actuator(journal, policy, gate=gate),
             policy=policy,
             mode=mode,
             emit=report.emit,
+            sandbox=Sandbox(cgroup=run_cgroup(name)),
+            free=partial(free_lease, core, slot),
             deadline_s=DEADLINE_S,
         )
         report.instance = instance

@@ -114,7 +114,6 @@ class AdviceStore:
         evidence: Mapping[str, Any],
         command: str,
         rec_id: int,
-        hold_s: float,
     ) -> int | None:
         """Take down what an instance recommended; its number.
 
@@ -137,7 +136,7 @@ class AdviceStore:
             "predicted": json.dumps(next((evidence[n] for n in PREDICTED if n in evidence), None)),
             "rec_id": rec_id,
             "last": now,
-            "expires": now + max(ADVICE_S, hold_s),
+            "expires": now + ADVICE_S,
         }
         if same is None:
             bucket = self._buckets.setdefault(instance, Bucket(self._now, rate=0.2, burst=20))

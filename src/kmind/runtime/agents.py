@@ -5,13 +5,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
+from typing import TypedDict
 
 from kmind.agent.bpf import BpfAgent
-from kmind.errors import KmindError, PrivilegeError
-from kmind.extension import Module, Value, agent_parameters
-from kmind.knobs import Target
+from kmind.agent.core import Core
+from kmind.errors import KmindError, PrivilegeError, UsageError
+from kmind.extension import Module, Value, agent_parameters, find_module
+from kmind.knobs import Target, parse_target
 
-__all__ = ["WINDOW_PARAMETER", "make_bpf_agent", "need_root"]
+__all__ = [
+    "WINDOW_PARAMETER",
+    "adopt_bpf_agent",
+    "bind",
+    "make_bpf_agent",
+    "need_root",
+    "upgrade_bpf_agent",
+    "words_of",
+]
 
 WINDOW_PARAMETER = "window_ms"
 """A module with a parameter of this name lets it set the length of its windows."""
@@ -19,8 +30,36 @@ WINDOW_PARAMETER = "window_ms"
 _WINDOW_MS = 100
 
 
+def bind(module_name: str, target_name: str) -> tuple[Module, Target]:
+    """Module and target by name; UsageError where one is unknown or they do not fit."""
+    module = find_module(module_name)
+    target = parse_target(target_name)
+    kind = module.manifest.target.kind
+    if target.kind != kind:
+        raise UsageError(
+            f"module {module.manifest.name} works on a {kind} target, "
+            f"and {target.name} is a {target.kind} one",
+            hint="name a block device, such as vda" if kind == "block" else "the target is: system",
+        )
+    return module, target
+
+
+def words_of(params: Mapping[str, Value]) -> list[str]:
+    """Parameters as the words that ``parse_parameters`` takes."""
+    return [
+        f"{name}={str(value).lower() if isinstance(value, bool) else value}"
+        for name, value in params.items()
+    ]
+
+
 def make_bpf_agent(
-    module: Module, target: Target, params: Mapping[str, Value], *, deadline_s: float
+    module: Module,
+    target: Target,
+    params: Mapping[str, Value],
+    *,
+    deadline_s: float,
+    core: Core | None = None,
+    slot: int = 0,
 ) -> BpfAgent:
     """Load the module's agent for a target; nothing is attached yet.
 
@@ -28,15 +67,62 @@ def make_bpf_agent(
     is needed, LoadError where the verifier refuses.
     """
     need_root()
-    if not module.object_path.exists():
-        raise KmindError(
-            f"the agent of module {module.manifest.name} is not compiled: "
-            f"there is no {module.object_path}",
-            hint="run: make setup",
-        )
+    path = _object_path(module)
+    made = _made_of(module, target, params, deadline_s)
+    return BpfAgent(path, **made, core=core, slot=slot)
+
+
+def upgrade_bpf_agent(
+    agent: BpfAgent,
+    module: Module,
+    target: Target,
+    params: Mapping[str, Value],
+    *,
+    deadline_s: float,
+) -> None:
+    """Put the module's present object in the place of the one that works.
+
+    Raises as ``make_bpf_agent`` does; then the old one works on.
+    """
+    agent.upgrade(_object_path(module), **_made_of(module, target, params, deadline_s))
+
+
+def adopt_bpf_agent(folder: Path, module: Module, *, core: Core, slot: int) -> BpfAgent:
+    """Take charge of the agent that is pinned there. Raises BpfError if it is not whole."""
     hooks = module.manifest.hooks
-    return BpfAgent(
-        module.object_path,
+    return BpfAgent.adopt(
+        folder,
+        core=core,
+        slot=slot,
+        hooks={hook.program: hook.tracepoint for hook in hooks},
+        deferred=[hook.program for hook in hooks if hook.while_],
+    )
+
+
+def need_root() -> None:
+    """Raise PrivilegeError unless this is root."""
+    if os.geteuid() != 0:
+        raise PrivilegeError(
+            "loading an agent into the kernel needs root", hint="run as root: sudo kmind ..."
+        )
+
+
+class _Made(TypedDict):
+    # What making an agent and upgrading it both take.
+    devices: list[int]
+    hooks: dict[str, str]
+    optional: list[str]
+    deferred: list[str]
+    parameters: dict[str, int]
+    window_s: float
+    deadline_s: float
+
+
+def _made_of(
+    module: Module, target: Target, params: Mapping[str, Value], deadline_s: float
+) -> _Made:
+    hooks = module.manifest.hooks
+    return _Made(
         devices=_devices(target),
         hooks={hook.program: hook.tracepoint for hook in hooks},
         optional=[hook.program for hook in hooks if hook.optional],
@@ -47,12 +133,14 @@ def make_bpf_agent(
     )
 
 
-def need_root() -> None:
-    """Raise PrivilegeError unless this is root."""
-    if os.geteuid() != 0:
-        raise PrivilegeError(
-            "loading an agent into the kernel needs root", hint="run as root: sudo kmind ..."
+def _object_path(module: Module) -> Path:
+    if not module.object_path.exists():
+        raise KmindError(
+            f"the agent of module {module.manifest.name} is not compiled: "
+            f"there is no {module.object_path}",
+            hint="run: make setup",
         )
+    return module.object_path
 
 
 def _devices(target: Target) -> list[int]:

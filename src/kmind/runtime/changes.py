@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The knobs that an instance holds: set for a while, held on, undone, yielded.
+"""The knobs that an instance holds: set for a while, held on, undone, yielded, handed over.
 
 An approved value stands until its hold ends; a renewal extends that, but not in mode
-canary. Agent and extension learn of every change, whoever made it.
+canary. Agent and extension learn of every change, whoever made it. What is held can be
+written down (``holds``) and be taken up again by a later process (``adopt``).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from kmind.agent._base import Action, Agent, Kind, Mode
@@ -17,11 +18,15 @@ from kmind.errors import JournalError, KmindError, KnobError
 from kmind.guard import Actuator, Change, Outcome
 from kmind.knobs import Target, Value
 from kmind.runtime.grants import Granted
+from kmind.runtime.state import HoldState
 
-__all__ = ["CANARY_HOLD_S", "Changes", "Emit"]
+__all__ = ["CANARY_HOLD_S", "UNRECORDED_HOLD_S", "Changes", "Emit"]
 
 CANARY_HOLD_S = 3.0
 """In mode canary no change stands longer, and none is renewed."""
+
+UNRECORDED_HOLD_S = 3.0
+"""A change whose hold the last owner could not write down stands for that long, unless renewed."""
 
 _Key = tuple[int, int]
 
@@ -45,7 +50,9 @@ class _Held:
 class Changes:
     """What one instance (``who``) changes on its target, through one actuator.
 
-    Not thread-safe. JournalError passes through: nothing may be changed then.
+    ``free`` is called with knob and target, by number, when one is held no longer.
+    ``dirty`` is set when ``holds`` has changed; the caller resets it. Not thread-safe.
+    JournalError passes through: nothing may be changed then.
     """
 
     def __init__(
@@ -57,28 +64,143 @@ class Changes:
         actuator: Actuator,
         mode: Mode,
         emit: Emit,
+        free: Callable[[int, int], None] = lambda knob, target: None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.dirty = False
         self._who = who
         self._target = target
         self._agent = agent
         self._actuator = actuator
         self._mode = mode
         self._emit = emit
+        self._free = free
         self._now = now
         self._granted: dict[_Key, Granted] = {}
         self._held: dict[_Key, _Held] = {}
         self._values: dict[_Key, list[Value]] = {}
         self._yielded: set[_Key] = set()
+        self._handed: set[_Key] = set()
 
-    def grant(self, granted: Granted) -> None:
-        """Let the agent approve values for a knob."""
-        self._granted[granted.key] = granted
-        self._agent.grant(*granted.key, granted.grant())
+    def grant(self, granted: Iterable[Granted]) -> None:
+        """Let the agent approve values for these knobs; one that was yielded stays so."""
+        for each in granted:
+            # Another instance may hold it now.
+            first = self._actuator.baseline(each.knob, self._target)
+            if first is not None:
+                each = replace(each, baseline=first)
+            self._granted[each.key] = each
+            self._offer(each)
+
+    def usable(self) -> list[Granted]:
+        """The knobs that the instance may move."""
+        return [each for each in self._granted.values() if each.usable]
+
+    def reclaim(self) -> None:
+        """Forget that knobs were yielded: the admin has started the instance anew."""
+        for key in self._yielded:
+            self._actuator.acquire(self._granted[key].knob, self._target)
+        self._yielded.clear()
+        self.dirty = True
 
     def granted(self, knob: int, target: int) -> Granted | None:
         """The grant for a knob, by the agent's numbers."""
         return self._granted.get((knob, target))
+
+    def adopt(
+        self, granted: Iterable[Granted], holds: Iterable[HoldState], yielded: Iterable[str]
+    ) -> None:
+        """Grant, and go on with what an earlier process held and wrote down.
+
+        No knob is written, but that a change that was cut short goes back. One of an
+        unknown hold stands for some seconds, unless it is renewed.
+        """
+        by_name = {each.knob.name: each for each in granted}
+        self._granted = {each.key: each for each in by_name.values()}
+        self._yielded = {by_name[name].key for name in yielded if name in by_name}
+        recorded = {hold.change: hold for hold in holds}
+        for change in self._actuator.adopt(self._who):
+            if change.cause is not None:
+                continue
+            each = by_name.get(change.knob)
+            if each is None or not _fits(each, change):
+                self._actuator.undo(change)
+                message = f"{change.knob} is put back: it may not stand at {change.new} any more"
+                self._emit("log", instance=self._who, source="kmind", message=message)
+                continue
+            held = self._held.get(each.key)
+            if held is None:
+                held = self._held[each.key] = self._take_up(change, recorded.get(change.id))
+                self._granted[each.key] = replace(each, baseline=change.old)
+            held.value = change.old if change.new is None else change.new
+            self._values.setdefault(each.key, []).append(held.value)
+        for each in self._granted.values():
+            self._offer(each)
+        self.dirty = True
+
+    def _take_up(self, change: Change, hold: HoldState | None) -> _Held:
+        if hold is not None:
+            return _Held(change, hold.rec_id, hold.value, hold.until_ns / 1e9)
+        return _Held(change, change.rec_id, change.old, self._now() + UNRECORDED_HOLD_S)
+
+    def holds(self) -> tuple[HoldState, ...]:
+        """What ``adopt`` takes."""
+        return tuple(
+            HoldState(
+                knob=self._granted[key].knob.name,
+                until_ns=int(held.until * 1e9),
+                change=held.first.id,
+                rec_id=held.rec_id,
+                value=held.value,
+            )
+            for key, held in self._held.items()
+        )
+
+    @property
+    def yielded(self) -> tuple[str, ...]:
+        """The knobs that somebody else has set, by name."""
+        return tuple(sorted(self._granted[key].knob.name for key in self._yielded))
+
+    def holding(self, knob: int, target: int) -> bool:
+        """Whether that knob, by the agent's numbers, stands at a recommended value."""
+        return (knob, target) in self._held
+
+    def stands(self, each: Granted, value: int) -> bool:
+        """Whether a knob is held at that value, encoded."""
+        held = self._held.get(each.key)
+        return held is not None and each.knob.encode(held.value) == value
+
+    def set_mode(self, mode: Mode) -> None:
+        """Follow the agent to another mode: what that mode does not hold is undone."""
+        self._mode = mode
+        if mode == Mode.CANARY:
+            for held in self._held.values():
+                held.until = min(held.until, self._now() + CANARY_HOLD_S)
+            self.dirty = True
+        elif mode != Mode.AUTO:
+            self.undo_all(f"the mode is {mode.name.lower()} now")
+
+    def hand_over(self, knob: int, target: int, to: str) -> None:
+        """Undo a change because another, ``to``, has the lease now; nothing if none is held."""
+        held = self._held.pop((knob, target), None)
+        if held is None:
+            return
+        self.dirty = True
+        each = self._granted[knob, target]
+        outcome = self._actuator.undo(held.first)
+        if outcome.state == "yielded":
+            self._undone(each.key, held, outcome, "")
+            return
+        self._handed.add(each.key)
+        value = self._tell(each, "YIELDED", held.rec_id)
+        self._emit(
+            "yielded",
+            instance=self._who,
+            id=held.rec_id,
+            knob=each.knob.name,
+            value=value,
+            message=f"{each.knob.name} of {self._target.name} goes to {to}, of higher priority",
+        )
 
     @property
     def next_end(self) -> float:
@@ -90,6 +212,14 @@ class Changes:
     ) -> None:
         """Set what was approved; a refusal is told as an event and leaves the knob as it was."""
         value = each.knob.decode(action.value)
+        hold_s = self._hold_s(action)
+        if hold_s <= 0:
+            error = KnobError(
+                f"{each.knob.name} of {self._target.name} is left as it is: what was approved "
+                f"was to stand for {action.hold_ms / 1000:g} s, and waited for longer than that"
+            )
+            self.refuse(each, action.id, error)
+            return
         try:
             change = self._actuator.apply(
                 each.knob,
@@ -101,15 +231,17 @@ class Changes:
                 rec_id=action.id,
             )
         except KmindError as error:
-            self._refused(each, action.id, error)
+            self.refuse(each, action.id, error)
             return
-        hold_s = action.hold_ms / 1000
         if self._mode == Mode.CANARY:
             hold_s = min(hold_s, CANARY_HOLD_S)
+        self.dirty = True
         standing = self._held.get(each.key)
         first = standing.first if standing else change
+        self._granted[each.key] = replace(each, baseline=first.old)
         self._held[each.key] = _Held(first, action.id, value, self._now() + hold_s)
         self._values.setdefault(each.key, []).append(value)
+        self._handed.discard(each.key)
         self._tell(each, "APPLIED", action.id)
         self._emit(
             "applied",
@@ -124,12 +256,27 @@ class Changes:
             undo=first.undo,
         )
 
+    def refuse(self, each: Granted, rec_id: int, error: KmindError) -> None:
+        """Tell the extension that what was approved is not done, and why."""
+        self._tell(each, "FAILED", rec_id)
+        self._emit("failed", instance=self._who, id=rec_id, knob=each.knob.name, why=str(error))
+        if each.key not in self._held:
+            self._free(*each.key)
+        if isinstance(error, JournalError):
+            raise error
+        held = self._held.get(each.key)
+        if held and all(change.id != held.first.id for change in self._actuator.held):
+            self.dirty = True
+            del self._held[each.key]  # the actuator found another's value, and let go
+            self._yield(each, held.rec_id, str(error))
+
     def renew(self, each: Granted, action: Action) -> None:
         """Hold on to a value that was recommended again."""
         held = self._held.get(each.key)
         if self._mode == Mode.AUTO and held and each.knob.encode(held.value) == action.value:
             held.rec_id = action.id
-            held.until = max(held.until, self._now() + action.hold_ms / 1000)
+            held.until = max(held.until, self._now() + self._hold_s(action))
+            self.dirty = True
 
     def end_holds(self) -> None:
         """Undo what has stood long enough."""
@@ -137,6 +284,7 @@ class Changes:
             if self._now() < held.until:
                 continue
             del self._held[key]
+            self.dirty = True
             try:
                 self._undone(key, held, self._actuator.undo(held.first), "its hold ended")
             except KnobError as error:
@@ -145,6 +293,7 @@ class Changes:
     def undo_all(self, why: str) -> None:
         """Put everything back, whatever happens on the way; trouble is told as an event."""
         held, self._held = self._held, {}
+        self.dirty |= bool(held)
         by_name = {self._granted[key].knob.name: key for key in held}
         try:
             outcomes = self._actuator.undo_all(self._who)
@@ -157,17 +306,21 @@ class Changes:
 
     def look(self) -> dict[str, Value]:
         """Yield what somebody else has set, and return what all knobs hold, by name."""
-        for gone in self._actuator.check():
+        for gone in self._actuator.check() if self._held else ():
             each = next(g for g in self._granted.values() if g.knob.name == gone.knob)
             held = self._held.pop(each.key, None)
+            self.dirty = True
             self._yield(each, held.rec_id if held else gone.rec_id, str(gone))
-        values: dict[str, Value] = {}
+        values = self.values()
         for each in self._granted.values():
-            if (value := self._read(each)) is not None:
-                values[each.knob.name] = value
-                if each.key not in self._held:
-                    self._agent.set_current(*each.key, each.knob.encode(value))
+            if each.key not in self._held and each.knob.name in values:
+                self._agent.set_current(*each.key, each.knob.encode(values[each.knob.name]))
         return values
+
+    def values(self) -> dict[str, Value]:
+        """What all granted knobs hold now, by name."""
+        read = {each.knob.name: self._read(each) for each in self._granted.values()}
+        return {name: value for name, value in read.items() if value is not None}
 
     def summary(self) -> list[dict[str, Any]]:
         """For each knob that was changed: its baseline, values, and what it holds now."""
@@ -178,21 +331,28 @@ class Changes:
                 "baseline": each.baseline,
                 "values": values,
                 "now": self._read(each),
-                "yielded": each.key in self._yielded,
+                "yielded": each.key in self._yielded | self._handed,
                 "check": f"cat {each.knob.file(self._target)}",
             }
             for each, values in ((self._granted[key], v) for key, v in self._values.items())
         ]
 
-    def _refused(self, each: Granted, rec_id: int, error: KmindError) -> None:
-        self._tell(each, "FAILED", rec_id)
-        self._emit("failed", instance=self._who, id=rec_id, knob=each.knob.name, why=str(error))
-        if isinstance(error, JournalError):
-            raise error
-        held = self._held.get(each.key)
-        if held and all(change.id != held.first.id for change in self._actuator.held):
-            del self._held[each.key]  # the actuator found another's value, and let go
-            self._yield(each, held.rec_id, str(error))
+    def _offer(self, each: Granted) -> None:
+        # What may be done, and what stands now.
+        if each.key in self._yielded:
+            self._agent.grant(*each.key, each.withdrawn(each.baseline))
+            return
+        value = self._read(each)
+        current = each.knob.encode(each.baseline if value is None else value)
+        self._agent.grant(*each.key, replace(each.grant(), current=current))
+
+    def _hold_s(self, action: Action) -> float:
+        # What is left of it: an approval may have waited for its owner to come back. The
+        # clock of a simulated agent is its own.
+        waited = 0.0
+        if self._agent.backend == "bpf":
+            waited = max(0.0, self._now() - action.time_ns / 1e9)
+        return action.hold_ms / 1000 - waited
 
     def _undone(self, key: _Key, held: _Held, outcome: Outcome, why: str) -> None:
         each = self._granted[key]
@@ -201,6 +361,7 @@ class Changes:
             self._yield(each, held.rec_id, f"{message} by somebody else: left as it is")
             return
         value = self._tell(each, "UNDONE", held.rec_id)
+        self._free(*key)
         self._emit(
             "undone",
             instance=self._who,
@@ -216,6 +377,7 @@ class Changes:
         # Nothing passes an empty range: what is recommended from now on is refused.
         self._agent.grant(*each.key, each.withdrawn(each.baseline))
         value = self._tell(each, "YIELDED", rec_id)
+        self._free(*each.key)
         self._emit(
             "yielded",
             instance=self._who,
@@ -239,3 +401,11 @@ class Changes:
             return each.knob.read(self._target)
         except KmindError:
             return None
+
+
+def _fits(each: Granted, change: Change) -> bool:
+    # Whether the policy of now lets it stand. One that was cut short has gone already.
+    if change.new is None:
+        return True
+    code = each.knob.encode(change.new)
+    return each.bound.refuses(code, code) is None

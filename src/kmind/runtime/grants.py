@@ -11,15 +11,15 @@ from kmind.extension import KnobInfo, Module
 from kmind.guard import Bound, Policy
 from kmind.knobs import Knob, Target, Value, get_knob
 
-__all__ = ["Granted", "grants_for"]
+__all__ = ["Granted", "grants_for", "shown"]
 
 
 @dataclass(frozen=True)
 class Granted:
     """One knob on one target: what the agent enforces, and what the extension is told.
 
-    ``baseline`` is its value when the instance started. ``usable`` is false for a knob
-    that only stands in a rule over another one.
+    ``baseline`` is its value when the instance started, ``priority`` that of its lease.
+    ``usable`` is false for a knob that only stands in a rule over another one.
     """
 
     knob: Knob
@@ -27,6 +27,7 @@ class Granted:
     bound: Bound
     baseline: Value
     usable: bool = True
+    priority: int = 100
 
     @property
     def key(self) -> tuple[int, int]:
@@ -49,6 +50,7 @@ class Granted:
             choices=bound.choices,
             interval_ns=bound.interval_ns,
             burst=bound.burst,
+            priority=self.priority,
             rules=tuple(
                 Rule(rule.op, get_knob(rule.other).id, rule.offset)
                 for rule in bound.rules
@@ -93,7 +95,8 @@ def grants_for(
             if bound.forbidden:
                 refused[knob.name] = "the policy forbids it"
                 continue
-            granted[knob.name] = Granted(knob, target, bound, knob.read(target))
+            value = knob.read(target)
+            granted[knob.name] = Granted(knob, target, bound, value, priority=use.priority)
         except KmindError as error:
             refused[knob.name] = str(error)
     for each in list(granted.values()):
@@ -103,3 +106,10 @@ def grants_for(
                 bound = policy.bound(other, target)
                 granted[other.name] = Granted(other, target, bound, other.read(target), False)
     return list(granted.values()), refused
+
+
+def shown(each: Granted | None, number: int) -> Value:
+    """A value as the agent has it, as an admin reads it; the number where that is unknown."""
+    if each is None or (each.knob.kind == "enum" and not 0 <= number < len(each.knob.choices)):
+        return number
+    return each.knob.decode(number)

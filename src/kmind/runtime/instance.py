@@ -1,73 +1,55 @@
 # SPDX-License-Identifier: Apache-2.0
 """One running instance: its agent, its extension's process, and what it holds.
 
-The owner calls ``start``, then ``step`` again and again, then ``stop``: from one
-thread. What happens is told through ``emit``, as an event's name and its fields.
-An approved change stands until its hold ends, and a renewal extends it. Whatever
-goes wrong ends in emergency: everything is put back at once, and ``failed`` says why.
+Its owner calls ``start``, then ``step`` again and again, then ``stop``: from one
+thread. An owner of many starts it in parts (``launch``, ``ready``, ``begin``), waits on
+its ``fileno`` until it is ``due``, hands it its actions (``take``) and lets it ``turn``.
+What happens is told through ``emit``, as an event's name and its fields.
+
+An approved change stands until its hold ends, and a renewal extends it. Whatever goes
+wrong ends in emergency: everything is put back at once, and ``failed`` says why.
 """
 
 from __future__ import annotations
 
-import os
+import math
 import selectors
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from kmind.abi import layout
-from kmind.agent._base import Action, Agent, Mode, Verdict
+from kmind.agent._base import Action, Mode, Verdict
 from kmind.errors import JournalError, KmindError
 from kmind.extension import KnobInfo, Module
 from kmind.extension import Value as Parameter
 from kmind.guard import Actuator, Policy
-from kmind.knobs import Target, Value
-from kmind.queue import Geometry, peek_windows, read_status
-from kmind.runtime._config import ChildConfig
-from kmind.runtime._text import Bucket, parse_note, parse_status
+from kmind.knobs import Target
+from kmind.runtime._launch import Extension, Sandbox
+from kmind.runtime._owned import OwnedAgent
+from kmind.runtime._text import Bucket, parse_note
+from kmind.runtime._view import View, Watcher
 from kmind.runtime.changes import Changes, Emit
-from kmind.runtime.child import EXIT_MODULE, EXIT_SETUP
-from kmind.runtime.grants import Granted, grants_for
+from kmind.runtime.grants import Granted, grants_for, shown
 from kmind.runtime.hooks import HookWatch
-from kmind.runtime.process import ExtensionProcess
-from kmind.runtime.sandbox import free_uid
+from kmind.runtime.state import InstanceState
 
-__all__ = ["Instance", "OwnedAgent", "View"]
+__all__ = ["Instance", "OwnedAgent", "Sandbox", "View"]
 
 _START_S = 30.0
-_WINDOWS_EVERY_S = 0.5
-_CHECK_EVERY_S = 1.0
-_WINDOWS_AT_ONCE = 64
-
-
-class OwnedAgent(Agent, Protocol):
-    """An agent with its arena in this process's memory."""
-
-    @property
-    def arena(self) -> npt.NDArray[np.uint8]:
-        """All of it, as bytes."""
-
-    @property
-    def geometry(self) -> Geometry:
-        """Where things lie in it."""
-
-
-@dataclass
-class View:
-    """What a live display shows, beside the events: cheap to take."""
-
-    features: dict[str, int] = field(default_factory=dict)
-    status: dict[str, Parameter] = field(default_factory=dict)
-    mode: str = ""
-    knobs: dict[str, Value] = field(default_factory=dict)
+_LOOK_S = 0.5
+_IDLE_LOOK_S = 1.0
+_CHECK_S = 1.0
+# Ids that an earlier extension may have used without our hearing of it.
+_IDS_APART = 1 << 16
 
 
 class Instance:
-    """A module bound to a target. ``deadline_s`` is the agent's watchdog deadline."""
+    """A module bound to a target.
+
+    ``deadline_s`` is the agent's watchdog deadline. ``sandbox`` is what the extension is
+    confined by, and whether it outlives this process. ``free`` is called with knob and
+    target, by number, when one is held no longer; ``name_of`` names who has a slot.
+    """
 
     def __init__(
         self,
@@ -80,6 +62,9 @@ class Instance:
         policy: Policy,
         mode: Mode,
         emit: Emit,
+        sandbox: Sandbox | None = None,
+        free: Callable[[int, int], None] = lambda knob, target: None,
+        name_of: Callable[[int], str] = str,
         deadline_s: float = 1.0,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -90,81 +75,240 @@ class Instance:
         self.mode = mode
         self.failed = ""
         self.view = View()
+        self.started = time.time()
         self._agent = agent
         self._policy = policy
         self._emit = emit
+        self._name_of = name_of
+        self._sandbox = sandbox or Sandbox()
         self._deadline_s = deadline_s
         self._now = now
-        self._knobs: dict[str, KnobInfo] = {}
         self._changes = Changes(
-            self.name, target, agent=agent, actuator=actuator, mode=mode, emit=emit, now=now
+            self.name,
+            target,
+            agent=agent,
+            actuator=actuator,
+            mode=mode,
+            emit=emit,
+            free=free,
+            now=now,
         )
-        self._process: ExtensionProcess | None = None
+        self._extension: Extension | None = None
+        self._starting = False
+        self._give_up_at = math.inf
+        self._last_id = 0
         self._selector = selectors.DefaultSelector()
         self._verdicts_shown = Bucket(now, rate=100, burst=200)
-        self._window_seq = -1
-        self._windows_at = 0.0
-        self._check_at = 0.0
+        self._watcher = Watcher(self.name, module.manifest, agent, self.view, emit)
         self._hooks = HookWatch(module.manifest, agent)
+        self._look_at = 0.0
+        self._check_at = 0.0
+        self._stopped = False
+
+    # Starting
 
     def start(self, cancelled: Callable[[], bool] = lambda: False) -> bool:
-        """Grant, start the extension, and the agent once the extension's heart beats.
+        """Launch it and wait for it; False if it was cancelled before it was ready.
 
-        False if it was cancelled before that. Raises KmindError if the extension ended.
+        Raises KmindError if the extension ended.
         """
-        granted, refused = grants_for(self.module, self.target, self._policy)
-        for each in granted:
-            self._changes.grant(each)
-        self._knobs = {each.knob.name: each.info() for each in granted if each.usable}
-        for name, why in refused.items():
-            self._log(f"knob {name} is not granted: {why}")
+        self.launch()
+        while not self.ready():
+            if cancelled():
+                return False
+            self._selector.select(0.005)
+        self.begin()
+        self._selector.register(self._agent.action_fd, selectors.EVENT_READ)
+        return True
+
+    def launch(self) -> None:
+        """Grant the knobs, and start the extension."""
+        self._changes.grant(self._granted())
         for hook, why in self._agent.missing().items():
             self._log(f"hook {hook} is missing: {why}; {self._cost(hook)}")
         self._agent.set_mode(self.mode)
-        self._spawn()
-        if not self._await_heartbeat(cancelled):
-            return False
+        self._start_extension()
+
+    def ready(self) -> bool:
+        """Whether the extension's heart beats. Raises KmindError if it has ended instead."""
+        extension = self._extension_or_raise()
+        self._take_log()
+        if extension.beats():
+            return True
+        status = extension.ended()
+        if status or self._now() > self._give_up_at:
+            self._close_extension()
+            raise KmindError(
+                f"the extension of {self.name} {status or 'did not start in time'}",
+                hint="the lines above are what it said; nothing was changed",
+            )
+        return False
+
+    def begin(self) -> None:
+        """Attach the hooks, arm the tick, and go to work."""
+        self._starting = False
         self._agent.start()
-        self._selector.register(self._agent.action_fd, selectors.EVENT_READ)
-        self._emit(
-            "start",
-            instance=self.name,
-            module=self.module.manifest.name,
-            target=self.target.name,
-            backend=self._agent.backend,
-            mode=self.mode.name.lower(),
-            params=self.params,
-            knobs={name: info.baseline for name, info in self._knobs.items()},
-            extension={"pid": self._process_or_raise().pid, "uid": self._uid},
-            hooks=dict(self._agent.programs()),
-            missing=dict(self._agent.missing()),
-        )
-        return True
+        self._announce("loaded")
+
+    def adopt(self, state: InstanceState) -> None:
+        """Go on with what an earlier process started and wrote down; no knob is written.
+
+        ``agent`` is the one that was adopted. Raises KmindError if the extension has
+        ended; then nothing of it is left to this object.
+        """
+        if state.process is None:
+            raise KmindError(f"the extension of {self.name} was not started")
+        self._extension = Extension.adopt(self._agent, state.process)
+        self._watch_extension()
+        self.started = state.started
+        self._last_id = state.last_id
+        self._watcher.seq = state.window_seq
+        self._changes.adopt(self._granted(), state.holds, state.yielded)
+        self._announce("taken over")
+
+    def relaunch(self, module: Module, params: Mapping[str, Parameter]) -> None:
+        """Start the extension anew, of ``module``'s present code; then ``ready`` and ``resume``.
+
+        What is held is held on, until its hold ends.
+        """
+        first_id = self._last_id + _IDS_APART
+        if first_id >= 1 << 32:
+            raise KmindError(
+                f"the extension of {self.name} has used up all ids of recommendations",
+                hint=f"kmind unload {self.name}, and load it again",
+            )
+        self._starting = True
+        self._close_extension()
+        self.module = module
+        self.params = dict(params)
+        seq = self._watcher.seq
+        self._watcher = Watcher(self.name, module.manifest, self._agent, self.view, self._emit)
+        self._watcher.seq = seq
+        self._hooks = HookWatch(module.manifest, self._agent)
+        self._changes.reclaim()
+        self._changes.grant(self._granted())
+        self._start_extension(first_id)
+
+    def resume(self) -> None:
+        """Go to work again, with another extension; this is also the way out of emergency."""
+        self._starting = False
+        self.failed = ""
+        self._agent.set_mode(self.mode)
+        self._announce("reloaded")
+
+    # Running
+
+    def fileno(self) -> int:
+        """A descriptor that is readable when the extension ended or said something."""
+        return self._selector.fileno()
+
+    @property
+    def due(self) -> float:
+        """When it wants its next turn, in seconds of ``time.monotonic``."""
+        if self.failed or self._starting or self._stopped:
+            return math.inf
+        return min(self._look_at, self._check_at, self._changes.next_end)
 
     def step(self, timeout_s: float) -> None:
         """Do what there is to do, waiting for it at most ``timeout_s`` seconds."""
         if self.failed:
             return
-        due = min(self._windows_at, self._check_at, self._changes.next_end)
-        self._selector.select(max(0.0, min(timeout_s, due - self._now())))
-        self._take_log()
+        self._selector.select(max(0.0, min(timeout_s, self.due - self._now())))
+        self.take(self._agent.poll(0))
+        self.turn()
+
+    def take(self, actions: Iterable[Action]) -> None:
+        """Do what the agent said."""
+        actions = list(actions)
+        stalled = any(a.kind == "mode" and a.mode == Mode.EMERGENCY for a in actions)
+        stalled = stalled and not (self._starting or self.failed)
         try:
-            self._take_actions()
-            if self.failed:
-                return
-            self._changes.end_holds()
-            if self._now() >= self._check_at:
-                self._check_at = self._now() + _CHECK_EVERY_S
-                self.view.knobs = self._changes.look()
+            for action in actions:
+                if action.kind == "verdict":
+                    self._take_verdict(action, halt=bool(stalled or self.failed))
         except JournalError as error:
-            self._emergency(f"changes cannot be kept on record: {error}")
+            self.emergency(f"changes cannot be kept on record: {error}")
+        if stalled and not self.failed:
+            self.emergency(
+                f"the extension of {self.name} gave no sign of life for {self._deadline_s:g} s"
+            )
+
+    def turn(self) -> None:
+        """Do what is due; never waits."""
+        if self.failed or self._starting or self._stopped:
             return
-        if self._now() >= self._windows_at:
-            self._windows_at = self._now() + _WINDOWS_EVERY_S
-            self._hooks.look(self._now())
-            self._take_windows()
-        if (status := self._process_or_raise().ended()) is not None:
-            self._emergency(f"the extension of {self.name} {_ending(status)}")
+        self._take_log()
+        now = self._now()
+        over = ""
+        try:
+            self._changes.end_holds()
+            if now >= self._check_at:
+                self._check_at = _next(now, _CHECK_S)
+                self.look()
+                over = self._extension_or_raise().exceeded()
+        except JournalError as error:
+            self.emergency(f"changes cannot be kept on record: {error}")
+            return
+        if now >= self._look_at:
+            self._hooks.look(now)
+            self._look_at = _next(now, _LOOK_S if self._watcher.look() else _IDLE_LOOK_S)
+            self.view.mode = self.mode.name.lower()
+        if ending := self._extension_or_raise().ended() or over:
+            self.emergency(f"the extension of {self.name} {ending}")
+
+    def look(self) -> None:
+        """See what the knobs hold now, and yield those that somebody else has set."""
+        self.view.knobs = self._changes.look()
+
+    def holding(self, knob: int, target: int) -> bool:
+        """Whether that knob, by the agent's numbers, stands at a value of this instance."""
+        return self._changes.holding(knob, target)
+
+    def hand_over(self, knob: int, target: int, to: str) -> None:
+        """Put a knob back that ``to`` has the lease of now; nothing if it is not held."""
+        self._changes.hand_over(knob, target, to)
+
+    def settle(self, knob: int, target: int, value: int, rec_id: int, why: str) -> bool:
+        """Refuse what was approved unless it stands; whether it was refused."""
+        each = self._changes.granted(knob, target)
+        if each is None or self._changes.stands(each, value):
+            return False
+        self._changes.refuse(each, rec_id, KmindError(why))
+        return True
+
+    def refuse(self, action: Action, why: str) -> None:
+        """Do not carry out what the agent approved, and tell the extension."""
+        if each := self._changes.granted(action.knob, action.target):
+            self._changes.refuse(each, action.id, KmindError(why))
+
+    def set_mode(self, mode: Mode) -> None:
+        """Move to another mode; what that one does not hold is put back."""
+        if mode == Mode.EMERGENCY:
+            self.emergency("the admin said so")
+            return
+        if self.failed:
+            raise KmindError(
+                f"{self.name} is in emergency: {self.failed}", hint=f"kmind reload {self.name}"
+            )
+        self._agent.set_mode(mode)
+        self.mode = mode
+        self._changes.set_mode(mode)
+        self._emit("mode", instance=self.name, mode=mode.name.lower(), why="the admin said so")
+
+    def emergency(self, why: str) -> None:
+        """Refuse everything, put everything back, and end the extension."""
+        if self.failed:
+            return
+        self.failed = why
+        try:
+            self._agent.set_mode(Mode.EMERGENCY)
+        finally:
+            self._changes.undo_all("emergency")
+        self._close_extension()
+        self._emit("mode", instance=self.name, mode="emergency", why=self.failed)
+        self.view.mode = "emergency"
+
+    # Ending
 
     def stop(self) -> dict[str, Any]:
         """Put everything back and end extension and agent; what was changed, in words.
@@ -173,18 +317,69 @@ class Instance:
         says whether each holds its baseline again, or what somebody else has set.
         """
         self._changes.undo_all("the run ended")
-        self._close_process()
+        self._close_extension()
         try:
             account = dict(self._agent.account())
         except KmindError:
             account = {}
         self._agent.close()
         self._selector.close()
+        self._stopped = True
         changes = self._changes.summary()
         restored = all(c["yielded"] or c["now"] == c["baseline"] for c in changes)
         summary = {"changes": changes, "restored": restored, "failed": self.failed}
         self._emit("stop", instance=self.name, account=account, **summary)
         return summary
+
+    def let_go(self) -> None:
+        """Leave agent, extension and knobs as they are, for another process to adopt."""
+        if self._extension:
+            for line in self._extension.release():
+                self._log(line, "extension")
+        self._selector.close()
+        self._stopped = True
+
+    # Telling
+
+    @property
+    def dirty(self) -> bool:
+        """Whether ``record`` says something else about holds than it did."""
+        return self._changes.dirty
+
+    @property
+    def window_seq(self) -> int:
+        """Number of the last window that was told; -1 before the first."""
+        return self._watcher.seq
+
+    @property
+    def process(self) -> tuple[int, int]:
+        """Process and user id of the extension; 0 where there is none, or no user of its own."""
+        extension = self._extension
+        return (extension.pid, extension.uid or 0) if extension else (0, 0)
+
+    def held_keys(self) -> set[tuple[str, str]]:
+        """The knobs that stand at a recommended value, each as (knob, target)."""
+        return {(hold.knob, self.target.name) for hold in self._changes.holds()}
+
+    def record(self, *, module: str, slot: int, generation: int) -> InstanceState:
+        """What ``adopt`` takes."""
+        self._changes.dirty = False
+        return InstanceState(
+            name=self.name,
+            module=module,
+            target=self.target.name,
+            params=self.params,
+            mode=self.mode.name.lower(),  # type: ignore[arg-type]
+            slot=slot,
+            generation=generation,
+            started=self.started,
+            process=self._extension.state() if self._extension else None,
+            holds=self._changes.holds(),
+            yielded=self._changes.yielded,
+            window_seq=self._watcher.seq,
+            last_id=self._last_id,
+            running=not (self._starting or self.failed),
+        )
 
     def account(self) -> dict[str, int]:
         """The agent's counters."""
@@ -193,79 +388,114 @@ class Instance:
     @property
     def extension_pid(self) -> int:
         """Process id of the extension."""
-        return self._process_or_raise().pid
+        return self._extension_or_raise().pid
 
-    # Starting
-
-    def _spawn(self) -> None:
+    def status(self) -> dict[str, Any]:
+        """What an admin may want to know of it; JSON can hold it."""
         manifest = self.module.manifest
-        self._uid = free_uid(f"{self.name}/{os.getpid()}") if os.geteuid() == 0 else None
-        if self._uid is None:
-            self._log("not root: the extension runs with the privileges that you have")
-        self._process = ExtensionProcess(
-            ChildConfig(
-                package=self.module.package,
-                folder=str(self.module.folder),
-                entry=manifest.extension.entry,
-                imports=manifest.extension.imports,
-                module=manifest.name,
-                target=self.target.name,
-                params=self.params,
-                features=manifest.columns,
-                knobs=self._knobs,
-                arena=self._agent.arena_fd,
-                address=self._agent.arena_address,
-                size=self._agent.arena_size,
-                doorbell=self._agent.doorbell_fd,
-                beat_s=self._deadline_s / 4,
-                uid=self._uid,
-                parent=os.getpid(),
-            )
+        now = self._now()
+        holds = [
+            {
+                "knob": hold.knob,
+                "value": hold.value,
+                "id": hold.rec_id,
+                "left_s": round(max(0.0, hold.until_ns / 1e9 - now), 3),
+            }
+            for hold in self._changes.holds()
+        ]
+        return {
+            "name": self.name,
+            "module": manifest.name,
+            "version": manifest.version,
+            "class": manifest.class_,
+            "target": self.target.name,
+            "mode": "emergency" if self.failed else self.mode.name.lower(),
+            "state": "failed" if self.failed else "starting" if self._starting else "running",
+            "failed": self.failed,
+            "started": self.started,
+            "params": self.params,
+            "knobs": self._changes.values(),
+            "holds": holds,
+            "yielded": list(self._changes.yielded),
+            "extension": self._extension.describe() if self._extension else None,
+            "hooks": dict(self._agent.programs()),
+            "missing": dict(self._agent.missing()),
+            "account": self.account(),
+            "features": dict(self.view.features),
+            "status": dict(self.view.status),
+        }
+
+    # Inside
+
+    def _granted(self) -> list[Granted]:
+        granted, refused = grants_for(self.module, self.target, self._policy)
+        for name, why in refused.items():
+            self._log(f"knob {name} is not granted: {why}")
+        return granted
+
+    def _knobs(self) -> dict[str, KnobInfo]:
+        return {each.knob.name: each.info() for each in self._changes.usable()}
+
+    def _start_extension(self, first_id: int = 1) -> None:
+        self._starting = True
+        self._give_up_at = self._now() + _START_S
+        self._extension = Extension.start(
+            self.name,
+            self.module,
+            self.target,
+            self.params,
+            self._knobs(),
+            self._agent,
+            sandbox=self._sandbox,
+            beat_s=self._deadline_s / 4,
+            first_id=first_id,
+            tell=self._log,
         )
-        self._selector.register(self._process.pid_fd, selectors.EVENT_READ)
-        self._selector.register(self._process.log_fd, selectors.EVENT_READ)
+        self._watch_extension()
 
-    def _await_heartbeat(self, cancelled: Callable[[], bool]) -> bool:
-        process = self._process_or_raise()
-        header = self._agent.arena[: layout.HEADER.itemsize].view(layout.HEADER)
-        deadline = self._now() + _START_S
-        while not int(header["heartbeat"][0]):
-            if cancelled():
-                return False
-            self._selector.select(0.005)
-            self._take_log()
-            status = process.ended()
-            if status is not None or self._now() > deadline:
-                what = "did not start in time" if status is None else _ending(status)
-                self._close_process()
-                raise KmindError(
-                    f"the extension of {self.name} {what}",
-                    hint="the lines above are what it said; nothing was changed",
-                )
-        return True
+    def _watch_extension(self) -> None:
+        extension = self._extension_or_raise()
+        self._selector.register(extension.pid_fd, selectors.EVENT_READ)
+        self._selector.register(extension.log_fd, selectors.EVENT_READ)
 
-    def _process_or_raise(self) -> ExtensionProcess:
-        if self._process is None:
+    def _close_extension(self) -> None:
+        if self._extension is None:
+            return
+        if not self._stopped:
+            for fd in (self._extension.pid_fd, self._extension.log_fd):
+                if fd >= 0:
+                    self._selector.unregister(fd)
+        for line in self._extension.close():
+            self._log(line, "extension")
+        self._extension = None
+
+    def _extension_or_raise(self) -> Extension:
+        if self._extension is None:
             raise KmindError(f"{self.name} is not started")
-        return self._process
+        return self._extension
+
+    def _announce(self, how: str) -> None:
+        extension = self._extension_or_raise()
+        self._emit(
+            "start",
+            instance=self.name,
+            how=how,
+            module=self.module.manifest.name,
+            target=self.target.name,
+            backend=self._agent.backend,
+            mode=self.mode.name.lower(),
+            params=self.params,
+            knobs={name: info.baseline for name, info in self._knobs().items()},
+            extension={"pid": extension.pid, "uid": extension.uid},
+            hooks=dict(self._agent.programs()),
+            missing=dict(self._agent.missing()),
+        )
 
     def _cost(self, hook: str) -> str:
         return next((h.costs for h in self.module.manifest.hooks if h.program == hook), "")
 
-    # What the agent says
-
-    def _take_actions(self) -> None:
-        actions = self._agent.poll(0)
-        stalled = [a for a in actions if a.kind == "mode" and a.mode == Mode.EMERGENCY]
-        for action in actions:
-            if action.kind == "verdict":
-                self._take_verdict(action, halt=bool(stalled or self.failed))
-        if stalled and not self.failed:
-            self._emergency(
-                f"the extension of {self.name} gave no sign of life for {self._deadline_s:g} s"
-            )
-
     def _take_verdict(self, action: Action, *, halt: bool) -> None:
+        self._last_id = max(self._last_id, action.id)
         each = self._changes.granted(action.knob, action.target)
         reason, evidence = parse_note(action.note)
         verdict = action.verdict or Verdict(0)
@@ -274,81 +504,38 @@ class Instance:
             "id": action.id,
             "verdict": verdict.name.lower(),
             "knob": each.knob.name if each else action.knob,
-            "value": _shown(each, action.value),
-            "current": _shown(each, action.current),
+            "value": shown(each, action.value),
+            "current": shown(each, action.current),
             "reason": reason,
             "evidence": evidence,
         }
+        if verdict == Verdict["LEASE"]:
+            fields["holder"] = self._name_of(action.holder)
         if self._verdicts_shown.take():
             self._emit("verdict", **fields)
         if each is None or halt:
             return
         if verdict == Verdict["ADVISED"]:
-            command = f"echo {fields['value']} > {each.knob.file(self.target)}"
-            if self._verdicts_shown.take():
-                self._emit("advice", **fields, command=command)
+            self._advise(each, action, fields)
         elif verdict == Verdict["RENEWED"]:
             self._changes.renew(each, action)
         elif verdict == Verdict["APPROVED"]:
             self._changes.apply(each, action, reason, evidence)
 
-    def _emergency(self, why: str) -> None:
-        self.failed = why
-        try:
-            self._agent.set_mode(Mode.EMERGENCY)
-        finally:
-            self._changes.undo_all("emergency")
-        self._close_process()
-        self._emit("mode", instance=self.name, mode="emergency", why=self.failed)
-        self.view.mode = "emergency"
-
-    def _close_process(self) -> None:
-        if self._process:
-            for line in self._process.close():
-                self._log(line, "extension")
-
-    # Looking
+    def _advise(self, each: Granted, action: Action, fields: Mapping[str, Any]) -> None:
+        command = f"echo {fields['value']} > {each.knob.file(self.target)}"
+        if self._verdicts_shown.take():
+            self._emit("advice", **fields, command=command)
 
     def _take_log(self) -> None:
-        if self._process and self._process.log_fd >= 0:
-            for line in self._process.read_log():
+        if self._extension and self._extension.log_fd >= 0:
+            for line in self._extension.read_log():
                 self._log(line, "extension")
-
-    def _take_windows(self) -> None:
-        arena, geometry = self._agent.arena, self._agent.geometry
-        windows = peek_windows(arena, geometry, _WINDOWS_AT_ONCE)
-        names = self.module.manifest.columns
-        for window in windows:
-            seq = int(window["seq"])
-            if 0 <= (self._window_seq - seq) % (1 << 32) < 1 << 31 and self._window_seq >= 0:
-                continue
-            self._window_seq = seq
-            self.view.features = {n: int(window["value"][column]) for n, column in names.items()}
-            self._emit(
-                "window",
-                instance=self.name,
-                seq=seq,
-                end=int(window["end_ns"]) / 1e9,
-                seconds=(int(window["end_ns"]) - int(window["start_ns"])) / 1e9,
-                dropped=int(window["dropped"]),
-                features=self.view.features,
-            )
-        self.view.status = parse_status(read_status(arena, geometry))
-        self.view.mode = self.mode.name.lower()
 
     def _log(self, message: str, source: str = "kmind") -> None:
         self._emit("log", instance=self.name, source=source, message=message)
 
 
-def _shown(each: Granted | None, number: int) -> Value:
-    if each is None or (each.knob.kind == "enum" and not 0 <= number < len(each.knob.choices)):
-        return number
-    return each.knob.decode(number)
-
-
-def _ending(status: int) -> str:
-    if status == EXIT_MODULE:
-        return "ended: its code raised an exception"
-    if status == EXIT_SETUP:
-        return "could not be set up"
-    return f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+def _next(now: float, every_s: float) -> float:
+    # On a grid, so that many instances want their turn together.
+    return (now // every_s + 1) * every_s

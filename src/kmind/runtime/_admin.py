@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the admin has the daemon change: advice that was applied.
+
+It goes through policy, journal and gate as every change does. It has the lease of
+highest priority, so instances yield to it and are refused; it stands until it is undone,
+somebody else sets the knob, or the daemon puts everything back.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from kmind.agent.core import Core
+from kmind.errors import KmindError
+from kmind.guard import Actuator, Change, Gate, Journal, Policy
+from kmind.knobs import Knob, Target, get_knob, parse_target
+from kmind.runtime.advice import AdviceStore
+
+__all__ = ["ADMIN", "Admin"]
+
+ADMIN = "admin"
+"""Who holds what advice changed, in journal and core."""
+
+_PRIORITY = 255
+_LEASE_S = 60.0
+
+
+class Admin:
+    """Carries advice out; the ``Doer`` of ``advice``, which is set once that is opened.
+
+    ``give_up`` makes the instances put back what they hold of a knob. One thread.
+    """
+
+    advice: AdviceStore
+
+    def __init__(
+        self,
+        core: Core,
+        journal: Journal,
+        policy: Policy,
+        gate: Gate,
+        *,
+        give_up: Callable[[Knob, Target, str], None],
+    ) -> None:
+        self._core = core
+        self._actuator = Actuator(journal, policy, gate=gate)
+        self._give_up = give_up
+        self._slot = 0
+
+    @property
+    def held(self) -> list[Change]:
+        """The changes that stand."""
+        return self._actuator.held
+
+    def adopt(self) -> None:
+        """Go on with what an earlier process held, and learn what stands no longer."""
+        self._slot = next((i.slot for i in self._core.instances() if i.name == ADMIN), 0)
+        applied = self.advice.applied()
+        for change in self._actuator.adopt(ADMIN):
+            if change.id not in applied and change.cause is None:
+                self._actuator.undo(change)  # cut short before it was written down
+        self._forget()
+        self._lease()
+
+    def apply_advice(self, advice: Mapping[str, Any]) -> int:
+        """Set the knob; the journal's number of the change. Raises KmindError."""
+        knob, target = get_knob(str(advice["knob"])), parse_target(str(advice["target"]))
+        self._give_up(knob, target, "the admin")
+        self._actuator.acquire(knob, target)
+        change = self._actuator.apply(
+            knob,
+            target,
+            advice["value"],
+            who=ADMIN,
+            why=f"advice {advice['id']} of {advice['instance']}: {advice['reason']}",
+            evidence=advice["evidence"],
+            rec_id=int(advice["rec_id"]),
+            by_admin=True,
+        )
+        self._lease()
+        return change.id
+
+    def undo_advice(self, change: int) -> str:
+        """Put back what that change did; a word on it if there is one to say."""
+        held = next((each for each in self.held if each.id == change), None)
+        if held is None:
+            return "it stood no longer"
+        outcome = self._actuator.undo(held)
+        self._release(held)
+        if outcome.state == "skipped":
+            raise KmindError(f"{outcome.knob} of {outcome.target} is not put back: {outcome.why}")
+        self._forget(but=change)
+        return outcome.why
+
+    def undo_all(self) -> None:
+        """Put everything back."""
+        held = self.held
+        try:
+            self._actuator.undo_all(ADMIN)
+        finally:
+            for change in held:
+                self._release(change)
+            self._forget("the daemon ended")
+
+    def look(self) -> None:
+        """See whether somebody else has set what stands, and hold on to the leases."""
+        if not self.held:
+            return
+        for gone in self._actuator.check():
+            self._forget(str(gone))
+        self._lease()
+
+    def _forget(self, why: str = "it stood no longer", but: int = 0) -> None:
+        # Advice whose change is not in force.
+        standing = {change.id for change in self.held} | {but}
+        for change in self.advice.applied():
+            if change not in standing:
+                self.advice.undone(change, why)
+
+    def _lease(self) -> None:
+        if self.held and not self._slot:
+            self._slot = self._core.register(ADMIN, "kmind", ADMIN, 0, os.getuid())
+        for change in self.held:
+            knob, target = get_knob(change.knob), parse_target(change.target)
+            self._core.acquire(self._slot, knob.id, target.id, priority=_PRIORITY, hold_s=_LEASE_S)
+        if not self.held and self._slot:
+            self._core.unregister(self._slot)
+            self._slot = 0
+
+    def _release(self, change: Change) -> None:
+        if self._slot:
+            target = parse_target(change.target)
+            self._core.release(self._slot, get_knob(change.knob).id, target.id)

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a daemon does at its start with what an earlier one left.
+
+An instance is taken over when its state is of use, its agent's pins are there and its
+extension lives: nothing of it notices, and no knob is written. Of what is not taken
+over, nothing is left: processes, cgroups, pins and slots go, and knobs are put back.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kmind.agent._base import Mode
+from kmind.agent.core import Core
+from kmind.errors import KmindError
+from kmind.extension import parse_parameters
+from kmind.guard import Gate, restore
+from kmind.knobs import Target, all_knobs
+from kmind.runtime._admin import ADMIN
+from kmind.runtime.agents import adopt_bpf_agent, bind, words_of
+from kmind.runtime.cgroup import ExtensionCgroup, list_cgroups
+from kmind.runtime.process import ExtensionProcess
+from kmind.runtime.state import InstanceState, ProcessState
+
+if TYPE_CHECKING:
+    from kmind.runtime.supervisor import Member, Supervisor
+
+__all__ = [
+    "clear_leftovers",
+    "free_lease",
+    "open_gate",
+    "remove_dead_runs",
+    "run_cgroup",
+    "take_over",
+]
+
+_RUN = re.compile(r"^run-(\d+)\.")
+_INSTANCE = re.compile(r"^[a-z][a-z0-9_]*@[^/.]+$")
+
+
+def open_gate(core: Core, *, adopt: bool) -> Gate:
+    """The gate of a pinned core, an earlier one's if it is to be adopted and can be."""
+    if core.root is None:
+        return Gate.open(core.approved_fd)
+    folder = core.root / "gate"
+    if not adopt:
+        Gate.discard(folder)
+    try:
+        return Gate.adopt(folder, core.approved_fd)
+    except KmindError:
+        Gate.discard(folder)
+        return Gate.adopt(folder, core.approved_fd)
+
+
+def free_lease(core: Core, slot: int, knob: int, target: int) -> None:
+    """Give back what an instance holds no longer: the lease, and what the gate lets through."""
+    core.release(slot, knob, target)
+    core.disapprove(knob, target, slot)
+
+
+def take_over(supervisor: Supervisor) -> list[Member]:
+    """The instances that go on."""
+    states, _ = supervisor.states.load()
+    slots = {each.slot: each.name for each in supervisor.core.instances()}
+    taken = []
+    for state in states:
+        try:
+            if not state.running:
+                raise KmindError("it was not at work")
+            if slots.get(state.slot) != state.name:
+                raise KmindError(f"slot {state.slot} is not its own any more")
+            taken.append(_adopt(supervisor, state))
+        except KmindError as error:
+            supervisor.log(f"{state.name} is not taken over: {error}")
+    return taken
+
+
+def _adopt(supervisor: Supervisor, state: InstanceState) -> Member:
+    from kmind.runtime.supervisor import Member
+
+    module, target = bind(state.module, state.target)
+    params = parse_parameters(module.manifest, words_of(state.params))
+    pins = supervisor.pins(state.name)
+    if pins is None:
+        raise KmindError("its agent was not pinned")
+    agent = adopt_bpf_agent(pins, module, core=supervisor.core, slot=state.slot)
+    try:
+        instance = supervisor.make_instance(
+            module, target, params, agent, state.slot, Mode[state.mode.upper()]
+        )
+        instance.adopt(state)
+    except BaseException:
+        agent.release()
+        raise
+    return Member(instance, agent, state.slot, state.module)
+
+
+def clear_leftovers(supervisor: Supervisor) -> None:
+    """Remove what is of no running instance, and put its knobs back."""
+    states, bad = supervisor.states.load()
+    for name, why in bad.items():
+        supervisor.log(f"{name} is not taken over: {why}")
+        supervisor.states.remove(name)
+    for state in states:
+        if state.name not in supervisor.members:
+            if state.process:
+                _end(state.process)
+            supervisor.states.remove(state.name)
+    _remove_cgroups(supervisor)
+    _remove_logs(supervisor)
+    for each in supervisor.core.instances():
+        if each.name not in (ADMIN, *supervisor.members):
+            supervisor.core.unregister(each.slot)
+    _remove_pins(supervisor)
+    _restore(supervisor)
+
+
+def run_cgroup(name: str) -> str:
+    """The cgroup of the extension of a ``kmind run``: it names the process that made it."""
+    return f"run-{os.getpid()}.{name}"
+
+
+def remove_dead_runs() -> None:
+    """Remove the cgroups of ``kmind run`` processes that have ended."""
+    for name in list_cgroups():
+        if (made := _RUN.match(name)) and not Path(f"/proc/{made[1]}").exists():
+            with suppress(KmindError):
+                ExtensionCgroup.adopt(name).close()
+
+
+def _end(state: ProcessState) -> None:
+    with suppress(KmindError):
+        ExtensionProcess.adopt(state.pid, state.start, state.log).close()
+
+
+def _remove_cgroups(supervisor: Supervisor) -> None:
+    remove_dead_runs()
+    for name in list_cgroups():
+        if not name.startswith(supervisor.cgroups):
+            continue
+        instance = name.removeprefix(supervisor.cgroups)
+        if _INSTANCE.match(instance) and instance not in supervisor.members:
+            try:
+                ExtensionCgroup.adopt(name).close()
+            except KmindError as error:
+                supervisor.log(f"cgroup {name} is not removed: {error}")
+
+
+def _remove_logs(supervisor: Supervisor) -> None:
+    for path in (supervisor.run_dir / "log").glob("*@*"):
+        if path.name not in supervisor.members:
+            path.unlink(missing_ok=True)
+
+
+def _remove_pins(supervisor: Supervisor) -> None:
+    root = supervisor.core.root
+    if root is None:
+        return
+    for folder in (root / "agents").glob("*"):
+        if folder.name not in supervisor.members:
+            shutil.rmtree(folder, ignore_errors=True)
+            (root / "instances" / folder.name).unlink(missing_ok=True)
+
+
+def _restore(supervisor: Supervisor) -> None:
+    done = restore(supervisor.journal, supervisor.policy)
+    for outcome in done.restored:
+        supervisor.emit(
+            "restored",
+            knob=outcome.knob,
+            target=outcome.target,
+            found=outcome.found,
+            value=outcome.to,
+        )
+    for outcome in done.skipped:
+        if outcome.why and "which is running" not in outcome.why:
+            supervisor.log(f"{outcome.knob} of {outcome.target} is not put back: {outcome.why}")
+    if done.unrecorded:
+        supervisor.log(str(done.unrecorded))
+    # An earlier daemon's gate may guard what nobody holds any more.
+    held = {key for each in supervisor.members.values() for key in each.instance.held_keys()}
+    held |= {change.key for change in supervisor.admin.held}
+    system = Target.system()
+    for knob in all_knobs():
+        if Gate.covers(knob, system) and (knob.name, system.name) not in held:
+            supervisor.gate.release(knob, system)

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A supervisor of the test's own: with its own pins, journal, run folder and cgroups."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import mmap
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from sample_module import MANIFEST, RECOMMENDER, knob_file, make_module
+
+import kmind
+from kmind.agent._base import Mode
+from kmind.agent.core import Core
+from kmind.guard import Journal, Policy
+from kmind.runtime.supervisor import Supervisor
+
+PATIENCE_S = 30
+BUSY = '[knob."block.read_ahead_kb"]\nrate = "6000 per minute"\nburst = 100\n'
+
+# A process that runs a supervisor, says what happens, and does what it is told.
+PROGRAM = """\
+import sys
+sys.path.insert(0, {tests!r})
+sys.path.insert(0, {runtime!r})
+from pathlib import Path
+from supervised import serve
+serve(Path(sys.argv[1]), sys.argv[2:])
+"""
+
+
+class Rig:
+    """What a supervisor needs, made below one folder; it may be made again and again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.root = Path(f"/sys/fs/bpf/kmind-test-{folder.name}"[:60])
+        self.events: list[dict[str, Any]] = []
+        self.supervisor: Supervisor | None = None
+        self.policy = folder / "policy.toml"
+        if not self.policy.exists():
+            self.policy.write_text(BUSY)
+
+    def module(
+        self, name: str = "sample", extension: str = RECOMMENDER, manifest: str = MANIFEST
+    ) -> str:
+        """Write a module of that name; what ``load`` takes."""
+        home = self.folder / name
+        home.mkdir()
+        return str(make_module(home, extension, manifest.replace('"sample"', f'"{name}"', 1)))
+
+    def make(self, *, take_over: bool = True, core: Core | None = None) -> Supervisor:
+        """A supervisor that has not started."""
+        self.supervisor = Supervisor(
+            core=core or Core.open(self.root),
+            journal=Journal(self.folder / "journal.db"),
+            policy=Policy.load(self.policy),
+            emit=lambda event, /, **fields: None,
+            run_dir=self.folder / "run",
+            take_over=take_over,
+            cgroups=f"t{zlib.crc32(str(self.folder).encode())}.",
+        )
+        self.supervisor.subscribe(self.events.append)
+        return self.supervisor
+
+    def start(self, *, take_over: bool = True) -> Supervisor:
+        """One that has."""
+        supervisor = self.make(take_over=take_over)
+        supervisor.start()
+        return supervisor
+
+    def load(self, module: str, disk: str, *words: str, mode: str = "auto") -> str:
+        """Load a module; the instance's name."""
+        assert self.supervisor
+        result = self.supervisor.load(module, disk, words, mode=Mode[mode.upper()])
+        return str(result["name"])
+
+    def of(self, event: str, instance: str = "") -> list[dict[str, Any]]:
+        """The events of that name so far."""
+        return [
+            each
+            for each in self.events
+            if each["event"] == event and instance in ("", each.get("instance"))
+        ]
+
+    def run_until(self, done: Callable[[], object]) -> None:
+        """Step until something is so; fail if it never is."""
+        assert self.supervisor
+        deadline = time.monotonic() + PATIENCE_S
+        while not done():
+            told = [event for event in self.events if event["event"] != "window"]
+            assert time.monotonic() < deadline, f"it never came: {told[-5:]}"
+            self.supervisor.step(0.05)
+
+    def run_for(self, seconds: float) -> None:
+        """Step for some time."""
+        assert self.supervisor
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            self.supervisor.step(0.05)
+
+    def close(self) -> None:
+        """Put back whatever is left."""
+        if self.supervisor:
+            self.supervisor.close(keep=False)
+        if self.root.exists() or (self.folder / "run/state").exists():
+            self.start(take_over=False).close(keep=False)
+
+
+@contextlib.contextmanager
+def stirred(*disks: str) -> Iterator[None]:
+    """Read from disks all the time, so that windows close as often as they can."""
+    done = threading.Event()
+
+    def read() -> None:
+        fds = [os.open(f"/dev/{disk}", os.O_RDONLY | os.O_DIRECT) for disk in disks]
+        page = mmap.mmap(-1, 4096)
+        while not done.wait(0.01):
+            for fd in fds:
+                os.preadv(fd, [page], 0)
+        for fd in fds:
+            os.close(fd)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def value_of(disk: str) -> int:
+    """What the sample's knob holds."""
+    return int(knob_file(disk).read_text())
+
+
+def serve(folder: Path, loads: list[str]) -> None:
+    """In a process of its own: take over, load what is not there, and go on until killed."""
+    rig = Rig(folder)
+    supervisor = rig.make()
+    supervisor.subscribe(_say)
+    supervisor.start()
+    for line in loads:
+        module, disk, *words = line.split()
+        if f"{Path(module).parent.name}@{disk}" not in supervisor.members:
+            rig.load(module, disk, *words)
+    _say({"event": "serving", "members": {n: m.slot for n, m in supervisor.members.items()}})
+    while True:
+        supervisor.step(0.5)
+        rig.events.clear()
+
+
+def _say(event: dict[str, Any]) -> None:
+    if event["event"] != "window":
+        sys.stdout.write(json.dumps(event, default=str) + "\n")
+        sys.stdout.flush()
+
+
+class Daemon:
+    """A process that runs ``serve``."""
+
+    def __init__(self, folder: Path, *loads: str) -> None:
+        here = Path(__file__).parent
+        program = PROGRAM.format(tests=str(here.parent), runtime=str(here))
+        self.output = (folder / f"out-{time.monotonic_ns()}").open("w+")
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", program, str(folder), *loads],
+            stdout=self.output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONPATH": str(Path(kmind.__file__).parent.parent)},
+        )
+
+    def said(self) -> list[dict[str, Any]]:
+        """Its events so far."""
+        text = Path(self.output.name).read_text()
+        return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
+    def wait_for(self, event: str) -> dict[str, Any]:
+        """The first event of that name."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            for each in self.said():
+                if each["event"] == event:
+                    return each
+            text = Path(self.output.name).read_text()
+            assert self.process.poll() is None, text[-2000:]
+            assert time.monotonic() < deadline, text[-2000:]
+            time.sleep(0.005)
+
+    def kill(self) -> None:
+        """kill -9."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        self.output.close()
