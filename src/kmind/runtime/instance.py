@@ -317,6 +317,7 @@ class Instance:
         says whether each holds its baseline again, or what somebody else has set.
         """
         self._changes.undo_all("the run ended")
+        self._watcher.look()
         self._close_extension()
         try:
             account = dict(self._agent.account())
