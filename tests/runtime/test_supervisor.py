@@ -4,6 +4,7 @@
 import os
 import random
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -97,6 +98,12 @@ def test_loaded_shown_and_unloaded(rig: Rig, disk: str) -> None:
     assert supervisor.core.instances() == []
     with pytest.raises(UsageError, match="there is no instance"):
         supervisor.unload(name)
+
+
+def test_one_module_on_several_disks(rig: Rig, disk: str, second: str) -> None:
+    rig.start()
+    names = [rig.load("slowio", each) for each in (disk, second)]
+    assert names == [f"slowio@{disk}", f"slowio@{second}"]
 
 
 def test_what_cannot_be_loaded_leaves_nothing(rig: Rig, disk: str) -> None:
@@ -224,6 +231,45 @@ def test_two_fight_over_one_knob(rig: Rig, disk: str) -> None:
     rig.run_until(lambda: rig.of("applied", weak))
     assert rig.of("applied", weak)[0]["old"] == before
     assert supervisor.unload(weak)["changes"][0]["now"] == before
+
+
+def test_two_fight_over_a_sysctl_and_the_gate_follows(rig: Rig) -> None:
+    knob = Path("/proc/sys/vm/page_lock_unfairness")
+    before = knob.read_text()
+    manifest = ranked(50).replace("block.read_ahead_kb", "vm.page_lock_unfairness")
+    manifest = manifest.replace('kind = "block"', 'kind = "system"')
+    code = RECOMMENDER.replace("block.read_ahead_kb", "vm.page_lock_unfairness")
+    supervisor = rig.start()
+    weak = rig.load(rig.module("weak", code, manifest), "system", "value=11", "every_s=0.1")
+    rig.run_until(lambda: rig.of("applied", weak))
+    higher = manifest.replace("priority = 50", "priority = 150")
+    strong = rig.load(rig.module("strong", code, higher), "system", "value=22", "every_s=0.1")
+    rig.run_until(lambda: rig.of("applied", strong))
+    assert rig.of("applied", strong)[0]["old"] == int(before)
+    assert knob.read_text() == "22\n"
+    # The gate goes on with the next owner, and so does what it lets through.
+    supervisor.close(keep=True)
+    with pytest.raises(PermissionError):
+        knob.write_text("33")  # this process is the owner, and nobody approved that
+    supervisor = rig.start()
+    rig.events.clear()
+    rig.run_for(2.5)
+    assert not rig.of("undone")
+    assert not rig.of("failed")
+    assert knob.read_text() == "22\n"
+    supervisor.unload(strong)
+    rig.run_until(lambda: rig.of("applied", weak))
+    assert knob.read_text() == "11\n"
+    # What somebody else writes is noticed at once, and left.
+    at = time.monotonic()
+    subprocess.run(["sh", "-c", f"echo 7 > {knob}"], check=True)
+    try:
+        rig.run_until(lambda: rig.of("yielded", weak))
+        assert time.monotonic() - at < 0.8
+        assert supervisor.unload(weak)["restored"]
+        assert knob.read_text() == "7\n"
+    finally:
+        knob.write_text(before)
 
 
 def test_equals_do_not_take_from_each_other(rig: Rig, disk: str) -> None:

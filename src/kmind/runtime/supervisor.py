@@ -351,8 +351,9 @@ class Supervisor:
 
         loaded = [each.instance.module for each in self.members.values()]
         order = load_order([module.manifest.name], loaded=loaded, find=find)
-        needed = [(m.manifest.name, target_of(m, target.name)) for m in order if m is not module]
-        return [(name, on) for name, on in needed if f"{name}@{on}" not in self.members]
+        own = module.manifest.name
+        needed = [(m.manifest.name, target_of(m, target.name)) for m in order]
+        return [(n, on) for n, on in needed if n != own and f"{n}@{on}" not in self.members]
 
     def _make(
         self,
