@@ -16,7 +16,7 @@ from kmind.errors import UsageError
 
 __all__ = ["BENCHES", "bench_command"]
 
-BENCHES = ("queue", "readahead")
+BENCHES = ("queue", "readahead", "admission")
 """Names of the benches; each is ``run_NAME_bench`` in ``kmind.bench.NAME``."""
 
 
@@ -31,16 +31,17 @@ def bench_command(
 ) -> int:
     """Run one bench and print what it measured.
 
-    ``folder``, ``device`` and ``only`` are for readahead. Raises UsageError for another
-    name, and for an option that the bench does not have.
+    ``folder`` and ``device`` are for those that read a disk, ``only`` for readahead. Raises
+    UsageError for another name, and for an option that the bench does not have.
     """
     if name not in BENCHES:
         raise UsageError(f"there is no bench {name!r}", hint=f"choose from {', '.join(BENCHES)}")
     options: dict[str, Any] = {}
+    known = {"readahead": ("dir", "device", "only"), "admission": ("dir", "device")}
     for option, value in (("dir", folder), ("device", device), ("only", only or None)):
         if value is None:
             continue
-        if name != "readahead":
+        if option not in known.get(name, ()):
             raise UsageError(f"bench {name} has no option --{option}", hint="leave it away")
         options[option] = value
     run = getattr(importlib.import_module(f"kmind.bench.{name}"), f"run_{name}_bench")

@@ -338,11 +338,11 @@ def _doctor(json: _Json = False) -> int:
 
 @app.command("bench", epilog="Example: kmind bench readahead --quick --json")
 def _bench(
-    name: Annotated[str, typer.Argument(help="queue or readahead.")],
+    name: Annotated[str, typer.Argument(help="queue, readahead or admission.")],
     quick: _Quick = False,
     json: _Json = False,
     folder: Annotated[
-        Path | None, typer.Option("--dir", help="Where readahead keeps its files.")
+        Path | None, typer.Option("--dir", help="Where files to be read are kept.")
     ] = None,
     device: Annotated[
         str | None, typer.Option(help="The disk, if it is not the one that holds --dir.")

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bench "admission": what a verdict costs and takes, and what instances cost the machine.
+
+The first two are measured on an agent of the bench's own, in this process. The others are
+those of a daemon that this bench starts, with its socket and files in a folder of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kmind.abi import layout
+from kmind.agent._base import Grant, Mode, Verdict
+from kmind.agent.bpf import BpfAgent
+from kmind.bench._base import Metric, describe_machine
+from kmind.bench._daemon import measure_crowd, measure_load, measure_restart
+from kmind.errors import KmindError, PrivilegeError
+from kmind.queue import Doorbell, Endpoint
+from kmind.testing.host import device_of
+from kmind.testing.workloads import DEFAULT_DIR, make_workload
+
+__all__ = ["SCHEMA", "run_admission_bench"]
+
+SCHEMA = "kmind.bench.admission/1"
+
+_OBJECT = Path(__file__).with_name("admission.bpf.o")
+_NS = np.dtype([("ns", "<u8")])
+_KNOB, _TARGET = 1, 0
+# Every check but a rule: bounds, grid, step, ratio and rate.
+_GRANT = Grant(4, 1 << 20, 4, step=1 << 19, step_percent=10_000, grid=4, interval_ns=1, burst=9)
+_GAP_S = 0.005  # at most, between two recommendations: more than two ticks
+
+
+def run_admission_bench(
+    *, quick: bool = False, dir: Path = DEFAULT_DIR, device: str | None = None
+) -> dict[str, Any]:
+    """Measure; the object that ``kmind bench admission --json`` prints.
+
+    ``dir`` keeps the file that is read, ``device`` is the disk that holds it. Needs
+    root, and changes no knob: every instance only advises.
+    """
+    if os.geteuid() != 0:
+        raise PrivilegeError("bench admission loads agents into the kernel", hint="run as root")
+    load = make_workload("pread-random-direct", quick=quick)
+    load.prepare(dir)
+    disk = device or device_of(dir)
+    rounds = 3 if quick else 15
+    result: dict[str, Any] = {"schema": SCHEMA, "quick": quick, "machine": describe_machine(disk)}
+    result |= _inline(500 if quick else 5_000)
+    result |= _idle(100 if quick else 2_000)
+    result |= measure_load(load, disk, rounds)
+    result |= measure_restart(load, disk, rounds)
+    result |= measure_crowd(10.0 if quick else 60.0)
+    return result
+
+
+def _inline(count: int) -> dict[str, Any]:
+    # The end of a hook with a recommendation that waits, less the same with none.
+    agent = BpfAgent(_OBJECT)
+    empty, full = [], []
+    try:
+        endpoint = Endpoint(agent.arena, Doorbell(agent.doorbell_fd))
+        agent.grant(_KNOB, _TARGET, _GRANT)
+        agent.set_mode(Mode.AUTO)
+        for turn in range(count):
+            empty.append(_admit(agent))
+            _recommend(endpoint, 8 if turn % 2 else 16)
+            full.append(_admit(agent))
+            (answer,) = endpoint.cq.answers()
+            if answer[1] != Verdict.APPROVED:
+                raise KmindError(f"verdict {Verdict(answer[1]).name} where approved was due")
+            agent.poll(0)
+    finally:
+        agent.close()
+    added = np.array(full, float) - float(np.median(empty))
+    metric = Metric("hook_verdict_ns", added)
+    return metric.as_json() | {"hook_verdict_p99_ns": float(np.quantile(added, 0.99))}
+
+
+def _admit(agent: BpfAgent) -> int:
+    done = agent.run("bench_admit", np.zeros((), _NS).tobytes())
+    return int(np.frombuffer(done, _NS)["ns"][0])
+
+
+def _idle(count: int) -> dict[str, Any]:
+    # No hook runs: the tick answers. Recommendations come at random moments.
+    agent = BpfAgent(_OBJECT)
+    pause = np.random.default_rng(0).uniform(0, _GAP_S, count).tolist()
+    seen = []
+    try:
+        endpoint = Endpoint(agent.arena, Doorbell(agent.doorbell_fd))
+        agent.grant(_KNOB, _TARGET, _GRANT)
+        agent.set_mode(Mode.AUTO)
+        agent.start()
+        for turn in range(count):
+            endpoint.beat()
+            time.sleep(pause[turn])
+            start = time.monotonic_ns()
+            _recommend(endpoint, 8 if turn % 2 else 16)
+            while not endpoint.cq.answers():
+                pass
+            seen.append((time.monotonic_ns() - start) / 1e3)
+            agent.poll(0)
+    finally:
+        agent.close()
+    p50, p99 = np.quantile(seen, [0.5, 0.99])
+    spread = Metric("idle_verdict_us", seen).spread
+    return {
+        "idle_verdict_us": {"p50": round(float(p50), 1), "p99": round(float(p99), 1)},
+        "idle_verdict_us_spread": spread,
+    }
+
+
+def _recommend(endpoint: Endpoint, value: int) -> None:
+    made = endpoint.cq.submit(
+        _KNOB,
+        _TARGET,
+        value,
+        type=layout.TYPE["INT"],
+        expires_ns=time.monotonic_ns() + 10**9,
+        hold_ms=1,
+    )
+    if made is None:
+        raise KmindError("the completion queue is full, though each was answered")
