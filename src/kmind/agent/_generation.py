@@ -37,6 +37,9 @@ __all__ = ["Generation", "Place", "Spec"]
 
 _STATE = ".data.kmind"
 _INHERITED = ("km_arena", "km_doorbell", "km_grants", _STATE)
+_NEEDED = frozenset(
+    {"km_arena", "km_doorbell", "km_grants", "km_timers", "state", "km_control", "km_account"}
+)
 _SHARED = ("km_instances", "km_leases", "km_approved", "km_actions", "km_owner")  # the core's
 _HOOK_SECTIONS = ("tp_btf/", "raw_tp", "tp/", "tracepoint/", "perf_event")
 _PAGE = 4096
@@ -133,6 +136,9 @@ class Generation:
             if name not in programs
         }
         found = cls(int(folder.name), maps, programs, None, missing)
+        if lacking := _NEEDED - maps.keys() - programs.keys():
+            found.close()
+            raise BpfError(f"no pin of {', '.join(sorted(lacking))}")
         found.folder = folder
         found.hooks = {name: hook for name, hook in hooks.items() if name in programs}
         return found

@@ -1,0 +1,374 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Agents outlive their loader, and are upgraded while they work: each event counts once.
+
+Processes rename themselves to one number after the other. That the kernel's side saw each
+number exactly once is told by the numbers, and how many there were by the processes.
+"""
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from agents import BareAgent, compile_bpf
+from members import member, recommend
+
+from kmind.abi import layout
+from kmind.agent._base import Grant, Mode, Verdict
+from kmind.agent.bpf import BpfAgent
+from kmind.agent.core import Core
+from kmind.errors import BpfError, LoadError, NotSupportedError
+from kmind.queue import Doorbell, Endpoint
+
+pytestmark = pytest.mark.kernel("libbpf", "bpffs", "arena", "bpf_timer", "syscall", "tp_btf")
+
+RENAMES = Path(__file__).with_name("renames.bpf.c")
+HOOKS = {"on_rename": "task_rename"}
+NAME = "renames@all"
+UPGRADES = 50
+KILLS = 20
+PATIENCE_S = 60
+
+# Renames its first task, with a number that rises, until it is told to stop: prctl(2).
+LOAD = """
+import ctypes, os, sys, time
+
+libc = ctypes.CDLL(None)
+base, pause = int(sys.argv[1]), float(sys.argv[2])
+number = 0
+print("ready", flush=True)
+while True:
+    for _ in range(100):
+        # Six bits a byte, as text: others read the names of processes, too.
+        digits = [0x40 | number >> shift & 0x3F for shift in range(0, 42, 6)]
+        libc.prctl(15, b"km:-" + bytes([base, *digits]), 0, 0, 0)
+        number += 1
+    time.sleep(pause)
+    if os.path.exists(sys.argv[3]):
+        break
+print(number, flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def renames(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compile_bpf(RENAMES, tmp_path_factory.mktemp("renames") / "renames.bpf.o")
+
+
+def until(done: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+class Load:
+    """Processes that rename themselves, from ``start`` to ``stop``."""
+
+    def __init__(self, folder: Path, pause_s: float) -> None:
+        self.flag = folder / "stop"
+        self.processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", LOAD, str(0x41 + n), str(pause_s), str(self.flag)],
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for n in range(2)
+        ]
+        for process in self.processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+
+    def stop(self) -> int:
+        """How often they did it, all together."""
+        self.flag.touch()
+        counts = [int(process.communicate()[0]) for process in self.processes]
+        return sum(counts)
+
+
+class Tally:
+    """Reads an agent's records in a thread of its own, as an extension would."""
+
+    def __init__(self, arena: Any, bell: Doorbell) -> None:
+        self.endpoint: Endpoint | None = Endpoint(arena, bell)
+        self.batches: list[Any] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            if not self._take():
+                time.sleep(0.002)
+
+    def _take(self) -> int:
+        taken = 0
+        assert self.endpoint is not None
+        for ring in self.endpoint.records:
+            while len(batch := ring.peek()):
+                self.batches.append(batch.copy())
+                taken += len(batch)
+                ring.release(len(batch))
+        self.endpoint.beat()
+        return taken
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._take()
+        self.mode = self.endpoint.mode if self.endpoint else 0
+        self.endpoint = None  # or the arena would stay mapped, and could not be mapped anew
+
+    def check(self, done: int, dropped: int) -> None:
+        """Each number came once; each ring's numbering has no gap."""
+        records = np.concatenate(self.batches)
+        for cpu in set(records["cpu"].tolist()):
+            seq = records["seq"][records["cpu"] == cpu].astype(np.int64)
+            assert (np.diff(seq) == 1).all()
+        numbers = Counter(records["value"][records["kind"] == layout.KIND["MODULE"]].tolist())
+        assert dropped == 0
+        assert [number for number, times in numbers.items() if times > 1] == []
+        assert len(numbers) == done
+
+
+@pytest.mark.slow
+def test_an_upgrade_neither_loses_nor_doubles(root: Path, renames: Path, tmp_path: Path) -> None:
+    core = Core.open(root)
+    slot = core.register(NAME, "renames", "reporter")
+    words = {"hooks": HOOKS, "deadline_s": 3600}
+    agent = BpfAgent(renames, core=core, slot=slot, sq_slots=1 << 16, **words)
+    agent.grant(1, 1, Grant(0, 100, 0))
+    agent.set_mode(Mode.AUTO)
+    agent.pin(core.folder(NAME))
+    agent.start()
+    tally = Tally(agent.arena, Doorbell(agent.doorbell_fd))
+    before = agent.feature(1)
+    load = Load(tmp_path, 0.0005)
+    for turn in range(UPGRADES):
+        agent.upgrade(renames, **words)
+        assert agent.generation == turn + 2
+    done = load.stop()
+    account = agent.account()
+    tally.stop()
+    tally.check(done, account["dropped"])
+    assert agent.feature(0) == done > 10_000
+    assert agent.feature(1) > before
+    # Grants, mode and tick have gone on; of the old programs nothing is left.
+    assert tally.mode == Mode.AUTO
+    assert sorted(path.name for path in core.folder(NAME).iterdir()) == [str(UPGRADES + 1)]
+    assert agent.account()["verdict_emergency"] == 0
+    ticks = agent.account()["ticks"]
+    until(lambda: agent.account()["ticks"] > ticks)
+    agent.close()
+    core.remove()
+
+
+def own(root: Path, renames: Path, ready: Any, *, first: bool) -> None:
+    """What a daemon does until it is killed: load or take over, then look and upgrade."""
+    core = Core.open(root)
+    if first:
+        slot = core.register(NAME, "renames", "reporter")
+        agent = BpfAgent(
+            renames, core=core, slot=slot, hooks=HOOKS, sq_slots=1 << 16, deadline_s=3600
+        )
+        agent.set_mode(Mode.AUTO)
+        agent.pin(core.folder(NAME))
+        agent.start()
+    else:
+        agent = BpfAgent.adopt(core.folder(NAME), core=core, slot=1, hooks=HOOKS)
+    os.write(ready, b"!")
+    while True:
+        agent.poll(0.01)
+        core.beat()
+        agent.upgrade(renames, hooks=HOOKS, deadline_s=3600)
+
+
+@pytest.mark.slow
+@pytest.mark.fault
+def test_its_owner_is_killed_again_and_again(root: Path, renames: Path, tmp_path: Path) -> None:
+    """At any moment, also in the middle of an upgrade: the agent counts on."""
+    choose = random.Random(5)
+    tally = load = None
+    for turn in range(KILLS):
+        ours, theirs = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            with contextlib.suppress(BaseException):
+                own(root, renames, theirs, first=turn == 0)
+            os._exit(1)
+        os.close(theirs)
+        assert os.read(ours, 1) == b"!", "the owner ended by itself"
+        os.close(ours)
+        if tally is None:
+            agent = BpfAgent.adopt(root / "agents" / NAME, core=Core.open(root), slot=1)
+            tally = Tally(agent.arena, Doorbell(agent.doorbell_fd))
+            load = Load(tmp_path, 0.0005)
+        time.sleep(choose.random() * 1.5)
+        os.kill(pid, signal.SIGKILL)
+        assert os.waitpid(pid, 0)[1] == signal.SIGKILL
+    assert tally is not None
+    assert load is not None
+    done = load.stop()
+    tally.stop()
+    agent.release()
+    core = Core.open(root)
+    agent = BpfAgent.adopt(core.folder(NAME), core=core, slot=1, hooks=HOOKS)
+    tally.check(done, agent.account()["dropped"])
+    assert agent.feature(0) == done > 1000
+    assert agent.programs().keys() == HOOKS.keys() | {"on_timer"}
+    assert agent.generation > 2
+    agent.close()
+    core.remove()
+
+
+# One by one.
+
+
+def test_an_agent_outlives_its_loader(root: Path, bare: Path) -> None:
+    pid = os.fork()
+    if pid == 0:
+        with contextlib.suppress(BaseException):
+            core = Core.open(root)
+            agent = member(core, bare, "one@a")
+            agent.pin(core.folder("one@a"))
+            agent.start()
+            agent.work(pushes=3, kind=64, value=10, count=7)
+            recommend(agent, 1, 5)
+            os.kill(os.getpid(), signal.SIGKILL)
+        os._exit(1)
+    assert os.waitpid(pid, 0)[1] == signal.SIGKILL
+    core = Core.open(root)
+    agent = BareAgent.adopt(core.folder("one@a"), core=core, slot=1)
+    ticks = agent.account()["ticks"]
+    until(lambda: agent.account()["ticks"] > ticks)
+    # What the loader left unread is there, and what it was not told reaches the next owner.
+    assert agent.feature(0) == 7
+    values = [ring.peek()["value"].tolist() for ring in Endpoint(agent.arena, _bell(agent)).records]
+    assert [10, 11, 12] in [row[-3:] for row in values]
+    (told,) = agent.poll(1)
+    assert (told.id, told.verdict, told.value) == (1, Verdict.APPROVED, 5)
+    recommend(agent, 2, 6)
+    assert [a.id for a in agent.poll(1)] == [2]
+    agent.close()
+    core.unregister(1)
+    core.remove()
+    assert not root.exists()
+
+
+def _bell(agent: BpfAgent) -> Doorbell:
+    return Doorbell(agent.doorbell_fd)
+
+
+def test_hooks_can_be_watched_after_a_takeover(root: Path, renames: Path) -> None:
+    core = Core.open(root)
+    core.register(NAME, "renames", "reporter")
+    hooks = {**HOOKS, "on_timer": "hrtimer_expire_exit", "on_none": "no_such_tracepoint"}
+    agent = BpfAgent(
+        renames, core=core, slot=1, hooks=HOOKS, deferred=["on_timer"], sq_slots=64, deadline_s=3600
+    )
+    agent.pin(core.folder(NAME))
+    agent.start()
+    agent.watch("on_timer", True)
+    assert agent.programs().keys() == {"on_rename", "on_timer"}
+    numbers = dict(agent.programs())
+    agent.release()
+    agent = BpfAgent.adopt(core.folder(NAME), core=core, slot=1, hooks=hooks, deferred=["on_timer"])
+    assert agent.programs() == numbers
+    assert agent.missing() == {"on_none": "this kernel has no tracepoint no_such_tracepoint"}
+    for wanted in (True, False, False, True):
+        agent.watch("on_timer", wanted)
+        assert ("on_timer" in agent.programs()) == wanted
+        before = agent.feature(1)
+        time.sleep(0.05)
+        assert (agent.feature(1) > before) == wanted
+    # An upgrade keeps what is watched as it is.
+    agent.upgrade(renames, hooks=HOOKS, deferred=["on_timer"], deadline_s=3600)
+    assert agent.programs().keys() == {"on_rename", "on_timer"}
+    agent.watch("on_timer", False)
+    agent.upgrade(renames, hooks=HOOKS, deferred=["on_timer"], deadline_s=3600)
+    assert agent.programs().keys() == {"on_rename"}
+    agent.close()
+    core.remove()
+
+
+def test_an_upgrade_without_pins(core: Core, bare: Path) -> None:
+    """Queues, grants, mode, accounts and the tick go on; the clock of a window, too."""
+    agent = member(core, bare, "one@a")
+    agent.start()
+    recommend(agent, 1, 5)
+    agent.work(pushes=2, kind=64)
+    before = agent.account()
+    agent.upgrade(bare, deadline_s=3600)
+    assert agent.generation == 2
+    recommend(agent, 2, 5)
+    agent.work(pushes=2, kind=64)
+    after = agent.account()
+    assert after["pushed"] == before["pushed"] + 2
+    assert after["verdict_renewed"] == 1
+    ticks = after["ticks"]
+    until(lambda: agent.account()["ticks"] > ticks + 3)
+    assert [a.verdict for a in agent.poll(1)] == [Verdict.APPROVED, Verdict.RENEWED]
+    agent.close()
+
+
+def test_an_upgrade_without_a_core(bare: Path) -> None:
+    agent = BareAgent(bare, sq_slots=64, deadline_s=3600)
+    agent.set_mode(Mode.AUTO)
+    agent.start()
+    agent.upgrade(bare, deadline_s=3600)
+    agent.set_mode(Mode.ADVISE)
+    assert [a.mode for a in agent.poll(1)] == [Mode.AUTO, Mode.ADVISE]
+    agent.close()
+
+
+def test_an_upgrade_that_fails_changes_nothing(
+    root: Path, bare: Path, renames: Path, tmp_path: Path
+) -> None:
+    core = Core.open(root)
+    agent = member(core, bare, "one@a")
+    agent.pin(core.folder("one@a"))
+    agent.start()
+    refused = tmp_path / "refused.bpf.c"
+    refused.write_text(
+        '#include "agent.h"\nSEC("tp_btf/task_rename")\nint KM_HOOK(on_it, void *task)\n'
+        "{\n\tlong (*absent)(void) = (void *)9999;\n\n\treturn absent();\n}\n"
+    )
+    with pytest.raises(LoadError):
+        agent.upgrade(compile_bpf(refused, tmp_path / "refused.bpf.o"))
+    with pytest.raises(NotSupportedError, match="no tracepoint absent"):
+        agent.upgrade(renames, hooks={"on_rename": "absent"})
+    with pytest.raises(BpfError):
+        agent.upgrade(tmp_path / "absent.bpf.o")
+    assert agent.generation == 1
+    assert [path.name for path in core.folder("one@a").iterdir()] == ["1"]
+    recommend(agent, 1, 5)
+    assert [a.verdict for a in agent.poll(1)] == [Verdict.APPROVED]
+    agent.close()
+    core.remove()
+
+
+def test_what_cannot_be_taken_over(root: Path, bare: Path) -> None:
+    core = Core.open(root)
+    with pytest.raises(BpfError, match=r"no agent is pinned at .*; load its instance again"):
+        BareAgent.adopt(core.folder("none@a"), core=core, slot=1)
+    agent = member(core, bare, "one@a")
+    folder = core.folder("one@a")
+    agent.pin(folder)
+    agent.release()
+    agent.release()
+    (folder / "1" / "maps" / "km_arena").unlink()
+    with pytest.raises(BpfError, match=r"not complete: .*; load its instance again, after: rm -r"):
+        BareAgent.adopt(folder, core=core, slot=1)
+    shutil.rmtree(folder)
+    core.remove()
