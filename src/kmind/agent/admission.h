@@ -206,6 +206,7 @@ static __always_inline __u32 km_among_others(__u32 verdict, struct kmind_grant_k
 	claim->slot = km_slot;
 	claim->priority = grant->priority;
 	claim->hold_ms = copy->hold_ms;
+	claim->now = now;
 	if (!km_lease_acquire(key, claim))
 		return KMIND_VERDICT_LEASE;
 	if (verdict == KMIND_VERDICT_APPROVED &&

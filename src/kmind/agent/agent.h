@@ -142,23 +142,26 @@ static __always_inline int km_hook_end(__u64 start)
  * A hook: SEC("tp_btf/NAME") int KM_HOOK(program, arguments of the tracepoint) { ... }
  * Its own part need not think of generations, accounts and admission.
  */
+/* clang-format off */
 #define KM_HOOK(name, args...)                                                  \
 	name(unsigned long long *ctx);                                          \
 	static __always_inline int name##_own(unsigned long long *ctx, ##args); \
 	int name(unsigned long long *ctx)                                       \
 	{                                                                       \
 		__u64 start;                                                    \
-                                                                                \
+										\
 		KM_USES_ARENA();                                                \
 		if (!km_is_active())                                            \
 			return 0;                                               \
 		start = km_hook_begin();                                        \
 		_Pragma("GCC diagnostic push")                                  \
-			_Pragma("GCC diagnostic ignored \"-Wint-conversion\"")  \
-				name##_own(___bpf_ctx_cast(args));              \
-		_Pragma("GCC diagnostic pop") return km_hook_end(start);        \
+		_Pragma("GCC diagnostic ignored \"-Wint-conversion\"")          \
+		name##_own(___bpf_ctx_cast(args));                              \
+		_Pragma("GCC diagnostic pop")                                   \
+		return km_hook_end(start);                                      \
 	}                                                                       \
 	static __always_inline int name##_own(unsigned long long *ctx, ##args)
+/* clang-format on */
 
 static __noinline int km_enter_mode(__u32 mode, __u32 cause)
 {

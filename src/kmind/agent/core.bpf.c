@@ -34,7 +34,11 @@ static long release_one(void *map, struct kmind_grant_key *key, struct kmind_lea
 static __always_inline int acquire(struct kmind_core_call *call, struct kmind_grant_key *key)
 {
 	struct km_claim claim = {
-		.slot = call->slot, .priority = call->priority, .hold_ms = call->hold_ms};
+		.slot = call->slot,
+		.priority = call->priority,
+		.hold_ms = call->hold_ms,
+		.now = bpf_ktime_get_ns(),
+	};
 	bool taken = call->slot && call->slot < KMIND_INSTANCES && km_lease_acquire(key, &claim);
 
 	call->holder = claim.holder;

@@ -54,6 +54,7 @@ struct {
 struct km_claim {
 	__u32 slot, priority;
 	__u32 hold_ms;
+	__u64 now;	/* ns */
 	__u32 holder;	/* out: who has it now; 0 if there was no room for one more */
 	__u32 previous; /* out: from whom it was taken */
 };
@@ -94,7 +95,7 @@ static __always_inline void km_lease_counted(__u32 slot, __s32 by)
  */
 static __always_inline bool km_lease_acquire(struct kmind_grant_key *key, struct km_claim *claim)
 {
-	__u64 now_ms = bpf_ktime_get_ns() / 1000000;
+	__u64 now_ms = claim->now / 1000000;
 	__u64 expires_ms = now_ms + claim->hold_ms + KMIND_LEASE_SLACK_MS;
 	struct kmind_lease *lease, fresh = {};
 	__u64 word = 0, want, until;

@@ -148,8 +148,7 @@ int KM_HOOK(on_fault, struct address_space *mapping, unsigned long index)
 
 /* A mapped page was touched that is cached: its neighbours are mapped with it. */
 SEC("tp_btf/mm_filemap_map_pages")
-int KM_HOOK(on_fault_around, struct address_space *mapping, unsigned long first,
-	     unsigned long last)
+int KM_HOOK(on_fault_around, struct address_space *mapping, unsigned long first, unsigned long last)
 {
 	struct inode *inode = mapping->host;
 	struct km_cpu *own;
@@ -166,7 +165,7 @@ int KM_HOOK(on_fault_around, struct address_space *mapping, unsigned long first,
 
 SEC("tp_btf/page_cache_sync_ra")
 int KM_HOOK(on_sync, struct inode *inode, unsigned long index, struct file_ra_state *state,
-	     unsigned long asked)
+	    unsigned long asked)
 {
 	__u32 cpu;
 
@@ -177,7 +176,7 @@ int KM_HOOK(on_sync, struct inode *inode, unsigned long index, struct file_ra_st
 
 SEC("tp_btf/page_cache_async_ra")
 int KM_HOOK(on_async, struct inode *inode, unsigned long index, struct file_ra_state *state,
-	     unsigned long asked)
+	    unsigned long asked)
 {
 	__u32 cpu;
 
