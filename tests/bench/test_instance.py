@@ -39,7 +39,7 @@ def test_the_cpu_time_of_a_child_counts():
         while len(pids) < 2:
             pids = _instance.tree(parent.pid)
         assert pids[0] == parent.pid
-        with _instance.sampled(parent.pid, 0.05) as samples:
+        with _instance.sampled([parent.pid], 0.05) as samples:
             while not samples or samples[-1].processes < 0.3:
                 time.sleep(0.05)
         assert samples[-1].at > samples[0].at
@@ -53,7 +53,7 @@ def test_the_cpu_time_of_a_child_counts():
 def test_what_has_ended_costs_nothing():
     process = subprocess.Popen(["true"])
     process.wait()
-    sample = _instance._sample(process.pid)
+    sample = _instance._sample([process.pid])
     assert (sample.processes, sample.programs) == (0, 0)
 
 
@@ -68,7 +68,7 @@ def test_the_run_time_of_programs_is_kept_while_asked_for(tmp_path):
                 program.test_run((100).to_bytes(8, "little"))
         kept = _instance._programs(os.getpid())[program.id]
         assert kept > 0
-        assert _instance._sample(os.getpid()).programs >= kept / 1e9
+        assert _instance._sample([os.getpid()]).programs >= kept / 1e9
 
 
 @pytest.mark.kernel("tp_btf", "arena")

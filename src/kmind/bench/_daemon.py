@@ -55,7 +55,8 @@ def measure_crowd(seconds: float) -> dict[str, Any]:
         time.sleep(_SETTLE_S)
         if host.daemon is None:
             raise KmindError("the daemon has ended")
-        with agent_statistics(), sampled(host.daemon.pid, seconds / 10) as samples:
+        pids = [host.daemon.pid, *_extensions(host)]
+        with agent_statistics(), sampled(pids, seconds / 10) as samples:
             time.sleep(seconds)
         shares = cpu_shares(samples, seconds)
         own = [size for size in after if size not in before] or after
@@ -168,12 +169,16 @@ def _account(host: DaemonHost, name: str) -> dict[str, int]:
     return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
 
 
+def _extensions(host: DaemonHost) -> list[int]:
+    rows = json.loads(host.kmind("status", "--json"))["instances"]
+    return [int(row["extension"]["pid"]) for row in rows]
+
+
 def _extension_sizes(host: DaemonHost) -> list[int]:
     # Proportional set size of each extension, in KiB.
-    rows = json.loads(host.kmind("status", "--json"))["instances"]
     sizes = []
-    for row in rows:
-        text = Path("/proc", str(row["extension"]["pid"]), "smaps_rollup").read_text()
+    for pid in _extensions(host):
+        text = Path("/proc", str(pid), "smaps_rollup").read_text()
         sizes.append(int(next(s for s in text.splitlines() if s.startswith("Pss:")).split()[1]))
     return sizes
 

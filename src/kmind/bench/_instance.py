@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,15 +84,19 @@ def cpu_shares(samples: list[CpuSample], seconds: float) -> list[tuple[float, fl
 
 
 @contextlib.contextmanager
-def sampled(pid: int, period: float = 1.0) -> Iterator[list[CpuSample]]:
-    """Sample the CPU time of a process tree while the block runs; yields the growing list."""
+def sampled(pids: Iterable[int], period: float = 1.0) -> Iterator[list[CpuSample]]:
+    """Sample the CPU time of processes and all that descend from them while the block runs.
+
+    Yields the growing list.
+    """
+    roots = list(pids)
     samples: list[CpuSample] = []
     done = threading.Event()
 
     def watch() -> None:
         while not done.is_set():
             with contextlib.suppress(OSError):
-                samples.append(_sample(pid))
+                samples.append(_sample(roots))
             done.wait(period)
 
     thread = threading.Thread(target=watch, daemon=True)
@@ -134,9 +138,9 @@ def tree(pid: int) -> list[int]:
     return found
 
 
-def _sample(pid: int) -> CpuSample:
+def _sample(roots: list[int]) -> CpuSample:
     at = time.monotonic()
-    pids = tree(pid)
+    pids = {pid for root in roots for pid in tree(root)}
     programs: dict[int, int] = {}
     for each in pids:
         programs |= _programs(each)

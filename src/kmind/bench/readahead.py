@@ -181,7 +181,7 @@ class _Bench:
         with (
             agent_statistics(),
             kmind_beside(self.device, "auto") as pid,
-            sampled(pid, seconds / 20) as samples,
+            sampled([pid], seconds / 20) as samples,
         ):
             load.run(seconds)
         if not any(sample.programs for sample in samples):

@@ -198,6 +198,11 @@ class Handle:
             raise BpfError(f"{self._what} is closed")
         return self._pointer
 
+    @property
+    def taken(self) -> bool:
+        """Whether it was."""
+        return self._pointer is None
+
     def take(self) -> int | None:
         """The pointer, to be freed by the caller; None for all later callers."""
         pointer, self._pointer = self._pointer, None

@@ -93,7 +93,8 @@ _TRIES: Mapping[str, _Try] = {
         partial(machine.mounted, "tracefs", "/sys/kernel/tracing"), "classic tracepoint programs"
     ),
     "cgroup2": _Try(
-        partial(machine.mounted, "cgroup2", "/sys/fs/cgroup"), "the sysctl gate; tuning of sockets"
+        partial(machine.mounted, "cgroup2", "/sys/fs/cgroup"),
+        "the sysctl gate (sysctls are only read); tuning of sockets",
     ),
     "arena": _Try(tries.arena, "queues to extensions: no agent can run", True),
     "arena_atomics": _Try(tries.arena_atomics, "queues to extensions: no agent can run", True),
@@ -107,7 +108,7 @@ _TRIES: Mapping[str, _Try] = {
     "iter_task": _Try(partial(tries.iterator, "task"), "accounts of processes in bpffs"),
     "iter_task_file": _Try(partial(tries.iterator, "task_file"), "finding who has a file open"),
     "sockops": _Try(partial(tries.loads, 13, 3), "tuning of TCP connections"),
-    "cgroup_sysctl": _Try(partial(tries.loads, 23, 18), "the gate that guards sysctls"),
+    "cgroup_sysctl": _Try(partial(tries.loads, 23, 18), "the gate: sysctls are only read"),
     "cgroup_sockopt": _Try(partial(tries.loads, 25, 22), "the gate that guards socket options"),
     "fentry": _Try(tries.fentry, _LOSES_GUARD),
     "lsm": _Try(tries.lsm, _LOSES_GUARD),

@@ -54,6 +54,11 @@ class Link:
         self._pinned = False
 
     @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._handle.taken
+
+    @property
     def fd(self) -> int:
         """Its descriptor; BpfError once closed."""
         return int(lib().bpf_link__fd(self._handle.get()))
@@ -179,7 +184,7 @@ class Program:
         hint = said[-1].strip() if said else None
         pointer = pointer_or_raise(pointer, f"cannot attach {what} ({self.section})", hint)
         link = Link(pointer, what)
-        self._links.append(link)
+        self._links[:] = [each for each in self._links if not each.closed] + [link]
         return link
 
 

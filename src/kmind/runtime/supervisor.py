@@ -28,7 +28,7 @@ from kmind.errors import KmindError, UsageError
 from kmind.extension import Module, Value, find_module, parse_parameters
 from kmind.extension.conf import Autoload, ModuleConf
 from kmind.extension.depends import load_order, target_of
-from kmind.guard import Actuator, Journal, Policy
+from kmind.guard import Actuator, Gate, Journal, Policy
 from kmind.knobs import Knob, Target
 from kmind.runtime._admin import Admin
 from kmind.runtime._arbiter import Arbiter
@@ -129,6 +129,7 @@ class Supervisor:
             for member in take_over(self):
                 self._add(member)
             self.admin.adopt()
+        self.gate.release_inherited()
         clear_leftovers(self)
         for member in self.members.values():
             self._set_process(member)
@@ -172,6 +173,8 @@ class Supervisor:
         if keep:
             self.core.close()
         else:
+            if self.core.root is not None:
+                Gate.discard(self.core.root / "gate")
             self.core.remove()
 
     # What an admin asks for
@@ -485,7 +488,8 @@ class Supervisor:
             self.log(f"{what}: {_where(error)}")
 
     def _look_at_held(self) -> None:
-        # The gate saw somebody write to a sysctl that is held.
+        # The gate saw somebody write to a sysctl that is held, or that was.
+        self.gate.collect()
         for member in list(self.members.values()):
             self._run(member, member.instance.look)
         self._safely("admin", self.admin.look)
