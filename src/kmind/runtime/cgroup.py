@@ -155,7 +155,7 @@ class ExtensionCgroup:
             pids_refused=0,
         )
         self._closed = False
-        self._seen: deque[tuple[float, int, float]] = deque()
+        self._seen: deque[tuple[float, float]] = deque()
 
     def entry(self) -> CgroupEntry:
         """How the extension's process enters it; see there."""
@@ -183,7 +183,7 @@ class ExtensionCgroup:
         """What it used so far; once it is closed, what was seen last."""
         if not self._closed:
             self._last = Usage(
-                cpu_s=self._figure(_CPU_US) / 1e6 or self._figure(_CPU_NS) / 1e9,
+                cpu_s=self._cpu_s(),
                 memory_bytes=self._figure(_MEMORY),
                 memory_peak=self._figure(_MEMORY_PEAK),
                 throttled=self._figure(_THROTTLED),
@@ -200,15 +200,15 @@ class ExtensionCgroup:
         started. "cpu: ...": it had none left in more than half of the last 5 s. To be
         called now and then, about once a second: CPU time is judged from call to call.
         """
-        used = self.usage()
-        if used["oom_kills"]:
+        # Only what is judged is read: it is done for each instance, all day long.
+        if self._figure(_OOM_KILLS):
             return f"memory: it took more than {self.limits.memory_mib} MiB and was killed for it"
-        if refused := used["pids_refused"]:
+        if refused := self._figure(_PIDS_REFUSED):
             return (
                 f"pids: {refused} times it tried to have more than {self.limits.pids} "
                 "processes and threads"
             )
-        return self._cpu_exceeded(used)
+        return self._cpu_exceeded()
 
     def kill(self) -> None:
         """Kill every process in it, and wait until none is left, 5 s at most."""
@@ -245,28 +245,32 @@ class ExtensionCgroup:
             return ((str(folder / "cpu.max"), f"{quota} {_PERIOD_US}"),)
         return ((str(folder / "cpu.cfs_quota_us"), str(quota)),)
 
-    def _cpu_exceeded(self, used: Usage) -> str | None:
+    def _cpu_exceeded(self) -> str | None:
         now = self._now()
-        self._seen.append((now, used["throttled"], used["cpu_s"]))
+        used = self._figure(_THROTTLED) if "cpu" not in self.missing else self._cpu_s()
+        self._seen.append((now, used))
         while len(self._seen) > 1 and self._seen[1][0] <= now - CPU_WINDOW_S:
             self._seen.popleft()
-        then, throttled, cpu_s = self._seen[0]
+        then, before = self._seen[0]
         seconds = now - then
         may = self.limits.cpu_percent
         if seconds < CPU_WINDOW_S or not may:
             return None
         if "cpu" not in self.missing:
-            share = (used["throttled"] - throttled) * _PERIOD_US / 1e6 / seconds
+            share = (used - before) * _PERIOD_US / 1e6 / seconds
             if share > _THROTTLED_SHARE:
                 return (
                     f"cpu: for {share:.0%} of the last {seconds:.0f} s it wanted more than "
                     f"{may:g}% of a CPU"
                 )
-        elif (percent := (used["cpu_s"] - cpu_s) / seconds * 100) > may:
+        elif (percent := (used - before) / seconds * 100) > may:
             return (
                 f"cpu: it took {percent:.0f}% of a CPU for {seconds:.0f} s, and may take {may:g}%"
             )
         return None
+
+    def _cpu_s(self) -> float:
+        return self._figure(_CPU_US) / 1e6 or self._figure(_CPU_NS) / 1e9
 
     def _figure(self, places: _Places) -> int:
         for version, (controller, file, key) in places.items():
