@@ -270,8 +270,12 @@ class Actuator:
                     self._gate.claim(knob, target, last.new)
 
     def _reopen(self, key: _Key, value: Value) -> None:
-        """Let a value of before through the gate again."""
-        if key in self._guarded:
+        """Let a value of before through the gate again.
+
+        The first value of all may always pass: what was approved last may be another's,
+        who waits for this one to be put back.
+        """
+        if key in self._guarded and value != self._held[key][0].old:
             self._gate.approve(*self._guarded[key], value)
 
     def _let_go(self) -> None:

@@ -82,23 +82,21 @@ class Arbiter:
 
     def carry_out(self, member: Member, actions: list[Action]) -> None:
         """Let an instance do what was said, once nobody else holds what it is about."""
-        for action in actions if len(actions) == 1 else ():
-            if action.verdict == Verdict.APPROVED:
-                holder = self._holder(action.knob, action.target)
-                if holder not in (0, member.slot):
-                    why = f"the lease has gone to {self.name_of(holder)} meanwhile"
-                    member.instance.refuse(action, why)
-                    return
-                for other in list(self._members.values()):
-                    if other is not member and other.instance.holding(action.knob, action.target):
-                        self._hand_over(other, action, member.instance.name)
+        if len(actions) == 1 and actions[0].verdict == Verdict.APPROVED:
+            try:
+                self._clear_the_way(member, actions[0])
+            except KmindError as error:
+                member.instance.refuse(actions[0], str(error))
+                return
         member.instance.take(actions)
 
-    def _hand_over(self, loser: Member, action: Action, to: str) -> None:
-        try:
-            loser.instance.hand_over(action.knob, action.target, to)
-        except KmindError as error:
-            self._log(f"{loser.instance.name}: {error}")
+    def _clear_the_way(self, member: Member, action: Action) -> None:
+        holder = self._holder(action.knob, action.target)
+        if holder not in (0, member.slot):
+            raise KmindError(f"the lease has gone to {self.name_of(holder)} meanwhile")
+        for other in list(self._members.values()):
+            if other is not member and other.instance.holding(action.knob, action.target):
+                other.instance.hand_over(action.knob, action.target, member.instance.name)
 
     def name_of(self, slot: int) -> str:
         """Who has a slot."""

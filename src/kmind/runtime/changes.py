@@ -161,6 +161,11 @@ class Changes:
         """The knobs that somebody else has set, by name."""
         return tuple(sorted(self._granted[key].knob.name for key in self._yielded))
 
+    @property
+    def held(self) -> bool:
+        """Whether any knob stands at a recommended value."""
+        return bool(self._held)
+
     def holding(self, knob: int, target: int) -> bool:
         """Whether that knob, by the agent's numbers, stands at a recommended value."""
         return (knob, target) in self._held
@@ -181,13 +186,19 @@ class Changes:
             self.undo_all(f"the mode is {mode.name.lower()} now")
 
     def hand_over(self, knob: int, target: int, to: str) -> None:
-        """Undo a change because another, ``to``, has the lease now; nothing if none is held."""
-        held = self._held.pop((knob, target), None)
+        """Undo a change because another, ``to``, has the lease now; nothing if none is held.
+
+        Raises KmindError where it cannot be put back: it is held on then.
+        """
+        held = self._held.get((knob, target))
         if held is None:
             return
-        self.dirty = True
         each = self._granted[knob, target]
         outcome = self._actuator.undo(held.first)
+        if outcome.state == "skipped":
+            raise KnobError(f"{outcome.knob} of {outcome.target} is not put back: {outcome.why}")
+        self.dirty = True
+        del self._held[each.key]
         if outcome.state == "yielded":
             self._undone(each.key, held, outcome, "")
             return
