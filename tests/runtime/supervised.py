@@ -45,6 +45,7 @@ class Rig:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.root = Path(f"/sys/fs/bpf/kmind-test-{folder.name}"[:60])
+        self.cgroups = f"t{zlib.crc32(str(folder).encode())}."
         self.events: list[dict[str, Any]] = []
         self.supervisor: Supervisor | None = None
         self.policy = folder / "policy.toml"
@@ -68,7 +69,7 @@ class Rig:
             emit=lambda event, /, **fields: None,
             run_dir=self.folder / "run",
             take_over=take_over,
-            cgroups=f"t{zlib.crc32(str(self.folder).encode())}.",
+            cgroups=self.cgroups,
         )
         self.supervisor.subscribe(self.events.append)
         return self.supervisor

@@ -45,15 +45,16 @@ class Watcher:
         self._emit = emit
         self._status = b""
 
-    def look(self) -> bool:
-        """Tell what is new; whether there was a new window."""
+    def look(self) -> int:
+        """Tell what is new; how many new windows there were."""
         arena, geometry = self._agent.arena, self._agent.geometry
-        before = self.seq
+        new = 0
         for window in peek_windows(arena, geometry, _WINDOWS_AT_ONCE):
             seq = int(window["seq"])
             if 0 <= (self.seq - seq) % (1 << 32) < 1 << 31 and self.seq >= 0:
                 continue
             self.seq = seq
+            new += 1
             values = window["value"].tolist()
             self._view.features = {name: values[c] for name, c in self._columns.items()}
             self._emit(
@@ -69,4 +70,4 @@ class Watcher:
         if status != self._status:
             self._status = status
             self._view.status = parse_status(status)
-        return self.seq != before
+        return new

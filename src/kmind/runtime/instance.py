@@ -36,9 +36,12 @@ from kmind.runtime.state import InstanceState
 __all__ = ["Instance", "OwnedAgent", "Sandbox", "View"]
 
 _START_S = 30.0
-_LOOK_S = 0.5
-_IDLE_LOOK_S = 1.0
-_CHECK_S = 1.0
+# How often windows, knobs and limits are looked at; less often where nothing happens.
+_LOOK_S, _IDLE_LOOK_S = 0.5, 1.0
+_CHECK_S, _IDLE_CHECK_S = 1.0, 2.0
+# Of an idle agent a window closes each second (KMIND_IDLE_MS).
+_BUSY_WINDOWS = 3
+_BEATS = 3  # in the time after which the agent takes the extension for stalled
 # Ids that an earlier extension may have used without our hearing of it.
 _IDS_APART = 1 << 16
 
@@ -97,6 +100,7 @@ class Instance:
         self._starting = False
         self._give_up_at = math.inf
         self._last_id = 0
+        self._recorded_id = 0
         self._selector = selectors.DefaultSelector()
         self._verdicts_shown = Bucket(now, rate=100, burst=200)
         self._watcher = Watcher(self.name, module.manifest, agent, self.view, emit)
@@ -161,7 +165,7 @@ class Instance:
         self._extension = Extension.adopt(self._agent, state.process)
         self._watch_extension()
         self.started = state.started
-        self._last_id = state.last_id
+        self._last_id = self._recorded_id = state.last_id
         self._watcher.seq = state.window_seq
         self._changes.adopt(self._granted(), state.holds, state.yielded)
         self._announce("taken over")
@@ -243,7 +247,7 @@ class Instance:
         try:
             self._changes.end_holds()
             if now >= self._check_at:
-                self._check_at = _next(now, _CHECK_S)
+                self._check_at = _next(now, _CHECK_S if self._changes.held else _IDLE_CHECK_S)
                 self.look()
                 over = self._extension_or_raise().exceeded()
         except JournalError as error:
@@ -251,7 +255,8 @@ class Instance:
             return
         if now >= self._look_at:
             self._hooks.look(now)
-            self._look_at = _next(now, _LOOK_S if self._watcher.look() else _IDLE_LOOK_S)
+            busy = self._watcher.look() >= _BUSY_WINDOWS
+            self._look_at = _next(now, _LOOK_S if busy else _IDLE_LOOK_S)
             self.view.mode = self.mode.name.lower()
         if ending := self._extension_or_raise().ended() or over:
             self.emergency(f"the extension of {self.name} {ending}")
@@ -344,13 +349,8 @@ class Instance:
 
     @property
     def dirty(self) -> bool:
-        """Whether ``record`` says something else about holds than it did."""
-        return self._changes.dirty
-
-    @property
-    def window_seq(self) -> int:
-        """Number of the last window that was told; -1 before the first."""
-        return self._watcher.seq
+        """Whether ``record`` says something else than it did that must not be lost."""
+        return self._changes.dirty or self._last_id > self._recorded_id + _IDS_APART // 2
 
     @property
     def process(self) -> tuple[int, int]:
@@ -365,6 +365,7 @@ class Instance:
     def record(self, *, module: str, slot: int, generation: int) -> InstanceState:
         """What ``adopt`` takes."""
         self._changes.dirty = False
+        self._recorded_id = self._last_id
         return InstanceState(
             name=self.name,
             module=module,
@@ -448,7 +449,7 @@ class Instance:
             self._knobs(),
             self._agent,
             sandbox=self._sandbox,
-            beat_s=self._deadline_s / 4,
+            beat_s=self._deadline_s / _BEATS,
             first_id=first_id,
             tell=self._log,
         )

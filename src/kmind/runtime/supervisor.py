@@ -46,11 +46,10 @@ __all__ = ["DEADLINE_S", "RUN_DIR", "Member", "Supervisor"]
 RUN_DIR = Path("/run/kmind")
 """Where state and logs of what is running are kept."""
 
-DEADLINE_S = 2.0
+DEADLINE_S = 3.0
 """An extension that gives no sign of life for that long is stalled."""
 
 _BEAT_S = 1.0
-_SAVE_S = 2.0
 _WAIT_S = 0.01
 
 T = TypeVar("T")
@@ -60,16 +59,13 @@ T = TypeVar("T")
 class Member:
     """An instance, and what the supervisor knows of it beside.
 
-    ``module`` is what ``find_module`` takes. ``saved_at`` and ``saved_seq`` say when its
-    state was written down last, and with which window.
+    ``module`` is what ``find_module`` takes, ``failed`` whether its failure was dealt with.
     """
 
     instance: Instance
     agent: BpfAgent
     slot: int
     module: str
-    saved_at: float = 0.0
-    saved_seq: int = -1
     failed: bool = False
 
 
@@ -422,17 +418,13 @@ class Supervisor:
             self._turn()
 
     def _save(self, member: Member) -> None:
-        member.saved_at = time.monotonic()
-        member.saved_seq = member.instance.window_seq
-        if self.core.root is None:
-            return
         generation = member.agent.generation
+        state = member.instance.record(
+            module=member.module, slot=member.slot, generation=generation
+        )
         try:
-            self.states.save(
-                member.instance.record(
-                    module=member.module, slot=member.slot, generation=generation
-                )
-            )
+            if self.core.root:
+                self.states.save(state)
         except KmindError as error:
             self.log(str(error))
 
@@ -458,8 +450,7 @@ class Supervisor:
         for member in list(self.members.values()):
             if now >= member.instance.due:
                 self._run(member, member.instance.turn)
-            seen = member.instance.window_seq != member.saved_seq
-            if member.instance.dirty or (seen and now >= member.saved_at + _SAVE_S):
+            if member.instance.dirty:
                 self._save(member)
 
     def _run(self, member: Member, call: Callable[..., None], *args: Any) -> None:
