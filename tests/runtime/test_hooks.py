@@ -24,6 +24,9 @@ class _Agent:
     def feature(self, column: int) -> int:
         return self.total
 
+    def programs(self) -> dict[str, int]:
+        return dict.fromkeys(self.standing, 0)
+
     def watch(self, program: str, wanted: bool) -> None:
         (self.standing.add if wanted else self.standing.discard)(program)
 
@@ -43,6 +46,17 @@ def test_a_hook_stands_while_its_counter_grows() -> None:
     watch.look(11.0 + QUIET_S - 0.1)
     assert agent.standing == {"on_read"}
     watch.look(11.0 + QUIET_S + 0.1)
+    assert not agent.standing
+
+
+def test_a_hook_that_an_earlier_owner_attached_stands_at_first() -> None:
+    agent = _Agent()
+    agent.standing.add("on_read")
+    watch = HookWatch(find_module("readahead").manifest, agent)  # type: ignore[arg-type]
+    watch.look(10.0)
+    watch.look(10.0 + QUIET_S - 0.1)
+    assert agent.standing == {"on_read"}
+    watch.look(10.0 + QUIET_S + 0.1)
     assert not agent.standing
 
 
