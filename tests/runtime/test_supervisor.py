@@ -290,6 +290,17 @@ def test_equals_do_not_take_from_each_other(rig: Rig, disk: str) -> None:
     rig.run_until(lambda: rig.of("applied", other))
 
 
+def test_who_dies_holding_a_lease_holds_it_no_longer(rig: Rig, disk: str) -> None:
+    supervisor = rig.start()
+    first = rig.load(rig.module("first"), disk, "value=256", "hold_s=600")
+    rig.run_until(lambda: rig.of("applied", first))
+    other = rig.load(rig.module("other"), disk, "value=1024", *QUICK)
+    os.kill(supervisor.members[first].instance.extension_pid, signal.SIGKILL)
+    rig.run_until(lambda: rig.of("applied", other))
+    assert value_of(disk) == 1024
+    assert [lease["holder"] for lease in supervisor.leases()] == [other]
+
+
 def test_modes(rig: Rig, disk: str) -> None:
     before = value_of(disk)
     supervisor = rig.start()
@@ -377,6 +388,27 @@ def test_advice_is_applied_and_undone(rig: Rig, disk: str) -> None:
     assert "goes to the admin" in rig.of("yielded", rival)[0]["message"]
     supervisor.close(keep=False)
     assert value_of(disk) == before
+
+
+def test_what_advice_has_set_outlives_the_daemon(rig: Rig, disk: str) -> None:
+    before = value_of(disk)
+    supervisor = rig.start()
+    rig.load(rig.module(), disk, *QUICK, mode="advise")
+    rig.run_until(lambda: supervisor.advice.list())
+    supervisor.advice.apply("1")
+    supervisor.close(keep=True)
+    supervisor = rig.start()
+    assert value_of(disk) == 512
+    assert supervisor.advice.get("1")["state"] == "applied"
+    assert [lease["holder"] for lease in supervisor.leases()] == ["the admin"]
+    supervisor.advice.undo("1")
+    assert value_of(disk) == before
+    rig.run_until(lambda: supervisor.advice.list()[0]["state"] == "open")
+    number = supervisor.advice.list()[0]["id"]
+    supervisor.advice.apply(number)
+    supervisor.close(keep=False)
+    assert value_of(disk) == before
+    assert rig.start().advice.get(number)["state"] == "undone"
 
 
 def test_somebody_else_sets_what_advice_had_set(rig: Rig, disk: str) -> None:
@@ -594,6 +626,32 @@ def test_killed_again_and_again_under_load(rig: Rig, disk: str, second: str) -> 
     supervisor.close(keep=False)
     assert {name: value_of(name) for name in first} == first
     assert not any(alive(pid) for pid in pids.values())
+
+
+@pytest.mark.fault
+@pytest.mark.slow
+def test_killed_while_it_loads_leaves_nothing_unowned(rig: Rig, disk: str, second: str) -> None:
+    chance = random.Random(11)
+    loads = [f"{rig.module('one')} {disk} {' '.join(QUICK)}"]
+    loads.append(f"{rig.module('two')} {second} {' '.join(QUICK)}")
+    first = {name: value_of(name) for name in (disk, second)}
+    whole = 0
+    for turn in range(KILLS):
+        daemon = Daemon(rig.folder, *loads)
+        time.sleep(chance.uniform(0.3, 2.5))
+        daemon.kill()
+        supervisor = rig.start()
+        members = set(supervisor.members)
+        whole += len(members)
+        assert {each.name for each in supervisor.core.instances()} == members, turn
+        assert {path.name for path in (rig.root / "agents").iterdir()} == members, turn
+        assert {path.name for path in (rig.root / "instances").iterdir()} == members, turn
+        assert {path.stem for path in (rig.folder / "run/state").iterdir()} == members, turn
+        groups = {name for name in list_cgroups() if name.startswith(rig.cgroups)}
+        assert groups == {rig.cgroups + name for name in members}, turn
+        supervisor.close(keep=False)
+        assert (value_of(disk), value_of(second)) == (first[disk], first[second])
+    assert 0 < whole < 2 * KILLS
 
 
 def test_the_longest_silence_is_said(rig: Rig, disk: str) -> None:

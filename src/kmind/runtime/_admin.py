@@ -47,7 +47,7 @@ class Admin:
         self._core = core
         self._actuator = Actuator(journal, policy, gate=gate)
         self._give_up = give_up
-        self._slot = 0
+        self._slot = next((i.slot for i in core.instances() if i.name == ADMIN), 0)
 
     @property
     def held(self) -> list[Change]:
@@ -56,11 +56,14 @@ class Admin:
 
     def adopt(self) -> None:
         """Go on with what an earlier process held, and learn what stands no longer."""
-        self._slot = next((i.slot for i in self._core.instances() if i.name == ADMIN), 0)
         applied = self.advice.applied()
         for change in self._actuator.adopt(ADMIN):
             if change.id not in applied and change.cause is None:
                 self._actuator.undo(change)  # cut short before it was written down
+        self.forget()
+
+    def forget(self) -> None:
+        """Say of advice whose change stands no longer that it is undone."""
         self._forget()
         self._lease()
 

@@ -12,18 +12,16 @@ import time
 from collections.abc import Callable, Mapping
 from itertools import chain
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kmind.agent._base import Action, Mode, Verdict
 from kmind.agent.core import Core
 from kmind.errors import KmindError
 from kmind.knobs import all_knobs, block_devices, parse_target
 from kmind.runtime._admin import ADMIN
+from kmind.runtime._member import Member
 from kmind.runtime._text import Bucket
 from kmind.runtime.advice import AdviceStore
-
-if TYPE_CHECKING:
-    from kmind.runtime.supervisor import Member
 
 __all__ = ["Arbiter"]
 

@@ -22,13 +22,14 @@ from kmind.extension import parse_parameters
 from kmind.guard import Gate, restore
 from kmind.knobs import Target, all_knobs
 from kmind.runtime._admin import ADMIN
+from kmind.runtime._member import Member
 from kmind.runtime.agents import adopt_bpf_agent, bind, words_of
 from kmind.runtime.cgroup import ExtensionCgroup, list_cgroups
 from kmind.runtime.process import ExtensionProcess
 from kmind.runtime.state import InstanceState, ProcessState
 
 if TYPE_CHECKING:
-    from kmind.runtime.supervisor import Member, Supervisor
+    from kmind.runtime.supervisor import Supervisor
 
 __all__ = [
     "clear_leftovers",
@@ -81,8 +82,6 @@ def take_over(supervisor: Supervisor) -> list[Member]:
 
 
 def _adopt(supervisor: Supervisor, state: InstanceState) -> Member:
-    from kmind.runtime.supervisor import Member
-
     module, target = bind(state.module, state.target)
     params = parse_parameters(module.manifest, words_of(state.params))
     pins = supervisor.pins(state.name)

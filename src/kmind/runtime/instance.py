@@ -307,8 +307,9 @@ class Instance:
         self.failed = why
         try:
             self._agent.set_mode(Mode.EMERGENCY)
-        finally:
-            self._changes.undo_all("emergency")
+        except KmindError as error:
+            self._log(str(error))
+        self._changes.undo_all("emergency")
         self._close_extension()
         self._emit("mode", instance=self.name, mode="emergency", why=self.failed)
         self.view.mode = "emergency"
@@ -467,9 +468,12 @@ class Instance:
             for fd in (self._extension.pid_fd, self._extension.log_fd):
                 if fd >= 0:
                     self._selector.unregister(fd)
-        for line in self._extension.close():
-            self._log(line, "extension")
-        self._extension = None
+        extension, self._extension = self._extension, None
+        try:
+            for line in extension.close():
+                self._log(line, "extension")
+        except KmindError as error:  # something in its cgroup does not end
+            self._log(str(error))
 
     def _extension_or_raise(self) -> Extension:
         if self._extension is None:

@@ -16,7 +16,6 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,6 +32,7 @@ from kmind.knobs import Knob, Target
 from kmind.runtime._admin import Admin
 from kmind.runtime._arbiter import Arbiter
 from kmind.runtime._calls import Calls, Events
+from kmind.runtime._member import Member
 from kmind.runtime._takeover import clear_leftovers, free_lease, open_gate, take_over
 from kmind.runtime.advice import AdviceStore
 from kmind.runtime.agents import bind, make_bpf_agent, upgrade_bpf_agent, words_of
@@ -41,7 +41,7 @@ from kmind.runtime.grants import grants_for
 from kmind.runtime.instance import Instance, Sandbox
 from kmind.runtime.state import StateFolder
 
-__all__ = ["DEADLINE_S", "RUN_DIR", "Member", "Supervisor"]
+__all__ = ["DEADLINE_S", "RUN_DIR", "Supervisor"]
 
 RUN_DIR = Path("/run/kmind")
 """Where state and logs of what is running are kept."""
@@ -53,20 +53,6 @@ _BEAT_S = 1.0
 _WAIT_S = 0.01
 
 T = TypeVar("T")
-
-
-@dataclass
-class Member:
-    """An instance, and what the supervisor knows of it beside.
-
-    ``module`` is what ``find_module`` takes, ``failed`` whether its failure was dealt with.
-    """
-
-    instance: Instance
-    agent: BpfAgent
-    slot: int
-    module: str
-    failed: bool = False
 
 
 class Supervisor:
@@ -251,8 +237,8 @@ class Supervisor:
         kept = {name: value for name, value in instance.params.items() if name in declared}
         params = parse_parameters(module.manifest, words_of(kept))
         upgrade_bpf_agent(member.agent, module, instance.target, params, deadline_s=DEADLINE_S)
-        self._safely(name, instance.relaunch, module, params)
         try:
+            instance.relaunch(module, params)
             self._save(member)
             self._await(member)
             instance.resume()

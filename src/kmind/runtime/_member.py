@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One instance among those of a supervisor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kmind.agent.bpf import BpfAgent
+from kmind.runtime.instance import Instance
+
+__all__ = ["Member"]
+
+
+@dataclass
+class Member:
+    """An instance, and what the supervisor knows of it beside.
+
+    ``module`` is what ``find_module`` takes, ``failed`` whether its failure was dealt with.
+    """
+
+    instance: Instance
+    agent: BpfAgent
+    slot: int
+    module: str
+    failed: bool = False
