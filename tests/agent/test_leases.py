@@ -4,14 +4,16 @@
 import itertools
 import os
 import random
+import threading
 import time
 from collections import defaultdict
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
-from agents import BareAgent
+from agents import BareAgent, compile_bpf
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from members import member, recommend
@@ -19,11 +21,20 @@ from members import member, recommend
 from kmind.abi import layout
 from kmind.agent._base import Mode, Verdict
 from kmind.agent.core import Claim, Core
+from kmind.bpf import BpfObject
 
 pytestmark = pytest.mark.kernel("libbpf", "bpffs", "arena", "bpf_timer", "syscall")
 
 SLACK_S = layout.LIMIT["LEASE_SLACK_MS"] / 1000
 ROUNDS = 3000
+TURNS = 3_000_000
+LEASES = Path(__file__).with_name("leases.bpf.c")
+WORK = np.dtype(
+    [(name, "<u4") for name in ("slot", "priority", "turns", "keep")]
+    + [(name, "<u8") for name in ("taken", "denied", "handed_over", "together", "misnamed")]
+)
+"""``struct leases_work`` of leases.bpf.c."""
+
 PROCESSES = 4
 KNOBS = 2
 
@@ -219,6 +230,55 @@ def test_processes_that_fight_over_a_lease(root: Path) -> None:
     assert all(each.held == 0 for each in core.instances())
     assert core.leases() == []
     core.remove()
+
+
+# In the kernel, as fast as can be.
+
+
+@pytest.fixture(scope="module")
+def leases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compile_bpf(LEASES, tmp_path_factory.mktemp("leases") / "leases.bpf.o")
+
+
+@pytest.mark.parametrize(("priorities", "keep"), [((100, 100), 0), ((100, 200), 3)])
+def test_cpus_that_fight_over_a_lease(leases: Path, priorities: tuple[int, int], keep: int) -> None:
+    """Of equals only one has it at a time; a higher one takes it, and the counts add up."""
+    with BpfObject(leases) as loaded:
+        loaded.load()
+        done = [np.zeros((), WORK) for _ in priorities]
+        together = threading.Barrier(len(priorities))
+
+        def run(number: int, cpu: int) -> None:
+            os.sched_setaffinity(0, {cpu})  # this thread's
+            words = done[number]
+            words["slot"], words["priority"] = number + 1, priorities[number]
+            words["turns"], words["keep"] = TURNS, keep
+            together.wait()
+            ran = loaded.programs["contend"].test_run(words.tobytes())
+            done[number] = np.frombuffer(ran.ctx, WORK)[0]
+
+        cpus = itertools.cycle(sorted(os.sched_getaffinity(0)))
+        threads = [
+            threading.Thread(target=run, args=(number, cpu))
+            for number, cpu in zip(range(len(priorities)), cpus, strict=False)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for words in done:
+            assert words["taken"] + words["denied"] == TURNS
+            assert words["taken"] > 0
+            assert words["misnamed"] == 0
+        if priorities[0] == priorities[1]:
+            assert [int(words["together"]) for words in done] == [0, 0]
+            assert [int(words["handed_over"]) for words in done] == [0, 0]
+            assert sum(int(words["denied"]) for words in done) > 0
+        else:
+            assert [int(words["handed_over"]) > 0 for words in done] == [False, True]
+        held = loaded.maps["km_leases"]
+        (row,) = [held.lookup(key) for key in held.keys()]  # noqa: SIM118
+        assert np.frombuffer(row or b"", np.uint64)[1] == sum(int(w["denied"]) for w in done)
 
 
 # Agents

@@ -15,21 +15,24 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from agents import BareAgent, compile_bpf
+from agents import WORK, BareAgent, compile_bpf
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
 from members import member, recommend
 
 from kmind.abi import layout
 from kmind.agent._base import Grant, Mode, Verdict
+from kmind.agent._generation import Generation, Place, Spec
 from kmind.agent.bpf import BpfAgent
 from kmind.agent.core import Core
 from kmind.errors import BpfError, LoadError, NotSupportedError
-from kmind.queue import Doorbell, Endpoint
+from kmind.queue import Doorbell, Endpoint, Geometry
 
 pytestmark = pytest.mark.kernel("libbpf", "bpffs", "arena", "bpf_timer", "syscall", "tp_btf")
 
@@ -39,6 +42,7 @@ NAME = "renames@all"
 UPGRADES = 50
 KILLS = 20
 PATIENCE_S = 60
+LEAVING, ENTERING = layout.PHASE["LEAVING"], layout.PHASE["ENTERING"]
 
 # Renames its first task, with a number that rises, until it is told to stop: prctl(2).
 LOAD = """
@@ -59,6 +63,23 @@ while True:
         break
 print(number, flush=True)
 """
+
+
+@pytest.fixture
+def one_cpu() -> Iterator[int]:
+    """This thread stays on one CPU, as an event does."""
+    before = os.sched_getaffinity(0)
+    cpu = min(before)
+    os.sched_setaffinity(0, {cpu})
+    yield cpu
+    os.sched_setaffinity(0, before)
+
+
+@pytest.fixture
+def two(bare: Path) -> Iterator["Two"]:
+    made = Two(bare)
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="module")
@@ -230,6 +251,65 @@ def test_its_owner_is_killed_again_and_again(root: Path, renames: Path, tmp_path
     assert agent.generation > 2
     agent.close()
     core.remove()
+
+
+# The word that says which generation takes an event, step by step.
+
+
+class Two:
+    """Two generations of one agent, and the steps of the word from the one to the other."""
+
+    def __init__(self, bare: Path) -> None:
+        place = Place((1 << 44) + (200 << 32), Geometry.plan(2, 64), 0)
+        self.old = Generation.load(Spec(bare), place, 1)
+        self.new = Generation.load(Spec(bare), place, 2, before=self.old)
+        self.word = [1, 1 | LEAVING, 2 | ENTERING, 2]
+
+    def close(self) -> None:
+        self.new.close()
+        self.old.close()
+
+    def step(self, turn: int) -> None:
+        self.new.control("ACTIVE", value=self.word[turn])
+
+    @staticmethod
+    def takes(generation: Generation) -> bool:
+        ran = generation.programs["bare_asks"].test_run(bytes(WORK.itemsize))
+        return bool(np.frombuffer(ran.ctx, WORK)[0]["pushed"])
+
+
+# An event is the old program, what comes in between, and the new one. In between come other
+# events, as interrupts, and at most one step of the word in all (the owner waits after each).
+nested = st.recursive(
+    st.just(()), lambda inner: st.lists(inner, max_size=3).map(tuple), max_leaves=6
+)
+
+
+@given(trees=st.lists(nested, min_size=4, max_size=12), choose=st.randoms(use_true_random=False))
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_each_event_is_taken_by_one(
+    two: Two, one_cpu: int, trees: list[Any], choose: random.Random
+) -> None:
+    two.step(0)
+    turn = 0
+
+    def run(tree: tuple[Any, ...]) -> None:
+        nonlocal turn, stepped
+        taken = two.takes(two.old)
+        for inner in (*tree, None):
+            if not stepped and turn < 3 and choose.random() < 0.4:
+                stepped, turn = True, turn + 1
+                two.step(turn)
+                event(f"step {turn} within an event")
+            if inner is not None:
+                run(inner)
+        assert taken + two.takes(two.new) == 1
+
+    for tree in trees:
+        stepped = False
+        run(tree)
 
 
 # One by one.

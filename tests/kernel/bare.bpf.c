@@ -91,3 +91,12 @@ int bare_interrupts(struct bare_work *work)
 	bpf_timer_set_callback(&timer->timer, bare_interrupt);
 	return bpf_timer_start(&timer->timer, param_interrupt_ns, 0);
 }
+
+/* What a hook asks first: is the event for this generation? */
+SEC("syscall")
+int bare_asks(struct bare_work *work)
+{
+	KM_USES_ARENA();
+	work->pushed = km_is_active();
+	return 0;
+}
