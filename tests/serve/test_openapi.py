@@ -1,52 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """The API against its own description, by requests that schemathesis makes of it."""
 
-import socket
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
 import schemathesis
 from hypothesis import HealthCheck, settings
-from requests.adapters import HTTPAdapter
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 from serve.conftest import serve
+from serve.fuzz import HOST, known_names, session_at
 from serve.memory import DISK
-from urllib3 import HTTPConnectionPool
-from urllib3.connection import HTTPConnection
 
 from kmind.serve.openapi import describe
 from kmind.serve.routes import ROUTES
 
 if TYPE_CHECKING:
     from serve.conftest import Served
-
-HOST = "http://kmind"
-
-
-class UnixAdapter(HTTPAdapter):
-    """Lets requests, and so schemathesis, speak to the daemon's real socket."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-
-        class Connection(HTTPConnection):
-            def _new_conn(self) -> socket.socket:
-                out = socket.socket(socket.AF_UNIX)
-                out.settimeout(30)
-                out.connect(str(path))
-                return out
-
-        self.pool = HTTPConnectionPool("kmind")
-        self.pool.ConnectionCls = Connection
-
-    def get_connection_with_tls_context(self, *_: Any, **__: Any) -> HTTPConnectionPool:
-        return self.pool
-
-    def close(self) -> None:
-        self.pool.close()
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +29,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Served"]:
 
 @pytest.fixture(scope="module")
 def session(api: "Served") -> Iterator[requests.Session]:
-    with requests.Session() as session:
-        session.mount(HOST, UnixAdapter(api.path))
+    with session_at(api.path) as session:
         yield session
 
 
@@ -77,20 +47,7 @@ def test_the_daemon_serves_its_description(session: requests.Session) -> None:
     assert session.get(f"{HOST}/openapi.json", timeout=10).json() == describe(ROUTES)
 
 
-def known_names(description: dict[str, Any]) -> dict[str, Any]:
-    """Add names that this machine has, so that requests get past the first check."""
-    schemas = description["components"]["schemas"]
-    schemas["LoadRequest"]["examples"] = [{"module": "readahead", "target": DISK}]
-    for methods in description["paths"].values():
-        for operation in methods.values():
-            for parameter in operation.get("parameters", []):
-                known = {"name": f"readahead@{DISK}", "id": "1"}.get(parameter["name"])
-                if known:
-                    parameter["schema"]["examples"] = [known]
-    return description
-
-
-schema = schemathesis.openapi.from_dict(known_names(describe(ROUTES)))
+schema = schemathesis.openapi.from_dict(known_names(describe(ROUTES), "readahead", DISK))
 
 
 # The stream has no end; tests/serve/test_events.py reads it.

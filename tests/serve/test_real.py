@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from sample_module import knob_file, loop_disk, make_module
+from serve.fuzz import fuzz, session_at
 from serve.real import Host, host
 
 import kmind.serve
@@ -156,4 +157,23 @@ def test_the_capabilities_of_the_unit_are_enough(machine: Host, disk: str, tmp_p
     machine.kmind("daemon", "--replace")
     assert machine.kmind("unload", f"sample@{disk}")
     assert knob(disk) == baseline
+    assert machine.end() == 0
+
+
+def test_requests_made_of_the_description(machine: Host, disk: str, tmp_path: Path) -> None:
+    """Whatever is asked, each answer is as described, and the daemon and its instance go on."""
+    module, name, baseline = str(make_module(tmp_path)), f"sample@{disk}", knob(disk)
+    began = machine.start()
+    body = {"module": module, "target": disk, "mode": "observe"}
+    machine.client.call("POST", "/v1/instances", body)
+    with session_at(machine.client.path) as session:
+        assert fuzz(session, module, disk, rounds=6) > 3
+    assert machine.began() == began
+    assert machine.client.get("/v1/health")["ok"]
+    for each in machine.client.get("/v1/instances")["instances"]:
+        assert not each["failed"]
+    if name in [each["name"] for each in machine.client.get("/v1/instances")["instances"]]:
+        machine.kmind("unload", name)
+    assert knob(disk) == baseline
+    assert not [event for event in machine.log() if event["event"] == "trouble"]
     assert machine.end() == 0
