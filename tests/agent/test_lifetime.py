@@ -28,7 +28,8 @@ from members import member, recommend
 
 from kmind.abi import layout
 from kmind.agent._base import Grant, Mode, Verdict
-from kmind.agent._generation import Generation, Place, Spec
+from kmind.agent._generation import Generation
+from kmind.agent._place import Place, Spec
 from kmind.agent.bpf import BpfAgent
 from kmind.agent.core import Core
 from kmind.errors import BpfError, LoadError, NotSupportedError

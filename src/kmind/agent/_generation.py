@@ -11,7 +11,6 @@ import errno
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -19,6 +18,7 @@ import numpy as np
 
 from kmind.abi import layout
 from kmind.abi.btf import Btf
+from kmind.agent._place import Place, Spec
 from kmind.agent.core import Core
 from kmind.bpf import (
     BpfObject,
@@ -31,9 +31,8 @@ from kmind.bpf import (
     open_program,
 )
 from kmind.errors import BpfError, NotSupportedError
-from kmind.queue import Geometry
 
-__all__ = ["Generation", "Place", "Spec"]
+__all__ = ["Generation"]
 
 _STATE = ".data.kmind"
 _INHERITED = ("km_arena", "km_doorbell", "km_grants", _STATE)
@@ -43,29 +42,6 @@ _NEEDED = frozenset(
 _SHARED = ("km_instances", "km_leases", "km_approved", "km_actions", "km_owner")  # the core's
 _HOOK_SECTIONS = ("tp_btf/", "raw_tp", "tp/", "tracepoint/", "perf_event")
 _PAGE = 4096
-
-
-@dataclass(frozen=True)
-class Spec:
-    """What an agent is made from; see `BpfAgent`."""
-
-    path: Path
-    devices: tuple[int, ...] = ()
-    hooks: Mapping[str, str] = field(default_factory=dict)
-    optional: frozenset[str] = frozenset()
-    parameters: Mapping[str, int] = field(default_factory=dict)
-    tick_s: float = 0.002
-    window_s: float = 0.1
-    deadline_s: float = 1.0
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where an agent's arena is, and its slot in the core (0: none)."""
-
-    address: int
-    geometry: Geometry
-    slot: int
 
 
 class Generation:

@@ -14,7 +14,8 @@ from kmind.agent import _upgrade
 from kmind.agent._actions import decode_action, pack_grant
 from kmind.agent._base import Action, Grant, Kind, Mode
 from kmind.agent._core_words import counters, grant_key
-from kmind.agent._generation import Generation, Place, Spec
+from kmind.agent._generation import Generation
+from kmind.agent._place import Place, Spec, free_address, possible_cpus
 from kmind.agent.core import Core
 from kmind.bpf import Arena, RingBuffer, map_arena
 from kmind.errors import BpfError, KmindError
@@ -23,10 +24,6 @@ from kmind.queue import Geometry
 __all__ = ["BpfAgent"]
 
 _PAGE = 4096
-_SLOT = 1 << 32
-# Far from where Linux puts programs, libraries and stacks on x86-64 and arm64;
-# 4 GiB apart, since an arena may not cross such a boundary.
-_FIRST_ADDRESS = 1 << 44
 
 
 class BpfAgent:
@@ -74,7 +71,7 @@ class BpfAgent:
             window_s,
             deadline_s,
         )
-        place = Place(_free_address(slot), Geometry.plan(_possible_cpus(), sq_slots), slot)
+        place = Place(free_address(slot), Geometry.plan(possible_cpus(), sq_slots), slot)
         made = Generation.load(spec, place, generation, core=core)
         self._take_charge(made, place, frozenset(deferred), core)
         self.geometry.write_header(self.arena)
@@ -355,27 +352,3 @@ class BpfAgent:
     @staticmethod
     def _shown(folder: Path) -> Path:
         return folder.parent.parent / "instances" / folder.name
-
-
-def _possible_cpus() -> int:
-    """CPUs that may ever run: rings are per CPU, and hooks index by its number."""
-    last = Path("/sys/devices/system/cpu/possible").read_text().strip().rsplit(",", 1)[-1]
-    return int(last.rsplit("-", 1)[-1]) + 1
-
-
-def _free_address(slot: int) -> int:
-    """An address where no mapping of this process lies within 4 GiB.
-
-    Each slot has one of its own, so that another process finds it free, too.
-    """
-    taken: set[int] = set()
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        first, last = (int(word, 16) for word in line.split(maxsplit=1)[0].split("-"))
-        taken.update(range(first // _SLOT, (last - 1) // _SLOT + 1))
-    address = _FIRST_ADDRESS + slot * _SLOT
-    if slot and address // _SLOT not in taken:
-        return address
-    address = _FIRST_ADDRESS + layout.LIMIT["INSTANCES"] * _SLOT
-    while address // _SLOT in taken:
-        address += _SLOT
-    return address

@@ -32,7 +32,7 @@ _CLASSES = layout.LIMIT["CLASSES"]
 _MOST_WAITING = 4096  # actions that wait for an instance to be taken over
 _ZERO = bytes(4)
 
-Decode = Callable[[bytes], Action]
+_Decode = Callable[[bytes], Action]
 
 
 class Core:
@@ -45,7 +45,7 @@ class Core:
     def __init__(self, loaded: pins.Loaded, root: Path | None) -> None:
         self._loaded = loaded
         self.root = root
-        self._decode: dict[int, Decode] = {}
+        self._decode: dict[int, _Decode] = {}
         self._waiting: dict[int, list[bytes]] = {}
         self._ready: dict[int, list[Action]] = {}
         self._since = {each.slot: each.started_ns for each in self.instances()}
@@ -207,7 +207,7 @@ class Core:
         beat = int(words["beat_ns"])
         return int(words["pid"]), (time.monotonic_ns() - beat) / 1e9 if beat else float("inf")
 
-    def attach(self, slot: int, decode: Decode) -> None:
+    def attach(self, slot: int, decode: _Decode) -> None:
         """Send a slot's actions through ``decode``; those that waited for it come first."""
         self._decode[slot] = decode
         for packed in self._waiting.pop(slot, []):
