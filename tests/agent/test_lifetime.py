@@ -77,6 +77,18 @@ def one_cpu() -> Iterator[int]:
 
 
 @pytest.fixture
+def started() -> Iterator[list[int]]:
+    """Ids of processes that are not to outlive the test, if it fails half-way."""
+    pids: list[int] = []
+    yield pids
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+                os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+@pytest.fixture
 def two(bare: Path) -> Iterator["Two"]:
     made = Two(bare)
     yield made
@@ -98,7 +110,7 @@ def until(done: Callable[[], object]) -> None:
 class Load:
     """Processes that rename themselves, from ``start`` to ``stop``."""
 
-    def __init__(self, folder: Path, pause_s: float) -> None:
+    def __init__(self, folder: Path, pause_s: float, started: list[int]) -> None:
         self.flag = folder / "stop"
         self.processes = [
             subprocess.Popen(
@@ -109,6 +121,7 @@ class Load:
             for n in range(2)
         ]
         for process in self.processes:
+            started.append(process.pid)
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
 
@@ -126,7 +139,7 @@ class Tally:
         self.endpoint: Endpoint | None = Endpoint(arena, bell)
         self.batches: list[Any] = []
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
@@ -165,7 +178,9 @@ class Tally:
 
 
 @pytest.mark.slow
-def test_an_upgrade_neither_loses_nor_doubles(root: Path, renames: Path, tmp_path: Path) -> None:
+def test_an_upgrade_neither_loses_nor_doubles(
+    root: Path, renames: Path, tmp_path: Path, started: list[int]
+) -> None:
     core = Core.open(root)
     slot = core.register(NAME, "renames", "reporter")
     words = {"hooks": HOOKS, "deadline_s": 3600}
@@ -176,7 +191,7 @@ def test_an_upgrade_neither_loses_nor_doubles(root: Path, renames: Path, tmp_pat
     agent.start()
     tally = Tally(agent.arena, Doorbell(agent.doorbell_fd))
     before = agent.feature(1)
-    load = Load(tmp_path, 0.0005)
+    load = Load(tmp_path, 0.0005, started)
     for turn in range(UPGRADES):
         agent.upgrade(renames, **words)
         assert agent.generation == turn + 2
@@ -218,7 +233,9 @@ def own(root: Path, renames: Path, ready: Any, *, first: bool) -> None:
 
 @pytest.mark.slow
 @pytest.mark.fault
-def test_its_owner_is_killed_again_and_again(root: Path, renames: Path, tmp_path: Path) -> None:
+def test_its_owner_is_killed_again_and_again(
+    root: Path, renames: Path, tmp_path: Path, started: list[int]
+) -> None:
     """At any moment, also in the middle of an upgrade: the agent counts on."""
     choose = random.Random(5)
     tally = load = None
@@ -229,13 +246,14 @@ def test_its_owner_is_killed_again_and_again(root: Path, renames: Path, tmp_path
             with contextlib.suppress(BaseException):
                 own(root, renames, theirs, first=turn == 0)
             os._exit(1)
+        started.append(pid)
         os.close(theirs)
         assert os.read(ours, 1) == b"!", "the owner ended by itself"
         os.close(ours)
         if tally is None:
             agent = BpfAgent.adopt(root / "agents" / NAME, core=Core.open(root), slot=1)
             tally = Tally(agent.arena, Doorbell(agent.doorbell_fd))
-            load = Load(tmp_path, 0.0005)
+            load = Load(tmp_path, 0.0005, started)
         time.sleep(choose.random() * 1.5)
         os.kill(pid, signal.SIGKILL)
         assert os.waitpid(pid, 0)[1] == signal.SIGKILL
