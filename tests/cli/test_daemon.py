@@ -3,6 +3,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,6 +48,28 @@ def test_a_user_who_may_not(cli: "Cli", daemon: "Served") -> None:
     done = cli("list", f"--socket={daemon.path}", root=False)
     assert done.returncode == 77, done.stderr
     assert "only root and members of the group kmind may connect" in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user, as only root may")
+def test_a_daemon_needs_root(cli: "Cli") -> None:
+    done = cli("daemon", root=False)
+    assert done.returncode == 77, done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_daemon_without_its_libraries(cli: "Cli") -> None:
+    code = (
+        "import sys; sys.modules['starlette'] = None; "
+        "from kmind.cli.main import main; sys.exit(main(['daemon']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=cli.environment, capture_output=True, text=True
+    )
+    assert done.returncode == 4
+    assert done.stderr == (
+        "kmind: the daemon needs starlette, which is not installed; "
+        "install it with: pip install 'kmind[daemon]'\n"
+    )
 
 
 def test_from_load_to_unload(cli: "Cli", daemon: "Served") -> None:

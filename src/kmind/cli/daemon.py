@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+import zlib
 from pathlib import Path
 
 from kmind.agent.core import Core
@@ -13,15 +14,16 @@ from kmind.extension.conf import ModuleConf
 from kmind.guard import Journal, Policy
 from kmind.runtime.agents import need_root
 from kmind.runtime.log import StructuredLog
-from kmind.runtime.supervisor import Supervisor
+from kmind.runtime.supervisor import RUN_DIR, Supervisor
 
 try:
     from kmind.serve.daemon import Daemon
     from kmind.serve.lock import running_daemon
     from kmind.serve.process import replace, run_daemon
 except ModuleNotFoundError as error:
+    _name = (error.name or "").partition(".")[0]
     raise NotSupportedError(
-        f"the daemon needs {error.name}, which is not installed",
+        f"the daemon needs {_name}, which is not installed",
         hint="install it with: pip install 'kmind[daemon]'",
     ) from None
 
@@ -61,6 +63,7 @@ def daemon_command(
                 run_dir=run_dir,
                 conf=conf,
                 take_over=take_over or restarted,
+                cgroups=_cgroups(run_dir),
             )
 
         return Daemon(make=supervisor, check=check, emit=log.emit, keep=keep)
@@ -75,6 +78,12 @@ def daemon_command(
     finally:
         log.close()
     return 0
+
+
+def _cgroups(run_dir: Path) -> str:
+    # Cgroups are the whole machine's: a daemon beside that of the machine would take those
+    # of the other's extensions for leftovers, and end them.
+    return "" if run_dir == RUN_DIR else f"d{zlib.crc32(str(run_dir).encode())}."
 
 
 def _replace(pid: int, socket: Path | None) -> int:
