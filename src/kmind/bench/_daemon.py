@@ -19,7 +19,7 @@ import numpy as np
 from kmind.bench._base import Metric
 from kmind.bench._instance import agent_statistics, cpu_shares, sampled
 from kmind.errors import KmindError
-from kmind.testing.daemon import DaemonHost, daemon_host
+from kmind.testing.daemon import DaemonHost
 from kmind.testing.workloads import Workload
 
 __all__ = ["measure_crowd", "measure_load", "measure_restart"]
@@ -33,7 +33,7 @@ _UNIT = re.compile(r"restarted in ([\d.]+) s")
 @contextmanager
 def _fresh_daemon() -> Iterator[DaemonHost]:
     with tempfile.TemporaryDirectory(prefix="kmind-bench-") as folder, ExitStack() as stack:
-        host = stack.enter_context(daemon_host(Path(folder)))
+        host = stack.enter_context(DaemonHost.open(Path(folder)))
         host.start()
         stack.callback(_unload_all, host)
         yield host

@@ -16,11 +16,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 import kmind
 from kmind.errors import KmindError
 
-__all__ = ["DaemonHost", "daemon_host"]
+__all__ = ["DaemonHost"]
 
 _NAMESPACE = """
 mount --make-rprivate / && mount -t bpf bpf /sys/fs/bpf && mount -t tmpfs tmpfs /var/log &&
@@ -30,7 +31,7 @@ _UP_S = 30.0
 
 
 class DaemonHost:
-    """What stands for a machine, as far as a daemon is concerned; made by `daemon_host`.
+    """What stands for a machine, as far as a daemon is concerned; made by ``open``.
 
     ``daemon`` is the one that runs now, ``socket`` where it listens.
     """
@@ -47,6 +48,27 @@ class DaemonHost:
         }
         self._root = Path(f"/proc/{namespace}/root")
         self._enter = ["nsenter", f"--target={namespace}", "--mount"]
+
+    @classmethod
+    @contextmanager
+    def open(cls, folder: Path) -> Iterator[Self]:
+        """One for the length of the block; it leaves nothing behind. Needs root."""
+        keeper = subprocess.Popen(
+            ["unshare", "--mount", "sh", "-c", _NAMESPACE], stdout=subprocess.PIPE, text=True
+        )
+        try:
+            if keeper.stdout is None or keeper.stdout.readline() != "ready\n":
+                raise KmindError("no mount namespace of its own", hint="run as root")
+            host = cls(folder, keeper.pid)
+            try:
+                yield host
+            finally:
+                host.clear()
+        finally:
+            keeper.kill()
+            keeper.wait()
+            if keeper.stdout is not None:
+                keeper.stdout.close()
 
     def command(self, *words: str, under: Sequence[str] = ()) -> list[str]:
         """A ``kmind`` command line that sees this host; ``under`` goes before it."""
@@ -104,24 +126,3 @@ class DaemonHost:
     def _listens(self) -> bool:
         with socket.socket(socket.AF_UNIX) as probe:
             return probe.connect_ex(str(self.socket)) == 0
-
-
-@contextmanager
-def daemon_host(folder: Path) -> Iterator[DaemonHost]:
-    """One for the length of the block; it leaves nothing behind. Needs root."""
-    keeper = subprocess.Popen(
-        ["unshare", "--mount", "sh", "-c", _NAMESPACE], stdout=subprocess.PIPE, text=True
-    )
-    try:
-        if keeper.stdout is None or keeper.stdout.readline() != "ready\n":
-            raise KmindError("no mount namespace of its own", hint="run as root")
-        host = DaemonHost(folder, keeper.pid)
-        try:
-            yield host
-        finally:
-            host.clear()
-    finally:
-        keeper.kill()
-        keeper.wait()
-        if keeper.stdout is not None:
-            keeper.stdout.close()
