@@ -644,9 +644,9 @@ def test_killed_while_it_loads_leaves_nothing_unowned(rig: Rig, disk: str, secon
         members = set(supervisor.members)
         whole += len(members)
         assert {each.name for each in supervisor.core.instances()} == members, turn
-        assert {path.name for path in (rig.root / "agents").iterdir()} == members, turn
-        assert {path.name for path in (rig.root / "instances").iterdir()} == members, turn
-        assert {path.stem for path in (rig.folder / "run/state").iterdir()} == members, turn
+        assert {path.name for path in (rig.root / "agents").glob("*")} == members, turn
+        assert {path.name for path in (rig.root / "instances").glob("*")} == members, turn
+        assert {path.stem for path in (rig.folder / "run/state").glob("*")} == members, turn
         groups = {name for name in list_cgroups() if name.startswith(rig.cgroups)}
         assert groups == {rig.cgroups + name for name in members}, turn
         supervisor.close(keep=False)

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from kmind.agent._base import Action, Mode, Verdict
+from kmind.agent._base import Action, Mode
 from kmind.errors import JournalError, KmindError
 from kmind.extension import KnobInfo, Module
 from kmind.extension import Value as Parameter
@@ -26,10 +26,10 @@ from kmind.guard import Actuator, Policy
 from kmind.knobs import Target
 from kmind.runtime._launch import Extension, Sandbox
 from kmind.runtime._owned import OwnedAgent
-from kmind.runtime._text import Bucket, parse_note
+from kmind.runtime._verdicts import Verdicts
 from kmind.runtime._view import View, Watcher
 from kmind.runtime.changes import Changes, Emit
-from kmind.runtime.grants import Granted, grants_for, shown
+from kmind.runtime.grants import Granted, grants_for
 from kmind.runtime.hooks import HookWatch
 from kmind.runtime.state import InstanceState
 
@@ -82,7 +82,6 @@ class Instance:
         self._agent = agent
         self._policy = policy
         self._emit = emit
-        self._name_of = name_of
         self._sandbox = sandbox or Sandbox()
         self._deadline_s = deadline_s
         self._now = now
@@ -99,10 +98,9 @@ class Instance:
         self._extension: Extension | None = None
         self._starting = False
         self._give_up_at = math.inf
-        self._last_id = 0
         self._recorded_id = 0
         self._selector = selectors.DefaultSelector()
-        self._verdicts_shown = Bucket(now, rate=100, burst=200)
+        self._verdicts = Verdicts(self.name, target, self._changes, emit, name_of=name_of, now=now)
         self._watcher = Watcher(self.name, module.manifest, agent, self.view, emit)
         self._hooks = HookWatch(module.manifest, agent)
         self._look_at = 0.0
@@ -165,7 +163,7 @@ class Instance:
         self._extension = Extension.adopt(self._agent, state.process)
         self._watch_extension()
         self.started = state.started
-        self._last_id = self._recorded_id = state.last_id
+        self._verdicts.last_id = self._recorded_id = state.last_id
         self._watcher.seq = state.window_seq
         self._changes.adopt(self._granted(), state.holds, state.yielded)
         self._announce("taken over")
@@ -175,7 +173,7 @@ class Instance:
 
         What is held is held on, until its hold ends.
         """
-        first_id = self._last_id + _IDS_APART
+        first_id = self._verdicts.last_id + _IDS_APART
         if first_id >= 1 << 32:
             raise KmindError(
                 f"the extension of {self.name} has used up all ids of recommendations",
@@ -229,7 +227,7 @@ class Instance:
         try:
             for action in actions:
                 if action.kind == "verdict":
-                    self._take_verdict(action, halt=bool(stalled or self.failed))
+                    self._verdicts.take(action, halt=bool(stalled or self.failed))
         except JournalError as error:
             self.emergency(f"changes cannot be kept on record: {error}")
         if stalled and not self.failed:
@@ -351,7 +349,7 @@ class Instance:
     @property
     def dirty(self) -> bool:
         """Whether ``record`` says something else than it did that must not be lost."""
-        return self._changes.dirty or self._last_id > self._recorded_id + _IDS_APART // 2
+        return self._changes.dirty or self._verdicts.last_id > self._recorded_id + _IDS_APART // 2
 
     @property
     def process(self) -> tuple[int, int]:
@@ -366,7 +364,7 @@ class Instance:
     def record(self, *, module: str, slot: int, generation: int) -> InstanceState:
         """What ``adopt`` takes."""
         self._changes.dirty = False
-        self._recorded_id = self._last_id
+        self._recorded_id = self._verdicts.last_id
         return InstanceState(
             name=self.name,
             module=module,
@@ -380,7 +378,7 @@ class Instance:
             holds=self._changes.holds(),
             yielded=self._changes.yielded,
             window_seq=self._watcher.seq,
-            last_id=self._last_id,
+            last_id=self._verdicts.last_id,
             running=not (self._starting or self.failed),
         )
 
@@ -499,39 +497,6 @@ class Instance:
 
     def _cost(self, hook: str) -> str:
         return next((h.costs for h in self.module.manifest.hooks if h.program == hook), "")
-
-    def _take_verdict(self, action: Action, *, halt: bool) -> None:
-        self._last_id = max(self._last_id, action.id)
-        each = self._changes.granted(action.knob, action.target)
-        reason, evidence = parse_note(action.note)
-        verdict = action.verdict or Verdict(0)
-        fields: dict[str, Any] = {
-            "instance": self.name,
-            "id": action.id,
-            "verdict": verdict.name.lower(),
-            "knob": each.knob.name if each else action.knob,
-            "value": shown(each, action.value),
-            "current": shown(each, action.current),
-            "reason": reason,
-            "evidence": evidence,
-        }
-        if verdict == Verdict["LEASE"]:
-            fields["holder"] = self._name_of(action.holder)
-        if self._verdicts_shown.take():
-            self._emit("verdict", **fields)
-        if each is None or halt:
-            return
-        if verdict == Verdict["ADVISED"]:
-            self._advise(each, action, fields)
-        elif verdict == Verdict["RENEWED"]:
-            self._changes.renew(each, action)
-        elif verdict == Verdict["APPROVED"]:
-            self._changes.apply(each, action, reason, evidence)
-
-    def _advise(self, each: Granted, action: Action, fields: Mapping[str, Any]) -> None:
-        command = f"echo {fields['value']} > {each.knob.file(self.target)}"
-        if self._verdicts_shown.take():
-            self._emit("advice", **fields, command=command)
 
     def _take_log(self) -> None:
         if self._extension and self._extension.log_fd >= 0:
