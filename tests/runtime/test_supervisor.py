@@ -19,6 +19,7 @@ from kmind.agent._base import Mode
 from kmind.errors import KmindError, UsageError
 from kmind.runtime import supervisor as module_under_test
 from kmind.runtime.cgroup import list_cgroups
+from kmind.runtime.instance import Instance
 
 pytestmark = pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf", "tp_filemap")
 
@@ -492,6 +493,31 @@ def test_handed_from_one_to_the_next(rig: Rig, disk: str) -> None:
     summary = supervisor.unload(name)
     assert summary["restored"]
     assert summary["changes"][0]["baseline"] == value_of(disk) == before
+
+
+def test_a_bug_in_taking_over_costs_one_instance(
+    rig: Rig, disk: str, second: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = value_of(second)
+    supervisor = rig.start()
+    good = rig.load(rig.module(), disk, *QUICK)
+    bad = rig.load(rig.module("bad"), second, *QUICK)
+    rig.run_until(lambda: rig.of("applied", good) and rig.of("applied", bad))
+    supervisor.close(keep=True)
+    tell = Instance._announce
+
+    def explode(self: Instance, how: str) -> None:
+        if self.name == bad:
+            raise ZeroDivisionError("a bug")
+        tell(self, how)
+
+    monkeypatch.setattr(Instance, "_announce", explode)
+    supervisor = rig.start()
+    assert list(supervisor.members) == [good]
+    assert value_of(second) == before
+    assert value_of(disk) == 512
+    assert [each.name for each in supervisor.core.instances()] == [good]
+    assert any("ZeroDivisionError" in event["message"] for event in rig.of("log"))
 
 
 def test_a_hold_ends_when_it_was_to_end(rig: Rig, disk: str) -> None:

@@ -76,8 +76,9 @@ def take_over(supervisor: Supervisor) -> list[Member]:
             if slots.get(state.slot) != state.name:
                 raise KmindError(f"slot {state.slot} is not its own any more")
             taken.append(_adopt(supervisor, state))
-        except KmindError as error:
-            supervisor.log(f"{state.name} is not taken over: {error}")
+        except Exception as error:  # whatever it is, the others go on
+            why = str(error) if isinstance(error, KmindError) else repr(error)
+            supervisor.log(f"{state.name} is not taken over: {why}")
     return taken
 
 
@@ -88,13 +89,12 @@ def _adopt(supervisor: Supervisor, state: InstanceState) -> Member:
     if pins is None:
         raise KmindError("its agent was not pinned")
     agent = adopt_bpf_agent(pins, module, core=supervisor.core, slot=state.slot)
+    mode = Mode[state.mode.upper()]
+    instance = supervisor.make_instance(module, target, params, agent, state.slot, mode)
     try:
-        instance = supervisor.make_instance(
-            module, target, params, agent, state.slot, Mode[state.mode.upper()]
-        )
         instance.adopt(state)
     except BaseException:
-        agent.release()
+        instance.stop()  # what it held is this process's by now
         raise
     return Member(instance, agent, state.slot, state.module)
 
