@@ -22,7 +22,28 @@ from kmind.serve._base import Supervisor
 from kmind.serve._problem import NotFoundError
 from kmind.serve.events import EventStream, Hub
 
-__all__ = ["ROUTES", "Call", "Context", "Handler", "Route"]
+__all__ = [
+    "ROUTES",
+    "Call",
+    "Context",
+    "Handler",
+    "Route",
+    "apply_advice",
+    "follow_events",
+    "get_advice",
+    "get_health",
+    "get_instance",
+    "installed_modules",
+    "list_advice",
+    "list_instances",
+    "list_leases",
+    "load_instance",
+    "reject_advice",
+    "reload_instance",
+    "set_mode",
+    "undo_advice",
+    "unload_instance",
+]
 
 
 @dataclass(frozen=True)
