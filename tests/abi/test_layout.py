@@ -22,7 +22,13 @@ from kmind.queue.completion import check_words
 ABI = ROOT / "src" / "kmind" / "abi"
 READAHEAD = ROOT / "src" / "kmind" / "modules" / "readahead"
 # Enumerators begin with the name of their enum; these do not.
-PREFIXES = {"LIMIT": "", "RULE_OP": "RULE_", "ACTION_KIND": "ACTION_", "CONTROL_OP": "CONTROL_", "CORE_OP": "CORE_"}
+PREFIXES = {
+    "LIMIT": "",
+    "RULE_OP": "RULE_",
+    "ACTION_KIND": "ACTION_",
+    "CONTROL_OP": "CONTROL_",
+    "CORE_OP": "CORE_",
+}
 ENUMS = [name for name in layout.__all__ if isinstance(getattr(layout, name), dict)]
 
 
