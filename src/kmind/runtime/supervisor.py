@@ -52,7 +52,7 @@ DEADLINE_S = 3.0
 _BEAT_S = 1.0
 _WAIT_S = 0.01
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 class Supervisor:
@@ -126,7 +126,7 @@ class Supervisor:
         self._turn()
         self._calls.run()
 
-    def submit(self, call: Callable[[], T]) -> Future[T]:
+    def submit(self, call: Callable[[], _T]) -> Future[_T]:
         """Have a call run on the owner's thread, between two steps; thread-safe."""
         return self._calls.submit(call)
 
