@@ -192,6 +192,13 @@ static __always_inline bool km_let_through(struct kmind_grant_key *key, const st
 		.time_ns = now,
 	};
 
+	/* The lease is ours, and so is the entry: nobody else writes to it. */
+	if (before && before->instance == km_slot) {
+		before->id = copy->id;
+		before->time_ns = now;
+		WRITE_ONCE(before->value, copy->value);
+		return true;
+	}
 	return !bpf_map_update_elem(&km_approved, key, &approved, BPF_ANY);
 }
 

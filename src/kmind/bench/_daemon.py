@@ -185,7 +185,7 @@ def _extension_sizes(host: DaemonHost) -> list[int]:
 
 def _started_at(pid: int) -> float:
     # CLOCK_MONOTONIC, to 10 ms: field 22 of /proc/PID/stat, in ticks since boot.
-    fields = Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()
+    fields = Path("/proc", str(pid), "stat").read_text(errors="replace").rpartition(")")[2].split()
     drift = time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
     return int(fields[19]) / 100 - drift
 
