@@ -115,7 +115,7 @@ class Rig:
         if self.supervisor:
             self.supervisor.close(keep=False)
         if self.root.exists() or (self.folder / "run/state").exists():
-            self.start(take_over=False).close(keep=False)
+            self.start().close(keep=False)
 
 
 @contextlib.contextmanager
