@@ -81,6 +81,18 @@ def test_what_can_be_no_folder(name: str) -> None:
         find_module(name)
 
 
+def test_in_packages_without_init(site: Path) -> None:
+    """What stands in packages that nobody imported is found all the same."""
+    below = site / "deep" / "down"
+    below.mkdir(parents=True)
+    site.joinpath("outside", "quiet").rename(below / "quiet")
+    info = site / "outside-1.dist-info" / "entry_points.txt"
+    info.write_text("[kmind.modules]\nquiet = deep.down.quiet\n")
+    module = find_module("quiet")
+    assert (module.folder, module.package) == (below / "quiet", "deep.down.quiet")
+    assert "deep" not in sys.modules
+
+
 def test_dashes_of_an_entry_point(site: Path) -> None:
     info = site / "outside-1.dist-info" / "entry_points.txt"
     (site / "outside" / "quiet").rename(site / "outside" / "very_quiet")

@@ -168,7 +168,12 @@ def _locate(package: str) -> Path | None:
     prefix = ""
     for part in package.split("."):
         prefix = f"{prefix}.{part}" if prefix else part
-        spec = _find_spec(prefix, path)
+        try:
+            spec = _find_spec(prefix, path)
+        except KeyError:
+            # One without __init__.py: Python asks for the package above, and none is imported.
+            path = [str(found) for above in path or () if (found := Path(above, part)).is_dir()]
+            continue
         if spec is None or not spec.submodule_search_locations:
             return None
         path = list(spec.submodule_search_locations)
