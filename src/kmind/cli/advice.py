@@ -51,7 +51,7 @@ def _say(answer: dict[str, Any], json: bool, text: str) -> int:
 def _table(advice: list[dict[str, Any]]) -> str:
     if not advice:
         return "there is no advice\n"
-    rows = [(a["id"], a["instance"], _change(a), a["state"], a.get("reason", "")) for a in advice]
+    rows = [(a["id"], a["instance"], _change(a), _state(a), a.get("reason", "")) for a in advice]
     return columns(("id", "instance", "change", "state", "reason"), rows)
 
 
@@ -59,8 +59,15 @@ def _change(advice: Mapping[str, Any]) -> str:
     return f"{advice['knob']} {advice.get('current', '?')} -> {advice.get('value', '?')}"
 
 
+def _state(advice: Mapping[str, Any]) -> str:
+    # Of what was refused: by which check of the agent.
+    if advice["state"] == "refused" and advice.get("verdict"):
+        return f"refused: {advice['verdict']}"
+    return str(advice["state"])
+
+
 def _whole(advice: Mapping[str, Any]) -> str:
-    lines = [f"{advice['id']}: {advice['instance']} advises {_change(advice)} ({advice['state']})"]
+    lines = [f"{advice['id']}: {advice['instance']} advises {_change(advice)} ({_state(advice)})"]
     if advice.get("reason"):
         lines.append(f"    why: {advice['reason']}")
     for name, value in (advice.get("evidence") or {}).items():
