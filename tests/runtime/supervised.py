@@ -26,6 +26,8 @@ from kmind.guard import Journal, Policy
 from kmind.runtime.supervisor import Supervisor
 
 PATIENCE_S = 30
+QUICK = ("hold_s=30", "every_s=0.05")
+OTHER = RECOMMENDER.replace("The test says so.", "The other says so.")
 BUSY = '[knob."block.read_ahead_kb"]\nrate = "6000 per minute"\nburst = 100\n'
 
 # A process that runs a supervisor, says what happens, and does what it is told.
@@ -44,8 +46,10 @@ class Rig:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.root = Path(f"/sys/fs/bpf/kmind-test-{folder.name}"[:60])
-        self.cgroups = f"t{zlib.crc32(str(folder).encode())}."
+        # Of this folder alone: another run of the tests may be at the same one.
+        mark = f"t{zlib.crc32(str(folder).encode())}"
+        self.root = Path(f"/sys/fs/bpf/kmind-test-{mark}")
+        self.cgroups = f"{mark}."
         self.events: list[dict[str, Any]] = []
         self.supervisor: Supervisor | None = None
         self.policy = folder / "policy.toml"
@@ -204,3 +208,11 @@ class Daemon:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
         self.output.close()
+
+
+def alive(pid: int) -> bool:
+    """Whether that process runs; a zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
