@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from runtime.supervised import Rig, stirred, value_of
 from sample_module import RECOMMENDER, loop_disk, make_module
 
 from kmind.agent._base import Mode
@@ -14,6 +15,7 @@ from kmind.extension import find_module, parse_parameters
 from kmind.guard import Actuator, Journal, Policy
 from kmind.knobs import parse_target
 from kmind.runtime.agents import make_bpf_agent
+from kmind.runtime.cgroup import list_cgroups
 from kmind.runtime.instance import Instance
 
 PATIENCE_S = 20
@@ -93,3 +95,32 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
                 made.stop()
             made.journal.close()
             assert made.knob.read_text() == made.baseline
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[str]:
+    with loop_disk(tmp_path) as name:
+        yield name
+
+
+@pytest.fixture
+def second(tmp_path: Path) -> Iterator[str]:
+    folder = tmp_path / "second"
+    folder.mkdir()
+    with loop_disk(folder) as name:
+        yield name
+
+
+@pytest.fixture
+def rig(tmp_path: Path, disk: str) -> Iterator[Rig]:
+    made = Rig(tmp_path)
+    before = value_of(disk)
+    try:
+        with stirred(disk):
+            yield made
+    finally:
+        made.close()
+        assert value_of(disk) == before
+        assert not made.root.exists()
+        assert not list((tmp_path / "run").rglob("*@*"))
+        assert not [name for name in list_cgroups() if name.startswith(made.cgroups)]
