@@ -91,7 +91,8 @@ def _parents() -> dict[int, int]:
     parents = {}
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+            text = (entry / "stat").read_text(errors="replace")  # a name may be any bytes
+            state, parent = text.rpartition(")")[2].split()[:2]
             if state not in "ZX":
                 parents[int(entry.name)] = int(parent)
     return parents
