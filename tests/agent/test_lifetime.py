@@ -251,7 +251,8 @@ def test_its_owner_is_killed_again_and_again(
         assert os.read(ours, 1) == b"!", "the owner ended by itself"
         os.close(ours)
         if tally is None:
-            agent = BpfAgent.adopt(root / "agents" / NAME, core=Core.open(root), slot=1)
+            watching = Core.open(root)
+            agent = BpfAgent.adopt(root / "agents" / NAME, core=watching, slot=1)
             tally = Tally(agent.arena, Doorbell(agent.doorbell_fd))
             load = Load(tmp_path, 0.0005, started)
         time.sleep(choose.random() * 1.5)
@@ -262,6 +263,7 @@ def test_its_owner_is_killed_again_and_again(
     done = load.stop()
     tally.stop()
     agent.release()
+    watching.close()
     core = Core.open(root)
     agent = BpfAgent.adopt(core.folder(NAME), core=core, slot=1, hooks=HOOKS)
     tally.check(done, agent.account()["dropped"])
