@@ -125,6 +125,7 @@ _DECLARATIONS: dict[str, tuple[type | None, list[type]]] = {
     "bpf_link__fd": (_INT, [_PTR]),
     "bpf_link__pin": (_INT, [_PTR, _STR]),
     "bpf_link__unpin": (_INT, [_PTR]),
+    "bpf_link__detach": (_INT, [_PTR]),
     "bpf_link__destroy": (_INT, [_PTR]),
     "bpf_iter_create": (_INT, [_INT]),
     "ring_buffer__new": (_PTR, [_INT, SampleCallback, _PTR, _PTR]),

@@ -83,6 +83,13 @@ class Link:
             self.unpin()
         self.close()
 
+    def cut(self) -> None:
+        """Detach the program of a cgroup link now, whoever else holds it.
+
+        Without that the kernel does it a moment after the last descriptor and pin are gone.
+        """
+        check(lib().bpf_link__detach(self._handle.get()), "cannot detach a link")
+
     def close(self) -> None:
         """Let go of it; without a pin the program is detached. Safe to repeat."""
         pointer = self._handle.take()

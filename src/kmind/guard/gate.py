@@ -19,7 +19,7 @@ import weakref
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from kmind.bpf import BpfObject, Link, Map, RingBuffer, obj_pin, open_map
+from kmind.bpf import BpfObject, Link, Map, RingBuffer, obj_pin, open_link, open_map
 from kmind.errors import BpfError, KmindError, KnobError
 from kmind.guard._cgroup2 import cgroup2_root, private_cgroup2
 from kmind.guard._gate_layout import (
@@ -108,6 +108,10 @@ class Gate:
     @staticmethod
     def discard(folder: Path) -> None:
         """Remove a gate that is pinned in ``folder``: all is free. Safe to repeat."""
+        for name in (_LINK, _NEW_LINK):
+            if (folder / name).exists():
+                with suppress(BpfError), open_link(folder / name) as link:
+                    link.cut()
         for name in (_LINK, _NEW_LINK, FILES, HOLDS, OWNER, EVENTS, APPROVALS):
             (folder / name).unlink(missing_ok=True)
         with suppress(OSError):
