@@ -20,7 +20,6 @@ from kmind.agent.core import Core
 from kmind.errors import KmindError
 from kmind.extension import parse_parameters
 from kmind.guard import Gate, restore
-from kmind.knobs import Target, all_knobs
 from kmind.runtime._admin import ADMIN
 from kmind.runtime._member import Member
 from kmind.runtime.agents import adopt_bpf_agent, bind, words_of
@@ -181,10 +180,3 @@ def _restore(supervisor: Supervisor) -> None:
             supervisor.log(f"{outcome.knob} of {outcome.target} is not put back: {outcome.why}")
     if done.unrecorded:
         supervisor.log(str(done.unrecorded))
-    # An earlier daemon's gate may guard what nobody holds any more.
-    held = {key for each in supervisor.members.values() for key in each.instance.held_keys()}
-    held |= {change.key for change in supervisor.admin.held}
-    system = Target.system()
-    for knob in all_knobs():
-        if Gate.covers(knob, system) and (knob.name, system.name) not in held:
-            supervisor.gate.release(knob, system)

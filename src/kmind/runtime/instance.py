@@ -357,10 +357,6 @@ class Instance:
         extension = self._extension
         return (extension.pid, extension.uid or 0) if extension else (0, 0)
 
-    def held_keys(self) -> set[tuple[str, str]]:
-        """The knobs that stand at a recommended value, each as (knob, target)."""
-        return {(hold.knob, self.target.name) for hold in self._changes.holds()}
-
     def record(self, *, module: str, slot: int, generation: int) -> InstanceState:
         """What ``adopt`` takes."""
         self._changes.dirty = False

@@ -111,7 +111,7 @@ class Supervisor:
             for member in take_over(self):
                 self._add(member)
             self.admin.adopt()
-        self.gate.release_inherited()
+        self.gate.release_inherited()  # what nobody here holds any more
         clear_leftovers(self)
         for member in self.members.values():
             self._set_process(member)
