@@ -39,12 +39,13 @@ class Running:
         """Heartbeats so far."""
         return int(self.agent.arena[: layout.HEADER.itemsize].view(layout.HEADER)["heartbeat"][0])
 
-    def until(self, done: Callable[[], object]) -> None:
-        """Wait for something; fail if it never comes."""
+    def until(self, done: Callable[[], object], *, reading: bool = True) -> None:
+        """Wait for something, ``reading`` its log meanwhile or not; fail if it never comes."""
         deadline = time.monotonic() + PATIENCE_S
         while not done():
             ended = self.process.ended() is not None
-            self.lines += self.process.read_log()
+            if reading:
+                self.lines += self.process.read_log()
             if ended and not done():
                 raise AssertionError(f"it ended: {self.lines[-5:]}")
             assert time.monotonic() < deadline, f"it never came: {self.lines[-5:]}"
