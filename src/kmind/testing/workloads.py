@@ -51,7 +51,8 @@ class Result:
 
     ``bytes_per_s`` counts what the load received, and is 0 where that is not
     known. ``unit`` says what ``value`` is. ``series`` holds operations a second,
-    one entry a second, where the tool tells. ``raw`` is the tool's own report.
+    one entry a second, where the tool tells. ``raw`` is the tool's own report, ``started``
+    when the tool was started, in seconds of CLOCK_MONOTONIC.
     """
 
     ops_per_s: float
@@ -59,6 +60,7 @@ class Result:
     unit: str
     series: list[float] = field(default_factory=list)
     raw: dict[str, Any] = field(default_factory=dict)
+    started: float = 0.0
 
     @property
     def value(self) -> float:
@@ -118,6 +120,7 @@ class Fio:
             drop_caches()
         if self.cache == "cold":
             back_memory(9 * (self.limit or self.size) // 4)
+        started = time.monotonic()
         with _limited(self.limit) as procs:
             report, series = run_fio(self.job, self.file_, self.size, duration, procs)
         read = report["jobs"][0]["read"]
@@ -128,6 +131,7 @@ class Fio:
             unit=self.unit,
             series=series,
             raw=report,
+            started=started,
         )
 
 
@@ -167,14 +171,12 @@ class DbBench:
             raise UsageError(f"{self.name} is not prepared", hint="call prepare(dir) first")
         series: list[float] = []
         operations, seconds = 0.0, 0.0
-        first = True
-        end = time.monotonic() + duration
-        while first or time.monotonic() < end:
+        started = 0.0
+        while not started or time.monotonic() < started + duration:
             drop_caches()
-            if first:
+            if not started:
                 back_memory(9 * (self.limit or database_size(self.keys)) // 4)
-                end = time.monotonic() + duration
-            first = False
+                started = time.monotonic()
             with _limited(self.limit) as procs:
                 speed, each, line = run_benchmark(
                     self.database_,
@@ -187,7 +189,9 @@ class DbBench:
             taken = self.keys / speed if self.passes else duration
             operations, seconds = operations + speed * taken, seconds + taken
             series += each
-        return Result(operations / seconds, 0.0, self.unit, series=series, raw={"line": line})
+        return Result(
+            operations / seconds, 0.0, self.unit, series, raw={"line": line}, started=started
+        )
 
     @property
     def passes(self) -> bool:
@@ -221,10 +225,10 @@ class Alternating:
         values: dict[str, list[float]] = {load.name: [] for load in self.loads}
         for _ in range(self.rounds):
             for load in self.loads:
-                start = time.monotonic()
-                value = load.run(duration).value
-                self.phases_.append((load.name, value, start, time.monotonic()))
-                values[load.name].append(value)
+                result = load.run(duration)
+                phase = load.name, result.value, result.started, time.monotonic()
+                self.phases_.append(phase)
+                values[load.name].append(result.value)
         means = [sum(each) / len(each) for each in values.values()]
         value = math.exp(sum(map(math.log, means)) / len(means))
         return Result(value, 0.0, self.unit, raw={"values": values})
