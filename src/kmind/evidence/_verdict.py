@@ -26,11 +26,10 @@ _LUCK = 1.0  # standard deviations
 class Judge:
     """Takes pairs and says when they are enough.
 
-    ``sigma`` is the noise of a pair's log ratio as A/A blocks had it, None if not known;
-    ``detectable`` the ratio below which an effect is not looked for.
+    ``sigma`` is the noise of a pair's log ratio as A/A blocks had it, None if not known.
     """
 
-    def __init__(self, design: Design, sigma: float | None, detectable: float) -> None:
+    def __init__(self, design: Design, sigma: float | None) -> None:
         self.design = design
         strength = strengths(design.max_blocks // 2)
         self.bets = Bets(strength)
@@ -39,10 +38,6 @@ class Judge:
         self._gain = Bet(bar, strength, above=True)
         self._no_gain = Bet(bar, strength, above=False)
         self._loss = Bet(0.0, strength, above=False)
-        self._within: list[Bet] = []
-        if math.isfinite(detectable):
-            edge = math.log(detectable)
-            self._within = [Bet(-edge, strength, above=True), Bet(edge, strength, above=False)]
 
     @property
     def pairs(self) -> int:
@@ -53,11 +48,11 @@ class Judge:
         """Take one pair's log ratio, above 0 if the candidate was better."""
         scale = self._scale()
         self.bets.learn_one(difference, scale)
-        for bet in (self._gain, self._no_gain, self._loss, *self._within):
+        for bet in (self._gain, self._no_gain, self._loss):
             bet.learn_one(difference, scale)
 
-    def _residuals(self) -> list[float]:
-        past = np.array(self.bets.differences)
+    def _residuals(self, pairs: int | None = None) -> list[float]:
+        past = np.array(self.bets.differences[:pairs])
         return list(past - np.median(past))
 
     def _scale(self) -> float:
@@ -68,18 +63,19 @@ class Judge:
         seen = robust_scale(self._residuals())
         return math.sqrt(weight * seen**2 + (1 - weight) * self._sigma**2)
 
-    def _middle(self) -> float:
+    def _middle(self, pairs: int | None = None) -> float:
         # The mean, with what lies beyond two deviations from the median held there.
-        past = np.array(self.bets.differences)
-        median, reach = float(np.median(past)), 2 * robust_scale(self._residuals())
+        past = np.array(self.bets.differences[:pairs])
+        median, reach = float(np.median(past)), 2 * robust_scale(self._residuals(pairs))
         return float(np.mean(np.clip(past, median - reach, median + reach)))
 
-    def interval(self) -> Interval:
-        """The effect so far; there must be a pair."""
-        low = self.bets.low(self.design.keep_level)
-        high = max(self.bets.high(self.design.loss_level), low)
-        middle = min(max(self._middle(), low), high)
-        return Interval(math.exp(middle), math.exp(low), math.exp(high), self.pairs)
+    def interval(self, pairs: int | None = None) -> Interval:
+        """The effect after so many pairs, from one on; after all of them, if None."""
+        low = self.bets.low(self.design.keep_level, pairs)
+        high = max(self.bets.high(self.design.loss_level, pairs), low)
+        middle = min(max(self._middle(pairs), low), high)
+        count = self.pairs if pairs is None else pairs
+        return Interval(math.exp(middle), math.exp(low), math.exp(high), count)
 
     def decide(self, pairs_left: int) -> tuple[Outcome, str] | None:
         """The outcome with one sentence for it, or None while there is more to see."""
@@ -91,8 +87,6 @@ class Judge:
                 return "loss", self._sentence("the candidate is worse beyond noise")
             if self._no_gain.refuted(lose):
                 return "no change", self._sentence("the gain that was asked for is not there")
-            if self._within and self._within[0].refuted(keep) and self._within[1].refuted(lose):
-                return "no change", self._sentence("the effect is too small to be seen in the time")
         if pairs_left <= 0:
             return "no change", self._sentence("no gain was seen in the time")
         enough = max(_FUTILE_FROM, _FUTILE_SHARE * self.design.max_blocks / 2)
@@ -115,7 +109,7 @@ class Judge:
         seen = self.interval()
         high = f"{seen.high:.3f}" if math.isfinite(seen.high) else "no bound"
         return (
-            f"{finding}: {seen.ratio:.3f} times the incumbent, "
+            f"{finding}: {seen.ratio:.3f} times as good, "
             f"{100 * (1 - self.design.alpha):g}% interval {seen.low:.3f} to {high}, "
             f"{self.pairs} pairs"
         )

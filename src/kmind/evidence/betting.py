@@ -132,20 +132,23 @@ class Bets:
         self.differences.append(difference)
         self.scales.append(scale)
 
-    def low(self, level: float) -> float:
-        """The low end: what lies below was refuted at some time, at error ``level``."""
-        return self._end(level, np.array(self.differences))
+    def low(self, level: float, pairs: int | None = None) -> float:
+        """The low end: what lies below was refuted by then, at error ``level``.
 
-    def high(self, level: float) -> float:
+        After so many pairs, or all of them.
+        """
+        return self._end(level, np.array(self.differences[:pairs]))
+
+    def high(self, level: float, pairs: int | None = None) -> float:
         """The high end, likewise."""
-        return -self._end(level, -np.array(self.differences))
+        return -self._end(level, -np.array(self.differences[:pairs]))
 
     def _end(self, level: float, differences: _Floats) -> float:
         # Wealth falls as theta rises, after each pair; so does the best, which makes an
         # interval that never widens. The crossing is found by halving.
         if not len(differences):
             return -math.inf
-        scales = np.array(self.scales)
+        scales = np.array(self.scales[: len(differences)])
         need = -math.log(level)
 
         def refuted(theta: float) -> bool:

@@ -58,10 +58,7 @@ class Experiment:
         self._pair: dict[Arm, float | None] = {}
         self._gaps = dict.fromkeys(_BOTH, 0)
         self._gaps_in_a_row = 0
-        self._judge = self._new_judge()
-
-    def _new_judge(self) -> Judge:
-        return Judge(self.design, self.noise.sigma, self.detectable)
+        self._judge = Judge(design, self.noise.sigma)
 
     @property
     def calibrating(self) -> bool:
@@ -96,6 +93,12 @@ class Experiment:
         """The effect so far; None before ``min_pairs`` pairs."""
         return self._judge.interval() if self.pairs >= self.design.min_pairs else None
 
+    def intervals(self, at_most: int) -> list[Interval]:
+        """The interval as it stood after some of the pairs, evenly chosen, the last among them."""
+        after = range(self.design.min_pairs, self.pairs + 1)
+        chosen = np.unique(np.linspace(0, len(after) - 1, min(at_most, len(after))).round())
+        return [self._judge.interval(after[int(index)]) for index in chosen]
+
     def learn_one(
         self, value: float | None, guards: Mapping[str, float | None] | None = None
     ) -> None:
@@ -129,7 +132,7 @@ class Experiment:
         if calibrating:
             self.noise.learn_one(value)
             if not self.calibrating:
-                self._judge = self._new_judge()
+                self._judge = Judge(self.design, self.noise.sigma)
             return
         self._order.pop(0)
         self._pair[arm] = value

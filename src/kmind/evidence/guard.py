@@ -95,8 +95,8 @@ class Guard:
         if value is None or not usable(value):
             return f"guard {self.name} had no reading for {self._bad} blocks"
         return (
-            f"guard {self.name} was {value:.4g} under the candidate, {self.level:.4g} under the "
-            f"incumbent: more than {self.limit:g} times worse"
+            f"guard {self.name}: {value:.4g} under the candidate, {self.level:.4g} under the "
+            f"incumbent, more than {self.limit:g} times worse"
         )
 
     def to_dict(self) -> dict[str, Any]:
