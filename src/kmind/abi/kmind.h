@@ -31,7 +31,7 @@ enum kmind_limit {
 	/* A lease outlives the hold that it was taken for by that: time to undo. */
 	KMIND_LEASE_SLACK_MS = 2000,
 	KMIND_OWNER_MS = 5000, /* an owner that gives no sign for so long applies nothing */
-	KMIND_IDLE_MS = 1000,  /* a window in which nothing happened runs on for so long */
+	KMIND_IDLE_MS = 2000,  /* a window in which nothing happened runs on for so long */
 };
 
 /* How far an instance may go. Zero is never set: it fails closed. */

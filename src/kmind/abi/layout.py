@@ -54,7 +54,7 @@ LIMIT = {
     "KNOBS": 1024,
     "LEASE_SLACK_MS": 2000,
     "OWNER_MS": 5000,
-    "IDLE_MS": 1000,
+    "IDLE_MS": 2000,
 }
 
 MODE = {

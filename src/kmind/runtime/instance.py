@@ -39,9 +39,11 @@ _START_S = 30.0
 # How often windows, knobs and limits are looked at; less often where nothing happens.
 _LOOK_S, _IDLE_LOOK_S = 0.5, 1.0
 _CHECK_S, _IDLE_CHECK_S = 1.0, 2.0
-# Of an idle agent a window closes each second (KMIND_IDLE_MS).
+# Of an idle agent a window closes every other second (KMIND_IDLE_MS).
 _BUSY_WINDOWS = 3
-_BEATS = 3  # in the time after which the agent takes the extension for stalled
+# In the time after which the agent takes the extension for stalled. Under the daemon a
+# beat comes between two windows of an idle agent, and not just before one.
+_BEATS = 2.5
 # Ids that an earlier extension may have used without our hearing of it.
 _IDS_APART = 1 << 16
 
@@ -239,7 +241,9 @@ class Instance:
         """Do what is due; never waits."""
         if self.failed or self._starting or self._stopped:
             return
-        self._take_log()
+        stirred = bool(self._selector.select(0))  # it ended, or said something
+        if stirred:
+            self._take_log()
         now = self._now()
         over = ""
         try:
@@ -252,11 +256,12 @@ class Instance:
             self.emergency(f"changes cannot be kept on record: {error}")
             return
         if now >= self._look_at:
-            self._hooks.look(now)
-            busy = self._watcher.look() >= _BUSY_WINDOWS
+            new = self._watcher.look()
+            self._hooks.look(now, quiet=not new)
+            busy = new >= _BUSY_WINDOWS
             self._look_at = _next(now, _LOOK_S if busy else _IDLE_LOOK_S)
             self.view.mode = self.mode.name.lower()
-        if ending := self._extension_or_raise().ended() or over:
+        if ending := (stirred and self._extension_or_raise().ended()) or over:
             self.emergency(f"the extension of {self.name} {ending}")
 
     def look(self) -> None:
