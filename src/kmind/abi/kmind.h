@@ -17,7 +17,7 @@
 #endif
 
 enum kmind_limit {
-	KMIND_ABI = 2,
+	KMIND_ABI = 3,
 	KMIND_MAX_CPUS = 256,	  /* CPUs that one agent can serve */
 	KMIND_FEATURES = 28,	  /* counters in one window */
 	KMIND_WINDOW_SLOTS = 256, /* windows kept for a slow reader */
@@ -225,7 +225,7 @@ struct kmind_grant {
 	__u32 burst;	    /* changes that may come at once */
 	__u32 type;
 	__u32 priority; /* of the lease: the higher takes it over */
-	__u32 pad;
+	__u32 hold_ms;	/* longest hold that may be asked for; 0: any */
 	struct kmind_rule rules[KMIND_RULES];
 	/* The agent's own, from here on. */
 	__s64 current;

@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 LIMIT = {
-    "ABI": 2,
+    "ABI": 3,
     "MAX_CPUS": 256,
     "FEATURES": 28,
     "WINDOW_SLOTS": 256,
@@ -326,7 +326,7 @@ GRANT = np.dtype(
             "burst",
             "type",
             "priority",
-            "pad",
+            "hold_ms",
             "rules",
             "current",
             "tat_ns",
