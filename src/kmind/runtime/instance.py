@@ -53,7 +53,8 @@ class Instance:
 
     ``deadline_s`` is the agent's watchdog deadline. ``sandbox`` is what the extension is
     confined by, and whether it outlives this process. ``free`` is called with knob and
-    target, by number, when one is held no longer; ``name_of`` names who has a slot.
+    target, by number, when one is held no longer, ``stands`` with knob, target and value
+    when one was set or put back; ``name_of`` names who has a slot.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Instance:
         emit: Emit,
         sandbox: Sandbox | None = None,
         free: Callable[[int, int], None] = lambda knob, target: None,
+        stands: Callable[[int, int, int], None] = lambda knob, target, value: None,
         name_of: Callable[[int], str] = str,
         deadline_s: float = 1.0,
         now: Callable[[], float] = time.monotonic,
@@ -95,6 +97,7 @@ class Instance:
             mode=mode,
             emit=emit,
             free=free,
+            stands=stands,
             now=now,
         )
         self._extension: Extension | None = None
@@ -271,6 +274,10 @@ class Instance:
     def holding(self, knob: int, target: int) -> bool:
         """Whether that knob, by the agent's numbers, stands at a value of this instance."""
         return self._changes.holding(knob, target)
+
+    def learn(self, knob: int, target: int, value: int) -> None:
+        """Let the agent know what another instance, or the admin, has set."""
+        self._changes.learn(knob, target, value)
 
     def hand_over(self, knob: int, target: int, to: str) -> None:
         """Put a knob back that ``to`` has the lease of now; nothing if it is not held."""
