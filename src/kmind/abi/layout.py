@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 LIMIT = {
-    "ABI": 2,
+    "ABI": 3,
     "MAX_CPUS": 256,
     "FEATURES": 28,
     "WINDOW_SLOTS": 256,
@@ -54,7 +54,7 @@ LIMIT = {
     "KNOBS": 1024,
     "LEASE_SLACK_MS": 2000,
     "OWNER_MS": 5000,
-    "IDLE_MS": 1000,
+    "IDLE_MS": 2000,
 }
 
 MODE = {
@@ -326,7 +326,7 @@ GRANT = np.dtype(
             "burst",
             "type",
             "priority",
-            "pad",
+            "hold_ms",
             "rules",
             "current",
             "tat_ns",
