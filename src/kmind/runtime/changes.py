@@ -51,8 +51,9 @@ class Changes:
     """What one instance (``who``) changes on its target, through one actuator.
 
     ``free`` is called with knob and target, by number, when one is held no longer, and
-    ``stands`` with knob, target and value when a change was made. ``dirty`` is set when ``holds`` has changed; the caller resets it. Not thread-safe.
-    JournalError passes through: nothing may be changed then.
+    ``stands`` with knob, target and value when a change was made. ``dirty`` is set when
+    ``holds`` has changed; the caller resets it. Not thread-safe. JournalError passes
+    through: nothing may be changed then.
     """
 
     def __init__(
