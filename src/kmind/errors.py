@@ -11,6 +11,7 @@ __all__ = [
     "KmindError",
     "KnobError",
     "LoadError",
+    "ModelError",
     "ModuleError",
     "NotSupportedError",
     "PolicyError",
@@ -85,6 +86,10 @@ class PolicyError(KmindError):
 
 class JournalError(KmindError):
     """The journal cannot be written; nothing may be changed without it."""
+
+
+class ModelError(KmindError):
+    """A model is damaged, foreign, too large, or made of what an integer model cannot hold."""
 
 
 class ModuleError(UsageError):
