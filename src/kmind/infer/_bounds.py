@@ -40,13 +40,20 @@ def input_range(stage: Input) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the smallest and the largest ``q`` of each feature."""
     ends = []
     for edge in (stage.lo, stage.hi):
-        ends.append([
-            (_fits((_fits(x - offset, "x - offset")) * mul + add, "the input's product")) >> shift
-            for x, offset, mul, add, shift in zip(
-                edge.tolist(), stage.offset.tolist(), stage.mul.tolist(),
-                stage.round.tolist(), stage.shift.tolist(), strict=True,
-            )
-        ])
+        ends.append(
+            [
+                (_fits((_fits(x - offset, "x - offset")) * mul + add, "the input's product"))
+                >> shift
+                for x, offset, mul, add, shift in zip(
+                    edge.tolist(),
+                    stage.offset.tolist(),
+                    stage.mul.tolist(),
+                    stage.round.tolist(),
+                    stage.shift.tolist(),
+                    strict=True,
+                )
+            ]
+        )
     return np.array(ends[0], np.int64), np.array(ends[1], np.int64)
 
 
@@ -124,9 +131,7 @@ def check_mlp(model: IntMlp, limits: Limits) -> tuple[int, ...]:
         bottom = (layer.bias + up @ low + down @ high).tolist()
         top = (layer.bias + up @ high + down @ low).tolist()
         # What is summed in another order stays within this, too.
-        largest.append(
-            int((np.abs(layer.bias) + np.abs(weight) @ np.maximum(high, 0)).max())
-        )
+        largest.append(int((np.abs(layer.bias) + np.abs(weight) @ np.maximum(high, 0)).max()))
         if layer.step is not None:
             for ends in zip(bottom, top, strict=True):
                 _check_product(layer.step, *ends)

@@ -54,8 +54,7 @@ def quantise_input(stage: Input, x: Any) -> I64:
     x = np.asarray(x)
     if x.ndim != 2 or x.shape[1] != len(stage) or x.dtype.kind not in "iu":
         raise ModelError(
-            f"the model takes integers of shape (n, {len(stage)}), "
-            f"not {x.dtype} of shape {x.shape}"
+            f"the model takes integers of shape (n, {len(stage)}), not {x.dtype} of shape {x.shape}"
         )
     if x.dtype == np.uint64:
         x = np.minimum(x, np.uint64((1 << 63) - 1))
@@ -63,7 +62,8 @@ def quantise_input(stage: Input, x: Any) -> I64:
     if stage.norm != "none":
         x = _normalise(stage.norm, x)
     inside = np.clip(x, stage.lo, stage.hi) - stage.offset
-    return (inside * stage.mul + stage.round) >> stage.shift
+    q: I64 = (inside * stage.mul + stage.round) >> stage.shift
+    return q
 
 
 def _normalise(norm: str, x: I64) -> I64:
@@ -87,7 +87,8 @@ def _isqrt(value: NDArray[np.uint64]) -> I64:
     root = np.minimum(root, (1 << 32) - 1)
     root -= (root.astype(np.uint64) ** np.uint64(2) > value).astype(np.int64)
     after = (root + 1).astype(np.uint64)
-    return root + ((after <= (1 << 32) - 1) & (after * after <= value)).astype(np.int64)
+    root += ((after <= (1 << 32) - 1) & (after * after <= value)).astype(np.int64)
+    return root
 
 
 def _step(step: Step, value: I64) -> I64:

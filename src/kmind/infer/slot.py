@@ -12,7 +12,7 @@ byte. The header (``HEADER``, 192 bytes):
 | 8 | u32 | size | of the whole slot, a multiple of 8 |
 | 12 | u16 | features | |
 | 14 | u16 | outputs | scores |
-| 16 | u8[32] | content | SHA-256 of the slot, these 32 bytes being 0 |
+| 16 | u8[32] | content | SHA-256 of header and plain sections (``content_hash``) |
 | 48 | u8[32] | schema | SHA-256 of the features' names and units (``FeatureSchema.hash``) |
 | 80 | u8[32] | quantisation | SHA-256 of the input's section, ``scale`` and ``threshold`` |
 | 112 | u8 | norm | 0 none, 1 l1, 2 l2, 3 max |
@@ -43,6 +43,7 @@ import numpy as np
 
 from kmind.errors import ModelError
 from kmind.infer.integer import (
+    LIMITS,
     Input,
     IntMlp,
     IntModel,
@@ -149,8 +150,17 @@ def quantisation_hash(model: IntModel) -> bytes:
 
 
 def content_hash(data: bytes) -> bytes:
-    """SHA-256 (32 bytes) of a slot's bytes, the hash in its header being 0."""
-    return hashlib.sha256(data[:16] + bytes(32) + data[48:]).digest()
+    """SHA-256 (32 bytes) of a slot's header and plain sections: the model's identity.
+
+    What is derived does not count: it comes last, and is hashed as if it were not there. The
+    hash in the header counts as 0.
+    """
+    header = np.frombuffer(data, HEADER, 1)[0].copy()
+    end = int(header["pack"] or header["size"])
+    header["content"] = np.void(bytes(32))
+    header["size"] = end
+    header["pack"] = header["pack_size"] = header["pack_kind"] = 0
+    return hashlib.sha256(header.tobytes() + data[HEADER.itemsize : end]).digest()
 
 
 def slot_bytes(
@@ -244,15 +254,25 @@ def read_slot(data: bytes) -> IntModel:
     if not HEADER.itemsize <= header["size"] <= len(data):
         raise ModelError("a model slot is damaged: it is shorter than it says")
     data = data[: int(header["size"])]
+    if header["reserved"].any() or header["pack"] % 8 or header["pack"] > header["size"]:
+        raise ModelError("a model slot is damaged: its header holds what it may not")
     if header["content"].tobytes() != content_hash(data):
         raise ModelError("a model slot is damaged: its content does not match its hash")
     if header["norm"] >= len(NORMS) or header["output"] >= len(OUTPUTS):
         raise ModelError("a model slot is damaged: an unknown norm or output")
+    if header["layers"] > LIMITS.layers or header["features"] > LIMITS.features:
+        raise ModelError("a model slot is damaged: it has more layers or features than may be")
     reader = _Reader(data)
     stage = reader.take(INPUT, int(header["input"]), int(header["features"]))
-    wide = {name: stage[name].astype(np.int64) for name in ("lo", "hi", "offset", "round")}
-    narrow = {name: stage[name].astype(np.int32) for name in ("mul", "shift")}
-    read = Input(**wide, **narrow, norm=NORMS[int(header["norm"])])
+    read = Input(
+        lo=stage["lo"],
+        hi=stage["hi"],
+        offset=stage["offset"],
+        round=stage["round"],
+        mul=stage["mul"].astype(np.int32),
+        shift=stage["shift"].astype(np.int32),
+        norm=NORMS[int(header["norm"])],
+    )
     output = Output(
         kind=OUTPUTS[int(header["output"])],
         threshold=int(header["threshold"]),
@@ -271,6 +291,8 @@ def _layers(reader: _Reader, header: Record) -> tuple[Layer, ...]:
     count = int(header["layers"])
     for number, record in enumerate(reader.take(LAYER, int(header["body"]), count)):
         rows, columns = int(record["outputs"]), int(record["inputs"])
+        if max(rows, columns) > LIMITS.width:
+            raise ModelError("a model slot is damaged: a layer is wider than may be")
         weight = reader.take("<i2", int(record["weight"]), rows * columns)
         bias = reader.take("<i8", int(record["bias"]), rows)
         step = reader.step(record["step"]) if number < count - 1 else None
@@ -282,6 +304,8 @@ def _trees(reader: _Reader, header: Record, stage: Input, output: Output) -> Int
     trees = reader.take(TREES, int(header["body"]), 1)[0]
     nodes = reader.take(NODE, int(trees["node"]), int(trees["nodes"]))
     leaves, width = int(trees["leaves"]), int(trees["width"])
+    if len(nodes) > LIMITS.nodes or leaves > LIMITS.nodes or width > LIMITS.outputs:
+        raise ModelError("a model slot is damaged: it has more nodes or outputs than may be")
     return IntTrees(
         input=stage,
         root=reader.take("<i4", int(trees["root"]), int(trees["trees"])),
