@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from kmind.errors import ModelError
 
-__all__ = ["Feature", "schema_hash", "to_raw"]
+__all__ = ["Feature", "schema_hash", "to_array", "to_raw"]
 
 _Text = Annotated[str, msgspec.Meta(max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$")]
 _LARGEST = 2.0**63
@@ -38,11 +38,10 @@ def schema_hash(features: Sequence[Feature]) -> bytes:
     return hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).digest()
 
 
-def to_raw(features: Sequence[Feature], table: Any) -> NDArray[np.int64]:
-    """Return the agent's integers ``[n, F]`` for a table of the numbers that a model is trained on.
+def to_array(features: Sequence[Feature], table: Any) -> NDArray[np.float64]:
+    """Return the numbers ``[n, F]`` of a table: a pandas frame, by name, or an array.
 
-    ``table`` is a pandas frame, whose columns are taken by name, or an array ``[n, F]``. A number
-    that is missing, or does not fit in 64 bits, is an error.
+    A column that is missing, or a value that is no finite number, is a ModelError.
     """
     if hasattr(table, "columns"):
         missing = [feature.name for feature in features if feature.name not in table.columns]
@@ -50,19 +49,24 @@ def to_raw(features: Sequence[Feature], table: Any) -> NDArray[np.int64]:
             raise ModelError(f"the table lacks the feature {missing[0]!r}")
         table = table[[feature.name for feature in features]].to_numpy()
     try:
-        array = np.asarray(table)
-        if array.ndim == 2 and array.dtype.kind == "i" and all(f.scale == 1 for f in features):
-            raw = array.astype(np.int64)
-        else:
-            array = array.astype(np.float64)
-            raw = np.zeros(0, np.int64)
+        array = np.asarray(table, np.float64)
     except (TypeError, ValueError) as error:
         raise ModelError(f"the table holds what is no number: {error}") from None
     if array.ndim != 2 or array.shape[1] != len(features):
         raise ModelError(f"the table has the shape {array.shape}, not (n, {len(features)})")
-    if array.dtype.kind == "f":
-        scaled = np.rint(array / np.array([feature.scale for feature in features]))
-        if not (np.abs(scaled) < _LARGEST).all():
-            raise ModelError("the table holds numbers that are missing, or too large for 64 bits")
-        raw = scaled.astype(np.int64)
+    if not np.isfinite(array).all():
+        raise ModelError("the table holds numbers that are missing or not finite")
+    return array
+
+
+def to_raw(features: Sequence[Feature], table: Any) -> NDArray[np.int64]:
+    """Return the agent's integers ``[n, F]`` for a table of what a model is trained on.
+
+    Values beyond 53 bits are rounded on the way; those beyond 64 are a ModelError.
+    """
+    array = to_array(features, table)
+    scaled = np.rint(array / np.array([feature.scale for feature in features]))
+    if not (np.abs(scaled) < _LARGEST).all():
+        raise ModelError("the table holds numbers too large for 64 bits")
+    raw: NDArray[np.int64] = scaled.astype(np.int64)
     return raw

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from kmind.errors import ModelError
 from kmind.infer.integer import Input, IntMlp, IntModel, IntTrees, Step
 
-__all__ = ["Decisions", "evaluate", "quantise_input"]
+__all__ = ["Decisions", "evaluate", "normalise_input", "quantise_input"]
 
 I64 = NDArray[np.int64]
 
@@ -60,13 +60,14 @@ def quantise_input(stage: Input, x: Any) -> I64:
         x = np.minimum(x, np.uint64((1 << 63) - 1))
     x = x.astype(np.int64)
     if stage.norm != "none":
-        x = _normalise(stage.norm, x)
+        x = normalise_input(stage.norm, x)
     inside = np.clip(x, stage.lo, stage.hi) - stage.offset
     q: I64 = (inside * stage.mul + stage.round) >> stage.shift
     return q
 
 
-def _normalise(norm: str, x: I64) -> I64:
+def normalise_input(norm: str, x: I64) -> I64:
+    """Return ``x[n, F]`` divided by each row's size, with 15 fractional bits."""
     u = np.clip(x, -_NORM_LIMIT, _NORM_LIMIT)
     size = np.abs(u)
     if norm == "l1":
@@ -78,7 +79,9 @@ def _normalise(norm: str, x: I64) -> I64:
         # absurd, and it wraps alike everywhere.
         total = _isqrt((size.astype(np.uint64) ** np.uint64(2)).sum(axis=1, dtype=np.uint64))
     there = np.where(total == 0, 1, total)[:, None]
-    return np.where(total[:, None] == 0, 0, np.sign(u) * ((size << _NORM_SHIFT) // there))
+    shares = np.sign(u) * ((size << _NORM_SHIFT) // there)
+    result: I64 = np.asarray(np.where(total[:, None] == 0, 0, shares), np.int64)
+    return result
 
 
 def _isqrt(value: NDArray[np.uint64]) -> I64:
@@ -92,7 +95,7 @@ def _isqrt(value: NDArray[np.uint64]) -> I64:
 
 
 def _step(step: Step, value: I64) -> I64:
-    inside = np.clip((value * step.mul + step.add) >> step.shift, step.lo, step.hi)
+    inside: I64 = np.clip((value * step.mul + step.add) >> step.shift, step.lo, step.hi)
     return inside if step.table is None else step.table[inside].astype(np.int64)
 
 
