@@ -14,18 +14,18 @@ from kmind.errors import ModelError
 from kmind.infer.floating import Activation, FloatMlp, FloatTrees, Target, activate
 from kmind.infer.integer import Input, IntMlp, IntTrees, Layer, Norm, Output, Step
 
-__all__ = ["Widths", "integer_mlp", "integer_trees"]
+__all__ = ["PROBABILITY_ONE", "Widths", "integer_mlp", "integer_trees"]
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
-_ONE = 1 << 15  # a feature divided by its vector's size has 15 fractional bits
+_ONE = 1 << 30  # a feature divided by its vector's size has 30 fractional bits
 _FACTOR_BITS = 15
 _TABLE = 2048
 _LIMIT = 1 << 62
 # The logistic function differs from 0 and 1 by less than 2**-11 outside of this.
 _SPAN: dict[Activation, float] = {"sigmoid": 8.0, "tanh": 4.0}
-_PROBABILITY = 32767
+PROBABILITY_ONE = 32767
 _LEAVES = 1 << 30
 
 
@@ -162,7 +162,7 @@ def _output(target: Target, unit: float, largest: int) -> Output:
         centre = round((low + high) / 2 / width)
         z: F64 = (np.arange(size, dtype=np.float64) - size // 2 + centre + 0.5) * width
         p = activate("sigmoid", z) if target.link == "logistic" else np.clip(z, 0.0, 1.0)
-        table = np.rint(p * _PROBABILITY).astype(np.int16)
+        table = np.rint(p * PROBABILITY_ONE).astype(np.int16)
         probability = Step(1, (size // 2 - centre) << shift, shift, 0, size - 1, table)
     return Output(target.kind, threshold, unit, probability)
 
@@ -191,7 +191,9 @@ def integer_trees(model: FloatTrees, scale: F64) -> IntTrees:
         low, high = int(lo[number]), int(hi[number])
         if low < -(1 << 31) or high >= 1 << 31:
             offset[number] = low
-            shift[number] = max((high - low).bit_length() - 31, 0)
+            shift[number] = max((high - low).bit_length() - 30, 0)
+            # Whatever lies above the last threshold must still do so when it is shifted.
+            hi[number] = high + (1 << int(shift[number]))
     threshold = np.where(inner, (threshold - offset[where]) >> shift[where], 0)
     stage = Input(
         lo, hi, offset, np.zeros(features, np.int64), np.ones(features, np.int32), shift, model.norm

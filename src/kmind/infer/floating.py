@@ -55,6 +55,12 @@ class Target:
             return (scores[:, 0] > self.threshold).astype(np.int64)
         return np.zeros(len(scores), np.int64)
 
+    def probability(self, scores: F64) -> F64:
+        """Return the probability ``[n]`` of label 1, as ``link`` makes it of the one score."""
+        if self.link == "logistic":
+            return activate("sigmoid", scores[:, 0])
+        return np.clip(scores[:, 0], 0.0, 1.0)
+
 
 @dataclass(frozen=True, eq=False)
 class Dense:

@@ -7,11 +7,11 @@ example. ``>>`` shifts arithmetically (rounds towards minus infinity), ``clamp(v
 be shown is refused when it is made, so no evaluator needs to check for overflow.
 
 **Input.** A decision takes one vector ``x`` of int64, one number a feature. If ``norm`` is not
-``none``, each vector is first divided by its own size, with 15 fractional bits::
+``none``, each vector is first divided by its own size, with 30 fractional bits::
 
     u[f] = clamp(x[f], -(2**31 - 1), 2**31 - 1)
     size = sum |u[f]| (l1), max |u[f]| (max), or floor(sqrt(sum u[f]**2)) (l2; sum as uint64)
-    x[f] = sign(u[f]) * ((|u[f]| << 15) // size), or 0 where size is 0
+    x[f] = sign(u[f]) * ((|u[f]| << 30) // size), or 0 where size is 0
 
 Then each feature is brought to the model's own scale::
 

@@ -8,6 +8,7 @@ that choice, and serve for the loss that is reported alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kmind.errors import ModelError
-from kmind.infer._integers import Widths, integer_mlp, integer_trees
+from kmind.infer._integers import PROBABILITY_ONE, Widths, integer_mlp, integer_trees
 from kmind.infer._measure import balanced_accuracy, label_numbers, r_squared
 from kmind.infer.features import Feature, to_array, to_raw
 from kmind.infer.floating import FloatMlp, FloatModel
@@ -33,6 +34,8 @@ WIDTHS = ((8, 4), (8, 7), (12, 11), (16, 15))
 _KEEP = (1.0, 0.999, 0.99)
 # Enough to choose widths by; more only takes longer.
 _ROWS = 20_000
+# A network whose probabilities differ by more on average is made of wider numbers, if there are.
+_PROBABILITY_ERROR = 0.01
 
 I64 = NDArray[np.int64]
 
@@ -43,12 +46,16 @@ class Loss:
 
     ``metric``: ``balanced accuracy`` against the truth, ``agreement`` (balanced accuracy against
     the float model, where no truth was given), or ``R2``. ``lost`` is in points of 100.
+    ``same`` is the share of rows that both label alike, ``probability`` the mean difference
+    between their probabilities (0 where there is none).
     """
 
     metric: str
     floating: float
     integer: float
     rows: int
+    same: float = 1.0
+    probability: float = 0.0
 
     @property
     def lost(self) -> float:
@@ -110,6 +117,8 @@ def quantise(
         "lost_points": loss.lost,
         "limit_points": limit,
         "rows": loss.rows,
+        "same_label": loss.same,
+        "probability_error": loss.probability,
         "calibration_rows": len(table),
         "weight_bits": chosen.weight if chosen else None,
         "activation_bits": chosen.activation if chosen else None,
@@ -149,12 +158,14 @@ def _narrowest(
         for keep in _KEEP:
             wide = Widths(weight, activation, keep)
             integer = integer_mlp(model, scale, raw, shares, wide)
-            lost = measure(model, integer, features, sample, None).lost
-            if best is None or lost < best[0]:
-                best = lost, integer, wide
-        # Half of what may be lost: other data will lose a little more.
-        if best is not None and best[0] <= limit / 2:
-            break
+            loss = measure(model, integer, features, sample, None)
+            # What is seen, and two standard errors of it: other data may lose that much more.
+            share = max(loss.lost / 100.0, 1.0 / loss.rows)
+            surely = loss.lost + 200.0 * math.sqrt(share / loss.rows)
+            if surely <= limit and loss.probability <= _PROBABILITY_ERROR:
+                return integer, wide
+            if best is None or surely < best[0]:
+                best = surely, integer, wide
     assert best is not None
     return best[1], best[2]
 
@@ -176,15 +187,18 @@ def measure(
         known = np.asarray(truth, np.float64).reshape(len(table), -1)
         return Loss("R2", r_squared(known, scores), r_squared(known, values), len(table))
     labels = model.target.labels(scores)
+    extra: dict[str, Any] = {"rows": len(table), "same": float((labels == decisions.label).mean())}
+    if integer.output.probability is not None:
+        ours = decisions.probability / PROBABILITY_ONE
+        extra["probability"] = float(np.abs(ours - model.target.probability(scores)).mean())
     if truth is None:
-        agreed = balanced_accuracy(labels, decisions.label)
-        return Loss("agreement", 1.0, agreed, len(table))
+        return Loss("agreement", 1.0, balanced_accuracy(labels, decisions.label), **extra)
     known_labels = label_numbers(model.target.classes, truth)
     return Loss(
         "balanced accuracy",
         balanced_accuracy(known_labels, labels),
         balanced_accuracy(known_labels, decisions.label),
-        len(table),
+        **extra,
     )
 
 

@@ -17,7 +17,7 @@ __all__ = ["Decisions", "evaluate", "normalise_input", "quantise_input"]
 I64 = NDArray[np.int64]
 
 _NORM_LIMIT = (1 << 31) - 1
-_NORM_SHIFT = 15
+_NORM_SHIFT = 30
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +67,7 @@ def quantise_input(stage: Input, x: Any) -> I64:
 
 
 def normalise_input(norm: str, x: I64) -> I64:
-    """Return ``x[n, F]`` divided by each row's size, with 15 fractional bits."""
+    """Return ``x[n, F]`` divided by each row's size, with 30 fractional bits."""
     u = np.clip(x, -_NORM_LIMIT, _NORM_LIMIT)
     size = np.abs(u)
     if norm == "l1":

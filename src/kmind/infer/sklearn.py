@@ -65,8 +65,9 @@ def _pipeline(pipeline: Any) -> FloatModel:
 
 
 def _standard(scaler: Any) -> tuple[Any, Any]:
-    scale = 1.0 if scaler.scale_ is None else scaler.scale_
-    mean = 0.0 if scaler.mean_ is None else scaler.mean_
+    # A scaler that does not centre has learnt the mean all the same.
+    scale = scaler.scale_ if scaler.with_std else 1.0
+    mean = scaler.mean_ if scaler.with_mean else 0.0
     return 1.0 / np.asarray(scale), -np.asarray(mean) / scale
 
 
@@ -77,8 +78,8 @@ def _min_max(scaler: Any) -> tuple[Any, Any]:
 
 
 def _robust(scaler: Any) -> tuple[Any, Any]:
-    scale = 1.0 if scaler.scale_ is None else scaler.scale_
-    center = 0.0 if scaler.center_ is None else scaler.center_
+    scale = scaler.scale_ if scaler.with_scaling else 1.0
+    center = scaler.center_ if scaler.with_centering else 0.0
     return 1.0 / np.asarray(scale), -np.asarray(center) / scale
 
 

@@ -46,8 +46,8 @@ def _input(rng: np.random.Generator, features: int, norm: Norm, most: int) -> In
     """An input whose ``q`` lies within 0 and ``most`` for a network, any int32 for trees."""
     lo = rng.integers(-(1 << 40), 1 << 40, features)
     if norm != "none":
-        lo = np.full(features, -(1 << 15))
-    span = np.full(features, 1 << 16) if norm != "none" else 1 << rng.integers(1, 41, features)
+        lo = np.full(features, -(1 << 30))
+    span = np.full(features, 1 << 31) if norm != "none" else 1 << rng.integers(1, 41, features)
     hi = lo + span
     if most == 0:
         offset = lo + rng.integers(0, span // 2 + 1)
