@@ -16,6 +16,7 @@ __all__ = [
     "NotSupportedError",
     "PolicyError",
     "PrivilegeError",
+    "RecordingError",
     "UsageError",
 ]
 
@@ -94,3 +95,7 @@ class ModelError(KmindError):
 
 class ModuleError(UsageError):
     """A module's manifest or code is wrong; the message names file and line."""
+
+
+class RecordingError(KmindError):
+    """A recording cannot be written or read, or is not what was asked for."""

@@ -79,6 +79,20 @@ class _AtStart(StrEnum):
     restore = "restore"
 
 
+class _StreamName(StrEnum):
+    """The streams of a recording."""
+
+    windows = "windows"
+    records = "records"
+
+
+class _Speed(StrEnum):
+    """How fast a recording is replayed."""
+
+    full = "full"
+    real = "real"
+
+
 class _AdviceAction(StrEnum):
     """What can be done with advice."""
 
@@ -291,6 +305,66 @@ def _restore(
     from kmind.cli.restore import restore_command
 
     return restore_command(json=json, force=force, dry_run=dry_run)
+
+
+@app.command("record", epilog="Example: kmind record readahead@vda -o trace --duration 60")
+def _record(
+    modules: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODULE[@TARGET] [NAME=VALUE]...",
+            help="Modules, each with its parameters; hooks@DISK is each request of a disk.",
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="A new folder, or a file NAME.parquet.")
+    ],
+    duration: Annotated[
+        float | None, typer.Option(min=0.1, help="Seconds; else until Ctrl-C.")
+    ] = None,
+    max_mib: Annotated[
+        int, typer.Option(min=1, help="Keep all files below that; the oldest are removed.")
+    ] = 1024,
+    stream: Annotated[_StreamName | None, typer.Option(help="Only this one.")] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE to be stored with it; repeatable.")
+    ] = None,
+    sweep: Annotated[
+        str | None,
+        typer.Option(help="KNOB=VALUE,VALUE,...: set them by turns, and put all back at the end."),
+    ] = None,
+    sweep_s: Annotated[float, typer.Option(min=0.2, help="Seconds for each value.")] = 2.0,
+    seed: Annotated[int, typer.Option(min=0, help="For the order of a sweep.")] = 0,
+    policy: Annotated[
+        Path | None, typer.Option(help="Use this policy, not those in /etc/kmind.")
+    ] = None,
+    json: _Json = False,
+) -> int:
+    """Record what the agents of modules see, as Parquet files."""
+    from kmind.cli.record import record_command
+    from kmind.learn.record import plan_recording
+
+    plan = plan_recording(
+        modules,
+        max_mib=max_mib,
+        stream=stream.value if stream else None,  # type: ignore[arg-type]
+        tags=tag or [],
+        sweep=sweep,
+        sweep_s=sweep_s,
+        seed=seed,
+    )
+    return record_command(plan, output, duration_s=duration, policy_file=policy, json=json)
+
+
+@app.command("inspect")
+def _inspect(
+    path: Annotated[Path, typer.Argument(help="A file or folder of kmind record.")],
+    json: _Json = False,
+) -> int:
+    """Say what a recording holds."""
+    from kmind.cli.inspect import inspect_command
+
+    return inspect_command(path, json=json)
 
 
 @app.command("modules")

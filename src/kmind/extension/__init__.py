@@ -17,7 +17,7 @@ from kmind.extension.dispatch import Dispatcher, End
 
 if TYPE_CHECKING:
     from kmind.extension.discovery import Module, find_module, list_modules
-    from kmind.extension.manifest import Feature, Hook, Manifest, load_manifest
+    from kmind.extension.manifest import Feature, Hook, Manifest, RecordKind, load_manifest
     from kmind.extension.parameters import agent_parameters, parse_parameters
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "Module",
     "Parameter",
     "Port",
+    "RecordKind",
     "Value",
     "VerdictEvent",
     "agent_parameters",
@@ -47,6 +48,7 @@ _LATER = {
     "Hook": "manifest",
     "Manifest": "manifest",
     "Module": "discovery",
+    "RecordKind": "manifest",
     "agent_parameters": "parameters",
     "find_module": "discovery",
     "list_modules": "discovery",

@@ -31,6 +31,8 @@ __all__ = [
     "Limits",
     "Manifest",
     "Parameter",
+    "RecordField",
+    "RecordKind",
     "SandboxPart",
     "TargetPart",
     "Value",
@@ -139,6 +141,42 @@ class Feature(Part, frozen=True):
     unit: str = ""
 
 
+class RecordField(Part, frozen=True):
+    """``[[record.field]]``: bits of a record's ``subject`` or ``value``, by a name.
+
+    ``shift`` bits are left out below it, and ``bits`` belong to it (0: all that are left).
+    """
+
+    name: Name
+    of: Literal["subject", "value"]
+    help: Text
+    unit: str = ""
+    shift: Annotated[int, msgspec.Meta(ge=0, le=63)] = 0
+    bits: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
+    signed: bool = False
+
+    def __post_init__(self) -> None:
+        if self.shift + self.bits > (32 if self.of == "subject" else 64):
+            raise ValueError(f"field {self.name}: {self.of} has fewer bits")
+
+    @property
+    def width(self) -> int:
+        """How many bits it has."""
+        return self.bits or (32 if self.of == "subject" else 64) - self.shift
+
+
+class RecordKind(Part, frozen=True):
+    """``[[record]]``: what one kind of the module's own records says.
+
+    ``kind`` counts from 0, where the C adds it to ``KMIND_KIND_MODULE``.
+    """
+
+    kind: Annotated[int, msgspec.Meta(ge=0, le=1023)]
+    name: Name
+    help: Text
+    fields: tuple[RecordField, ...] = msgspec.field(name="field", default=())
+
+
 class Manifest(Part, frozen=True):
     """A whole ``module.toml``.
 
@@ -166,6 +204,7 @@ class Manifest(Part, frozen=True):
     knobs: tuple[KnobUse, ...] = msgspec.field(name="knob", default=())
     hooks: tuple[Hook, ...] = msgspec.field(name="hook", default=())
     features: tuple[Feature, ...] = msgspec.field(name="feature", default=())
+    records: tuple[RecordKind, ...] = msgspec.field(name="record", default=())
 
     def __post_init__(self) -> None:
         limit = layout.LIMIT["FEATURES"]
@@ -196,6 +235,8 @@ class Manifest(Part, frozen=True):
             ("knob[{}].name", [k.name for k in self.knobs]),
             ("hook[{}].program", [h.program for h in self.hooks]),
             ("feature[{}].name", [f.name for f in self.features]),
+            ("record[{}].name", [r.name for r in self.records]),
+            ("record[{}].kind", [str(r.kind) for r in self.records]),
             ("aliases[{}]", self.aliases),
             ("depends[{}]", self.depends),
             ("conflicts[{}]", self.conflicts),
