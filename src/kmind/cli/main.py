@@ -347,7 +347,7 @@ def _record(
     plan = plan_recording(
         modules,
         max_mib=max_mib,
-        stream=stream.value if stream else None,  # type: ignore[arg-type]
+        stream=stream.value if stream else None,
         tags=tag or [],
         sweep=sweep,
         sweep_s=sweep_s,
@@ -365,6 +365,27 @@ def _inspect(
     from kmind.cli.inspect import inspect_command
 
     return inspect_command(path, json=json)
+
+
+@app.command("replay", epilog="Example: kmind replay trace readahead patience=0 --json")
+def _replay(
+    path: Annotated[Path, typer.Argument(help="A file or folder of kmind record.")],
+    module: Annotated[str, typer.Argument(help="A module, or a folder with a module.toml.")],
+    parameters: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", help="Its parameters.")
+    ] = None,
+    speed: Annotated[
+        _Speed, typer.Option(help="real: as long as it took; full: as fast as it goes.")
+    ] = _Speed.full,
+    seed: Annotated[int, typer.Option(min=0, help="Of the module's random numbers.")] = 0,
+    json: _Json = False,
+) -> int:
+    """Feed a module a recording, and say what it would have recommended."""
+    from kmind.cli.replay import replay_command
+
+    return replay_command(
+        path, module, parameters or [], real_time=speed == _Speed.real, seed=seed, json=json
+    )
 
 
 @app.command("modules")
@@ -412,7 +433,7 @@ def _doctor(json: _Json = False) -> int:
 
 @app.command("bench", epilog="Example: kmind bench readahead --quick --json")
 def _bench(
-    name: Annotated[str, typer.Argument(help="queue, readahead or admission.")],
+    name: Annotated[str, typer.Argument(help="queue, readahead, admission or replay.")],
     quick: _Quick = False,
     json: _Json = False,
     folder: Annotated[

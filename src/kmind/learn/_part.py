@@ -15,6 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from kmind.learn._arrow import ipc, pa, parquet
 from kmind.learn._schema import make_schema
 from kmind.learn.meta import KEY, Counts, Meta
@@ -112,7 +114,11 @@ class Part:
         schema = self._schema.with_metadata({KEY: text})
         try:
             with parquet.ParquetWriter(
-                unfinished, schema, compression="zstd", use_dictionary=False
+                unfinished,
+                schema,
+                compression="zstd",
+                use_dictionary=False,
+                write_page_checksum=True,
             ) as writer:
                 for table in _groups(batches_of_stream(grown)):
                     writer.write_table(table.cast(schema), row_group_size=_GROUP_ROWS)
@@ -151,8 +157,6 @@ def _groups(batches: Iterator[Any]) -> Iterator[Any]:
 
 
 def _copy(meta: Meta, counts: Counts) -> Meta:
-    import msgspec
-
     return msgspec.structs.replace(meta, counts=counts)
 
 

@@ -115,30 +115,34 @@ def _plain(column: Array) -> Any:
     return pa.array(_whole(column))
 
 
-def records_from(table: Any) -> Array:
-    """``STORED_RECORD``, shape (rows,), from a table of records."""
-    rows = np.zeros(len(table), STORED_RECORD)
-    _fill(rows, rows["record"], table, _RECORD)
-    return rows
+def records_from(table: Any) -> tuple[Array, Array]:
+    """``at``, and ``layout.RECORD``, both of shape (rows,), from a table of records."""
+    rows = np.empty(len(table), layout.RECORD)
+    return _fill(rows, table, _RECORD), rows
 
 
-def windows_from(table: Any, meta: Meta) -> tuple[Array, Array]:
-    """``STORED_WINDOW``, shape (rows,), and the knobs, shape (rows, knobs)."""
-    rows = np.zeros(len(table), STORED_WINDOW)
-    _fill(rows, rows["window"], table, _WINDOW)
+def windows_from(table: Any, meta: Meta) -> tuple[Array, Array, Array]:
+    """``at``, ``layout.WINDOW``, both of shape (rows,), and the knobs, shape (rows, knobs)."""
+    rows = np.zeros(len(table), layout.WINDOW)
+    at = _fill(rows, table, _WINDOW)
     for n, feature in enumerate(meta.features):
-        rows["window"]["value"][:, n] = _numpy(table, feature.name)
+        rows["value"][:, n] = _numpy(table, feature.name)
     knobs = np.full((len(table), len(meta.knobs)), KNOB_UNKNOWN, np.int64)
     for n, name in enumerate(meta.knobs):
         column = table.column(name)
         knobs[:, n] = column.fill_null(int(KNOB_UNKNOWN)).to_numpy()
-    return rows, knobs
+    return at, rows, knobs
 
 
-def _fill(rows: Array, inner: Array, table: Any, base: dict[str, tuple[str, str, str]]) -> None:
+def _fill(rows: Array, table: Any, base: dict[str, tuple[str, str, str]]) -> Array:
+    at = np.zeros(0, np.uint32)
     for name, (member, _, _) in base.items():
-        (rows if member == "at" else inner)[member] = _numpy(table, name)
-    inner["commit"] = inner["seq"] + np.uint32(1)
+        if member == "at":
+            at = _numpy(table, name)
+        else:
+            rows[member] = _numpy(table, name)
+    rows["commit"] = rows["seq"] + np.uint32(1)
+    return at
 
 
 def _numpy(table: Any, name: str) -> Array:

@@ -147,7 +147,9 @@ def decode_meta(metadata: dict[bytes, bytes] | None, path: object) -> Meta:
     except msgspec.MsgspecError as error:
         raise RecordingError(f"{path}: its metadata is damaged: {error}") from None
     if head.schema != SCHEMA:
-        raise RecordingError(f"{path} has the schema {head.schema!r}, and this kmind reads {SCHEMA}")
+        raise RecordingError(
+            f"{path} has the schema {head.schema!r}, and this kmind reads {SCHEMA}"
+        )
     if head.abi != layout.LIMIT["ABI"]:
         raise RecordingError(
             f"{path} was recorded with ABI {head.abi}, and this kmind speaks {layout.LIMIT['ABI']}",

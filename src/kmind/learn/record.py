@@ -179,15 +179,11 @@ class Recorder:
         for module, target, params in plan.instances:
             self._add(core, module, target, params)
 
-    def _add(
-        self, core: Core, module: Module, target: Target, params: Mapping[str, Value]
-    ) -> None:
+    def _add(self, core: Core, module: Module, target: Target, params: Mapping[str, Value]) -> None:
         manifest = module.manifest
         name = f"{manifest.name}@{target.name}"
         slot = core.register(name, manifest.name, manifest.class_)
-        agent = make_bpf_agent(
-            module, target, params, deadline_s=_DEADLINE_S, core=core, slot=slot
-        )
+        agent = make_bpf_agent(module, target, params, deadline_s=_DEADLINE_S, core=core, slot=slot)
         self._open.callback(agent.close)
         agent.set_mode(Mode.OBSERVE)
         endpoint = Endpoint(agent.arena, _NoBell())
@@ -265,7 +261,7 @@ class Recorder:
                 tell(self)
             time.sleep(_HOT_TURN_S if fullest > _HOT else _TURN_S)
 
-    def _turns(self) -> Iterator[Value]:
+    def _turns(self) -> Iterator[int | str]:
         sweep = self.plan.sweep
         assert sweep is not None
         rng = np.random.default_rng(sweep.seed)
@@ -273,7 +269,7 @@ class Recorder:
             for index in rng.permutation(len(sweep.values)):
                 yield sweep.values[index]
 
-    def _set(self, value: Value) -> None:
+    def _set(self, value: int | str) -> None:
         sweep = self.plan.sweep
         assert sweep is not None
         knob = get_knob(sweep.knob)

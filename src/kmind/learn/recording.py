@@ -21,6 +21,9 @@ __all__ = ["Recording", "decode_records", "open_recordings"]
 
 Array = npt.NDArray[Any]
 
+# What pyarrow raises on a damaged file: its own, and those of the types that it decodes to.
+_DAMAGE = (pa.ArrowException, OSError, ValueError, LookupError, OverflowError, MemoryError)
+
 
 @dataclass(frozen=True)
 class _File:
@@ -40,7 +43,9 @@ class Recording:
 
     def __init__(self, files: Sequence[_File]) -> None:
         self._files = sorted(files, key=lambda file: (file.meta.stream, file.meta.part))
-        self.meta = max(files, key=lambda file: (file.meta.stream == "windows", file.meta.part)).meta
+        self.meta = max(
+            files, key=lambda file: (file.meta.stream == "windows", file.meta.part)
+        ).meta
         for file in self._files:
             if file.meta.features != self.meta.features:
                 raise RecordingError(f"{file.path} has other features than the files beside it")
@@ -59,16 +64,17 @@ class Recording:
         """What the files of a stream say of themselves, in order."""
         return [file.meta for file in self._files if file.meta.stream == stream]
 
-    def windows(self) -> Iterator[tuple[Array, Array]]:
-        """Batches of ``STORED_WINDOW``, shape (n,), and the knobs as they stood, shape (n, knobs).
+    def windows(self) -> Iterator[tuple[Array, Array, Array]]:
+        """Batches of windows: their numbers, ``layout.WINDOW``, and the knobs as they stood.
 
-        Knobs come in the order of ``meta.knobs``; ``KNOB_UNKNOWN`` where one changed.
+        Shapes are (n,), (n,) and (n, knobs). Knobs come in the order of
+        ``meta.knobs``; ``KNOB_UNKNOWN`` where one changed.
         """
         for meta, table in self._tables("windows"):
             yield windows_from(table, meta)
 
-    def records(self) -> Iterator[Array]:
-        """Batches of ``STORED_RECORD``, shape (n,)."""
+    def records(self) -> Iterator[tuple[Array, Array]]:
+        """Batches of records: the number of the window that followed each, ``layout.RECORD``."""
         for _, table in self._tables("records"):
             yield records_from(table)
 
@@ -79,7 +85,7 @@ class Recording:
             try:
                 for table in _read(file):
                     yield file.meta, table
-            except (pa.ArrowException, OSError) as error:
+            except _DAMAGE as error:
                 raise _damaged(file.path, error) from None
 
 
@@ -139,7 +145,7 @@ def _meta(path: Path) -> Meta | None:
             schema = parquet.read_schema(path)
     except IsADirectoryError:
         raise RecordingError(f"{path} is a folder") from None
-    except (pa.ArrowException, OSError) as error:
+    except _DAMAGE as error:
         raise _damaged(path, error) from None
     meta = decode_meta(schema.metadata, path)
     if missing := list(missing_columns(schema, meta)):
@@ -149,7 +155,7 @@ def _meta(path: Path) -> Meta | None:
 
 def _read(file: _File) -> Iterator[Any]:
     if file.is_closed:
-        with parquet.ParquetFile(file.path) as whole:
+        with parquet.ParquetFile(file.path, page_checksum_verification=True) as whole:
             for group in range(whole.num_row_groups):
                 yield whole.read_row_group(group)
         return

@@ -9,9 +9,10 @@ parameters and seed give the same report, byte for byte.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -22,7 +23,7 @@ from kmind.abi import layout
 from kmind.agent._base import Action, Mode
 from kmind.agent.sim import SimAgent, SimDoorbell
 from kmind.errors import RecordingError
-from kmind.extension import Context, Dispatcher, Extension, Module, Value
+from kmind.extension import Context, Dispatcher, Extension, KnobInfo, Module, Value
 from kmind.extension.loader import load_extension
 from kmind.learn._schema import KNOB_UNKNOWN
 from kmind.learn.recording import Recording
@@ -102,13 +103,16 @@ class Replay:
         for each in meta.grants:
             end.agent.grant(each.knob, each.target, each.grant)
         end.agent.set_mode(Mode.ADVISE)
+        stood = _first_known(first.knobs, meta.knobs)
+        for info in stood.values():
+            end.agent.set_current(info.id, info.target_id, info.encode(info.baseline))
         kind = self.extension_class or load_class(self.module)
         context = Context(
             module=meta.module,
             target=meta.target,
             params=self.params,
             features=meta.columns,
-            knobs=meta.knobs,
+            knobs=stood,
             port=end.cq,
             mode="advise",
             now=lambda: end.now_ns / _NS,
@@ -123,9 +127,7 @@ class Replay:
         step: _Step | None = first
         while step is not None:
             if self.real_time:
-                time.sleep(
-                    max(0.0, (step.now_ns - begin_ns) / _NS - (time.monotonic() - started))
-                )
+                time.sleep(max(0.0, (step.now_ns - begin_ns) / _NS - (time.monotonic() - started)))
             for n, value in enumerate(step.knobs):
                 if value != KNOB_UNKNOWN:
                     end.agent.set_current(knobs[n].id, knobs[n].target_id, int(value))
@@ -158,6 +160,15 @@ class Replay:
             evidence=note["evidence"],
             hold_s=action.hold_ms / 1000,
         )
+
+
+def _first_known(values: Array, knobs: Mapping[str, KnobInfo]) -> dict[str, KnobInfo]:
+    # The baseline is what stood when the recording began.
+    found = dict(knobs)
+    for value, (name, info) in zip(values.tolist(), knobs.items(), strict=False):
+        if value != KNOB_UNKNOWN:
+            found[name] = replace(info, baseline=info.decode(value))
+    return found
 
 
 def load_class(module: Module) -> type[Extension]:
@@ -230,7 +241,9 @@ class _End:
         return [action for action in self.agent.poll(0) if action.kind == "verdict"]
 
 
+_NO_RECORDS = np.zeros(0, layout.RECORD)
 _NO_WINDOW = np.zeros(0, layout.WINDOW)
+_NO_KNOBS = np.zeros(0, np.int64)
 
 
 def _steps(recording: Recording) -> Iterator[_Step]:
@@ -238,13 +251,11 @@ def _steps(recording: Recording) -> Iterator[_Step]:
     groups = _groups(recording)
     held = next(groups, None)
     now_ns = 0
-    for rows, knobs in recording.windows():
-        numbers = rows["at"].tolist()
-        ends = rows["window"]["end_ns"].tolist()
-        plain = np.ascontiguousarray(rows["window"])
-        for n, number in enumerate(numbers):
+    for numbers, windows, knobs in recording.windows():
+        ends = windows["end_ns"].tolist()
+        for n, number in enumerate(numbers.tolist()):
             while held is not None and held[0] < number:  # its window is not on record
-                yield _Step(now_ns or ends[n], held[1], _NO_WINDOW, (), held[2])  # type: ignore[arg-type]
+                yield _Step(now_ns or ends[n], held[1], _NO_WINDOW, _NO_KNOBS, held[2])
                 held = next(groups, None)
             now_ns = ends[n]
             records: Sequence[Array] = ()
@@ -252,36 +263,38 @@ def _steps(recording: Recording) -> Iterator[_Step]:
             if held is not None and held[0] == number:
                 _, records, count = held
                 held = next(groups, None)
-            yield _Step(now_ns, records, plain[n : n + 1], knobs[n], count)
+            yield _Step(now_ns, records, windows[n : n + 1], knobs[n], count)
     while held is not None:
-        yield _Step(now_ns, held[1], _NO_WINDOW, (), held[2])  # type: ignore[arg-type]
+        yield _Step(now_ns, held[1], _NO_WINDOW, _NO_KNOBS, held[2])
         held = next(groups, None)
 
 
 def _groups(recording: Recording) -> Iterator[tuple[int, Sequence[Array], int]]:
     """Number of the window that followed, records by CPU (lists of views), their count."""
     waiting: list[Array] = []
-    for batch in recording.records():
-        at = batch["at"]
-        cuts = np.flatnonzero(at[1:] != at[:-1]) + 1
-        for part in np.split(batch, cuts):
-            if waiting and waiting[0]["at"][0] != part["at"][0]:
-                yield _by_cpu(waiting)
+    last = -1
+    for at, batch in recording.records():
+        cuts = [0, *(np.flatnonzero(at[1:] != at[:-1]) + 1).tolist(), len(at)]
+        for begin, end in itertools.pairwise(cuts):
+            if waiting and last != at[begin]:
+                yield last, *_by_cpu(waiting)
                 waiting = []
-            waiting.append(part)
+            last = int(at[begin])
+            waiting.append(batch[begin:end])
     if waiting:
-        yield _by_cpu(waiting)
+        yield last, *_by_cpu(waiting)
 
 
-def _by_cpu(parts: list[Array]) -> tuple[int, Sequence[Array], int]:
-    rows = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    records = np.ascontiguousarray(rows["record"])
+def _by_cpu(parts: list[Array]) -> tuple[Sequence[Array], int]:
+    records = parts[0] if len(parts) == 1 else np.concatenate(parts)
     cpus = records["cpu"]
-    if len(parts) > 1 or (cpus[1:] < cpus[:-1]).any():
+    changed = cpus[1:] != cpus[:-1]
+    if (cpus[1:] < cpus[:-1]).any():
         records = records[np.argsort(cpus, kind="stable")]
         cpus = records["cpu"]
-    cuts = np.flatnonzero(cpus[1:] != cpus[:-1]) + 1
-    found: list[Array] = [np.zeros(0, layout.RECORD)] * (int(cpus[-1]) + 1)
-    for part in np.split(records, cuts):
-        found[int(part["cpu"][0])] = part
-    return int(rows["at"][0]), found, len(rows)
+        changed = cpus[1:] != cpus[:-1]
+    cuts = [0, *(np.flatnonzero(changed) + 1).tolist(), len(records)]
+    found: list[Array] = [_NO_RECORDS] * (int(cpus[-1]) + 1)
+    for begin, end in itertools.pairwise(cuts):
+        found[int(cpus[begin])] = records[begin:end]
+    return found, len(records)

@@ -26,7 +26,7 @@ Array = npt.NDArray[Any]
 def summarise(recording: Recording) -> dict[str, Any]:
     """One instance: JSON can hold it."""
     meta = recording.meta
-    windows = [(rows["window"], knobs) for rows, knobs in recording.windows()]
+    windows = [(rows, knobs) for _, rows, knobs in recording.windows()]
     found: dict[str, Any] = {
         "instance": meta.instance,
         "module": meta.module,
@@ -100,9 +100,9 @@ def _stood(column: Array) -> dict[str, int]:
 
 def _records(meta: Meta, recording: Recording) -> dict[str, Any]:
     total, kept = 0, []
-    for batch in recording.records():
+    for _, batch in recording.records():
         if total < _MOST_SAMPLES:
-            kept.append(batch["record"])
+            kept.append(batch)
         total += len(batch)
     rows = np.concatenate(kept) if kept else np.zeros(0, layout.RECORD)
     kinds = []

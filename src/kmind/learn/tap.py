@@ -80,7 +80,9 @@ class Tap:
                 kinds=manifest.records,
                 params=dict(params),
                 knobs={each.knob.name: each.info() for each in usable},
-                grants=tuple(GrantFor(knob=e.key[0], target=e.key[1], grant=e.grant()) for e in granted),
+                grants=tuple(
+                    GrantFor(knob=e.key[0], target=e.key[1], grant=e.grant()) for e in granted
+                ),
                 host=host,
                 clock=clock,
                 window_s=window_s,
@@ -153,7 +155,9 @@ class Tap:
             self._waiting_windows = []
             starts = rows["window"]["start_ns"].astype(np.int64)
             stood = starts[:, None] >= self._since_ns[None, :]
-            self._writer.put(self._into["windows"], rows, np.where(stood, self._stand, KNOB_UNKNOWN))
+            self._writer.put(
+                self._into["windows"], rows, np.where(stood, self._stand, KNOB_UNKNOWN)
+            )
         if self._waiting_records:
             rows = np.concatenate(self._waiting_records)
             self._waiting_records = []

@@ -155,11 +155,12 @@ class Writer:
             meta = msgspec.structs.replace(stream.meta, part=stream.number)
             stream.part = Part(self._output.folder / f"{stream.name}.{stream.number:06}", meta)
         stream.part.write(columns_of(stream.meta, rows, knobs))
+        # First make room: so a file that is closed says what was removed before it.
+        self._keep_bound()
         if self._output.file:
             self.full = stream.part.size >= self._part_bytes
         elif stream.part.size >= self._part_bytes:
             self._close_part(stream)
-        self._keep_bound()
 
     def _close_part(self, stream: _Stream) -> None:
         part, stream.part = stream.part, None
