@@ -388,6 +388,20 @@ def _replay(
     )
 
 
+@app.command("train", epilog="Example: kmind train readahead recordings -o readahead.kmm")
+def _train(
+    module: Annotated[str, typer.Argument(help="A module, or a folder with a module.toml.")],
+    data: Annotated[Path, typer.Argument(help="A recording, or a folder of recordings.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The model file to be made.")],
+    seed: Annotated[int, typer.Option(min=0, help="Of all that is random.")] = 0,
+    json: _Json = False,
+) -> int:
+    """Train a module's model on recordings, beside baselines."""
+    from kmind.cli.train import train_command
+
+    return train_command(module, data, output, seed=seed, json=json)
+
+
 @app.command("modules")
 def _modules(json: _Json = False) -> int:
     """List the installed modules and their parameters."""

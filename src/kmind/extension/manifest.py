@@ -35,6 +35,7 @@ __all__ = [
     "RecordKind",
     "SandboxPart",
     "TargetPart",
+    "TrainPart",
     "Value",
     "load_manifest",
 ]
@@ -61,6 +62,12 @@ class TargetPart(Part, frozen=True):
     """``[target]``: what an instance is bound to, a block device or the whole system."""
 
     kind: Literal["block", "system"]
+
+
+class TrainPart(Part, frozen=True):
+    """``[train]``: ``entry`` is ``file:Class`` of the recipe for `kmind train`."""
+
+    entry: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_]\w*:[A-Za-z_]\w*$")]
 
 
 class Limits(Part, frozen=True):
@@ -200,6 +207,7 @@ class Manifest(Part, frozen=True):
     conflicts: tuple[Name, ...] = ()
     limits: Limits = Limits()
     sandbox: SandboxPart = SandboxPart()
+    train: TrainPart | None = None
     parameters: tuple[Parameter, ...] = msgspec.field(name="parameter", default=())
     knobs: tuple[KnobUse, ...] = msgspec.field(name="knob", default=())
     hooks: tuple[Hook, ...] = msgspec.field(name="hook", default=())
