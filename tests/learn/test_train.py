@@ -24,7 +24,7 @@ LADDER = (16, 128, 8192)
 def record_load(folder: Path, name: str, best: int, *, in_order: float, seed: int) -> None:
     """One load under a sweep: it gets on as its windows say, fastest under the value ``best``."""
     rng = np.random.default_rng(seed)
-    count = 240
+    count = 150
     stood = np.array(LADDER)[np.arange(count) // 10 % 3]
     speed = np.where(stood == best, 1000, 500) * rng.normal(1, 0.05, count)
     values = np.zeros((count, len(COLUMN)))
@@ -163,11 +163,11 @@ def test_scores() -> None:
 def test_intervals_cover_where_neighbours_resemble_each_other() -> None:
     """Rows come in runs of one outcome: intervals by rows would be far too narrow."""
     covered = 0
-    for seed in range(60):
+    for seed in range(30):
         rng = np.random.default_rng(seed)
         right = np.repeat(rng.random(60) < 0.7, 10)
         truth = np.zeros(600, np.int64)
         blocks = blocks_of(np.zeros(600), np.arange(600.0), 10.0)
         low, high = score(truth, (~right).astype(int), None, blocks, seed)["accuracy"]["interval"]
         covered += low <= 0.7 <= high
-    assert covered >= 50  # of 60 at 95%: below that once in 10^4
+    assert covered >= 24  # of 30 at 95%: below that once in 1,500; by rows it were 13

@@ -21,7 +21,7 @@ __all__ = ["Split", "balanced_accuracy", "blocks_of", "folds", "score", "split"]
 
 Array = npt.NDArray[Any]
 
-_RESAMPLES = 1000
+_RESAMPLES = 400
 
 
 @dataclass(frozen=True)
