@@ -33,7 +33,7 @@ _RECORDS, _QUICK_RECORDS = 10_000_000, 2_000_000
 _A_WINDOW = 5_000  # records: 50,000 misses a second, windows of 100 ms
 _ROUNDS, _QUICK_ROUNDS = 7, 3
 
-Array = npt.NDArray[Any]
+_Array = npt.NDArray[Any]
 
 
 def run_replay_bench(*, quick: bool = False) -> dict[str, Any]:
@@ -85,13 +85,13 @@ def _with_features(base: type[Extension]) -> type[Extension]:
     class WithFeatures(base):  # type: ignore[valid-type,misc]
         """The module, and the features of its records computed from them."""
 
-        def on_records(self, records: Array) -> None:
+        def on_records(self, records: _Array) -> None:
             _stride_features(records["subject"], records["value"])
 
     return WithFeatures
 
 
-def _stride_features(inode: Array, page: Array) -> tuple[int, int, int]:
+def _stride_features(inode: _Array, page: _Array) -> tuple[int, int, int]:
     # Misses, sum of strides, sum of their spread: as readahead.bpf.c has them, by file.
     bucket = (inode.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(40)) & np.uint64(
         255

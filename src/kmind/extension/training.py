@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 __all__ = ["Column", "Dataset", "ModelName", "Recipe", "Recorded"]
 
-Array = npt.NDArray[Any]
+_Array = npt.NDArray[Any]
 
 ModelName = Literal["tree", "forest", "boosted", "logistic", "mlp"]
 """Families that a recipe may want tried; which one is taken, a validation inside of the
@@ -34,11 +34,11 @@ class Recorded:
     """
 
     instance: str
-    windows: Array
+    windows: _Array
     features: Mapping[str, int]
     knobs: Mapping[str, npt.NDArray[np.int64]]
     known: Mapping[str, npt.NDArray[np.bool_]]
-    records: Mapping[str, Mapping[str, Array]]
+    records: Mapping[str, Mapping[str, _Array]]
     tags: Mapping[str, str]
     sweep: Mapping[str, tuple[int | str, ...]]
 
@@ -74,11 +74,11 @@ class Dataset:
 
     columns: tuple[Column, ...]
     classes: tuple[str, ...]
-    x: Array
-    y: Array
-    group: Array
-    time_s: Array
-    payoff: Array | None = None
+    x: _Array
+    y: _Array
+    group: _Array
+    time_s: _Array
+    payoff: _Array | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -103,6 +103,6 @@ class Recipe:
         """Rows from recordings; ``group`` indexes these. ValueError says what is missing."""
         raise NotImplementedError
 
-    def rule(self, x: Array, classes: Sequence[str]) -> Array:
+    def rule(self, x: _Array, classes: Sequence[str]) -> _Array:
         """What a simple rule, without learning, would say: class numbers, shape (n,)."""
         raise NotImplementedError

@@ -29,7 +29,7 @@ __all__ = [
     "windows_from",
 ]
 
-Array = npt.NDArray[Any]
+_Array = npt.NDArray[Any]
 
 KNOB_UNKNOWN = np.iinfo(np.int64).min
 """Stands, in memory, for a knob that changed during a window; null in a file."""
@@ -86,7 +86,7 @@ def _field(name: str, kind: Any, unit: str, what: str, *, nullable: bool) -> Any
     return pa.field(name, kind, nullable, metadata={"unit": unit, "help": what})
 
 
-def columns_of(meta: Meta, rows: Array, knobs: Array | None = None) -> list[Any]:
+def columns_of(meta: Meta, rows: _Array, knobs: _Array | None = None) -> list[Any]:
     """One Arrow array a column, for rows of ``STORED_WINDOW`` or ``STORED_RECORD``.
 
     ``knobs`` has shape (rows, knobs of the module).
@@ -107,21 +107,21 @@ def columns_of(meta: Meta, rows: Array, knobs: Array | None = None) -> list[Any]
     return found
 
 
-def _whole(column: Array) -> Array:
+def _whole(column: _Array) -> _Array:
     return np.ascontiguousarray(column)
 
 
-def _plain(column: Array) -> Any:
+def _plain(column: _Array) -> Any:
     return pa.array(_whole(column))
 
 
-def records_from(table: Any) -> tuple[Array, Array]:
+def records_from(table: Any) -> tuple[_Array, _Array]:
     """``at``, and ``layout.RECORD``, both of shape (rows,), from a table of records."""
     rows = np.empty(len(table), layout.RECORD)
     return _fill(rows, table, _RECORD), rows
 
 
-def windows_from(table: Any, meta: Meta) -> tuple[Array, Array, Array]:
+def windows_from(table: Any, meta: Meta) -> tuple[_Array, _Array, _Array]:
     """``at``, ``layout.WINDOW``, both of shape (rows,), and the knobs, shape (rows, knobs)."""
     rows = np.zeros(len(table), layout.WINDOW)
     at = _fill(rows, table, _WINDOW)
@@ -134,7 +134,7 @@ def windows_from(table: Any, meta: Meta) -> tuple[Array, Array, Array]:
     return at, rows, knobs
 
 
-def _fill(rows: Array, table: Any, base: dict[str, tuple[str, str, str]]) -> Array:
+def _fill(rows: _Array, table: Any, base: dict[str, tuple[str, str, str]]) -> _Array:
     at = np.zeros(0, np.uint32)
     for name, (member, _, _) in base.items():
         if member == "at":
@@ -145,8 +145,8 @@ def _fill(rows: Array, table: Any, base: dict[str, tuple[str, str, str]]) -> Arr
     return at
 
 
-def _numpy(table: Any, name: str) -> Array:
-    column: Array = table.column(name).to_numpy()
+def _numpy(table: Any, name: str) -> _Array:
+    column: _Array = table.column(name).to_numpy()
     return column
 
 

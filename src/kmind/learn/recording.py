@@ -19,7 +19,7 @@ from kmind.learn.meta import Meta, Stream, decode_meta
 
 __all__ = ["Recording", "decode_records", "open_recordings"]
 
-Array = npt.NDArray[Any]
+_Array = npt.NDArray[Any]
 
 # What pyarrow raises on a damaged file: its own, and those of the types that it decodes to.
 _DAMAGE = (pa.ArrowException, OSError, ValueError, LookupError, OverflowError, MemoryError)
@@ -64,7 +64,7 @@ class Recording:
         """What the files of a stream say of themselves, in order."""
         return [file.meta for file in self._files if file.meta.stream == stream]
 
-    def windows(self) -> Iterator[tuple[Array, Array, Array]]:
+    def windows(self) -> Iterator[tuple[_Array, _Array, _Array]]:
         """Batches of windows: their numbers, ``layout.WINDOW``, and the knobs as they stood.
 
         Shapes are (n,), (n,) and (n, knobs). Knobs come in the order of
@@ -73,7 +73,7 @@ class Recording:
         for meta, table in self._tables("windows"):
             yield windows_from(table, meta)
 
-    def records(self) -> Iterator[tuple[Array, Array]]:
+    def records(self) -> Iterator[tuple[_Array, _Array]]:
         """Batches of records: the number of the window that followed each, ``layout.RECORD``."""
         for _, table in self._tables("records"):
             yield records_from(table)
@@ -108,7 +108,7 @@ def open_recordings(path: Path) -> list[Recording]:
     return [Recording([f for f in files if f.meta.instance == name]) for name in names]
 
 
-def decode_records(meta: Meta, records: Array) -> dict[str, dict[str, Array]]:
+def decode_records(meta: Meta, records: _Array) -> dict[str, dict[str, _Array]]:
     """The fields of the module's own kinds: kind's name to field's name to column.
 
     ``records`` are ``layout.RECORD``. Beside the declared fields each kind has ``time_ns``
@@ -116,10 +116,10 @@ def decode_records(meta: Meta, records: Array) -> dict[str, dict[str, Array]]:
     """
     from kmind.abi import layout
 
-    found: dict[str, dict[str, Array]] = {}
+    found: dict[str, dict[str, _Array]] = {}
     for kind in meta.kinds:
         of_kind = records[records["kind"] == layout.KIND["MODULE"] + kind.kind]
-        columns: dict[str, Array] = {"time_ns": of_kind["time_ns"], "cpu": of_kind["cpu"]}
+        columns: dict[str, _Array] = {"time_ns": of_kind["time_ns"], "cpu": of_kind["cpu"]}
         for field in kind.fields:
             word = of_kind[field.of].astype(np.uint64) >> np.uint64(field.shift)
             if field.width < 64:

@@ -31,7 +31,7 @@ from kmind.queue import Endpoint
 
 __all__ = ["Recommended", "Replay", "load_class"]
 
-Array = npt.NDArray[Any]
+_Array = npt.NDArray[Any]
 
 _FOREVER_S = 1e9
 _NS = 1_000_000_000
@@ -162,7 +162,7 @@ class Replay:
         )
 
 
-def _first_known(values: Array, knobs: Mapping[str, KnobInfo]) -> dict[str, KnobInfo]:
+def _first_known(values: _Array, knobs: Mapping[str, KnobInfo]) -> dict[str, KnobInfo]:
     # The baseline is what stood when the recording began.
     found = dict(knobs)
     for value, (name, info) in zip(values.tolist(), knobs.items(), strict=False):
@@ -183,9 +183,9 @@ def load_class(module: Module) -> type[Extension]:
 class _Step:
     # What one turn of the dispatcher gets: records by CPU, then at most one window.
     now_ns: int
-    records: Sequence[Array]
-    window: Array
-    knobs: Array
+    records: Sequence[_Array]
+    window: _Array
+    knobs: _Array
     rows: int
 
 
@@ -193,9 +193,9 @@ class _Ring:
     # What the extension reads of one ring.
 
     def __init__(self) -> None:
-        self.rows: Array = np.zeros(0, layout.RECORD)
+        self.rows: _Array = np.zeros(0, layout.RECORD)
 
-    def peek(self) -> Array:
+    def peek(self) -> _Array:
         return self.rows
 
     def release(self, count: int, /) -> None:
@@ -258,7 +258,7 @@ def _steps(recording: Recording) -> Iterator[_Step]:
                 yield _Step(now_ns or ends[n], held[1], _NO_WINDOW, _NO_KNOBS, held[2])
                 held = next(groups, None)
             now_ns = ends[n]
-            records: Sequence[Array] = ()
+            records: Sequence[_Array] = ()
             count = 0
             if held is not None and held[0] == number:
                 _, records, count = held
@@ -269,9 +269,9 @@ def _steps(recording: Recording) -> Iterator[_Step]:
         held = next(groups, None)
 
 
-def _groups(recording: Recording) -> Iterator[tuple[int, Sequence[Array], int]]:
+def _groups(recording: Recording) -> Iterator[tuple[int, Sequence[_Array], int]]:
     """Number of the window that followed, records by CPU (lists of views), their count."""
-    waiting: list[Array] = []
+    waiting: list[_Array] = []
     last = -1
     for at, batch in recording.records():
         cuts = [0, *(np.flatnonzero(at[1:] != at[:-1]) + 1).tolist(), len(at)]
@@ -285,7 +285,7 @@ def _groups(recording: Recording) -> Iterator[tuple[int, Sequence[Array], int]]:
         yield last, *_by_cpu(waiting)
 
 
-def _by_cpu(parts: list[Array]) -> tuple[Sequence[Array], int]:
+def _by_cpu(parts: list[_Array]) -> tuple[Sequence[_Array], int]:
     records = parts[0] if len(parts) == 1 else np.concatenate(parts)
     cpus = records["cpu"]
     changed = cpus[1:] != cpus[:-1]
@@ -294,7 +294,7 @@ def _by_cpu(parts: list[Array]) -> tuple[Sequence[Array], int]:
         cpus = records["cpu"]
         changed = cpus[1:] != cpus[:-1]
     cuts = [0, *(np.flatnonzero(changed) + 1).tolist(), len(records)]
-    found: list[Array] = [_NO_RECORDS] * (int(cpus[-1]) + 1)
+    found: list[_Array] = [_NO_RECORDS] * (int(cpus[-1]) + 1)
     for begin, end in itertools.pairwise(cuts):
         found[int(cpus[begin])] = records[begin:end]
     return found, len(records)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 __all__ = ["Split", "balanced_accuracy", "blocks_of", "folds", "score", "split"]
 
-Array = npt.NDArray[Any]
+_Array = npt.NDArray[Any]
 
 _RESAMPLES = 400
 
@@ -28,12 +28,14 @@ _RESAMPLES = 400
 class Split:
     """Masks over rows: to train on, later rows of the same groups, rows of other groups."""
 
-    train: Array
-    later: Array
-    unseen: Array
+    train: _Array
+    later: _Array
+    unseen: _Array
 
 
-def split(group: Array, time_s: Array, held_out: Array, test_share: float, purge_s: float) -> Split:
+def split(
+    group: _Array, time_s: _Array, held_out: _Array, test_share: float, purge_s: float
+) -> Split:
     """Cut each group that is not held out in two, by time; ``held_out`` is a mask over rows."""
     train, later = np.zeros(len(group), bool), np.zeros(len(group), bool)
     for number in np.unique(group[~held_out]):
@@ -45,7 +47,9 @@ def split(group: Array, time_s: Array, held_out: Array, test_share: float, purge
     return Split(train, later, held_out.copy())
 
 
-def folds(group: Array, time_s: Array, count: int, purge_s: float) -> Iterator[tuple[Array, Array]]:
+def folds(
+    group: _Array, time_s: _Array, count: int, purge_s: float
+) -> Iterator[tuple[_Array, _Array]]:
     """Masks to fit on and to validate on: each a stretch of every group, purged on both sides."""
     place = np.zeros(len(group))
     for number in np.unique(group):
@@ -65,12 +69,12 @@ def folds(group: Array, time_s: Array, count: int, purge_s: float) -> Iterator[t
             yield fit, check
 
 
-def balanced_accuracy(truth: Array, said: Array) -> float:
+def balanced_accuracy(truth: _Array, said: _Array) -> float:
     """Mean of the recalls of the classes that occur in ``truth``."""
     return float(np.mean([np.mean(said[truth == each] == each) for each in np.unique(truth)]))
 
 
-def blocks_of(group: Array, time_s: Array, block_s: float) -> list[Array]:
+def blocks_of(group: _Array, time_s: _Array, block_s: float) -> list[_Array]:
     """Indices of rows, a list for each block of time of a group."""
     number = np.floor((time_s - time_s.min()) / block_s).astype(np.int64)
     keys = group.astype(np.int64) * (int(number.max()) + 1) + number
@@ -80,7 +84,7 @@ def blocks_of(group: Array, time_s: Array, block_s: float) -> list[Array]:
 
 
 def score(
-    truth: Array, said: Array, payoff: Array | None, blocks: list[Array], seed: int
+    truth: _Array, said: _Array, payoff: _Array | None, blocks: list[_Array], seed: int
 ) -> Mapping[str, Any]:
     """Balanced accuracy, accuracy, and mean payoff, each with a 95% interval over blocks.
 
@@ -88,7 +92,7 @@ def score(
     """
     worth = None if payoff is None else payoff[np.arange(len(said)), said]
 
-    def measure(rows: Array) -> list[float]:
+    def measure(rows: _Array) -> list[float]:
         found = [
             balanced_accuracy(truth[rows], said[rows]),
             float(np.mean(truth[rows] == said[rows])),

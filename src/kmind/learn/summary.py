@@ -20,7 +20,7 @@ __all__ = ["summarise"]
 _GAP_NS = 1_000_000  # windows that are further apart than that have a gap between them
 _MOST_SAMPLES = 1 << 22  # of records, for quantiles
 
-Array = npt.NDArray[Any]
+_Array = npt.NDArray[Any]
 
 
 def summarise(recording: Recording) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def summarise(recording: Recording) -> dict[str, Any]:
     return found
 
 
-def _windows(meta: Meta, batches: list[tuple[Array, Array]]) -> dict[str, Any]:
+def _windows(meta: Meta, batches: list[tuple[_Array, _Array]]) -> dict[str, Any]:
     if not batches:
         return {"windows": 0, "span_s": 0.0, "start": None, "gaps": [], "features": [], "knobs": {}}
     rows = np.concatenate([windows for windows, _ in batches])
@@ -89,7 +89,7 @@ def _windows(meta: Meta, batches: list[tuple[Array, Array]]) -> dict[str, Any]:
     }
 
 
-def _stood(column: Array) -> dict[str, int]:
+def _stood(column: _Array) -> dict[str, int]:
     # Value to windows, "" for those in which it changed.
     values, counts = np.unique(column, return_counts=True)
     return {
@@ -123,7 +123,7 @@ def _records(meta: Meta, recording: Recording) -> dict[str, Any]:
     return {"records": total, "kinds": kinds}
 
 
-def _spread(values: Array) -> dict[str, float]:
+def _spread(values: _Array) -> dict[str, float]:
     low, middle, high, top = np.percentile(values, [0, 50, 99, 100])
     return {"min": float(low), "median": float(middle), "p99": float(high), "max": float(top)}
 

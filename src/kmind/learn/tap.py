@@ -26,7 +26,7 @@ __all__ = ["Tap"]
 _FLUSH_S = 1.0
 _FLUSH_ROWS = 1 << 15
 
-Array = npt.NDArray[Any]
+_Array = npt.NDArray[Any]
 
 
 class Tap:
@@ -63,8 +63,8 @@ class Tap:
         self._knobs: list[tuple[Knob, Target]] = [(each.knob, each.target) for each in usable]
         self._stand = np.full(len(self._knobs), KNOB_UNKNOWN, np.int64)
         self._since_ns = np.full(len(self._knobs), np.iinfo(np.int64).max, np.int64)
-        self._waiting_windows: list[Array] = []
-        self._waiting_records: list[Array] = []
+        self._waiting_windows: list[_Array] = []
+        self._waiting_records: list[_Array] = []
         self._rows = 0
         self._flushed_ns = now_ns()
         clock, host = Clock.here(), Host.here()

@@ -38,8 +38,8 @@ __all__ = ["load_recipe", "read_data", "train"]
 _FOLDS = 4
 _LIMIT_POINTS = 0.5
 
-Array = npt.NDArray[Any]
-Say = Callable[[Array], Array]
+_Array = npt.NDArray[Any]
+_Say = Callable[[_Array], _Array]
 
 
 def load_recipe(module: Module) -> Recipe:
@@ -111,10 +111,10 @@ def train(
     logistic = make_model("logistic", seed).fit(x, y)
     model_classes = np.array([dataset.classes.index(name) for name in made.classes])
 
-    def model(rows: Array) -> Array:
+    def model(rows: _Array) -> _Array:
         return model_classes[evaluate(made.model, rows.astype(np.int64)).label]
 
-    said: dict[str, Say] = {
+    said: dict[str, _Say] = {
         "model": model,
         "float": lambda rows: np.asarray(estimator.predict(rows)),
         "majority": lambda rows: np.full(len(rows), majority),
@@ -156,7 +156,7 @@ def _recorded(recording: Recording) -> Recorded:
     if not parts:
         raise RecordingError(f"{recording.paths[0]} has no windows", hint="record for longer")
     knobs = np.concatenate([each for _, _, each in parts])
-    fields: dict[str, dict[str, list[Array]]] = {}
+    fields: dict[str, dict[str, list[_Array]]] = {}
     for _, rows in recording.records():
         for kind, columns in decode_records(meta, rows).items():
             for name, column in columns.items():
@@ -209,7 +209,7 @@ def _validate(name: ModelName, dataset: Dataset, parts: Split, purge_s: float, s
 
 
 def _scores(
-    dataset: Dataset, rows: Array, said: dict[str, Say], recipe: Recipe, seed: int
+    dataset: Dataset, rows: _Array, said: dict[str, _Say], recipe: Recipe, seed: int
 ) -> dict[str, Any]:
     blocks = blocks_of(dataset.group[rows], dataset.time_s[rows], recipe.block_s)
     payoff = None if dataset.payoff is None else dataset.payoff[rows]

@@ -32,7 +32,7 @@ _LEAST_PART = 64 << 10
 _MOST_PART = 64 * _MIB
 _SHARES = 8  # parts that one stream's share of the bound holds
 
-Array = npt.NDArray[Any]
+_Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Writer:
         self._max_bytes = max_bytes
         share = max_bytes // max(1, streams) // _SHARES
         self._part_bytes = max_bytes if output.file else min(max(share, _LEAST_PART), _MOST_PART)
-        self._queue: queue.Queue[tuple[_Stream, Array, Array | None] | None] = queue.Queue(_QUEUE)
+        self._queue: queue.Queue[tuple[_Stream, _Array, _Array | None] | None] = queue.Queue(_QUEUE)
         self._streams: list[_Stream] = []
         self._done: deque[tuple[_Stream, Path, int, int]] = deque()
         self._failure: Exception | None = None
@@ -98,7 +98,7 @@ class Writer:
         self._streams.append(_Stream(meta, name, counts=counts))
         return len(self._streams) - 1
 
-    def put(self, stream: int, rows: Array, knobs: Array | None = None) -> bool:
+    def put(self, stream: int, rows: _Array, knobs: _Array | None = None) -> bool:
         """Have rows written that nobody changes any more; false if they were dropped."""
         into = self._streams[stream]
         try:
@@ -149,7 +149,7 @@ class Writer:
             else:
                 item[0].dropped += len(item[1])
 
-    def _write(self, stream: _Stream, rows: Array, knobs: Array | None) -> None:
+    def _write(self, stream: _Stream, rows: _Array, knobs: _Array | None) -> None:
         if stream.part is None:
             stream.number += 1
             meta = msgspec.structs.replace(stream.meta, part=stream.number)

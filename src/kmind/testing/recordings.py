@@ -21,14 +21,14 @@ from kmind.learn.writer import Writer, open_output
 
 __all__ = ["made_records", "made_windows", "write_recording"]
 
-Array = npt.NDArray[Any]
+_Array = npt.NDArray[Any]
 
 _BOUND = 8 << 30
 _AT_ONCE = 1 << 16
 _START_NS = 1_000_000_000_000
 
 
-def made_windows(values: Array, *, window_s: float = 0.1) -> Array:
+def made_windows(values: _Array, *, window_s: float = 0.1) -> _Array:
     """``STORED_WINDOW`` from features of shape (windows, features), one after another."""
     count, features = values.shape
     rows = np.zeros(count, STORED_WINDOW)
@@ -43,7 +43,7 @@ def made_windows(values: Array, *, window_s: float = 0.1) -> Array:
     return rows
 
 
-def made_records(count: int, windows: int, *, cpus: int = 2, seed: int = 0) -> Array:
+def made_records(count: int, windows: int, *, cpus: int = 2, seed: int = 0) -> _Array:
     """``STORED_RECORD`` of kind 0, spread evenly over windows and CPUs, of a few subjects."""
     rng = np.random.default_rng(seed)
     rows = np.zeros(count, STORED_RECORD)
@@ -62,11 +62,11 @@ def made_records(count: int, windows: int, *, cpus: int = 2, seed: int = 0) -> A
 def write_recording(
     path: Path,
     module: Module,
-    windows: Array,
-    records: Array | None = None,
+    windows: _Array,
+    records: _Array | None = None,
     *,
     knobs: Mapping[str, KnobInfo] | None = None,
-    stood: Array | None = None,
+    stood: _Array | None = None,
     tags: Mapping[str, str] | None = None,
     max_bytes: int = _BOUND,
     **changed: Any,
@@ -76,7 +76,7 @@ def write_recording(
     ``stood`` are the knobs' values, shape (windows, knobs).
     """
     infos = dict(knobs or {})
-    streams: list[tuple[Stream, Array]] = [("windows", windows)]
+    streams: list[tuple[Stream, _Array]] = [("windows", windows)]
     if records is not None:
         streams.append(("records", records))
     writer = Writer(open_output(path), max_bytes, len(streams))

@@ -18,7 +18,7 @@ from kmind.extension import Column, Dataset, Recipe, Recorded
 
 __all__ = ["COLUMNS", "ReadaheadRecipe", "columns_of"]
 
-Array = npt.NDArray[Any]
+_Array = npt.NDArray[Any]
 
 _KNOB = "block.read_ahead_kb"
 _TAG = "workload"
@@ -47,7 +47,7 @@ COLUMNS = (
 """The features, in whole numbers, in their order."""
 
 
-def columns_of(data: Recorded) -> Array:
+def columns_of(data: Recorded) -> _Array:
     """``COLUMNS`` of each window of which the value is known; others are of no use."""
     faults = data.rate("faults") + data.rate("fault_around")
     reads = data.rate("reads")
@@ -96,7 +96,7 @@ class ReadaheadRecipe(Recipe):
     def dataset(self, recordings: Sequence[Recorded]) -> Dataset:
         """Rows of windows in which the disk was read under one value of the ladder."""
         ladder = _ladder(recordings)
-        parts: list[tuple[Array, ...]] = []
+        parts: list[tuple[_Array, ...]] = []
         best: dict[str, Any] = {}
         for number, data in enumerate(recordings):
             name = data.tags.get(_TAG)
@@ -138,7 +138,7 @@ class ReadaheadRecipe(Recipe):
             {"loads": best, "knob": _KNOB},
         )
 
-    def rule(self, x: Array, classes: Sequence[str]) -> Array:
+    def rule(self, x: _Array, classes: Sequence[str]) -> _Array:
         """The least value of the ladder for reads at random, the largest for those in order."""
         return np.where(x[:, 0] < 500, 0, len(classes) - 1)
 
@@ -150,14 +150,14 @@ def _ladder(recordings: Sequence[Recorded]) -> list[int]:
     return list(found)
 
 
-def _usable(data: Recorded, ladder: Sequence[int]) -> Array:
+def _usable(data: Recorded, ladder: Sequence[int]) -> _Array:
     requests = data.rate("reads") + data.rate("faults") + data.rate("fault_around")
     read = (requests > _FEW) & (data.rate("added_pages") > 0)
-    use: Array = read & data.known[_KNOB] & np.isin(data.knobs[_KNOB], ladder)
+    use: _Array = read & data.known[_KNOB] & np.isin(data.knobs[_KNOB], ladder)
     return use
 
 
-def _speeds(data: Recorded, ladder: Sequence[int], name: str) -> Array:
+def _speeds(data: Recorded, ladder: Sequence[int], name: str) -> _Array:
     pages = data.rate("read_pages") + data.rate("faults") + data.rate("fault_around")
     use = _usable(data, ladder)
     found = []
@@ -171,5 +171,5 @@ def _speeds(data: Recorded, ladder: Sequence[int], name: str) -> Array:
     return np.array(found)
 
 
-def _log(values: Array) -> Array:
+def _log(values: _Array) -> _Array:
     return np.asarray(_LOG * np.log2(np.maximum(values, 1)))
