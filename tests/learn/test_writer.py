@@ -5,8 +5,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as parquet
@@ -17,6 +19,7 @@ from kmind.extension import KnobInfo, find_module
 from kmind.learn._part import Part
 from kmind.learn._schema import KNOB_UNKNOWN, columns_of
 from kmind.learn.recording import open_recordings
+from kmind.learn.writer import Writer, open_output
 from kmind.testing.recordings import made_records, made_windows, write_recording
 
 MODULE = find_module("readahead")
@@ -78,6 +81,30 @@ def test_output_that_exists(tmp_path: Path, name: str) -> None:
     write_recording(tmp_path / name, MODULE, made_windows(values(5)))
     with pytest.raises(RecordingError, match="is there already; name another place"):
         write_recording(tmp_path / name, MODULE, made_windows(values(5)))
+
+
+def test_what_the_disk_is_too_slow_for_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = threading.Event()
+    wrote = Part.write
+
+    def write(self: Part, columns: list[Any]) -> None:
+        assert go.wait(60)
+        wrote(self, columns)
+
+    meta = write_recording(tmp_path / "x", MODULE, made_windows(values(1))).meta
+    monkeypatch.setattr(Part, "write", write)
+    writer = Writer(open_output(tmp_path / "out"), 1 << 30, 1)
+    stream = writer.add(meta)
+    taken = sum(writer.put(stream, made_windows(values(10))) for _ in range(200))
+    assert 64 <= taken < 200
+    assert writer.dropped(stream) == 10 * (200 - taken)
+    go.set()
+    writer.close()
+    (found,) = open_recordings(tmp_path / "out")
+    assert found.meta.counts.queue_dropped == 10 * (200 - taken)
+    assert sum(len(rows) for _, rows, _ in found.windows()) == 10 * taken
 
 
 ENDLESS = """

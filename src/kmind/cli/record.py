@@ -40,7 +40,7 @@ def record_command(
         sys.stdout.write(json_line(SCHEMA, done) + "\n")
     else:
         for each in done["instances"]:
-            lost = each["ring_dropped"] + each["ring_lost"] + each["queue_dropped"]
+            lost = max(each["ring_dropped"], each["ring_lost"]) + each["queue_dropped"]
             sys.stdout.write(
                 f"{each['name']}: {each['windows']:,} windows and {each['records']:,} records, "
                 f"{lost:,} lost\n"

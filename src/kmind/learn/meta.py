@@ -71,9 +71,10 @@ class GrantFor(msgspec.Struct, frozen=True, kw_only=True):
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
     """What was lost up to the end of a file, since the recording began.
 
-    ``ring_dropped`` are records that found the agent's ring full, ``ring_lost`` windows
-    and records that were missing between two that were read. ``queue_dropped`` are rows that
-    the disk was too slow for, ``removed`` rows in files that were removed to keep the bound.
+    ``ring_dropped`` are records that found the agent's ring full, as it says; ``ring_lost``
+    numbers that were missing between two rows that were read, most often for that reason.
+    ``queue_dropped`` are rows that the disk was too slow for, ``removed`` rows in files that
+    were removed to keep the bound.
     """
 
     ring_dropped: int = 0

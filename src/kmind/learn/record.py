@@ -41,7 +41,8 @@ _HOOKS_MODULE = "blockio"
 _DEADLINE_S = 10.0
 _TURN_S = 0.02
 _HOT_TURN_S = 0.002
-_HOT = 1 / 16  # of a ring, found full: read again sooner
+_SLOTS = 1 << 15  # records of each CPU's ring: 1 MiB, for the times that we do not get the CPU
+_HOT = 1 / 64  # of a ring, found full: read again sooner
 _HOOKS_S = 0.5
 
 
@@ -183,7 +184,15 @@ class Recorder:
         manifest = module.manifest
         name = f"{manifest.name}@{target.name}"
         slot = core.register(name, manifest.name, manifest.class_)
-        agent = make_bpf_agent(module, target, params, deadline_s=_DEADLINE_S, core=core, slot=slot)
+        agent = make_bpf_agent(
+            module,
+            target,
+            params,
+            deadline_s=_DEADLINE_S,
+            core=core,
+            slot=slot,
+            sq_slots=_SLOTS,
+        )
         self._open.callback(agent.close)
         agent.set_mode(Mode.OBSERVE)
         endpoint = Endpoint(agent.arena, _NoBell())
