@@ -3,6 +3,7 @@
 
 import contextlib
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,6 +110,15 @@ def test_a_module_may_draw_random_numbers(tmp_path: Path) -> None:
 
     made_once = made(tmp_path / "out")
     assert drawn(1) == drawn(1) != drawn(2)
+
+
+def test_in_real_time(tmp_path: Path) -> None:
+    values = np.zeros((4, FEATURES))
+    recording = write_recording(tmp_path / "out", MODULE, made_windows(values))
+    replay = Replay(recording, MODULE, PARAMS, real_time=True)
+    started = time.monotonic()
+    replay.run()
+    assert time.monotonic() - started >= replay.span_s == 0.4
 
 
 def test_inspect(tmp_path: Path, record_disk: "RecordDisk", capfd: Any) -> None:

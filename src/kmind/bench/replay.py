@@ -98,9 +98,10 @@ def _stride_features(inode: _Array, page: _Array) -> tuple[int, int, int]:
     )
     order = np.argsort(bucket.astype(np.uint8), kind="stable")  # a radix sort
     inode, page = inode[order], page[order].astype(np.int64)
-    same = inode[1:] == inode[:-1]
-    stride = np.where(same, page[1:] - page[:-1], 0)
-    spread = np.where(same[1:], stride[1:] - stride[:-1], 0)
+    same = np.zeros(len(page), bool)
+    same[1:] = inode[1:] == inode[:-1]
+    stride = np.where(same, np.diff(page, prepend=0), 0)  # 0 for a file's first miss
+    spread = np.where(same, np.diff(stride, prepend=0), 0)
     most = 1 << 20
     return (
         len(page),
