@@ -6,8 +6,8 @@
 
 DIR holds the database (its disk is the one that is swept), and each load's recording becomes a
 folder in OUTPUT. The loads are those of KML (I. Akgun and others, "KML: Using Machine Learning
-to Improve Storage Systems", 2021), by buffered reads, in a memory that holds a quarter of the
-database. As root; the knob is put back.
+to Improve Storage Systems", 2021), through mmap, in a memory that holds half of the database: there
+readahead matters most. As root; the knob is put back.
 """
 
 import subprocess
@@ -15,10 +15,11 @@ import sys
 import threading
 from pathlib import Path
 
-from kmind.testing._dbbench import BENCHMARKS
+from kmind.testing._dbbench import BENCHMARKS, database_size
 from kmind.testing.host import device_of
-from kmind.testing.workloads import make_workload
+from kmind.testing.workloads import DbBench
 
+KEYS = 4_000_000
 SWEEP = "block.read_ahead_kb=16,64,256,1024,8192"
 STEP_S = 1.5
 HEAD_START_S = 4.0
@@ -27,7 +28,7 @@ HEAD_START_S = 4.0
 def main(folder: Path, output: Path, seconds: float, names: list[str]) -> None:
     """Record each load."""
     for name in names:
-        load = make_workload(f"db-{name}-pread", quick=True)
+        load = DbBench(name, KEYS, name, mmap=True, limit=database_size(KEYS) // 2)
         load.prepare(folder)
         thread = threading.Thread(target=load.run, args=(seconds + HEAD_START_S,))
         thread.start()

@@ -12,7 +12,8 @@ from kmind.cli.main import main
 from kmind.extension import KnobInfo, find_module
 from kmind.infer import ModelFile, evaluate
 from kmind.learn.scores import balanced_accuracy, blocks_of, folds, score, split
-from kmind.modules.readahead.recipe import COLUMNS
+from kmind.learn.train import _recorded
+from kmind.modules.readahead.recipe import COLUMNS, ReadaheadRecipe
 from kmind.testing.recordings import made_windows, write_recording
 
 MODULE = find_module("readahead")
@@ -39,6 +40,24 @@ def record_load(folder: Path, name: str, best: int, *, in_order: float, seed: in
         folder / name, MODULE, made_windows(values), tags={"workload": name},
         knobs={KNOB.name: KNOB}, stood=stood[:, None], sweep={KNOB.name: LADDER},
     )  # fmt: skip
+
+
+def test_what_drifts_falls_on_all_values_alike(tmp_path: Path) -> None:
+    """A machine that becomes ten times as fast does not make the value best that stood then."""
+    rng = np.random.default_rng(2)
+    count = 150
+    stood = np.array(LADDER)[np.arange(count) // 10 % 3]
+    speed = np.where(stood == 16, 1000, 800) * rng.normal(1, 0.05, count)
+    speed *= np.where(np.arange(count) >= 140, 100, 1)  # under 8192
+    values = np.zeros((count, len(COLUMN)))
+    for name in ("reads", "read_pages", "added_pages", "device_reads"):
+        values[:, COLUMN[name]] = speed
+    recording = write_recording(
+        tmp_path / "out", MODULE, made_windows(values), tags={"workload": "x"},
+        knobs={KNOB.name: KNOB}, stood=stood[:, None], sweep={KNOB.name: LADDER},
+    )  # fmt: skip
+    dataset = ReadaheadRecipe().dataset([_recorded(recording)])
+    assert dataset.notes["loads"]["x"]["best"] == 16
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,9 @@
 """How readahead learns: which value of a ladder serves a load best, from one window of it.
 
 The labels come from recordings under a sweep (``kmind record --sweep``), tagged with the
-load that ran. The value that served the load most pages a second over all of its windows
-is the best for each of them; of values within 3% the smallest, which wastes least memory.
+load that ran. The best value is the one under which the load got most pages a second, each
+round of the sweep compared by itself, so that what drifts falls on all values alike; of
+values that cannot be told from it, the smallest, which wastes least memory.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ _KNOB = "block.read_ahead_kb"
 _TAG = "workload"
 _EQUAL = 0.03
 _FEW = 20.0  # requests a second: below that a window says nothing
-_LEAST = 5  # windows under each value
+_LEAST = 5  # windows under each value in a round
+_ROUNDS = 2
 _LOG = 16.0  # logarithms are in sixteenths of a power of two
 _MOST = 1 << 20
 
@@ -104,13 +106,15 @@ class ReadaheadRecipe(Recipe):
                 raise ValueError(
                     f"{data.instance} has no tag {_TAG}: record it with --tag {_TAG}=NAME"
                 )
-            speeds = _speeds(data, ladder, name)
-            payoff = speeds / speeds.max()
-            label = int(np.flatnonzero(payoff >= 1 - _EQUAL)[0])
+            rounds = _rounds(data, ladder, name)
+            mean = rounds.mean(axis=0)
+            payoff = np.exp(mean - mean.max())
+            label = _best(rounds)
             best[name] = {
                 "best": ladder[label],
-                "pages_per_s": {
-                    str(v): round(float(s)) for v, s in zip(ladder, speeds, strict=True)
+                "rounds": len(rounds),
+                "relative": {
+                    str(v): round(float(p), 3) for v, p in zip(ladder, payoff, strict=True)
                 },
             }
             use = _usable(data, ladder)
@@ -157,18 +161,32 @@ def _usable(data: Recorded, ladder: Sequence[int]) -> _Array:
     return use
 
 
-def _speeds(data: Recorded, ladder: Sequence[int], name: str) -> _Array:
+def _rounds(data: Recorded, ladder: Sequence[int], name: str) -> _Array:
+    # Logarithms of pages a second, shape (rounds, values): a round is the shortest stretch of
+    # time that has a few windows under each value.
     pages = data.rate("read_pages") + data.rate("faults") + data.rate("fault_around")
-    use = _usable(data, ladder)
-    found = []
-    for value in ladder:
-        under = use & (data.knobs[_KNOB] == value)
-        if under.sum() < _LEAST:
-            raise ValueError(
-                f"{name} has {under.sum()} windows under {value} KiB; record for longer"
-            )
-        found.append(float(pages[under].mean()))
+    use = np.flatnonzero(_usable(data, ladder))
+    place = np.searchsorted(ladder, data.knobs[_KNOB][use])
+    found: list[list[float]] = []
+    under: list[list[float]] = [[] for _ in ladder]
+    for at, value in zip(use, place, strict=True):
+        under[value].append(float(pages[at]))
+        if min(map(len, under)) >= _LEAST:
+            found.append([float(np.log(np.mean(each))) for each in under])
+            under = [[] for _ in ladder]
+    if len(found) < _ROUNDS:
+        raise ValueError(
+            f"{name} has {len(found)} rounds of the sweep with {_LEAST} windows under each value, "
+            f"and {_ROUNDS} are needed: record for longer"
+        )
     return np.array(found)
+
+
+def _best(rounds: _Array) -> int:
+    best = int(rounds.mean(axis=0).argmax())
+    behind = rounds[:, [best]] - rounds
+    error = behind.std(axis=0, ddof=1) / np.sqrt(len(rounds))
+    return int(np.flatnonzero(behind.mean(axis=0) <= np.maximum(error, _EQUAL))[0])
 
 
 def _log(values: _Array) -> _Array:
