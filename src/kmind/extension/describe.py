@@ -60,6 +60,18 @@ def describe(module: Module, conf: ModuleConf) -> dict[str, Any]:
             }
             for feature in manifest.features
         ],
+        "records": [
+            {
+                "kind": record.kind,
+                "name": record.name,
+                "help": record.help,
+                "fields": [
+                    {"name": field.name, "unit": field.unit, "help": field.help}
+                    for field in record.fields
+                ],
+            }
+            for record in manifest.records
+        ],
         "limits": {
             "cpu_percent": manifest.limits.cpu_percent,
             "memory_mib": manifest.limits.memory_mib,
