@@ -26,7 +26,9 @@ _LIMIT = 1 << 62
 # The logistic function differs from 0 and 1 by less than 2**-11 outside of this.
 _SPAN: dict[Activation, float] = {"sigmoid": 8.0, "tanh": 4.0}
 PROBABILITY_ONE = 32767
+# All leaves together fit in 32 bits, and each in the 23 that the kernel packs it into.
 _LEAVES = 1 << 30
+_LEAF = (1 << 22) - 1
 
 
 @dataclass(frozen=True)
@@ -224,6 +226,6 @@ def _leaves(model: FloatTrees) -> tuple[NDArray[np.int32], I64, float]:
             total[output] += most[0]
         else:
             total = total + most
-    unit = float(total.max()) / _LEAVES or 1.0
+    unit = max(float(total.max()) / _LEAVES, float(np.abs(model.leaf).max()) / _LEAF) or 1.0
     leaf = np.rint(model.leaf / unit).astype(np.int32)
     return leaf, np.rint(model.base / unit).astype(np.int64), unit

@@ -24,6 +24,7 @@ from kmind.infer.floating import FloatMlp, FloatModel
 from kmind.infer.integer import IntModel
 from kmind.infer.model_file import ModelFile
 from kmind.infer.reference import Decisions, evaluate, normalise_input
+from kmind.infer.selftest import digest
 
 __all__ = ["DEFAULT_LIMIT", "WIDTHS", "Loss", "measure", "quantise"]
 
@@ -37,7 +38,7 @@ _ROWS = 20_000
 # A network whose probabilities differ by more on average is made of wider numbers, if there are.
 _PROBABILITY_ERROR = 0.01
 
-I64 = NDArray[np.int64]
+_I64 = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,7 @@ def quantise(
         "weight_bits": chosen.weight if chosen else None,
         "activation_bits": chosen.activation if chosen else None,
         "kept": chosen.keep if chosen else None,
+        "selftest": digest(integer),
     }
     return ModelFile(integer, tuple(features), model.target.classes, facts, dict(card or {}))
 
