@@ -76,7 +76,8 @@ __all__ = [
 
 MAGIC = 0x4C444D4B
 VERSION = 1
-KIND_TREES, KIND_NETWORK = 1, 2
+KIND_TREES = 1
+KIND_NETWORK = 2
 NORMS: tuple[Norm, ...] = ("none", "l1", "l2", "max")
 OUTPUTS: tuple[OutputKind, ...] = ("value", "threshold", "argmax")
 
