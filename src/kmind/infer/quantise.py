@@ -8,6 +8,7 @@ that choice, and serve for the loss that is reported alone.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -157,8 +158,9 @@ def _narrowest(
     shares = None if model.norm == "none" else normalise_input(model.norm, raw)
     best: tuple[float, IntModel, Widths] | None = None
     for weight, activation in WIDTHS if widths is None else (widths,):
-        for keep in _KEEP:
-            wide = Widths(weight, activation, keep)
+        small = shares is None and bool((np.ptp(raw, axis=0) < 1 << activation).all())
+        for keep, plain in itertools.product(_KEEP, (True, False) if small else (False,)):
+            wide = Widths(weight, activation, keep, plain)
             integer = integer_mlp(model, scale, raw, shares, wide)
             loss = measure(model, integer, features, sample, None)
             # What is seen, and two standard errors of it: other data may lose that much more.
