@@ -18,6 +18,13 @@ model_app = typer.Typer(
 )
 
 _Json = Annotated[bool, typer.Option("--json", help="Write JSON, with its schema.")]
+_Name = Annotated[str, typer.Argument(help="An instance, such as iolat@vda (see: kmind list).")]
+_Socket = Annotated[
+    Path | None,
+    typer.Option(
+        "--socket", readable=False, help="The daemon's socket, if not /run/kmind/api.sock."
+    ),
+]
 _File = Annotated[Path, typer.Argument(help="A model file (see: kmind model import).")]
 
 
@@ -106,3 +113,19 @@ def _bench(file: _File, json: _Json = False) -> int:
     from kmind.cli.model import bench_command
 
     return bench_command(file, json=json)
+
+
+@model_app.command("deploy", epilog="Example: kmind model deploy net.kmodel iolat@vda")
+def _deploy(file: _File, instance: _Name, json: _Json = False, socket: _Socket = None) -> int:
+    """Have a running instance decide by a model; the one before stays, for rollback."""
+    from kmind.cli.model import deploy_command
+
+    return deploy_command(file, instance, json=json, socket=socket)
+
+
+@model_app.command("rollback")
+def _rollback(instance: _Name, json: _Json = False, socket: _Socket = None) -> int:
+    """Have a running instance decide by its earlier model again."""
+    from kmind.cli.model import rollback_command
+
+    return rollback_command(instance, json=json, socket=socket)

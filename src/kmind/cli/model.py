@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import sys
 import time
+from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kmind.cli.client import Client, path_to
 from kmind.cli.output import json_line
 from kmind.errors import ModelError, UsageError
 
@@ -22,7 +24,9 @@ __all__ = [
     "FORMATS",
     "bench_command",
     "check_command",
+    "deploy_command",
     "import_command",
+    "rollback_command",
     "show_command",
 ]
 
@@ -227,25 +231,20 @@ def check_command(path: Path, *, budget_ns: float | None, json: bool) -> int:
     """Check a model file: whole, within the budget, and deciding as when it was made."""
     from kmind.infer.cost import check_budget, estimate_ns
     from kmind.infer.model_file import ModelFile
-    from kmind.infer.selftest import digest
+    from kmind.infer.selftest import check_selftest
 
     file = ModelFile.load(path)
-    recorded = file.quantisation.get("selftest")
-    if recorded is not None and recorded != digest(file.model):
-        raise ModelError(
-            f"{path}: the model does not decide as it did when it was made",
-            hint="import it again with this version of kmind",
-        )
-    estimate = estimate_ns(file.model)
-    if budget_ns is not None:
-        try:
+    try:
+        recorded = check_selftest(file)
+        if budget_ns is not None:
             check_budget(file.model, budget_ns)
-        except ModelError as error:
-            raise ModelError(f"{path}: {error.args[0]}", hint=error.hint) from None
+    except ModelError as error:
+        raise ModelError(f"{path}: {error.args[0]}", hint=error.hint) from None
+    estimate = estimate_ns(file.model)
     answer = {
         "file": str(path),
         "hash": file.hash,
-        "selftest": "passed" if recorded is not None else "not recorded",
+        "selftest": "passed" if recorded else "not recorded",
         "estimate_ns": round(estimate, 1),
         "budget_ns": budget_ns,
     }
@@ -280,6 +279,41 @@ def bench_command(path: Path, *, json: bool) -> int:
         return 0
     sys.stdout.write(f"reference in numpy: {answer['reference_ns']} ns a decision\n")
     return 0
+
+
+def deploy_command(path: Path, instance: str, *, json: bool, socket: Path | None) -> int:
+    """Have a running instance decide by a model file."""
+    from kmind.infer.model_file import ModelFile
+    from kmind.serve.schema import MODEL_BYTES
+
+    file = ModelFile.load(path)
+    data = file.to_bytes()
+    if len(data) > MODEL_BYTES:
+        raise ModelError(
+            f"{path}: {len(data):,} bytes; an agent takes {MODEL_BYTES:,} at most",
+            hint="train a smaller model",
+        )
+    body = {"file": b64encode(data).decode("ascii")}
+    answer = Client(socket).call("PUT", path_to("instance", instance) + "/model", body)
+    _changed(instance, answer, json)
+    return 0
+
+
+def rollback_command(instance: str, *, json: bool, socket: Path | None) -> int:
+    """Have a running instance decide by its earlier model again."""
+    where = path_to("instance", instance) + "/model/rollback"
+    _changed(instance, Client(socket).call("POST", where), json)
+    return 0
+
+
+def _changed(instance: str, answer: dict[str, Any], json: bool) -> None:
+    if json:
+        sys.stdout.write(json_line(answer.pop("schema"), answer) + "\n")
+        return
+    result = answer["result"]
+    before = str(result["before"])[:16] if result["before"] else "none"
+    undo = f"; to undo: kmind model rollback {instance}" if result["before"] else ""
+    sys.stdout.write(f"{instance}: model {before} -> {str(result['hash'])[:16]}{undo}\n")
 
 
 def _times(call: Callable[[], object]) -> list[int]:

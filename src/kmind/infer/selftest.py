@@ -13,10 +13,12 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
+from kmind.errors import ModelError
 from kmind.infer.integer import IntModel
+from kmind.infer.model_file import ModelFile
 from kmind.infer.reference import Decisions, evaluate
 
-__all__ = ["digest", "digest_of", "vectors"]
+__all__ = ["check_selftest", "digest", "digest_of", "vectors"]
 
 _COUNT = 256
 
@@ -52,6 +54,17 @@ def digest_of(decisions: Decisions) -> str:
     for array in (decisions.label, decisions.score, decisions.probability):
         hashed.update(np.ascontiguousarray(array, "<i8").tobytes())
     return hashed.hexdigest()
+
+
+def check_selftest(file: ModelFile) -> bool:
+    """Whether the file records what its model said; ModelError where it says otherwise now."""
+    recorded = file.quantisation.get("selftest")
+    if recorded is not None and recorded != digest(file.model):
+        raise ModelError(
+            "the model does not decide as it did when it was made",
+            hint="import it again with this version of kmind",
+        )
+    return recorded is not None
 
 
 def digest(model: IntModel) -> str:
