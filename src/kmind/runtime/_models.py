@@ -6,9 +6,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from kmind.infer.cost import estimate_ns
 from kmind.infer.model_file import ModelFile
-from kmind.infer.pack import kernel_slot
+from kmind.infer.pack import model_image
 from kmind.infer.selftest import check_selftest
+from kmind.infer.slot import quantisation_hash
 
 __all__ = ["ModelAgent", "deploy", "roll_back", "show"]
 
@@ -35,7 +37,13 @@ def deploy(agent: ModelAgent, data: bytes) -> dict[str, Any]:
     """Have the model of a model file decide. Raises ModelError; then nothing is changed."""
     file = ModelFile.from_bytes(data)
     check_selftest(file)
-    image = kernel_slot(file.model, file.schema_hash)
+    image = model_image(
+        file.model,
+        content=bytes.fromhex(file.hash),
+        schema=file.schema_hash,
+        quantisation=quantisation_hash(file.model),
+        cost_ns=estimate_ns(file.model),
+    )
     before = _active(agent)
     version = agent.deploy(image)
     return {"version": version, "hash": file.hash, "before": before}
