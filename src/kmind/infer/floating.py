@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kmind.errors import ModelError
+from kmind.infer._walk import add_leaves
 from kmind.infer.integer import Norm, OutputKind
 
 __all__ = [
@@ -180,20 +181,8 @@ class FloatTrees:
         x = normalise(self.norm, x)
         if self.single:
             x = x.astype(np.float32).astype(np.float64)
-        rows = np.arange(len(x))
         scores = np.repeat(self.base[None, :], len(x), axis=0)
-        for root, output in zip(self.root.tolist(), self.output_of.tolist(), strict=True):
-            node = np.full(len(x), root)
-            for _ in range(self.depth):
-                feature = self.feature[node]
-                right = x[rows, feature] > self.threshold[node]
-                there = np.where(right, self.right[node], self.left[node])
-                node = np.where(feature < 0, node, there)
-            values = self.leaf[self.left[node]]
-            if values.shape[1] == 1:
-                scores[:, output] += values[:, 0]
-            else:
-                scores += values
+        add_leaves(self, x, scores)
         return scores
 
     def scaled(self, factor: _F64, shift: _F64) -> FloatTrees:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kmind.errors import ModelError
+from kmind.infer._walk import add_leaves
 from kmind.infer.integer import Input, IntMlp, IntModel, IntTrees, Step
 
 __all__ = ["Decisions", "evaluate", "normalise_input", "quantise_input"]
@@ -108,18 +109,6 @@ def _network(model: IntMlp, q: _I64) -> _I64:
 
 
 def _trees(model: IntTrees, q: _I64) -> _I64:
-    rows = np.arange(len(q))
     scores = np.repeat(model.base[None, :], len(q), axis=0)
-    for root, output in zip(model.root.tolist(), model.output_of.tolist(), strict=True):
-        node = np.full(len(q), root)
-        for _ in range(model.depth):
-            feature = model.feature[node]
-            right = q[rows, feature] > model.threshold[node]
-            there = np.where(right, model.right[node], model.left[node])
-            node = np.where(feature < 0, node, there)
-        values = model.leaf[model.left[node]].astype(np.int64)
-        if model.width == 1:
-            scores[:, output] += values[:, 0]
-        else:
-            scores += values
+    add_leaves(model, q, scores)
     return scores
