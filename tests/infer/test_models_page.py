@@ -28,16 +28,31 @@ def table(folder: Path) -> None:
     frame.assign(slow=np.array(["no", "yes"])[labels(x, 2)]).to_csv(folder / "io.csv", index=False)
 
 
-def test_the_walk(
+def walk(folder: Path, monkeypatch: pytest.MonkeyPatch, *codes: str) -> None:
+    table(folder)
+    monkeypatch.chdir(folder)
+    names: dict[str, object] = {}
+    for code in codes:
+        exec(compile(code, str(PAGE), "exec"), names)
+
+
+def test_the_walk_is_short() -> None:
+    assert sum(map(written, blocks())) < 30
+
+
+def test_from_a_frame_to_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = blocks()[0]
-    assert written(code) < 30
-    table(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {}
-    exec(compile(code, str(PAGE), "exec"), names)
+    walk(tmp_path, monkeypatch, blocks()[0])
     lost, said = capsys.readouterr().out.splitlines()
     assert float(lost.removesuffix(" points lost")) <= 0.5
     assert re.fullmatch(r"\[('(yes|no)'(, )?){5}\]", said)
     assert (tmp_path / "slow.kmodel").exists()
+
+
+@pytest.mark.kernel("libbpf", "btf", "arena")
+def test_from_a_frame_to_a_decision_in_the_kernel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    walk(tmp_path, monkeypatch, *blocks())
+    assert capsys.readouterr().out.splitlines()[-1] == "True"

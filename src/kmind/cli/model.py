@@ -13,12 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from kmind.cli.client import Client, path_to
 from kmind.cli.output import json_line
-from kmind.errors import ModelError, UsageError
+from kmind.errors import KmindError, ModelError, UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from kmind.infer.features import Feature
     from kmind.infer.floating import FloatModel
     from kmind.infer.model_file import ModelFile
+    from kmind.infer.reference import Decisions
 
 __all__ = [
     "FORMATS",
@@ -260,25 +264,57 @@ def check_command(path: Path, *, budget_ns: float | None, json: bool) -> int:
 
 
 def bench_command(path: Path, *, json: bool) -> int:
-    """Time the reference over many vectors at once."""
+    """Time the kernel's evaluator, where it may be loaded, and the reference in numpy.
+
+    Both decide on the same vectors; where they differ it is an error.
+    """
     from kmind.infer.model_file import ModelFile
     from kmind.infer.reference import evaluate
     from kmind.infer.selftest import vectors
 
     file = ModelFile.load(path)
     x = vectors(file.model, _BENCH_ROWS)
+    said = evaluate(file.model, x)
     spent = _times(lambda: evaluate(file.model, x))
-    answer = {
+    answer: dict[str, Any] = {
         "file": str(path),
         "hash": file.hash,
         "reference_ns": round(spent[len(spent) // 2] / _BENCH_ROWS, 1),
         "reference_ns_spread": [round(each / _BENCH_ROWS, 1) for each in (spent[0], spent[-1])],
     }
+    answer |= _in_kernel(file, x, said)
+    if answer["bit_exact"] is False:
+        raise ModelError(f"{path}: the kernel decides otherwise than the reference")
     if json:
         sys.stdout.write(json_line("kmind.modelbench/1", answer) + "\n")
         return 0
+    kernel = f"{answer['ns']} ns" if answer["ns"] is not None else f"not measured: {answer['why']}"
+    sys.stdout.write(f"in the kernel: {kernel}, estimated {answer['estimate_ns']} ns\n")
     sys.stdout.write(f"reference in numpy: {answer['reference_ns']} ns a decision\n")
     return 0
+
+
+def _in_kernel(file: ModelFile, x: NDArray[np.int64], said: Decisions) -> dict[str, Any]:
+    from kmind.agent.evaluator import KernelEvaluator
+    from kmind.infer.cost import estimate_ns
+    from kmind.infer.selftest import digest_of
+
+    answer: dict[str, Any] = {
+        "estimate_ns": round(estimate_ns(file.model), 1),
+        "ns": None,
+        "ns_spread": None,
+        "bit_exact": None,
+        "why": "",
+    }
+    try:
+        with KernelEvaluator() as kernel:
+            kernel.load(file.model)
+            answer["bit_exact"] = digest_of(kernel.evaluate(x)) == digest_of(said)
+            spent = sorted(kernel.time_ns(x) for _ in range(_BENCH_TURNS))
+    except KmindError as error:
+        return answer | {"why": str(error)}
+    ends = [round(each, 1) for each in (spent[0], spent[-1])]
+    return answer | {"ns": round(spent[len(spent) // 2], 1), "ns_spread": ends}
 
 
 def deploy_command(path: Path, instance: str, *, json: bool, socket: Path | None) -> int:

@@ -6,11 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from kmind.infer.cost import estimate_ns
 from kmind.infer.model_file import ModelFile
-from kmind.infer.pack import model_image
 from kmind.infer.selftest import check_selftest
-from kmind.infer.slot import quantisation_hash
 
 __all__ = ["ModelAgent", "deploy", "roll_back", "show"]
 
@@ -18,8 +15,11 @@ __all__ = ["ModelAgent", "deploy", "roll_back", "show"]
 class ModelAgent(Protocol):
     """What an agent with model slots can do; one without raises ModelError."""
 
-    def deploy(self, image: bytes) -> int:
-        """Put it into the idle slot, try it there, and have it decide; its version."""
+    def deploy(self, slot: bytes) -> int:
+        """Put a model, as its plain slot, into the idle slot, try it there, and have it decide.
+
+        Returns its version.
+        """
 
     def rollback(self) -> int:
         """Have the model of the other slot decide again; its version."""
@@ -37,15 +37,8 @@ def deploy(agent: ModelAgent, data: bytes) -> dict[str, Any]:
     """Have the model of a model file decide. Raises ModelError; then nothing is changed."""
     file = ModelFile.from_bytes(data)
     check_selftest(file)
-    image = model_image(
-        file.model,
-        content=bytes.fromhex(file.hash),
-        schema=file.schema_hash,
-        quantisation=quantisation_hash(file.model),
-        cost_ns=estimate_ns(file.model),
-    )
     before = _active(agent)
-    version = agent.deploy(image)
+    version = agent.deploy(file.slot())
     return {"version": version, "hash": file.hash, "before": before}
 
 
