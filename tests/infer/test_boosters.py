@@ -98,3 +98,18 @@ def test_rubbish_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
         assert "\n" not in str(caught.value)
         with pytest.raises(ModelError, match="No such file"):
             read(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [("left_child=", "left_child=99999 "), ("decision_type=", "decision_type=1 ")],
+)
+def test_a_file_that_crashes_treelite_does_not_crash_kmind(
+    tmp_path: Path, good: str, bad: str
+) -> None:
+    path = tmp_path / "model.txt"
+    theirs = lightgbm.LGBMClassifier(verbose=-1, **SMALL).fit(X, labels(X, 2))
+    theirs.booster_.save_model(path)
+    path.write_text(path.read_text().replace(good, bad, 1))
+    with pytest.raises(ModelError, match="treelite"):
+        from_lightgbm(path)

@@ -125,6 +125,19 @@ def test_matmul_add_and_arithmetic_after_a_layer() -> None:
     assert np.allclose(model.scores(X), run(proto)[0], atol=1e-3)
 
 
+def test_weights_that_are_transposed_in_the_graph() -> None:
+    constants = {"w": weights(3, 4) / X.std(axis=0), "b": weights(3)}
+    nodes = [
+        node("Transpose", "w", "v", perm=[1, 0]),
+        node("Identity", "v", "u"),
+        node("MatMul", "input u", "a"),
+        node("Add", "a b", "o"),
+    ]
+    proto = graph(nodes, constants, "o")
+    model = from_onnx(proto.SerializeToString())
+    assert np.allclose(model.scores(X), run(proto)[0], atol=1e-3)
+
+
 def ensemble(forest: Any, kind: str) -> dict[str, Any]:
     """A forest as skl2onnx writes it."""
     votes = "class" if kind == "classifier" else "target"
@@ -262,13 +275,18 @@ def test_linear_models_and_what_follows_them() -> None:
         ([node("Identity", "nowhere", "o")], "which nothing made"),
         ([node("Gemm", "input k", "o", transB=1)], "gets 4"),
         ([node("Softmax", "input", "o")], "without a model"),
+        ([node("Gemm", "input w", "a", transB=1), node("Cast", "a", "o", to=7)], "to integers"),
+        ([node("MatMul", "input", "o")], "MatMul has not what it needs"),
+        ([node("Transpose", "input", "o")], "Transpose"),
+        ([node("Transpose", "w", "v", perm=[1, 1]), node("MatMul", "input v", "o")], "wrong order"),
+        ([node("Gemm", "input wide", "o", transB=1)], "wider than 1024"),
         ([node("Gemm", "input w", "a", transB=1), node("Softmax", "a", "b"),
           node("Gemm", "b w", "o", transB=1)], "after the model's scores"),
         ([node("Gemm", "input w", "a", transB=1), node("Unsqueeze", "a", "o")], "Unsqueeze"),
     ],
 )  # fmt: skip
 def test_what_is_not_supported_is_named(nodes: list[Any], why: str) -> None:
-    proto = graph(nodes, {"w": weights(4, 4), "k": weights(2, 3)}, "o")
+    proto = graph(nodes, {"w": weights(4, 4), "k": weights(2, 3), "wide": weights(1025, 4)}, "o")
     with pytest.raises(ModelError, match=why) as caught:
         from_onnx(proto.SerializeToString())
     assert "\n" not in str(caught.value)

@@ -137,6 +137,14 @@ def test_trees_that_point_astray_are_refused(field: str, place: int, value: int,
         IntTrees(input=model.input, output=model.output, **arrays)
 
 
+def test_roots_whose_differences_wrap_are_refused() -> None:
+    model = good()
+    arrays = {name: np.array(getattr(model, name)) for name in FIELDS}
+    arrays["root"] = np.array([0, 1 << 25, -(1 << 31) + (1 << 24)], np.int32)
+    with pytest.raises(ModelError, match="not in order"):
+        IntTrees(input=model.input, output=model.output, **arrays)
+
+
 def test_what_could_overflow_is_refused() -> None:
     one, zero = np.ones(1, np.int32), np.zeros(1, np.int64)
     far = np.array([2**62])

@@ -17,6 +17,7 @@ from typing import Annotated
 import typer
 
 from kmind import __version__
+from kmind.cli._model_app import model_app
 from kmind.cli._names import BENCHES
 from kmind.errors import KmindError
 
@@ -34,6 +35,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(model_app, name="model")
 
 _Json = Annotated[bool, typer.Option("--json", help="Write JSON, with its schema.")]
 _Socket = Annotated[

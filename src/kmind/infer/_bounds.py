@@ -164,7 +164,9 @@ def check_trees(model: IntTrees, limits: Limits) -> int:
         raise _refuse("the trees' outputs")
     if (model.output_of < 0).any() or (model.output_of >= outputs).any():
         raise _refuse("a tree adds to a score that is not there")
-    if model.root[0] != 0 or (np.diff(model.root) <= 0).any() or model.root[-1] >= nodes:
+    # In 64 bits, or a difference may wrap.
+    root = model.root.astype(np.int64)
+    if root[0] != 0 or (np.diff(root) <= 0).any() or root[-1] >= nodes:
         raise _refuse("the trees' roots are not in order")
     return _check_nodes(model, trees, nodes, leaves, limits)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kmind.errors import ModelError
 from kmind.infer.floating import Dense, FloatMlp, FloatModel, FloatTrees, Target
-from kmind.infer.integer import Norm
+from kmind.infer.integer import LIMITS, Norm
 
 __all__ = ["Flow"]
 
@@ -59,6 +59,8 @@ class Flow:
         width = max(self.width, factor.size, shift.size)
         if {factor.size, shift.size} - {1, width} or (self.width and width != self.width):
             raise ModelError("a constant does not fit the numbers that it is applied to")
+        if width > LIMITS.width:
+            raise ModelError(f"a layer is wider than {LIMITS.width}")
         pair = (np.asarray(factor, np.float64), np.asarray(shift, np.float64))
         if not self.layers:
             if self.norm == "none":
@@ -78,6 +80,8 @@ class Flow:
         """Multiply by ``weight[out, in]`` and add ``bias``."""
         self._goes_on("a layer")
         bias = np.asarray(bias, np.float64).reshape(-1)
+        if max(weight.shape) > LIMITS.width:
+            raise ModelError(f"a layer is wider than {LIMITS.width}")
         if bias.size not in (1, len(weight)):
             raise ModelError("a layer's bias does not fit its weights")
         if self.width and weight.shape[1] != self.width:

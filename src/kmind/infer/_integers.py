@@ -23,10 +23,13 @@ _ONE = 1 << 30  # a feature divided by its vector's size has 30 fractional bits
 _FACTOR_BITS = 15
 _TABLE = 2048
 _LIMIT = 1 << 62
+_WIDEST = 1 << 60
 # The logistic function differs from 0 and 1 by less than 2**-11 outside of this.
 _SPAN: dict[Activation, float] = {"sigmoid": 8.0, "tanh": 4.0}
 PROBABILITY_ONE = 32767
+# All leaves together fit in 32 bits, and each in the 23 that the kernel packs it into.
 _LEAVES = 1 << 30
+_LEAF = (1 << 22) - 1
 
 
 @dataclass(frozen=True)
@@ -34,12 +37,15 @@ class Widths:
     """How wide a network's numbers are, in bits; and which share of the calibration is kept.
 
     ``keep``: a feature is clamped to the range that holds this share of its values on either
-    side, an activation to the range below which this share lies.
+    side, an activation to the range below which this share lies. ``plain``: features stay as they
+    are, but for where they begin, as they can where each spans no more than an activation holds:
+    smaller accumulators, but weights whose size follows the features' units.
     """
 
     weight: int
     activation: int
     keep: float = 1.0
+    plain: bool = False
 
 
 def _clamps(raw: I64, keep: float) -> tuple[I64, I64]:
@@ -50,20 +56,20 @@ def _clamps(raw: I64, keep: float) -> tuple[I64, I64]:
     return low.astype(np.int64), high.astype(np.int64)
 
 
-def _input(raw: I64, norm: Norm, most: int, keep: float) -> tuple[Input, F64]:
+def _input(raw: I64, norm: Norm, most: int, widths: Widths) -> tuple[Input, F64]:
     """Return the stage that brings features to 0 .. most, and the worth of a unit of each."""
-    low, high = _clamps(raw, keep)
+    low, high = _clamps(raw, widths.keep)
     if norm != "none":
         low, high = np.maximum(low, -_ONE), np.minimum(high, _ONE)
     mul, shift, worth = [], [], []
     for bottom, top in zip(low.tolist(), high.tolist(), strict=True):
         span = top - bottom
-        if span >= _LIMIT:
-            raise ModelError("a feature spans more than 62 bits in the calibration data")
-        if span == 0:
-            mul.append(0)
+        if span >= _WIDEST:
+            raise ModelError("a feature spans more than 60 bits in the calibration data")
+        if span == 0 or (widths.plain and span <= most):
+            mul.append(int(span > 0))
             shift.append(0)
-            worth.append(0.0)
+            worth.append(float(span > 0))
             continue
         bits = min(_FACTOR_BITS, 62 - span.bit_length())
         places = 0
@@ -124,7 +130,7 @@ def integer_mlp(
     """
     most = (1 << widths.activation) - 1
     top = (1 << (widths.weight - 1)) - 1
-    stage, worth = _input(raw if shares is None else shares, model.norm, most, widths.keep)
+    stage, worth = _input(raw if shares is None else shares, model.norm, most, widths)
     factor = scale if shares is None else np.full(len(scale), 1.0 / _ONE)
     zero = stage.lo * factor
     worth = worth * factor
@@ -224,6 +230,6 @@ def _leaves(model: FloatTrees) -> tuple[NDArray[np.int32], I64, float]:
             total[output] += most[0]
         else:
             total = total + most
-    unit = float(total.max()) / _LEAVES or 1.0
+    unit = max(float(total.max()) / _LEAVES, float(np.abs(model.leaf).max()) / _LEAF) or 1.0
     leaf = np.rint(model.leaf / unit).astype(np.int32)
     return leaf, np.rint(model.base / unit).astype(np.int64), unit

@@ -11,11 +11,12 @@ from kmind.errors import NotSupportedError
 __all__ = ["need"]
 
 
-def need(name: str) -> Any:
+def need(name: str, extra: str = "infer") -> Any:
     """Return the library, or say in one line which extra brings it."""
     try:
         return importlib.import_module(name)
     except ImportError:
         raise NotSupportedError(
-            f"{name} is not installed", hint="install it with: pip install 'kmind[infer]'"
+            f"{name.partition('.')[0]} is not installed",
+            hint=f"install it with: pip install 'kmind[{extra}]'",
         ) from None

@@ -8,13 +8,14 @@ has an integer, so what a tree would do without one is left out.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kmind.errors import ModelError
-from kmind.infer._lazy import need
+from kmind.infer._treelite import read_model
 from kmind.infer.floating import FloatTrees, Grower, Target
 
 __all__ = ["from_lightgbm", "from_xgboost"]
@@ -35,8 +36,7 @@ def from_lightgbm(path: str | Path) -> FloatTrees:
             raise ModelError(f"{path}: LightGBM with zero_as_missing is not supported")
         if line.strip() == "is_linear=1":
             raise ModelError(f"{path}: LightGBM with linear_tree is not supported")
-    treelite = need("treelite")
-    return _convert(path, "LightGBM", names, lambda: treelite.frontend.load_lightgbm_model(path))
+    return _convert(path, "LightGBM", names)
 
 
 def from_xgboost(path: str | Path) -> FloatTrees:
@@ -49,13 +49,7 @@ def from_xgboost(path: str | Path) -> FloatTrees:
         raise ModelError(f"{path}: not an XGBoost model in JSON") from None
     if booster != "gbtree":
         raise ModelError(f"{path}: the booster {booster} is not supported", hint="gbtree is")
-    treelite = need("treelite")
-    return _convert(
-        path,
-        "XGBoost",
-        names,
-        lambda: treelite.frontend.load_xgboost_model(path, format_choice="json"),
-    )
+    return _convert(path, "XGBoost", names)
 
 
 def _read(path: str | Path) -> bytes:
@@ -65,31 +59,14 @@ def _read(path: str | Path) -> bytes:
         raise ModelError(f"{path}: {error.strerror or error}") from None
 
 
-def _convert(path: str | Path, source: str, names: tuple[str, ...], load: Any) -> FloatTrees:
-    treelite = need("treelite")
+def _convert(path: str | Path, source: str, names: tuple[str, ...]) -> FloatTrees:
     try:
-        model = json.loads(load().dump_as_json())
-    except (treelite.TreeliteError, ValueError) as error:
-        what = str(error).splitlines()[0].partition("] ")[2].partition(": ")[2]
-        raise ModelError(f"{path}: treelite does not take it: {what or error}") from None
-    try:
-        trees = _trees(model)
+        trees = _trees(read_model(source.lower(), path))
     except ModelError as error:
         raise ModelError(f"{path}: {source}: {error}") from None
-    if len(names) != trees.features:
-        names = ()
-    return FloatTrees(
-        **{
-            name: getattr(trees, name)
-            for name in ("root", "output_of", "feature", "threshold", "left", "right", "leaf")
-        },
-        base=trees.base,
-        features=trees.features,
-        target=trees.target,
-        names=names,
-        source=source,
-        single=trees.single,
-    )
+    except (LookupError, TypeError, ValueError, OverflowError):
+        raise ModelError(f"{path}: {source}: treelite read what is no model") from None
+    return replace(trees, names=names if len(names) == trees.features else (), source=source)
 
 
 def _trees(model: dict[str, Any]) -> FloatTrees:

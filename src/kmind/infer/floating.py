@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kmind.errors import ModelError
+from kmind.infer._walk import add_leaves
 from kmind.infer.integer import Norm, OutputKind
 
 __all__ = [
@@ -28,7 +29,7 @@ __all__ = [
     "normalise",
 ]
 
-F64 = NDArray[np.float64]
+_F64 = NDArray[np.float64]
 Activation = Literal["identity", "relu", "sigmoid", "tanh"]
 Link = Literal["none", "logistic", "share"]
 
@@ -47,7 +48,7 @@ class Target:
     threshold: float = 0.0
     link: Link = "none"
 
-    def labels(self, scores: F64) -> NDArray[np.int64]:
+    def labels(self, scores: _F64) -> NDArray[np.int64]:
         """Return the labels ``[n]`` for scores ``[n, K]``; 0 for a value."""
         if self.kind == "argmax":
             return np.asarray(scores.argmax(axis=1), np.int64)
@@ -55,7 +56,7 @@ class Target:
             return (scores[:, 0] > self.threshold).astype(np.int64)
         return np.zeros(len(scores), np.int64)
 
-    def probability(self, scores: F64) -> F64:
+    def probability(self, scores: _F64) -> _F64:
         """Return the probability ``[n]`` of label 1, as ``link`` makes it of the one score."""
         if self.link == "logistic":
             return activate("sigmoid", scores[:, 0])
@@ -66,16 +67,16 @@ class Target:
 class Dense:
     """One layer: ``activation(x @ weight.T + bias)``, ``weight[out, in]``, ``bias[out]``."""
 
-    weight: F64
-    bias: F64
+    weight: _F64
+    bias: _F64
     activation: Activation = "identity"
 
-    def __call__(self, x: F64) -> F64:
+    def __call__(self, x: _F64) -> _F64:
         """Return the layer's activations ``[n, out]``."""
         return activate(self.activation, x @ self.weight.T + self.bias)
 
 
-def activate(name: Activation, z: F64) -> F64:
+def activate(name: Activation, z: _F64) -> _F64:
     """Return the activation of ``z``."""
     if name == "relu":
         return np.maximum(z, 0.0)
@@ -111,14 +112,14 @@ class FloatMlp:
         """How many features it takes."""
         return int(self.layers[0].weight.shape[1])
 
-    def scores(self, x: F64) -> F64:
+    def scores(self, x: _F64) -> _F64:
         """Return the scores ``[n, K]`` for ``x[n, F]``."""
         x = normalise(self.norm, x)
         for layer in self.layers:
             x = layer(x)
         return x
 
-    def scaled(self, factor: F64, shift: F64) -> FloatMlp:
+    def scaled(self, factor: _F64, shift: _F64) -> FloatMlp:
         """Return the model that takes ``x`` where this one takes ``x * factor + shift``."""
         if self.norm != "none":
             raise ModelError("a scaler before a normaliser cannot be folded into a model")
@@ -149,11 +150,11 @@ class FloatTrees:
     root: NDArray[np.int32]
     output_of: NDArray[np.int32]
     feature: NDArray[np.int32]
-    threshold: F64
+    threshold: _F64
     left: NDArray[np.int32]
     right: NDArray[np.int32]
-    leaf: F64
-    base: F64
+    leaf: _F64
+    base: _F64
     features: int
     target: Target
     names: tuple[str, ...] = ()
@@ -175,28 +176,16 @@ class FloatTrees:
             depth += 1
         object.__setattr__(self, "depth", depth)
 
-    def scores(self, x: F64) -> F64:
+    def scores(self, x: _F64) -> _F64:
         """Return the scores ``[n, K]`` for ``x[n, F]``."""
         x = normalise(self.norm, x)
         if self.single:
             x = x.astype(np.float32).astype(np.float64)
-        rows = np.arange(len(x))
         scores = np.repeat(self.base[None, :], len(x), axis=0)
-        for root, output in zip(self.root.tolist(), self.output_of.tolist(), strict=True):
-            node = np.full(len(x), root)
-            for _ in range(self.depth):
-                feature = self.feature[node]
-                right = x[rows, feature] > self.threshold[node]
-                there = np.where(right, self.right[node], self.left[node])
-                node = np.where(feature < 0, node, there)
-            values = self.leaf[self.left[node]]
-            if values.shape[1] == 1:
-                scores[:, output] += values[:, 0]
-            else:
-                scores += values
+        add_leaves(self, x, scores)
         return scores
 
-    def scaled(self, factor: F64, shift: F64) -> FloatTrees:
+    def scaled(self, factor: _F64, shift: _F64) -> FloatTrees:
         """Return the model that takes ``x`` where this one takes ``x * factor + shift``."""
         if self.norm != "none":
             raise ModelError("a scaler before a normaliser cannot be folded into a model")
@@ -210,7 +199,7 @@ class FloatTrees:
 FloatModel = FloatMlp | FloatTrees
 
 
-def normalise(norm: Norm, x: F64) -> F64:
+def normalise(norm: Norm, x: _F64) -> _F64:
     """Return ``x[n, F]`` divided by each row's size; a row of zeros stays one."""
     if norm == "none":
         return x

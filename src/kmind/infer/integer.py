@@ -64,9 +64,9 @@ __all__ = [
 Norm = Literal["none", "l1", "l2", "max"]
 OutputKind = Literal["value", "threshold", "argmax"]
 
-I64 = NDArray[np.int64]
-I32 = NDArray[np.int32]
-I16 = NDArray[np.int16]
+_I64 = NDArray[np.int64]
+_I32 = NDArray[np.int32]
+_I16 = NDArray[np.int16]
 
 
 @dataclass(frozen=True)
@@ -104,12 +104,12 @@ def _hold(record: object, **dtypes: tuple[Any, int]) -> None:
 class Input:
     """How a vector of int64 becomes the model's ``q``: see the module. All arrays are ``[F]``."""
 
-    lo: I64
-    hi: I64
-    offset: I64
-    round: I64
-    mul: I32
-    shift: I32
+    lo: _I64
+    hi: _I64
+    offset: _I64
+    round: _I64
+    mul: _I32
+    shift: _I32
     norm: Norm = "none"
 
     def __post_init__(self) -> None:
@@ -140,7 +140,7 @@ class Step:
     shift: int
     lo: int
     hi: int
-    table: I16 | None = None
+    table: _I16 | None = None
 
     def __post_init__(self) -> None:
         if self.table is not None:
@@ -152,8 +152,8 @@ class Step:
 class Layer:
     """``weight[out, in]``, ``bias[out]``; ``step`` is None in the last layer, and only there."""
 
-    weight: I16
-    bias: I64
+    weight: _I16
+    bias: _I64
     step: Step | None = None
 
     def __post_init__(self) -> None:
@@ -211,14 +211,14 @@ class IntTrees:
     """
 
     input: Input
-    root: I32
-    output_of: I32
-    feature: I32
-    threshold: I32
-    left: I32
-    right: I32
-    leaf: I32
-    base: I64
+    root: _I32
+    output_of: _I32
+    feature: _I32
+    threshold: _I32
+    left: _I32
+    right: _I32
+    leaf: _I32
+    base: _I64
     output: Output
     depth: int = field(init=False)
 

@@ -29,6 +29,9 @@ LARGEST_FILE = 256 << 20
 _NOTHING = ("Identity", "Cast", "Dropout", "Flatten", "ZipMap")
 # These are taken only where they cannot mix a vector's numbers with another's.
 _SHAPES = ("Squeeze", "Unsqueeze", "Reshape")
+# Exporters transpose weights in the graph.
+_ON_WEIGHTS = ("Identity", "Cast", "Transpose")
+_FLOATS = (1, 10, 11, 16)  # TensorProto: FLOAT, FLOAT16, DOUBLE, BFLOAT16
 _ACTIVATIONS = {"Relu": "relu", "Sigmoid": "sigmoid", "Tanh": "tanh"}
 _ML = {
     "Scaler": ml.scaler,
@@ -53,6 +56,7 @@ SUPPORTED = (
     *_ML,
     *_NOTHING,
     *_SHAPES,
+    "Transpose",
 )
 
 
@@ -110,7 +114,13 @@ def _walk(onnx: Any, graph: Any) -> Flow:
             if name and name not in flows and name not in constants:
                 raise ModelError(f"{node.op_type} reads {name!r}, which nothing made")
             operands.append(flows.get(name, constants.get(name)))
-        after = _apply(node.op_type, operands, arguments)
+        if node.op_type in _ON_WEIGHTS and not any(isinstance(each, Flow) for each in operands):
+            constants[node.output[0]] = _rearranged(node.op_type, operands, arguments)
+            continue
+        try:
+            after = _apply(node.op_type, operands, arguments)
+        except (LookupError, TypeError, ValueError, ArithmeticError):
+            raise ModelError(f"{node.op_type} has not what it needs") from None
         flows.update(dict.fromkeys(node.output, after))
     ends = {
         id(flows[value.name].root): flows[value.name]
@@ -120,6 +130,19 @@ def _walk(onnx: Any, graph: Any) -> Flow:
     if len(ends) != 1:
         raise ModelError("the outputs of the graph are not those of one model")
     return next(iter(ends.values()))
+
+
+def _rearranged(name: str, operands: list[Any], arguments: dict[str, Any]) -> Any:
+    if len(operands) != 1:
+        raise ModelError(f"{name} over {len(operands)} constants")
+    if name == "Cast" and arguments.get("to") not in _FLOATS:
+        raise ModelError("Cast of weights to integers is not supported")
+    order = arguments.get("perm")
+    if name != "Transpose":
+        return operands[0]
+    if order is not None and sorted(order) != list(range(np.ndim(operands[0]))):
+        raise ModelError("Transpose of weights by a wrong order")
+    return np.transpose(operands[0], order)
 
 
 def _width(value: Any) -> int:
@@ -147,7 +170,16 @@ def _apply(name: str, operands: list[Any], arguments: dict[str, Any]) -> Flow:
         raise ModelError(f"{name} over {len(streams)} tensors that depend on the input")
     flow = streams[0]
     if name in _NOTHING:
+        if (
+            name == "Cast"
+            and flow.layers
+            and not flow.is_over
+            and arguments.get("to") not in _FLOATS
+        ):
+            raise ModelError("Cast to integers within a network is not supported")
         return flow
+    if name == "Transpose":
+        raise ModelError("Transpose of anything but weights is not supported")
     if name in _SHAPES:
         return _shaped(name, flow, operands)
     if name in _ACTIVATIONS:

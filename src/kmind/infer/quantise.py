@@ -8,6 +8,7 @@ that choice, and serve for the loss that is reported alone.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from kmind.infer.floating import FloatMlp, FloatModel
 from kmind.infer.integer import IntModel
 from kmind.infer.model_file import ModelFile
 from kmind.infer.reference import Decisions, evaluate, normalise_input
+from kmind.infer.selftest import digest
 
 __all__ = ["DEFAULT_LIMIT", "WIDTHS", "Loss", "measure", "quantise"]
 
@@ -37,7 +39,7 @@ _ROWS = 20_000
 # A network whose probabilities differ by more on average is made of wider numbers, if there are.
 _PROBABILITY_ERROR = 0.01
 
-I64 = NDArray[np.int64]
+_I64 = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ def quantise(
         "weight_bits": chosen.weight if chosen else None,
         "activation_bits": chosen.activation if chosen else None,
         "kept": chosen.keep if chosen else None,
+        "selftest": digest(integer),
     }
     return ModelFile(integer, tuple(features), model.target.classes, facts, dict(card or {}))
 
@@ -155,8 +158,9 @@ def _narrowest(
     shares = None if model.norm == "none" else normalise_input(model.norm, raw)
     best: tuple[float, IntModel, Widths] | None = None
     for weight, activation in WIDTHS if widths is None else (widths,):
-        for keep in _KEEP:
-            wide = Widths(weight, activation, keep)
+        small = shares is None and bool((np.ptp(raw, axis=0) < 1 << activation).all())
+        for keep, plain in itertools.product(_KEEP, (True, False) if small else (False,)):
+            wide = Widths(weight, activation, keep, plain)
             integer = integer_mlp(model, scale, raw, shares, wide)
             loss = measure(model, integer, features, sample, None)
             # What is seen, and two standard errors of it: other data may lose that much more.

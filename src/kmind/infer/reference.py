@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kmind.errors import ModelError
+from kmind.infer._walk import add_leaves
 from kmind.infer.integer import Input, IntMlp, IntModel, IntTrees, Step
 
 __all__ = ["Decisions", "evaluate", "normalise_input", "quantise_input"]
 
-I64 = NDArray[np.int64]
+_I64 = NDArray[np.int64]
 
 _NORM_LIMIT = (1 << 31) - 1
 _NORM_SHIFT = 30
@@ -28,9 +29,9 @@ class Decisions:
     ``probability[n]``: of label 1, 0 to 32767; -1 where the model has no such table.
     """
 
-    label: I64
-    score: I64
-    probability: I64
+    label: _I64
+    score: _I64
+    probability: _I64
 
 
 def evaluate(model: IntModel, x: Any) -> Decisions:
@@ -49,7 +50,7 @@ def evaluate(model: IntModel, x: Any) -> Decisions:
     return Decisions(label, scores, probability)
 
 
-def quantise_input(stage: Input, x: Any) -> I64:
+def quantise_input(stage: Input, x: Any) -> _I64:
     """Return ``q[n, F]`` for ``x[n, F]``: the first step of every model."""
     x = np.asarray(x)
     if x.ndim != 2 or x.shape[1] != len(stage) or x.dtype.kind not in "iu":
@@ -62,11 +63,11 @@ def quantise_input(stage: Input, x: Any) -> I64:
     if stage.norm != "none":
         x = normalise_input(stage.norm, x)
     inside = np.clip(x, stage.lo, stage.hi) - stage.offset
-    q: I64 = (inside * stage.mul + stage.round) >> stage.shift
+    q: _I64 = (inside * stage.mul + stage.round) >> stage.shift
     return q
 
 
-def normalise_input(norm: str, x: I64) -> I64:
+def normalise_input(norm: str, x: _I64) -> _I64:
     """Return ``x[n, F]`` divided by each row's size, with 30 fractional bits."""
     u = np.clip(x, -_NORM_LIMIT, _NORM_LIMIT)
     size = np.abs(u)
@@ -80,11 +81,11 @@ def normalise_input(norm: str, x: I64) -> I64:
         total = _isqrt((size.astype(np.uint64) ** np.uint64(2)).sum(axis=1, dtype=np.uint64))
     there = np.where(total == 0, 1, total)[:, None]
     shares = np.sign(u) * ((size << _NORM_SHIFT) // there)
-    result: I64 = np.asarray(np.where(total[:, None] == 0, 0, shares), np.int64)
+    result: _I64 = np.asarray(np.where(total[:, None] == 0, 0, shares), np.int64)
     return result
 
 
-def _isqrt(value: NDArray[np.uint64]) -> I64:
+def _isqrt(value: NDArray[np.uint64]) -> _I64:
     root = np.sqrt(value.astype(np.float64)).astype(np.int64)
     # A float has 53 bits: the guess is off by one at most.
     root = np.minimum(root, (1 << 32) - 1)
@@ -94,12 +95,12 @@ def _isqrt(value: NDArray[np.uint64]) -> I64:
     return root
 
 
-def _step(step: Step, value: I64) -> I64:
-    inside: I64 = np.clip((value * step.mul + step.add) >> step.shift, step.lo, step.hi)
+def _step(step: Step, value: _I64) -> _I64:
+    inside: _I64 = np.clip((value * step.mul + step.add) >> step.shift, step.lo, step.hi)
     return inside if step.table is None else step.table[inside].astype(np.int64)
 
 
-def _network(model: IntMlp, q: I64) -> I64:
+def _network(model: IntMlp, q: _I64) -> _I64:
     for layer in model.layers:
         q = q @ layer.weight.T.astype(np.int64) + layer.bias
         if layer.step is not None:
@@ -107,19 +108,7 @@ def _network(model: IntMlp, q: I64) -> I64:
     return q
 
 
-def _trees(model: IntTrees, q: I64) -> I64:
-    rows = np.arange(len(q))
+def _trees(model: IntTrees, q: _I64) -> _I64:
     scores = np.repeat(model.base[None, :], len(q), axis=0)
-    for root, output in zip(model.root.tolist(), model.output_of.tolist(), strict=True):
-        node = np.full(len(q), root)
-        for _ in range(model.depth):
-            feature = model.feature[node]
-            right = q[rows, feature] > model.threshold[node]
-            there = np.where(right, model.right[node], model.left[node])
-            node = np.where(feature < 0, node, there)
-        values = model.leaf[model.left[node]].astype(np.int64)
-        if model.width == 1:
-            scores[:, output] += values[:, 0]
-        else:
-            scores += values
+    add_leaves(model, q, scores)
     return scores

@@ -58,10 +58,16 @@ from kmind.infer.integer import (
 __all__ = [
     "HEADER",
     "INPUT",
+    "KIND_NETWORK",
+    "KIND_TREES",
     "LAYER",
+    "MAGIC",
     "NODE",
+    "NORMS",
+    "OUTPUTS",
     "STEP",
     "TREES",
+    "VERSION",
     "content_hash",
     "quantisation_hash",
     "read_slot",
@@ -70,7 +76,8 @@ __all__ = [
 
 MAGIC = 0x4C444D4B
 VERSION = 1
-KIND_TREES, KIND_NETWORK = 1, 2
+KIND_TREES = 1
+KIND_NETWORK = 2
 NORMS: tuple[Norm, ...] = ("none", "l1", "l2", "max")
 OUTPUTS: tuple[OutputKind, ...] = ("value", "threshold", "argmax")
 
@@ -107,7 +114,7 @@ HEADER = np.dtype([
     ("reserved", "<u8", (2,)),
 ])  # fmt: skip
 
-Record = Any  # a numpy record, which the type checker cannot see into
+_Record = Any  # a numpy record, which the type checker cannot see into
 
 
 class _Writer:
@@ -122,7 +129,7 @@ class _Writer:
         self.data += bytes(-len(self.data) % 8)
         return at
 
-    def step(self, step: Step | None) -> Record:
+    def step(self, step: Step | None) -> _Record:
         record = np.zeros((), STEP)
         if step is not None:
             for name in ("add", "mul", "lo", "hi", "shift"):
@@ -133,7 +140,7 @@ class _Writer:
         return record
 
 
-def _input_array(stage: Input) -> Record:
+def _input_array(stage: Input) -> _Record:
     array = np.zeros(len(stage), INPUT)
     for name in INPUT.names or ():
         array[name] = getattr(stage, name)
@@ -236,7 +243,7 @@ class _Reader:
             raise ModelError("a model slot is damaged: a section lies outside of it")
         return np.frombuffer(self.data, dtype, count, at)
 
-    def step(self, record: Record) -> Step:
+    def step(self, record: _Record) -> Step:
         table = None
         if record["table"]:
             table = self.take("<i2", int(record["table"]), int(record["table_size"]))
@@ -286,7 +293,7 @@ def read_slot(data: bytes) -> IntModel:
     return _trees(reader, header, read, output)
 
 
-def _layers(reader: _Reader, header: Record) -> tuple[Layer, ...]:
+def _layers(reader: _Reader, header: _Record) -> tuple[Layer, ...]:
     layers = []
     count = int(header["layers"])
     for number, record in enumerate(reader.take(LAYER, int(header["body"]), count)):
@@ -300,7 +307,7 @@ def _layers(reader: _Reader, header: Record) -> tuple[Layer, ...]:
     return tuple(layers)
 
 
-def _trees(reader: _Reader, header: Record, stage: Input, output: Output) -> IntTrees:
+def _trees(reader: _Reader, header: _Record, stage: Input, output: Output) -> IntTrees:
     trees = reader.take(TREES, int(header["body"]), 1)[0]
     nodes = reader.take(NODE, int(trees["node"]), int(trees["nodes"]))
     leaves, width = int(trees["leaves"]), int(trees["width"])
