@@ -142,6 +142,25 @@ def test_killed_in_a_sweep(tmp_path: Path) -> None:
     assert sum(len(rows) for _, rows, _ in recording.windows()) > 0
 
 
+@pytest.mark.kernel(*NEEDS, "tp_filemap")
+def test_a_sweep_yields(tmp_path: Path) -> None:
+    """What somebody else sets stays, and so does what was recorded until then."""
+    out = tmp_path / "out"
+    with loop_disk(tmp_path) as disk:
+        words = ("--sweep", "block.read_ahead_kb=16,512", "--sweep-s", "0.3")
+        with start(f"readahead@{disk}", "-o", str(out), *words) as process:
+            wait_for(out, process)
+            knob_file(disk).write_text("64")
+            _, error = process.communicate()
+        assert process.returncode == 1
+        assert error.count("\n") == 1
+        assert "was set to 64 by somebody else" in error
+        assert knob_file(disk).read_text() == "64\n"
+    (recording,) = open_recordings(out)
+    assert recording.cut == []
+    assert sum(len(rows) for _, rows, _ in recording.windows()) > 0
+
+
 BAD = [
     (["hooks@DISK", "readahead@DISK", "-o", "OUT.parquet"], 2, "a single file holds one stream"),
     (["hooks@DISK", "hooks@DISK", "-o", "OUT"], 2, "an instance is named twice"),
