@@ -103,7 +103,7 @@ def test_a_sweep_labels_windows_and_is_put_back(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with loop_disk(tmp_path) as disk:
         baseline = knob_file(disk).read_text()
-        words = ("--sweep", "block.read_ahead_kb=16,512", "--sweep-s", "0.5", "--duration", "3")
+        words = ("--sweep", "block.read_ahead_kb=16,512", "--sweep-s", "0.4", "--duration", "2")
         with start(f"readahead@{disk}", "-o", str(out), *words) as process:
             while process.poll() is None:
                 read_direct(disk, 10)  # a window in which nothing happens is a long one
