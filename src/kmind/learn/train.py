@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 import kmind
 from kmind.errors import ModuleError, RecordingError, UsageError
-from kmind.extension import Module
+from kmind.extension import Module, find_module
 from kmind.extension.loader import load_class
 from kmind.extension.training import Dataset, ModelName, Recipe, Recorded
 from kmind.infer.features import Feature
@@ -56,7 +56,7 @@ def load_recipe(module: Module) -> Recipe:
 
 
 def read_data(path: Path, module: Module) -> list[Recording]:
-    """The recordings of a module in a folder, or in its folders.
+    """What a module learns from in a folder, or in its folders.
 
     Raises RecordingError where one does not fit the module, or there is none.
     """
@@ -66,13 +66,15 @@ def read_data(path: Path, module: Module) -> list[Recording]:
     if not places:
         raise RecordingError(f"nothing was recorded in {path}")
     found = [recording for place in places for recording in open_recordings(place)]
-    name = module.manifest.name
+    part = module.manifest.train
+    source = find_module(part.module).manifest if part and part.module else module.manifest
+    name = source.name
     fitting = [each for each in found if each.meta.module == name]
     if not fitting:
         there = ", ".join(sorted({each.meta.module for each in found}))
         raise RecordingError(f"{path} holds nothing of module {name}; it holds {there}")
     for each in fitting:
-        if why := each.meta.refuses(module.manifest):
+        if why := each.meta.refuses(source):
             raise RecordingError(f"{each.paths[0]} does not fit {name}: {why}")
     return fitting
 
