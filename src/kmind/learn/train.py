@@ -30,7 +30,7 @@ from kmind.infer.reference import evaluate
 from kmind.infer.sklearn import from_sklearn
 from kmind.learn._models import make_model
 from kmind.learn._schema import KNOB_UNKNOWN
-from kmind.learn.recording import Recording, decode_records, open_recordings
+from kmind.learn.recording import OUTCOME, Recording, decode_records, open_recordings
 from kmind.learn.scores import Split, balanced_accuracy, blocks_of, folds, score, split
 
 __all__ = ["load_recipe", "read_data", "train"]
@@ -158,6 +158,7 @@ def _recorded(recording: Recording) -> Recorded:
     if not parts:
         raise RecordingError(f"{recording.paths[0]} has no windows", hint="record for longer")
     knobs = np.concatenate([each for _, _, each in parts])
+    outcome = recording.outcome()
     fields: dict[str, dict[str, list[_Array]]] = {}
     for _, rows in recording.records():
         for kind, columns in decode_records(meta, rows).items():
@@ -175,6 +176,7 @@ def _recorded(recording: Recording) -> Recorded:
         },
         tags=meta.tags,
         sweep=meta.sweep,
+        outcome=None if outcome is None else outcome / np.array([1e9, 1.0]),
     )
 
 
@@ -230,7 +232,9 @@ def _named(model: FloatModel, classes: Sequence[str]) -> FloatModel:
 def _described(recording: Recording) -> dict[str, Any]:
     meta = recording.meta
     digest = hashlib.sha256()
-    for path in recording.paths:
+    for path in [*recording.paths, recording.paths[0].with_name(OUTCOME)]:
+        if not path.exists():
+            continue
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return {
         "instance": meta.instance,
