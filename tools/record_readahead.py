@@ -32,7 +32,8 @@ KEYS = 4_000_000
 SWEEP = "block.read_ahead_kb=16,128,1024,8192"
 STEP_S = 2.5
 HEAD_START_S = 3.0
-REPEATS = 100
+REPEATS = 1000
+INTERVAL_NS = 10**9  # between the lines of db_bench's report
 
 
 def main(folder: Path, output: Path, seconds: float, names: list[str]) -> None:
@@ -68,7 +69,8 @@ def main(folder: Path, output: Path, seconds: float, names: list[str]) -> None:
                 thread.join()
                 load.kill()
                 load.wait()
-        (output / name / OUTCOME).write_text("\n".join(["end_ns,per_s", *lines, ""]))
+                text = "\n".join(["start_ns,end_ns,per_s", *lines, ""])
+                (output / name / OUTCOME).write_text(text)
 
 
 def follow(report: Path, lines: list[str], ended: threading.Event) -> None:
@@ -80,7 +82,8 @@ def follow(report: Path, lines: list[str], ended: threading.Event) -> None:
         *whole, _ = text[place:].split("\n")
         place += sum(len(line) + 1 for line in whole)
         now = time.monotonic_ns()
-        lines += [f"{now},{line.split(',')[1]}" for line in whole if line[:1].isdigit()]
+        rates = [line.split(",")[1] for line in whole if line[:1].isdigit()]
+        lines += [f"{now - INTERVAL_NS},{now},{rate}" for rate in rates]
 
 
 def record(instance: str, output: Path, seconds: float, load: str) -> None:

@@ -66,13 +66,13 @@ def test_what_the_load_counted_goes_before_what_the_agent_saw(tmp_path: Path, ca
     assert best_of(recording) == 8192
     ((_, windows, knobs),) = recording.windows()
     # Spans of 0.3 s: some lie across a change of the value, and count for nothing.
-    ends = windows["end_ns"][2::3].astype(int)
+    starts, ends = windows["start_ns"][::3].astype(int), windows["end_ns"][2::3].astype(int)
     rates = np.where(knobs[2::3, 0] == 128, 50.0, 40.0)
     outcome = tmp_path / "x" / "outcome.csv"
-    lines = [f"{end},{rate}" for end, rate in zip(ends, rates, strict=True)]
-    outcome.write_text("\n".join(["end_ns,per_s", *lines]))
+    lines = [f"{a},{b},{rate}" for a, b, rate in zip(starts, ends, rates, strict=True)]
+    outcome.write_text("\n".join(["start_ns,end_ns,per_s", *lines]))
     assert best_of(recording) == 128
-    outcome.write_text("end_ns,per_s\n1,many\n")
+    outcome.write_text("start_ns,end_ns,per_s\n1,2,many\n")
     assert main(["train", "readahead", str(tmp_path), "-o", str(tmp_path / "m")]) == 1
     error = capfd.readouterr().err
     assert error.count("\n") == 1

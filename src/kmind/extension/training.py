@@ -30,8 +30,8 @@ class Recorded:
     ``features`` is feature name to column of ``value``. ``knobs`` is knob to the encoded value
     that stood all through each window, shape (n,), and ``known`` to whether one did. ``records``
     is kind to its fields, each of shape (records,). ``sweep`` is knob to the values that were set
-    by turns. ``outcome``, shape (n, 2), is what the load itself counted, where that is on record:
-    the end of a span in seconds, and the rate from the end before it to there.
+    by turns. ``outcome``, shape (n, 3), is what the load itself counted, where that is on record:
+    begin and end of a span in seconds, and the rate between.
     """
 
     instance: str

@@ -20,7 +20,7 @@ from kmind.learn.meta import Meta, Stream, decode_meta
 __all__ = ["OUTCOME", "Recording", "decode_records", "open_recordings"]
 
 OUTCOME = "outcome.csv"
-"""A file beside a recording: what the load itself counted, in lines ``end_ns,per_s``."""
+"""A file beside a recording: what the load itself counted, in lines ``start_ns,end_ns,per_s``."""
 
 _Array = npt.NDArray[Any]
 
@@ -82,7 +82,7 @@ class Recording:
             yield records_from(table)
 
     def outcome(self) -> _Array | None:
-        """What the load itself counted: end in ns of CLOCK_MONOTONIC and a rate, shape (n, 2).
+        """What the load itself counted: begin and end in ns, and the rate between, shape (n, 3).
 
         None without a file ``OUTCOME`` in the recording's folder. Raises RecordingError for one
         that cannot be read.
@@ -91,8 +91,11 @@ class Recording:
         if not path.exists():
             return None
         try:
-            return np.loadtxt(path, np.float64, delimiter=",", skiprows=1, ndmin=2)[:, :2]
-        except (OSError, ValueError, IndexError) as error:
+            rows = np.loadtxt(path, np.float64, delimiter=",", skiprows=1, ndmin=2)
+            if rows.shape[1:] != (3,) and len(rows):
+                raise ValueError("it has not three columns")
+            return rows.reshape(-1, 3)
+        except (OSError, ValueError) as error:
             raise _damaged(path, error) from None
 
     def _tables(self, stream: Stream) -> Iterator[tuple[Meta, Any]]:

@@ -176,7 +176,7 @@ def _recorded(recording: Recording) -> Recorded:
         },
         tags=meta.tags,
         sweep=meta.sweep,
-        outcome=None if outcome is None else outcome / np.array([1e9, 1.0]),
+        outcome=None if outcome is None else outcome / np.array([1e9, 1e9, 1.0]),
     )
 
 

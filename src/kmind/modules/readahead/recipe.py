@@ -195,7 +195,7 @@ def _counted(data: Recorded, ladder: Sequence[int]) -> tuple[_Array, _Array, int
     assert data.outcome is not None
     starts, ends = data.windows["start_ns"] / 1e9, data.windows["end_ns"] / 1e9
     speeds, places = [], []
-    for begin, (end, rate) in zip(data.outcome[:-1, 0], data.outcome[1:], strict=True):
+    for begin, end, rate in data.outcome:
         inside = (ends > begin) & (starts < end)
         stood = np.unique(data.knobs[_KNOB][inside])
         whole = inside.any() and starts[inside][0] <= begin and ends[inside][-1] >= end
