@@ -65,9 +65,13 @@ class TargetPart(Part, frozen=True):
 
 
 class TrainPart(Part, frozen=True):
-    """``[train]``: ``entry`` is ``file:Class`` of the recipe for `kmind train`."""
+    """``[train]``: ``entry`` is ``file:Class`` of the recipe for `kmind train`.
+
+    It learns from recordings of ``module``, or of the module itself ("").
+    """
 
     entry: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_]\w*:[A-Za-z_]\w*$")]
+    module: str = ""
 
 
 class Limits(Part, frozen=True):
