@@ -3,5 +3,5 @@
 
 __all__ = ["BENCHES"]
 
-BENCHES = ("queue", "readahead", "admission", "evidence", "replay")
+BENCHES = ("queue", "readahead", "admission", "evidence", "replay", "infer")
 """Names of the benches; each is ``run_NAME_bench`` in ``kmind.bench.NAME``."""

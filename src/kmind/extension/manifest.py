@@ -30,6 +30,8 @@ __all__ = [
     "KnobUse",
     "Limits",
     "Manifest",
+    "ModelFeature",
+    "ModelPart",
     "Parameter",
     "RecordField",
     "RecordKind",
@@ -72,6 +74,26 @@ class TrainPart(Part, frozen=True):
 
     entry: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_]\w*:[A-Za-z_]\w*$")]
     module: str = ""
+
+
+class ModelFeature(Part, frozen=True):
+    """``[[model.feature]]``: a number that the agent decides by, as an integer of that unit."""
+
+    name: Text
+    unit: str = ""
+
+
+class ModelPart(Part, frozen=True):
+    """``[model]``: the agent decides by models over these features, in their order.
+
+    A model is taken only if its features have these names and units, and if a decision is
+    estimated to take no more than ``budget_ns``.
+    """
+
+    features: Annotated[tuple[ModelFeature, ...], msgspec.Meta(min_length=1, max_length=256)] = (
+        msgspec.field(name="feature")
+    )
+    budget_ns: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 5000
 
 
 class Limits(Part, frozen=True):
@@ -212,6 +234,7 @@ class Manifest(Part, frozen=True):
     limits: Limits = Limits()
     sandbox: SandboxPart = SandboxPart()
     train: TrainPart | None = None
+    model: ModelPart | None = None
     parameters: tuple[Parameter, ...] = msgspec.field(name="parameter", default=())
     knobs: tuple[KnobUse, ...] = msgspec.field(name="knob", default=())
     hooks: tuple[Hook, ...] = msgspec.field(name="hook", default=())

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Protocol
 
 from kmind.infer.model_file import ModelFile
@@ -24,13 +23,13 @@ class ModelAgent(Protocol):
     def rollback(self) -> int:
         """Have the model of the other slot decide again; its version."""
 
-    def models(self) -> list[Mapping[str, Any]]:
+    def models(self) -> list[dict[str, Any]]:
         """What lies in the slots, the one that decides marked ``active``."""
 
 
 def show(agent: ModelAgent) -> list[dict[str, Any]]:
     """What lies in the slots."""
-    return [dict(each) for each in agent.models()]
+    return agent.models()
 
 
 def deploy(agent: ModelAgent, data: bytes) -> dict[str, Any]:
