@@ -27,7 +27,8 @@ class Guard:
     A block under the candidate is bad if it is ``limit`` times worse than that level (the
     median of incumbent blocks) and ``slack`` worse in its unit, or if it has no reading:
     a guard fails closed. So many bad ones in a row as ``patience`` break it. With
-    ``at_once`` a candidate that has not yet had ``patience`` good blocks is granted none.
+    ``at_once`` the first of them breaks it, until the candidate has had ``patience`` good ones,
+    unless the incumbent had such blocks too.
     """
 
     name: str
@@ -75,6 +76,10 @@ class Guard:
             return value > level * self.limit and value > level + self.slack
         return value < level / self.limit and value < level - self.slack
 
+    def _untried(self) -> bool:
+        # Nor has the incumbent ever been as bad by itself.
+        return self._good < self.patience and not any(map(self.is_bad, self._levels))
+
     def judge(self, value: float | None) -> str:
         """Take one block under the candidate; a sentence if the guard is broken, else ""."""
         if not self.is_bad(value):
@@ -82,7 +87,7 @@ class Guard:
             self._good += 1
             return ""
         self._bad += 1
-        patience = 1 if self.at_once and self._good < self.patience else self.patience
+        patience = 1 if self.at_once and self._untried() else self.patience
         if self._bad < patience:
             return ""
         if self.level is None:
@@ -90,8 +95,8 @@ class Guard:
         if value is None or not usable(value):
             return f"guard {self.name} had no reading for {self._bad} blocks"
         return (
-            f"guard {self.name} was {value:.4g} under the candidate, {self.level:.4g} under the "
-            f"incumbent: more than {self.limit:g} times worse"
+            f"guard {self.name}: {value:.4g} under the candidate, {self.level:.4g} under the "
+            f"incumbent, more than {self.limit:g} times worse"
         )
 
     def to_dict(self) -> dict[str, Any]:

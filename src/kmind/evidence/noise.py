@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from kmind.evidence._base import Design
+from kmind.evidence.betting import detectable_delta
 
-__all__ = ["Noise", "detectable_ratio", "log_ratio", "robust_scale", "usable"]
+__all__ = ["Noise", "log_ratio", "robust_scale", "usable"]
 
 _KEPT = 512
 _FLOOR = 1e-4  # noise below a hundredth of a percent is taken for that
@@ -21,7 +22,6 @@ _FAR = math.log(1000)  # a ratio with a zero on one side counts as this
 _MULTIPLES = (1, 2, 4, 8)
 _PAIRS_WANTED = 30  # a block is not made longer than leaves room for so many
 _POWER_Z = 0.8416  # the 80% quantile of the normal law
-_MIXTURE = 1.0  # what not knowing the size of the effect costs, in logarithms of wealth
 
 
 def usable(value: float | None) -> bool:
@@ -50,25 +50,6 @@ def robust_scale(residuals: Sequence[float]) -> float:
     if middle > 0:
         size = np.minimum(size, 4 * middle)
     return max(float(np.sqrt(np.mean(size * size))), _FLOOR)
-
-
-def detectable_ratio(sigma: float, pairs: int, level: float) -> float:
-    """The smallest gain that ``pairs`` pairs find in four of five experiments, as a ratio.
-
-    ``sigma`` is the noise of a pair's log ratio, ``level`` the error of the low end. The
-    wealth of bets on effects of size delta (in sigmas) grows by delta^2 / (2 + 2 delta^2) a
-    pair with a deviation of delta; it must pass 1 / level. Infinity if it never can.
-    """
-    need = math.log(1 / level)
-    if pairs * math.log(2) <= need or not math.isfinite(sigma):
-        return math.inf
-    low, high = 0.0, 100.0
-    for _ in range(60):
-        delta = (low + high) / 2
-        rate = min(0.5 * math.log1p(delta * delta), math.log(2))
-        reached = pairs * rate - _POWER_Z * math.sqrt(pairs * rate)
-        low, high = (low, delta) if reached >= need + _MIXTURE else (delta, high)
-    return math.exp(high * sigma)
 
 
 class Noise:
@@ -143,10 +124,13 @@ class Noise:
     def detectable(self, design: Design, *, max_pairs: int | None = None) -> float:
         """The smallest gain found in four of five experiments, as a ratio; infinity if none."""
         sigma = self.sigma
-        if sigma is None:
-            return math.inf
         pairs = design.max_blocks // 2 if max_pairs is None else max_pairs
-        return detectable_ratio(sigma, pairs, design.keep_level) * (1 + design.min_gain)
+        if sigma is None or not math.isfinite(detectable_delta(pairs, design.keep_level)):
+            return math.inf
+        # Few blocks may have been quieter than the rest will be: take the upper end (80%).
+        unsure = 1 + _POWER_Z / math.sqrt(2 * (self.blocks / 2))
+        delta = detectable_delta(pairs, design.keep_level)
+        return math.exp(min(delta * sigma * unsure, _FAR)) * (1 + design.min_gain)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
