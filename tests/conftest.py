@@ -24,6 +24,10 @@ BPFFS = Path("/sys/fs/bpf")
 TRACEFS = Path("/sys/kernel/tracing")
 
 
+def _touches_the_machine(item: pytest.Item) -> bool:
+    return any(map(item.get_closest_marker, ("kernel", "fault")))
+
+
 @functools.cache
 def _probe(name: str) -> Any:
     from kmind.bpf import probe  # only here: most runs probe nothing
@@ -79,13 +83,20 @@ def _fail(report: pytest.TestReport | pytest.CollectReport) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def machine_is_left_as_found() -> Iterator[None]:
-    """Fail the run if it leaves anything behind."""
-    before = machine.full()
+def machine_is_left_as_found(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail the run if it leaves anything behind.
+
+    A run of plain tests alone looks at its own processes only, and puts nothing back: it
+    may run beside another one, whose settings these are.
+    """
+    touched = any(map(_touches_the_machine, request.session.items))
+    snapshot = machine.full if touched else machine.processes
+    before = snapshot()
     yield
     gc.collect()  # what the last test held by a cycle
-    lines = machine.settled(before, machine.full)
-    machine.put_back(before)
+    lines = machine.settled(before, snapshot)
+    if touched:
+        machine.put_back(before)
     if lines:
         pytest.fail("the tests did not leave the machine as found:\n" + "\n".join(lines), False)
 
@@ -93,7 +104,7 @@ def machine_is_left_as_found() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def each_test_leaves_machine_as_found(request: pytest.FixtureRequest) -> Iterator[None]:
     """Name the kernel or fault test that leaves a setting, mount or process behind."""
-    if not any(map(request.node.get_closest_marker, ("kernel", "fault"))):
+    if not _touches_the_machine(request.node):
         yield
         return
     before = machine.quick()

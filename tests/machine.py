@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-__all__ = ["Facts", "children", "differences", "full", "put_back", "quick", "settled"]
+__all__ = ["Facts", "children", "differences", "full", "processes", "put_back", "quick", "settled"]
 
 Facts = dict[str, str]
 
@@ -37,7 +37,7 @@ _PYTHONS_OWN = "multiprocessing.resource_tracker"
 
 def quick() -> Facts:
     """Settings, mounts and processes: some milliseconds."""
-    return {**_settings(), **_mounts(), **_processes()}
+    return {**_settings(), **_mounts(), **processes()}
 
 
 def full() -> Facts:
@@ -159,7 +159,8 @@ def _mounts() -> Facts:
     return facts
 
 
-def _processes() -> Facts:
+def processes() -> Facts:
+    """Processes of this run that live."""
     # An extension has an empty environment: without its parent it is known only by its name.
     orphans = [
         pid for pid, parent in _parents().items() if parent == 1 and "kmind" in _command(pid)
