@@ -55,9 +55,9 @@ class _Held:
 class Changes:
     """What one instance (``who``) changes on its target, through one actuator.
 
-    ``free`` is called with knob and target, by number, when one is held no longer, and
-    ``gone`` with both and why. ``dirty`` is set when ``holds`` has changed; the caller
-    resets it. Not thread-safe. JournalError passes through: nothing may be changed then.
+    ``free`` is called with knob and target, by number, when one is held no longer.
+    ``dirty`` is set when ``holds`` has changed; the caller resets it. Not thread-safe.
+    JournalError passes through: nothing may be changed then.
     """
 
     def __init__(
@@ -70,7 +70,6 @@ class Changes:
         mode: Mode,
         emit: Emit,
         free: Callable[[int, int], None] = lambda knob, target: None,
-        gone: Callable[[tuple[int, int], str], None] = lambda key, why: None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.dirty = False
@@ -81,13 +80,17 @@ class Changes:
         self._mode = mode
         self._emit = emit
         self._free = free
-        self._gone = gone
+        self._gone: Callable[[_Key, str], None] = lambda key, why: None
         self._now = now
         self._granted: dict[_Key, Granted] = {}
         self._held: dict[_Key, _Held] = {}
         self._values: dict[_Key, list[Value]] = {}
         self._yielded: set[_Key] = set()
         self._handed: set[_Key] = set()
+
+    def on_gone(self, call: Callable[[_Key, str], None]) -> None:
+        """Call with knob and target, and why, when one is held no longer."""
+        self._gone = call
 
     def grant(self, granted: Iterable[Granted]) -> None:
         """Let the agent approve values for these knobs; one that was yielded stays so."""

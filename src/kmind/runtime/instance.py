@@ -98,7 +98,6 @@ class Instance:
             mode=mode,
             emit=emit,
             free=free,
-            gone=lambda key, why: self._trials.gone(key, why),
             now=now,
         )
         self._trials = Trials(

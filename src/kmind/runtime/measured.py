@@ -22,7 +22,7 @@ __all__ = ["MeasuredChanges"]
 
 
 class MeasuredChanges(Changes):
-    """``Changes``, some of them measured; ``gone`` is called also of those, but by ``drop``."""
+    """``Changes``, some of them measured. ``drop`` does not call what ``on_gone`` says."""
 
     def begin(
         self, each: Granted, action: Action, reason: str, evidence: Mapping[str, Any]
@@ -30,7 +30,7 @@ class MeasuredChanges(Changes):
         """Begin to measure what was approved; None where it is refused, which is told.
 
         It is on record, and the knob as it was: ``switch`` moves it, until ``keep`` or
-        ``drop``. Whatever else becomes of it, ``gone`` is called.
+        ``drop``. Whatever else becomes of it, ``on_gone`` is told.
         """
         held = self._hold(each, action, reason, evidence, parked=True)
         if held is None:

@@ -77,7 +77,7 @@ class _Running:
 class Trials:
     """The experiments of one instance (``who``): at most one at a time.
 
-    ``changes`` calls ``gone`` of this. Call ``turn`` when it is ``due``. KmindError of the
+    It listens to what becomes of ``changes``. Call ``turn`` when it is ``due``. KmindError of the
     store is told as a line in the log, and stops no experiment.
     """
 
@@ -107,6 +107,7 @@ class Trials:
         self._now = now
         self._running: _Running | None = None
         self._kept: dict[tuple[int, int], _Case] = {}
+        changes.on_gone(self._on_gone)
         self._put_off: dict[tuple[Any, ...], tuple[float, float]] = {}
         self._noted: set[tuple[int, ...]] = set()
         self.configure(manifest, params)
@@ -429,7 +430,7 @@ class Trials:
             self._log(str(error))
             return set()
 
-    def gone(self, key: tuple[int, int], why: str) -> None:
+    def _on_gone(self, key: tuple[int, int], why: str) -> None:
         """A knob is held no longer; what was measured of it ends."""
         self._kept.pop(key, None)
         running = self._running
