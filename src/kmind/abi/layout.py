@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 LIMIT = {
-    "ABI": 2,
+    "ABI": 3,
     "MAX_CPUS": 256,
     "FEATURES": 28,
     "WINDOW_SLOTS": 256,
@@ -55,7 +55,7 @@ LIMIT = {
     "KNOBS": 1024,
     "LEASE_SLACK_MS": 2000,
     "OWNER_MS": 5000,
-    "IDLE_MS": 1000,
+    "IDLE_MS": 2000,
 }
 
 MODE = {
@@ -336,7 +336,7 @@ GRANT = np.dtype(
             "burst",
             "type",
             "priority",
-            "pad",
+            "hold_ms",
             "rules",
             "current",
             "tat_ns",

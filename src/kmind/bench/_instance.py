@@ -28,17 +28,23 @@ _START_LIMIT_S = 60.0
 
 
 @contextlib.contextmanager
-def kmind_beside(device: str, mode: str) -> Iterator[int]:
+def kmind_beside(device: str, mode: str, state: Path | None = None) -> Iterator[int]:
     """Run ``kmind run readahead DEVICE --mode MODE`` inside the block; yields its pid.
 
-    The block starts a second after the instance's first line of JSON. At the end
+    ``state`` is where it keeps its journal and what it learns, in place of the machine's
+    own folder. The block starts a second after the instance's first line of JSON. At the end
     the instance is interrupted, and has to end with status 0, or KmindError
     repeats its last message.
     """
     argv = [sys.executable, "-m", "kmind", "run", "readahead", device, "--mode", mode, "--json"]
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as messages:
         process = subprocess.Popen(
-            argv, stdout=out, stderr=messages, text=True, start_new_session=True
+            argv,
+            stdout=out,
+            stderr=messages,
+            text=True,
+            start_new_session=True,
+            env=dict(os.environ) | ({"KMIND_STATE_DIR": str(state)} if state else {}),
         )
         try:
             limit = time.monotonic() + _START_LIMIT_S

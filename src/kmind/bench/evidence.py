@@ -28,7 +28,7 @@ _GAIN, _LOSS = 1.05, 0.95
 _NOISES = ((0.02, 60), (0.05, 60), (0.1, 60), (0.2, 60), (0.1, 15), (0.1, 240))
 _GROSS = (1.5, 3.0, 10.0)
 _LEVEL = 1000.0
-_SEED = 1
+_SEED = 2026  # first used for what is published; strengths and rules were chosen with others
 
 
 def run_evidence_bench(*, quick: bool = False) -> dict[str, Any]:

@@ -55,8 +55,8 @@ class _Held:
 class Changes:
     """What one instance (``who``) changes on its target, through one actuator.
 
-    ``free`` is called with knob and target, by number, when one is held no longer.
-    ``dirty`` is set when ``holds`` has changed; the caller resets it. Not thread-safe.
+    ``free`` is called with knob and target, by number, when one is held no longer, and
+    ``stands`` with knob, target and value when a change was made. ``dirty`` is set when ``holds`` has changed; the caller resets it. Not thread-safe.
     JournalError passes through: nothing may be changed then.
     """
 
@@ -70,6 +70,7 @@ class Changes:
         mode: Mode,
         emit: Emit,
         free: Callable[[int, int], None] = lambda knob, target: None,
+        stands: Callable[[int, int, int], None] = lambda knob, target, value: None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.dirty = False
@@ -81,6 +82,7 @@ class Changes:
         self._emit = emit
         self._free = free
         self._gone: Callable[[_Key, str], None] = lambda key, why: None
+        self._stands = stands
         self._now = now
         self._granted: dict[_Key, Granted] = {}
         self._held: dict[_Key, _Held] = {}
@@ -199,6 +201,11 @@ class Changes:
     def baseline(self, each: Granted) -> Value:
         """What a knob goes back to when it is held no longer."""
         return self._granted[each.key].baseline
+
+    def learn(self, knob: int, target: int, value: int) -> None:
+        """Let the agent know what another has set, if it is granted the knob."""
+        if (knob, target) in self._granted:
+            self._agent.set_current(knob, target, value)
 
     def set_mode(self, mode: Mode) -> None:
         """Follow the agent to another mode: what that mode does not hold is undone."""
@@ -461,9 +468,13 @@ class Changes:
         # Agent and extension learn what stands now.
         value = self._read(each)
         number = each.knob.encode(each.baseline if value is None else value)
-        self._agent.set_current(*each.key, number)
+        self._say_what_stands(each, number)
         self._agent.notify(Kind[kind], rec_id, number)
         return value
+
+    def _say_what_stands(self, each: Granted, number: int) -> None:
+        self._agent.set_current(*each.key, number)
+        self._stands(*each.key, number)
 
     def _read(self, each: Granted) -> Value | None:
         # None where the device is gone.

@@ -94,7 +94,7 @@ class MeasuredChanges(Changes):
             return
         value = self._read(each)
         number = each.knob.encode(each.baseline if value is None else value)
-        self._agent.set_current(*each.key, number)
+        self._say_what_stands(each, number)
         code = layout.OUTCOME[outcome.upper().replace(" ", "_")]
         self._agent.notify(Kind["DROPPED"], held.rec_id, code)
         if before is None:

@@ -86,7 +86,9 @@ class Supervisor:
         self.members: dict[str, Member] = {}
         self.states = StateFolder(run_dir / "state")
         self.gate = open_gate(core, adopt=take_over)
-        self.admin = Admin(core, journal, policy, self.gate, give_up=self._give_up)
+        self.admin = Admin(
+            core, journal, policy, self.gate, give_up=self._give_up, stands=self._stands
+        )
         self.advice = self.admin.advice = AdviceStore(
             journal.path.with_name("advice.db"), self.admin
         )
@@ -322,6 +324,7 @@ class Supervisor:
             evidence=self.evidence,
             sandbox=Sandbox(cgroup=self.cgroups + name, log=log),
             free=partial(free_lease, self.core, slot),
+            stands=self._stands,
             name_of=self._arbiter.name_of,
             deadline_s=DEADLINE_S,
         )
@@ -475,6 +478,11 @@ class Supervisor:
         for member in list(self.members.values()):
             self._run(member, member.instance.look)
         self._safely("admin", self.admin.look)
+
+    def _stands(self, knob: int, target: int, value: int) -> None:
+        # Each agent judges steps and rules by what stands, whoever set it.
+        for member in list(self.members.values()):
+            member.instance.learn(knob, target, value)
 
     def _give_up(self, knob: Knob, target: Target, to: str) -> None:
         for member in list(self.members.values()):
