@@ -56,8 +56,9 @@ class Changes:
     """What one instance (``who``) changes on its target, through one actuator.
 
     ``free`` is called with knob and target, by number, when one is held no longer, and
-    ``stands`` with knob, target and value when a change was made. ``dirty`` is set when ``holds`` has changed; the caller resets it. Not thread-safe.
-    JournalError passes through: nothing may be changed then.
+    ``stands`` with knob, target and value when a change was made. ``dirty`` is set when
+    ``holds`` has changed; the caller resets it. Not thread-safe. JournalError passes
+    through: nothing may be changed then.
     """
 
     def __init__(
@@ -142,6 +143,8 @@ class Changes:
             each = by_name.get(change.knob)
             if change.id in unmeasured or each is None or not _fits(each, change):
                 self._actuator.undo(change)
+                if each is not None and each.key not in self._held:
+                    self._granted[each.key] = replace(each, baseline=change.old)
                 why = f"it may not stand at {change.new} any more"
                 if change.id in unmeasured:
                     why = f"what {change.new} does was not measured to the end"
