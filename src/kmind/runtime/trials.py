@@ -34,8 +34,11 @@ from kmind.runtime.trial import Trial
 
 __all__ = ["CONTEXT", "OUTCOME", "Trials"]
 
-OUTCOME, CONTEXT = "outcome", "context"
-"""Entries of a recommendation's evidence: the outcome to go by, and the circumstances."""
+OUTCOME = "outcome"
+"""Entry of a recommendation's evidence: the outcome to go by."""
+
+CONTEXT = "context"
+"""Entry of a recommendation's evidence: the circumstances, to remember what was kept in them."""
 
 _PARAMETERS = (("min_gain", "min_gain"), ("recheck", "recheck_s"))  # a module's own, if it has them
 _BACK_OFF_S = 30.0
