@@ -51,6 +51,38 @@ def test_a_sysctl_is_guarded_while_it_is_held(
     assert (now(), write(base + 9), now()) == (base, 0, base + 9)
 
 
+def test_what_is_measured_passes_the_gate_in_turns(
+    actuator: Actuator, system: Target, admin: Admin, base: int
+) -> None:
+    apply(actuator, base + 1)
+    change = actuator.apply(
+        PRESSURE, system, base + 2, who="test@it", why="a test", by_admin=True, parked=True
+    )
+    for _ in range(2):
+        assert now() == base + 1
+        actuator.resume(change)
+        assert now() == base + 2
+        actuator.park(change)
+    assert admin.write(base + 1) == 0  # our very value
+    with pytest.raises(KnobError, match="by somebody else"):
+        actuator.resume(change)
+    assert [gone.found for gone in actuator.check()] == [base + 1]
+
+
+def test_what_was_approved_meanwhile_is_not_overwritten(
+    actuator: Actuator, system: Target, base: int
+) -> None:
+    change = actuator.apply(
+        PRESSURE, system, base + 2, who="test@it", why="a test", by_admin=True, parked=True
+    )
+    actuator.resume(change)
+    key = key_of(PRESSURE, system)
+    row = APPROVED.pack(PRESSURE.encode(base + 3), base, 1, 9, 1)
+    actuator._gate._map("approved").update(key, row)
+    with pytest.raises(KnobError, match="was approved meanwhile"):
+        actuator.park(change)
+
+
 def test_what_is_kept_is_guarded_no_more(actuator: Actuator, base: int) -> None:
     apply(actuator, base + 1)
     actuator.keep(actuator.held[0])
