@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A/A experiments on the real kernel: what "no effect" looks like on a disk under load.
+
+Two values of ``read_ahead_kb`` that differ by one page group (8192 and 8188, say) take turns
+while fio reads at random through mmap, in a memory that cannot hold the file: the knob is
+really written and open files follow, but nothing that the load could notice changes. Loads
+alternate between that one and one that is read from memory, where noise is small.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kmind.agent.core import Core
+from kmind.errors import KmindError, PrivilegeError
+from kmind.evidence import Design, Experiment
+from kmind.extension import find_module, parse_parameters
+from kmind.guard import Actuator, Gate, Journal, Policy
+from kmind.knobs import get_knob, parse_target
+from kmind.runtime.agents import make_bpf_agent
+from kmind.runtime.evaluate import Question, evaluate
+from kmind.runtime.evidence_store import EvidenceStore
+from kmind.testing.host import device_of
+from kmind.testing.workloads import Workload, make_workload
+
+__all__ = ["LOADS", "REAL_DESIGN", "real_aa"]
+
+LOADS = ("mmap-random", "mmap-random-fits")
+"""The loads that take turns (`kmind.testing.workloads`)."""
+
+REAL_DESIGN = Design(block_s=0.1, wash_out_s=0.02, max_s=10.0)
+"""Shorter than in an instance, so that many runs fit; calibration is part of the time."""
+
+_KNOB = get_knob("block.read_ahead_kb")
+_START_S = 4.0  # until fio reads
+_PATIENT_S = 3600.0
+
+
+def real_aa(runs: int, dir: Path) -> list[Experiment]:
+    """So many finished A/A experiments; progress goes to stderr.
+
+    ``dir`` keeps the files that are read. Raises PrivilegeError without root,
+    NotSupportedError where kernel or fio lack something.
+    """
+    if os.geteuid() != 0:
+        raise PrivilegeError("the real part loads an agent and sets a knob", hint="run as root")
+    loads = [make_workload(name, quick=True) for name in LOADS]
+    for load in loads:
+        load.prepare(dir)
+    done = []
+    with tempfile.TemporaryDirectory(prefix="kmind-bench-") as folder:
+        for run in range(runs):
+            load = loads[run % len(loads)]
+            experiment = _one(load, Path(folder), device_of(dir), seed=run)
+            print(
+                f"A/A {run + 1} of {runs}, {load.name}: {experiment.outcome}, {experiment.reason}",
+                file=sys.stderr,
+                flush=True,
+            )
+            done.append(experiment)
+    return done
+
+
+def _one(load: Workload, folder: Path, device: str, *, seed: int) -> Experiment:
+    module = find_module("readahead")
+    target = parse_target(device)
+    stands = int(_KNOB.read(target))
+    other = stands - _KNOB.grid if stands > _KNOB.grid else stands + _KNOB.grid
+    reader = _Reader(load)
+    with (
+        Journal(folder / "journal.db") as journal,
+        EvidenceStore(None) as store,
+        Core.private() as core,
+        Gate.open(core.approved_fd) as gate,
+    ):
+        slot = core.register("bench", module.manifest.name, "bench")
+        params = parse_parameters(module.manifest, ())
+        agent = make_bpf_agent(module, target, params, deadline_s=_PATIENT_S, core=core, slot=slot)
+        try:
+            reader.start()
+            _, experiment = evaluate(
+                Question(_KNOB, target, other, design=REAL_DESIGN),
+                module.manifest,
+                agent=agent,
+                actuator=Actuator(journal, Policy(), gate=gate),
+                store=store,
+                emit=_ignore,
+                rng=np.random.default_rng(seed),
+            )
+        finally:
+            agent.close()
+            reader.join()
+    if reader.failed:
+        raise reader.failed
+    return experiment
+
+
+def _ignore(event: str, /, **fields: Any) -> None:
+    pass
+
+
+class _Reader(threading.Thread):
+    # The load, a little longer than an experiment takes.
+
+    def __init__(self, load: Workload) -> None:
+        super().__init__(daemon=True)
+        self._load = load
+        self._reading = threading.Event()
+        self.failed: KmindError | None = None
+
+    def start(self) -> None:
+        super().start()
+        self._reading.wait(_START_S)
+
+    def run(self) -> None:
+        try:
+            self._load.run(REAL_DESIGN.max_s + 2 * _START_S)
+        except KmindError as error:
+            self.failed = error
+        finally:
+            self._reading.set()
