@@ -40,6 +40,7 @@ REAL_DESIGN = Design(block_s=0.1, wash_out_s=0.02, max_s=10.0)
 
 _KNOB = get_knob("block.read_ahead_kb")
 _START_S = 4.0  # until fio reads
+_RUN_S = 60.0  # of fio: then its page cache begins anew
 _PATIENT_S = 3600.0
 
 
@@ -54,26 +55,43 @@ def real_aa(runs: int, dir: Path) -> list[Experiment]:
     loads = [make_workload(name, quick=True) for name in LOADS]
     for load in loads:
         load.prepare(dir)
-    done = []
+    by_load: list[list[Experiment]] = [[] for _ in loads]
     with tempfile.TemporaryDirectory(prefix="kmind-bench-") as folder:
-        for run in range(runs):
-            load = loads[run % len(loads)]
-            experiment = _one(load, Path(folder), device_of(dir), seed=run)
-            print(
-                f"A/A {run + 1} of {runs}, {load.name}: {experiment.outcome}, {experiment.reason}",
-                file=sys.stderr,
-                flush=True,
-            )
-            done.append(experiment)
-    return done
+        for number, (load, done) in enumerate(zip(loads, by_load, strict=True)):
+            wanted = len(range(number, runs, len(loads)))
+            while len(done) < wanted:
+                _while_it_reads(load, wanted, done, Path(folder), device_of(dir))
+    return [by_load[run % len(loads)][run // len(loads)] for run in range(runs)]
 
 
-def _one(load: Workload, folder: Path, device: str, *, seed: int) -> Experiment:
+def _while_it_reads(
+    load: Workload, wanted: int, done: list[Experiment], folder: Path, device: str
+) -> None:
+    # One run of the load, and as many experiments as fit.
+    reader = _Reader(load, min(_RUN_S, (wanted - len(done) + 1) * REAL_DESIGN.max_s))
+    reader.start()
+    try:
+        while reader.is_alive() and len(done) < wanted:
+            experiment = _one(folder, device, seed=len(done))
+            if reader.is_alive():  # else the load ended in the middle
+                done.append(experiment)
+                print(
+                    f"A/A {len(done)} of {wanted}, {load.name}: {experiment.outcome}, "
+                    f"{experiment.reason}",
+                    file=sys.stderr,
+                    flush=True,
+                )
+    finally:
+        reader.join()
+    if reader.failed:
+        raise reader.failed
+
+
+def _one(folder: Path, device: str, *, seed: int) -> Experiment:
     module = find_module("readahead")
     target = parse_target(device)
     stands = int(_KNOB.read(target))
     other = stands - _KNOB.grid if stands > _KNOB.grid else stands + _KNOB.grid
-    reader = _Reader(load)
     with (
         Journal(folder / "journal.db") as journal,
         EvidenceStore(None) as store,
@@ -84,7 +102,6 @@ def _one(load: Workload, folder: Path, device: str, *, seed: int) -> Experiment:
         params = parse_parameters(module.manifest, ())
         agent = make_bpf_agent(module, target, params, deadline_s=_PATIENT_S, core=core, slot=slot)
         try:
-            reader.start()
             _, experiment = evaluate(
                 Question(_KNOB, target, other, design=REAL_DESIGN),
                 module.manifest,
@@ -96,9 +113,6 @@ def _one(load: Workload, folder: Path, device: str, *, seed: int) -> Experiment:
             )
         finally:
             agent.close()
-            reader.join()
-    if reader.failed:
-        raise reader.failed
     return experiment
 
 
@@ -107,11 +121,12 @@ def _ignore(event: str, /, **fields: Any) -> None:
 
 
 class _Reader(threading.Thread):
-    # The load, a little longer than an experiment takes.
+    # The load, for so many seconds; it is waited for until it reads.
 
-    def __init__(self, load: Workload) -> None:
+    def __init__(self, load: Workload, seconds: float) -> None:
         super().__init__(daemon=True)
         self._load = load
+        self._seconds = seconds
         self._reading = threading.Event()
         self.failed: KmindError | None = None
 
@@ -121,7 +136,7 @@ class _Reader(threading.Thread):
 
     def run(self) -> None:
         try:
-            self._load.run(REAL_DESIGN.max_s + 2 * _START_S)
+            self._load.run(self._seconds)
         except KmindError as error:
             self.failed = error
         finally:
