@@ -170,6 +170,10 @@ def _daemon(
             "killed; restore: end it and put everything back."
         ),
     ] = _AtStart.take_over,
+    devices: Annotated[
+        bool,
+        typer.Option(help="Load modules for devices, by their aliases, at the start and later."),
+    ] = True,
     replace: Annotated[
         bool,
         typer.Option("--replace", help="Restart the daemon that runs; its instances go on."),
@@ -183,6 +187,7 @@ def _daemon(
         policy_file=policy,
         keep=on_exit == _OnExit.keep,
         take_over=at_start == _AtStart.take_over,
+        devices=devices,
         replace_it=replace,
     )
 
