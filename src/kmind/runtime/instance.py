@@ -190,6 +190,7 @@ class Instance:
         self._verdicts.last_id = self._recorded_id = state.last_id
         self._watcher.seq = state.window_seq
         self._changes.adopt(self._granted(), state.holds, state.yielded, self._trials.adopt())
+        self._trials.take_up()
         self._announce("taken over")
 
     def relaunch(self, module: Module, params: Mapping[str, Parameter]) -> None:

@@ -433,6 +433,29 @@ class Trials:
             self._log(str(error))
             return set()
 
+    def take_up(self) -> None:
+        """Go on to measure again, now and then, what an earlier owner had kept and stands."""
+        for each in self._changes.usable():
+            if not (self._measures and self._changes.holding(*each.key)):
+                continue
+            try:
+                row = self._store.kept(self._who, each.knob)
+            except KmindError as error:
+                self._log(str(error))
+                return
+            known = row is not None and row["metric"] in self._meter.outcomes
+            if row is not None and known and row["candidate"] == self._changes.standing(each):
+                case = _Case(
+                    each,
+                    row["incumbent"],
+                    row["candidate"],
+                    row["metric"],
+                    row["context"],
+                    row["reason"],
+                    row["evidence"],
+                )
+                self._stands(case, self._plan.recheck_s)
+
     def _on_gone(self, key: tuple[int, int], why: str) -> None:
         """A knob is held no longer; what was measured of it ends."""
         self._kept.pop(key, None)
