@@ -217,6 +217,20 @@ def test_another_value_ends_it_and_is_measured_next(owner: Make) -> None:
     assert one.of("result")[1]["candidate"] == 1024
 
 
+def test_the_same_value_approved_again_goes_on(owner: Make) -> None:
+    one = owner(ratio(1.5))
+    one.run(5)
+    one.recommend(512)
+    one.run(1)
+    one.recommend(512)
+    assert one.of("result") == []
+    one.run(70, lambda: one.of("kept"))
+    one.recommend(512)
+    one.run(3)
+    assert one.value == 512
+    assert len(one.of("experiment")) == 1
+
+
 def test_the_baseline_is_no_experiment(owner: Make) -> None:
     one = owner(ratio(1.5))
     one.run(5)

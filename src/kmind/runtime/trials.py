@@ -172,6 +172,11 @@ class Trials:
         self, each: Granted, action: Action, reason: str, evidence: Mapping[str, Any]
     ) -> None:
         """Measure, apply or refuse what was approved. JournalError passes through."""
+        candidate = each.knob.decode(action.value)
+        if self._measures and self._changes.stands(each, action.value):
+            # The agent was told otherwise meanwhile, by whom it shares the knob with.
+            self._changes.renew(each, action)
+            return
         if self._running:
             if self._running.case.each.key != each.key:
                 busy = f"{self._running.case.each.knob.name} is just being measured"
@@ -182,7 +187,7 @@ class Trials:
             if self._changes.apply(each, action, reason, evidence, self._unmeasured):
                 self._note_unmeasured(each, action, reason, evidence)
             return
-        incumbent, candidate = self._changes.standing(each), each.knob.decode(action.value)
+        incumbent = self._changes.standing(each)
         self._kept.pop(each.key, None)
         if candidate == self._changes.baseline(each):
             self._calm.begin_anew()
