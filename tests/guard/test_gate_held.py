@@ -17,7 +17,7 @@ from kmind.agent.core import Core
 from kmind.bpf import _syscall as raw
 from kmind.errors import KnobError
 from kmind.guard import Actuator, Gate, Journal, Policy, restore
-from kmind.guard._gate_layout import APPROVED, key_of
+from kmind.guard._gate_layout import APPROVALS, APPROVED, key_of
 from kmind.knobs import Knob, Target, get_knob
 
 pytestmark = pytest.mark.kernel("cgroup_sysctl", "cgroup2")
@@ -78,7 +78,7 @@ def test_what_was_approved_meanwhile_is_not_overwritten(
     actuator.resume(change)
     key = key_of(PRESSURE, system)
     row = APPROVED.pack(PRESSURE.encode(base + 3), base, 1, 9, 1)
-    actuator._gate._map("approved").update(key, row)
+    actuator._gate._map(APPROVALS).update(key, row)
     with pytest.raises(KnobError, match="was approved meanwhile"):
         actuator.park(change)
 

@@ -143,8 +143,6 @@ class Changes:
             each = by_name.get(change.knob)
             if change.id in unmeasured or each is None or not _fits(each, change):
                 self._actuator.undo(change)
-                if each is not None and each.key not in self._held:
-                    self._granted[each.key] = replace(each, baseline=change.old)
                 why = f"it may not stand at {change.new} any more"
                 if change.id in unmeasured:
                     why = f"what {change.new} does was not measured to the end"
@@ -158,7 +156,11 @@ class Changes:
             held.value = change.old if change.new is None else change.new
             held.last = change
             self._values.setdefault(each.key, []).append(held.value)
-        for each in self._granted.values():
+        for each in list(self._granted.values()):
+            value = self._read(each)
+            if each.key not in self._held and value is not None:
+                # What was read before may have been put back meanwhile.
+                each = self._granted[each.key] = replace(each, baseline=value)
             self._offer(each)
         self.dirty = True
 
