@@ -12,12 +12,10 @@ from typing import Any
 from rich.console import Console
 
 from kmind.bench._base import print_result
+from kmind.cli._names import BENCHES
 from kmind.errors import UsageError
 
-__all__ = ["BENCHES", "bench_command"]
-
-BENCHES = ("queue", "readahead", "admission", "evidence")
-"""Names of the benches; each is ``run_NAME_bench`` in ``kmind.bench.NAME``."""
+__all__ = ["bench_command"]
 
 
 def bench_command(

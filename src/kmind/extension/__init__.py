@@ -17,12 +17,15 @@ from kmind.extension.dispatch import Dispatcher, End
 
 if TYPE_CHECKING:
     from kmind.extension.discovery import Module, find_module, list_modules
-    from kmind.extension.manifest import Feature, Hook, Manifest, load_manifest
+    from kmind.extension.manifest import Feature, Hook, Manifest, RecordKind, load_manifest
     from kmind.extension.parameters import agent_parameters, parse_parameters
+    from kmind.extension.training import Column, Dataset, Recipe, Recorded
 
 __all__ = [
     "ChangeEvent",
+    "Column",
     "Context",
+    "Dataset",
     "Dispatcher",
     "End",
     "Extension",
@@ -33,6 +36,9 @@ __all__ = [
     "Module",
     "Parameter",
     "Port",
+    "Recipe",
+    "RecordKind",
+    "Recorded",
     "Value",
     "VerdictEvent",
     "agent_parameters",
@@ -43,10 +49,15 @@ __all__ = [
 ]
 
 _LATER = {
+    "Column": "training",
+    "Dataset": "training",
     "Feature": "manifest",
     "Hook": "manifest",
     "Manifest": "manifest",
     "Module": "discovery",
+    "Recipe": "training",
+    "RecordKind": "manifest",
+    "Recorded": "training",
     "agent_parameters": "parameters",
     "find_module": "discovery",
     "list_modules": "discovery",
