@@ -97,7 +97,7 @@ def test_the_best_value_is_found_and_remembered() -> None:
 def test_another_run_remembers(tmp_path: Path) -> None:
     with EvidenceStore(tmp_path / "evidence.db") as store:
         for seconds in (12, 1.5):
-            with Simulation("readahead", model=MODEL, store=store) as simulation:
+            with Simulation("readahead", "search=false", model=MODEL, store=store) as simulation:
                 simulation.run(RANDOM[0](), seconds, mapped=True)
                 assert simulation.value == 16
         assert [change.kind for change in simulation.changes] == ["applied"]
@@ -119,7 +119,7 @@ def test_the_trap_is_not_walked_into() -> None:
 
 
 def test_another_phase_ends_what_was_kept() -> None:
-    with Simulation("readahead", model=MODEL) as simulation:
+    with Simulation("readahead", "search=false", model=MODEL) as simulation:
         simulation.run(RANDOM[0](), 12, mapped=True)
         assert simulation.value == 16
         simulation.run(STREAM[0](), 3, mapped=False)
