@@ -25,6 +25,7 @@ from kmind.extension import Value as Parameter
 from kmind.guard import Actuator, Policy
 from kmind.knobs import Target
 from kmind.runtime._launch import Extension, Sandbox
+from kmind.runtime._misuse import Misuse
 from kmind.runtime._owned import OwnedAgent
 from kmind.runtime._verdicts import Verdicts
 from kmind.runtime._view import View, Watcher
@@ -127,6 +128,7 @@ class Instance:
         )
         self._watcher = Watcher(self.name, module.manifest, agent, self.view, emit)
         self._hooks = HookWatch(module.manifest, agent)
+        self._misuse = Misuse(self.name, agent, emit)
         self._look_at = 0.0
         self._check_at = 0.0
         self._stopped = False
@@ -186,6 +188,7 @@ class Instance:
             raise KmindError(f"the extension of {self.name} was not started")
         self._extension = Extension.adopt(self._agent, state.process)
         self._watch_extension()
+        self._misuse.adopt()
         self.started = state.started
         self._verdicts.last_id = self._recorded_id = state.last_id
         self._watcher.seq = state.window_seq
@@ -276,6 +279,7 @@ class Instance:
             if now >= self._check_at:
                 self._check_at = _next(now, _CHECK_S if self._changes.held else _IDLE_CHECK_S)
                 self.look()
+                self._misuse.look()
                 over = self._extension_or_raise().exceeded()
         except JournalError as error:
             self.emergency(f"changes cannot be kept on record: {error}")
