@@ -105,6 +105,25 @@ def records(*entries: tuple[str | int, int, int]) -> Any:
     return out
 
 
+def test_how_an_experiment_ended(parts: tuple[Wire, Witness, Context, Dispatcher]) -> None:
+    wire, witness, context, dispatcher = parts
+    context.recommend("size", 16, reason="So.", evidence={}, hold_s=1)
+    context.recommend("size", 32, reason="So.", evidence={}, hold_s=1)
+    wire.records[0].entries = records(
+        ("KEPT", 1, 16),
+        ("DROPPED", 2, layout.OUTCOME["NO_CHANGE"]),
+        ("DROPPED", 2, layout.OUTCOME["GAIN"]),
+        ("DROPPED", 2, 77),
+    )
+    dispatcher.step(0)
+    assert witness.seen[1:] == [
+        ChangeEvent("kept", 1, "size", 16),
+        ChangeEvent("dropped", 2, "size", 32, "no change"),
+        ChangeEvent("dropped", 2, "size", 32, "gain"),
+        ChangeEvent("dropped", 2, "size", 32, "aborted"),
+    ]
+
+
 def test_everything_is_handed_over(parts: tuple[Wire, Witness, Context, Dispatcher]) -> None:
     wire, witness, context, dispatcher = parts
     context.recommend("size", 16, reason="So.", evidence={}, hold_s=1)

@@ -17,6 +17,7 @@ from kmind.errors import KmindError
 from kmind.extension import parse_parameters
 from kmind.guard import Actuator, Gate, Journal, Policy
 from kmind.runtime.agents import bind, make_bpf_agent, need_root
+from kmind.runtime.evidence_store import EvidenceStore, default_evidence_path
 from kmind.runtime.instance import Instance, Sandbox
 from kmind.runtime.leftovers import remove_dead_runs, restore_leftovers, run_cgroup
 
@@ -73,6 +74,7 @@ def run(
     remove_dead_runs()
     with (
         Journal() as journal,
+        EvidenceStore(default_evidence_path(journal.path)) as evidence,
         Core.private() as core,
         Gate.open(core.approved_fd) as gate,
         stop_signals() as stop,
@@ -80,6 +82,7 @@ def run(
     ):
         if unrecorded := restore_leftovers(journal, policy, report.emit):
             raise unrecorded
+        evidence.mark_interrupted()
         slot = core.register(name, module.manifest.name, module.manifest.class_)
         instance = Instance(
             module,
@@ -92,6 +95,7 @@ def run(
             policy=policy,
             mode=mode,
             emit=report.emit,
+            evidence=evidence,
             sandbox=Sandbox(cgroup=run_cgroup(name)),
             free=partial(core.free, slot),
             deadline_s=DEADLINE_S,

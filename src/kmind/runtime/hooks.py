@@ -42,10 +42,11 @@ class HookWatch:
             if hook.while_
         ]
 
-    def look(self, now: float, *, quiet: bool = False) -> None:
+    def look(self, now: float, *, quiet: bool = False, keep: bool = False) -> None:
         """Compare each counter with what it was at the last look; ``now`` is in seconds.
 
         ``quiet`` says that no window has closed since: then no counter has moved far.
+        With ``keep`` none is detached: an experiment counts with them.
         """
         if (
             quiet
@@ -60,8 +61,9 @@ class HookWatch:
         self._looked_at = now
         for each in self._watched:
             total = self._agent.feature(each.column)
+            attached = each.program in standing or (keep and each.program in self._agent.programs())
             busy = seconds is not None and (total - each.total) / seconds > each.above
-            if busy or each.program in standing:
+            if busy or attached:
                 each.busy_at = now
             each.total = total
             self._agent.watch(each.program, now - each.busy_at < QUIET_S)
