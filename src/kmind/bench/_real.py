@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A/A experiments on the real kernel: what "no effect" looks like on a disk under load.
 
-While fio reads at random through mmap, ``vm.page-cluster`` goes between two values: readahead
-from swap, of which that load has none. The knob is really written, under journal and
-gate, and nothing changes. Loads take turns: from a disk in a memory that cannot hold the
-file, and into ample memory; the disk's own readahead is 128 KiB all the while.
+While fio reads, ``vm.page-cluster`` goes between two values: readahead from swap, of which
+that load has none. The knob is really written, under journal and gate, and nothing changes.
+Loads take turns, both at random: through mmap, in a memory that cannot hold the file, and
+from the page cache; the disk's own readahead is 128 KiB all the while.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from kmind.testing.workloads import Workload, make_workload
 
 __all__ = ["LOADS", "REAL_DESIGN", "real_aa"]
 
-LOADS = ("mmap-random", "mmap-random-fits")
+LOADS = ("mmap-random", "pread-random-cached")
 """The loads that take turns (`kmind.testing.workloads`)."""
 
 REAL_DESIGN = Design(block_s=0.1, wash_out_s=0.02, max_s=10.0)
