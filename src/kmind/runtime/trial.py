@@ -83,12 +83,10 @@ class Trial:
         return None if self._quiet and not value else value
 
     def _next(self) -> None:
-        now, design = self._now(), self.experiment.design
+        # Each block is washed out, the same for those that follow one of their own arm: else a
+        # block would be quieter where the coin fell as it did before, and pairs hang together.
         arm = self.experiment.arm
-        if arm == self.arm and self._began is not None:
-            self.due = now + design.block_s
-            return
         if arm != self.arm:
             self._switch(arm)
             self.arm = arm
-        self._began, self.due = None, self._now() + design.wash_out_s
+        self._began, self.due = None, self._now() + self.experiment.design.wash_out_s
