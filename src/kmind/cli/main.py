@@ -89,6 +89,14 @@ class _AdviceAction(StrEnum):
     undo = "undo"
 
 
+class _KnobsAction(StrEnum):
+    """What can be done with knobs."""
+
+    show = "show"
+    set = "set"
+    verify = "verify"
+
+
 def _version(asked: bool) -> None:
     if asked:
         typer.echo(f"kmind {__version__}")
@@ -275,6 +283,36 @@ def _advice(
     from kmind.cli.advice import advice_command
 
     return advice_command(action.value, id, all=all, json=json, socket=socket)
+
+
+@app.command("knobs", epilog="Example: kmind knobs set vm.swappiness=10")
+def _knobs(
+    action: Annotated[
+        _KnobsAction,
+        typer.Argument(
+            help="show: what can be set here, and to what; set: set one, within the policy; "
+            "verify: whether knobs still hold what was set."
+        ),
+    ] = _KnobsAction.show,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME[=VALUE]] [TARGET]",
+            help="A knob, a family or a pattern; a disk, a cgroup (cgroup:/PATH), or: system.",
+        ),
+    ] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="Use this policy, not those in /etc/kmind.")
+    ] = None,
+    json: _Json = False,
+    dry_run: Annotated[
+        bool, typer.Option("-n", "--dry-run", help="Only say what would be set.")
+    ] = False,
+) -> int:
+    """Show the kernel settings that kmind knows, set one by hand, or look for drift."""
+    from kmind.cli.knobs import knobs_command
+
+    return knobs_command(action.value, words or [], json=json, dry_run=dry_run, policy_file=policy)
 
 
 @app.command("restore")

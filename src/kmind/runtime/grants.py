@@ -96,6 +96,7 @@ def grants_for(
                 refused[knob.name] = "the policy forbids it"
                 continue
             value = knob.read(target)
+            knob.encode(value)  # the kernel may have a choice that kmind does not know
             granted[knob.name] = Granted(knob, target, bound, value, priority=use.priority)
         except KmindError as error:
             refused[knob.name] = str(error)
