@@ -12,6 +12,7 @@ from kmind.agent._base import Mode
 from kmind.agent.sim import SimAgent, SimDoorbell
 from kmind.extension import find_module
 from kmind.queue import Endpoint
+from kmind.runtime.evidence_store import EvidenceStore
 from kmind.testing import streams
 from kmind.testing.simulate import DiskModel, SimulatedDisk, make_disk_files
 from kmind.testing.simulation import Simulation
@@ -77,12 +78,39 @@ def test_features_tell_what_happened(tmp_path: Path) -> None:
 def test_a_gain_is_found_and_kept() -> None:
     with Simulation("readahead", model=MODEL) as simulation:
         before = simulation.run(stream := RANDOM[0](), 0.4, mapped=True)
-        simulation.run(stream, 4, mapped=True)
+        simulation.run(stream, 40, mapped=True)
         after = simulation.run(stream, 2, mapped=True)
         assert after > 5 * before
-        assert simulation.value == 16
-        assert simulation.verdicts["renewed"] > 0
+        assert simulation.value == 4  # the best of all, found one step after the other
+        kept = [(r["incumbent"], r["candidate"]) for r in simulation.results if r["kept"]]
+        assert kept == [(8192, 16), (16, 4)]
+        assert all(
+            r["outcome"] == "gain" and r["interval"]["low"] > 1.02
+            for r in simulation.results
+            if r["kept"]
+        )
         assert set(simulation.verdicts) == {"approved", "renewed"}
+
+
+def test_the_second_visit_needs_no_search() -> None:
+    with Simulation("readahead", model=MODEL) as simulation:
+        simulation.run(RANDOM[0](), 40, mapped=True)
+        simulation.run(STREAM[0](), 3, mapped=False)
+        assert simulation.value == 8192
+        before = len(simulation.results)
+        simulation.run(RANDOM[0](), 1.0, mapped=True)
+        assert simulation.value == 4
+        assert len(simulation.results) == before
+
+
+def test_another_run_remembers(tmp_path: Path) -> None:
+    with EvidenceStore(tmp_path / "evidence.db") as store:
+        for seconds in (12, 1.5):
+            with Simulation("readahead", model=MODEL, store=store) as simulation:
+                simulation.run(RANDOM[0](), seconds, mapped=True)
+                assert simulation.value == 16
+        assert [change.kind for change in simulation.changes] == ["applied"]
+        assert simulation.results == []
 
 
 def test_a_stream_is_left_alone() -> None:
@@ -101,7 +129,7 @@ def test_the_trap_is_not_walked_into() -> None:
 
 def test_another_phase_ends_what_was_kept() -> None:
     with Simulation("readahead", model=MODEL) as simulation:
-        simulation.run(RANDOM[0](), 4, mapped=True)
+        simulation.run(RANDOM[0](), 12, mapped=True)
         assert simulation.value == 16
         simulation.run(STREAM[0](), 3, mapped=False)
         assert simulation.value == 8192
@@ -119,17 +147,19 @@ def test_modes_that_change_nothing(mode: Mode, verdict: str) -> None:
 
 def test_canary_keeps_nothing() -> None:
     with Simulation("readahead", model=MODEL, mode=Mode.CANARY) as simulation:
-        simulation.run(RANDOM[0](), 8, mapped=True)
+        simulation.run(RANDOM[0](), 14, mapped=True)
+        assert [result["outcome"] for result in simulation.results] == ["gain"]
         assert simulation.value == 8192
-        assert {change.value for change in simulation.changes} == {16, 8192}
+        assert [result["candidate"] for result in simulation.results] == [16]
+        assert {change.kind for change in simulation.changes} == {"dropped"}
 
 
 def test_a_simulation_can_be_repeated() -> None:
     runs = []
     for _ in range(2):
         with Simulation("readahead", "patience=0", model=MODEL) as simulation:
-            rate = simulation.run(RANDOM[0](), 3, mapped=True)
-            runs.append((rate, simulation.changes, simulation.verdicts, simulation.log))
+            rate = simulation.run(RANDOM[0](), 12, mapped=True)
+            runs.append((rate, simulation.changes, simulation.results, simulation.log))
     assert runs[0] == runs[1]
     assert len(runs[0][1]) > 0
 

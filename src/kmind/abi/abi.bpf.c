@@ -30,6 +30,7 @@ NAME(enum kmind_verdict);
 NAME(enum kmind_type);
 NAME(enum kmind_rule_op);
 NAME(enum kmind_kind);
+NAME(enum kmind_outcome);
 NAME(enum kmind_cause);
 NAME(enum kmind_action_kind);
 NAME(enum kmind_control_op);

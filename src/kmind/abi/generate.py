@@ -43,6 +43,7 @@ _ENUMS = (
     "type",
     "rule_op",
     "kind",
+    "outcome",
     "cause",
     "action_kind",
     "control_op",

@@ -89,7 +89,17 @@ enum kmind_kind {
 	KMIND_KIND_UNDONE = 3,	/* subject: id; value: what stands now */
 	KMIND_KIND_YIELDED = 4, /* subject: id; somebody else set the knob; value: theirs */
 	KMIND_KIND_FAILED = 5,	/* subject: id; the kernel did not take it */
+	KMIND_KIND_KEPT = 6,	/* subject: id; an experiment measured a gain; value: as set */
+	KMIND_KIND_DROPPED = 7, /* subject: id; put back after an experiment; value: its outcome */
 	KMIND_KIND_MODULE = 64,
+};
+
+/* How an experiment ended. */
+enum kmind_outcome {
+	KMIND_OUTCOME_GAIN = 1, /* and put back none the less: the mode keeps nothing */
+	KMIND_OUTCOME_LOSS = 2,
+	KMIND_OUTCOME_NO_CHANGE = 3,
+	KMIND_OUTCOME_ABORTED = 4,
 };
 
 /* Why the agent changed its mode. */

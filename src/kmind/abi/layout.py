@@ -27,6 +27,7 @@ __all__ = [
     "LIMIT",
     "MAGIC",
     "MODE",
+    "OUTCOME",
     "OWNER",
     "PHASE",
     "RECOMMENDATION",
@@ -108,7 +109,16 @@ KIND = {
     "UNDONE": 3,
     "YIELDED": 4,
     "FAILED": 5,
+    "KEPT": 6,
+    "DROPPED": 7,
     "MODULE": 64,
+}
+
+OUTCOME = {
+    "GAIN": 1,
+    "LOSS": 2,
+    "NO_CHANGE": 3,
+    "ABORTED": 4,
 }
 
 CAUSE = {

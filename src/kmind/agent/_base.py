@@ -63,6 +63,8 @@ class Kind(IntEnum):
     UNDONE = layout.KIND["UNDONE"]
     YIELDED = layout.KIND["YIELDED"]
     FAILED = layout.KIND["FAILED"]
+    KEPT = layout.KIND["KEPT"]
+    DROPPED = layout.KIND["DROPPED"]
     MODULE = layout.KIND["MODULE"]
 
 

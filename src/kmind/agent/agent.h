@@ -407,7 +407,7 @@ int km_control(struct kmind_control *args)
 		args->result = grant ? 0 : -2;
 		break;
 	case KMIND_CONTROL_NOTICE:
-		km.applied += args->kind == KMIND_KIND_APPLIED;
+		km.applied += args->kind == KMIND_KIND_APPLIED || args->kind == KMIND_KIND_KEPT;
 		km.undone += args->kind == KMIND_KIND_UNDONE;
 		args->result =
 			km_push(args->kind, args->id, args->value, bpf_ktime_get_ns()) ? 0 : -1;

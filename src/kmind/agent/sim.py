@@ -224,7 +224,7 @@ class SimAgent:
     def notify(self, kind: Kind, rec_id: int, value: int) -> None:
         """Tell the extension what became of a recommendation."""
         with self._lock:
-            self._counters["applied"] += kind == layout.KIND["APPLIED"]
+            self._counters["applied"] += kind in (layout.KIND["APPLIED"], layout.KIND["KEPT"])
             self._counters["undone"] += kind == layout.KIND["UNDONE"]
             self.push(int(kind), rec_id, value, self._now)
 

@@ -5,6 +5,7 @@ A benchmark's result is one JSON object: ``schema``, ``machine``, and each numbe
 ``X`` beside ``X_spread``.
 """
 
+import math
 import os
 import platform
 import re
@@ -22,7 +23,7 @@ from rich.table import Table
 
 import kmind
 
-__all__ = ["Metric", "describe_machine", "interleaved", "print_result"]
+__all__ = ["Metric", "Share", "describe_machine", "interleaved", "print_result"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,42 @@ class Metric:
     def as_json(self) -> dict[str, float]:
         """``{name: median, name_spread: spread}``, as it stands in a result."""
         return {self.name: self.median, f"{self.name}_spread": self.spread}
+
+
+@dataclass(frozen=True)
+class Share:
+    """How many of some runs ended in one way, with the 95% interval of the share.
+
+    The interval is Wilson's (1927), which holds near 0 and 1 too.
+    """
+
+    name: str
+    count: int
+    of: int
+
+    @property
+    def value(self) -> float:
+        """From 0 to 1; 0 of no runs."""
+        return self.count / self.of if self.of else 0.0
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Low and high; all that is possible, if there were no runs."""
+        if not self.of:
+            return 0.0, 1.0
+        z = 1.959964
+        middle = (self.value + z * z / (2 * self.of)) / (1 + z * z / self.of)
+        half = z * math.sqrt(
+            self.value * (1 - self.value) / self.of + z * z / (4 * self.of * self.of)
+        )
+        half /= 1 + z * z / self.of
+        return max(middle - half, 0.0), min(middle + half, 1.0)
+
+    def as_json(self) -> dict[str, float]:
+        """``{name, name_low, name_high}``, all from 0 to 1."""
+        low, high = self.interval
+        parts = {"": self.value, "_low": low, "_high": high}
+        return {self.name + part: round(number, 4) for part, number in parts.items()}
 
 
 def interleaved(arms: Sequence[str], rounds: int, *, seed: int = 0) -> list[list[str]]:
@@ -131,9 +168,9 @@ def print_result(result: Mapping[str, Any], console: Console) -> None:
     """A result as tables: one for the single numbers, one for each list of rows."""
     single = Table("number", "median", "spread", title=str(result.get("schema", "")))
     for name, value in result.items():
-        if name.endswith("_spread") or name == "machine" or isinstance(value, bool):
+        if _beside(name, result) or name == "machine" or isinstance(value, bool):
             continue
-        spread = _text(result.get(f"{name}_spread", ""))
+        spread = _text(result.get(f"{name}_spread", "")) or _range(result, name)
         if isinstance(value, Mapping):
             for part, number in value.items():
                 single.add_row(f"{name} {part}", _text(number), spread)
@@ -144,16 +181,28 @@ def print_result(result: Mapping[str, Any], console: Console) -> None:
     for name, rows in result.items():
         if not (isinstance(rows, list) and rows and isinstance(rows[0], Mapping)):
             continue
-        columns = [key for key in rows[0] if not key.endswith("_spread")]
+        columns = [key for key in rows[0] if not _beside(key, rows[0])]
         table = Table(*columns, title=name)
         for row in rows:
             table.add_row(*(_cell(row, key) for key in columns))
         console.print(table)
 
 
+def _beside(name: str, row: Mapping[str, Any]) -> bool:
+    # Whether it is the spread or an end of the interval of another number.
+    number, _, part = name.rpartition("_")
+    return part == "spread" or (part in ("low", "high") and number in row)
+
+
+def _range(row: Mapping[str, Any], key: str) -> str:
+    low, high = row.get(f"{key}_low"), row.get(f"{key}_high")
+    return "" if low is None or high is None else f"({low:.3f} to {high:.3f})"
+
+
 def _cell(row: Mapping[str, Any], key: str) -> str:
     spread = row.get(f"{key}_spread")
-    return _text(row.get(key, "")) + (f" ±{spread:.1f}%" if spread is not None else "")
+    beside = f" ±{spread:.1f}%" if spread is not None else f" {_range(row, key)}".rstrip()
+    return _text(row.get(key, "")) + beside
 
 
 def _text(value: Any) -> str:

@@ -16,7 +16,7 @@ from kmind.errors import UsageError
 
 __all__ = ["BENCHES", "bench_command"]
 
-BENCHES = ("queue", "readahead", "admission")
+BENCHES = ("queue", "readahead", "admission", "evidence")
 """Names of the benches; each is ``run_NAME_bench`` in ``kmind.bench.NAME``."""
 
 

@@ -376,7 +376,7 @@ def _doctor(json: _Json = False) -> int:
 
 @app.command("bench", epilog="Example: kmind bench readahead --quick --json")
 def _bench(
-    name: Annotated[str, typer.Argument(help="queue, readahead or admission.")],
+    name: Annotated[str, typer.Argument(help="queue, readahead, admission or evidence.")],
     quick: _Quick = False,
     json: _Json = False,
     folder: Annotated[

@@ -18,6 +18,7 @@ from kmind.extension import parse_parameters
 from kmind.guard import Actuator, Gate, Journal, Policy, restore
 from kmind.runtime._takeover import free_lease, remove_dead_runs, run_cgroup
 from kmind.runtime.agents import bind, make_bpf_agent, need_root
+from kmind.runtime.evidence_store import EvidenceStore, default_evidence_path
 from kmind.runtime.instance import Instance, Sandbox
 
 __all__ = ["DEADLINE_S", "StopFlag", "run", "stop_signals"]
@@ -73,12 +74,14 @@ def run(
     remove_dead_runs()
     with (
         Journal() as journal,
+        EvidenceStore(default_evidence_path(journal.path)) as evidence,
         Core.private() as core,
         Gate.open(core.approved_fd) as gate,
         stop_signals() as stop,
         Report(json=json) as report,
     ):
         _restore_leftovers(journal, policy, report)
+        evidence.mark_interrupted()
         slot = core.register(name, module.manifest.name, module.manifest.class_)
         instance = Instance(
             module,
@@ -91,6 +94,7 @@ def run(
             policy=policy,
             mode=mode,
             emit=report.emit,
+            evidence=evidence,
             sandbox=Sandbox(cgroup=run_cgroup(name)),
             free=partial(free_lease, core, slot),
             deadline_s=DEADLINE_S,

@@ -41,14 +41,17 @@ class ChangeEvent:
     """What became of an approved recommendation; ``value`` is what stands now.
 
     ``applied``: it is set. ``undone``: its hold ended. ``yielded``: somebody else
-    set the knob, and further recommendations for it are refused. ``failed``: the
-    kernel did not take it.
+    set the knob, and further recommendations for it are refused. ``failed``: it is
+    not done. ``kept``: an experiment measured a gain, so it stands while it is renewed.
+    ``dropped``: after an experiment the value of before stands again; ``value`` is the
+    recommended one, and ``outcome`` how the experiment ended.
     """
 
-    kind: Literal["applied", "undone", "yielded", "failed"]
+    kind: Literal["applied", "undone", "yielded", "failed", "kept", "dropped"]
     id: int
     knob: str
     value: int | str
+    outcome: Literal["", "gain", "loss", "no change", "aborted"] = ""
 
 
 class Extension:

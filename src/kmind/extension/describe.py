@@ -5,6 +5,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
+from kmind.extension._outcome import OutcomePart
 from kmind.extension.conf import ModuleConf
 from kmind.extension.discovery import Module
 
@@ -60,6 +63,9 @@ def describe(module: Module, conf: ModuleConf) -> dict[str, Any]:
             }
             for feature in manifest.features
         ],
+        "outcomes": [_measure(outcome) for outcome in manifest.outcomes],
+        "guards": [_measure(guard) | {"limit": guard.limit} for guard in manifest.guards],
+        "evidence": msgspec.to_builtins(manifest.evidence),
         "limits": {
             "cpu_percent": manifest.limits.cpu_percent,
             "memory_mib": manifest.limits.memory_mib,
@@ -83,4 +89,15 @@ def describe(module: Module, conf: ModuleConf) -> dict[str, Any]:
             }
             for parameter in manifest.parameters
         ],
+    }
+
+
+def _measure(part: OutcomePart) -> dict[str, Any]:
+    return {
+        "name": part.name,
+        "unit": part.unit,
+        "better": part.better,
+        "numerator": list(part.numerator),
+        "denominator": list(part.denominator),
+        "help": part.help,
     }

@@ -19,7 +19,11 @@ __all__ = ["Dispatcher", "End"]
 _VERDICTS = {number: name.lower() for name, number in layout.VERDICT.items()}
 _MODES = {number: name.lower() for name, number in layout.MODE.items()}
 _CHANGES: dict[int, Any] = {
-    layout.KIND[name]: name.lower() for name in ("APPLIED", "UNDONE", "YIELDED", "FAILED")
+    layout.KIND[name]: name.lower()
+    for name in ("APPLIED", "UNDONE", "YIELDED", "FAILED", "KEPT", "DROPPED")
+}
+_OUTCOMES: dict[int, Any] = {
+    number: name.lower().replace("_", " ") for name, number in layout.OUTCOME.items()
 }
 _STATUS_EVERY_S = 1.0
 _STATUS_MOST = layout.LIMIT["STATUS_SIZE"] - 8  # beside its length
@@ -122,15 +126,18 @@ class Dispatcher:
             kind = _CHANGES.get(int(record["kind"]))
             made = self._context.recall(int(record["subject"]))
             if kind and made:
-                value = int(record["value"].astype(np.int64))
-                info = self._context.knobs[made[0]]
-                self._extension.on_change(
-                    ChangeEvent(kind, int(record["subject"]), info.name, info.decode(value))
-                )
+                self._extension.on_change(self._change(kind, record, *made))
         own = records[~control] if control.any() else records
         if len(own):
             self._extension.on_records(own)
         ring.release(len(records))
+
+    def _change(self, kind: Any, record: np.void, knob: str, recommended: int | str) -> ChangeEvent:
+        number, rec_id = int(record["value"].astype(np.int64)), int(record["subject"])
+        if kind == "dropped":
+            outcome = _OUTCOMES.get(number, "aborted")
+            return ChangeEvent(kind, rec_id, knob, recommended, outcome)
+        return ChangeEvent(kind, rec_id, knob, self._context.knobs[knob].decode(number))
 
     def _show_status(self) -> None:
         now = self._context.now()

@@ -16,6 +16,7 @@ import msgspec
 
 from kmind.abi import layout
 from kmind.errors import UsageError
+from kmind.extension._outcome import EvidencePart, GuardPart, OutcomePart
 from kmind.extension._parameter import Name, Parameter, Part, Text, Value
 from kmind.extension._toml import TomlFile
 from kmind.extension.alias import Alias
@@ -23,13 +24,16 @@ from kmind.knobs import get_knob
 
 __all__ = [
     "AgentPart",
+    "EvidencePart",
     "ExtensionPart",
     "Feature",
+    "GuardPart",
     "Hook",
     "HookWhile",
     "KnobUse",
     "Limits",
     "Manifest",
+    "OutcomePart",
     "Parameter",
     "SandboxPart",
     "TargetPart",
@@ -166,6 +170,9 @@ class Manifest(Part, frozen=True):
     knobs: tuple[KnobUse, ...] = msgspec.field(name="knob", default=())
     hooks: tuple[Hook, ...] = msgspec.field(name="hook", default=())
     features: tuple[Feature, ...] = msgspec.field(name="feature", default=())
+    outcomes: tuple[OutcomePart, ...] = msgspec.field(name="outcome", default=())
+    guards: tuple[GuardPart, ...] = msgspec.field(name="guard", default=())
+    evidence: EvidencePart = EvidencePart()
 
     def __post_init__(self) -> None:
         limit = layout.LIMIT["FEATURES"]
@@ -190,12 +197,20 @@ class Manifest(Part, frozen=True):
                     f"{hook.while_.feature!r}, which is no counter"
                 )
 
+        for field, parts in (("outcome", self.outcomes), ("guard", self.guards)):
+            for index, part in enumerate(parts):
+                for name in part.features:
+                    if name not in counters:
+                        raise ValueError(f"{field}[{index}]: {name!r} is no counter")
+
     def _check_names(self) -> None:
         for field, names in (
             ("parameter[{}].name", [p.name for p in self.parameters]),
             ("knob[{}].name", [k.name for k in self.knobs]),
             ("hook[{}].program", [h.program for h in self.hooks]),
             ("feature[{}].name", [f.name for f in self.features]),
+            ("outcome[{}].name", [o.name for o in self.outcomes]),
+            ("guard[{}].name", [g.name for g in self.guards]),
             ("aliases[{}]", self.aliases),
             ("depends[{}]", self.depends),
             ("conflicts[{}]", self.conflicts),

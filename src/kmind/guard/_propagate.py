@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from kmind.guard.openfiles import refresh_open_files
 from kmind.knobs import Knob, Target, Value
 
@@ -14,6 +16,8 @@ def propagate(knob: Knob, target: Target, olds: set[Value | None], new: Value) -
 
     ``olds`` are the values that may have been copied; ``new`` the present one.
     """
+    if target.root != Path("/"):
+        return ""  # files of a model, of which the kernel knows nothing
     if knob.propagate == "open_files" and isinstance(new, int):
         return str(refresh_open_files(target, {v for v in olds if isinstance(v, int)}, new))
     return ""

@@ -80,6 +80,7 @@ class Actuator:
         self._held: dict[_Key, list[Change]] = {}
         self._yielded: dict[_Key, Yielded] = {}
         self._guarded: dict[_Key, tuple[Knob, Target]] = {}
+        self._parked: set[_Key] = set()  # hold what stood before the last change
 
     @property
     def fd(self) -> int:
@@ -102,30 +103,43 @@ class Actuator:
         evidence: Mapping[str, Any] | None = None,
         rec_id: int = 0,
         by_admin: bool = False,
+        parked: bool = False,
     ) -> Change:
         """Set a knob for an instance (``who``, such as "readahead@vda").
 
-        Returns once the change is in force, read back and on record. Raises
-        ``PolicyError`` (``RefusedError``) where the policy forbids it,
-        ``JournalError`` where it cannot be recorded, ``KnobError`` where the
-        kernel takes another value or none, where the knob is yielded or held by
-        another process, or is a sysctl that cannot be gated or whose value no agent
-        approved (``by_admin``: the admin did). In each case the knob is as it was.
+        With ``parked`` it is only checked and put on record: `resume` sets it. Otherwise it
+        returns once the change is in force, read back and on record. Raises ``PolicyError``
+        (``RefusedError``) where the policy forbids it, ``JournalError`` where it cannot be
+        recorded, ``KnobError`` where the kernel takes another value or none, where the knob
+        is yielded or held by another process, or is a sysctl that cannot be gated or whose
+        value no agent approved (``by_admin``: the admin did). In each case the knob is as
+        it was.
         """
         try:
             return self._apply(
-                knob, target, value, Owner.me(who), by_admin,
+                knob, target, value, Owner.me(who), by_admin, parked,
                 why=why, evidence=evidence, rec_id=rec_id,
             )  # fmt: skip
         finally:
             self._let_go()
 
     def _apply(
-        self, knob: Knob, target: Target, value: Value, owner: Owner, by_admin: bool, **record: Any
+        self,
+        knob: Knob,
+        target: Target,
+        value: Value,
+        owner: Owner,
+        by_admin: bool,
+        parked: bool,
+        **record: Any,
     ) -> Change:
         key = knob.name, target.name
         if key in self._yielded:
             raise _yielded(self._yielded[key])
+        if key in self._parked:
+            raise KnobError(f"{knob.name} of {target} is just being measured at another value")
+        if parked:
+            _check_parkable(knob)
         external = self._overruled(key)
         changes: list[Change] = []
         if external is None:
@@ -136,16 +150,73 @@ class Actuator:
         main = changes[0]
         for change in changes:
             self._held.setdefault(change.key, []).append(change)
+        if parked:
+            self._parked.add(key)
+            return main
         try:
-            self._set(knob, target, value)
-            remark = propagate(knob, target, {main.old}, value)
-            done = self._applied(changes, target, value, remark)
+            return self._put_in_force(changes, knob, target)
         except KmindError as error:
             self._fail(changes, target, error)
             raise
+
+    def _put_in_force(self, changes: list[Change], knob: Knob, target: Target) -> Change:
+        main = changes[0]
+        assert main.new is not None
+        self._set(knob, target, main.new)
+        remark = propagate(knob, target, {main.old}, main.new)
+        done = self._applied(changes, target, main.new, remark)
         for change in done:
             self._held[change.key][-1] = change
         return done[0]
+
+    def park(self, change: Change) -> None:
+        """Put back what stood before the last change to a knob, for a while; it stays held.
+
+        For measuring both in turn: `resume` sets it again, at the cost of one write and
+        none to the journal, for a row that is open covers either value. Raises KnobError
+        where the kernel does not take it, or somebody else has set the knob meanwhile;
+        `check` yields it then. A knob that disturbs others cannot be parked.
+        """
+        self._swap(change, park=True)
+
+    def resume(self, change: Change) -> None:
+        """Set a knob again that was parked; as `park`."""
+        self._swap(change, park=False)
+
+    def _swap(self, change: Change, *, park: bool) -> None:
+        key = change.key
+        last = self._held[key][-1] if key in self._held else None
+        if last is None or last.id != change.id or last.new is None:
+            raise KnobError(f"change {change.id} to {change.knob} is not the last that is held")
+        if park == (key in self._parked):
+            return
+        knob = get_knob(change.knob)
+        target = parse_target(change.target, root=self._root)
+        old, new = (last.new, last.old) if park else (last.old, last.new)
+        found = knob.read(target)
+        if found != old or self._overruled(key):
+            raise KnobError(f"{knob.name} of {target} was set to {found} by somebody else")
+        if key in self._guarded and not self._gate.swap(knob, target, new):
+            raise KnobError(f"another value for {knob.name} of {target} was approved meanwhile")
+        if not park and last.state == "intended":
+            self._parked.discard(key)
+            try:
+                self._put_in_force([last], knob, target)
+            except KmindError as error:
+                self._fail([last], target, error)
+                raise
+            return
+        self._set(knob, target, new)
+        propagate(knob, target, {old}, new)
+        if park:
+            self._parked.add(key)
+        else:
+            self._parked.discard(key)
+
+    def _stands(self, key: _Key) -> Value | None:
+        """What a knob that is held should hold; None where that is the kernel's to say."""
+        last = self._held[key][-1]
+        return last.old if key in self._parked else last.new
 
     def undo(self, change: Change) -> Outcome:
         """Return the knob to what it held before a change; later changes to it go too.
@@ -198,8 +269,9 @@ class Actuator:
                 value = get_knob(last.knob).read(parse_target(last.target, root=self._root))
             except KmindError:
                 continue  # gone or unreadable: putting back says so
-            if gone is None and (last.new not in (None, value) or last.id not in still_open):
-                gone = Yielded(last.knob, last.target, last.new, value, last.rec_id)
+            ours = self._stands(key)
+            if gone is None and (ours not in (None, value) or last.id not in still_open):
+                gone = Yielded(last.knob, last.target, ours, value, last.rec_id)
             if gone is not None:
                 found.append(gone)
                 self._yield(gone)
@@ -215,10 +287,10 @@ class Actuator:
         """Rows for a change and for what it disturbs, durable; or who was faster."""
         with self._journal.exclusive():
             old = knob.read(target)
-            chain = self._held.get((knob.name, target.name))
-            if chain and chain[-1].new not in (None, old):
-                ours = chain[-1]
-                return [], Yielded(knob.name, target.name, ours.new, old, ours.rec_id)
+            key = knob.name, target.name
+            if key in self._held and self._stands(key) not in (None, old):
+                ours = self._held[key][-1]
+                return [], Yielded(knob.name, target.name, self._stands(key), old, ours.rec_id)
             refusal = self._policy.check(knob, target, value, old, self._others(knob, target))
             if refusal is not None:
                 raise refusal
@@ -282,6 +354,7 @@ class Actuator:
         """Gate no more what is no longer held."""
         for key in self._guarded.keys() - self._held.keys():
             self._gate.release(*self._guarded.pop(key))
+        self._parked &= self._held.keys()
 
     def _overruled(self, key: _Key) -> Yielded | None:
         """The last write of somebody else to a sysctl that is held, if the kernel took it."""
@@ -292,14 +365,15 @@ class Actuator:
         if not events and not self._gate.noticed(knob, target):
             return None
         last, began = self._held[key][-1], time.monotonic_ns()
-        while (found := knob.read(target)) == last.new and not _sets(events, found):
+        ours = self._stands(key)
+        while (found := knob.read(target)) == ours and not _sets(events, found):
             if time.monotonic_ns() - (events[-1].time_ns if events else began) > _LANDS_WITHIN_NS:
                 self._gate.settle(knob, target)
                 return None
             time.sleep(0.001)
             events += self._gate.events(knob, target)
         by = f"{events[-1].comm}, pid {events[-1].pid}" if events else ""
-        return Yielded(*key, last.new, found, last.rec_id, by)
+        return Yielded(*key, ours, found, last.rec_id, by)
 
     def _check_free(self, knob: Knob, target: Target, owner: Owner) -> None:
         for change in self._journal.open_changes(knob.name, target.name):
@@ -387,6 +461,7 @@ class Actuator:
             outcome = states.get(key)
             if outcome is not None and outcome.state == "skipped":
                 continue
+            self._parked.discard(key)
             keep = outcome is not None and outcome.state == "undone"
             self._held[key] = [c for c in self._held[key] if keep and c.id < start]
             if not self._held[key]:
@@ -435,6 +510,13 @@ class Actuator:
 
 def _sets(events: list[GateEvent], value: Value) -> bool:
     return any(event.sets(value) for event in events)
+
+
+def _check_parkable(knob: Knob) -> None:
+    if knob.disturbs:
+        raise KnobError(
+            f"{knob.name} cannot be measured: each change of it makes the kernel reset other knobs"
+        )
 
 
 def _yielded(yielded: Yielded) -> KnobError:

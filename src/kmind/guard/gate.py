@@ -196,6 +196,19 @@ class Gate:
         self._claimed[key] = row
         return True
 
+    def swap(self, knob: Knob, target: Target, value: Value) -> bool:
+        """Let this process write another value in place of the one that it acted on.
+
+        False if another one was approved meanwhile: that is not to be overwritten.
+        """
+        key, number = key_of(knob, target), knob.encode(value)
+        row = self._map(APPROVALS).lookup(key)
+        if row != self._claimed.get(key):
+            return False
+        if number != self._guarded[key] and (row is None or APPROVED.unpack(row)[0] != number):
+            self.approve(knob, target, value)
+        return True
+
     def events(self, knob: Knob | None = None, target: Target | None = None) -> list[GateEvent]:
         """What others wrote since the last call: to everything, or to one knob."""
         self.collect()

@@ -11,6 +11,7 @@ from kmind.knobs import Target
 from kmind.runtime._text import Bucket, parse_note
 from kmind.runtime.changes import Changes, Emit
 from kmind.runtime.grants import shown
+from kmind.runtime.trials import Trials
 
 __all__ = ["Verdicts"]
 
@@ -27,6 +28,7 @@ class Verdicts:
         who: str,
         target: Target,
         changes: Changes,
+        trials: Trials,
         emit: Emit,
         *,
         name_of: Callable[[int], str],
@@ -36,6 +38,7 @@ class Verdicts:
         self._who = who
         self._target = target
         self._changes = changes
+        self._trials = trials
         self._emit = emit
         self._name_of = name_of
         # An extension may recommend as often as it likes: not all of it is told.
@@ -68,6 +71,6 @@ class Verdicts:
             if self._room.take():
                 self._emit("advice", **fields, command=command)
         elif verdict == Verdict.RENEWED:
-            self._changes.renew(each, action)
+            self._trials.renewed(each, action)
         elif verdict == Verdict.APPROVED:
-            self._changes.apply(each, action, reason, evidence)
+            self._trials.approved(each, action, reason, evidence)

@@ -9,7 +9,7 @@ written down (``holds``) and be taken up again by a later process (``adopt``).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -45,14 +45,19 @@ class _Held:
     rec_id: int
     value: Value
     until: float
+    hold_s: float
+    last: Change
+    # While it is measured: then the knob holds ``value`` and the one of before in turn.
+    measured: bool = False
+    before: _Held | None = None
 
 
 class Changes:
     """What one instance (``who``) changes on its target, through one actuator.
 
-    ``free`` is called with knob and target, by number, when one is held no longer.
-    ``dirty`` is set when ``holds`` has changed; the caller resets it. Not thread-safe.
-    JournalError passes through: nothing may be changed then.
+    ``free`` is called with knob and target, by number, when one is held no longer, and
+    ``gone`` with both and why. ``dirty`` is set when ``holds`` has changed; the caller
+    resets it. Not thread-safe. JournalError passes through: nothing may be changed then.
     """
 
     def __init__(
@@ -65,6 +70,7 @@ class Changes:
         mode: Mode,
         emit: Emit,
         free: Callable[[int, int], None] = lambda knob, target: None,
+        gone: Callable[[tuple[int, int], str], None] = lambda key, why: None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.dirty = False
@@ -75,6 +81,7 @@ class Changes:
         self._mode = mode
         self._emit = emit
         self._free = free
+        self._gone = gone
         self._now = now
         self._granted: dict[_Key, Granted] = {}
         self._held: dict[_Key, _Held] = {}
@@ -108,12 +115,17 @@ class Changes:
         return self._granted.get((knob, target))
 
     def adopt(
-        self, granted: Iterable[Granted], holds: Iterable[HoldState], yielded: Iterable[str]
+        self,
+        granted: Iterable[Granted],
+        holds: Iterable[HoldState],
+        yielded: Iterable[str],
+        unmeasured: Container[int] = (),
     ) -> None:
         """Grant, and go on with what an earlier process held and wrote down.
 
-        No knob is written, but that a change that was cut short goes back. One of an
-        unknown hold stands for some seconds, unless it is renewed.
+        No knob is written, but that a change goes back that was cut short, or whose
+        experiment was (``unmeasured``, numbers of the journal). One of an unknown hold
+        stands for some seconds, unless it is renewed.
         """
         by_name = {each.knob.name: each for each in granted}
         self._granted = {each.key: each for each in by_name.values()}
@@ -123,9 +135,12 @@ class Changes:
             if change.cause is not None:
                 continue
             each = by_name.get(change.knob)
-            if each is None or not _fits(each, change):
+            if change.id in unmeasured or each is None or not _fits(each, change):
                 self._actuator.undo(change)
-                message = f"{change.knob} is put back: it may not stand at {change.new} any more"
+                why = f"it may not stand at {change.new} any more"
+                if change.id in unmeasured:
+                    why = f"what {change.new} does was not measured to the end"
+                message = f"{change.knob} is put back: {why}"
                 self._emit("log", instance=self._who, source="kmind", message=message)
                 continue
             held = self._held.get(each.key)
@@ -133,15 +148,17 @@ class Changes:
                 held = self._held[each.key] = self._take_up(change, recorded.get(change.id))
                 self._granted[each.key] = replace(each, baseline=change.old)
             held.value = change.old if change.new is None else change.new
+            held.last = change
             self._values.setdefault(each.key, []).append(held.value)
         for each in self._granted.values():
             self._offer(each)
         self.dirty = True
 
     def _take_up(self, change: Change, hold: HoldState | None) -> _Held:
+        rec_id, value, left_s = change.rec_id, change.old, UNRECORDED_HOLD_S
         if hold is not None:
-            return _Held(change, hold.rec_id, hold.value, hold.until_ns / 1e9)
-        return _Held(change, change.rec_id, change.old, self._now() + UNRECORDED_HOLD_S)
+            rec_id, value, left_s = hold.rec_id, hold.value, hold.until_ns / 1e9 - self._now()
+        return _Held(change, rec_id, value, self._now() + left_s, left_s, change)
 
     def holds(self) -> tuple[HoldState, ...]:
         """What ``adopt`` takes."""
@@ -153,7 +170,8 @@ class Changes:
                 rec_id=held.rec_id,
                 value=held.value,
             )
-            for key, held in self._held.items()
+            for key, each in self._held.items()
+            if (held := each.before if each.measured else each)
         )
 
     @property
@@ -174,6 +192,10 @@ class Changes:
         """Whether a knob is held at that value, encoded."""
         held = self._held.get(each.key)
         return held is not None and each.knob.encode(held.value) == value
+
+    def baseline(self, each: Granted) -> Value:
+        """What a knob goes back to when it is held no longer."""
+        return self._granted[each.key].baseline
 
     def set_mode(self, mode: Mode) -> None:
         """Follow the agent to another mode: what that mode does not hold is undone."""
@@ -203,6 +225,7 @@ class Changes:
             self._undone(each.key, held, outcome, "")
             return
         self._handed.add(each.key)
+        self._gone(each.key, f"{to} has the lease now")
         value = self._tell(each, "YIELDED", held.rec_id)
         self._emit(
             "yielded",
@@ -219,9 +242,46 @@ class Changes:
         return min((held.until for held in self._held.values()), default=float("inf"))
 
     def apply(
-        self, each: Granted, action: Action, reason: str, evidence: Mapping[str, Any]
-    ) -> None:
-        """Set what was approved; a refusal is told as an event and leaves the knob as it was."""
+        self,
+        each: Granted,
+        action: Action,
+        reason: str,
+        evidence: Mapping[str, Any],
+        measured: str = "",
+    ) -> bool:
+        """Set what was approved; a refusal is told as an event and leaves the knob as it was.
+
+        ``measured`` says what is known of its effect. Whether it is set.
+        """
+        held = self._hold(each, action, reason, evidence, parked=False)
+        if held is None:
+            return False
+        self._tell(each, "APPLIED", action.id)
+        self._emit(
+            "applied",
+            instance=self._who,
+            id=action.id,
+            knob=each.knob.name,
+            old=held.last.old,
+            value=held.value,
+            reason=reason,
+            evidence=evidence,
+            hold_s=held.hold_s,
+            measured=measured,
+            undo=held.first.undo,
+        )
+        return True
+
+    def _hold(
+        self,
+        each: Granted,
+        action: Action,
+        reason: str,
+        evidence: Mapping[str, Any],
+        *,
+        parked: bool,
+    ) -> _Held | None:
+        # Set it, or with ``parked`` only put it on record; None where that is refused.
         value = each.knob.decode(action.value)
         hold_s = self._hold_s(action)
         if hold_s <= 0:
@@ -230,7 +290,7 @@ class Changes:
                 f"was to stand for {action.hold_ms / 1000:g} s, and waited for longer than that"
             )
             self.refuse(each, action.id, error)
-            return
+            return None
         try:
             change = self._actuator.apply(
                 each.knob,
@@ -240,32 +300,24 @@ class Changes:
                 why=reason,
                 evidence=evidence,
                 rec_id=action.id,
+                parked=parked,
             )
         except KmindError as error:
             self.refuse(each, action.id, error)
-            return
-        if self._mode == Mode.CANARY:
+            return None
+        if self._mode == Mode.CANARY and not parked:
             hold_s = min(hold_s, CANARY_HOLD_S)
         self.dirty = True
         standing = self._held.get(each.key)
         first = standing.first if standing else change
         self._granted[each.key] = replace(each, baseline=first.old)
-        self._held[each.key] = _Held(first, action.id, value, self._now() + hold_s)
+        held = _Held(first, action.id, value, self._now() + hold_s, hold_s, change)
+        if parked:
+            held.measured, held.before = True, standing
+        self._held[each.key] = held
         self._values.setdefault(each.key, []).append(value)
         self._handed.discard(each.key)
-        self._tell(each, "APPLIED", action.id)
-        self._emit(
-            "applied",
-            instance=self._who,
-            id=action.id,
-            knob=each.knob.name,
-            old=change.old,
-            value=value,
-            reason=reason,
-            evidence=evidence,
-            hold_s=hold_s,
-            undo=first.undo,
-        )
+        return held
 
     def refuse(self, each: Granted, rec_id: int, error: KmindError) -> None:
         """Tell the extension that what was approved is not done, and why."""
@@ -284,9 +336,11 @@ class Changes:
     def renew(self, each: Granted, action: Action) -> None:
         """Hold on to a value that was recommended again."""
         held = self._held.get(each.key)
-        if self._mode == Mode.AUTO and held and each.knob.encode(held.value) == action.value:
+        renewable = self._mode == Mode.AUTO or (held is not None and held.measured)
+        if renewable and held and each.knob.encode(held.value) == action.value:
             held.rec_id = action.id
-            held.until = max(held.until, self._now() + self._hold_s(action))
+            held.hold_s = self._hold_s(action)
+            held.until = max(held.until, self._now() + held.hold_s)
             self.dirty = True
 
     def end_holds(self) -> None:
@@ -373,6 +427,7 @@ class Changes:
             return
         value = self._tell(each, "UNDONE", held.rec_id)
         self._free(*key)
+        self._gone(key, why)
         self._emit(
             "undone",
             instance=self._who,
@@ -385,6 +440,7 @@ class Changes:
 
     def _yield(self, each: Granted, rec_id: int, message: str) -> None:
         self._yielded.add(each.key)
+        self._gone(each.key, message)
         # Nothing passes an empty range: what is recommended from now on is refused.
         self._agent.grant(*each.key, each.withdrawn(each.baseline))
         value = self._tell(each, "YIELDED", rec_id)

@@ -28,10 +28,13 @@ from kmind.runtime._launch import Extension, Sandbox
 from kmind.runtime._owned import OwnedAgent
 from kmind.runtime._verdicts import Verdicts
 from kmind.runtime._view import View, Watcher
-from kmind.runtime.changes import Changes, Emit
+from kmind.runtime.changes import Emit
+from kmind.runtime.evidence_store import EvidenceStore
 from kmind.runtime.grants import Granted, grants_for
 from kmind.runtime.hooks import HookWatch
+from kmind.runtime.measured import MeasuredChanges
 from kmind.runtime.state import InstanceState
+from kmind.runtime.trials import Trials
 
 __all__ = ["Instance", "OwnedAgent", "Sandbox", "View"]
 
@@ -50,7 +53,8 @@ class Instance:
     """A module bound to a target.
 
     ``deadline_s`` is the agent's watchdog deadline. ``sandbox`` is what the extension is
-    confined by, and whether it outlives this process. ``free`` is called with knob and
+    confined by, and whether it outlives this process. ``evidence`` is where experiments are
+    kept; by default they are forgotten with the instance. ``free`` is called with knob and
     target, by number, when one is held no longer; ``name_of`` names who has a slot.
     """
 
@@ -65,6 +69,7 @@ class Instance:
         policy: Policy,
         mode: Mode,
         emit: Emit,
+        evidence: EvidenceStore | None = None,
         sandbox: Sandbox | None = None,
         free: Callable[[int, int], None] = lambda knob, target: None,
         name_of: Callable[[int], str] = str,
@@ -85,7 +90,7 @@ class Instance:
         self._sandbox = sandbox or Sandbox()
         self._deadline_s = deadline_s
         self._now = now
-        self._changes = Changes(
+        self._changes = MeasuredChanges(
             self.name,
             target,
             agent=agent,
@@ -93,6 +98,19 @@ class Instance:
             mode=mode,
             emit=emit,
             free=free,
+            gone=lambda key, why: self._trials.gone(key, why),
+            now=now,
+        )
+        self._trials = Trials(
+            self.name,
+            module.manifest,
+            params,
+            target,
+            agent=agent,
+            changes=self._changes,
+            store=evidence or EvidenceStore(None),
+            emit=emit,
+            mode=mode,
             now=now,
         )
         self._extension: Extension | None = None
@@ -100,7 +118,9 @@ class Instance:
         self._give_up_at = math.inf
         self._recorded_id = 0
         self._selector = selectors.DefaultSelector()
-        self._verdicts = Verdicts(self.name, target, self._changes, emit, name_of=name_of, now=now)
+        self._verdicts = Verdicts(
+            self.name, target, self._changes, self._trials, emit, name_of=name_of, now=now
+        )
         self._watcher = Watcher(self.name, module.manifest, agent, self.view, emit)
         self._hooks = HookWatch(module.manifest, agent)
         self._look_at = 0.0
@@ -165,7 +185,7 @@ class Instance:
         self.started = state.started
         self._verdicts.last_id = self._recorded_id = state.last_id
         self._watcher.seq = state.window_seq
-        self._changes.adopt(self._granted(), state.holds, state.yielded)
+        self._changes.adopt(self._granted(), state.holds, state.yielded, self._trials.adopt())
         self._announce("taken over")
 
     def relaunch(self, module: Module, params: Mapping[str, Parameter]) -> None:
@@ -187,6 +207,7 @@ class Instance:
         self._watcher = Watcher(self.name, module.manifest, self._agent, self.view, self._emit)
         self._watcher.seq = seq
         self._hooks = HookWatch(module.manifest, self._agent)
+        self._trials.configure(module.manifest, params)
         self._changes.reclaim()
         self._changes.grant(self._granted())
         self._start_extension(first_id)
@@ -209,7 +230,7 @@ class Instance:
         """When it wants its next turn, in seconds of ``time.monotonic``."""
         if self.failed or self._starting or self._stopped:
             return math.inf
-        return min(self._look_at, self._check_at, self._changes.next_end)
+        return min(self._look_at, self._check_at, self._changes.next_end, self._trials.due)
 
     def step(self, timeout_s: float) -> None:
         """Do what there is to do, waiting for it at most ``timeout_s`` seconds."""
@@ -244,6 +265,7 @@ class Instance:
         over = ""
         try:
             self._changes.end_holds()
+            self._trials.turn()
             if now >= self._check_at:
                 self._check_at = _next(now, _CHECK_S if self._changes.held else _IDLE_CHECK_S)
                 self.look()
@@ -254,6 +276,7 @@ class Instance:
         if now >= self._look_at:
             self._hooks.look(now)
             busy = self._watcher.look() >= _BUSY_WINDOWS
+            self._trials.look(busy=busy)
             self._look_at = _next(now, _LOOK_S if busy else _IDLE_LOOK_S)
             self.view.mode = self.mode.name.lower()
         if ending := self._extension_or_raise().ended() or over:
@@ -295,6 +318,7 @@ class Instance:
             )
         self._agent.set_mode(mode)
         self.mode = mode
+        self._trials.set_mode(mode)
         self._changes.set_mode(mode)
         self._emit("mode", instance=self.name, mode=mode.name.lower(), why="the admin said so")
 
@@ -337,7 +361,11 @@ class Instance:
         return summary
 
     def let_go(self) -> None:
-        """Leave agent, extension and knobs as they are, for another process to adopt."""
+        """Leave agent, extension and knobs as they are, for another process to adopt.
+
+        But an experiment ends, with what stood before.
+        """
+        self._trials.abort("the daemon is being replaced")
         if self._extension:
             for line in self._extension.release():
                 self._log(line, "extension")
@@ -413,6 +441,7 @@ class Instance:
             "params": self.params,
             "knobs": self._changes.values(),
             "holds": holds,
+            "experiment": self._trials.status(),
             "yielded": list(self._changes.yielded),
             "extension": self._extension.describe() if self._extension else None,
             "hooks": dict(self._agent.programs()),

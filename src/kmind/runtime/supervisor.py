@@ -37,6 +37,7 @@ from kmind.runtime._takeover import clear_leftovers, free_lease, open_gate, take
 from kmind.runtime.advice import AdviceStore
 from kmind.runtime.agents import bind, make_bpf_agent, upgrade_bpf_agent, words_of
 from kmind.runtime.changes import Emit
+from kmind.runtime.evidence_store import EvidenceStore, default_evidence_path
 from kmind.runtime.grants import grants_for
 from kmind.runtime.instance import Instance, Sandbox
 from kmind.runtime.state import StateFolder
@@ -89,6 +90,7 @@ class Supervisor:
         self.advice = self.admin.advice = AdviceStore(
             journal.path.with_name("advice.db"), self.admin
         )
+        self.evidence = EvidenceStore(default_evidence_path(journal.path))
         self._conf = conf or ModuleConf()
         self._take_over = take_over
         self._events = Events(emit)
@@ -113,6 +115,7 @@ class Supervisor:
             self.admin.adopt()
         self.gate.release_inherited()  # what nobody here holds any more
         clear_leftovers(self)
+        self._safely("evidence", self.evidence.mark_interrupted)
         for member in self.members.values():
             self._set_process(member)
         self._turn()
@@ -151,6 +154,7 @@ class Supervisor:
         self._selector.close()
         self.gate.close()
         self.advice.close()
+        self.evidence.close()
         self.journal.close()
         if keep:
             self.core.close()
@@ -315,6 +319,7 @@ class Supervisor:
             policy=self.policy,
             mode=mode,
             emit=self.emit,
+            evidence=self.evidence,
             sandbox=Sandbox(cgroup=self.cgroups + name, log=log),
             free=partial(free_lease, self.core, slot),
             name_of=self._arbiter.name_of,

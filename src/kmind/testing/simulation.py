@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A module on a simulated disk, in one process and in virtual time: minutes take seconds.
 
-The extension, its dispatch, the rings and the admission are the real ones; the disk is
-a model (`kmind.testing.simulate`), and the owner a short one that keeps only this
-of the real one's promises: an approved value stands for its hold and is undone then.
+The extension, its dispatch, the rings, the admission, the journal, the experiments and
+what they decide are the real ones; the disk is a model (`kmind.testing.simulate`), and
+the extension has no process of its own.
 """
 
 from __future__ import annotations
@@ -14,13 +14,21 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-from kmind.agent._base import Action, Grant, Kind, Mode, Verdict
+import numpy as np
+
+from kmind.agent._base import Mode
 from kmind.agent.sim import SimAgent, SimDoorbell
-from kmind.extension import Context, Dispatcher, KnobInfo, Value, find_module, parse_parameters
+from kmind.extension import Context, Dispatcher, Value, find_module, parse_parameters
+from kmind.guard import Actuator, Journal, Policy
 from kmind.knobs import get_knob
 from kmind.queue import Endpoint
-from kmind.runtime.changes import CANARY_HOLD_S
+from kmind.runtime._verdicts import Verdicts
+from kmind.runtime.evidence_store import EvidenceStore
+from kmind.runtime.grants import grants_for
+from kmind.runtime.measured import MeasuredChanges
+from kmind.runtime.trials import Trials
 from kmind.testing._rig import loaded
 from kmind.testing.simulate import DiskModel, SimulatedDisk, make_disk_files
 from kmind.testing.streams import Stream
@@ -29,6 +37,8 @@ __all__ = ["Change", "Simulation"]
 
 _KNOB = "block.read_ahead_kb"
 _START_S = 1000.0
+_LOOK_S = 0.5
+_TOLD = ("applied", "kept", "dropped", "undone", "yielded")
 
 
 @dataclass(frozen=True)
@@ -45,7 +55,8 @@ class Simulation:
     """A module bound to a simulated disk; a context manager.
 
     ``words`` are the module's parameters as ``name=value``. ``changes`` and ``verdicts``
-    (name to count) tell what happened, ``value`` what the knob holds now.
+    (name to count) tell what happened, ``results`` how experiments ended, ``value`` what
+    the knob holds now. ``store`` keeps experiments beyond the simulation.
     """
 
     def __init__(
@@ -55,16 +66,17 @@ class Simulation:
         mode: Mode = Mode.AUTO,
         model: DiskModel | None = None,
         read_ahead_kb: int = 8192,
+        store: EvidenceStore | None = None,
+        seed: int = 0,
     ) -> None:
         self._open = ExitStack()
-        folder = self._open.enter_context(tempfile.TemporaryDirectory(prefix="kmind-sim-"))
+        root = Path(self._open.enter_context(tempfile.TemporaryDirectory(prefix="kmind-sim-")))
         self.changes: list[Change] = []
         self.verdicts: dict[str, int] = {}
+        self.results: list[dict[str, Any]] = []
         self.log: list[str] = []
-        self.mode = mode
-        self._baseline = read_ahead_kb
-        self._held: tuple[float, int] | None = None  # until when, for which recommendation
-        target = make_disk_files(Path(folder), read_ahead_kb=read_ahead_kb)
+        self._look_at = 0.0
+        target = make_disk_files(root, read_ahead_kb=read_ahead_kb)
         found = find_module(module)
         features = found.manifest.features
         self.agent = SimAgent(
@@ -75,24 +87,57 @@ class Simulation:
         self._open.callback(self.agent.close)
         self.disk = SimulatedDisk(self.agent, target, model, now=_START_S)
         self._knob = get_knob(_KNOB)
-        self._grant()
         endpoint = Endpoint(self.agent.arena, SimDoorbell(self.agent.doorbell_fd))
         kind = self._open.enter_context(loaded(found))
         params: Mapping[str, Value] = parse_parameters(found.manifest, words)
+        who = f"{found.manifest.name}@{target.name}"
+        journal = self._open.enter_context(Journal(root / "journal.db"))
+        policy = Policy()
+        self._changes = MeasuredChanges(
+            who,
+            target,
+            agent=self.agent,
+            actuator=Actuator(journal, policy, root=root),
+            mode=mode,
+            emit=self._note,
+            gone=lambda key, why: self._trials.gone(key, why),
+            now=self._now,
+        )
+        self._trials = Trials(
+            who,
+            found.manifest,
+            params,
+            target,
+            agent=self.agent,
+            changes=self._changes,
+            store=store or self._open.enter_context(EvidenceStore(None)),
+            emit=self._note,
+            mode=mode,
+            rng=np.random.default_rng(seed),
+            now=self._now,
+        )
+        self._verdicts = Verdicts(
+            who, target, self._changes, self._trials, self._note, name_of=str, now=self._now
+        )
+        granted, _ = grants_for(found, target, policy)
+        self._changes.grant(granted)
         context = Context(
             module=found.manifest.name,
             target=target.name,
             params=params,
             features=found.manifest.columns,
-            knobs={_KNOB: self._info()},
+            knobs={each.knob.name: each.info() for each in self._changes.usable()},
             port=endpoint.cq,
-            now=lambda: self.disk.now,
+            now=self._now,
             write_log=self.log.append,
         )
         self.agent.set_mode(mode)
         self._dispatcher = Dispatcher(endpoint, kind(context), context)
         self._dispatcher.start()
         self.agent.start()
+
+    def _now(self) -> float:
+        return self.disk.now
 
     def __enter__(self) -> Simulation:
         return self
@@ -123,47 +168,20 @@ class Simulation:
         self._dispatcher.step(0)
         for action in self.agent.poll(0):
             if action.verdict is not None:
-                self._take(action)
-        if self._held and self.disk.now >= self._held[0]:
-            rec_id, self._held = self._held[1], None
-            self._set("undone", self._baseline, rec_id)
+                name = action.verdict.name.lower()
+                self.verdicts[name] = self.verdicts.get(name, 0) + 1
+                self._verdicts.take(action, halt=False)
+        self._changes.end_holds()
+        self._trials.turn()
+        if self.disk.now >= self._look_at:
+            self._look_at = self.disk.now + _LOOK_S
+            self._trials.look(busy=True)
 
-    def _take(self, action: Action) -> None:
-        verdict = Verdict(action.verdict or 0)
-        name = verdict.name.lower()
-        self.verdicts[name] = self.verdicts.get(name, 0) + 1
-        until = self.disk.now + action.hold_ms / 1000
-        if verdict == Verdict["APPROVED"]:
-            if self.mode == Mode.CANARY:
-                until = min(until, self.disk.now + CANARY_HOLD_S)
-            self._held = until, action.id
-            self._set("applied", action.value, action.id)
-        elif verdict == Verdict["RENEWED"] and self._held and self.mode == Mode.AUTO:
-            self._held = max(until, self._held[0]), action.id
-
-    def _set(self, kind: str, value: int, rec_id: int) -> None:
-        # Not Knob.write: a plain file, unlike sysfs, keeps the rest of a longer value.
-        self._knob.file(self.disk.target).write_text(f"{self._knob.format(value)}\n")
-        self.changes.append(Change(self.disk.now, kind, value, rec_id))
-        self.agent.set_current(self._knob.id, self.disk.target.id, value)
-        self.agent.notify(Kind[kind.upper()], rec_id, value)
-
-    def _grant(self) -> None:
-        low, high = self._knob.limits(self.disk.target)
-        grant = Grant(low, high, self._baseline, grid=self._knob.grid)
-        self.agent.grant(self._knob.id, self.disk.target.id, grant)
-
-    def _info(self) -> KnobInfo:
-        low, high = self._knob.limits(self.disk.target)
-        return KnobInfo(
-            name=_KNOB,
-            id=self._knob.id,
-            kind=self._knob.kind,
-            unit=self._knob.unit,
-            minimum=low,
-            maximum=high,
-            grid=self._knob.grid,
-            choices=(),
-            target_id=self.disk.target.id,
-            baseline=self._baseline,
-        )
+    def _note(self, event: str, /, **fields: Any) -> None:
+        if event in _TOLD:
+            kind, value = event, int(fields["value"])
+            self.changes.append(Change(self.disk.now, kind, value, int(fields["id"])))
+        elif event == "result":
+            self.results.append(fields)
+        elif event in ("failed", "log"):
+            self.log.append(str(fields.get("why") or fields.get("message")))

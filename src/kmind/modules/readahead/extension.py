@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The readahead extension: proposes values, keeps those that measured windows favour.
+"""The readahead extension: proposes values by how files are read; the owner measures them.
 
 Pattern alone decides nothing. Files that fit in memory are soon read from
 memory, and a large readahead gets them there sooner though it wastes most of
 what it reads; so the extension first waits for that (``patience``). Then it
-tries, in short blocks interleaved with the value that stood, and keeps a value
-only if the interval of the measured ratio is above 1 + ``min_gain``.
+proposes one value after another, as long as they are kept.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
@@ -20,19 +20,35 @@ import numpy.typing as npt
 
 from kmind.extension import ChangeEvent, Context, Extension, VerdictEvent
 
+from .ladder import Ladder
 from .phase import Phase, PhaseTracker, Usage
-from .trial import Effect, Trial
 
 __all__ = ["Readahead"]
 
 _KNOB = "block.read_ahead_kb"
-_WASH_OUT_S = 0.1  # reads under way keep the old value
-_BLOCK = 3  # windows in a block
-_TRIAL_HOLD_S = 3.0  # how long a value may stand unattended during a trial
-_KEEP_HOLD_S = 5.0
-_RENEW_S = 2.0
-_AGAIN_S = 30.0  # before a value that did not help is tried again; doubles each time
+_BLOCK = 3  # windows that a decision stands on
+_HOLD_S = 5.0
+_RENEW_S = 1.5
+_PAUSE_S = 5.0  # after an experiment that was cut short, or a refusal
 _PAGE_KB = 4
+_MIXED_KB = 128
+_MOST_KB = 8192  # on no disk that we measured did more than that help
+_QUIET = ("idle", "cached")
+
+
+@dataclass
+class _Proposal:
+    # A value that was recommended, and is again and again.
+    value: int
+    phase: Phase
+    reason: str
+    evidence: Mapping[str, float | int | str]
+    kept: bool = False
+    first_id: int = 0
+
+    @property
+    def context(self) -> str:
+        return str(self.evidence.get("context", ""))
 
 
 class Readahead(Extension):
@@ -42,15 +58,12 @@ class Readahead(Extension):
         super().__init__(context)
         self._tracker = PhaseTracker()
         self._recent: deque[Usage] = deque(maxlen=_BLOCK)
-        self._trial: Trial | None = None
-        self._block: list[float] = []
-        self._counts_from = 0.0  # windows that begin earlier are not of this block
-        self._value: int | None = None  # what stands now
-        self._kept: tuple[int, Phase, float, str] | None = None  # value, phase, since, why
+        self._stands: list[int] = []  # kept values, each better than the one before
+        self._proposal: _Proposal | None = None
         self._renewed = 0.0
-        self._not_before: dict[tuple[Phase, int], tuple[float, float]] = {}
-        self._learned: dict[Phase, int] = {}
+        self._ladders: dict[str, Ladder] = {}
         self._silent: Phase | None = None  # nothing more to say while this phase lasts
+        self._not_before = 0.0
         self._yielded = False
         self._doing = "watching"
 
@@ -60,7 +73,7 @@ class Readahead(Extension):
 
     @property
     def _now_set(self) -> int:
-        return self._baseline if self._value is None else self._value
+        return self._stands[-1] if self._stands else self._baseline
 
     # What comes in.
 
@@ -70,46 +83,55 @@ class Readahead(Extension):
             usage = Usage.of(window, self.context.features)
             if self._tracker.learn_one(usage):
                 self._enter_phase()
-            if usage.start_s < self._counts_from:
-                continue
             self._recent.append(usage)
-            if self._trial is not None:
-                self._measure(usage)
         if not self._recent or self._yielded or _KNOB not in self.context.knobs:
             return
-        if self._trial is None:
-            self._renew()
+        self._renew()
+        if self._proposal is None or self._proposal.kept:
             self._consider()
 
     def on_verdict(self, verdict: VerdictEvent) -> None:
-        """Stop trying what the agent does not let through."""
+        """Stop proposing what the agent does not let through."""
         if verdict.verdict in ("approved", "renewed"):
             return
-        self._stop_trial()
+        proposal = self._proposal
+        if proposal is None or proposal.value != verdict.value:
+            return
+        self._fall_back()
         if verdict.verdict in ("shadowed", "advised"):
             self._silent = self._tracker.phase
             self._doing = f"{verdict.verdict}: {verdict.value} KiB"
         else:
-            self._put_off(int(verdict.value))
+            self._tried(proposal)
             self._doing = f"refused: {verdict.verdict}"
 
     def on_change(self, change: ChangeEvent) -> None:
-        """Blocks are counted from the moment that a value stands."""
+        """Learn what stands, and what came of a proposal."""
+        value, proposal = int(change.value), self._proposal
         if change.kind == "yielded":
             self._yielded = True
-            self._stop_trial()
-            self._kept = None
+            self._proposal = None
+            self._stands = []
             self._doing = "yielded: somebody else set the knob"
-            return
-        self._value = int(change.value)
-        self._recent.clear()
-        self._counts_from = self.context.now() + _WASH_OUT_S
-        if change.kind != "applied" or (
-            self._trial is not None and self._value != self._trial.next_value
-        ):
-            self._stop_trial()
-        if change.kind == "undone":
-            self._kept = None
+        elif change.kind == "undone":
+            if proposal is None or change.id >= proposal.first_id:
+                self._proposal = None
+                self._stands = []
+        elif change.kind in ("applied", "kept"):
+            self._keep(value)
+        elif proposal is not None and proposal.value == value:
+            self._doing = (
+                f"{change.outcome or 'refused'}: {value} KiB against {self._before(value)}"
+            )
+            if change.outcome == "gain":  # and dropped, as canary keeps nothing
+                self._silent = self._tracker.phase
+            elif change.outcome == "aborted":
+                self._not_before = self.context.now() + _PAUSE_S
+            else:
+                self._tried(proposal)
+            if self._stands and self._stands[-1] == value:
+                self._stands.pop()  # measured again, and refuted
+            self._fall_back()
 
     def status(self) -> Mapping[str, Any]:
         """The phase, the speeds, and what is being done about them."""
@@ -124,77 +146,166 @@ class Readahead(Extension):
             }
         return shown
 
-    # What goes out.
+    # What stands.
 
-    def _recommend(self, value: int, reason: str, hold_s: float, **evidence: float | int) -> None:
-        self.context.recommend(_KNOB, value, reason=reason, evidence=evidence, hold_s=hold_s)
+    def _keep(self, value: int) -> None:
+        proposal = self._proposal
+        if proposal is None or proposal.value != value or value == self._now_set:
+            return
+        self._ladder(proposal.phase, proposal.context).kept(value, self._now_set)
+        self._stands.append(value)
+        self._proposal = _Proposal(
+            value,
+            proposal.phase,
+            f"{value} KiB is kept while reads stay {_in_words(proposal.phase)}.",
+            proposal.evidence,
+            kept=True,
+        )
+        self._doing = f"keeping {value} KiB"
+
+    def _before(self, value: int) -> str:
+        others = [each for each in [self._baseline, *self._stands] if each != value]
+        return f"{others[-1]} KiB" if others else "itself"
+
+    def _fall_back(self) -> None:
+        # Go on with what stood before the proposal.
+        proposal, self._proposal = self._proposal, None
+        if self._stands and proposal is not None:
+            self._proposal = _Proposal(
+                self._now_set,
+                proposal.phase,
+                f"{self._now_set} KiB is kept while reads stay {_in_words(proposal.phase)}.",
+                proposal.evidence,
+                kept=True,
+            )
+            self._renewed = float("-inf")
 
     def _let_go(self, why: str) -> None:
-        self._kept = None
-        if self._now_set != self._baseline and not self._yielded:
+        pending = self._proposal is not None
+        self._proposal = None
+        if (pending or self._stands) and not self._yielded:
             self._recommend(
-                self._baseline,
-                f"{why}, so {self._baseline} KiB is put back.",
-                _TRIAL_HOLD_S,
-                before_kb=self._now_set,
+                _Proposal(
+                    self._baseline,
+                    self._tracker.phase,
+                    f"{why}, so {self._baseline} KiB is put back.",
+                    {"before_kb": self._now_set},
+                )
             )
+        self._stands = []
+
+    def _recommend(self, proposal: _Proposal) -> None:
+        made = self.context.recommend(
+            _KNOB,
+            proposal.value,
+            reason=proposal.reason,
+            evidence=proposal.evidence,
+            hold_s=_HOLD_S,
+        )
+        proposal.first_id = proposal.first_id or made or 0
+        self._renewed = self.context.now()
+
+    def _renew(self) -> None:
+        proposal = self._proposal
+        if proposal is None or self._tracker.phase in _QUIET:
+            return  # what stands runs out by itself
+        if self.context.mode not in ("auto", "canary"):
+            return
+        if self.context.now() - self._renewed >= _RENEW_S:
+            self._recommend(proposal)
 
     def _enter_phase(self) -> None:
         phase = self._tracker.phase
-        trying = self._trial is not None
-        self._stop_trial()
         self._recent.clear()
         self._silent = None
+        self._not_before = 0.0
         self._doing = "watching"
-        if phase in ("idle", "cached"):
-            if trying:
+        proposal = self._proposal
+        if proposal is None:
+            return
+        if phase in _QUIET:
+            if not proposal.kept:
                 self._let_go("The disk is no longer read")
-            return  # what is kept runs out by itself
-        if trying or (self._kept is not None and self._kept[1] != phase):
+        elif proposal.phase != phase:
             self._let_go(f"Reads are now {_in_words(phase)}")
 
-    def _renew(self) -> None:
-        now = self.context.now()
-        if self._kept is None or self._kept[1] != self._tracker.phase:
-            return
-        value, _, _, why = self._kept
-        if self.context.mode == "auto" and now - self._renewed >= _RENEW_S:
-            self._renewed = now
-            self._recommend(value, why, _KEEP_HOLD_S)
+    # What to propose.
 
     def _consider(self) -> None:
-        phase = self._tracker.phase
-        if self._silent == phase or len(self._recent) < _BLOCK or phase not in ("random", "stream"):
+        phase, now = self._tracker.phase, self.context.now()
+        if phase in _QUIET or self._silent == phase or len(self._recent) < _BLOCK:
             return
-        if self._kept is not None:
-            if self.context.now() - self._kept[2] >= float(self.context.params["recheck"]):
-                self._start(self._baseline, "to see whether the gain still holds")
+        if now < self._not_before or any(usage.phase != phase for usage in self._recent):
             return
         candidate = self._candidate(phase)
         if candidate is None:
-            self._doing = f"nothing to try: {_in_words(phase)}"
+            kept = f"keeping {self._now_set} KiB, " if self._stands else ""
+            self._doing = f"{kept}nothing to try: {_in_words(phase)}"
             return
-        again, _ = self._not_before.get((phase, candidate), (0.0, 0.0))
-        if self.context.now() < again:
-            return  # what came of it the last time is still shown
         wait = self._until_cached()
-        if phase == "random" and wait <= float(self.context.params["patience"]):
+        if phase != "stream" and wait <= float(self.context.params["patience"]):
             self._doing = f"waiting: what is read fits in memory, and is cached in {wait:.1f} s"
             return
-        self._start(candidate, self._grounds(phase))
+        self._doing = f"proposing {candidate} KiB against {self._now_set} KiB"
+        self._proposal = _Proposal(
+            candidate,
+            phase,
+            f"{candidate} KiB instead of {self._now_set} KiB is {self._tense}, "
+            f"{self._grounds(phase)}.",
+            self._names(phase) | self._numbers(),
+        )
+        self._recommend(self._proposal)
 
     def _candidate(self, phase: Phase) -> int | None:
-        if phase == "random":
-            value = self._learned.get(phase, int(self.context.params["random_kb"]))
+        mean_kb = fmean(usage.pages_per_miss for usage in self._recent) * _PAGE_KB
+        for value in self._ladder(phase, self._context(phase)).next(
+            self._now_set, self.context.now()
+        ):
             # Nothing to save where a miss brings in no more than the candidate would.
-            mean = fmean(usage.pages_per_miss for usage in self._recent)
-            useful = value < self._now_set and mean * _PAGE_KB > value
-        else:
-            value = self._learned.get(phase, int(self.context.params["stream_kb"]))
-            useful = value > self._now_set
-        knob = self.context.knobs[_KNOB]
-        value = min(max(value, knob.minimum), knob.maximum)
-        return value if useful else None
+            if value > self._now_set or mean_kb > value:
+                return value
+        return None
+
+    def _ladder(self, phase: Phase, name: str) -> Ladder:
+        params, knob = self.context.params, self.context.knobs[_KNOB]
+        first = {"random": params["random_kb"], "stream": params["stream_kb"]}
+        if name not in self._ladders:
+            value = int(first.get(phase, _MIXED_KB))
+            most = max(min(knob.maximum, _MOST_KB), knob.minimum)
+            self._ladders[name] = Ladder(
+                value, knob.minimum, most, grid=knob.grid, up=phase == "stream"
+            )
+        return self._ladders[name]
+
+    def _tried(self, proposal: _Proposal) -> None:
+        self._ladder(proposal.phase, proposal.context).tried(proposal.value, self.context.now())
+        self._not_before = self.context.now() + _RENEW_S
+
+    def _mapped(self) -> bool:
+        return bool(self._recent) and fmean(usage.mapped_share for usage in self._recent) > 0.5
+
+    def _context(self, phase: Phase) -> str:
+        return f"{phase}, {'mapped' if self._mapped() else 'read'}"
+
+    def _names(self, phase: Phase) -> dict[str, float | int | str]:
+        # What the owner goes by: requests, or in a stream pages, for they are merged there.
+        outcome = "requests"
+        if phase == "stream":
+            outcome = "mapped_pages" if self._mapped() else "pages"
+        return {"outcome": outcome, "context": self._context(phase)}
+
+    def _numbers(self) -> dict[str, float | int | str]:
+        last = self._recent[-1]
+        return {
+            "requests_per_s": round(last.requests, 1),
+            "misses_per_s": round(last.misses, 1),
+            "in_order": round(last.sequential_share, 3),
+            "pages_per_miss": round(last.pages_per_miss, 1),
+            "stride_pages": round(last.stride_pages),
+            "stride_spread": round(last.stride_spread),
+            "uncached_pages": max(usage.uncached_pages for usage in self._recent),
+            "left_pages": last.left_pages,
+        }
 
     def _until_cached(self) -> float:
         # Seconds until all of the files read lies in memory, or infinity if it will not.
@@ -209,118 +320,14 @@ class Readahead(Extension):
     def _grounds(self, phase: Phase) -> str:
         share = fmean(usage.sequential_share for usage in self._recent)
         pages = fmean(usage.pages_per_miss for usage in self._recent)
-        if phase == "random":
-            return f"as {1 - share:.0%} of reads are at random and a miss reads {pages:,.0f} pages"
-        return f"as {share:.0%} of the reads go on where the last one ended"
-
-    # Trials.
-
-    def _start(self, candidate: int, grounds: str) -> None:
-        phase = self._tracker.phase
-        before = fmean(usage.speed(phase) for usage in self._recent)
-        self._trial = Trial(candidate, self._now_set, float(self.context.params["min_gain"]))
-        # The windows that led here are the first block.
-        self._trial.learn_one(before)
-        self._block = []
-        self._doing = f"trying {candidate} KiB against {self._now_set} KiB"
-        self._counts_from = float("inf")  # until it is applied
-        self._recommend(
-            candidate,
-            f"{candidate} KiB instead of {self._now_set} KiB is {self._tense}, {grounds}.",
-            _TRIAL_HOLD_S,
-            requests_per_s=round(self._recent[-1].requests, 1),
-            misses_per_s=round(self._recent[-1].misses, 1),
-            in_order=round(self._recent[-1].sequential_share, 3),
-            pages_per_miss=round(self._recent[-1].pages_per_miss, 1),
-            stride_pages=round(self._recent[-1].stride_pages),
-            stride_spread=round(self._recent[-1].stride_spread),
-            uncached_pages=max(usage.uncached_pages for usage in self._recent),
-            left_pages=self._recent[-1].left_pages,
-        )
+        if phase == "stream":
+            return f"as {share:.0%} of the reads go on where the last one ended"
+        return f"as {1 - share:.0%} of reads are at random and a miss reads {pages:,.0f} pages"
 
     @property
     def _tense(self) -> str:
         return "tried" if self.context.mode in ("canary", "auto") else "worth a trial"
 
-    def _measure(self, usage: Usage) -> None:
-        trial = self._trial
-        assert trial is not None
-        self._block.append(usage.speed(self._tracker.phase))
-        if len(self._block) < _BLOCK:
-            return
-        trial.learn_one(fmean(self._block))
-        self._block = []
-        outcome = trial.outcome
-        if outcome is not None:
-            self._trial = None
-            self._conclude(trial, outcome)
-        elif trial.next_value != self._now_set:
-            self._counts_from = float("inf")
-            self._recommend(
-                trial.next_value,
-                f"Block {len(trial.under_incumbent) + len(trial.under_candidate) + 1} of the trial "
-                f"of {trial.candidate} KiB against {trial.incumbent} KiB.",
-                _TRIAL_HOLD_S,
-            )
-
-    def _conclude(self, trial: Trial, outcome: str) -> None:
-        phase = self._tracker.phase
-        effect = trial.effect
-        rechecking = self._kept is not None
-        self._doing = f"{outcome}: {trial.candidate} KiB against {trial.incumbent} KiB"
-        self.context.log(
-            f"trial of {trial.candidate} KiB against {trial.incumbent} KiB: {outcome}",
-            ratio=f"{effect.ratio:.2f}" if effect else "first block too slow",
-        )
-        if rechecking and outcome != "gain":
-            self._keep(trial.incumbent, phase, self._kept[3] if self._kept else "")
-        elif rechecking:
-            self._learned.pop(phase, None)
-            self._let_go(f"{trial.incumbent} KiB no longer helps")
-        elif outcome == "gain" and effect is not None:
-            self._not_before.pop((phase, trial.candidate), None)
-            self._learned[phase] = trial.candidate
-            if self.context.mode == "canary":
-                self._silent = phase  # measured; never kept
-                self._let_go(f"{trial.candidate} KiB helps, and mode canary keeps nothing")
-            else:
-                self._keep(trial.candidate, phase, _why(trial, effect, phase), effect)
-        else:
-            self._put_off(trial.candidate)
-            self._let_go(f"{trial.candidate} KiB showed no gain over {trial.incumbent} KiB")
-
-    def _keep(self, value: int, phase: Phase, why: str, effect: Effect | None = None) -> None:
-        now = self.context.now()
-        self._kept = (value, phase, now, why)
-        self._renewed = now
-        evidence = (
-            {"ratio": round(effect.ratio, 3), "low": round(effect.low, 3), "pairs": effect.pairs}
-            if effect
-            else {}
-        )
-        self._doing = f"keeping {value} KiB"
-        self._recommend(value, why, _KEEP_HOLD_S, **evidence)
-
-    def _stop_trial(self) -> None:
-        self._trial = None
-        self._block = []
-        if self._counts_from == float("inf"):
-            self._counts_from = 0.0
-
-    def _put_off(self, value: int) -> None:
-        key = (self._tracker.phase, value)
-        _, pause = self._not_before.get(key, (0.0, _AGAIN_S / 2))
-        self._not_before[key] = (self.context.now() + 2 * pause, 2 * pause)
-
 
 def _in_words(phase: Phase) -> str:
     return {"stream": "in order", "random": "at random", "mixed": "mixed"}.get(phase, phase)
-
-
-def _why(trial: Trial, effect: Effect, phase: Phase) -> str:
-    what = "pages" if phase == "stream" else "requests"
-    return (
-        f"{trial.candidate} KiB instead of {trial.incumbent} KiB served {effect.ratio:.2f} times "
-        f"the {what} (95% interval {effect.low:.2f} to {effect.high:.2f}, {effect.pairs} pairs of "
-        f"blocks), so it is kept while reads stay {_in_words(phase)}."
-    )

@@ -42,6 +42,7 @@ class Usage:
     pages_per_miss: float
     stride_pages: float
     stride_spread: float
+    mapped_share: float
 
     @classmethod
     def of(cls, window: np.void, column: Mapping[str, int]) -> Usage:
@@ -72,6 +73,7 @@ class Usage:
             pages_per_miss=value["added_pages"] / max(misses, 1),
             stride_pages=value["stride_pages"] / strides,
             stride_spread=value["stride_spread"] / strides,
+            mapped_share=1 - value["reads"] / requests if requests else 0.0,
         )
 
     @property
@@ -85,10 +87,6 @@ class Usage:
         if self.sequential_share < _RANDOM:
             return "random"
         return "stream" if self.sequential_share > _STREAM else "mixed"
-
-    def speed(self, phase: Phase) -> float:
-        """How fast the readers get on: pages a second in a stream, else requests a second."""
-        return self.pages if phase == "stream" else self.requests
 
 
 class PhaseTracker:

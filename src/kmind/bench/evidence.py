@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bench "evidence": how often experiments keep what they should, and what they should not.
+
+The simulated part runs whole experiments on made-up noise, family by family: without an effect
+(A/A), with a planted gain of 5%, and with a planted loss of 5%. Seeds are fixed. Shares stand
+beside their 95% interval (Wilson 1927).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from kmind.bench._base import Share, describe_machine
+from kmind.bench._noise import FAMILIES, SIGMA, Family, Floats
+from kmind.bench._rivals import mixture_t_keeps, peeking_t_keeps
+from kmind.evidence import Design, Experiment
+
+__all__ = ["SCHEMA", "run_evidence_bench"]
+
+SCHEMA = "kmind.bench.evidence/1"
+
+_GAIN, _LOSS = 1.05, 0.95
+_SIGMAS = (0.02, 0.05, 0.1, 0.2, 0.4)
+_GROSS = (1.5, 3.0, 10.0)
+_LEVEL = 1000.0
+_SEED = 1
+
+
+def run_evidence_bench(*, quick: bool = False) -> dict[str, Any]:
+    """Simulate and measure; the object that ``kmind bench evidence --json`` prints.
+
+    Needs no root. ``aa_runs`` counts simulated and real runs, ``aa_runs_real`` the real ones.
+    """
+    runs = 40 if quick else 400
+    result: dict[str, Any] = {"schema": SCHEMA, "quick": quick, "machine": describe_machine()}
+    real = _real(quick=quick)
+    families, rivals = [], []
+    for number, (name, family) in enumerate(FAMILIES.items()):
+        series = [_series(family, number, run) for run in range(3 * runs)]
+        aa = [_run(one, 1.0, (number, run)) for run, one in enumerate(series[:runs])]
+        up = [_run(one, _GAIN, (number, run)) for run, one in enumerate(series[runs : 2 * runs])]
+        down = [_run(one, _LOSS, (number, run)) for run, one in enumerate(series[2 * runs :])]
+        families.append(_family(name, aa, up, down))
+        rivals.append({"name": name} | _rivals(series[:runs], series[runs : 2 * runs]))
+    result |= _total("aa_false_keep", families, extra=real)
+    result |= {"aa_runs": runs * len(families) + len(real), "aa_runs_real": len(real)}
+    result |= _total("gain_kept", families) | _total("loss_kept", families)
+    result |= {"families": families, "rivals": rivals}
+    result["noise"] = [_at_noise(sigma, runs // 2) for sigma in _SIGMAS]
+    result["gross"] = [_gross(effect, runs // 4) for effect in _GROSS]
+    return result
+
+
+def _real(*, quick: bool) -> list[Experiment]:
+    # A/A experiments on the real kernel, finished ones. There are none yet.
+    return []
+
+
+def _series(family: Family, number: int, run: int) -> Floats:
+    blocks: Floats = _LEVEL * np.exp(
+        family(np.random.default_rng((_SEED, number, run)), Design().max_blocks)
+    )
+    return blocks
+
+
+def _run(blocks: Floats, effect: float, seed: tuple[int, int]) -> Experiment:
+    # From nothing: the first blocks are A/A, and count towards the time.
+    experiment = Experiment(Design(), np.random.default_rng((_SEED + 1, *seed)))
+    for value in blocks.tolist():
+        experiment.learn_one(value * effect if experiment.arm == "candidate" else value)
+        if experiment.outcome is not None:
+            return experiment
+    raise AssertionError("an experiment outlived its time")
+
+
+def _share(name: str, experiments: Iterable[Experiment], outcome: str = "gain") -> Share:
+    outcomes = [experiment.outcome for experiment in experiments]
+    return Share(name, outcomes.count(outcome), len(outcomes))  # type: ignore[arg-type]
+
+
+def _seconds(experiments: Iterable[Experiment]) -> float:
+    return round(float(np.median([_duration(one) for one in experiments])), 1)
+
+
+def _duration(experiment: Experiment) -> float:
+    return len(experiment.blocks) * experiment.design.period_s
+
+
+def _family(
+    name: str, aa: list[Experiment], up: list[Experiment], down: list[Experiment]
+) -> dict[str, Any]:
+    sigmas = [experiment.noise.sigma or math.nan for experiment in aa]
+    said = [experiment.detectable for experiment in aa]
+    kept = [experiment for experiment in up if experiment.outcome == "gain"]
+    row: dict[str, Any] = {"name": name, "runs": len(aa)}
+    row |= {"sigma": round(float(np.median(sigmas)), 3), "detectable": _round(np.median(said))}
+    for share in (
+        _share("aa_false_keep", aa),
+        _share("gain_kept", up),
+        _share("loss_kept", down),
+        _share("aborted", [*aa, *up, *down], "aborted"),
+    ):
+        row |= share.as_json()
+    row |= {"aa_s": _seconds(aa), "gain_s": _seconds(kept) if kept else None}
+    row["loss_s"] = _seconds(down)
+    return row
+
+
+def _total(
+    name: str, families: list[dict[str, Any]], extra: Iterable[Experiment] = ()
+) -> dict[str, float]:
+    more = _share(name, extra)
+    count = more.count + sum(round(row[name] * row["runs"]) for row in families)
+    return Share(name, count, more.of + sum(row["runs"] for row in families)).as_json()
+
+
+def _rivals(aa: list[Floats], up: list[Floats]) -> dict[str, float]:
+    # The arms take turns, as without a coin; the whole time is used.
+    level = Design().keep_level
+
+    def pairs(blocks: Floats) -> Floats:
+        skip = Design().calibration
+        differences: Floats = np.diff(np.log(blocks[skip:]).reshape(-1, 2), axis=1)[:, 0]
+        return differences
+
+    null = [pairs(blocks) for blocks in aa]
+    gain = [pairs(blocks) + math.log(_GAIN) for blocks in up]
+    row: dict[str, float] = {}
+    for name, keeps in (
+        ("peeking_false_keep", [peeking_t_keeps(one) for one in null]),
+        ("mixture_t_false_keep", [mixture_t_keeps(one, level) for one in null]),
+        ("mixture_t_gain_kept", [mixture_t_keeps(one, level) for one in gain]),
+    ):
+        row[name] = round(sum(keeps) / len(keeps), 4)
+    return row
+
+
+def _at_noise(sigma: float, runs: int) -> dict[str, Any]:
+    # Each run plants the gain that it said beforehand it could find.
+    said, found = [], []
+    for run in range(runs):
+        rng = np.random.default_rng((_SEED + 2, run))
+        normal = FAMILIES["normal"](rng, Design().max_blocks) * sigma / SIGMA
+        blocks = _LEVEL * np.exp(normal)
+        said.append(_run(blocks, 1.0, (0, run)).detectable)
+        found.append(_run(blocks, said[-1], (0, run)))
+    row = {"sigma": sigma, "detectable": _round(np.median(said))}
+    return row | _share("found", found).as_json()
+
+
+def _gross(effect: float, runs: int) -> dict[str, Any]:
+    # Of normal noise; a loss of the same size is cut by the guard on the outcome.
+    gains, cuts = [], []
+    for run in range(runs):
+        blocks = _series(FAMILIES["normal"], 99, run)
+        gains.append(_run(blocks, effect, (99, run)))
+        cuts.append(_run(blocks, 1 / effect, (99, run)))
+    row = {"effect": effect, **_share("kept", gains).as_json()}
+    row["pairs"] = float(np.median([gain.pairs for gain in gains]))
+    row["pairs_most"] = max(gain.pairs for gain in gains)
+    row["loss_kept"] = _share("", cuts).value
+    row["loss_candidate_blocks"] = max(
+        [arm for arm, _ in cut.blocks].count("candidate") for cut in cuts
+    )
+    return row
+
+
+def _round(ratio: Any) -> float | None:
+    return round(float(ratio), 3) if math.isfinite(ratio) else None

@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Experiments on one change: noise, always-valid intervals, guards, verdicts.
+
+Pure arithmetic: no clock, no files, no threads. Whoever runs an experiment asks which arm
+comes next, measures one block under it, and hands the number in. See docs/evidence.md.
+"""
+
+from kmind.evidence._base import Arm, Better, Design, Interval, Outcome
+from kmind.evidence.chart import render_experiment
+from kmind.evidence.experiment import Experiment
+from kmind.evidence.guard import Guard
+from kmind.evidence.noise import Noise
+
+__all__ = [
+    "Arm",
+    "Better",
+    "Design",
+    "Experiment",
+    "Guard",
+    "Interval",
+    "Noise",
+    "Outcome",
+    "render_experiment",
+]

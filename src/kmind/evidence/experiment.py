@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One experiment: which arm comes next, and what became of it."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from kmind.errors import UsageError
+from kmind.evidence._base import Arm, Design, Interval, Outcome
+from kmind.evidence._verdict import Judge
+from kmind.evidence.guard import Guard
+from kmind.evidence.noise import Noise, log_ratio, usable
+
+__all__ = ["Experiment"]
+
+_GAPS = 6  # so many blocks without a reading, in a row or more than the incumbent's, end it
+_BOTH: tuple[Arm, Arm] = ("incumbent", "candidate")
+
+
+class Experiment:
+    """A candidate against the incumbent, in pairs of neighbouring blocks in random order.
+
+    Ask ``arm``, measure one block under it, hand it to ``learn_one``, until ``outcome`` is
+    something; ``reason`` is then one sentence. Without a clock: time is counted in blocks.
+    ``noise`` (A/A blocks) and ``guards`` are copied. ``blocks`` is what was measured: arm and
+    value, None for no reading. ``calibration`` of them, the first, are A/A.
+    """
+
+    def __init__(
+        self,
+        design: Design,
+        rng: np.random.Generator,
+        noise: Noise | None = None,
+        guards: Iterable[Guard] = (),
+    ) -> None:
+        self.design = design
+        self.noise = copy.deepcopy(noise) if noise is not None else Noise()
+        self.guards = [copy.deepcopy(guard) for guard in guards]
+        self.blocks: list[tuple[Arm, float | None]] = []
+        self.outcome: Outcome | None = None
+        self.reason = ""
+        self._given = self.noise.to_dict()
+        self._rng = rng
+        self._collapse: Guard | None = None
+        if design.collapse:
+            self._collapse = Guard("outcome", design.better, design.collapse, at_once=True)
+            for value in self._given["values"]:
+                self._collapse.learn_one(value)
+        known = min([self.noise.blocks, *(guard.blocks for guard in self.guards)])
+        self.calibration = design.calibration if known < design.calibration else 0
+        self._readings: list[dict[str, float | None]] = []
+        self._order: list[Arm] = []
+        self._pair: dict[Arm, float | None] = {}
+        self._gaps = dict.fromkeys(_BOTH, 0)
+        self._gaps_in_a_row = 0
+        self._judge = Judge(design, self.noise.sigma)
+
+    @property
+    def calibrating(self) -> bool:
+        """Whether the next block is one of the first, which only learn the noise."""
+        return len(self.blocks) < self.calibration
+
+    @property
+    def arm(self) -> Arm:
+        """The arm that the next block is to run under: a coin decides within each pair."""
+        if self.calibrating:
+            return "incumbent"
+        if not self._order:
+            self._order = list(_BOTH if self._rng.random() < 0.5 else _BOTH[::-1])
+        return self._order[0]
+
+    @property
+    def detectable(self) -> float:
+        """The smallest gain that would be found in four of five, as a ratio.
+
+        From A/A blocks alone, so it can be said beforehand; infinity while there are too few.
+        """
+        pairs = (self.design.max_blocks - self.calibration) // 2
+        return self.noise.detectable(self.design, max_pairs=pairs)
+
+    @property
+    def pairs(self) -> int:
+        """How many pairs count."""
+        return self._judge.pairs
+
+    @property
+    def interval(self) -> Interval | None:
+        """The effect so far; None before ``min_pairs`` pairs."""
+        return self._judge.interval() if self.pairs >= self.design.min_pairs else None
+
+    def intervals(self, at_most: int) -> list[Interval]:
+        """The interval as it stood after some of the pairs, evenly chosen, the last among them."""
+        after = range(self.design.min_pairs, self.pairs + 1)
+        chosen = np.unique(np.linspace(0, len(after) - 1, min(at_most, len(after))).round())
+        return [self._judge.interval(after[int(index)]) for index in chosen]
+
+    def learn_one(
+        self, value: float | None, guards: Mapping[str, float | None] | None = None
+    ) -> None:
+        """Take one block of the arm ``arm``, and the guards' readings in it.
+
+        None, NaN, infinite or negative: no reading, which voids the pair. Zero is a reading.
+        Raises UsageError if the experiment is over.
+        """
+        if self.outcome is not None:
+            raise UsageError("the experiment is over", hint="look at its outcome")
+        self._take(value, guards or {})
+        between = not self.calibrating and not self._pair
+        if self.outcome is None and between:
+            verdict = self._judge.decide((self.design.max_blocks - len(self.blocks)) // 2)
+            if verdict is not None:
+                self.outcome, self.reason = verdict
+
+    def abort(self, reason: str) -> None:
+        """End it without a verdict; nothing happens if it is over."""
+        if self.outcome is None:
+            self.outcome, self.reason = "aborted", reason
+
+    def _take(self, value: float | None, readings: Mapping[str, float | None]) -> None:
+        value = float(value) if value is not None and usable(value) else None
+        arm, calibrating = self.arm, self.calibrating
+        self.blocks.append((arm, value))
+        self._readings.append(
+            {guard.name: _plain(readings.get(guard.name)) for guard in self.guards}
+        )
+        self._watch(arm, value)
+        if calibrating:
+            self.noise.learn_one(value)
+            if not self.calibrating:
+                self._judge = Judge(self.design, self.noise.sigma)
+            return
+        self._order.pop(0)
+        self._pair[arm] = value
+        self._count_gaps(arm, value)
+        if len(self._pair) == len(_BOTH):
+            self._close_pair()
+
+    def _watch(self, arm: Arm, value: float | None) -> None:
+        watched = [(guard, self._readings[-1][guard.name]) for guard in self.guards]
+        if self._collapse is not None and value is not None:
+            watched.append((self._collapse, value))
+        for guard, reading in watched:
+            if arm == "incumbent":
+                guard.learn_one(reading)
+            elif broken := guard.judge(reading):
+                self.abort(broken)
+
+    def _count_gaps(self, arm: Arm, value: float | None) -> None:
+        if value is not None:
+            self._gaps_in_a_row = 0
+            return
+        self._gaps[arm] += 1
+        self._gaps_in_a_row += 1
+        if self._gaps_in_a_row >= _GAPS:
+            self.abort(f"{self._gaps_in_a_row} blocks in a row had no reading")
+        elif self._gaps["candidate"] - self._gaps["incumbent"] >= _GAPS:
+            self.abort("blocks under the candidate lack readings that the incumbent's have")
+
+    def _close_pair(self) -> None:
+        incumbent, candidate = self._pair["incumbent"], self._pair["candidate"]
+        self._pair = {}
+        if incumbent is not None and candidate is not None:
+            ratio = log_ratio(candidate, incumbent)
+            self._judge.learn_one(ratio if self.design.better == "higher" else -ratio)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON, for the store and the chart; unbounded numbers are null."""
+        interval, detectable = self.interval, self.detectable
+        return {
+            "design": self.design.to_dict(),
+            "noise": self._given,
+            "guards": [guard.to_dict() for guard in self.guards],
+            "calibration": self.calibration,
+            "blocks": [list(block) for block in self.blocks],
+            "readings": self._readings,
+            "interval": interval.to_dict() if interval else None,
+            "detectable": detectable if math.isfinite(detectable) else None,
+            "outcome": self.outcome,
+            "reason": self.reason,
+        }
+
+    @classmethod
+    def from_dict(
+        cls, data: Mapping[str, Any], rng: np.random.Generator | None = None
+    ) -> Experiment:
+        """Read what ``to_dict`` wrote; the outcome is the stored one.
+
+        ``rng`` gives the order of pairs that are still to come, a fresh one if it is None.
+        """
+        made = cls(
+            Design.from_dict(data["design"]),
+            rng if rng is not None else np.random.default_rng(),
+            Noise.from_dict(data["noise"]),
+            [Guard.from_dict(guard) for guard in data["guards"]],
+        )
+        made.calibration = int(data["calibration"])
+        for (arm, value), readings in zip(data["blocks"], data["readings"], strict=True):
+            if not made.calibrating and not made._order:
+                made._order = list(_BOTH if arm == "incumbent" else _BOTH[::-1])
+            made._take(value, readings)
+        made.outcome, made.reason = data["outcome"], data["reason"]
+        return made
+
+
+def _plain(value: float | None) -> float | None:
+    return float(value) if value is not None and usable(value) else None

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the load is like while nothing is tried: A/A blocks under what stands.
+
+They are collected all the while, so that the noise is known before a proposal comes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from kmind.evidence import Guard, Noise
+from kmind.runtime.meter import Block, Meter, Reading
+
+__all__ = ["Calm"]
+
+_KEPT = 48  # blocks: of what was long ago nothing is concluded
+_JUMP = 2.0  # a level so many times off, in two blocks running, is another load
+_ENOUGH = 8
+_LATE = 3
+
+
+class Calm:
+    """Learns noise and levels, one reading a block. ``due`` is infinite while it pauses."""
+
+    def __init__(self, meter: Meter, block_s: float, *, now: Callable[[], float]) -> None:
+        self.due = math.inf
+        self._meter = meter
+        self._block_s = block_s
+        self._now = now
+        self._began: Reading | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self._values: dict[str, deque[float | None]] = {
+            name: deque(maxlen=_KEPT) for name in self._meter.outcomes
+        }
+        self._jumps = dict.fromkeys(self._values, 0)
+        self._blocks: deque[Block] = deque(maxlen=_KEPT)
+
+    def go_on(self) -> None:
+        """Collect, if it does not already."""
+        if self._began is None:
+            self._began, self.due = self._meter.read(), self._now() + self._block_s
+
+    def pause(self) -> None:
+        """Collect no more; what was learnt stays."""
+        if self._began is not None:
+            self._began, self.due = None, math.inf
+            for values in self._values.values():
+                values.append(None)
+
+    def turn(self) -> None:
+        """Take a block if one is due."""
+        now = self._now()
+        if self._began is None or now < self.due:
+            return
+        reading = self._meter.read()
+        block = self._meter.between(self._began, reading)
+        self._began, self.due = reading, now + self._block_s
+        if block.seconds > _LATE * self._block_s:
+            return
+        self._blocks.append(block)
+        for name, value in block.values.items():
+            self._learn_one(name, value or None)  # silence says nothing of the noise
+
+    def _learn_one(self, name: str, value: float | None) -> None:
+        noise = self.noise(name)
+        if value is not None and noise.level and noise.blocks >= _ENOUGH:
+            off = max(value / noise.level, noise.level / value)
+            self._jumps[name] = self._jumps[name] + 1 if off > _JUMP else 0
+            if self._jumps[name] >= 2:
+                self._forget()
+        self._values[name].append(value)
+
+    def noise(self, name: str) -> Noise:
+        """What is known of one outcome."""
+        return Noise.from_dict({"values": list(self._values[name])})
+
+    def guards(self) -> list[Guard]:
+        """The guards, with the levels that were seen."""
+        made = self._meter.guards()
+        for guard in made:
+            for block in self._blocks:
+                guard.learn_one(block.guards.get(guard.name))
+        return made
+
+    def begin_anew(self, name: str = "", values: Iterable[float | None] = ()) -> None:
+        """Forget all, as something else stands now; ``values`` of one outcome are known of it."""
+        self._forget()
+        self._began, self.due = None, math.inf
+        if name:
+            self._values[name].extend(values)

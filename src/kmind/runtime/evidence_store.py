@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every experiment that was made on this machine, in a SQLite file beside the journal.
+
+    running -> ended: gain, loss, no change, aborted
+    running -> interrupted: its owner was killed, or the machine went down
+
+It only tells: what is in force, and what is to be put back, the journal says. Each commit
+survives a kill. An ``EvidenceStore`` belongs to one thread. All methods raise KmindError
+where the file cannot be used.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from kmind.errors import KmindError, UsageError
+from kmind.guard import Owner
+from kmind.guard._owner import boot_id
+from kmind.knobs import Knob, Target, Value
+
+__all__ = ["EvidenceStore", "default_evidence_path"]
+
+_VERSION = 1
+_BUSY_SECONDS = 2.0
+_MOST_ROWS = 5000
+
+_SCHEMA = """
+CREATE TABLE experiment (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    state TEXT NOT NULL,       -- running, ended, interrupted
+    kind TEXT NOT NULL,        -- trial, recheck, by hand
+    time REAL NOT NULL,        -- seconds since 1970, as ended
+    ended REAL,
+    boot TEXT NOT NULL,
+    pid INTEGER NOT NULL,
+    start INTEGER NOT NULL,    -- of the process, in ticks since boot
+    instance TEXT NOT NULL,
+    module TEXT NOT NULL,
+    backend TEXT NOT NULL,
+    target TEXT NOT NULL,
+    identity TEXT NOT NULL,
+    knob TEXT NOT NULL,
+    incumbent TEXT NOT NULL,   -- JSON, as are candidate, evidence and record
+    candidate TEXT NOT NULL,
+    metric TEXT NOT NULL,      -- name of the outcome that it went by, and its unit
+    unit TEXT NOT NULL,
+    context TEXT NOT NULL,
+    reason TEXT NOT NULL,      -- of the recommendation
+    evidence TEXT NOT NULL,
+    rec_id INTEGER NOT NULL,
+    change INTEGER NOT NULL,   -- of the journal
+    detectable REAL,
+    outcome TEXT NOT NULL DEFAULT '',
+    why TEXT NOT NULL DEFAULT '',
+    kept INTEGER NOT NULL DEFAULT 0,
+    ratio REAL,
+    low REAL,
+    high REAL,
+    pairs INTEGER NOT NULL DEFAULT 0,
+    record TEXT NOT NULL DEFAULT 'null'
+) STRICT;
+CREATE INDEX experiment_same ON experiment (module, identity, knob, context, id);
+CREATE INDEX experiment_running ON experiment (instance) WHERE state = 'running';
+"""
+
+_JSON = ("incumbent", "candidate", "evidence", "record")
+_SHORT = (
+    "id, state, kind, time, ended, instance, module, backend, target, knob, incumbent, candidate, "
+    "metric, unit, context, reason, evidence, rec_id, detectable, outcome, why, kept, ratio, low, "
+    "high, pairs"
+)
+
+_Row = dict[str, Any]
+
+
+def default_evidence_path(journal: Path) -> Path:
+    """Where the experiments are that belong to a journal."""
+    return journal.with_name("evidence.db")
+
+
+class EvidenceStore:
+    """All experiments of this machine. ``now`` is in seconds since 1970.
+
+    Without ``path`` it is kept in memory, and ends with the object.
+    """
+
+    def __init__(self, path: Path | None, *, now: Callable[[], float] = time.time) -> None:
+        self._path = path
+        self._now = now
+        self._boot = boot_id()
+        with self._errors("open"):
+            if path is not None:
+                path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            self._db = sqlite3.connect(
+                path or ":memory:", timeout=_BUSY_SECONDS, isolation_level=None
+            )
+            try:
+                self._prepare()
+            except BaseException:
+                self._db.close()
+                raise
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def __enter__(self) -> EvidenceStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def begin(
+        self,
+        *,
+        kind: str,
+        instance: str,
+        module: str,
+        backend: str,
+        knob: Knob,
+        target: Target,
+        incumbent: Value,
+        candidate: Value,
+        metric: str,
+        unit: str,
+        context: str = "",
+        reason: str = "",
+        evidence: Mapping[str, Any] | None = None,
+        rec_id: int = 0,
+        change: int = 0,
+    ) -> int:
+        """Take down that an experiment begins; its number."""
+        me = Owner.me(instance)
+        row: _Row = {
+            "state": "running",
+            "kind": kind,
+            "time": self._now(),
+            "boot": self._boot,
+            "pid": me.pid,
+            "start": me.start,
+            "instance": instance,
+            "module": module,
+            "backend": backend,
+            "target": target.name,
+            "identity": target.identity(),
+            "knob": knob.name,
+            "incumbent": json.dumps(incumbent),
+            "candidate": json.dumps(candidate),
+            "metric": metric,
+            "unit": unit,
+            "context": context,
+            "reason": reason,
+            "evidence": json.dumps(dict(evidence or {}), default=str),
+            "rec_id": rec_id,
+            "change": change,
+        }
+        columns, marks = ", ".join(row), ", ".join("?" for _ in row)
+        with self._errors("write"):
+            cursor = self._db.execute(
+                f"INSERT INTO experiment ({columns}) VALUES ({marks})", tuple(row.values())
+            )
+            self._db.execute("DELETE FROM experiment WHERE id <= ?", (_last(cursor) - _MOST_ROWS,))
+        return _last(cursor)
+
+    def end(self, number: int, record: Mapping[str, Any], *, kept: bool) -> None:
+        """Take down how it ended; ``record`` is the experiment's ``to_dict``."""
+        interval = record["interval"] or {}
+        with self._errors("write"):
+            self._db.execute(
+                "UPDATE experiment SET state = 'ended', ended = ?, outcome = ?, why = ?, kept = ?, "
+                "ratio = ?, low = ?, high = ?, pairs = ?, detectable = ?, record = ? WHERE id = ?",
+                (
+                    self._now(),
+                    record["outcome"],
+                    record["reason"],
+                    kept,
+                    interval.get("ratio"),
+                    interval.get("low"),
+                    interval.get("high"),
+                    interval.get("pairs", 0),
+                    record["detectable"],
+                    json.dumps(record, allow_nan=False),
+                    number,
+                ),
+            )
+
+    def mark_interrupted(self, instance: str | None = None) -> list[_Row]:
+        """Close what an owner that has ended left running, of all or one; those experiments.
+
+        The journal puts their knobs back.
+        """
+        rows = [
+            row
+            for row in self._select(
+                "state = 'running' AND instance = coalesce(?, instance)", instance
+            )
+            if row["boot"] != self._boot or not _owner(row).alive()
+        ]
+        for row in rows:
+            rebooted = row["boot"] != self._boot
+            row["why"] = "the machine went down" if rebooted else "its owner was killed"
+            row["state"] = "interrupted"
+            with self._errors("write"):
+                self._db.execute(
+                    "UPDATE experiment SET state = 'interrupted', outcome = 'aborted', why = ?, "
+                    "ended = ? WHERE id = ?",
+                    (row["why"], self._now(), row["id"]),
+                )
+        return rows
+
+    def gains(
+        self,
+        *,
+        module: str,
+        knob: Knob,
+        target: Target,
+        incumbent: Value,
+        candidate: Value,
+        context: str,
+        younger_s: float,
+    ) -> list[_Row]:
+        """The experiments on record by which the candidate beats the incumbent; [] if none do.
+
+        One, or several in a row where each incumbent is the one before's candidate. Of a
+        pair of values the latest verdict counts.
+        """
+        latest: dict[tuple[str, str], _Row] = {}
+        rows = self._select(
+            "module = ? AND identity = ? AND knob = ? AND context = ? AND ended > ? "
+            "AND outcome IN ('gain', 'loss', 'no change')",
+            module,
+            target.identity(),
+            knob.name,
+            context,
+            self._now() - younger_s,
+        )
+        for row in rows:
+            latest[json.dumps(row["incumbent"]), json.dumps(row["candidate"])] = row
+        start, goal = json.dumps(incumbent), json.dumps(candidate)
+        ways: dict[str, list[_Row]] = {start: []}
+        todo = [start]
+        while todo and goal not in ways:
+            here = todo.pop(0)
+            for (old, new), row in latest.items():
+                if old == here and new not in ways and row["kept"]:
+                    ways[new] = [*ways[here], row]
+                    todo.append(new)
+        return ways.get(goal, [])
+
+    def latest(self, limit: int = 50) -> list[_Row]:
+        """The latest experiments, newest first, without their blocks."""
+        return self._select("1 = 1", columns=_SHORT, order=f"id DESC LIMIT {limit:d}")
+
+    def get(self, id: str) -> _Row:
+        """One experiment with all of its blocks. UsageError if there is none of that number."""
+        rows = []
+        if id.isascii() and id.isdecimal() and len(id) < 18:
+            rows = self._select("id = ?", int(id), columns=f"{_SHORT}, record")
+        if not rows:
+            raise UsageError(f"there is no experiment {id}", hint="see: kmind why")
+        return rows[0]
+
+    def _select(
+        self, where: str, *values: object, columns: str = "*", order: str = "id"
+    ) -> list[_Row]:
+        with self._errors("read"):
+            rows = self._db.execute(
+                f"SELECT {columns} FROM experiment WHERE {where} ORDER BY {order}", values
+            )
+            return [_decoded(dict(row)) for row in rows]
+
+    def _prepare(self) -> None:
+        self._db.row_factory = sqlite3.Row
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version not in (0, _VERSION):
+            raise KmindError(
+                f"the experiments in {self._path} have version {version}; "
+                f"this kmind knows {_VERSION}",
+                hint="use the kmind that wrote them, or move the file away",
+            )
+        if version == 0:
+            self._db.executescript(
+                "BEGIN IMMEDIATE;"
+                + _SCHEMA.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS").replace(
+                    "CREATE INDEX", "CREATE INDEX IF NOT EXISTS"
+                )
+                + f"PRAGMA user_version = {_VERSION};COMMIT;"
+            )
+
+    @contextmanager
+    def _errors(self, verb: str) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError, ValueError) as error:
+            raise KmindError(
+                f"cannot {verb} the experiments in {self._path}: {error}",
+                hint="free space on its disk, or move the file away to start a new one",
+            ) from None
+
+
+def _last(cursor: sqlite3.Cursor) -> int:
+    assert cursor.lastrowid is not None
+    return cursor.lastrowid
+
+
+def _owner(row: _Row) -> Owner:
+    return Owner(row["instance"], 0, row["pid"], row["start"])
+
+
+def _decoded(row: _Row) -> _Row:
+    for name in _JSON:
+        if name in row:
+            row[name] = json.loads(row[name])
+    row["kept"] = bool(row["kept"])
+    return row

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One experiment on a knob, block by block, as time goes on.
+
+Whoever owns it calls ``turn`` when it is ``due``. It asks for the arm that the next block
+is to run under, waits for what is under way to wash out, and reads the meter at both
+ends of the block.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from kmind.evidence import Arm, Experiment
+from kmind.runtime.meter import Meter, Reading
+
+__all__ = ["Trial"]
+
+_LATE = 3  # a block so many times longer than planned is measured once more
+
+
+class Trial:
+    """Runs ``experiment`` by the outcome ``metric``; ``switch`` sets the knob to an arm.
+
+    What ``switch`` raises passes through ``turn``. ``outcome`` of the experiment says when it
+    is over; the knob is then left at the arm of the last block. ``now`` is in seconds.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        metric: str,
+        meter: Meter,
+        switch: Callable[[Arm], None],
+        *,
+        now: Callable[[], float],
+    ) -> None:
+        self.experiment = experiment
+        self.metric = metric
+        self.arm: Arm = "incumbent"
+        self._meter = meter
+        self._switch = switch
+        self._now = now
+        self._began: Reading | None = None
+        self._quiet = False  # nothing moved in the incumbent's last block
+        self.due = now()
+
+    @property
+    def over(self) -> bool:
+        """Whether there is an outcome."""
+        return self.experiment.outcome is not None
+
+    def start(self) -> None:
+        """Begin with the first block, under the arm that comes first."""
+        self._next()
+
+    def turn(self) -> None:
+        """Do what is due; nothing if it is too early or over."""
+        now = self._now()
+        if self.over or now < self.due:
+            return
+        design = self.experiment.design
+        reading = self._meter.read()
+        if self._began is None:
+            self._began, self.due = reading, now + design.block_s
+            return
+        block = self._meter.between(self._began, reading)
+        self._began = reading
+        if block.seconds > _LATE * design.block_s:
+            self.due = now + design.block_s  # the owner was kept: no block of this length
+            return
+        self.experiment.learn_one(self._reading(block.values[self.metric]), block.guards)
+        if self.over:
+            self.due = math.inf
+        else:
+            self._next()
+
+    def _reading(self, value: float | None) -> float | None:
+        # Where nothing moves under the incumbent either, the load pauses: that is no reading.
+        if self.arm == "incumbent":
+            self._quiet = not value
+            return value or None
+        return None if self._quiet and not value else value
+
+    def _next(self) -> None:
+        now, design = self._now(), self.experiment.design
+        arm = self.experiment.arm
+        if arm == self.arm and self._began is not None:
+            self.due = now + design.block_s
+            return
+        if arm != self.arm:
+            self._switch(arm)
+            self.arm = arm
+        self._began, self.due = None, self._now() + design.wash_out_s
