@@ -20,6 +20,7 @@ from kmind.runtime._takeover import free_lease, remove_dead_runs, run_cgroup
 from kmind.runtime.agents import bind, make_bpf_agent, need_root
 from kmind.runtime.evidence_store import EvidenceStore, default_evidence_path
 from kmind.runtime.instance import Instance, Sandbox
+from kmind.runtime.memory import default_memory_folder
 
 __all__ = ["DEADLINE_S", "StopFlag", "run", "stop_signals"]
 
@@ -95,6 +96,7 @@ def run(
             mode=mode,
             emit=report.emit,
             evidence=evidence,
+            memory=default_memory_folder(journal.path),
             sandbox=Sandbox(cgroup=run_cgroup(name)),
             free=partial(free_lease, core, slot),
             deadline_s=DEADLINE_S,

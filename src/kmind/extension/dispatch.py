@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from kmind.abi import layout
 from kmind.extension._base import ChangeEvent, Extension, VerdictEvent
-from kmind.extension.context import Context
+from kmind.extension.context import Context, plain
 
 __all__ = ["Dispatcher", "End"]
 
@@ -144,14 +144,7 @@ class Dispatcher:
         if now - self._status_at < _STATUS_EVERY_S:
             return
         self._status_at = now
-        text = msgspec.json.encode(self._extension.status(), enc_hook=_plain)
+        text = msgspec.json.encode(self._extension.status(), enc_hook=plain)
         if len(text) > _STATUS_MOST:
             text = b'{"status":"too long to show"}'
         self._end.set_status(text)
-
-
-def _plain(value: object) -> object:
-    # numpy's scalars and arrays, the two things that authors put into a status.
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    raise TypeError(f"a status cannot hold a {type(value).__name__}")

@@ -16,6 +16,7 @@ import math
 import selectors
 import time
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from kmind.agent._base import Action, Mode
@@ -33,6 +34,7 @@ from kmind.runtime.evidence_store import EvidenceStore
 from kmind.runtime.grants import Granted, grants_for
 from kmind.runtime.hooks import HookWatch
 from kmind.runtime.measured import MeasuredChanges
+from kmind.runtime.memory import Memory
 from kmind.runtime.state import InstanceState
 from kmind.runtime.trials import Trials
 
@@ -54,7 +56,8 @@ class Instance:
 
     ``deadline_s`` is the agent's watchdog deadline. ``sandbox`` is what the extension is
     confined by, and whether it outlives this process. ``evidence`` is where experiments are
-    kept; by default they are forgotten with the instance. ``free`` is called with knob and
+    kept, and ``memory`` the folder for what the extension remembers; by default they are
+    forgotten with the instance. ``free`` is called with knob and
     target, by number, when one is held no longer; ``name_of`` names who has a slot.
     """
 
@@ -70,6 +73,7 @@ class Instance:
         mode: Mode,
         emit: Emit,
         evidence: EvidenceStore | None = None,
+        memory: Path | None = None,
         sandbox: Sandbox | None = None,
         free: Callable[[int, int], None] = lambda knob, target: None,
         name_of: Callable[[int], str] = str,
@@ -113,6 +117,7 @@ class Instance:
             mode=mode,
             now=now,
         )
+        self._memory = Memory(self.name, memory, log=self._log, now=now)
         self._extension: Extension | None = None
         self._starting = False
         self._give_up_at = math.inf
@@ -182,6 +187,7 @@ class Instance:
             raise KmindError(f"the extension of {self.name} was not started")
         self._extension = Extension.adopt(self._agent, state.process)
         self._watch_extension()
+        self._memory.watch(self._agent.arena, self._agent.geometry)
         self.started = state.started
         self._verdicts.last_id = self._recorded_id = state.last_id
         self._watcher.seq = state.window_seq
@@ -277,6 +283,7 @@ class Instance:
             self._hooks.look(now)
             busy = self._watcher.look() >= _BUSY_WINDOWS
             self._trials.look(busy=busy)
+            self._memory.look()
             self._look_at = _next(now, _LOOK_S if busy else _IDLE_LOOK_S)
             self.view.mode = self.mode.name.lower()
         if ending := self._extension_or_raise().ended() or over:
@@ -366,6 +373,7 @@ class Instance:
         But an experiment ends, with what stood before.
         """
         self._trials.abort("the daemon is being replaced")
+        self._memory.look(last=True)
         if self._extension:
             for line in self._extension.release():
                 self._log(line, "extension")
@@ -475,8 +483,10 @@ class Instance:
             sandbox=self._sandbox,
             beat_s=self._deadline_s / _BEATS,
             first_id=first_id,
+            memory=self._memory.load(),
             tell=self._log,
         )
+        self._memory.watch(self._agent.arena, self._agent.geometry)
         self._watch_extension()
 
     def _watch_extension(self) -> None:
@@ -497,6 +507,7 @@ class Instance:
                 self._log(line, "extension")
         except KmindError as error:  # something in its cgroup does not end
             self._log(str(error))
+        self._memory.look(last=True)
 
     def _extension_or_raise(self) -> Extension:
         if self._extension is None:

@@ -40,6 +40,7 @@ from kmind.runtime.changes import Emit
 from kmind.runtime.evidence_store import EvidenceStore, default_evidence_path
 from kmind.runtime.grants import grants_for
 from kmind.runtime.instance import Instance, Sandbox
+from kmind.runtime.memory import default_memory_folder
 from kmind.runtime.state import StateFolder
 
 __all__ = ["DEADLINE_S", "RUN_DIR", "Supervisor"]
@@ -320,6 +321,7 @@ class Supervisor:
             mode=mode,
             emit=self.emit,
             evidence=self.evidence,
+            memory=default_memory_folder(self.journal.path),
             sandbox=Sandbox(cgroup=self.cgroups + name, log=log),
             free=partial(free_lease, self.core, slot),
             name_of=self._arbiter.name_of,
