@@ -199,7 +199,7 @@ class Sample(Extension):
 def test_what_an_extension_remembers_is_there_at_its_next_start(bench: "Bench") -> None:
     bench.start("observe", extension=REMEMBERER)
     assert bench.instance
-    bench.run_until(lambda: (bench.folder / "memory/sample@{}.json".format(bench.disk)).exists())
+    bench.run_until(lambda: (bench.folder / f"memory/sample@{bench.disk}.json").exists())
     bench.instance.relaunch(bench.instance.module, bench.instance.params)
     bench.run_until(lambda: bench.instance and bench.instance.ready())
     bench.instance.resume()

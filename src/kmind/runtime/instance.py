@@ -29,6 +29,7 @@ from kmind.runtime._launch import Extension, Sandbox
 from kmind.runtime._owned import OwnedAgent
 from kmind.runtime._verdicts import Verdicts
 from kmind.runtime._view import View, Watcher
+from kmind.runtime.asking import Asking, check_objective
 from kmind.runtime.changes import Emit
 from kmind.runtime.evidence_store import EvidenceStore
 from kmind.runtime.grants import Granted, grants_for
@@ -118,6 +119,7 @@ class Instance:
             now=now,
         )
         self._memory = Memory(self.name, memory, log=self._log, now=now)
+        self._asking: Asking | None = None
         self._extension: Extension | None = None
         self._starting = False
         self._give_up_at = math.inf
@@ -175,6 +177,7 @@ class Instance:
         """Attach the hooks, arm the tick, and go to work."""
         self._starting = False
         self._agent.start()
+        self._begin_asking()
         self._announce("loaded")
 
     def adopt(self, state: InstanceState) -> None:
@@ -188,6 +191,7 @@ class Instance:
         self._extension = Extension.adopt(self._agent, state.process)
         self._watch_extension()
         self._memory.watch(self._agent.arena, self._agent.geometry)
+        self._begin_asking()
         self.started = state.started
         self._verdicts.last_id = self._recorded_id = state.last_id
         self._watcher.seq = state.window_seq
@@ -223,6 +227,7 @@ class Instance:
         self._starting = False
         self.failed = ""
         self._agent.set_mode(self.mode)
+        self._begin_asking()
         self._announce("reloaded")
 
     # Running
@@ -267,6 +272,8 @@ class Instance:
         if self.failed or self._starting or self._stopped:
             return
         self._take_log()
+        if self._asking:
+            self._asking.turn()
         now = self._now()
         over = ""
         try:
@@ -374,6 +381,7 @@ class Instance:
         """
         self._trials.abort("the daemon is being replaced")
         self._memory.look(last=True)
+        self._end_asking()
         if self._extension:
             for line in self._extension.release():
                 self._log(line, "extension")
@@ -462,7 +470,7 @@ class Instance:
     # Inside
 
     def _granted(self) -> list[Granted]:
-        granted, refused = grants_for(self.module, self.target, self._policy)
+        granted, refused = grants_for(self.module, self.target, self._policy, self.params)
         for name, why in refused.items():
             self._log(f"knob {name} is not granted: {why}")
         return granted
@@ -495,6 +503,7 @@ class Instance:
         self._selector.register(extension.log_fd, selectors.EVENT_READ)
 
     def _close_extension(self) -> None:
+        self._end_asking()
         if self._extension is None:
             return
         if not self._stopped:
@@ -508,6 +517,27 @@ class Instance:
         except KmindError as error:  # something in its cgroup does not end
             self._log(str(error))
         self._memory.look(last=True)
+
+    def _begin_asking(self) -> None:
+        objective = check_objective(self.module.manifest, self.target, self.params)
+        part = self.module.manifest.objective
+        if objective is None or part is None:
+            return
+        self._asking = Asking(
+            objective,
+            self._agent,
+            every_s=float(self.params[part.every]),
+            looks_back_s=float(self.params[part.looks_back]),
+            log=self._log,
+        )
+        self._selector.register(self._asking.fd, selectors.EVENT_READ)
+        self._asking.start()
+
+    def _end_asking(self) -> None:
+        if self._asking is not None:
+            self._selector.unregister(self._asking.fd)
+            self._asking.close()
+            self._asking = None
 
     def _extension_or_raise(self) -> Extension:
         if self._extension is None:

@@ -42,6 +42,7 @@ from kmind.runtime.grants import grants_for
 from kmind.runtime.instance import Instance, Sandbox
 from kmind.runtime.memory import default_memory_folder
 from kmind.runtime.state import StateFolder
+from kmind.runtime.wishes import check_wishes
 
 __all__ = ["DEADLINE_S", "RUN_DIR", "Supervisor"]
 
@@ -185,6 +186,7 @@ class Supervisor:
             raise KmindError(f"{name} is loaded already", hint=f"kmind reload {name}")
         options = self._conf.options(found.manifest.name)
         params = parse_parameters(found.manifest, words, options)
+        check_wishes(found, where, params, self.policy)
         wanted = self._conf.mode(found.manifest.name)
         mode = mode or (Mode[wanted.upper()] if wanted else Mode.ADVISE)
         before = self._depends(found, where)
@@ -197,7 +199,7 @@ class Supervisor:
             "depends": [f"{each}@{on}" for each, on in before],
         }
         if dry_run:
-            granted, refused = grants_for(found, where, self.policy)
+            granted, refused = grants_for(found, where, self.policy, params)
             knobs = {g.knob.name: [g.bound.minimum, g.bound.maximum] for g in granted if g.usable}
             return plan | {"dry_run": True, "knobs": knobs, "refused": refused}
         for each, on in before:
