@@ -104,3 +104,10 @@ def test_a_module_is_not_read_before_it_is_asked_for(folder: Path) -> None:
 
 def test_built_in_modules_are_as_trusted_as_kmind_itself() -> None:
     assert "readahead" in [module.manifest.name for module in list_modules()[0]]
+
+
+def test_what_is_no_modules_folder_is_not_walked_to_its_end(folder: Path) -> None:
+    for number in range(4097):
+        folder.joinpath(str(number)).touch()
+    with pytest.raises(ModuleError, match="holds more than 4096 files; name the folder of one"):
+        refuse_untrusted(folder)

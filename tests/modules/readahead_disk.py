@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -69,16 +70,31 @@ def in_order(pages: float) -> dict[str, Any]:
 
 
 class Bench:
-    """The extension, a clock, and an agent that answers as ``verdict`` says."""
+    """The extension, a clock, an agent that answers as ``verdict`` says, and its owner.
 
-    def __init__(self, mode: str = "auto", verdict: str = "approved", **params: float) -> None:
+    The owner measures what is approved for ten windows, and keeps what ``gains`` says, as
+    (value before, value). ``owner`` is "measures", "remembers" or "canary".
+    """
+
+    def __init__(
+        self,
+        mode: str = "auto",
+        verdict: str = "approved",
+        gains: set[tuple[int, int]] | None = None,
+        owner: str = "measures",
+        **params: float,
+    ) -> None:
         self.now = 100.0
         self.value = 8192
         self.verdict = verdict
+        self.gains = gains if gains is not None else {(8192, 16)}
+        self.owner = owner
         self.made: list[dict[str, Any]] = []
+        self._trial: tuple[int, int, float] | None = None
+        self._ends = 0.0
         manifest = find_module("readahead").manifest
         defaults = {p.name: p.default for p in manifest.parameters}
-        info = KnobInfo(KNOB, 1, "int", "KiB", 4, 16384, 4, (), 2, 8192)
+        info = KnobInfo(KNOB, 1, "int", "KiB", 0, 16384, 4, (), 2, 8192)
         self.context = Context(
             module="readahead",
             target="vda",
@@ -97,7 +113,7 @@ class Bench:
 
     def submit(self, knob: int, target: int, value: int, **words: Any) -> int:
         """Take a recommendation."""
-        self.made.append({"value": value, **words})
+        self.made.append({"value": value, "time": self.now, **words})
         self._due.append((len(self.made), value))
         return len(self.made)
 
@@ -111,18 +127,56 @@ class Bench:
             self.answer()
 
     def answer(self) -> None:
-        """Give the verdicts that are due."""
+        """Give the verdicts that are due, and go on with what is measured."""
         due, self._due = self._due, []
         for rec_id, value in due:
-            self.extension.on_verdict(VerdictEvent(rec_id, self.verdict, KNOB, value))
-            if self.verdict == "approved" and value != self.value:
-                self.value = value
-                self.extension.on_change(ChangeEvent("applied", rec_id, KNOB, value))
+            stands = self._trial[1] if self._trial else self.value
+            same = self.verdict == "approved" and value == stands
+            answer = "renewed" if same else self.verdict
+            self.extension.on_verdict(VerdictEvent(rec_id, answer, KNOB, value))
+            if answer in ("approved", "renewed"):
+                self._ends = self.now + self.made[rec_id - 1]["hold_ms"] / 1000
+            if answer == "approved":
+                self._approved(rec_id, value)
+        if self._trial and self.now >= self._trial[2]:
+            self._conclude(*self._trial[:2])
+        if (self._trial or self.value != 8192) and self.now >= self._ends:
+            self._trial, self.value = None, 8192
+            self.tell("undone", len(self.made), 8192)
+
+    def _approved(self, rec_id: int, value: int) -> None:
+        self._trial = None
+        if value == 8192:
+            self.value = value
+            self.tell("undone", rec_id, value)
+        elif self.owner == "remembers":
+            self.value = value
+            self.tell("applied", rec_id, value)
+        else:
+            self._trial = (rec_id, value, self.now + 1.0)
+
+    def _conclude(self, rec_id: int, value: int) -> None:
+        self._trial = None
+        gain = (self.value, value) in self.gains
+        if gain and self.owner != "canary":
+            self.value = value
+            self.tell("kept", rec_id, value)
+        else:
+            self.tell("dropped", rec_id, value, "gain" if gain else "no change")
+
+    def tell(self, kind: Any, rec_id: int, value: int, outcome: Any = "") -> None:
+        """Say what became of a recommendation."""
+        self.extension.on_change(ChangeEvent(kind, rec_id, KNOB, value, outcome))
 
     @property
-    def values(self) -> list[int]:
-        """What was recommended, in order."""
-        return [each["value"] for each in self.made]
+    def proposed(self) -> list[int]:
+        """What was recommended, in order, without renewals."""
+        values = [each["value"] for each in self.made]
+        return [v for n, v in enumerate(values) if n == 0 or v != values[n - 1]]
+
+    def notes(self) -> list[dict[str, Any]]:
+        """Reason and evidence of each recommendation."""
+        return [json.loads(each["note"]) for each in self.made]
 
     def status(self) -> Mapping[str, Any]:
         """What the extension says of itself."""

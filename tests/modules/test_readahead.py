@@ -1,71 +1,67 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the readahead extension does about windows: by hand, without a kernel."""
 
-import json
+from typing import Any
 
 import pytest
-from modules.readahead_disk import KNOB, Bench, at_random, in_order
+from modules.readahead_disk import Bench, at_random, in_order
 
-from kmind.extension import ChangeEvent
-
-
-def _random_until(bench: Bench, windows: int, speed: dict[int, float], **more: int) -> None:
-    for _ in range(windows):
-        bench.feed(1, **at_random(speed[bench.value], bench.value, **more))
+from kmind.modules.readahead.ladder import AGAIN_S, Ladder
 
 
-SMALL_WINS = {8192: 20.0, 16: 1300.0}
-SMALL_LOSES = {8192: 20.0, 16: 5.0}
-NO_DIFFERENCE = {8192: 200.0, 16: 201.0}
+def random_reads(**more: Any) -> dict[str, Any]:
+    # The disk brings in 2000 pages for each miss, whatever is set: the owner measures.
+    return at_random(200.0, 8000, **more)
 
 
-def test_a_gain_is_kept_and_renewed() -> None:
+def test_a_kept_value_is_held_on_and_the_next_one_is_tried() -> None:
+    bench = Bench(gains={(8192, 16), (16, 4)})
+    bench.feed(200, **random_reads())
+    assert bench.value == 4
+    assert bench.proposed[:2] == [16, 4]
+    bench.feed(50, **random_reads())
+    assert bench.value == 4  # a hold is 5 s: without renewals it had ended
+
+
+def test_each_proposal_names_what_it_is_to_be_measured_by() -> None:
     bench = Bench()
-    _random_until(bench, 60, SMALL_WINS)
-    assert bench.value == 16
-    assert bench.status()["doing"] == "keeping 16 KiB"
-    kept = json.loads(next(m for m in bench.made if b"so it is kept" in m["note"])["note"])
-    assert kept["evidence"]["low"] > 1.05
-    assert kept["evidence"]["pairs"] >= 3
+    bench.feed(10, **random_reads())
+    evidence = bench.notes()[0]["evidence"]
+    assert (evidence["outcome"], evidence["context"]) == ("requests", "random, mapped")
+    assert evidence["pages_per_miss"] == 2000
+
+
+def test_what_helps_nothing_is_not_proposed_again_for_long() -> None:
+    bench = Bench(gains=set())
+    bench.feed(400, **random_reads())
+    assert bench.value == 8192
+    assert bench.proposed[0] == 16
+    assert len(bench.proposed) == len(set(bench.proposed))
+    assert "nothing to try" in str(bench.status()["doing"])
+    bench.now += AGAIN_S
     before = len(bench.made)
-    _random_until(bench, 50, SMALL_WINS)
-    assert set(bench.values[before:]) == {16}  # renewals, each holding for 5 s
-
-
-def test_a_loss_ends_after_one_block() -> None:
-    bench = Bench()
-    _random_until(bench, 30, SMALL_LOSES)
-    assert bench.values == [16, 8192]
-    assert bench.value == 8192
-
-
-def test_no_difference_is_no_change_and_is_not_tried_again_at_once() -> None:
-    bench = Bench()
-    _random_until(bench, 100, NO_DIFFERENCE)
-    assert bench.value == 8192
-    tried = len(bench.made)
-    _random_until(bench, 100, NO_DIFFERENCE)
-    assert len(bench.made) == tried
+    bench.feed(10, **random_reads())
+    assert bench.made[before]["value"] == 16
 
 
 def test_the_trap_is_waited_out() -> None:
     bench = Bench()
     # 1.2 GiB not yet cached, room for all of it, some 500 MB/s coming in: 2.4 s to go.
-    _random_until(bench, 20, {8192: 6.0}, uncached=300_000, left=1 << 22)
+    bench.feed(20, **at_random(6.0, 8192, uncached=300_000, left=1 << 22))
     assert bench.made == []
     assert "waiting" in str(bench.status()["doing"])
 
 
 def test_what_does_not_fit_is_not_waited_for() -> None:
     bench = Bench()
-    _random_until(bench, 10, SMALL_WINS, uncached=300_000, left=1000)
-    assert bench.values[0] == 16
+    bench.feed(10, **random_reads(uncached=300_000, left=1000))
+    assert bench.proposed == [16]
 
 
 def test_no_patience_no_waiting() -> None:
     bench = Bench(patience=0.0)
-    _random_until(bench, 10, SMALL_WINS, uncached=300_000, left=1 << 22)
-    assert bench.values[0] == 16
+    bench.feed(10, **random_reads(uncached=300_000, left=1 << 22))
+    assert bench.proposed == [16]
 
 
 def test_reads_in_order_under_a_large_value_are_left_alone() -> None:
@@ -74,86 +70,133 @@ def test_reads_in_order_under_a_large_value_are_left_alone() -> None:
     assert bench.made == []
 
 
-def test_reads_in_order_under_a_small_value_try_a_larger_one() -> None:
-    bench = Bench()
-    bench.extension.on_change(ChangeEvent("applied", 0, KNOB, 128))
-    bench.value = 128
-    bench.feed(10, **in_order(10_000))
-    assert bench.values[0] == 4096
-
-
 def test_a_new_phase_lets_go_at_once() -> None:
     bench = Bench()
-    _random_until(bench, 60, SMALL_WINS)
+    bench.feed(30, **random_reads())
     assert bench.value == 16
     bench.feed(4, **in_order(10_000))
     assert bench.value == 8192
 
 
-def test_what_was_learnt_is_tried_first_on_the_next_visit() -> None:
+def test_a_new_phase_ends_what_is_being_measured() -> None:
     bench = Bench()
-    _random_until(bench, 60, SMALL_WINS)
-    bench.feed(20, **in_order(10_000))
-    before = len(bench.made)
-    _random_until(bench, 40, SMALL_WINS)
-    assert bench.values[before] == 16
-    assert bench.value == 16
+    bench.feed(7, **random_reads())
+    assert bench.proposed == [16]
+    bench.feed(4, **in_order(10_000))
+    assert bench.proposed == [16, 8192]
 
 
-def test_a_kept_value_is_checked_again_and_dropped_when_it_no_longer_helps() -> None:
-    bench = Bench(recheck=5.0)
-    _random_until(bench, 50, SMALL_WINS)
+def test_moments_that_look_mixed_change_nothing() -> None:
+    bench = Bench()
+    bench.feed(30, **random_reads())
+    for _ in range(5):
+        bench.feed(5, **random_reads() | {"fault_sequential": 100})
+        bench.feed(5, **random_reads())
     assert bench.value == 16
-    _random_until(bench, 100, {8192: 400.0, 16: 100.0})
+    bench.feed(12, **random_reads() | {"fault_sequential": 100})
     assert bench.value == 8192
 
 
-def test_a_kept_value_that_still_helps_stays() -> None:
-    bench = Bench(recheck=5.0)
-    _random_until(bench, 300, SMALL_WINS)
-    # It is back at the kept value most of the time, and at the end of a check.
-    _random_until(bench, 10, SMALL_WINS)
+def test_the_best_value_is_proposed_first_on_the_next_visit() -> None:
+    bench = Bench(gains={(8192, 16), (16, 4), (8192, 4)})
+    bench.feed(200, **random_reads())
+    bench.feed(20, **in_order(10_000))
+    assert bench.value == 8192
+    bench.owner = "remembers"
+    before = len(bench.made)
+    bench.feed(7, **random_reads())
+    assert bench.made[before]["value"] == 4
+    assert bench.value == 4
+
+
+def test_what_is_dropped_when_measured_again_is_let_go() -> None:
+    bench = Bench()
+    bench.feed(300, **random_reads())
     assert bench.value == 16
+    bench.value = 8192
+    bench.tell("dropped", len(bench.made), 16, "loss")
+    before = len(bench.made)
+    bench.feed(50, **random_reads())
+    assert 16 not in [each["value"] for each in bench.made[before:]]
 
 
 @pytest.mark.parametrize("verdict", ["shadowed", "advised"])
 def test_observe_and_advise_say_it_once(verdict: str) -> None:
     bench = Bench(mode="observe", verdict=verdict)
-    _random_until(bench, 60, SMALL_WINS)
-    assert bench.values == [16]
+    bench.feed(60, **random_reads())
+    assert [each["value"] for each in bench.made] == [16]
     assert bench.value == 8192
 
 
 @pytest.mark.parametrize("verdict", ["range", "rate", "busy", "emergency"])
-def test_a_refusal_ends_the_trial(verdict: str) -> None:
+def test_a_refusal_is_taken_for_an_answer(verdict: str) -> None:
     bench = Bench(verdict=verdict)
-    _random_until(bench, 60, SMALL_WINS)
-    assert bench.values == [16]
+    bench.feed(5, **random_reads())
+    assert [each["value"] for each in bench.made] == [16]
     assert verdict in str(bench.status()["doing"])
+    bench.feed(100, **random_reads())
+    assert [each["value"] for each in bench.made].count(16) == 1
 
 
-def test_canary_measures_and_keeps_nothing() -> None:
-    bench = Bench(mode="canary")
-    _random_until(bench, 100, SMALL_WINS)
+def test_canary_keeps_nothing_and_repeats_nothing() -> None:
+    bench = Bench(mode="canary", owner="canary")
+    bench.feed(100, **random_reads())
     assert bench.value == 8192
-    assert any(b"canary keeps nothing" in each["note"] for each in bench.made)
+    assert bench.proposed == [16]
+
+
+def test_an_experiment_that_was_cut_short_is_made_again_later() -> None:
+    bench = Bench()
+    bench.feed(7, **random_reads())
+    bench._trial = None
+    bench.tell("dropped", 1, 16, "aborted")
+    bench.feed(40, **random_reads())
+    assert [each["value"] for each in bench.made] == [16]
+    bench.feed(30, **random_reads())
+    assert bench.value == 16
 
 
 def test_an_external_change_silences_it() -> None:
     bench = Bench()
-    _random_until(bench, 60, SMALL_WINS)
-    bench.extension.on_change(ChangeEvent("yielded", 1, KNOB, 64))
+    bench.feed(30, **random_reads())
+    bench.tell("yielded", 1, 64)
     before = len(bench.made)
-    _random_until(bench, 60, SMALL_WINS)
+    bench.feed(60, **random_reads())
     assert len(bench.made) == before
 
 
+def test_an_old_undoing_does_not_end_a_new_proposal() -> None:
+    bench = Bench()
+    bench.feed(7, **random_reads())
+    bench.tell("undone", 0, 8192)
+    bench.feed(20, **random_reads())
+    assert bench.value == 16
+
+
 def test_every_reason_is_a_sentence() -> None:
-    bench = Bench(recheck=5.0)
-    _random_until(bench, 150, SMALL_WINS)
+    bench = Bench(gains={(8192, 16), (16, 4)})
+    bench.feed(150, **random_reads())
     bench.feed(10, **in_order(10_000))
-    for each in bench.made:
-        reason = json.loads(each["note"])["reason"]
+    for note in bench.notes():
+        reason = note["reason"]
         assert reason[0].isupper() or reason[0].isdigit()
         assert reason.endswith(".")
         assert len(reason) < 300
+
+
+def test_a_ladder_takes_coarse_steps_first() -> None:
+    ladder = Ladder(16, 0, 8192, grid=4)
+    assert list(ladder.next(8192, 0.0)) == [16, 2048, 4096]
+    ladder.kept(16, 8192, 0.0)
+    assert list(ladder.next(16, 0.0)) == [4, 64, 8, 32]
+    ladder.tried(4, 0.0)
+    assert list(ladder.next(16, 1.0)) == [64, 8, 32]
+    assert list(ladder.next(16, AGAIN_S)) == [4, 64, 8, 32]
+    ladder.kept(64, 16, 0.0)
+    assert next(ladder.next(8192, 1.0)) == 64
+    assert list(ladder.next(64, 1.0)) == [256, 128, 32]
+
+
+def test_a_ladder_that_only_goes_up() -> None:
+    assert list(Ladder(4096, 4, 8192, grid=4, up=True).next(128, 0.0)) == [4096, 512, 256]
+    assert list(Ladder(4096, 4, 8192, grid=4, up=True).next(8192, 0.0)) == []

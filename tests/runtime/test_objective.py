@@ -243,10 +243,6 @@ def test_a_server_that_hangs_is_given_up(trickle: bool) -> None:
 
 @pytest.fixture
 def script(tmp_path: Path) -> Callable[[str], Objective]:
-    # Nobody must get there.
-    for folder in (tmp_path, tmp_path.parent):
-        folder.chmod(0o755)
-
     def make(text: str, *, timeout_s: float = 10.0) -> Objective:
         path = tmp_path / "measure"
         path.write_text(f"#!/bin/sh\n{text}\n")
@@ -257,10 +253,6 @@ def script(tmp_path: Path) -> Callable[[str], Objective]:
 
 
 Script = Callable[..., Objective]
-
-
-def _readable(folder: Path) -> bool:
-    return all(parent.stat().st_mode & 0o005 == 0o005 for parent in folder.resolve().parents)
 
 
 @pytest.fixture(autouse=True)

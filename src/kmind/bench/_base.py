@@ -201,8 +201,7 @@ def _range(row: Mapping[str, Any], key: str) -> str:
 
 def _cell(row: Mapping[str, Any], key: str) -> str:
     spread = row.get(f"{key}_spread")
-    beside = f" ±{spread:.1f}%" if spread is not None else f" {_range(row, key)}".rstrip()
-    return _text(row.get(key, "")) + beside
+    return _text(row.get(key, "")) + (f" ±{spread:.1f}%" if spread is not None else "")
 
 
 def _text(value: Any) -> str:

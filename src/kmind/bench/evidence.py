@@ -24,7 +24,8 @@ __all__ = ["SCHEMA", "run_evidence_bench"]
 SCHEMA = "kmind.bench.evidence/1"
 
 _GAIN, _LOSS = 1.05, 0.95
-_SIGMAS = (0.02, 0.05, 0.1, 0.2, 0.4)
+# Noise of a pair, and seconds that an experiment may take.
+_NOISES = ((0.02, 60), (0.05, 60), (0.1, 60), (0.2, 60), (0.1, 15), (0.1, 240))
 _GROSS = (1.5, 3.0, 10.0)
 _LEVEL = 1000.0
 _SEED = 1
@@ -38,19 +39,23 @@ def run_evidence_bench(*, quick: bool = False) -> dict[str, Any]:
     runs = 40 if quick else 400
     result: dict[str, Any] = {"schema": SCHEMA, "quick": quick, "machine": describe_machine()}
     real = _real(quick=quick)
-    families, rivals = [], []
+    families, courses, rivals = [], [], []
     for number, (name, family) in enumerate(FAMILIES.items()):
         series = [_series(family, number, run) for run in range(3 * runs)]
         aa = [_run(one, 1.0, (number, run)) for run, one in enumerate(series[:runs])]
         up = [_run(one, _GAIN, (number, run)) for run, one in enumerate(series[runs : 2 * runs])]
         down = [_run(one, _LOSS, (number, run)) for run, one in enumerate(series[2 * runs :])]
         families.append(_family(name, aa, up, down))
+        courses.append(_course(name, aa, up, down))
         rivals.append({"name": name} | _rivals(series[:runs], series[runs : 2 * runs]))
-    result |= _total("aa_false_keep", families, extra=real)
+    result |= _total("aa_false_keep", families, runs, extra=real)
     result |= {"aa_runs": runs * len(families) + len(real), "aa_runs_real": len(real)}
-    result |= _total("gain_kept", families) | _total("loss_kept", families)
-    result |= {"families": families, "rivals": rivals}
-    result["noise"] = [_at_noise(sigma, runs // 2) for sigma in _SIGMAS]
+    result |= _total("gain_kept", families, runs) | _total("loss_kept", families, runs)
+    result |= {"families": families, "courses": courses, "rivals": rivals}
+    result["noise"] = [
+        _at_noise(number, sigma, seconds, runs // 2)
+        for number, (sigma, seconds) in enumerate(_NOISES)
+    ]
     result["gross"] = [_gross(effect, runs // 4) for effect in _GROSS]
     return result
 
@@ -67,9 +72,12 @@ def _series(family: Family, number: int, run: int) -> Floats:
     return blocks
 
 
-def _run(blocks: Floats, effect: float, seed: tuple[int, int]) -> Experiment:
+def _run(
+    blocks: Floats, effect: float, seed: tuple[int, int], design: Design | None = None
+) -> Experiment:
     # From nothing: the first blocks are A/A, and count towards the time.
-    experiment = Experiment(Design(), np.random.default_rng((_SEED + 1, *seed)))
+    rng = np.random.default_rng((_SEED + 1, *seed))
+    experiment = Experiment(design or Design(), rng)
     for value in blocks.tolist():
         experiment.learn_one(value * effect if experiment.arm == "candidate" else value)
         if experiment.outcome is not None:
@@ -95,27 +103,34 @@ def _family(
 ) -> dict[str, Any]:
     sigmas = [experiment.noise.sigma or math.nan for experiment in aa]
     said = [experiment.detectable for experiment in aa]
-    kept = [experiment for experiment in up if experiment.outcome == "gain"]
-    row: dict[str, Any] = {"name": name, "runs": len(aa)}
+    row: dict[str, Any] = {"name": name}
     row |= {"sigma": round(float(np.median(sigmas)), 3), "detectable": _round(np.median(said))}
     for share in (
         _share("aa_false_keep", aa),
         _share("gain_kept", up),
         _share("loss_kept", down),
-        _share("aborted", [*aa, *up, *down], "aborted"),
     ):
         row |= share.as_json()
-    row |= {"aa_s": _seconds(aa), "gain_s": _seconds(kept) if kept else None}
-    row["loss_s"] = _seconds(down)
     return row
 
 
+def _course(
+    name: str, aa: list[Experiment], up: list[Experiment], down: list[Experiment]
+) -> dict[str, Any]:
+    # How long they took, in seconds (medians), and how many a guard ended.
+    kept = [experiment for experiment in up if experiment.outcome == "gain"]
+    row: dict[str, Any] = {"name": name}
+    row |= _share("aborted", [*aa, *up, *down], "aborted").as_json()
+    row |= {"aa_s": _seconds(aa), "gain_s": _seconds(kept) if kept else None}
+    return row | {"loss_s": _seconds(down)}
+
+
 def _total(
-    name: str, families: list[dict[str, Any]], extra: Iterable[Experiment] = ()
+    name: str, families: list[dict[str, Any]], runs: int, extra: Iterable[Experiment] = ()
 ) -> dict[str, float]:
     more = _share(name, extra)
-    count = more.count + sum(round(row[name] * row["runs"]) for row in families)
-    return Share(name, count, more.of + sum(row["runs"] for row in families)).as_json()
+    count = more.count + sum(round(row[name] * runs) for row in families)
+    return Share(name, count, more.of + runs * len(families)).as_json()
 
 
 def _rivals(aa: list[Floats], up: list[Floats]) -> dict[str, float]:
@@ -139,16 +154,16 @@ def _rivals(aa: list[Floats], up: list[Floats]) -> dict[str, float]:
     return row
 
 
-def _at_noise(sigma: float, runs: int) -> dict[str, Any]:
+def _at_noise(number: int, sigma: float, seconds: float, runs: int) -> dict[str, Any]:
     # Each run plants the gain that it said beforehand it could find.
+    design = Design(max_s=seconds)
     said, found = [], []
     for run in range(runs):
-        rng = np.random.default_rng((_SEED + 2, run))
-        normal = FAMILIES["normal"](rng, Design().max_blocks) * sigma / SIGMA
-        blocks = _LEVEL * np.exp(normal)
-        said.append(_run(blocks, 1.0, (0, run)).detectable)
-        found.append(_run(blocks, said[-1], (0, run)))
-    row = {"sigma": sigma, "detectable": _round(np.median(said))}
+        rng = np.random.default_rng((_SEED + 2, number, run))
+        blocks = _LEVEL * np.exp(FAMILIES["normal"](rng, design.max_blocks) * sigma / SIGMA)
+        said.append(_run(blocks, 1.0, (number, run), design).detectable)
+        found.append(_run(blocks, said[-1], (number, run), design))
+    row = {"sigma": sigma, "max_s": seconds, "detectable": _round(np.median(said))}
     return row | _share("found", found).as_json()
 
 

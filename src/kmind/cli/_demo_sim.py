@@ -17,6 +17,7 @@ from typing import Any
 
 from kmind.agent._base import Mode
 from kmind.agent.sim import SimAgent
+from kmind.cli.demo import tell_change
 from kmind.extension import find_module, parse_parameters
 from kmind.guard import Actuator, Journal, Policy
 from kmind.knobs import Target, get_knob
@@ -73,18 +74,10 @@ def _compare(say: Callable[[str], None], root: Path, target: Target) -> dict[str
     disk = SimulatedDisk(agent, target, now=time.monotonic())
     reader = _Reader(disk)
     changes: list[dict[str, Any]] = []
-    reasons: set[str] = set()
 
     def tell(event: str, /, **fields: Any) -> None:
-        if event == "applied":
-            changes.append({n: fields[n] for n in ("knob", "old", "value", "reason", "evidence")})
-            say(f"  {knob.name} {fields['old']} -> {fields['value']}: {fields['reason']}")
-        elif event == "verdict" and fields["verdict"] == "renewed":
-            if fields["reason"] not in reasons:
-                reasons.add(fields["reason"])
-                say(f"  {knob.name} stays {fields['value']}: {fields['reason']}")
-        elif event == "undone":
-            say(f"  {knob.name} back to {fields['value']}: {fields['why']}.")
+        if line := tell_change(event, fields, changes):
+            say(line)
 
     policy = Policy()
     with Journal(root / "journal.db") as journal:

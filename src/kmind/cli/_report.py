@@ -142,6 +142,16 @@ def describe(event: str, fields: Mapping[str, Any]) -> str:
             return (
                 f"#{fields['id']} set {fields['knob']} {fields['old']} -> {fields['value']} "
                 f"for {fields['hold_s']:g} s. {fields['reason']}"
+                + (f" ({fields['measured']})" if fields.get("measured") else "")
+            )
+        case "experiment":
+            return _describe_experiment(fields)
+        case "result":
+            return _describe_result(fields)
+        case "kept":
+            return (
+                f"#{fields['id']} keeps {fields['knob']} {fields['old']} -> {fields['value']}, "
+                f"while it is recommended. {fields['reason']}"
             )
         case "undone":
             return (
@@ -181,3 +191,22 @@ def _describe_stop(fields: Mapping[str, Any]) -> str:
             holds += " still: run kmind restore"
         parts.append(f"{change['knob']} {steps}, {holds} (check: {change['check']})")
     return f"{fields['instance']}: stopped; changed " + "; ".join(parts)
+
+
+def _describe_experiment(fields: Mapping[str, Any]) -> str:
+    said = fields["detectable"]
+    finds = "" if said is None else f"; a gain of {100 * (said - 1):.2g}% would be seen"
+    again = " once more" if fields["kind"] == "recheck" else ""
+    return (
+        f"experiment {fields['experiment']} measures{again} {fields['knob']} "
+        f"{fields['candidate']} against {fields['incumbent']} by {fields['metric']}, "
+        f"for {fields['max_s']:g} s at most{finds}. {fields.get('reason', '')}"
+    ).rstrip()
+
+
+def _describe_result(fields: Mapping[str, Any]) -> str:
+    what = f"{fields['knob']} {fields['candidate']} against {fields['incumbent']}"
+    return (
+        f"experiment {fields['experiment']}: {what}: {fields['outcome']}, {fields['why']}; "
+        f"see: kmind why {fields['experiment']}"
+    )

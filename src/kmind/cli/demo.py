@@ -15,10 +15,11 @@ import statistics
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from kmind.cli._report import describe
 from kmind.cli.output import Lines, json_line
 from kmind.errors import KmindError
 from kmind.guard import Journal, Policy, restore
@@ -26,7 +27,7 @@ from kmind.knobs import get_knob, parse_target
 from kmind.testing.host import device_of
 from kmind.testing.workloads import Workload, make_workload
 
-__all__ = ["SCHEMA", "demo_command"]
+__all__ = ["SCHEMA", "demo_command", "tell_change"]
 
 SCHEMA = "kmind.demo/1"
 
@@ -36,8 +37,9 @@ _KNOB = "block.read_ahead_kb"
 _WORKLOAD = "mmap-random"
 _FOLDER = Path("/var/tmp/kmind-demo")
 _BEFORE_S = 6.0
-_WITH_S = 18.0
+_WITH_S = 36.0
 _STOP_S = 20.0
+_TOLD = ("experiment", "result", "applied", "kept", "undone", "yielded", "failed")
 
 
 class _Story:
@@ -129,6 +131,15 @@ def _series(load: Workload, seconds: float) -> list[float]:
     return result.series or [result.ops_per_s]
 
 
+def tell_change(event: str, fields: Mapping[str, Any], changes: list[dict[str, Any]]) -> str:
+    """An event of ``kmind run`` as a line of the story, or ""; ``changes`` gets what stood."""
+    if event in ("applied", "kept"):
+        changes.append({n: fields[n] for n in ("knob", "old", "value", "reason", "evidence")})
+    untold = event not in _TOLD or (event == "result" and fields["kept"])
+    line = "" if untold else describe(event, fields)
+    return f"  {line}" if line else ""
+
+
 class _Runner:
     # "kmind run" beside the load; tells the changes that it makes as they come.
 
@@ -162,21 +173,9 @@ class _Runner:
         return self._changes, messages.strip() if code else ""
 
     def _read(self) -> None:
-        kept = ""
-        for line in self._process.stdout or ():
-            event = json_module.loads(line)
-            if event["event"] == "applied":
-                self._changes.append(
-                    {name: event[name] for name in ("knob", "old", "value", "reason", "evidence")}
-                )
-                self._say(
-                    f"  {event['knob']} {event['old']} -> {event['value']}: {event['reason']}"
-                )
-            elif event["event"] == "verdict" and event["verdict"] == "renewed":
-                if event["reason"] != kept:
-                    kept = event["reason"]
-                    self._say(f"  {event['knob']} stays {event['value']}: {kept}")
-            elif event["event"] == "undone":
-                self._say(f"  {event['knob']} back to {event['value']}: {event['why']}.")
-            elif event["event"] == "stop":
+        for text in self._process.stdout or ():
+            event = json_module.loads(text)
+            if event["event"] == "stop":
                 self.restored = event["restored"]
+            elif line := tell_change(event["event"], event, self._changes):
+                self._say(line)

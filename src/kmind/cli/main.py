@@ -285,6 +285,56 @@ def _advice(
     return advice_command(action.value, id, all=all, json=json, socket=socket)
 
 
+@app.command("why", epilog="Example: kmind why 12")
+def _why(
+    id: Annotated[
+        str | None, typer.Argument(metavar="[ID]", help="One experiment; else the latest.")
+    ] = None,
+    json: _Json = False,
+) -> int:
+    """Show experiments: what was measured, and why a value was kept or not."""
+    from kmind.cli.why import why_command
+
+    return why_command(id, json=json)
+
+
+@app.command(
+    "evaluate",
+    epilog="Example: kmind evaluate readahead vda block.read_ahead_kb=16 --against 128",
+)
+def _evaluate(
+    module: Annotated[
+        str, typer.Argument(help="The module whose outcome it goes by, or its folder.")
+    ],
+    target: Annotated[str, typer.Argument(help="A block device such as vda, or: system.")],
+    change: Annotated[str, typer.Argument(metavar="KNOB=VALUE", help="What to try.")],
+    against: Annotated[
+        str | None, typer.Option(help="The value to compare it with; else what stands.")
+    ] = None,
+    duration: Annotated[float, typer.Option(min=2, help="At most so many seconds.")] = 60.0,
+    metric: Annotated[
+        str | None, typer.Option(help="Which outcome of the module; else its first.")
+    ] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="Use this policy, not those in /etc/kmind.")
+    ] = None,
+    json: _Json = False,
+) -> int:
+    """Measure on what runs now whether a value is better; everything is put back."""
+    from kmind.cli.evaluate import evaluate_command
+
+    return evaluate_command(
+        module,
+        target,
+        change,
+        against=against,
+        duration_s=duration,
+        metric=metric or "",
+        policy_file=policy,
+        json=json,
+    )
+
+
 @app.command("knobs", epilog="Example: kmind knobs set vm.swappiness=10")
 def _knobs(
     action: Annotated[

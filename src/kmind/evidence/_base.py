@@ -58,10 +58,10 @@ class Design:
                 )
         if self.better not in ("higher", "lower"):
             raise UsageError(f"design: better is {self.better!r}", hint="say higher or lower")
-        if self.block_s == 0 or self.min_pairs < 1 or self.calibration < 0:
+        if self.block_s == 0 or self.min_pairs < 1 or self.calibration < 1:
             raise UsageError(
-                "design: no block, no pair, or a negative calibration",
-                hint="block_s above 0, min_pairs from 1, calibration from 0",
+                "design: no block, no pair, or no calibration",
+                hint="block_s above 0, min_pairs from 1, calibration from 1",
             )
         if 0 < self.collapse <= 1:
             raise UsageError(

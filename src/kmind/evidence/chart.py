@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,12 +72,12 @@ def _verdict(experiment: Experiment, stored: Mapping[str, Any], width: int) -> l
     )
     reason = experiment.reason or "it has not ended yet"
     text = f"{experiment.outcome or 'no verdict'}: {reason}"
-    return [*_folded(text, width), *_folded(beforehand, width)]
+    return [*_folded(text.split(), width), *_folded(beforehand.split(), width)]
 
 
-def _folded(text: str, width: int) -> list[str]:
+def _folded(words: Sequence[str], width: int) -> list[str]:
     lines = [""]
-    for word in text.split():
+    for word in words:
         if lines[-1] and len(lines[-1]) + 1 + len(word) > width:
             lines.append("")
         lines[-1] += f" {word}" if lines[-1] else word
@@ -105,23 +105,17 @@ def _blocks(experiment: Experiment, columns: int, marks: _Marks, unit: str) -> l
             grid.put(column, scale(value), marks.calibration)
         else:
             mark = marks.candidate if arm == "candidate" else marks.incumbent
-            grid.put(
-                column,
-                scale(value),
-                mark,
-                clash={marks.candidate, marks.incumbent, marks.both},
-                both=marks.both,
-            )
-    legend = f"{marks.incumbent} incumbent  {marks.candidate} candidate  {marks.both} both"
+            grid.put(column, scale(value), mark)
+    legend = [f"blocks, {unit}:" if unit else "blocks:", f"{marks.incumbent} incumbent"]
+    legend += [f"{marks.candidate} candidate", f"{marks.both} both"]
     if experiment.calibration:
-        legend += f"  {marks.calibration} before"
+        legend.append(f"{marks.calibration} before")
     if len(values) < len(experiment.blocks):
-        legend += f"  {marks.gap} no reading"
-    name = f"blocks, {unit}" if unit else "blocks"
+        legend.append(f"{marks.gap} no reading")
     seconds = len(experiment.blocks) * experiment.design.period_s
     back = math.exp if logarithmic else float
     return [
-        f"{name}: {legend}",
+        *_folded(legend, columns + _GUTTER),
         *grid.lines(lambda height: _number(back(height))),
         _under("0 s", f"{seconds:.1f} s", len(experiment.blocks), columns),
     ]
@@ -147,8 +141,9 @@ def _effect(experiment: Experiment, columns: int, marks: _Marks) -> list[str]:
         grid.bar(column, low, high, marks.bar)
         grid.put(column, math.log(one.ratio), marks.candidate)
     percent = f"{100 * (1 - experiment.design.alpha):g}%"
+    legend = ["effect, better above 1:", f"{marks.candidate} so far"]
     return [
-        f"effect, better above 1: {marks.candidate} so far  {marks.bar} {percent} interval",
+        *_folded([*legend, f"{marks.bar} {percent} interval"], columns + _GUTTER),
         *grid.lines(lambda height: _number(math.exp(height), 3)),
         _under(f"pair {seen[0].pairs}", f"pair {last.pairs}", len(seen), columns),
     ]

@@ -129,6 +129,7 @@ class Experiment:
             {guard.name: _plain(readings.get(guard.name)) for guard in self.guards}
         )
         self._watch(arm, value)
+        self._count_gaps(arm, value, calibrating)
         if calibrating:
             self.noise.learn_one(value)
             if not self.calibrating:
@@ -136,7 +137,6 @@ class Experiment:
             return
         self._order.pop(0)
         self._pair[arm] = value
-        self._count_gaps(arm, value)
         if len(self._pair) == len(_BOTH):
             self._close_pair()
 
@@ -150,11 +150,11 @@ class Experiment:
             elif broken := guard.judge(reading):
                 self.abort(broken)
 
-    def _count_gaps(self, arm: Arm, value: float | None) -> None:
+    def _count_gaps(self, arm: Arm, value: float | None, calibrating: bool) -> None:
         if value is not None:
             self._gaps_in_a_row = 0
             return
-        self._gaps[arm] += 1
+        self._gaps[arm] += not calibrating
         self._gaps_in_a_row += 1
         if self._gaps_in_a_row >= _GAPS:
             self.abort(f"{self._gaps_in_a_row} blocks in a row had no reading")

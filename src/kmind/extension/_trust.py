@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
+from itertools import islice
 from pathlib import Path
 
 import kmind
@@ -18,6 +19,7 @@ from kmind.errors import ModuleError
 __all__ = ["refuse_untrusted"]
 
 _ABOVE_KMIND = frozenset(Path(kmind.__file__).resolve().parent.parents)
+_MOST = 4096
 
 
 def refuse_untrusted(path: Path) -> None:
@@ -25,7 +27,7 @@ def refuse_untrusted(path: Path) -> None:
     if os.geteuid() != 0:
         return
     asked: set[Path] = set()
-    for each in (path, *sorted(path.rglob("*"))) if path.is_dir() else (path,):
+    for each in (path, *_below(path)) if path.is_dir() else (path,):
         try:
             real = each.resolve(strict=True)
         except (OSError, RuntimeError):
@@ -37,6 +39,16 @@ def refuse_untrusted(path: Path) -> None:
                 break
             asked.add(file)
             _ask(file, above=file != real)
+
+
+def _below(folder: Path) -> list[Path]:
+    # Bounded, for what is named may be no module at all, but the root of a disk.
+    found = list(islice(folder.rglob("*"), _MOST + 1))
+    if len(found) > _MOST:
+        raise ModuleError(
+            f"{folder} holds more than {_MOST} files", hint="name the folder of one module"
+        )
+    return sorted(found)
 
 
 def _ask(path: Path, *, above: bool) -> None:

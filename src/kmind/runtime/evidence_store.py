@@ -24,7 +24,10 @@ from kmind.guard import Owner
 from kmind.guard._owner import boot_id
 from kmind.knobs import Knob, Target, Value
 
-__all__ = ["EvidenceStore", "default_evidence_path"]
+__all__ = ["UNMEASURED", "EvidenceStore", "default_evidence_path"]
+
+UNMEASURED: Mapping[str, Any] = {"outcome": "not measured", "interval": None, "detectable": None}
+"""The record, but for its reason, of what was applied without an experiment."""
 
 _VERSION = 1
 _BUSY_SECONDS = 2.0
@@ -34,7 +37,7 @@ _SCHEMA = """
 CREATE TABLE experiment (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     state TEXT NOT NULL,       -- running, ended, interrupted
-    kind TEXT NOT NULL,        -- trial, recheck, by hand
+    kind TEXT NOT NULL,        -- trial, recheck, by hand; unmeasured: applied without one
     time REAL NOT NULL,        -- seconds since 1970, as ended
     ended REAL,
     boot TEXT NOT NULL,

@@ -287,7 +287,7 @@ class Instance:
             self.emergency(f"changes cannot be kept on record: {error}")
             return
         if now >= self._look_at:
-            self._hooks.look(now)
+            self._hooks.look(now, keep=self._trials.running)
             busy = self._watcher.look() >= _BUSY_WINDOWS
             self._trials.look(busy=busy)
             self._memory.look()

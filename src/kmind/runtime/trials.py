@@ -26,7 +26,7 @@ from kmind.knobs import Target, Value
 from kmind.runtime._owned import OwnedAgent
 from kmind.runtime.calm import Calm
 from kmind.runtime.changes import Emit
-from kmind.runtime.evidence_store import EvidenceStore
+from kmind.runtime.evidence_store import UNMEASURED, EvidenceStore
 from kmind.runtime.grants import Granted
 from kmind.runtime.measured import MeasuredChanges
 from kmind.runtime.meter import Meter
@@ -108,6 +108,7 @@ class Trials:
         self._running: _Running | None = None
         self._kept: dict[tuple[int, int], _Case] = {}
         self._put_off: dict[tuple[Any, ...], tuple[float, float]] = {}
+        self._noted: set[tuple[int, ...]] = set()
         self.configure(manifest, params)
 
     def configure(self, manifest: Manifest, params: Mapping[str, Parameter]) -> None:
@@ -118,6 +119,7 @@ class Trials:
         own = {field: float(params[name]) for name, field in _PARAMETERS if name in params}
         self._plan = msgspec.structs.replace(plan, **own)
         self._measures = bool(manifest.outcomes) and plan.by == "owner"
+        self._by_module = plan.by == "module"
         self._unmeasured = _BY_MODULE if plan.by == "module" else _NOT_MEASURED
         self._meter = Meter(manifest, self._agent, now=self._now)
         self._calm = Calm(self._meter, self._plan.block_s, now=self._now)
@@ -128,6 +130,11 @@ class Trials:
         if self._running:
             return self._running.trial.due
         return self._calm.due
+
+    @property
+    def running(self) -> bool:
+        """Whether an experiment is under way."""
+        return self._running is not None
 
     def look(self, *, busy: bool) -> None:
         """Say whether the agent sees anything: only then are blocks collected."""
@@ -168,8 +175,13 @@ class Trials:
                 self._changes.refuse(each, action.id, KmindError(busy))
                 return
             self.abort("another value was recommended")
+        if self._by_module:
+            if not self._changes.go_back(each, action, reason, evidence, self._unmeasured):
+                self._changes.apply(each, action, reason, evidence, self._unmeasured)
+            return
         if not self._measures:
-            self._changes.apply(each, action, reason, evidence, self._unmeasured)
+            if self._changes.apply(each, action, reason, evidence, self._unmeasured):
+                self._note_unmeasured(each, action, reason, evidence)
             return
         incumbent, candidate = self._changes.standing(each), each.knob.decode(action.value)
         self._kept.pop(each.key, None)
@@ -188,6 +200,25 @@ class Trials:
     def renewed(self, each: Granted, action: Action) -> None:
         """Hold on to what was recommended again."""
         self._changes.renew(each, action)
+
+    def _note_unmeasured(
+        self, each: Granted, action: Action, reason: str, evidence: Mapping[str, Any]
+    ) -> None:
+        key = (*each.key, action.value)
+        if key in self._noted or len(self._noted) >= _MOST_PUT_OFF:
+            return
+        self._noted.add(key)
+        case = _Case(
+            each,
+            self._changes.baseline(each),
+            each.knob.decode(action.value),
+            "",
+            "",
+            reason,
+            evidence,
+        )
+        if number := self._begin_row(case, action.id, 0, "", kind="unmeasured"):
+            self._end_row(number, {**UNMEASURED, "reason": self._unmeasured}, kept=True)
 
     def _case(
         self,
@@ -272,7 +303,8 @@ class Trials:
         experiment = Experiment(
             design, self._rng, self._calm.noise(case.metric), self._calm.guards()
         )
-        number = self._begin_row(case, rec_id, change, outcome.unit, again=again)
+        kind = "recheck" if again else "trial"
+        number = self._begin_row(case, rec_id, change, outcome.unit, kind=kind)
 
         def switch(arm: Arm) -> None:
             self._changes.switch(case.each, candidate=arm == "candidate")
@@ -333,7 +365,7 @@ class Trials:
             case.metric,
             [v for arm, v in experiment.blocks if arm == winner],
         )
-        self._end_row(running, kept=kept)
+        self._end_row(running.number, experiment.to_dict(), kept=kept)
         self._tell_result(running, kept=kept)
 
     def _keeps(self, running: _Running) -> bool:
@@ -413,7 +445,7 @@ class Trials:
         self._running = None
         running.trial.experiment.abort(why)
         self._calm.begin_anew()
-        self._end_row(running, kept=False)
+        self._end_row(running.number, running.trial.experiment.to_dict(), kept=False)
         self._tell_result(running, kept=False)
 
     # Telling
@@ -463,10 +495,10 @@ class Trials:
             blocks=len(experiment.blocks),
         )
 
-    def _begin_row(self, case: _Case, rec_id: int, change: int, unit: str, *, again: bool) -> int:
+    def _begin_row(self, case: _Case, rec_id: int, change: int, unit: str, *, kind: str) -> int:
         try:
             return self._store.begin(
-                kind="recheck" if again else "trial",
+                kind=kind,
                 instance=self._who,
                 module=self._module,
                 backend=self._agent.backend,
@@ -486,11 +518,11 @@ class Trials:
             self._log(str(error))
             return 0
 
-    def _end_row(self, running: _Running, *, kept: bool) -> None:
-        if not running.number:
+    def _end_row(self, number: int, record: Mapping[str, Any], *, kept: bool) -> None:
+        if not number:
             return
         try:
-            self._store.end(running.number, running.trial.experiment.to_dict(), kept=kept)
+            self._store.end(number, record, kept=kept)
         except KmindError as error:
             self._log(str(error))
 

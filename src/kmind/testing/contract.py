@@ -274,8 +274,10 @@ def _surprise(rig: Rig, verdict: str) -> None:
         values = {info.baseline, info.decode(info.minimum), info.decode(info.maximum)}
         for value in sorted(values, key=str):
             rig.extension.on_verdict(VerdictEvent(9999, verdict, info.name, value))
-            for kind in ("applied", "undone", "failed", "yielded"):
+            for kind in ("applied", "undone", "failed", "yielded", "kept"):
                 rig.extension.on_change(ChangeEvent(kind, 9999, info.name, value))
+            for outcome in ("gain", "loss", "no change", "aborted"):
+                rig.extension.on_change(ChangeEvent("dropped", 9999, info.name, value, outcome))
 
 
 def _check_recommendations(module: Module) -> None:

@@ -18,6 +18,7 @@ One reader, one file; fetches are not overlapped.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
@@ -25,6 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from kmind.agent.sim import SimAgent
+from kmind.errors import KnobError
 from kmind.extension import find_module
 from kmind.knobs import Target, get_knob
 from kmind.testing.streams import Stream
@@ -130,7 +132,8 @@ class SimulatedDisk:
         if stream is not self._stream:
             self._stream, self._accesses = stream, cycle(stream.tolist())
         while self.now < end:
-            self._ra_pages = int(self._knob.read(self.target)) * 1024 // _PAGE
+            with suppress(KnobError):  # it is just being written, by another thread
+                self._ra_pages = int(self._knob.read(self.target)) * 1024 // _PAGE
             # A fetch may take longer than a tick: the agent ticks on meanwhile.
             self._tick_at += _TICK_S
             while self.now < self._tick_at:

@@ -152,7 +152,9 @@ class Readahead(Extension):
         proposal = self._proposal
         if proposal is None or proposal.value != value or value == self._now_set:
             return
-        self._ladder(proposal.phase, proposal.context).kept(value, self._now_set)
+        self._ladder(proposal.phase, proposal.context).kept(
+            value, self._now_set, self.context.now()
+        )
         self._stands.append(value)
         self._proposal = _Proposal(
             value,

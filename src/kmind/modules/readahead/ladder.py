@@ -48,9 +48,10 @@ class Ladder:
             steps = (standing * factor, standing // factor)
             yield from steps if self._went_up else steps[::-1]
 
-    def kept(self, value: int, before: int) -> None:
+    def kept(self, value: int, before: int, now: float) -> None:
         """It was measured to be better than the one before."""
         self.best, self._went_up = value, value > before
+        self._tried[before] = now
         self._tried.pop(value, None)
 
     def tried(self, value: int, now: float) -> None:

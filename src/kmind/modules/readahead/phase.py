@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -16,6 +15,9 @@ Phase = Literal["idle", "cached", "random", "mixed", "stream"]
 
 _PAGE = 4096
 _SETTLED = 3  # windows in a row that must agree
+# For "mixed", which lies between the others: a load at random looks so for moments, more
+# often under a small readahead.
+_SETTLED_MIXED = 10
 _FEW = 2  # requests in a window: below that nothing can be said
 _MISS_SHARE = 0.002  # misses to a request: below that the disk hardly matters
 _ADD_SHARE = 0.05  # pages cached to a request: below that nothing is read ahead either
@@ -90,19 +92,24 @@ class Usage:
 
 
 class PhaseTracker:
-    """The phase that the last windows agree on; it changes when three in a row differ."""
+    """The phase that the last windows agree on.
+
+    It changes when three in a row differ, and to ``mixed`` when ten do.
+    """
 
     def __init__(self) -> None:
-        self._last: deque[Phase] = deque(maxlen=_SETTLED)
+        self._next: Phase = "idle"
+        self._agreed = 0
         self.phase: Phase = "idle"
         self.since_s = 0.0
 
     def learn_one(self, usage: Usage) -> bool:
         """Take one window; true if the phase changed with it."""
-        self._last.append(usage.phase)
-        agreed = len(self._last) == _SETTLED and len(set(self._last)) == 1
-        if not agreed or self._last[-1] == self.phase:
+        self._agreed = self._agreed + 1 if usage.phase == self._next else 1
+        self._next = usage.phase
+        wanted = _SETTLED_MIXED if self._next == "mixed" else _SETTLED
+        if self._next == self.phase or self._agreed < wanted:
             return False
-        self.phase = self._last[-1]
+        self.phase = self._next
         self.since_s = usage.start_s
         return True

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``kmind why``: the experiments on record, in a list, or one with its chart and numbers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from kmind.cli._columns import columns
+from kmind.cli.output import json_line
+from kmind.errors import PrivilegeError, UsageError
+from kmind.evidence.chart import render_experiment
+from kmind.guard import default_journal_path
+from kmind.runtime.evidence_store import EvidenceStore, default_evidence_path
+
+__all__ = ["SCHEMA", "why_command"]
+
+SCHEMA = "kmind.why/1"
+
+_FEW_COLUMNS, _MOST_COLUMNS = 40, 120
+
+
+def why_command(id: str | None, *, json: bool) -> int:
+    """Show one experiment, or list the latest. It needs no daemon.
+
+    Raises UsageError if there is none of that number, PrivilegeError if the file is not
+    for this user.
+    """
+    path = default_evidence_path(default_journal_path())
+    if not path.exists():
+        if id is not None:
+            raise UsageError(f"there is no experiment {id}", hint="none was made here yet")
+        return _say({"experiments": []}, "no experiment was made here yet\n", json=json)
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise PrivilegeError(f"{path} may not be opened", hint="run as root")
+    with EvidenceStore(path) as store:
+        if id is None:
+            rows = store.latest()
+            return _say({"experiments": rows}, _table(rows), json=json)
+        row = store.get(id)
+    return _say({"experiments": [row]}, _whole(row), json=json)
+
+
+def _say(report: Mapping[str, Any], text: str, *, json: bool) -> int:
+    sys.stdout.write(json_line(SCHEMA, report) + "\n" if json else text)
+    return 0
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    cells = [
+        (row["id"], _when(row["time"]), row["instance"], _change(row), _outcome(row), _effect(row))
+        for row in rows
+    ]
+    return columns(("id", "when", "instance", "change", "outcome", "effect"), cells)
+
+
+def _when(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
+def _change(row: Mapping[str, Any]) -> str:
+    return f"{row['knob']} {row['incumbent']} -> {row['candidate']}"
+
+
+def _outcome(row: Mapping[str, Any]) -> str:
+    if row["state"] == "interrupted":
+        return "interrupted"
+    if row["state"] == "running":
+        return "running"
+    kept = ", kept" if row["kept"] and row["kind"] != "unmeasured" else ""
+    return f"{row['outcome']}{kept}"
+
+
+def _effect(row: Mapping[str, Any]) -> str:
+    if row["ratio"] is None:
+        return row["why"] if row["kind"] == "unmeasured" else "-"
+    high = "" if row["high"] is None else f" to {row['high']:.3g}"
+    return f"{row['ratio']:.3g} times {row['metric']} ({row['low']:.3g}{high})"
+
+
+def _whole(row: Mapping[str, Any]) -> str:
+    simulated = "" if row["backend"] == "bpf" else ", simulated"
+    lines = [
+        f"experiment {row['id']}, {row['kind']}{simulated}: {_change(row)} of {row['target']}, "
+        f"by {row['instance']}, {_when(row['time'])}: {_outcome(row)}"
+    ]
+    if row["reason"]:
+        lines.append(f"    proposed: {row['reason']}")
+    for name, value in row["evidence"].items():
+        lines.append(f"    evidence: {name} = {value}")
+    if not row["record"] or not row["record"].get("blocks"):
+        lines += [f"    {row['why']}"] if row["why"] else []
+        return "\n".join(lines) + "\n"
+    lines.append(f"    measured by: {row['metric']}, in {row['unit'] or 'counts'}")
+    width = min(max(shutil.get_terminal_size().columns, _FEW_COLUMNS), _MOST_COLUMNS)
+    plain = "utf" not in (sys.stdout.encoding or "").lower()
+    chart = render_experiment(row["record"], width=width, ascii=plain, unit=row["unit"])
+    return "\n".join(lines) + "\n\n" + chart
