@@ -86,7 +86,7 @@ class Owner:
             gone=lambda key, why: self.trials.gone(key, why),
             now=lambda: self.now,
         )
-        granted, _ = grants_for(find_module("readahead"), self.target, Policy())
+        granted, _ = grants_for(find_module("readahead"), self.target, Policy(), {})
         self.changes.grant(granted)
         (self.granted,) = granted
         self.trials = Trials(

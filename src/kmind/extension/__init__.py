@@ -17,7 +17,7 @@ from kmind.extension.context import Context, KnobInfo, Port
 from kmind.extension.dispatch import Dispatcher, End
 
 if TYPE_CHECKING:
-    from kmind.evidence import Design, Experiment, Guard, Noise
+    from kmind.evidence import Design, Experiment, Guard, Interval, Noise
     from kmind.extension.discovery import Module, find_module, list_modules
     from kmind.extension.manifest import Feature, Hook, Manifest, load_manifest
     from kmind.extension.parameters import agent_parameters, parse_parameters
@@ -33,6 +33,7 @@ __all__ = [
     "Feature",
     "Guard",
     "Hook",
+    "Interval",
     "KnobInfo",
     "Manifest",
     "Module",
@@ -55,6 +56,7 @@ _LATER = {
     "Feature": "kmind.extension.manifest",
     "Guard": "kmind.evidence",
     "Hook": "kmind.extension.manifest",
+    "Interval": "kmind.evidence",
     "Manifest": "kmind.extension.manifest",
     "Module": "kmind.extension.discovery",
     "Noise": "kmind.evidence",

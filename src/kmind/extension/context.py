@@ -28,7 +28,8 @@ class KnobInfo:
 
     ``minimum``, ``maximum`` and ``grid`` (values are its multiples) are what policy
     and kernel allow, in ``unit``; ``choices`` are the names of an enum's values.
-    ``baseline`` is what stood when the instance started.
+    ``baseline`` is what stood when the instance started. ``settle`` says whether a change
+    works at once.
     """
 
     name: str
@@ -41,6 +42,7 @@ class KnobInfo:
     choices: tuple[str, ...]
     target_id: int
     baseline: int | str
+    settle: Literal["instant", "slow"] = "instant"
 
     def encode(self, value: object) -> int:
         """The number that stands for ``value`` in the queue; ValueError if there is none.

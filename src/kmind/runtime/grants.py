@@ -78,6 +78,7 @@ class Granted:
             choices=self.knob.choices,
             target_id=self.target.id,
             baseline=self.baseline,
+            settle=self.knob.settle,
         )
 
 

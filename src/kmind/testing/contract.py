@@ -106,7 +106,8 @@ def _check_manifest(module: Module) -> None:
             knob = get_knob(use.name)
         except KmindError as error:
             _fail(str(error))
-        if knob.target not in (module.manifest.target.kind, "system"):
+        kind = module.manifest.target.kind
+        if kind != "any" and knob.target not in (kind, "system"):
             _fail(f"knob {use.name} is none of a {module.manifest.target.kind} target")
 
 
