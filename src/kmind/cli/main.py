@@ -426,7 +426,7 @@ def _doctor(json: _Json = False) -> int:
 
 @app.command("bench", epilog="Example: kmind bench readahead --quick --json")
 def _bench(
-    name: Annotated[str, typer.Argument(help="queue, readahead, admission or evidence.")],
+    name: Annotated[str, typer.Argument(help="queue, readahead, admission, evidence or autotune.")],
     quick: _Quick = False,
     json: _Json = False,
     folder: Annotated[
@@ -436,7 +436,7 @@ def _bench(
         str | None, typer.Option(help="The disk, if it is not the one that holds --dir.")
     ] = None,
     only: Annotated[
-        list[str] | None, typer.Option(help="Only this load of readahead; repeatable.")
+        list[str] | None, typer.Option(help="Only this load; repeatable.")
     ] = None,
 ) -> int:
     """Measure what the documentation claims."""

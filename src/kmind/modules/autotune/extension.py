@@ -320,7 +320,8 @@ class Autotune(Extension):
         }
 
     def _remember(self) -> None:
-        self.context.remember(remember(self._key(), self._phases))
+        counts = {**self._counts, "worst": round(math.exp(self._worst), 4)}
+        self.context.remember(remember(self._key(), self._phases, counts))
 
     def _words(self, codes: Codes, others: Codes) -> str:
         parts = [

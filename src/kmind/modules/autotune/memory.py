@@ -17,11 +17,17 @@ _VERSION = 1
 _MOST_TRIALS = 60
 
 
-def remember(key: Mapping[str, Any], phases: Sequence[Phase]) -> dict[str, Any]:
-    """What ``recall`` takes; JSON can hold it. ``key`` says what the question was."""
+def remember(
+    key: Mapping[str, Any], phases: Sequence[Phase], counts: Mapping[str, float]
+) -> dict[str, Any]:
+    """What ``recall`` takes; JSON can hold it.
+
+    ``key`` says what the question was, ``counts`` what the search has cost.
+    """
     return {
         "version": _VERSION,
         "key": key,
+        "counts": dict(counts),
         "phases": [
             {
                 "place": [round(float(x), 4) for x in phase.place],
