@@ -26,7 +26,7 @@ FOLDER, DISK = "/var/tmp/walk", "loop0"
 # What the knob is set to, and has to be set to.
 VALUES = {"16", "1024", "2048", "4096", "16384"}
 # These change nothing, and are asked again until they show what they are to show.
-LOOKING = ("cat ", "grep ", "kmind list", "kmind status", "kmind advice list")
+LOOKING = ("cat ", "grep ", "kmind list", "kmind status", "kmind advice list", "kmind why")
 PATIENCE_S = 60
 
 

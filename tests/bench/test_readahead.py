@@ -19,9 +19,9 @@ NEEDS = pytest.mark.kernel("syscall", "tp_btf", "arena")
 
 
 @pytest.fixture
-def small(monkeypatch):
+def small(monkeypatch, tmp_path):
     """The same bench with files of 64 MiB, for a second or two."""
-    plan = readahead._Plan(1, 2, 1, 1, [16])
+    plan = readahead._Plan(1, 1, 1, 1, [16], [knob(tmp_path)])
 
     def make_workload(name, *, quick):
         kind = "read" if "sequential" in name else "randread"
@@ -40,10 +40,11 @@ def test_the_result_has_every_number_beside_its_spread(small, tmp_path):
     before = knob(tmp_path)
     result = run_readahead_bench(quick=True, dir=tmp_path, only=["mmap-random", "observe", "cpu"])
     assert json.loads(json.dumps(result, allow_nan=False)) == result
-    assert result["schema"] == "kmind.bench.readahead/1"
+    assert result["schema"] == "kmind.bench.readahead/2"
     assert result["machine"]["disk"]["name"] == device_of(tmp_path)
     (row,) = result["workloads"]
-    assert row["name"] == "mmap-random"
+    assert (row["name"], row["from"]) == ("mmap-random", before)
+    assert row["first_visit"] > 0
     for name in ("default", "oracle", "kmind", "vs_default", "vs_oracle"):
         assert row[name] > 0
         assert row[f"{name}_spread"] >= 0

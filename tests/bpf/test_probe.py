@@ -103,3 +103,29 @@ def test_facts() -> None:
     facts = probe.facts()
     assert facts["kernel"] == os.uname().release
     assert isinstance(facts["memlock_bytes"], int)
+
+
+def test_cgroups_of_either_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "cgroup.controllers").write_text("memory io pids\n")
+    mounts = tmp_path / "mountinfo"
+    monkeypatch.setattr(_machine, "MOUNTS", mounts)
+    unified = f"30 24 0:26 / {tmp_path} rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
+    mounts.write_text(unified)
+    with pytest.raises(NotSupportedError, match="no mounted cgroup hierarchy has cpu"):
+        _machine.cgroup_controllers()
+    mounts.write_text(unified + "31 24 0:27 / /c rw - cgroup cgroup rw,cpu,cpuacct\n")
+    assert _machine.cgroup_controllers() == "cpu v1, memory v2, pids v2"
+
+
+def test_a_security_module_that_is_not_asked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A program for it may load all the same, and would guard nothing."""
+    monkeypatch.setattr(_machine, "LSMS", tmp_path / "lsm")
+    with pytest.raises(NotSupportedError, match="cannot read"):
+        _machine.active_lsm("bpf")
+    _machine.LSMS.write_text("lockdown,capability,landlock\n")
+    with pytest.raises(NotSupportedError, match="add bpf to lsm= on the kernel's command line"):
+        _machine.active_lsm("bpf")
+    _machine.LSMS.write_text("capability,bpf\n")
+    assert _machine.active_lsm("bpf") == "capability,bpf"

@@ -26,6 +26,28 @@ WRONG = [
     (["run", "readahead", "DISK", "--policy", "/nowhere.toml"], 1, "policy /nowhere.toml"),
     (["bench", "fast"], 2, "there is no bench 'fast'; choose from queue, readahead"),
     (["bench", "queue", "--device", "vda"], 2, "bench queue has no option --device"),
+    (["evaluate", "static", "DISK", "block.nomerges=1"], 2, "module static declares no outcome"),
+    (["evaluate", "readahead", "DISK", "nomerges"], 2, "'nomerges' is no KNOB=VALUE"),
+    (["evaluate", "readahead", "DISK", "block.nomerge=1"], 2, "unknown knob 'block.nomerge'"),
+    (
+        ["evaluate", "readahead", "DISK", "block.nomerges=many"],
+        2,
+        "takes a whole number, not 'many'",
+    ),
+    (["evaluate", "readahead", "DISK", "block.scheduler=x"], 2, "has no choice 'x'"),
+    (
+        ["evaluate", "readahead", "DISK", "block.nomerges=1", "--metric", "joy"],
+        2,
+        "module readahead has no outcome 'joy'; it has requests, pages",
+    ),
+    (
+        ["evaluate", "readahead", "DISK", "block.nomerges=1", "--against", "no"],
+        2,
+        "takes a whole number, not 'no'",
+    ),
+    (["evaluate", "readahead", "DISK", "block.nomerges=1", "--duration", "1"], 2, "--duration"),
+    (["evaluate", "dirty", "DISK", "vm.swappiness=1"], 2, "works on a system target"),
+    (["why", "7"], 2, "there is no experiment 7; none was made here yet"),
     (["fly"], 2, "No such command 'fly'"),
     (["restore", "--frce"], 2, "No such option"),
 ]

@@ -88,7 +88,7 @@ def test_what_was_said_to_be_detectable_is_found():
         said = run(1, seed=seed, sigma=0.1).detectable
         assert 1.01 < said < 1.3
         found += run(said, seed=seed, sigma=0.1).outcome == "gain"
-    # At a true rate of 80% fewer than 23 of 40 have probability 0.05%.
+    # At a true rate of 80% fewer than 23 of 40 have probability 0.03%.
     assert found >= 23
 
 

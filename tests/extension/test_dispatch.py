@@ -52,7 +52,7 @@ class Wire:
         self.beats += 1
 
     def wait(self, timeout_s: float) -> bool:
-        return bool(self.pending or len(self.windows.entries))
+        return any(len(ring.entries) for ring in (self.windows, *self.records))
 
     def set_status(self, text: bytes) -> None:
         self.status = text
@@ -105,6 +105,25 @@ def records(*entries: tuple[str | int, int, int]) -> Any:
     return out
 
 
+def test_how_an_experiment_ended(parts: tuple[Wire, Witness, Context, Dispatcher]) -> None:
+    wire, witness, context, dispatcher = parts
+    context.recommend("size", 16, reason="So.", evidence={}, hold_s=1)
+    context.recommend("size", 32, reason="So.", evidence={}, hold_s=1)
+    wire.records[0].entries = records(
+        ("KEPT", 1, 16),
+        ("DROPPED", 2, layout.OUTCOME["NO_CHANGE"]),
+        ("DROPPED", 2, layout.OUTCOME["GAIN"]),
+        ("DROPPED", 2, 77),
+    )
+    dispatcher.step(0)
+    assert witness.seen[1:] == [
+        ChangeEvent("kept", 1, "size", 16),
+        ChangeEvent("dropped", 2, "size", 32, "no change"),
+        ChangeEvent("dropped", 2, "size", 32, "gain"),
+        ChangeEvent("dropped", 2, "size", 32, "aborted"),
+    ]
+
+
 def test_everything_is_handed_over(parts: tuple[Wire, Witness, Context, Dispatcher]) -> None:
     wire, witness, context, dispatcher = parts
     context.recommend("size", 16, reason="So.", evidence={}, hold_s=1)
@@ -133,7 +152,7 @@ def test_negative_value_of_a_change(parts: tuple[Wire, Witness, Context, Dispatc
     wire, witness, context, dispatcher = parts
     context.recommend("size", -4, reason="So.", evidence={}, hold_s=1)
     wire.records[0].entries = records(("UNDONE", 1, -8))
-    dispatcher.step(0)
+    assert dispatcher.step(0)
     assert witness.seen[-1] == ChangeEvent("undone", 1, "size", -8)
 
 
@@ -153,18 +172,45 @@ def test_beats_also_when_idle(parts: tuple[Wire, Witness, Context, Dispatcher]) 
     assert wire.beats > before
 
 
-def test_status(parts: tuple[Wire, Witness, Context, Dispatcher]) -> None:
-    wire, _, _, dispatcher = parts
+def test_a_verdict_alone_is_handed_over(parts: tuple[Wire, Witness, Context, Dispatcher]) -> None:
+    wire, witness, context, dispatcher = parts
+    context.recommend("size", 16, reason="So.", evidence={}, hold_s=1)
+    wire.pending = [(1, layout.VERDICT["RANGE"])]
     dispatcher.step(0)
+    assert witness.seen[-1] == VerdictEvent(1, "range", "size", 16)
+
+
+def test_status(parts: tuple[Wire, Witness, Context, Dispatcher]) -> None:
+    wire, _, _, _ = parts
     assert msgspec.json.decode(wire.status) == {"count": 3, "list": [0, 1]}
+
+
+def test_status_follows_what_came(
+    parts: tuple[Wire, Witness, Context, Dispatcher], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wire, witness, context, dispatcher = parts
+    later = context.now() + 60
+    monkeypatch.setattr(context, "now", lambda: later)
+    shown: list[bytes] = []
+    monkeypatch.setattr(wire, "set_status", shown.append)
+    witness.answer = {"count": 4}
+    dispatcher.step(0)
+    assert shown == [], "nothing came: nothing is looked at"
+    wire.records[0].entries = records((64, 0, 5))
+    dispatcher.step(0)
+    assert [msgspec.json.decode(text) for text in shown] == [{"count": 4}]
+    later += 60
+    wire.records[0].entries = records((64, 0, 5))
+    dispatcher.step(0)
+    assert len(shown) == 1, "it says the same"
 
 
 def test_status_that_is_too_long() -> None:
     wire = Wire()
     context = Context(module="m", target="t", params={}, features={}, knobs={}, port=wire)
     witness = Witness(context)
-    dispatcher = Dispatcher(wire, witness, context)
-    dispatcher.start()
+    witness.start()
     witness.answer = {"text": "x" * 5000}
-    dispatcher.step(0)
+    witness.start = lambda: None  # type: ignore[method-assign]
+    Dispatcher(wire, witness, context).start()
     assert msgspec.json.decode(wire.status) == {"status": "too long to show"}

@@ -17,7 +17,7 @@ from kmind.agent.core import Core
 from kmind.bpf import _syscall as raw
 from kmind.errors import KnobError
 from kmind.guard import Actuator, Gate, Journal, Policy, restore
-from kmind.guard._gate_layout import APPROVED, key_of
+from kmind.guard._gate_layout import APPROVALS, APPROVED, key_of
 from kmind.knobs import Knob, Target, get_knob
 
 pytestmark = pytest.mark.kernel("cgroup_sysctl", "cgroup2")
@@ -49,6 +49,38 @@ def test_a_sysctl_is_guarded_while_it_is_held(
     assert now() == base + 1
     actuator.undo_all()
     assert (now(), write(base + 9), now()) == (base, 0, base + 9)
+
+
+def test_what_is_measured_passes_the_gate_in_turns(
+    actuator: Actuator, system: Target, admin: Admin, base: int
+) -> None:
+    apply(actuator, base + 1)
+    change = actuator.apply(
+        PRESSURE, system, base + 2, who="test@it", why="a test", by_admin=True, parked=True
+    )
+    for _ in range(2):
+        assert now() == base + 1
+        actuator.resume(change)
+        assert now() == base + 2
+        actuator.park(change)
+    assert admin.write(base + 1) == 0  # our very value
+    with pytest.raises(KnobError, match="by somebody else"):
+        actuator.resume(change)
+    assert [gone.found for gone in actuator.check()] == [base + 1]
+
+
+def test_what_was_approved_meanwhile_is_not_overwritten(
+    actuator: Actuator, system: Target, base: int
+) -> None:
+    change = actuator.apply(
+        PRESSURE, system, base + 2, who="test@it", why="a test", by_admin=True, parked=True
+    )
+    actuator.resume(change)
+    key = key_of(PRESSURE, system)
+    row = APPROVED.pack(PRESSURE.encode(base + 3), base, 1, 9, 1)
+    actuator._gate._map(APPROVALS).update(key, row)
+    with pytest.raises(KnobError, match="was approved meanwhile"):
+        actuator.park(change)
 
 
 def test_what_is_kept_is_guarded_no_more(actuator: Actuator, base: int) -> None:

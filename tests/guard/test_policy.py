@@ -28,6 +28,7 @@ on_daemon_death = "keep"
 [defaults]
 rate = "12 per minute"
 burst = 2
+max_hold_s = 60
 
 [knob."block.read_ahead_kb"]
 min = 17
@@ -69,6 +70,7 @@ def test_without_a_file_each_knob_has_its_safe_bounds(tmp_path: Path) -> None:
         bound = policy.bound(knob, target)
         assert (bound.minimum, bound.maximum) == knob.limits(target)
         assert (bound.interval_ns, bound.burst) == (1_000_000_000, 4)
+        assert bound.hold_ms == 3_600_000
         assert (bound.rules, bound.forbidden) == (knob.rules, False)
         assert policy.on_daemon_death(knob, target) == "restore"
 
@@ -83,7 +85,9 @@ def test_every_field_reaches_the_bound(tmp_path: Path) -> None:
         step_factor_percent=400,
         interval_ns=2_000_000_000,
         burst=2,
+        hold_ms=60_000,
     )
+    assert policy.bound(SCHEDULER, spare_disk()).hold_ms == 60_000
     assert policy.bound(READ_AHEAD, disk("sda")).maximum == 1024
     assert policy.bound(READ_AHEAD, disk("sda")).minimum == 20
     assert policy.bound(SCHEDULER, spare_disk()).choices & ~0b1001 == 0
@@ -135,6 +139,9 @@ WRONG = {
     "rate": ('[defaults]\nrate = "often"', r':2: rate \'often\'; write "N per minute"'),
     "no rate": ('[defaults]\nrate = "0 per minute"', r":2: rate '0 per minute'"),
     "burst": ("[defaults]\nburst = 0", r":2: burst 0"),
+    "hold": ("[defaults]\nmax_hold_s = 0", r":2: max_hold_s 0; write 0.001 to"),
+    "long hold": ("[defaults]\nmax_hold_s = 1e9", r":2: max_hold_s 1e\+09"),
+    "no hold": ("[defaults]\nmax_hold_s = nan", r":2: max_hold_s nan"),
     "death": ('on_daemon_death = "die"', r":1: on_daemon_death: Invalid enum value"),
     "widened": ('[knob."vm.swappiness"]\nmax = 201', r":2: max = 201 is outside.*unsafe = true"),
     "empty": ('[knob."vm.swappiness"]\nmin = 9\nmax = 8', r":2: min 9 is above max 8"),
@@ -213,7 +220,7 @@ def test_bounds_between_two_values_of_the_grid_are_refused(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("new", "current", "verdict", "message"),
     [
-        (8192, 4096, "range", r"allowed are 20 to 4096; set in .*policy\.toml:11"),
+        (8192, 4096, "range", r"allowed are 20 to 4096; set in .*policy\.toml:12"),
         (16, 64, "range", "allowed are 20 to 4096"),
         (66, 64, "grid", "multiples of 4"),
         (20, 4096, "step", "too far from 4096 in one step .at most 2048 away and at most 4 times"),

@@ -133,6 +133,7 @@ grants = st.builds(
     # Over at once, or not within this test.
     interval_ns=mostly(0, 1, HOUR_NS),
     burst=st.integers(0, 3),
+    hold_ms=mostly(0, 1, 1000, 1 << 31, (1 << 32) - 1),
     rules=mostly(0, 1, 1, 2).flatmap(
         lambda count: st.tuples(
             *[
@@ -243,6 +244,7 @@ def test_each_verdict(pair: Pair) -> None:
         agent.grant(4, 1, Grant(0, 100, 50, rules=(Rule("<", 1),)))
         agent.grant(5, 1, Grant(0, 100, 50, rules=(Rule("<", 99),)))
         agent.grant(6, 1, Grant(0, 1 << 20, 100, step_percent=400))
+        agent.grant(7, 1, Grant(0, 9, 0, hold_ms=1000))
         agent.set_mode(Mode.AUTO)
     one = {"knob": 1, "target": 1}
     assert pair.recommend(**one, value=16) == Verdict.APPROVED
@@ -266,6 +268,9 @@ def test_each_verdict(pair: Pair) -> None:
     assert pair.recommend(knob=4, target=1, value=16) == Verdict.RULE
     assert pair.recommend(knob=4, target=1, value=15) == Verdict.APPROVED
     assert pair.recommend(knob=5, target=1, value=15) == Verdict.RULE
+    assert pair.recommend(knob=7, target=1, value=5, hold_ms=1001) == Verdict.RANGE
+    assert pair.recommend(knob=7, target=1, value=5, hold_ms=1000) == Verdict.APPROVED
+    assert pair.recommend(knob=7, target=1, value=5, hold_ms=1001) == Verdict.RANGE  # no renewal
     assert pair.recommend(knob=6, target=1, value=401) == Verdict.STEP
     assert pair.recommend(knob=6, target=1, value=400) == Verdict.APPROVED
     assert pair.recommend(knob=6, target=1, value=99) == Verdict.STEP
@@ -311,6 +316,7 @@ def test_nothing_overflows(pair: Pair) -> None:
     [
         Grant(0, 1, 0, step=-1),
         Grant(0, 1, 0, interval_ns=-1),
+        Grant(0, 1, 0, hold_ms=1 << 32),
         Grant(0, 1, 0, interval_ns=1 << 61, burst=4),
         Grant(0, 1, 0, rules=(Rule("<", 1),) * 5),
     ],

@@ -83,7 +83,6 @@ class Owner:
             actuator=self.actuator,
             mode=self.mode,
             emit=self.note,
-            gone=lambda key, why: self.trials.gone(key, why),
             now=lambda: self.now,
         )
         granted, _ = grants_for(find_module("readahead"), self.target, Policy(), {})

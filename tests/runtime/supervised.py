@@ -22,6 +22,7 @@ from sample_module import MANIFEST, RECOMMENDER, knob_file, make_module
 import kmind
 from kmind.agent._base import Mode
 from kmind.agent.core import Core
+from kmind.extension.conf import ModuleConf
 from kmind.guard import Journal, Policy
 from kmind.runtime.supervisor import Supervisor
 
@@ -64,7 +65,14 @@ class Rig:
         home.mkdir()
         return str(make_module(home, extension, manifest.replace('"sample"', f'"{name}"', 1)))
 
-    def make(self, *, take_over: bool = True, core: Core | None = None) -> Supervisor:
+    def make(
+        self,
+        *,
+        take_over: bool = True,
+        core: Core | None = None,
+        conf: ModuleConf | None = None,
+        devices: bool = False,
+    ) -> Supervisor:
         """A supervisor that has not started."""
         self.supervisor = Supervisor(
             core=core or Core.open(self.root),
@@ -72,7 +80,9 @@ class Rig:
             policy=Policy.load(self.policy),
             emit=lambda event, /, **fields: None,
             run_dir=self.folder / "run",
+            conf=conf,
             take_over=take_over,
+            devices=devices,
             cgroups=self.cgroups,
         )
         self.supervisor.subscribe(self.events.append)

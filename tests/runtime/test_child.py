@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from extension_process import QUIET, Running, running
 
-from kmind.runtime import landlock
+from kmind.bpf._landlock import landlock_version
 from kmind.runtime.child import EXIT_SETUP
 
 if TYPE_CHECKING:
@@ -250,7 +250,7 @@ class Sample(Extension):
 @pytest.mark.parametrize("files", [False, True])
 @pytest.mark.parametrize("network", [False, True])
 def test_what_the_manifest_asks_for_and_no_more(tmp_path: Path, files: bool, network: bool) -> None:
-    landlock.landlock_version()
+    landlock_version()
     folder = tmp_path / "given"
     folder.mkdir()
     allowed = folder / "model"

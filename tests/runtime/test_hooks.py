@@ -49,6 +49,34 @@ def test_a_hook_stands_while_its_counter_grows() -> None:
     assert not agent.standing
 
 
+def test_an_experiment_keeps_the_hooks_that_it_counts_with() -> None:
+    agent = _Agent()
+    watch = HookWatch(find_module("readahead").manifest, agent)  # type: ignore[arg-type]
+    for now in (10.0, 10.5):
+        watch.look(now)
+        agent.total += 10_000
+    watch.look(11.0)
+    assert agent.standing == {"on_read"}
+    for now in (12.0, 14.0, 16.0):
+        watch.look(now, keep=True)
+    assert agent.standing == {"on_read"}
+    watch.look(16.0 + QUIET_S + 0.1)
+    assert not agent.standing
+
+
+def test_a_quiet_look_asks_the_agent_nothing() -> None:
+    agent = _Agent()
+    watch = HookWatch(find_module("readahead").manifest, agent)  # type: ignore[arg-type]
+    watch.look(10.0)
+    agent.total += 10**6
+    watch.look(11.0, quiet=True)
+    assert not agent.standing, "no window closed: whatever counted has only begun to"
+    watch.look(11.5)
+    assert agent.standing == {"on_read"}
+    watch.look(11.5 + QUIET_S + 0.1, quiet=True)
+    assert not agent.standing, "what stands is looked at also when it is quiet"
+
+
 def test_a_hook_that_an_earlier_owner_attached_stands_at_first() -> None:
     agent = _Agent()
     agent.standing.add("on_read")

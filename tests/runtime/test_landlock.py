@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from kmind.bpf import _landlock
+from kmind.bpf._landlock import landlock_version
 from kmind.errors import NotSupportedError
-from kmind.runtime import landlock, sandbox
+from kmind.runtime import sandbox
 
 TRY = """\
 import ctypes, os, socket, sys
@@ -68,7 +70,7 @@ attempt("abstract", abstract)
 def version() -> int:
     """Landlock's version; skips where there is none."""
     try:
-        return landlock.landlock_version()
+        return landlock_version()
     except NotSupportedError as error:
         pytest.skip(str(error))
 
@@ -143,9 +145,9 @@ def test_says_why_there_is_none(monkeypatch: pytest.MonkeyPatch, number: int, wo
             ctypes.set_errno(number)
             return -1
 
-    monkeypatch.setattr(landlock, "_libc", Refusing)
+    monkeypatch.setattr(_landlock, "_libc", Refusing)
     with pytest.raises(NotSupportedError, match=words):
-        landlock.landlock_version()
+        landlock_version()
     lacking = sandbox._fence_off(["/etc/hosts"], False)
     assert len(lacking) == 1
     assert "the filter on system calls alone; /etc/hosts cannot be read" in lacking[0]

@@ -9,12 +9,16 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from runtime.supervised import OTHER, QUICK, Rig, alive, value_of
 from sample_module import MANIFEST, RECOMMENDER
 
+from kmind.abi import layout
 from kmind.agent._base import Mode
+from kmind.agent._core_words import grant_key
 from kmind.errors import KmindError, UsageError
+from kmind.knobs import Target, get_knob
 from kmind.runtime import supervisor as module_under_test
 
 pytestmark = pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf", "tp_filemap")
@@ -229,6 +233,37 @@ def test_two_fight_over_a_sysctl_and_the_gate_follows(rig: Rig) -> None:
         assert knob.read_text() == "7\n"
     finally:
         knob.write_text(before)
+
+
+def test_others_learn_at_once_what_was_set(
+    rig: Rig, disk: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their agents judge steps and rules by it; they do not wait for a look of their own."""
+    before = value_of(disk)
+    supervisor = rig.start()
+    watcher = rig.load(rig.module("watcher"), disk, "every_s=1000", mode="observe")
+    monkeypatch.setattr(supervisor.members[watcher].instance, "look", lambda: None)
+    setter = rig.load(rig.module("setter"), disk, "value=256", *QUICK)
+    agent = supervisor.members[watcher].agent
+    key = grant_key(get_knob("block.read_ahead_kb").id, Target.block(disk).id)
+
+    def current() -> int:
+        packed = agent._generation.maps["km_grants"].lookup(key)
+        return int(np.frombuffer(packed or b"", layout.GRANT)[0]["current"])
+
+    assert current() == before
+    rig.run_until(lambda: rig.of("applied", setter))
+    assert current() == 256
+    supervisor.unload(setter)
+    assert current() == before
+    # What the admin sets by advice is told, too.
+    adviser = rig.load(rig.module("adviser"), disk, "value=64", *QUICK, mode="advise")
+    rig.run_until(lambda: supervisor.advice.list())
+    supervisor.unload(adviser)
+    supervisor.advice.apply("1")
+    assert current() == 64
+    supervisor.advice.undo("1")
+    assert current() == before
 
 
 def test_equals_do_not_take_from_each_other(rig: Rig, disk: str) -> None:

@@ -165,6 +165,36 @@ def test_the_next_owner_puts_back_what_was_not_measured_to_the_end(
     assert "not measured to the end" in one.of("log")[0]["message"]
 
 
+def test_the_next_owner_measures_again_what_was_kept(
+    owner: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = owner(ratio(1.5), recheck=10.0)
+    one.run(5)
+    one.recommend(512)
+    one.run(70, lambda: one.of("kept"))
+    holds = one.changes.holds()
+    monkeypatch.setattr("kmind.guard._owner.start_time", lambda pid: 12345)
+    one.open()
+    one.changes.adopt([one.granted], holds, (), one.trials.adopt())
+    one.trials.take_up()
+    began = one.now
+    one.run(60, lambda: len(one.of("result")) == 2)
+    assert one.of("experiment")[1]["kind"] == "recheck"
+    assert one.now - began > 10
+    assert one.value == 512
+
+
+def test_the_lease_goes_to_another_instance(owner: Make) -> None:
+    one = owner(ratio(1.0))
+    one.run(5)
+    one.recommend(512)
+    one.run(5, lambda: one.value == 512)
+    one.changes.hand_over(*one.granted.key, "static@sim0")
+    assert one.value == BASELINE
+    assert results(one) == [("aborted", False)]
+    assert one.of("result")[0]["why"] == "static@sim0 has the lease now"
+
+
 def test_silence_of_the_extension_ends_it(owner: Make) -> None:
     one = owner(ratio(1.0))
     one.run(5)
@@ -185,6 +215,20 @@ def test_another_value_ends_it_and_is_measured_next(owner: Make) -> None:
     assert results(one) == [("aborted", False)]
     one.run(70, lambda: len(one.of("result")) == 2)
     assert one.of("result")[1]["candidate"] == 1024
+
+
+def test_the_same_value_approved_again_goes_on(owner: Make) -> None:
+    one = owner(ratio(1.5))
+    one.run(5)
+    one.recommend(512)
+    one.run(1)
+    one.recommend(512)
+    assert one.of("result") == []
+    one.run(70, lambda: one.of("kept"))
+    one.recommend(512)
+    one.run(3)
+    assert one.value == 512
+    assert len(one.of("experiment")) == 1
 
 
 def test_the_baseline_is_no_experiment(owner: Make) -> None:

@@ -32,7 +32,7 @@ enum kmind_limit {
 	/* A lease outlives the hold that it was taken for by that: time to undo. */
 	KMIND_LEASE_SLACK_MS = 2000,
 	KMIND_OWNER_MS = 5000, /* an owner that gives no sign for so long applies nothing */
-	KMIND_IDLE_MS = 1000,  /* a window in which nothing happened runs on for so long */
+	KMIND_IDLE_MS = 2000,  /* a window in which nothing happened runs on for so long */
 };
 
 /* How far an instance may go. Zero is never set: it fails closed. */
@@ -255,7 +255,7 @@ struct kmind_grant {
 	__u32 burst;	    /* changes that may come at once */
 	__u32 type;
 	__u32 priority; /* of the lease: the higher takes it over */
-	__u32 pad;
+	__u32 hold_ms;	/* longest hold that may be asked for; 0: any */
 	struct kmind_rule rules[KMIND_RULES];
 	/* The agent's own, from here on. */
 	__s64 current;

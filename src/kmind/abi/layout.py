@@ -58,7 +58,7 @@ LIMIT = {
     "KNOBS": 1024,
     "LEASE_SLACK_MS": 2000,
     "OWNER_MS": 5000,
-    "IDLE_MS": 1000,
+    "IDLE_MS": 2000,
 }
 
 MODE = {
@@ -358,7 +358,7 @@ GRANT = np.dtype(
             "burst",
             "type",
             "priority",
-            "pad",
+            "hold_ms",
             "rules",
             "current",
             "tat_ns",

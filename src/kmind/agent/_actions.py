@@ -54,14 +54,15 @@ def pack_grant(grant: Grant) -> bytes:
     """
     if grant.step < 0 or not 0 <= grant.interval_ns * max(grant.burst, 1) < _LONGEST_NS:
         raise ValueError(f"step, interval or burst out of range: {grant}")
-    if not 0 <= grant.priority <= 255:
-        raise ValueError(f"priority out of range: {grant}")
+    if not (0 <= grant.priority <= 255 and 0 <= grant.hold_ms < 1 << 32):
+        raise ValueError(f"priority or hold out of range: {grant}")
     words = np.zeros((), layout.GRANT)
     for name in ("minimum", "maximum", "step", "step_percent", "grid", "choices"):
         words[name] = getattr(grant, name)
     words["interval_ns"] = grant.interval_ns
     words["burst"] = grant.burst
     words["priority"] = grant.priority
+    words["hold_ms"] = grant.hold_ms
     words["type"] = layout.TYPE[grant.type.upper()]
     words["current"] = grant.current
     if len(grant.rules) > layout.LIMIT["RULES"]:

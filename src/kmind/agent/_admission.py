@@ -121,6 +121,8 @@ class Admission:
             return _VERDICT["MODEL"]
         if not int(grant["minimum"]) <= value <= int(grant["maximum"]):
             return _VERDICT["RANGE"]
+        if grant["hold_ms"] and entry.hold_ms > int(grant["hold_ms"]):
+            return _VERDICT["RANGE"]
         if grant["grid"] and abs(value) % int(grant["grid"]):
             return _VERDICT["GRID"]
         if grant["type"] == layout.TYPE["ENUM"] and not (

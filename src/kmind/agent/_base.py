@@ -93,7 +93,8 @@ class Grant:
     Values are as the knob encodes them: integers, or indices into its choices.
     ``step_percent`` bounds the ratio of new to old either way (400: four times);
     ``interval_ns`` and ``burst`` are the rate limit; 0 means unbounded. ``priority``
-    (0 to 255) is that of the lease: the higher takes it over from the lower.
+    (0 to 255) is that of the lease: the higher takes it over from the lower. ``hold_ms``
+    is the longest hold that may be asked for, and so how long a lease may last.
     """
 
     minimum: int
@@ -108,6 +109,7 @@ class Grant:
     burst: int = 1
     rules: tuple[Rule, ...] = field(default=())
     priority: int = 100
+    hold_ms: int = 0
 
 
 @dataclass(frozen=True)

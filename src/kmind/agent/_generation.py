@@ -67,6 +67,7 @@ class Generation:
         self.hooks: Mapping[str, str] = {}
         self._object = object_
         self._links: dict[str, Link] = {}
+        self._attached: set[str] = set()  # by this process or, where it is pinned, another
 
     @classmethod
     def load(
@@ -117,14 +118,16 @@ class Generation:
             raise BpfError(f"no pin of {', '.join(sorted(lacking))}")
         found.folder = folder
         found.hooks = {name: hook for name, hook in hooks.items() if name in programs}
+        found._attached = {path.name for path in (folder / "links").iterdir()} & programs.keys()
         return found
 
     def attached(self) -> dict[str, int]:
         """The hooks that are attached: name to program id."""
-        if self.folder is None:
-            return {name: self.programs[name].id for name in self._links}
-        names = sorted(path.name for path in (self.folder / "links").iterdir())
-        return {name: self.programs[name].id for name in names if name in self.programs}
+        return {name: self.programs[name].id for name in sorted(self._attached)}
+
+    def is_attached(self, name: str) -> bool:
+        """Whether a hook is attached."""
+        return name in self._attached
 
     def attach(self, name: str) -> None:
         """Attach a hook where its section says; where there are pins, that is one too."""
@@ -132,8 +135,10 @@ class Generation:
         if isinstance(program, PinnedProgram):
             assert self.folder is not None
             program.attach_pinned(self.folder / "links" / name)
+            self._attached.add(name)
             return
         self._links[name] = link = program.attach()
+        self._attached.add(name)
         if self.folder is not None:
             link.pin(self.folder / "links" / name)
 
@@ -143,6 +148,7 @@ class Generation:
             (self.folder / "links" / name).unlink(missing_ok=True)
         if link := self._links.pop(name, None):
             link.close()
+        self._attached.discard(name)
 
     def show(self, instances_fd: int, path: Path) -> None:
         """Pin the iterator that prints the agent's account at ``path``."""
@@ -172,6 +178,7 @@ class Generation:
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder = None
+            self._attached &= self._links.keys()
 
     def close(self) -> None:
         """Let go of it; what is pinned stays. Safe to repeat."""

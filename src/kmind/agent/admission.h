@@ -147,6 +147,9 @@ static __always_inline __u32 km_check(const struct km_entry *copy, struct kmind_
 		return KMIND_VERDICT_MODEL;
 	if (copy->value < grant->minimum || copy->value > grant->maximum)
 		return KMIND_VERDICT_RANGE;
+	/* The lease lasts as long: one request must not keep the others off for weeks. */
+	if (grant->hold_ms && copy->hold_ms > grant->hold_ms)
+		return KMIND_VERDICT_RANGE;
 	if (grant->grid && km_distance(0, copy->value) % grant->grid)
 		return KMIND_VERDICT_GRID;
 	if (grant->type == KMIND_TYPE_ENUM &&

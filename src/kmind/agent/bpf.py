@@ -308,7 +308,7 @@ class BpfAgent:
     def watch(self, program: str, wanted: bool) -> None:
         """Attach or detach one of the deferred hooks."""
         generation = self._generation
-        if program in generation.missing or wanted == (program in generation.attached()):
+        if program in generation.missing or wanted == generation.is_attached(program):
             return
         if wanted:
             generation.attach(program)

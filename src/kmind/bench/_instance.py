@@ -37,9 +37,10 @@ def kmind_beside(
 ) -> Iterator[int]:
     """Run ``kmind run MODULE DEVICE WORDS --mode MODE`` inside the block; yields its pid.
 
-    The block starts a second after the instance's first line of JSON. At the end
+    ``state`` is where it keeps its journal and what it learns, in place of the machine's
+    own folder. The block starts a second after the instance's first line of JSON. At the end
     the instance is interrupted, and has to end with status 0, or KmindError
-    repeats its last message. ``state`` is where it keeps what it knows, if not as usual.
+    repeats its last message.
     """
     argv = [sys.executable, "-m", "kmind", "run", module, device, *words, "--mode", mode, "--json"]
     environment = {**os.environ, **({"KMIND_STATE_DIR": str(state)} if state else {})}

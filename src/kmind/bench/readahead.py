@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bench "readahead": kmind against the machine's own value, and against the best fixed one.
+"""Bench "readahead": kmind against fixed values, the machine's own and the best one.
 
-For each load: the value as found (``default``), the best of a sweep of fixed
-values (``oracle``), and kmind in mode auto, which starts from the value as found
-(``kmind``). The three run by turns. Beside that: what watching costs a load that
+For each load, and from each of two values that a machine may start with: that value
+fixed (``default``), the best of a sweep of fixed values (``oracle``), and kmind in mode
+auto, which starts from the same value (``kmind``). The three run by turns, after kmind
+has seen the load once (``first_visit``). Beside that: what watching costs a load that
 needs no tuning, and what kmind costs while the pattern is steady.
 """
 
 import os
 import sys
-from collections.abc import Sequence
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,21 +26,24 @@ from kmind.bench._instance import agent_statistics, cpu_shares, kmind_beside, sa
 from kmind.errors import KmindError, PrivilegeError, UsageError
 from kmind.guard import Actuator, Journal, Policy
 from kmind.knobs import get_knob, parse_target
+from kmind.testing._dbbench import BENCHMARKS
 from kmind.testing.host import device_of
-from kmind.testing.workloads import DEFAULT_DIR, Workload, make_workload
+from kmind.testing.workloads import DEFAULT_DIR, Alternating, Workload, make_workload
 
 __all__ = ["PARTS", "SCHEMA", "WORKLOADS", "run_readahead_bench"]
 
-SCHEMA = "kmind.bench.readahead/1"
+SCHEMA = "kmind.bench.readahead/2"
 
 WORKLOADS = (
     "mmap-random",
     "mmap-random-fits",
+    "mmap-zipf",
     "mmap-sequential",
     "pread-sequential",
-    "db-readrandom-mmap",
+    *(f"db-{benchmark}-{way}" for benchmark in BENCHMARKS for way in ("mmap", "pread")),
+    "alternating",
 )
-"""Loads that kmind tunes, one row each."""
+"""Loads that kmind tunes, one row each, from each start."""
 
 _OVERHEAD = {"observe": "pread-random-direct", "observe_cached": "pread-random-cached"}
 _STEADY = "pread-sequential-steady"
@@ -45,21 +53,25 @@ PARTS = (*WORKLOADS, *_OVERHEAD, "cpu")
 
 _KNOB = "block.read_ahead_kb"
 _TRIES = 3
+_FOLLOW_S = 0.02
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """How much is run: seconds of a run, rounds, and the values of the sweep in kB."""
+    """How much is run: seconds of a run, rounds, the sweep, and the starts, both in kB."""
 
     seconds: float
     rounds: int
     overhead_seconds: float
     overhead_rounds: int
     sweep: Sequence[int]
+    starts: Sequence[int]
 
 
-_FULL = _Plan(12, 3, 6, 8, [4 << 2 * i for i in range(6)])
-_QUICK = _Plan(10, 2, 4, 2, [16, 128, 1024])
+# The kernel's own start, and the one of many virtual machines' images.
+_STARTS = (128, 8192)
+_FULL = _Plan(12, 3, 6, 8, [4 << i for i in range(12)], _STARTS)
+_QUICK = _Plan(8, 1, 4, 2, [16, 128, 1024, 8192], _STARTS)
 
 
 def run_readahead_bench(
@@ -94,7 +106,7 @@ def run_readahead_bench(
     }
     names = [name for name in WORKLOADS if name in parts]
     if names:
-        result["workloads"] = [bench.compare(name) for name in names]
+        result["workloads"] = [row for name in names for row in bench.compare(name)]
     for part, name in _OVERHEAD.items():
         if part in parts:
             result |= bench.overhead(part, name)
@@ -115,33 +127,47 @@ class _Bench:
         self._knob = get_knob(_KNOB)
         self._default = int(self._knob.read(self._target))
 
-    def compare(self, name: str) -> dict[str, Any]:
-        """One row: the value as found, the best fixed value, and kmind."""
+    def compare(self, name: str) -> Iterator[dict[str, Any]]:
+        """A row for each start: that value, the best fixed value, and kmind."""
         load = self._prepared(name)
-        swept = {value: self._fixed(load, value) for value in (*self._plan.sweep, self._default)}
+        tried = sorted({*self._plan.sweep, *self._plan.starts})
+        swept = {value: self._fixed(load, value) for value in tried}
+        for start in self._plan.starts:
+            with tempfile.TemporaryDirectory() as state:
+                yield self._row(load, start, swept, Path(state))
+
+    def _row(
+        self, load: Workload, start: int, swept: dict[int, float], state: Path
+    ) -> dict[str, Any]:
         best = max(swept, key=lambda value: swept[value])
-        arms = ["default", "kmind"] + (["oracle"] if best != self._default else [])
+        first, _ = self._tuned(load, start, state)
+        arms = ["default", "kmind"] + (["oracle"] if best != start else [])
         values: dict[str, list[float]] = {arm: [] for arm in arms}
+        settled: list[float] = []
         for order in interleaved(arms, self._plan.rounds):
             for arm in order:
                 if arm == "kmind":
-                    value = self._tuned(load)
+                    value, times = self._tuned(load, start, state)
+                    settled += times
                 else:
-                    value = self._fixed(load, best if arm == "oracle" else self._default)
+                    value = self._fixed(load, best if arm == "oracle" else start)
                 values[arm].append(value)
         # What won the sweep by chance may lose by the median.
         fixed = values.get("oracle", values["default"])
         if np.median(fixed) <= np.median(values["default"]):
-            fixed, best = values["default"], self._default
+            fixed, best = values["default"], start
         ratios = {
             "vs_default": [k / d for k, d in zip(values["kmind"], values["default"], strict=True)],
             "vs_oracle": [k / o for k, o in zip(values["kmind"], fixed, strict=True)],
         }
-        row: dict[str, Any] = {"name": name, "unit": load.unit}
+        row: dict[str, Any] = {"name": load.name, "from": start, "unit": load.unit}
         row |= Metric("default", values["default"]).as_json() | Metric("oracle", fixed).as_json()
         row |= {"oracle_value": best} | Metric("kmind", values["kmind"]).as_json()
         for key, ratio in ratios.items():
             row |= Metric(key, ratio).as_json()
+        row["first_visit"] = first
+        if settled:
+            row |= Metric("settle_s", settled).as_json()
         return row | {"sweep": {str(value): swept[value] for value in sorted(swept)}}
 
     def overhead(self, part: str, name: str) -> dict[str, float]:
@@ -207,18 +233,9 @@ class _Bench:
     def _fixed(self, load: Workload, value: int) -> float:
         """One run with a fixed value; run again when somebody else set the knob meanwhile."""
         for _ in range(_TRIES):
-            with Journal() as journal:
-                actuator = Actuator(journal, Policy())
-                try:
-                    if value != self._default:
-                        actuator.apply(
-                            self._knob, self._target, value,
-                            who=f"bench@{self.device}", why="the bench sweeps fixed values",
-                        )  # fmt: skip
-                    result = load.run(self._plan.seconds).value
-                    disturbed = self._knob.read(self._target) != value
-                finally:
-                    actuator.undo_all()
+            with self._set_to(value):
+                result = load.run(self._plan.seconds).value
+                disturbed = self._knob.read(self._target) != value
             if not disturbed:
                 _say(f"{load.name}: {value} kB {result:,.0f} {load.unit}")
                 return result
@@ -228,20 +245,65 @@ class _Bench:
             hint="stop what else sets it",
         )
 
-    def _tuned(self, load: Workload) -> float:
-        """One run beside kmind in mode auto, from the value as found and back to it."""
-        self._at_default("before kmind ran")
-        with kmind_beside(self.device, "auto"):
-            result = load.run(self._plan.seconds).value
-        self._at_default("after kmind was stopped")
-        _say(f"{load.name}: kmind {result:,.0f} {load.unit}")
-        return result
+    def _tuned(self, load: Workload, start: int, state: Path) -> tuple[float, list[float]]:
+        """One run beside kmind in mode auto, from a value and back to it.
 
-    def _at_default(self, when: str) -> None:
+        Also how many seconds after the begin of each phase of an alternating load the
+        knob last moved in it.
+        """
+        with self._set_to(start):
+            with kmind_beside(self.device, "auto", state), self._followed() as moves:
+                result = load.run(self._plan.seconds).value
+            self._expect(start, "after kmind was stopped")
+        self._expect(self._default, "after the run")
+        _say(f"{load.name}: kmind from {start} kB {result:,.0f} {load.unit}")
+        phases = load.phases_ if isinstance(load, Alternating) else []
+        return result, [
+            max((at - begin for at in moves if begin < at < end), default=0.0)
+            for _, _, begin, end in phases
+        ]
+
+    @contextmanager
+    def _set_to(self, value: int) -> Iterator[None]:
+        """Hold the knob at a value, through the journal, while the block runs."""
+        with Journal() as journal:
+            actuator = Actuator(journal, Policy())
+            try:
+                if value != self._default:
+                    actuator.apply(
+                        self._knob, self._target, value,
+                        who=f"bench@{self.device}", why="the bench compares fixed values",
+                    )  # fmt: skip
+                yield
+            finally:
+                actuator.undo_all()
+
+    @contextmanager
+    def _followed(self) -> Iterator[list[float]]:
+        """When the knob moved, in seconds of CLOCK_MONOTONIC, while the block runs."""
+        moves: list[float] = []
+        done = threading.Event()
+
+        def follow() -> None:
+            last = self._knob.read(self._target)
+            while not done.wait(_FOLLOW_S):
+                if (now := self._knob.read(self._target)) != last:
+                    moves.append(time.monotonic())
+                    last = now
+
+        thread = threading.Thread(target=follow, daemon=True)
+        thread.start()
+        try:
+            yield moves
+        finally:
+            done.set()
+            thread.join()
+
+    def _expect(self, wanted: int, when: str) -> None:
         value = self._knob.read(self._target)
-        if value != self._default:
+        if value != wanted:
             raise KmindError(
-                f"{_KNOB} of {self.device} is {value} {when}, not {self._default} as found",
+                f"{_KNOB} of {self.device} is {value} {when}, not {wanted} as before",
                 hint="run: kmind restore",
             )
 

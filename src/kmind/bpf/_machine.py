@@ -14,13 +14,17 @@ from pathlib import Path
 from kmind.abi.btf import Btf
 from kmind.bpf import _libbpf
 from kmind.bpf import _syscall as raw
+from kmind.bpf._landlock import landlock_version
 from kmind.errors import BpfError, NotSupportedError, PrivilegeError
 
 __all__ = [
+    "active_lsm",
     "bpftool",
     "btf",
     "capabilities",
+    "cgroup_controllers",
     "clang",
+    "landlock",
     "libbpf",
     "lockdown",
     "mounted",
@@ -30,6 +34,10 @@ __all__ = [
 ]
 
 LOCKDOWN = Path("/sys/kernel/security/lockdown")
+LSMS = Path("/sys/kernel/security/lsm")
+MOUNTS = Path("/proc/self/mountinfo")
+
+_CONTROLLERS = ("cpu", "memory", "pids")
 
 _CAPABILITIES = {"CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
 _OLDEST_LIBBPF = (1, 1)
@@ -87,6 +95,47 @@ def mounted(kind: str, where: str) -> str:
         if found == kind:
             return place
     raise NotSupportedError("not mounted", hint=f"mount -t {kind} {kind} {where}")
+
+
+def active_lsm(name: str) -> str:
+    """That security module is among those that the kernel asks, which are returned."""
+    try:
+        active = LSMS.read_text().strip()
+    except OSError as error:
+        raise NotSupportedError(f"cannot read {LSMS}: {error.strerror}") from None
+    if name not in active.split(","):
+        raise NotSupportedError(
+            f"{name} is not among the active security modules ({active})",
+            hint=f"add {name} to lsm= on the kernel's command line",
+        )
+    return active
+
+
+def landlock() -> str:
+    """Landlock, which takes files out of an extension's reach."""
+    return f"version {landlock_version()}"
+
+
+def cgroup_controllers() -> str:
+    """The controllers that limit extensions, in whichever version of cgroups has them."""
+    found: dict[str, str] = {}
+    for line in MOUNTS.read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        kind, _, options = after.split(maxsplit=2)
+        if kind == "cgroup":
+            offered, version = options.split(","), "v1"
+        elif kind == "cgroup2":
+            offered = Path(before.split()[4], "cgroup.controllers").read_text().split()
+            version = "v2"
+        else:
+            continue
+        found |= {name: version for name in _CONTROLLERS if name in offered}
+    if lacking := [name for name in _CONTROLLERS if name not in found]:
+        raise NotSupportedError(
+            f"no mounted cgroup hierarchy has {', '.join(lacking)}",
+            hint="mount -t cgroup2 cgroup2 /sys/fs/cgroup",
+        )
+    return ", ".join(f"{name} {found[name]}" for name in _CONTROLLERS)
 
 
 def libbpf() -> str:

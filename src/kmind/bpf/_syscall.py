@@ -185,10 +185,13 @@ def raw_tracepoint_open(prog_fd: int, name: str = "") -> int:
     return _bpf(_RAW_TP_OPEN, attributes, "attaching")
 
 
-def link_create(prog_fd: int, target_fd: int, attach_type: int) -> int:
-    """Attach a program to something that has a descriptor."""
+def link_create(prog_fd: int, target_fd: int, attach_type: int, *, over: int = 0) -> int:
+    """Attach a program to something that has a descriptor; an iterator, to a map (``over``)."""
     attributes = bytearray(48)
     struct.pack_into("<III", attributes, 0, prog_fd, target_fd, attach_type)
+    info = ctypes.c_uint32(over)  # union bpf_iter_link_info
+    if over:
+        struct.pack_into("<QI", attributes, 16, ctypes.addressof(info), 4)
     return _bpf(_LINK_CREATE, attributes, "attaching")
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "kprobe",
     "loads",
     "lsm",
+    "map_iterator",
     "perf_event",
     "raw_tp",
     "ringbuf",
@@ -148,6 +149,18 @@ def iterator(name: str) -> str:
     return ""
 
 
+def map_iterator() -> str:
+    """An iterator over the elements of a map, run once over an empty one."""
+    with (
+        raw.owned(raw.map_create(_MAP_ARRAY, 4, 8, 1)) as over,
+        raw.owned(_load_tracing(_AT_ITER, "bpf_iter_bpf_map_elem", Kind.FUNC)) as prog,
+        raw.owned(raw.link_create(prog, 0, _AT_ITER, over=over)) as link,
+        raw.owned(raw.iter_create(link)) as output,
+    ):
+        os.read(output, 1)
+    return ""
+
+
 def fentry() -> str:
     """A program at a kernel function's entry, by a trampoline."""
     with raw.owned(_load_tracing(_AT_FENTRY, _QUIET_FUNCTION, Kind.FUNC)) as prog:
@@ -156,10 +169,10 @@ def fentry() -> str:
 
 
 def lsm() -> str:
-    """A program on a security hook loads."""
+    """A program on a security hook loads, and would be asked."""
     number = _kernel_id("bpf_lsm_file_open", Kind.FUNC)
     os.close(raw.prog_load(_LSM, raw.returns(0), attach_type=_AT_LSM, attach_btf_id=number))
-    return ""
+    return _machine.active_lsm("bpf")
 
 
 def struct_ops() -> str:

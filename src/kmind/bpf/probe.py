@@ -96,6 +96,13 @@ _TRIES: Mapping[str, _Try] = {
         partial(machine.mounted, "cgroup2", "/sys/fs/cgroup"),
         "the sysctl gate (sysctls are only read); tuning of sockets",
     ),
+    "cgroup_controllers": _Try(
+        machine.cgroup_controllers,
+        "limits of an extension's CPU time, memory or processes; it is watched, not bounded",
+    ),
+    "landlock": _Try(
+        machine.landlock, "the second fence around an extension's files; seccomp still holds"
+    ),
     "arena": _Try(tries.arena, "queues to extensions: no agent can run", True),
     "arena_atomics": _Try(tries.arena_atomics, "queues to extensions: no agent can run", True),
     "ringbuf": _Try(tries.ringbuf, "doorbell and approved actions: no agent can run", True),
@@ -107,11 +114,16 @@ _TRIES: Mapping[str, _Try] = {
     "perf_event": _Try(tries.perf_event, "sampling agents"),
     "iter_task": _Try(partial(tries.iterator, "task"), "accounts of processes in bpffs"),
     "iter_task_file": _Try(partial(tries.iterator, "task_file"), "finding who has a file open"),
+    "iter_map_elem": _Try(
+        tries.map_iterator, "accounts that cat shows: /sys/fs/bpf/kmind/stats and instances/NAME"
+    ),
     "sockops": _Try(partial(tries.loads, 13, 3), "tuning of TCP connections"),
     "cgroup_sysctl": _Try(partial(tries.loads, 23, 18), "the gate: sysctls are only read"),
     "cgroup_sockopt": _Try(partial(tries.loads, 25, 22), "the gate that guards socket options"),
     "fentry": _Try(tries.fentry, _LOSES_GUARD),
-    "lsm": _Try(tries.lsm, _LOSES_GUARD),
+    "lsm": _Try(
+        tries.lsm, "a gate for files in /sys: they are read back, and yielded to whoever sets them"
+    ),
     "struct_ops": _Try(tries.struct_ops, "congestion controls and schedulers as modules"),
     "kprobe": _Try(tries.kprobe, "nothing that kmind uses"),
     "pidfd_getfd": _Try(machine.pidfd_getfd, "changing the sockets of a running process"),

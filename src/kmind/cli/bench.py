@@ -37,7 +37,11 @@ def bench_command(
     if name not in BENCHES:
         raise UsageError(f"there is no bench {name!r}", hint=f"choose from {', '.join(BENCHES)}")
     options: dict[str, Any] = {}
-    known = {"readahead": ("dir", "device", "only"), "admission": ("dir", "device")}
+    known = {
+        "readahead": ("dir", "device", "only"),
+        "admission": ("dir", "device"),
+        "evidence": ("dir",),
+    }
     known["autotune"] = known["readahead"]
     for option, value in (("dir", folder), ("device", device), ("only", only or None)):
         if value is None:

@@ -8,7 +8,7 @@ import zlib
 from pathlib import Path
 
 from kmind.agent.core import Core
-from kmind.cli.client import Client, default_run_dir, default_socket_path
+from kmind.cli.client import Client, DaemonError, default_run_dir, default_socket_path
 from kmind.errors import NotSupportedError
 from kmind.extension.conf import ModuleConf
 from kmind.guard import Journal, Policy
@@ -36,17 +36,20 @@ def daemon_command(
     policy_file: Path | None,
     keep: bool,
     take_over: bool,
+    devices: bool,
     replace_it: bool,
 ) -> int:
     """Run the daemon until a signal, or have the one that runs restart in place.
 
     ``keep`` leaves agents and extensions running at the end; ``take_over`` goes on with
-    those that are left from before, instead of putting everything back.
+    those that are left from before, instead of putting everything back. ``devices`` loads
+    modules for devices, by their aliases. Raises DaemonError where there is no daemon
+    to restart.
     """
     run_dir = default_run_dir()
     need_root()
-    if replace_it and (pid := running_daemon(run_dir)):
-        return _replace(pid, socket)
+    if replace_it:
+        return _replace(running_daemon(run_dir), socket)
     log = StructuredLog()
 
     def check() -> tuple[Policy, ModuleConf]:
@@ -63,6 +66,7 @@ def daemon_command(
                 run_dir=run_dir,
                 conf=conf,
                 take_over=take_over or restarted,
+                devices=devices,
                 cgroups=_cgroups(run_dir),
             )
 
@@ -86,7 +90,9 @@ def _cgroups(run_dir: Path) -> str:
     return "" if run_dir == RUN_DIR else f"d{zlib.crc32(str(run_dir).encode())}."
 
 
-def _replace(pid: int, socket: Path | None) -> int:
+def _replace(pid: int | None, socket: Path | None) -> int:
+    if pid is None:
+        raise DaemonError("there is no daemon to restart", hint="start one with: kmind daemon")
     client = Client(socket)
     took_s = replace(pid, lambda: float(client.get("/v1/health")["started"]))
     count = len(client.get("/v1/instances")["instances"])

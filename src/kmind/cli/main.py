@@ -178,6 +178,10 @@ def _daemon(
             "killed; restore: end it and put everything back."
         ),
     ] = _AtStart.take_over,
+    devices: Annotated[
+        bool,
+        typer.Option(help="Load modules for devices, by their aliases, at the start and later."),
+    ] = True,
     replace: Annotated[
         bool,
         typer.Option("--replace", help="Restart the daemon that runs; its instances go on."),
@@ -191,6 +195,7 @@ def _daemon(
         policy_file=policy,
         keep=on_exit == _OnExit.keep,
         take_over=at_start == _AtStart.take_over,
+        devices=devices,
         replace_it=replace,
     )
 
@@ -435,9 +440,7 @@ def _bench(
     device: Annotated[
         str | None, typer.Option(help="The disk, if it is not the one that holds --dir.")
     ] = None,
-    only: Annotated[
-        list[str] | None, typer.Option(help="Only this load; repeatable.")
-    ] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Only this load; repeatable.")] = None,
 ) -> int:
     """Measure what the documentation claims."""
     from kmind.cli.bench import bench_command

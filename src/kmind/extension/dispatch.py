@@ -80,6 +80,7 @@ class Dispatcher:
         self._extension = extension
         self._context = context
         self._status_at = -_STATUS_EVERY_S
+        self._status = b""
 
     def start(self) -> None:
         """Start the extension, in the mode that the agent is in.
@@ -88,6 +89,7 @@ class Dispatcher:
         """
         self._context.mode = self._mode()
         self._extension.start()
+        self._show_status()
         self._end.beat()
 
     def step(self, timeout_s: float) -> bool:
@@ -102,7 +104,10 @@ class Dispatcher:
         if (mode := self._mode()) != self._context.mode:
             self._context.mode = mode
             self._extension.on_mode(mode)
-        for rec_id, number in self._end.cq.answers():
+        answers = self._end.cq.answers()
+        if not (found or answers):
+            return False  # most of an idle extension's turns: nothing else is touched
+        for rec_id, number in answers:
             if made := self._context.recall(rec_id):
                 verdict = _VERDICTS.get(number, "pending")
                 self._extension.on_verdict(VerdictEvent(rec_id, verdict, *made))
@@ -151,7 +156,9 @@ class Dispatcher:
         text = msgspec.json.encode(self._extension.status(), enc_hook=plain)
         if len(text) > _STATUS_MOST:
             text = b'{"status":"too long to show"}'
-        self._end.set_status(text)
+        if text != self._status:
+            self._status = text
+            self._end.set_status(text)
 
 
 def _objective(record: np.void) -> ObjectiveEvent:

@@ -20,6 +20,8 @@ DaemonDeath = Literal["restore", "keep"]
 _RATE = re.compile(r"([1-9][0-9]{0,5}) per minute")
 _DEFAULT_PER_MINUTE = 60
 _DEFAULT_BURST = 4
+_DEFAULT_HOLD_S = 3600.0
+_MOST_HOLD_S = 4294967  # in ms it fits in 32 bits
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,6 +37,7 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     choices: tuple[str, ...] | None = None
     rate: str | None = None
     burst: int | None = None
+    max_hold_s: float | None = None
     forbidden: bool | None = None
     unsafe: bool | None = None
     on_daemon_death: DaemonDeath | None = None
@@ -58,6 +61,11 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def burst_or_default(self) -> int:
         """Changes that may come at once."""
         return _DEFAULT_BURST if self.burst is None else self.burst
+
+    @property
+    def hold_ms(self) -> int:
+        """The longest that a value may be recommended to stand, in milliseconds."""
+        return int(1000 * (_DEFAULT_HOLD_S if self.max_hold_s is None else self.max_hold_s))
 
 
 class RuleEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -145,6 +153,10 @@ class _Reader:
             raise self._wrong(header, "rate", f"rate {section.rate!r}", 'write "N per minute"')
         if section.burst is not None and not 1 <= section.burst <= 1000:
             raise self._wrong(header, "burst", f"burst {section.burst}", "write 1 to 1000")
+        hold_s = section.max_hold_s
+        if hold_s is not None and not 0.001 <= hold_s <= _MOST_HOLD_S:
+            hint = f"write 0.001 to {_MOST_HOLD_S} seconds"
+            raise self._wrong(header, "max_hold_s", f"max_hold_s {hold_s:g}", hint)
         if section.max_step is not None and section.max_step < 1:
             raise self._wrong(header, "max_step", f"max_step {section.max_step}", "write 1 or more")
         factor = section.max_step_factor

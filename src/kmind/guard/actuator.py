@@ -81,6 +81,7 @@ class Actuator:
         self._yielded: dict[_Key, Yielded] = {}
         self._guarded: dict[_Key, tuple[Knob, Target]] = {}
         self._parked: set[_Key] = set()  # hold what stood before the last change
+        self._untold: list[Yielded] = []
 
     @property
     def fd(self) -> int:
@@ -175,7 +176,7 @@ class Actuator:
         For measuring both in turn: `resume` sets it again, at the cost of one write and
         none to the journal, for a row that is open covers either value. Raises KnobError
         where the kernel does not take it, or somebody else has set the knob meanwhile;
-        `check` yields it then. A knob that disturbs others cannot be parked.
+        `check` tells of it then. A knob that disturbs others cannot be parked.
         """
         self._swap(change, park=True)
 
@@ -193,8 +194,11 @@ class Actuator:
         knob = get_knob(change.knob)
         target = parse_target(change.target, root=self._root)
         old, new = (last.new, last.old) if park else (last.old, last.new)
-        found = knob.read(target)
-        if found != old or self._overruled(key):
+        if gone := self._overruled(key):
+            self._yield(gone)
+            self._untold.append(gone)
+            raise _yielded(gone)
+        if (found := knob.read(target)) != old:
             raise KnobError(f"{knob.name} of {target} was set to {found} by somebody else")
         if key in self._guarded and not self._gate.swap(knob, target, new):
             raise KnobError(f"another value for {knob.name} of {target} was approved meanwhile")
@@ -261,7 +265,7 @@ class Actuator:
         """
         self._gate.collect()
         still_open = {change.id for change in self._journal.open_changes()}
-        found = []
+        found, self._untold = self._untold, []
         for key, chain in list(self._held.items()):
             last = chain[-1]
             try:

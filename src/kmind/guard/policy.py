@@ -48,8 +48,9 @@ class Bound:
     Values are encoded (``Knob.encode``). ``step`` is the largest difference to
     the present value, ``step_factor_percent`` the largest ratio either way (400:
     four times), ``choices`` the bit mask of allowed choices of an enum. In the
-    long run one change each ``interval_ns`` is allowed, and ``burst`` at once.
-    0 means unbounded, but for ``minimum`` and ``maximum``.
+    long run one change each ``interval_ns`` is allowed, and ``burst`` at once. A value
+    may be recommended to stand for ``hold_ms``, and be renewed. 0 means unbounded, but
+    for ``minimum`` and ``maximum``.
     """
 
     minimum: int
@@ -60,6 +61,7 @@ class Bound:
     choices: int = 0
     interval_ns: int = 0
     burst: int = 1
+    hold_ms: int = 0
     rules: tuple[Rule, ...] = ()
     forbidden: bool = False
 
@@ -90,7 +92,8 @@ class Policy:
     """The layers of a policy, put together.
 
     ``Policy()`` is what applies where no file is: each knob within its safe
-    bounds, 60 changes a minute, four at once, and restored when the daemon dies.
+    bounds, 60 changes a minute, four at once, held for at most an hour unless renewed,
+    and restored when the daemon dies.
     """
 
     layers: tuple[Layer, ...] = field(default=())
@@ -144,7 +147,7 @@ class Policy:
             low, high = knob.limits(target)
             return Bound(
                 low, high, choices=mask, interval_ns=interval_ns, burst=section.burst_or_default,
-                rules=rules, forbidden=forbidden or not mask,
+                hold_ms=section.hold_ms, rules=rules, forbidden=forbidden or not mask,
             )  # fmt: skip
         low, high = knob.limits(target)
         wanted_low = low if section.min is None else section.min
@@ -167,6 +170,7 @@ class Policy:
             step_factor_percent=round((section.max_step_factor or 0) * 100),
             interval_ns=interval_ns,
             burst=section.burst_or_default,
+            hold_ms=section.hold_ms,
             rules=rules,
             forbidden=forbidden,
         )

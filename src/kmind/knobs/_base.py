@@ -245,8 +245,13 @@ class Knob:
         raise UsageError(f"{self.name} has no choice number {code}")
 
     def _text(self, target: Target) -> str:
+        # Three system calls, where Python's text file takes nine: knobs are read all day.
         try:
-            return self.file(target).read_text().strip()
+            fd = os.open(self.file(target), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                return os.read(fd, 4096).decode(errors="replace").strip()
+            finally:
+                os.close(fd)
         except OSError as error:
             raise self._refused(target, error, f"cannot read {self.name} of {target}") from None
 

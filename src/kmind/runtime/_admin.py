@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from kmind.agent.core import Core
@@ -30,7 +31,8 @@ _LEASE_S = 60.0
 class Admin:
     """Carries advice out; the ``Doer`` of ``advice``, which is set once that is opened.
 
-    ``give_up`` makes the instances put back what they hold of a knob. One thread.
+    ``give_up`` makes the instances put back what they hold of a knob; ``stands`` is told
+    knob, target and value, by number, when one was set or put back. One thread.
     """
 
     advice: AdviceStore
@@ -43,10 +45,12 @@ class Admin:
         gate: Gate,
         *,
         give_up: Callable[[Knob, Target, str], None],
+        stands: Callable[[int, int, int], None],
     ) -> None:
         self._core = core
         self._actuator = Actuator(journal, policy, gate=gate)
         self._give_up = give_up
+        self._stands = stands
         self._slot = next((i.slot for i in core.instances() if i.name == ADMIN), 0)
 
     @property
@@ -82,6 +86,7 @@ class Admin:
             rec_id=int(advice["rec_id"]),
             by_admin=True,
         )
+        self._tell(knob, target)
         self._lease()
         return change.id
 
@@ -91,6 +96,7 @@ class Admin:
         if held is None:
             return "it stood no longer"
         outcome = self._actuator.undo(held)
+        self._tell(get_knob(held.knob), parse_target(held.target))
         self._release(held)
         if outcome.state == "skipped":
             raise KmindError(f"{outcome.knob} of {outcome.target} is not put back: {outcome.why}")
@@ -131,6 +137,10 @@ class Admin:
         if not self.held and self._slot:
             self._core.unregister(self._slot)
             self._slot = 0
+
+    def _tell(self, knob: Knob, target: Target) -> None:
+        with suppress(KmindError):  # the device may be gone
+            self._stands(knob.id, target.id, knob.encode(knob.read(target)))
 
     def _release(self, change: Change) -> None:
         if self._slot:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from kmind.extension import Manifest
 from kmind.extension import Value as Parameter
 from kmind.knobs import Value
-from kmind.queue import peek_windows, read_status
+from kmind.queue import peek_windows, read_status, window_head
 from kmind.runtime._owned import OwnedAgent
 from kmind.runtime._text import parse_status
 from kmind.runtime.changes import Emit
@@ -44,12 +44,15 @@ class Watcher:
         self._view = view
         self._emit = emit
         self._status = b""
+        self._head = -1
 
     def look(self) -> int:
         """Tell what is new; how many new windows there were."""
         arena, geometry = self._agent.arena, self._agent.geometry
         new = 0
-        for window in peek_windows(arena, geometry, _WINDOWS_AT_ONCE):
+        before, self._head = self._head, window_head(arena, geometry)
+        waiting = (self._head - before) % (1 << 32) if before >= 0 else _WINDOWS_AT_ONCE
+        for window in peek_windows(arena, geometry, min(waiting, _WINDOWS_AT_ONCE)):
             seq = int(window["seq"])
             if 0 <= (self.seq - seq) % (1 << 32) < 1 << 31 and self.seq >= 0:
                 continue

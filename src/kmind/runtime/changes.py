@@ -56,8 +56,9 @@ class Changes:
     """What one instance (``who``) changes on its target, through one actuator.
 
     ``free`` is called with knob and target, by number, when one is held no longer, and
-    ``gone`` with both and why. ``dirty`` is set when ``holds`` has changed; the caller
-    resets it. Not thread-safe. JournalError passes through: nothing may be changed then.
+    ``stands`` with knob, target and value when a change was made. ``dirty`` is set when
+    ``holds`` has changed; the caller resets it. Not thread-safe. JournalError passes
+    through: nothing may be changed then.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Changes:
         mode: Mode,
         emit: Emit,
         free: Callable[[int, int], None] = lambda knob, target: None,
-        gone: Callable[[tuple[int, int], str], None] = lambda key, why: None,
+        stands: Callable[[int, int, int], None] = lambda knob, target, value: None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.dirty = False
@@ -81,13 +82,18 @@ class Changes:
         self._mode = mode
         self._emit = emit
         self._free = free
-        self._gone = gone
+        self._gone: Callable[[_Key, str], None] = lambda key, why: None
+        self._stands = stands
         self._now = now
         self._granted: dict[_Key, Granted] = {}
         self._held: dict[_Key, _Held] = {}
         self._values: dict[_Key, list[Value]] = {}
         self._yielded: set[_Key] = set()
         self._handed: set[_Key] = set()
+
+    def on_gone(self, call: Callable[[_Key, str], None]) -> None:
+        """Call with knob and target, and why, when one is held no longer."""
+        self._gone = call
 
     def grant(self, granted: Iterable[Granted]) -> None:
         """Let the agent approve values for these knobs; one that was yielded stays so."""
@@ -150,7 +156,11 @@ class Changes:
             held.value = change.old if change.new is None else change.new
             held.last = change
             self._values.setdefault(each.key, []).append(held.value)
-        for each in self._granted.values():
+        for each in list(self._granted.values()):
+            value = self._read(each)
+            if each.key not in self._held and value is not None:
+                # What was read before may have been put back meanwhile.
+                each = self._granted[each.key] = replace(each, baseline=value)
             self._offer(each)
         self.dirty = True
 
@@ -196,6 +206,11 @@ class Changes:
     def baseline(self, each: Granted) -> Value:
         """What a knob goes back to when it is held no longer."""
         return self._granted[each.key].baseline
+
+    def learn(self, knob: int, target: int, value: int) -> None:
+        """Let the agent know what another has set, if it is granted the knob."""
+        if (knob, target) in self._granted:
+            self._agent.set_current(knob, target, value)
 
     def set_mode(self, mode: Mode) -> None:
         """Follow the agent to another mode: what that mode does not hold is undone."""
@@ -458,9 +473,13 @@ class Changes:
         # Agent and extension learn what stands now.
         value = self._read(each)
         number = each.knob.encode(each.baseline if value is None else value)
-        self._agent.set_current(*each.key, number)
+        self._say_what_stands(each, number)
         self._agent.notify(Kind[kind], rec_id, number)
         return value
+
+    def _say_what_stands(self, each: Granted, number: int) -> None:
+        self._agent.set_current(*each.key, number)
+        self._stands(*each.key, number)
 
     def _read(self, each: Granted) -> Value | None:
         # None where the device is gone.

@@ -25,7 +25,7 @@ from kmind.runtime.evidence_store import EvidenceStore
 from kmind.runtime.meter import Meter
 from kmind.runtime.trial import Trial
 
-__all__ = ["Question", "evaluate"]
+__all__ = ["Question", "evaluate", "metric_of"]
 
 _LOOK_S = 1.0
 _NAP_S = 0.1
@@ -48,6 +48,21 @@ class Question:
     design: Design | None = None
 
 
+def metric_of(name: str, manifest: Manifest) -> str:
+    """The outcome of that name, or the module's first for "". UsageError if it has none such."""
+    names = [outcome.name for outcome in manifest.outcomes]
+    if not names:
+        raise UsageError(
+            f"module {manifest.name} declares no outcome",
+            hint="name another one, or add [[outcome]]",
+        )
+    if name and name not in names:
+        raise UsageError(
+            f"module {manifest.name} has no outcome {name!r}", hint=f"it has {', '.join(names)}"
+        )
+    return name or names[0]
+
+
 def evaluate(
     question: Question,
     manifest: Manifest,
@@ -67,13 +82,8 @@ def evaluate(
     UsageError where the module declares no such outcome, KmindError where the knob cannot
     be set; it is as it was then.
     """
+    metric = metric_of(question.metric, manifest)
     meter = Meter(manifest, agent, now=now)
-    metric = question.metric or next(iter(meter.outcomes), "")
-    if metric not in meter.outcomes:
-        known = ", ".join(meter.outcomes) or "it declares none"
-        raise UsageError(
-            f"module {manifest.name} has no outcome {metric or 'to go by'}", hint=f"known: {known}"
-        )
     who = f"evaluate@{question.target.name}"
     agent.set_mode(Mode.OBSERVE)
     agent.start()

@@ -256,6 +256,16 @@ class EvidenceStore:
                     todo.append(new)
         return ways.get(goal, [])
 
+    def kept(self, instance: str, knob: Knob) -> _Row | None:
+        """The last experiment of an instance by which a value of a knob was kept, if any."""
+        rows = self._select(
+            "instance = ? AND knob = ? AND kept AND kind IN ('trial', 'recheck')",
+            instance,
+            knob.name,
+            order="id DESC LIMIT 1",
+        )
+        return rows[0] if rows else None
+
     def latest(self, limit: int = 50) -> list[_Row]:
         """The latest experiments, newest first, without their blocks."""
         return self._select("1 = 1", columns=_SHORT, order=f"id DESC LIMIT {limit:d}")

@@ -54,6 +54,7 @@ class Granted:
             interval_ns=bound.interval_ns,
             burst=bound.burst,
             priority=self.priority,
+            hold_ms=bound.hold_ms,
             rules=tuple(
                 Rule(rule.op, get_knob(rule.other).id, rule.offset)
                 for rule in bound.rules

@@ -18,6 +18,8 @@ __all__ = ["QUIET_S", "HookWatch"]
 QUIET_S = 2.0
 """How long the counter must stay below before the hook is detached again."""
 
+_LATE_S = 5.0  # a look that detaches it may come so much later
+
 
 @dataclass
 class _Watched:
@@ -40,11 +42,19 @@ class HookWatch:
             if hook.while_
         ]
 
-    def look(self, now: float, *, keep: bool = False) -> None:
+    def look(self, now: float, *, quiet: bool = False, keep: bool = False) -> None:
         """Compare each counter with what it was at the last look; ``now`` is in seconds.
 
+        ``quiet`` says that no window has closed since: then no counter has moved far.
         With ``keep`` none is detached: an experiment counts with them.
         """
+        if (
+            quiet
+            and self._looked_at is not None
+            and not any(now - each.busy_at < QUIET_S + _LATE_S for each in self._watched)
+        ):
+            self._looked_at = now
+            return
         seconds = None if self._looked_at is None else max(now - self._looked_at, 1e-3)
         # What an earlier owner had attached is needed, until the counter says otherwise.
         standing = self._agent.programs() if seconds is None else ()

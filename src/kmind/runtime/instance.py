@@ -45,9 +45,11 @@ _START_S = 30.0
 # How often windows, knobs and limits are looked at; less often where nothing happens.
 _LOOK_S, _IDLE_LOOK_S = 0.5, 1.0
 _CHECK_S, _IDLE_CHECK_S = 1.0, 2.0
-# Of an idle agent a window closes each second (KMIND_IDLE_MS).
+# Of an idle agent a window closes every other second (KMIND_IDLE_MS).
 _BUSY_WINDOWS = 3
-_BEATS = 3  # in the time after which the agent takes the extension for stalled
+# In the time after which the agent takes the extension for stalled. Under the daemon a
+# beat comes between two windows of an idle agent, and not just before one.
+_BEATS = 2.5
 # Ids that an earlier extension may have used without our hearing of it.
 _IDS_APART = 1 << 16
 
@@ -57,9 +59,10 @@ class Instance:
 
     ``deadline_s`` is the agent's watchdog deadline. ``sandbox`` is what the extension is
     confined by, and whether it outlives this process. ``evidence`` is where experiments are
-    kept, and ``memory`` the folder for what the extension remembers; by default they are
-    forgotten with the instance. ``free`` is called with knob and
-    target, by number, when one is held no longer; ``name_of`` names who has a slot.
+    kept, and ``memory`` the folder for what the extension remembers; by default both are
+    forgotten with the instance. ``free`` is called with knob and target, by number, when one
+    is held no longer, ``stands`` with knob, target and value when one was set or put back;
+    ``name_of`` names who has a slot.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class Instance:
         memory: Path | None = None,
         sandbox: Sandbox | None = None,
         free: Callable[[int, int], None] = lambda knob, target: None,
+        stands: Callable[[int, int, int], None] = lambda knob, target, value: None,
         name_of: Callable[[int], str] = str,
         deadline_s: float = 1.0,
         now: Callable[[], float] = time.monotonic,
@@ -103,7 +107,7 @@ class Instance:
             mode=mode,
             emit=emit,
             free=free,
-            gone=lambda key, why: self._trials.gone(key, why),
+            stands=stands,
             now=now,
         )
         self._trials = Trials(
@@ -196,6 +200,7 @@ class Instance:
         self._verdicts.last_id = self._recorded_id = state.last_id
         self._watcher.seq = state.window_seq
         self._changes.adopt(self._granted(), state.holds, state.yielded, self._trials.adopt())
+        self._trials.take_up()
         self._announce("taken over")
 
     def relaunch(self, module: Module, params: Mapping[str, Parameter]) -> None:
@@ -271,7 +276,9 @@ class Instance:
         """Do what is due; never waits."""
         if self.failed or self._starting or self._stopped:
             return
-        self._take_log()
+        stirred = bool(self._selector.select(0))  # it ended, or said something
+        if stirred:
+            self._take_log()
         if self._asking:
             self._asking.turn()
         now = self._now()
@@ -287,13 +294,14 @@ class Instance:
             self.emergency(f"changes cannot be kept on record: {error}")
             return
         if now >= self._look_at:
-            self._hooks.look(now, keep=self._trials.running)
-            busy = self._watcher.look() >= _BUSY_WINDOWS
+            new = self._watcher.look()
+            self._hooks.look(now, quiet=not new, keep=self._trials.running)
+            busy = new >= _BUSY_WINDOWS
             self._trials.look(busy=busy)
             self._memory.look()
             self._look_at = _next(now, _LOOK_S if busy else _IDLE_LOOK_S)
             self.view.mode = self.mode.name.lower()
-        if ending := self._extension_or_raise().ended() or over:
+        if ending := (stirred and self._extension_or_raise().ended()) or over:
             self.emergency(f"the extension of {self.name} {ending}")
 
     def look(self) -> None:
@@ -303,6 +311,10 @@ class Instance:
     def holding(self, knob: int, target: int) -> bool:
         """Whether that knob, by the agent's numbers, stands at a value of this instance."""
         return self._changes.holding(knob, target)
+
+    def learn(self, knob: int, target: int, value: int) -> None:
+        """Let the agent know what another instance, or the admin, has set."""
+        self._changes.learn(knob, target, value)
 
     def hand_over(self, knob: int, target: int, to: str) -> None:
         """Put a knob back that ``to`` has the lease of now; nothing if it is not held."""

@@ -9,20 +9,19 @@ each part is used from the version (ABI) of landlock on that has it.
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
 import stat
 import struct
 from collections.abc import Iterable
 
-from kmind.errors import KmindError, NotSupportedError
+from kmind.bpf._landlock import landlock_version
+from kmind.errors import KmindError
 
-__all__ = ["landlock_version", "restrict"]
+__all__ = ["restrict"]
 
 _NR_CREATE_RULESET = 444
 _NR_ADD_RULE = 445
 _NR_RESTRICT_SELF = 446
-_CREATE_RULESET_VERSION = 1 << 0
 _RULE_PATH_BENEATH = 1
 
 _READ_FILE = 1 << 2
@@ -34,23 +33,6 @@ _NET_SINCE, _NET_RIGHTS = 4, 0b11  # bind and connect of TCP
 _SCOPE_SINCE, _SCOPES = 6, 0b11  # abstract unix sockets, and signals, of others
 
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-def landlock_version() -> int:
-    """The version (ABI) of landlock that the kernel has, from 1.
-
-    Raises NotSupportedError where there is none, and says why.
-    """
-    try:
-        return _call(_NR_CREATE_RULESET, None, 0, _CREATE_RULESET_VERSION)
-    except OSError as error:
-        if error.errno == errno.EOPNOTSUPP:
-            cause, hint = "it is switched off", "add landlock to lsm= on the kernel's command line"
-        elif error.errno == errno.ENOSYS:
-            cause, hint = "the kernel lacks it", "use a kernel with CONFIG_SECURITY_LANDLOCK"
-        else:
-            cause, hint = error.strerror or "?", "a filter on system calls may refuse it"
-        raise NotSupportedError(f"landlock cannot be used: {cause}", hint=hint) from None
 
 
 def restrict(files: Iterable[str] = (), *, network: bool = False) -> None:

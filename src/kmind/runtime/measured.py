@@ -22,7 +22,7 @@ __all__ = ["MeasuredChanges"]
 
 
 class MeasuredChanges(Changes):
-    """``Changes``, some of them measured; ``gone`` is called also of those, but by ``drop``."""
+    """``Changes``, some of them measured. ``drop`` does not call what ``on_gone`` says."""
 
     def begin(
         self, each: Granted, action: Action, reason: str, evidence: Mapping[str, Any]
@@ -30,7 +30,7 @@ class MeasuredChanges(Changes):
         """Begin to measure what was approved; None where it is refused, which is told.
 
         It is on record, and the knob as it was: ``switch`` moves it, until ``keep`` or
-        ``drop``. Whatever else becomes of it, ``gone`` is called.
+        ``drop``. Whatever else becomes of it, ``on_gone`` is told.
         """
         held = self._hold(each, action, reason, evidence, parked=True)
         if held is None:
@@ -56,11 +56,17 @@ class MeasuredChanges(Changes):
         (self._actuator.resume if candidate else self._actuator.park)(last)
 
     def keep(
-        self, each: Granted, reason: str, evidence: Mapping[str, Any], *, again: bool, **fields: Any
+        self,
+        each: Granted,
+        reason: str,
+        evidence: Mapping[str, Any],
+        *,
+        again: bool,
+        experiment: int,
     ) -> None:
         """Let what was measured stand, as long as it is renewed. Raises KnobError.
 
-        ``again``: it stood before, and the extension is not told. ``fields`` are told too.
+        ``again``: it stood before, and the extension is not told.
         """
         self.switch(each, candidate=True)
         held = self._held[each.key]
@@ -78,11 +84,11 @@ class MeasuredChanges(Changes):
             reason=reason,
             evidence=evidence,
             undo=held.first.undo,
-            **fields,
+            experiment=experiment,
         )
 
-    def drop(self, each: Granted, outcome: str, why: str, **fields: Any) -> None:
-        """Put back what stood before what was measured, and tell how that ended."""
+    def drop(self, each: Granted, outcome: str, why: str, *, experiment: int) -> None:
+        """Put back what stood before what was measured, and tell how ``experiment`` ended."""
         held = self._held.pop(each.key)
         self.dirty = True
         if before := held.before:
@@ -94,7 +100,7 @@ class MeasuredChanges(Changes):
             return
         value = self._read(each)
         number = each.knob.encode(each.baseline if value is None else value)
-        self._agent.set_current(*each.key, number)
+        self._say_what_stands(each, number)
         code = layout.OUTCOME[outcome.upper().replace(" ", "_")]
         self._agent.notify(Kind["DROPPED"], held.rec_id, code)
         if before is None:
@@ -108,7 +114,7 @@ class MeasuredChanges(Changes):
             value=value,
             outcome=outcome,
             why=why if put_back.state == "undone" else f"{put_back.state}: {put_back.why}",
-            **fields,
+            experiment=experiment,
         )
 
     def release(self, each: Granted, action: Action, why: str) -> None:

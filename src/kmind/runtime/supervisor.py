@@ -32,6 +32,7 @@ from kmind.knobs import Knob, Target
 from kmind.runtime._admin import Admin
 from kmind.runtime._arbiter import Arbiter
 from kmind.runtime._calls import Calls, Events
+from kmind.runtime._devices import Devices, Unwanted
 from kmind.runtime._member import Member
 from kmind.runtime._takeover import clear_leftovers, free_lease, open_gate, take_over
 from kmind.runtime.advice import AdviceStore
@@ -65,7 +66,8 @@ class Supervisor:
     ``emit`` is told each event but those of feature windows; ``subscribe`` brings all.
     ``run_dir`` is for what outlives the process, ``conf`` what the admin wants loaded and
     how. With ``take_over`` it goes on with what still runs at its start, else it puts all
-    back. ``cgroups`` stands before the names of the extensions' cgroups.
+    back. With ``devices`` it loads modules for devices, by their aliases, and what ``conf``
+    says to load at the start. ``cgroups`` stands before the names of the extensions' cgroups.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Supervisor:
         run_dir: Path = RUN_DIR,
         conf: ModuleConf | None = None,
         take_over: bool = True,
+        devices: bool = False,
         cgroups: str = "",
     ) -> None:
         self.core = core
@@ -88,7 +91,9 @@ class Supervisor:
         self.members: dict[str, Member] = {}
         self.states = StateFolder(run_dir / "state")
         self.gate = open_gate(core, adopt=take_over)
-        self.admin = Admin(core, journal, policy, self.gate, give_up=self._give_up)
+        self.admin = Admin(
+            core, journal, policy, self.gate, give_up=self._give_up, stands=self._stands
+        )
         self.advice = self.admin.advice = AdviceStore(
             journal.path.with_name("advice.db"), self.admin
         )
@@ -96,6 +101,12 @@ class Supervisor:
         self._conf = conf or ModuleConf()
         self._take_over = take_over
         self._events = Events(emit)
+        self._unwanted = Unwanted(run_dir / "unloaded.json")
+        self._devices: Devices | None = None
+        if devices:
+            self._devices = Devices(
+                self._conf, load=self._load_alone, gone=self._device_gone, log=self.log
+            )
         self._arbiter = Arbiter(core, self.members, self.advice, self.log)
         self._calls = Calls()
         self._selector = selectors.DefaultSelector()
@@ -124,12 +135,16 @@ class Supervisor:
         self._safely("arbiter", self._arbiter.reconcile, began_ns)
         for line in self._conf.autoload:
             self._autoload(line)
+        if self._devices and (fd := self._devices.start()) is not None:
+            self.watch(fd, self._devices.collect)
 
     def step(self, timeout_s: float) -> None:
         """Do what there is to do, waiting for it at most that long."""
         self._wait(timeout_s)
         self._turn()
         self._calls.run()
+        if self._devices:
+            self._safely("devices", self._devices.turn)
 
     def submit(self, call: Callable[[], _T]) -> Future[_T]:
         """Have a call run on the owner's thread, between two steps; thread-safe."""
@@ -154,6 +169,10 @@ class Supervisor:
             self._safely(name, self._let_go if keep else self._drop, name)
         self._calls.close()
         self._selector.close()
+        if self._devices:
+            self._devices.close()
+        if not keep:
+            self._unwanted.clear()
         self.gate.close()
         self.advice.close()
         self.evidence.close()
@@ -216,6 +235,7 @@ class Supervisor:
             raise
         self._set_process(member)
         self._save(member)
+        self._unwanted.discard(name)
         return plan | {"pid": member.instance.extension_pid, "slot": member.slot}
 
     def unload(self, name: str) -> dict[str, Any]:
@@ -229,7 +249,9 @@ class Supervisor:
                 and on == ours.target.name
             ):
                 raise KmindError(f"{other} depends on {name}", hint=f"first: kmind unload {other}")
-        return {"name": name, **self._drop(name)}
+        summary = self._drop(name)
+        self._unwanted.add(name)
+        return {"name": name, **summary}
 
     def reload(self, name: str) -> dict[str, Any]:
         """Upgrade the agent in place, and start the extension anew; the way out of emergency.
@@ -326,6 +348,7 @@ class Supervisor:
             memory=default_memory_folder(self.journal.path),
             sandbox=Sandbox(cgroup=self.cgroups + name, log=log),
             free=partial(free_lease, self.core, slot),
+            stands=self._stands,
             name_of=self._arbiter.name_of,
             deadline_s=DEADLINE_S,
         )
@@ -377,13 +400,29 @@ class Supervisor:
         return Member(instance, agent, slot, str(module.folder) if "/" in wanted else wanted)
 
     def _autoload(self, line: Autoload) -> None:
-        if f"{line.module}@{line.target.removeprefix('/dev/')}" in self.members:
+        if self._is_settled(line.module, line.target.removeprefix("/dev/")):
             return
         mode = Mode[line.mode.upper()] if line.mode else None
         try:
             self.load(line.module, line.target, line.words, mode=mode)
         except KmindError as error:
             self.log(f"{line.at}: {line.module} is not loaded for {line.target}: {error}")
+
+    def _is_settled(self, module: str, target: str) -> bool:
+        # It is there, or the admin does not want it.
+        name = f"{module}@{target}"
+        return name in self.members or name in self._unwanted
+
+    def _load_alone(self, module: str, target: str) -> None:
+        if not self._is_settled(module, target):
+            self.load(module, target, (), mode=None)
+
+    def _device_gone(self, device: str) -> None:
+        for name, member in reversed(list(self.members.items())):
+            target = member.instance.target
+            if target.kind == "block" and target.name == device:
+                self.log(f"{name} is unloaded: {device} has gone")
+                self._drop(name)
 
     def _add(self, member: Member) -> None:
         instance = member.instance
@@ -430,6 +469,8 @@ class Supervisor:
     # Inside: the loop
 
     def _wait(self, timeout_s: float) -> None:
+        if self._devices and self._devices.waiting:
+            timeout_s = 0.0
         due = min([self._beat_at, *(each.instance.due for each in self.members.values())])
         for key, _ in self._selector.select(max(0.0, min(timeout_s, due - time.monotonic()))):
             key.data()
@@ -479,6 +520,11 @@ class Supervisor:
         for member in list(self.members.values()):
             self._run(member, member.instance.look)
         self._safely("admin", self.admin.look)
+
+    def _stands(self, knob: int, target: int, value: int) -> None:
+        # Each agent judges steps and rules by what stands, whoever set it.
+        for member in list(self.members.values()):
+            member.instance.learn(knob, target, value)
 
     def _give_up(self, knob: Knob, target: Target, to: str) -> None:
         for member in list(self.members.values()):

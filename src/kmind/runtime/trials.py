@@ -34,8 +34,11 @@ from kmind.runtime.trial import Trial
 
 __all__ = ["CONTEXT", "OUTCOME", "Trials"]
 
-OUTCOME, CONTEXT = "outcome", "context"
-"""Entries of a recommendation's evidence: the outcome to go by, and the circumstances."""
+OUTCOME = "outcome"
+"""Entry of a recommendation's evidence: the outcome to go by."""
+
+CONTEXT = "context"
+"""Entry of a recommendation's evidence: the circumstances, to remember what was kept in them."""
 
 _PARAMETERS = (("min_gain", "min_gain"), ("recheck", "recheck_s"))  # a module's own, if it has them
 _BACK_OFF_S = 30.0
@@ -77,7 +80,7 @@ class _Running:
 class Trials:
     """The experiments of one instance (``who``): at most one at a time.
 
-    ``changes`` calls ``gone`` of this. Call ``turn`` when it is ``due``. KmindError of the
+    It listens to what becomes of ``changes``. Call ``turn`` when it is ``due``. KmindError of the
     store is told as a line in the log, and stops no experiment.
     """
 
@@ -107,6 +110,7 @@ class Trials:
         self._now = now
         self._running: _Running | None = None
         self._kept: dict[tuple[int, int], _Case] = {}
+        changes.on_gone(self._on_gone)
         self._put_off: dict[tuple[Any, ...], tuple[float, float]] = {}
         self._noted: set[tuple[int, ...]] = set()
         self.configure(manifest, params)
@@ -169,6 +173,11 @@ class Trials:
         self, each: Granted, action: Action, reason: str, evidence: Mapping[str, Any]
     ) -> None:
         """Measure, apply or refuse what was approved. JournalError passes through."""
+        candidate = each.knob.decode(action.value)
+        if self._measures and self._changes.stands(each, action.value):
+            # The agent was told otherwise meanwhile, by whom it shares the knob with.
+            self._changes.renew(each, action)
+            return
         if self._running:
             if self._running.case.each.key != each.key:
                 busy = f"{self._running.case.each.knob.name} is just being measured"
@@ -183,7 +192,7 @@ class Trials:
             if self._changes.apply(each, action, reason, evidence, self._unmeasured):
                 self._note_unmeasured(each, action, reason, evidence)
             return
-        incumbent, candidate = self._changes.standing(each), each.knob.decode(action.value)
+        incumbent = self._changes.standing(each)
         self._kept.pop(each.key, None)
         if candidate == self._changes.baseline(each):
             self._calm.begin_anew()
@@ -434,7 +443,30 @@ class Trials:
             self._log(str(error))
             return set()
 
-    def gone(self, key: tuple[int, int], why: str) -> None:
+    def take_up(self) -> None:
+        """Go on to measure again, now and then, what an earlier owner had kept and stands."""
+        for each in self._changes.usable():
+            if not (self._measures and self._changes.holding(*each.key)):
+                continue
+            try:
+                row = self._store.kept(self._who, each.knob)
+            except KmindError as error:
+                self._log(str(error))
+                return
+            known = row is not None and row["metric"] in self._meter.outcomes
+            if row is not None and known and row["candidate"] == self._changes.standing(each):
+                case = _Case(
+                    each,
+                    row["incumbent"],
+                    row["candidate"],
+                    row["metric"],
+                    row["context"],
+                    row["reason"],
+                    row["evidence"],
+                )
+                self._stands(case, self._plan.recheck_s)
+
+    def _on_gone(self, key: tuple[int, int], why: str) -> None:
         """A knob is held no longer; what was measured of it ends."""
         self._kept.pop(key, None)
         running = self._running

@@ -23,7 +23,8 @@ class FioJob:
     """One fio job: engine, pattern ("read", "randread"), block size in bytes, queue depth.
 
     ``loop`` repeats the pattern until the time is up; without it the job makes
-    one pass over the file.
+    one pass over the file. ``zipf`` is the exponent by which some blocks of a random
+    pattern are read more often than others; 0: all alike.
     """
 
     engine: str
@@ -32,6 +33,7 @@ class FioJob:
     depth: int = 1
     direct: bool = False
     loop: bool = True
+    zipf: float = 0.0
 
 
 def lay_out_file(dir: Path, size: int) -> Path:
@@ -90,6 +92,8 @@ def run_fio(
             f"--write_iops_log={scratch}/load",
             "--log_avg_msec=1000",
         ]
+        if job.zipf:
+            argv.append(f"--random_distribution=zipf:{job.zipf:g}")
         if job.loop:
             argv += ["--time_based", f"--runtime={duration:g}"]
         report = parse_report(run_process(argv, procs=procs))

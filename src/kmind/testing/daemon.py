@@ -75,8 +75,11 @@ class DaemonHost:
         return [*self._enter, *under, sys.executable, "-m", "kmind", *words]
 
     def start(self, *words: str, under: Sequence[str] = ()) -> None:
-        """Start the daemon and wait until it listens. KmindError if it does not."""
-        command = self.command("daemon", *words, under=under)
+        """Start the daemon and wait until it listens. KmindError if it does not.
+
+        It loads nothing for the machine's own devices, unless ``words`` say --devices.
+        """
+        command = self.command("daemon", "--no-devices", *words, under=under)
         self.daemon = subprocess.Popen(command, env=self.environment)
         until = time.monotonic() + _UP_S
         while not self._listens():

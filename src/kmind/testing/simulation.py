@@ -100,7 +100,6 @@ class Simulation:
             actuator=Actuator(journal, policy, root=root),
             mode=mode,
             emit=self._note,
-            gone=lambda key, why: self._trials.gone(key, why),
             now=self._now,
         )
         self._trials = Trials(

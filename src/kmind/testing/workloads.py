@@ -6,23 +6,38 @@ A load lays out its files once, in ``prepare``, and finds them again later. Each
 ones, filled for the warm one. What one pass over a file takes depends on where
 free memory is, too: see ``kmind.testing.host.back_memory``.
 
+The databases come twice. Those read by pread may use a quarter of what their files
+take, as KML's did, so that readahead keeps its price; those mapped have all memory.
+
 The two mmap-random loads differ only in memory. ``mmap-random`` may use less
 than its file needs, so that large readahead evicts what it fetched;
 ``mmap-random-fits`` may use all, so that large readahead fills the cache and
 wins although the pattern is random. A tuner has to tell them apart.
 """
 
-import tempfile
+import contextlib
+import math
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from kmind.errors import UsageError
-from kmind.testing._dbbench import build_database, database_size, run_readrandom
+from kmind.testing._dbbench import BENCHMARKS, build_database, database_size, run_benchmark
 from kmind.testing._fio import FioJob, lay_out_file, run_fio, warm_file
 from kmind.testing.host import back_memory, drop_caches, find_tool, memory_limit, need_space
 
-__all__ = ["DEFAULT_DIR", "DbBench", "Fio", "Result", "Workload", "make_workload", "workload_names"]
+__all__ = [
+    "DEFAULT_DIR",
+    "Alternating",
+    "DbBench",
+    "Fio",
+    "Result",
+    "Workload",
+    "make_workload",
+    "workload_names",
+]
 
 DEFAULT_DIR = Path("/var/tmp/kmind-bench")
 """Where the files of the loads are kept between runs."""
@@ -36,7 +51,8 @@ class Result:
 
     ``bytes_per_s`` counts what the load received, and is 0 where that is not
     known. ``unit`` says what ``value`` is. ``series`` holds operations a second,
-    one entry a second, where the tool tells. ``raw`` is the tool's own report.
+    one entry a second, where the tool tells. ``raw`` is the tool's own report, ``started``
+    when the tool was started, in seconds of CLOCK_MONOTONIC.
     """
 
     ops_per_s: float
@@ -44,6 +60,7 @@ class Result:
     unit: str
     series: list[float] = field(default_factory=list)
     raw: dict[str, Any] = field(default_factory=dict)
+    started: float = 0.0
 
     @property
     def value(self) -> float:
@@ -103,11 +120,9 @@ class Fio:
             drop_caches()
         if self.cache == "cold":
             back_memory(9 * (self.limit or self.size) // 4)
-        if self.limit is None:
-            report, series = run_fio(self.job, self.file_, self.size, duration, None)
-        else:
-            with memory_limit(self.limit) as procs:
-                report, series = run_fio(self.job, self.file_, self.size, duration, procs)
+        started = time.monotonic()
+        with _limited(self.limit) as procs:
+            report, series = run_fio(self.job, self.file_, self.size, duration, procs)
         read = report["jobs"][0]["read"]
         seconds = read["runtime"] / 1e3
         return Result(
@@ -116,19 +131,24 @@ class Fio:
             unit=self.unit,
             series=series,
             raw=report,
+            started=started,
         )
 
 
 @dataclass
 class DbBench:
-    """RocksDB point lookups at random keys through mmap, from a cold cache.
+    """One of db_bench's benchmarks on a RocksDB database, from a cold cache.
 
-    ``keys`` entries of 16 + 100 bytes without compression; 10 million make
-    about 1.2 GiB.
+    ``keys`` entries of 16 + 100 bytes without compression; 10 million make about
+    1.2 GiB. ``mmap`` maps the tables instead of reading them. ``limit`` is the memory
+    that it may use, in bytes; None for no limit.
     """
 
     name: str
     keys: int
+    benchmark: str = "readrandom"
+    mmap: bool = True
+    limit: int | None = None
     unit: str = "ops/s"
     database_: Path | None = None
 
@@ -143,18 +163,79 @@ class DbBench:
         self.database_ = path
 
     def run(self, duration: float) -> Result:
-        """Look up random keys for ``duration`` seconds, rounded to whole ones."""
+        """Run for ``duration`` seconds, or as many passes, each from a cold cache, as begin in it.
+
+        ``raw`` has the last pass's line.
+        """
         if self.database_ is None:
             raise UsageError(f"{self.name} is not prepared", hint="call prepare(dir) first")
-        drop_caches()
-        back_memory(9 * database_size(self.keys) // 4)
-        with tempfile.TemporaryDirectory() as scratch:
-            ops, series, line = run_readrandom(
-                self.database_, self.keys, duration, Path(scratch, "report.csv")
-            )
+        series: list[float] = []
+        operations, seconds = 0.0, 0.0
+        started = 0.0
+        while not started or time.monotonic() < started + duration:
+            drop_caches()
+            if not started:
+                back_memory(9 * (self.limit or database_size(self.keys)) // 4)
+                started = time.monotonic()
+            with _limited(self.limit) as procs:
+                speed, each, line = run_benchmark(
+                    self.database_,
+                    self.keys,
+                    self.benchmark,
+                    duration,
+                    mmap=self.mmap,
+                    procs=procs,
+                )
+            taken = self.keys / speed if self.passes else duration
+            operations, seconds = operations + speed * taken, seconds + taken
+            series += each
         return Result(
-            ops_per_s=ops, bytes_per_s=0.0, unit=self.unit, series=series, raw={"line": line}
+            operations / seconds, 0.0, self.unit, series, raw={"line": line}, started=started
         )
+
+    @property
+    def passes(self) -> bool:
+        """Whether a run ends by itself, after one pass over all keys."""
+        return self.benchmark in ("readseq", "readreverse")
+
+
+@dataclass
+class Alternating:
+    """Loads by turns: phases that change while a tuner is at work.
+
+    ``rounds`` times each of ``loads``. The value is the geometric mean of the loads' own
+    mean values, so that none counts more for its unit.
+    """
+
+    name: str
+    loads: Sequence[Fio | DbBench]
+    rounds: int = 2
+    unit: str = "geometric mean"
+    phases_: list[tuple[str, float, float, float]] = field(default_factory=list)
+    """Of the last run: name, value, start and end in seconds of CLOCK_MONOTONIC."""
+
+    def prepare(self, dir: Path) -> None:
+        """Prepare all of them."""
+        for load in self.loads:
+            load.prepare(dir)
+
+    def run(self, duration: float) -> Result:
+        """Run each phase for ``duration`` seconds, or one pass for loads that have an end."""
+        self.phases_ = []
+        values: dict[str, list[float]] = {load.name: [] for load in self.loads}
+        for _ in range(self.rounds):
+            for load in self.loads:
+                result = load.run(duration)
+                phase = load.name, result.value, result.started, time.monotonic()
+                self.phases_.append(phase)
+                values[load.name].append(result.value)
+        means = [sum(each) / len(each) for each in values.values()]
+        value = math.exp(sum(map(math.log, means)) / len(means))
+        return Result(value, 0.0, self.unit, raw={"values": values})
+
+
+def _limited(limit: int | None) -> contextlib.AbstractContextManager[Path | None]:
+    return contextlib.nullcontext() if limit is None else memory_limit(limit)
 
 
 def workload_names() -> list[str]:
@@ -177,21 +258,24 @@ def make_workload(name: str, *, quick: bool = False) -> Workload:
 
 def _make_all(quick: bool) -> dict[str, Workload]:
     unit = 256 * _MIB if quick else 1024 * _MIB
-    file = 4 * unit
-    random = FioJob("mmap", "randread")
+    file, keys = 4 * unit, 2_500_000 if quick else 10_000_000
+    random = Fio("mmap-random", FioJob("mmap", "randread"), file, limit=unit)
+    steady = Fio(
+        "pread-sequential-steady",
+        FioJob("psync", "read", block=128 << 10),
+        file,
+        limit=unit,
+        unit="MB/s",
+    )
     loads: list[Workload] = [
-        Fio("mmap-random", random, file, limit=unit),
-        Fio("mmap-random-fits", random, file),
+        random,
+        Fio("mmap-random-fits", random.job, file),
+        Fio("mmap-zipf", FioJob("mmap", "randread", zipf=1.1), file, limit=unit),
         Fio("mmap-sequential", FioJob("mmap", "read", loop=False), file, unit="MB/s"),
         Fio("pread-sequential", FioJob("psync", "read", loop=False), file, unit="MB/s"),
-        DbBench("db-readrandom-mmap", 2_500_000 if quick else 10_000_000),
-        Fio(
-            "pread-sequential-steady",
-            FioJob("psync", "read", block=128 << 10),
-            file,
-            limit=unit,
-            unit="MB/s",
-        ),
+        *_databases(keys),
+        Alternating("alternating", (steady, random)),
+        steady,
         Fio(
             "pread-random-direct",
             FioJob("libaio", "randread", depth=32, direct=True),
@@ -201,3 +285,10 @@ def _make_all(quick: bool) -> dict[str, Workload]:
         Fio("pread-random-cached", FioJob("psync", "randread"), unit, cache="warm"),
     ]
     return {load.name: load for load in loads}
+
+
+def _databases(keys: int) -> Iterator[DbBench]:
+    for benchmark in BENCHMARKS:
+        yield DbBench(f"db-{benchmark}-mmap", keys, benchmark)
+        limit = database_size(keys) // 4
+        yield DbBench(f"db-{benchmark}-pread", keys, benchmark, mmap=False, limit=limit)

@@ -275,7 +275,12 @@ class Readahead(Extension):
             value = int(first.get(phase, _MIXED_KB))
             most = max(min(knob.maximum, _MOST_KB), knob.minimum)
             self._ladders[name] = Ladder(
-                value, knob.minimum, most, grid=knob.grid, up=phase == "stream"
+                value,
+                knob.minimum,
+                most,
+                grid=knob.grid,
+                up=phase == "stream",
+                search=bool(params["search"]),
             )
         return self._ladders[name]
 

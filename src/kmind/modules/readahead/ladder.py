@@ -16,11 +16,19 @@ _FACTORS = (4, 2)  # coarse steps first
 class Ladder:
     """The values of one phase. ``first`` is tried first; ``up`` allows only larger ones.
 
-    All lie from ``minimum`` to ``maximum``, and are multiples of ``grid``.
+    All lie from ``minimum`` to ``maximum``, and are multiples of ``grid``. Without
+    ``search`` there is no other than the first.
     """
 
     def __init__(
-        self, first: int, minimum: int, maximum: int, *, grid: int = 1, up: bool = False
+        self,
+        first: int,
+        minimum: int,
+        maximum: int,
+        *,
+        grid: int = 1,
+        up: bool = False,
+        search: bool = True,
     ) -> None:
         self.best: int | None = None
         self._first = first
@@ -28,6 +36,7 @@ class Ladder:
         self._maximum = maximum
         self._grid = max(grid, 1)
         self._up = up
+        self._factors = _FACTORS if search else ()
         self._tried: dict[int, float] = {}
         self._went_up = up
 
@@ -44,7 +53,7 @@ class Ladder:
         if self.best is not None:
             yield self.best
         yield self._first
-        for factor in _FACTORS:
+        for factor in self._factors:
             steps = (standing * factor, standing // factor)
             yield from steps if self._went_up else steps[::-1]
 

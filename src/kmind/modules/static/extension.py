@@ -42,7 +42,7 @@ class Static(Extension):
             self._stop(why)
 
     def on_windows(self, windows: npt.NDArray[np.void]) -> None:
-        """Windows come at least once a second, so they keep the time."""
+        """Windows come every other second at least, so they keep the time."""
         if not len(windows):
             return
         self._learn_rates(windows)

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A/A experiments on the real kernel: what "no effect" looks like on a disk under load.
+
+Two values of ``read_ahead_kb`` that differ by one page group (8192 and 8188, say) take turns
+while fio reads at random through mmap, in a memory that cannot hold the file: the knob is
+really written and open files follow, but nothing that the load could notice changes. Loads
+alternate between that one and one that is read from memory, where noise is small.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kmind.agent.core import Core
+from kmind.errors import KmindError, PrivilegeError
+from kmind.evidence import Design, Experiment
+from kmind.extension import find_module, parse_parameters
+from kmind.guard import Actuator, Gate, Journal, Policy
+from kmind.knobs import get_knob, parse_target
+from kmind.runtime.agents import make_bpf_agent
+from kmind.runtime.evaluate import Question, evaluate
+from kmind.runtime.evidence_store import EvidenceStore
+from kmind.testing.host import device_of
+from kmind.testing.workloads import Workload, make_workload
+
+__all__ = ["LOADS", "REAL_DESIGN", "real_aa"]
+
+LOADS = ("mmap-random", "mmap-random-fits")
+"""The loads that take turns (`kmind.testing.workloads`)."""
+
+REAL_DESIGN = Design(block_s=0.1, wash_out_s=0.02, max_s=10.0)
+"""Shorter than in an instance, so that many runs fit; calibration is part of the time."""
+
+_KNOB = get_knob("block.read_ahead_kb")
+_START_S = 4.0  # until fio reads
+_RUN_S = 60.0  # of fio: then its page cache begins anew
+_PATIENT_S = 3600.0
+
+
+def real_aa(runs: int, dir: Path) -> list[Experiment]:
+    """So many finished A/A experiments; progress goes to stderr.
+
+    ``dir`` keeps the files that are read. Raises PrivilegeError without root,
+    NotSupportedError where kernel or fio lack something.
+    """
+    if os.geteuid() != 0:
+        raise PrivilegeError("the real part loads an agent and sets a knob", hint="run as root")
+    loads = [make_workload(name, quick=True) for name in LOADS]
+    for load in loads:
+        load.prepare(dir)
+    by_load: list[list[Experiment]] = [[] for _ in loads]
+    with tempfile.TemporaryDirectory(prefix="kmind-bench-") as folder:
+        for number, (load, done) in enumerate(zip(loads, by_load, strict=True)):
+            wanted = len(range(number, runs, len(loads)))
+            while len(done) < wanted:
+                _while_it_reads(load, wanted, done, Path(folder), device_of(dir))
+    return [by_load[run % len(loads)][run // len(loads)] for run in range(runs)]
+
+
+def _while_it_reads(
+    load: Workload, wanted: int, done: list[Experiment], folder: Path, device: str
+) -> None:
+    # One run of the load, and as many experiments as fit.
+    reader = _Reader(load, min(_RUN_S, (wanted - len(done) + 1) * REAL_DESIGN.max_s))
+    reader.start()
+    try:
+        while reader.is_alive() and len(done) < wanted:
+            experiment = _one(folder, device, seed=len(done))
+            if reader.is_alive():  # else the load ended in the middle
+                done.append(experiment)
+                print(
+                    f"A/A {len(done)} of {wanted}, {load.name}: {experiment.outcome}, "
+                    f"{experiment.reason}",
+                    file=sys.stderr,
+                    flush=True,
+                )
+    finally:
+        reader.join()
+    if reader.failed:
+        raise reader.failed
+
+
+def _one(folder: Path, device: str, *, seed: int) -> Experiment:
+    module = find_module("readahead")
+    target = parse_target(device)
+    stands = int(_KNOB.read(target))
+    other = stands - _KNOB.grid if stands > _KNOB.grid else stands + _KNOB.grid
+    with (
+        Journal(folder / "journal.db") as journal,
+        EvidenceStore(None) as store,
+        Core.private() as core,
+        Gate.open(core.approved_fd) as gate,
+    ):
+        slot = core.register("bench", module.manifest.name, "bench")
+        params = parse_parameters(module.manifest, ())
+        agent = make_bpf_agent(module, target, params, deadline_s=_PATIENT_S, core=core, slot=slot)
+        try:
+            _, experiment = evaluate(
+                Question(_KNOB, target, other, design=REAL_DESIGN),
+                module.manifest,
+                agent=agent,
+                actuator=Actuator(journal, Policy(), gate=gate),
+                store=store,
+                emit=_ignore,
+                rng=np.random.default_rng(seed),
+            )
+        finally:
+            agent.close()
+    return experiment
+
+
+def _ignore(event: str, /, **fields: Any) -> None:
+    pass
+
+
+class _Reader(threading.Thread):
+    # The load, for so many seconds; it is waited for until it reads.
+
+    def __init__(self, load: Workload, seconds: float) -> None:
+        super().__init__(daemon=True)
+        self._load = load
+        self._seconds = seconds
+        self._reading = threading.Event()
+        self.failed: KmindError | None = None
+
+    def start(self) -> None:
+        super().start()
+        self._reading.wait(_START_S)
+
+    def run(self) -> None:
+        try:
+            self._load.run(self._seconds)
+        except KmindError as error:
+            self.failed = error
+        finally:
+            self._reading.set()

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``kmind why``: experiments on record, without a daemon and without a kernel."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from kmind.evidence import Design, Experiment
+from kmind.knobs import get_knob
+from kmind.runtime.evidence_store import UNMEASURED, EvidenceStore
+from kmind.testing.simulate import make_disk_files
+
+if TYPE_CHECKING:
+    from conftest import Cli
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """The folder of the command line, with four experiments on record."""
+    folder = tmp_path / "state"
+    common: dict[str, Any] = {
+        "instance": "readahead@sim0",
+        "module": "readahead",
+        "backend": "sim",
+        "knob": get_knob("block.read_ahead_kb"),
+        "target": make_disk_files(tmp_path / "root"),
+        "incumbent": 128,
+        "metric": "requests",
+        "unit": "1/s",
+        "reason": "Because.",
+        "evidence": {"n": 3},
+    }
+    with EvidenceStore(folder / "evidence.db") as store:
+        for candidate, effect in ((16, 1.5), (64, 0.8)):
+            number = store.begin(kind="trial", candidate=candidate, **common)
+            experiment = _made(effect)
+            store.end(number, experiment.to_dict(), kept=experiment.outcome == "gain")
+        number = store.begin(kind="unmeasured", candidate=4, **common)
+        store.end(number, {**UNMEASURED, "reason": "not measured: so"}, kept=True)
+        store.begin(kind="trial", candidate=32, **common)
+        store._db.execute("UPDATE experiment SET pid = 1, start = 1 WHERE candidate = '32'")
+        store.mark_interrupted()
+    return folder
+
+
+def _made(effect: float) -> Experiment:
+    rng = np.random.default_rng(3)
+    experiment = Experiment(Design(), rng)
+    while experiment.outcome is None:
+        factor = effect if experiment.arm == "candidate" else 1.0
+        experiment.learn_one(1000 * factor * float(np.exp(rng.normal(0, 0.03))))
+    return experiment
+
+
+def test_the_list(cli: "Cli", state: Path) -> None:
+    done = cli("why")
+    assert (done.returncode, done.stderr) == (0, "")
+    head, *rows = done.stdout.splitlines()
+    assert head.split() == ["id", "when", "instance", "change", "outcome", "effect"]
+    assert [row.split()[0] for row in rows] == ["4", "3", "2", "1"]
+    assert "interrupted" in rows[0]
+    assert "not measured: so" in rows[1]
+    assert "loss" in rows[2]
+    assert "gain, kept" in rows[3]
+    assert "times requests" in rows[3]
+
+
+def test_one_with_its_chart(cli: "Cli", state: Path) -> None:
+    done = cli("why", "1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "experiment 1, trial, simulated: block.read_ahead_kb 128 -> 16" in done.stdout
+    assert "proposed: Because." in done.stdout
+    assert "evidence: n = 3" in done.stdout
+    assert "gain" in done.stdout
+    assert len(done.stdout.splitlines()) > 15
+    assert all(len(line) <= 120 for line in done.stdout.splitlines()[1:])
+
+
+@pytest.mark.parametrize(("id", "said"), [("3", "not measured: so"), ("4", "its owner was killed")])
+def test_one_without_blocks(cli: "Cli", state: Path, id: str, said: str) -> None:
+    done = cli("why", id)
+    assert done.returncode == 0
+    assert said in done.stdout
+
+
+def test_as_json(cli: "Cli", state: Path) -> None:
+    listed = json.loads(cli("why", "--json").stdout)
+    assert listed["schema"] == "kmind.why/1"
+    assert [each["id"] for each in listed["experiments"]] == [4, 3, 2, 1]
+    assert all("record" not in each for each in listed["experiments"])
+    (one,) = json.loads(cli("why", "1", "--json").stdout)["experiments"]
+    assert (one["incumbent"], one["candidate"], one["kept"]) == (128, 16, True)
+    assert one["record"]["blocks"]
+
+
+def test_nothing_yet(cli: "Cli") -> None:
+    done = cli("why")
+    assert (done.returncode, done.stdout) == (0, "no experiment was made here yet\n")
+    assert json.loads(cli("why", "--json").stdout)["experiments"] == []
+
+
+def test_a_number_that_is_none(cli: "Cli", state: Path) -> None:
+    done = cli("why", "99")
+    assert done.returncode == 2
+    assert done.stderr == "kmind: there is no experiment 99; see: kmind why\n"
+
+
+def test_a_file_that_is_none(cli: "Cli", tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state/evidence.db").write_bytes(b"nonsense" * 999)
+    done = cli("why")
+    assert done.returncode == 1
+    assert "cannot open the experiments" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_of_somebody_else(cli: "Cli", state: Path) -> None:
+    done = cli("why", root=False)
+    assert (done.returncode, done.stdout) == (77, "")
+    assert "may not be opened" in done.stderr

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What experiments go by: the agent's totals, the kernel's pressure, and A/A blocks."""
+
+import math
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import pytest
+
+from kmind.extension import find_module
+from kmind.extension._outcome import GuardPart, OutcomePart
+from kmind.runtime.calm import Calm
+from kmind.runtime.meter import Meter
+
+BASE = find_module("readahead").manifest
+MANIFEST = msgspec.structs.replace(
+    BASE,
+    outcomes=(
+        OutcomePart(name="rate", help="x", better="higher", numerator=("reads", "faults")),
+        OutcomePart(
+            name="wait", help="x", better="lower", numerator=("device_ns",), denominator=("reads",)
+        ),
+    ),
+    guards=(
+        GuardPart(name="lost", help="x", better="lower", numerator=("removed_pages",), limit=3.0),
+    ),
+)
+
+
+class _Agent:
+    backend: Literal["bpf", "sim"] = "bpf"
+
+    def __init__(self) -> None:
+        self.totals = dict.fromkeys(BASE.columns, 0)
+        self.reads = 0
+
+    def feature(self, column: int) -> int:
+        self.reads += 1
+        return list(self.totals.values())[column]
+
+
+class _Rig:
+    def __init__(self, folder: Path, agent: _Agent | None = None) -> None:
+        self.now = 100.0
+        self.agent = agent or _Agent()
+        self.meter = Meter(
+            MANIFEST,
+            self.agent,  # type: ignore[arg-type]
+            now=lambda: self.now,
+            pressure=folder,
+        )
+
+    def pass_time(self, seconds: float, **counts: int) -> None:
+        self.now += seconds
+        for name, by in counts.items():
+            self.agent.totals[name] = (self.agent.totals[name] + by) % (1 << 64)
+
+
+def pressure(folder: Path, name: str, microseconds: int) -> None:
+    (folder / name).write_text(
+        f"some avg10=0.00 avg60=0.00 avg300=0.00 total={microseconds}\n"
+        "full avg10=0.00 avg60=0.00 avg300=0.00 total=7\n"
+    )
+
+
+def test_rates_and_ratios(tmp_path: Path) -> None:
+    rig = _Rig(tmp_path)
+    rig.agent.totals["faults"] = (1 << 64) - 100  # about to begin anew
+    before = rig.meter.read()
+    rig.pass_time(0.5, reads=300, faults=200, device_ns=6000, removed_pages=50)
+    block = rig.meter.between(before, rig.meter.read())
+    assert block.seconds == 0.5
+    assert block.values == {"rate": 1000.0, "wait": 20.0}
+    assert block.guards == {"lost": 100.0}
+
+
+def test_nothing_to_divide_by(tmp_path: Path) -> None:
+    rig = _Rig(tmp_path)
+    before = rig.meter.read()
+    assert rig.meter.between(before, before).values == {"rate": None, "wait": None}
+    rig.pass_time(1.0)
+    assert rig.meter.between(before, rig.meter.read()).values == {"rate": 0.0, "wait": None}
+
+
+def test_pressure_guards_where_the_kernel_tells_it(tmp_path: Path) -> None:
+    pressure(tmp_path, "io", 1_000_000)
+    rig = _Rig(tmp_path)
+    assert [guard.name for guard in rig.meter.guards()] == ["psi.io", "lost"]
+    before = rig.meter.read()
+    rig.pass_time(2.0)
+    pressure(tmp_path, "io", 1_500_000)
+    assert rig.meter.between(before, rig.meter.read()).guards["psi.io"] == 0.25
+
+
+@pytest.mark.parametrize("text", [None, "", "nonsense\n", "full total=5\n"])
+def test_a_kernel_without_pressure(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "io").write_text(text)
+    assert [guard.name for guard in _Rig(tmp_path).meter.guards()] == ["lost"]
+
+
+def test_a_simulated_agent_has_nothing_to_do_with_this_machine(tmp_path: Path) -> None:
+    pressure(tmp_path, "io", 1)
+    agent = _Agent()
+    agent.backend = "sim"
+    assert [guard.name for guard in _Rig(tmp_path, agent).meter.guards()] == ["lost"]
+
+
+def test_calm_learns_noise_and_levels(tmp_path: Path) -> None:
+    rig = _Rig(tmp_path)
+    calm = Calm(rig.meter, 0.4, now=lambda: rig.now)
+    assert calm.due == math.inf
+    calm.go_on()
+    for number in range(20):
+        assert calm.due == pytest.approx(rig.now + 0.4)
+        rig.pass_time(0.4, reads=400 + number % 3, removed_pages=4)
+        calm.turn()
+    assert calm.noise("rate").blocks == 20
+    assert calm.noise("rate").level == pytest.approx(1002, rel=0.01)
+    (guard,) = calm.guards()
+    assert guard.level == pytest.approx(10)
+
+
+def test_calm_costs_one_reading_a_block_and_none_while_it_pauses(tmp_path: Path) -> None:
+    rig = _Rig(tmp_path)
+    calm = Calm(rig.meter, 0.4, now=lambda: rig.now)
+    calm.go_on()
+    each = rig.agent.reads
+    for _ in range(40):
+        rig.pass_time(0.04, reads=40)
+        calm.turn()
+    assert rig.agent.reads <= 5 * each
+    calm.pause()
+    before = rig.agent.reads
+    for _ in range(40):
+        rig.pass_time(0.04, reads=40)
+        calm.turn()
+    assert (rig.agent.reads, calm.due) == (before, math.inf)
+
+
+def test_silence_and_an_owner_that_was_stopped_say_nothing(tmp_path: Path) -> None:
+    rig = _Rig(tmp_path)
+    calm = Calm(rig.meter, 0.4, now=lambda: rig.now)
+    calm.go_on()
+    rig.pass_time(0.4)
+    calm.turn()
+    rig.pass_time(60.0, reads=5)
+    calm.turn()
+    assert calm.noise("rate").blocks == 0
+
+
+def test_another_load_begins_anew(tmp_path: Path) -> None:
+    rig = _Rig(tmp_path)
+    calm = Calm(rig.meter, 0.4, now=lambda: rig.now)
+    calm.go_on()
+    for count in [400] * 12 + [1600] * 3:
+        rig.pass_time(0.4, reads=count)
+        calm.turn()
+    assert calm.noise("rate").level == pytest.approx(4000)
+    calm.begin_anew("rate", [1.0, None, 2.0])
+    assert calm.noise("rate").blocks == 2
+    assert calm.due == math.inf
