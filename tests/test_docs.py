@@ -64,6 +64,9 @@ def test_every_command_is_described() -> None:
         for command in app.registered_commands
     }
     assert commands
+    for group in app.registered_groups:
+        inner = group.typer_instance.registered_commands if group.typer_instance else []
+        commands |= {f"{group.name} {command.name}" for command in inner}
     readme = (ROOT / "README.md").read_text()
     missing = {name for name in commands if f"kmind {name}" not in readme and name != "demo"}
     assert not missing

@@ -11,10 +11,12 @@ __all__ = [
     "KmindError",
     "KnobError",
     "LoadError",
+    "ModelError",
     "ModuleError",
     "NotSupportedError",
     "PolicyError",
     "PrivilegeError",
+    "RecordingError",
     "UsageError",
 ]
 
@@ -87,5 +89,13 @@ class JournalError(KmindError):
     """The journal cannot be written; nothing may be changed without it."""
 
 
+class ModelError(KmindError):
+    """A model is damaged, foreign, too large, or made of what an integer model cannot hold."""
+
+
 class ModuleError(UsageError):
     """A module's manifest or code is wrong; the message names file and line."""
+
+
+class RecordingError(KmindError):
+    """A recording cannot be written or read, or is not what was asked for."""

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from kmind.agent._base import Mode
-from kmind.errors import KmindError, UsageError
+from kmind.errors import KmindError, ModelError, UsageError
 from kmind.extension import find_module, parse_parameters
+from kmind.infer.model_file import ModelFile
 from kmind.runtime.advice import AdviceStore
 
 # One that no other test makes or takes away, if there is such.
@@ -85,6 +86,25 @@ class MemorySupervisor:
         self._instances[name]["mode"] = mode.name.lower()
         self.tell("mode", instance=name, mode=mode.name.lower())
         return dict(self._instances[name])
+
+    def models(self, name: str) -> list[dict[str, Any]]:
+        slots = self._instances[name].get("models", [])
+        return [each | {"active": number == 0} for number, each in enumerate(slots)]
+
+    def deploy_model(self, name: str, data: bytes) -> dict[str, Any]:
+        file = ModelFile.from_bytes(data)
+        slots = self._instances[name].setdefault("models", [])
+        before = slots[0]["hash"] if slots else None
+        slots.insert(0, {"hash": file.hash, "version": len(slots) + 1})
+        del slots[2:]
+        return {"name": name, "hash": file.hash, "version": slots[0]["version"], "before": before}
+
+    def rollback_model(self, name: str) -> dict[str, Any]:
+        slots = self._instances[name].get("models", [])
+        if len(slots) < 2:
+            raise ModelError("there is no earlier model", hint="deploy one")
+        slots.reverse()
+        return {"name": name, **slots[0], "before": slots[1]["hash"]}
 
     def status(self, name: str | None = None) -> list[dict[str, Any]]:
         return [dict(each) for each in self._instances.values() if name in (None, each["name"])]

@@ -6,19 +6,24 @@ import json
 import os
 import socket
 import threading
+from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
 import pytest
 from serve.conftest import serve
 from serve.memory import DISK
 
 from kmind.cli.client import Client, _UnixConnection
 from kmind.errors import KmindError
+from kmind.infer.features import Feature
+from kmind.infer.model_file import ModelFile
 from kmind.serve import api, schema
 from kmind.serve.routes import ROUTES
+from kmind.testing.models import random_trees
 
 if TYPE_CHECKING:
     from serve.conftest import Served
@@ -276,3 +281,39 @@ def test_nobody_listens(tmp_path: Path) -> None:
         Client(tmp_path / "none.sock").get("/v1/health")
     assert caught.value.exit_code == 3
     assert "is not running" in str(caught.value)
+
+
+def test_models_are_deployed_and_rolled_back(served: "Served", disk: str) -> None:
+    client = served.client
+    client.call("POST", "/v1/instances", {"module": "readahead", "target": disk})
+    where = f"/v1/instances/readahead@{disk}/model"
+    assert client.get(where)["models"] == []
+    files = []
+    for seed in (1, 2):
+        model = random_trees(np.random.default_rng(seed), 600, 6, 3, 2, complete=True)
+        names = tuple(Feature(name) for name in ("a", "b", "c"))
+        labels = ("x", "y") if model.output.kind == "argmax" else ()
+        files.append(ModelFile(model, names, labels))
+        body = {"file": b64encode(files[-1].to_bytes()).decode()}
+        # Far more than other requests may hold.
+        assert len(body["file"]) > 1 << 20
+        done = client.call("PUT", where, body)["result"]
+        assert done["hash"] == files[-1].hash
+    assert done["before"] == files[0].hash
+    assert [each["hash"] for each in client.get(where)["models"]] == [
+        files[1].hash,
+        files[0].hash,
+    ]
+    assert client.call("POST", where + "/rollback")["result"]["hash"] == files[0].hash
+
+
+def test_what_is_no_model_is_refused(served: "Served", disk: str) -> None:
+    served.client.call("POST", "/v1/instances", {"module": "readahead", "target": disk})
+    where = f"/v1/instances/readahead@{disk}/model"
+    for text, status in (("aGVsbG8=", 409), ("no base64", 400), ("", 400)):
+        body = json.dumps({"file": text}).encode()
+        got, _, problem = ask(served, "PUT", where, body, content_type="application/json")
+        assert got == status
+        assert "\n" not in problem["detail"]
+    assert ask(served, "POST", where + "/rollback")[0] == 409
+    assert ask(served, "GET", "/v1/instances/none/model")[0] == 404

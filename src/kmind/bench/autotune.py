@@ -133,7 +133,8 @@ class _Bench:
         every = 1.0 if name in ("db_bench", "pgbench") else 0.5
         with tempfile.TemporaryDirectory() as state, _served(count) as url:
             words = [
-                f"objective=prometheus:{url}?query=rate", "better=higher", f"every={every}", f"looks_back={every}",
+                f"objective=prometheus:{url}?query=rate", "better=higher", f"every={every}",
+                f"looks_back={every}",
                 f"block={self._plan.block_s}", f"knobs={','.join(KNOBS[name])}",
             ]  # fmt: skip
             with kmind_beside(self._disk.name, "auto", "autotune", words, Path(state)):

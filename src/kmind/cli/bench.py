@@ -12,12 +12,10 @@ from typing import Any
 from rich.console import Console
 
 from kmind.bench._base import print_result
+from kmind.cli._names import BENCHES
 from kmind.errors import UsageError
 
-__all__ = ["BENCHES", "bench_command"]
-
-BENCHES = ("queue", "readahead", "admission", "evidence", "autotune")
-"""Names of the benches; each is ``run_NAME_bench`` in ``kmind.bench.NAME``."""
+__all__ = ["bench_command"]
 
 
 def bench_command(
@@ -31,18 +29,18 @@ def bench_command(
 ) -> int:
     """Run one bench and print what it measured.
 
-    ``folder`` and ``device`` are for those that read a disk, ``only`` for readahead and autotune. Raises
-    UsageError for another name, and for an option that the bench does not have.
+    ``folder`` and ``device`` are for those that read a disk, ``only`` for readahead and
+    autotune. Raises UsageError for another name, and for an option that the bench does not have.
     """
     if name not in BENCHES:
         raise UsageError(f"there is no bench {name!r}", hint=f"choose from {', '.join(BENCHES)}")
     options: dict[str, Any] = {}
     known = {
         "readahead": ("dir", "device", "only"),
+        "autotune": ("dir", "device", "only"),
         "admission": ("dir", "device"),
         "evidence": ("dir",),
     }
-    known["autotune"] = known["readahead"]
     for option, value in (("dir", folder), ("device", device), ("only", only or None)):
         if value is None:
             continue

@@ -44,6 +44,8 @@ def _lines(key: str, value: Any) -> list[str]:
         return [_hook(each) for each in value]
     if key == "features":
         return [_feature(each) for each in value]
+    if key == "records":
+        return [_record(each) for each in value]
     if isinstance(value, dict):
         return [f"{name}={_word(each)}" for name, each in value.items()]
     return [_word(each) for each in value] if isinstance(value, list) else [str(value)]
@@ -70,3 +72,12 @@ def _hook(each: dict[str, Any]) -> str:
 def _feature(each: dict[str, Any]) -> str:
     unit = "" if each["unit"] in ("", "1") else f", in {each['unit']}"
     return f"{each['name']} ({each['kind']}{unit}): {each['help']}"
+
+
+def _record(each: dict[str, Any]) -> str:
+    fields = ", ".join(
+        f["name"] + ("" if f["unit"] in ("", "1") else f" in {f['unit']}") for f in each["fields"]
+    )
+    return f"{each['name']} (kind {each['kind']}): {each['help']}" + (
+        f" Fields: {fields}" if fields else ""
+    )

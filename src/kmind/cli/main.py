@@ -17,6 +17,8 @@ from typing import Annotated
 import typer
 
 from kmind import __version__
+from kmind.cli._model_app import model_app
+from kmind.cli._names import BENCHES
 from kmind.errors import KmindError
 
 __all__ = ["app", "main"]
@@ -33,6 +35,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(model_app, name="model")
 
 _Json = Annotated[bool, typer.Option("--json", help="Write JSON, with its schema.")]
 _Socket = Annotated[
@@ -77,6 +81,20 @@ class _AtStart(StrEnum):
 
     take_over = "take-over"
     restore = "restore"
+
+
+class _StreamName(StrEnum):
+    """The streams of a recording."""
+
+    windows = "windows"
+    records = "records"
+
+
+class _Speed(StrEnum):
+    """How fast a recording is replayed."""
+
+    full = "full"
+    real = "real"
 
 
 class _AdviceAction(StrEnum):
@@ -386,6 +404,101 @@ def _restore(
     return restore_command(json=json, force=force, dry_run=dry_run)
 
 
+@app.command("record", epilog="Example: kmind record readahead@vda -o trace --duration 60")
+def _record(
+    modules: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODULE[@TARGET] [NAME=VALUE]...",
+            help="Modules, each with its parameters; hooks@DISK is each request of a disk.",
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="A new folder, or a file NAME.parquet.")
+    ],
+    duration: Annotated[
+        float | None, typer.Option(min=0.1, help="Seconds; else until Ctrl-C.")
+    ] = None,
+    max_mib: Annotated[
+        int, typer.Option(min=1, help="Keep all files below that; the oldest are removed.")
+    ] = 1024,
+    stream: Annotated[_StreamName | None, typer.Option(help="Only this one.")] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE to be stored with it; repeatable.")
+    ] = None,
+    sweep: Annotated[
+        str | None,
+        typer.Option(help="KNOB=VALUE,VALUE,...: set them by turns, and put all back at the end."),
+    ] = None,
+    sweep_s: Annotated[float, typer.Option(min=0.2, help="Seconds for each value.")] = 2.0,
+    seed: Annotated[int, typer.Option(min=0, help="For the order of a sweep.")] = 0,
+    policy: Annotated[
+        Path | None, typer.Option(help="Use this policy, not those in /etc/kmind.")
+    ] = None,
+    json: _Json = False,
+) -> int:
+    """Record what the agents of modules see, as Parquet files."""
+    from kmind.cli.record import record_command
+    from kmind.learn.record import plan_recording
+
+    plan = plan_recording(
+        modules,
+        max_mib=max_mib,
+        stream=stream.value if stream else None,
+        tags=tag or [],
+        sweep=sweep,
+        sweep_s=sweep_s,
+        seed=seed,
+    )
+    return record_command(plan, output, duration_s=duration, policy_file=policy, json=json)
+
+
+@app.command("inspect")
+def _inspect(
+    path: Annotated[Path, typer.Argument(help="A file or folder of kmind record.")],
+    json: _Json = False,
+) -> int:
+    """Say what a recording holds."""
+    from kmind.cli.inspect import inspect_command
+
+    return inspect_command(path, json=json)
+
+
+@app.command("replay", epilog="Example: kmind replay trace readahead patience=0 --json")
+def _replay(
+    path: Annotated[Path, typer.Argument(help="A file or folder of kmind record.")],
+    module: Annotated[str, typer.Argument(help="A module, or a folder with a module.toml.")],
+    parameters: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", help="Its parameters.")
+    ] = None,
+    speed: Annotated[
+        _Speed, typer.Option(help="real: as long as it took; full: as fast as it goes.")
+    ] = _Speed.full,
+    seed: Annotated[int, typer.Option(min=0, help="Of the module's random numbers.")] = 0,
+    json: _Json = False,
+) -> int:
+    """Feed a module a recording, and say what it would have recommended."""
+    from kmind.cli.replay import replay_command
+
+    return replay_command(
+        path, module, parameters or [], real_time=speed == _Speed.real, seed=seed, json=json
+    )
+
+
+@app.command("train", epilog="Example: kmind train readahead recordings -o readahead.kmm")
+def _train(
+    module: Annotated[str, typer.Argument(help="A module, or a folder with a module.toml.")],
+    data: Annotated[Path, typer.Argument(help="A recording, or a folder of recordings.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The model file to be made.")],
+    seed: Annotated[int, typer.Option(min=0, help="Of all that is random.")] = 0,
+    json: _Json = False,
+) -> int:
+    """Train a module's model on recordings, beside baselines."""
+    from kmind.cli.train import train_command
+
+    return train_command(module, data, output, seed=seed, json=json)
+
+
 @app.command("modules")
 def _modules(json: _Json = False) -> int:
     """List the installed modules and their parameters."""
@@ -431,7 +544,7 @@ def _doctor(json: _Json = False) -> int:
 
 @app.command("bench", epilog="Example: kmind bench readahead --quick --json")
 def _bench(
-    name: Annotated[str, typer.Argument(help="queue, readahead, admission, evidence or autotune.")],
+    name: Annotated[str, typer.Argument(help=f"One of: {', '.join(BENCHES)}.")],
     quick: _Quick = False,
     json: _Json = False,
     folder: Annotated[

@@ -19,12 +19,15 @@ from kmind.extension.dispatch import Dispatcher, End
 if TYPE_CHECKING:
     from kmind.evidence import Design, Experiment, Guard, Interval, Noise
     from kmind.extension.discovery import Module, find_module, list_modules
-    from kmind.extension.manifest import Feature, Hook, Manifest, load_manifest
+    from kmind.extension.manifest import Feature, Hook, Manifest, RecordKind, load_manifest
     from kmind.extension.parameters import agent_parameters, parse_parameters
+    from kmind.extension.training import Column, Dataset, Recipe, Recorded
 
 __all__ = [
     "ChangeEvent",
+    "Column",
     "Context",
+    "Dataset",
     "Design",
     "Dispatcher",
     "End",
@@ -41,6 +44,9 @@ __all__ = [
     "ObjectiveEvent",
     "Parameter",
     "Port",
+    "Recipe",
+    "RecordKind",
+    "Recorded",
     "Value",
     "VerdictEvent",
     "agent_parameters",
@@ -51,6 +57,8 @@ __all__ = [
 ]
 
 _LATER = {
+    "Column": "kmind.extension.training",
+    "Dataset": "kmind.extension.training",
     "Design": "kmind.evidence",
     "Experiment": "kmind.evidence",
     "Feature": "kmind.extension.manifest",
@@ -60,6 +68,9 @@ _LATER = {
     "Manifest": "kmind.extension.manifest",
     "Module": "kmind.extension.discovery",
     "Noise": "kmind.evidence",
+    "Recipe": "kmind.extension.training",
+    "RecordKind": "kmind.extension.manifest",
+    "Recorded": "kmind.extension.training",
     "agent_parameters": "kmind.extension.parameters",
     "find_module": "kmind.extension.discovery",
     "list_modules": "kmind.extension.discovery",

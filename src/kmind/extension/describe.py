@@ -66,6 +66,18 @@ def describe(module: Module, conf: ModuleConf) -> dict[str, Any]:
         "outcomes": [_measure(outcome) for outcome in manifest.outcomes],
         "guards": [_measure(guard) | {"limit": guard.limit} for guard in manifest.guards],
         "evidence": msgspec.to_builtins(manifest.evidence),
+        "records": [
+            {
+                "kind": record.kind,
+                "name": record.name,
+                "help": record.help,
+                "fields": [
+                    {"name": field.name, "unit": field.unit, "help": field.help}
+                    for field in record.fields
+                ],
+            }
+            for record in manifest.records
+        ],
         "limits": {
             "cpu_percent": manifest.limits.cpu_percent,
             "memory_mib": manifest.limits.memory_mib,

@@ -16,11 +16,14 @@ from importlib.abc import InspectLoader, MetaPathFinder
 from importlib.machinery import BuiltinImporter, FrozenImporter, ModuleSpec
 from importlib.util import spec_from_loader
 from types import CodeType, ModuleType
+from typing import TypeVar
 
 from kmind.errors import ModuleError
 from kmind.extension._base import Extension
 
-__all__ = ["import_early", "load_extension", "refuse_other_imports"]
+__all__ = ["import_early", "load_class", "load_extension", "refuse_other_imports"]
+
+_Base = TypeVar("_Base")
 
 
 class _Sources(MetaPathFinder, InspectLoader):
@@ -114,13 +117,28 @@ def load_extension(
     Runs the module's code. Raises ModuleError if there is no such class; what the
     code itself raises passes through.
     """
+    return load_class(package, folder, sources, entry, Extension, "extension.entry")
+
+
+def load_class(
+    package: str,
+    folder: str,
+    sources: Mapping[str, bytes],
+    entry: str,
+    base: type[_Base],
+    field: str,
+) -> type[_Base]:
+    """The class derived from ``base`` that ``entry`` names; ``field`` is where it does.
+
+    As ``load_extension`` otherwise.
+    """
     sys.meta_path.insert(0, _Sources(package, folder, sources))
     file, _, name = entry.partition(":")
     found = getattr(importlib.import_module(f"{package}.{file}"), name, None)
-    if not (isinstance(found, type) and issubclass(found, Extension)):
+    if not (isinstance(found, type) and issubclass(found, base)):
         raise ModuleError(
-            f"{folder}/{file}.py has no class {name} derived from kmind.extension.Extension",
-            hint="correct extension.entry in module.toml",
+            f"{folder}/{file}.py has no class {name} derived from kmind.extension.{base.__name__}",
+            hint=f"correct {field} in module.toml",
         )
     return found
 

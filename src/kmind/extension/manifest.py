@@ -37,8 +37,11 @@ __all__ = [
     "ObjectivePart",
     "OutcomePart",
     "Parameter",
+    "RecordField",
+    "RecordKind",
     "SandboxPart",
     "TargetPart",
+    "TrainPart",
     "Value",
     "load_manifest",
 ]
@@ -68,6 +71,12 @@ class TargetPart(Part, frozen=True):
     """
 
     kind: Literal["block", "system", "cgroup", "any"]
+
+
+class TrainPart(Part, frozen=True):
+    """``[train]``: ``entry`` is ``file:Class`` of the recipe for `kmind train`."""
+
+    entry: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_]\w*:[A-Za-z_]\w*$")]
 
 
 class Limits(Part, frozen=True):
@@ -148,6 +157,42 @@ class Feature(Part, frozen=True):
     unit: str = ""
 
 
+class RecordField(Part, frozen=True):
+    """``[[record.field]]``: bits of a record's ``subject`` or ``value``, by a name.
+
+    ``shift`` bits are left out below it, and ``bits`` belong to it (0: all that are left).
+    """
+
+    name: Name
+    of: Literal["subject", "value"]
+    help: Text
+    unit: str = ""
+    shift: Annotated[int, msgspec.Meta(ge=0, le=63)] = 0
+    bits: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
+    signed: bool = False
+
+    def __post_init__(self) -> None:
+        if self.shift + self.bits > (32 if self.of == "subject" else 64):
+            raise ValueError(f"field {self.name}: {self.of} has fewer bits")
+
+    @property
+    def width(self) -> int:
+        """How many bits it has."""
+        return self.bits or (32 if self.of == "subject" else 64) - self.shift
+
+
+class RecordKind(Part, frozen=True):
+    """``[[record]]``: what one kind of the module's own records says.
+
+    ``kind`` counts from 0, where the C adds it to ``KMIND_KIND_MODULE``.
+    """
+
+    kind: Annotated[int, msgspec.Meta(ge=0, le=1023)]
+    name: Name
+    help: Text
+    fields: tuple[RecordField, ...] = msgspec.field(name="field", default=())
+
+
 class Manifest(Part, frozen=True):
     """A whole ``module.toml``.
 
@@ -174,6 +219,7 @@ class Manifest(Part, frozen=True):
     objective: ObjectivePart | None = None
     limits: Limits = Limits()
     sandbox: SandboxPart = SandboxPart()
+    train: TrainPart | None = None
     parameters: tuple[Parameter, ...] = msgspec.field(name="parameter", default=())
     knobs: tuple[KnobUse, ...] = msgspec.field(name="knob", default=())
     hooks: tuple[Hook, ...] = msgspec.field(name="hook", default=())
@@ -181,6 +227,7 @@ class Manifest(Part, frozen=True):
     outcomes: tuple[OutcomePart, ...] = msgspec.field(name="outcome", default=())
     guards: tuple[GuardPart, ...] = msgspec.field(name="guard", default=())
     evidence: EvidencePart = EvidencePart()
+    records: tuple[RecordKind, ...] = msgspec.field(name="record", default=())
 
     def __post_init__(self) -> None:
         limit = layout.LIMIT["FEATURES"]
@@ -220,6 +267,8 @@ class Manifest(Part, frozen=True):
             ("feature[{}].name", [f.name for f in self.features]),
             ("outcome[{}].name", [o.name for o in self.outcomes]),
             ("guard[{}].name", [g.name for g in self.guards]),
+            ("record[{}].name", [r.name for r in self.records]),
+            ("record[{}].kind", [str(r.kind) for r in self.records]),
             ("aliases[{}]", self.aliases),
             ("depends[{}]", self.depends),
             ("conflicts[{}]", self.conflicts),

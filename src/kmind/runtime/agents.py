@@ -65,16 +65,18 @@ def make_bpf_agent(
     deadline_s: float,
     core: Core | None = None,
     slot: int = 0,
+    sq_slots: int = 8192,
 ) -> BpfAgent:
     """Load the module's agent for a target; nothing is attached yet.
 
+    ``sq_slots`` are the records that each CPU's ring holds, a power of two.
     Raises PrivilegeError without root, NotSupportedError where the kernel lacks what
     is needed, LoadError where the verifier refuses.
     """
     need_root()
     path = _object_path(module)
     made = _made_of(module, target, params, deadline_s)
-    return BpfAgent(path, **made, core=core, slot=slot)
+    return BpfAgent(path, **made, core=core, slot=slot, sq_slots=sq_slots)
 
 
 def upgrade_bpf_agent(

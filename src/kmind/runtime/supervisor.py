@@ -29,6 +29,7 @@ from kmind.extension.conf import Autoload, ModuleConf
 from kmind.extension.depends import load_order, target_of
 from kmind.guard import Actuator, Gate, Journal, Policy
 from kmind.knobs import Knob, Target
+from kmind.runtime import _models as models
 from kmind.runtime._admin import Admin
 from kmind.runtime._arbiter import Arbiter
 from kmind.runtime._calls import Calls, Events
@@ -290,6 +291,21 @@ class Supervisor:
         self._after_turn(member)
         self._save(member)
         return {"name": name, "mode": mode.name.lower(), "before": before.name.lower()}
+
+    def models(self, name: str) -> list[dict[str, Any]]:
+        """The models in an instance's slots; none where its module decides by none."""
+        return models.show(self._member(name).agent)
+
+    def deploy_model(self, name: str, data: bytes) -> dict[str, Any]:
+        """Have an instance decide by the model of this model file, once it has passed.
+
+        Raises ModelError; then it decides as it did.
+        """
+        return {"name": name, **models.deploy(self._member(name).agent, data)}
+
+    def rollback_model(self, name: str) -> dict[str, Any]:
+        """Have an instance decide by its earlier model again."""
+        return {"name": name, **models.roll_back(self._member(name).agent)}
 
     def status(self, name: str | None = None) -> list[dict[str, Any]]:
         """All instances, in the order of their loading, or the one of that name."""

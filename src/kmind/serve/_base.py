@@ -68,6 +68,15 @@ class Supervisor(Protocol):
     def set_mode(self, name: str, mode: Mode) -> dict[str, Any]:
         """Move an instance to a mode."""
 
+    def models(self, name: str) -> list[dict[str, Any]]:
+        """The models in an instance's slots."""
+
+    def deploy_model(self, name: str, data: bytes) -> dict[str, Any]:
+        """Have an instance decide by the model of this model file."""
+
+    def rollback_model(self, name: str) -> dict[str, Any]:
+        """Have an instance decide by the model that it decided by before."""
+
     def status(self, name: str | None = None) -> list[dict[str, Any]]:
         """All instances, or the one of that name."""
 

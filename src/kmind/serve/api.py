@@ -29,7 +29,6 @@ from kmind.serve.schema import PROBLEM
 
 __all__ = ["Api", "Audit"]
 
-_BODY_BYTES = 64 << 10
 _BODY_S = 10.0
 _CALL_S = 60.0
 _WAITING = 64
@@ -72,7 +71,7 @@ class Api:
     async def answer(self, route: Route, request: Request) -> Any:
         """The ASGI application that answers one request."""
         try:
-            body = await _read(request, route.body) if route.body else None
+            body = await _read(request, route.body, route.body_bytes) if route.body else None
             call = Call(request.path_params, request.query_params, body)
             if route.where == "loop":
                 return route.handler(self._context, call)
@@ -145,7 +144,7 @@ class _Endpoint:
             await _refusal(error)(scope, receive, send)
 
 
-async def _read(request: Request, kind: type) -> Any:
+async def _read(request: Request, kind: type, most: int) -> Any:
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media != "application/json":
         raise HttpError(
@@ -158,10 +157,10 @@ async def _read(request: Request, kind: type) -> Any:
         async with asyncio.timeout(_BODY_S):
             async for part in request.stream():
                 data += part
-                if len(data) > _BODY_BYTES:
+                if len(data) > most:
                     raise HttpError(
                         413,
-                        f"the body has more than {_BODY_BYTES} bytes",
+                        f"the body has more than {most} bytes",
                         headers={"connection": "close"},
                     )
     except (TimeoutError, ClientDisconnect):

@@ -29,6 +29,7 @@ __all__ = [
     "Handler",
     "Route",
     "apply_advice",
+    "deploy_model",
     "follow_events",
     "get_advice",
     "get_health",
@@ -37,9 +38,11 @@ __all__ = [
     "list_advice",
     "list_instances",
     "list_leases",
+    "list_models",
     "load_instance",
     "reject_advice",
     "reload_instance",
+    "rollback_model",
     "set_mode",
     "undo_advice",
     "unload_instance",
@@ -72,7 +75,8 @@ class Route:
     """One method of one path.
 
     ``where`` says on which thread the handler runs; one on the loop returns an ASGI
-    application. ``refusals`` are the statuses that it has of its own.
+    application. ``refusals`` are the statuses that it has of its own, and ``body_bytes``
+    is how long a request's body may be.
     """
 
     method: str
@@ -83,6 +87,7 @@ class Route:
     refusals: tuple[int, ...] = ()
     where: Literal["supervisor", "thread", "loop"] = "supervisor"
     query: Mapping[str, str] = field(default_factory=dict)
+    body_bytes: int = 64 << 10
 
 
 def list_instances(context: Context, call: Call) -> dict[str, Any]:
@@ -124,6 +129,29 @@ def set_mode(context: Context, call: Call) -> dict[str, Any]:
     name = _name(context, call)
     body: schema.ModeRequest = call.body
     return _change(name, context.supervisor.set_mode(name, Mode[body.mode.upper()]))
+
+
+def list_models(context: Context, call: Call) -> dict[str, Any]:
+    """The models in an instance's slots."""
+    name = _name(context, call)
+    return {
+        "schema": "kmind.models/1",
+        "name": name,
+        "models": context.supervisor.models(name),
+    }
+
+
+def deploy_model(context: Context, call: Call) -> dict[str, Any]:
+    """Have an instance decide by another model."""
+    name = _name(context, call)
+    body: schema.ModelRequest = call.body
+    return _change(name, context.supervisor.deploy_model(name, body.file))
+
+
+def rollback_model(context: Context, call: Call) -> dict[str, Any]:
+    """Have an instance decide by its earlier model again."""
+    name = _name(context, call)
+    return _change(name, context.supervisor.rollback_model(name))
 
 
 def list_advice(context: Context, call: Call) -> dict[str, Any]:
@@ -191,6 +219,23 @@ ROUTES = (
     ),
     Route(
         "PUT", "/v1/instances/{name}/mode", set_mode, schema.Change, schema.ModeRequest, (404, 409)
+    ),
+    Route("GET", "/v1/instances/{name}/model", list_models, schema.ModelList, refusals=(404,)),
+    Route(
+        "PUT",
+        "/v1/instances/{name}/model",
+        deploy_model,
+        schema.Change,
+        schema.ModelRequest,
+        (404, 409, 501),
+        body_bytes=2 * schema.MODEL_BYTES,
+    ),
+    Route(
+        "POST",
+        "/v1/instances/{name}/model/rollback",
+        rollback_model,
+        schema.Change,
+        refusals=(404, 409, 501),
     ),
     Route("GET", "/v1/advice", list_advice, schema.AdviceList),
     Route("GET", "/v1/advice/{id}", get_advice, schema.AdviceList, refusals=(404,)),

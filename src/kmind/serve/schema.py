@@ -12,6 +12,7 @@ import msgspec
 
 __all__ = [
     "LINES",
+    "MODEL_BYTES",
     "PROBLEM",
     "Advice",
     "AdviceList",
@@ -25,6 +26,8 @@ __all__ = [
     "LoadRequest",
     "ModeName",
     "ModeRequest",
+    "ModelList",
+    "ModelRequest",
     "ModuleList",
     "Problem",
 ]
@@ -34,6 +37,9 @@ PROBLEM = "application/problem+json"
 
 LINES = "application/jsonl"
 """The media type of a stream: one JSON object a line."""
+
+MODEL_BYTES = 4 << 20
+"""The largest model file that the API takes; what fits in an agent's slot is far smaller."""
 
 # Control characters stand in no name, and a name ends where it ends.
 _TEXT = r"^[^\x00-\x1f\x7f]*$(?!\n)"
@@ -78,6 +84,15 @@ class ModeRequest(_Request, frozen=True):
     mode: ModeName
 
 
+class ModelRequest(_Request, frozen=True):
+    """Put a model into an instance's idle slot, and have it decide.
+
+    ``file`` is a whole model file, in base64.
+    """
+
+    file: Annotated[bytes, msgspec.Meta(min_length=1, max_length=MODEL_BYTES)]
+
+
 class Instance(_Answer, frozen=True):
     """A module bound to a target."""
 
@@ -100,6 +115,14 @@ class Change(_Answer, frozen=True):
     name: str
     result: dict[str, Any]
     schema: Literal["kmind.change/1"] = "kmind.change/1"
+
+
+class ModelList(_Answer, frozen=True):
+    """The models in an instance's slots; none where its module decides by none."""
+
+    name: str
+    models: list[dict[str, Any]]
+    schema: Literal["kmind.models/1"] = "kmind.models/1"
 
 
 class Advice(_Answer, frozen=True):

@@ -35,9 +35,8 @@ enum slowio_feature {
 	SIO_RATIO_11,
 };
 
-#include "agent.h"
+#include "flight.h"
 
-#define SIO_FLIGHTS 4096 /* requests in the disk that can be timed */
 #define SIO_CLASSES 32
 #define SIO_LEARN 256 /* requests of a class before its median is held */
 #define SIO_NS_PER_S 1000000000ULL
@@ -46,13 +45,6 @@ enum slowio_feature {
 KM_FEATURES(slowio_feature);
 const volatile __u32 param_outlier = 16;
 const volatile __u32 param_learn = 10;
-
-/* A request in the disk. Two that share a place: the earlier one goes untimed. */
-struct sio_flight {
-	__u64 request;
-	__u64 issued_ns;
-	__u64 class;
-};
 
 /* Races between CPUs cost a sample, no more. */
 struct sio_class {
@@ -63,36 +55,7 @@ struct sio_class {
 	__u64 held_ns;	 /* 0: still learning */
 };
 
-static struct sio_flight sio_flights[SIO_FLIGHTS];
 static struct sio_class sio_classes[SIO_CLASSES];
-static __u64 sio_depth;
-
-/* Completions come in interrupts and in tasks: only an atomic addition loses none. */
-static __always_inline void sio_count(struct km_cpu *own, __u32 feature, __u64 by)
-{
-	__sync_fetch_and_add(&own->value[feature], by);
-}
-
-static __always_inline bool sio_is_ours(struct request *rq)
-{
-	struct gendisk *disk = rq->q->disk;
-
-	return disk && km_is_target((__u32)disk->major << KM_MINOR_BITS | (__u32)disk->first_minor);
-}
-
-/* A hook's first argument as a number: the verifier allows no sums with a pointer. */
-static __always_inline __u64 sio_name(const void *arguments)
-{
-	__u64 name = 0;
-
-	bpf_probe_read_kernel(&name, sizeof(name), arguments);
-	return name;
-}
-
-static __always_inline struct sio_flight *sio_place(__u64 name)
-{
-	return &sio_flights[(name * 0x9e3779b97f4a7c15ULL >> 40) & (SIO_FLIGHTS - 1)];
-}
 
 static __always_inline __u32 sio_class_of(__u32 op, __u32 bytes, __u64 depth)
 {
@@ -152,12 +115,12 @@ static __noinline int sio_judge(__u32 number, __u64 took, __u64 now)
 	KM_USES_ARENA();
 	own = km_this_cpu(&cpu);
 	if (!held) {
-		sio_count(own, SIO_LEARNING, 1);
+		km_count_atomic(own, SIO_LEARNING, 1);
 	} else {
 		/* The mask is for the verifier. */
-		sio_count(own, SIO_RATIO_00 + (sio_bin((took << 6) / held) & 15), 1);
+		km_count_atomic(own, SIO_RATIO_00 + (sio_bin((took << 6) / held) & 15), 1);
 		if (took > 2 * median && took > median + param_outlier * spread) {
-			sio_count(own, SIO_OUTLIERS, 1);
+			km_count_atomic(own, SIO_OUTLIERS, 1);
 			km_push(KMIND_KIND_MODULE, number, sio_us(took) << 32 | sio_us(median),
 				now);
 		}
@@ -178,61 +141,46 @@ static __noinline int sio_judge(__u32 number, __u64 took, __u64 now)
 	return 0;
 }
 
-/*
- * Hooks are attached in the order in which they stand here: this one first, or
- * what came and went in between would be counted as in the disk for ever.
- */
 SEC("tp_btf/block_rq_complete")
 int KM_HOOK(on_complete, struct request *rq, int error, unsigned int bytes)
 {
 	__u32 cpu, op = rq->cmd_flags & KM_REQ_OP_MASK;
-	struct sio_flight *flight;
+	struct km_flight flight;
 	struct km_cpu *own;
-	__u64 now, took, name;
+	__u64 now, took;
 
-	if (!sio_is_ours(rq))
+	if (!km_is_targets(rq))
 		return 0;
 	own = km_this_cpu(&cpu);
 	if (op > KM_REQ_OP_WRITE || !bytes) {
 		/* A flush, a discard, or the end of a write that had a flush around it. */
-		sio_count(own, SIO_OTHERS, 1);
+		km_count_atomic(own, SIO_OTHERS, 1);
 		return 0;
 	}
-	sio_count(own, SIO_BYTES, bytes);
+	km_count_atomic(own, SIO_BYTES, bytes);
 	if (bytes < rq->__data_len)
 		return 0; /* a part of it: the rest follows */
-	sio_count(own, op == KM_REQ_OP_READ ? SIO_READS : SIO_WRITES, 1);
+	km_count_atomic(own, op == KM_REQ_OP_READ ? SIO_READS : SIO_WRITES, 1);
 	if (error)
-		sio_count(own, SIO_ERRORS, 1);
-	name = sio_name(ctx);
-	flight = sio_place(name);
+		km_count_atomic(own, SIO_ERRORS, 1);
 	now = bpf_ktime_get_ns();
-	took = now - flight->issued_ns;
-	if (__sync_val_compare_and_swap(&flight->request, name, 0) != name) {
-		sio_count(own, SIO_UNTIMED, 1);
+	if (!km_flight_end(km_flight_name(ctx), &flight)) {
+		km_count_atomic(own, SIO_UNTIMED, 1);
 		return 0;
 	}
-	__sync_fetch_and_sub(&sio_depth, 1);
-	sio_count(own, SIO_DEVICE_NS, took);
-	sio_judge((__u32)flight->class, took, now);
+	took = now - flight.issued_ns;
+	km_count_atomic(own, SIO_DEVICE_NS, took);
+	sio_judge((__u32)flight.note, took, now);
 	return 0;
 }
 
-/* The disk gets a request: from here on the time is its own. */
 SEC("tp_btf/block_rq_issue")
 int KM_HOOK(on_issue, struct request *rq)
 {
 	__u32 op = rq->cmd_flags & KM_REQ_OP_MASK, bytes = rq->__data_len;
-	struct sio_flight *flight;
-	__u64 name;
 
-	if (op > KM_REQ_OP_WRITE || !bytes || !sio_is_ours(rq))
+	if (op > KM_REQ_OP_WRITE || !bytes || !km_is_targets(rq))
 		return 0;
-	name = sio_name(ctx);
-	flight = sio_place(name);
-	flight->issued_ns = bpf_ktime_get_ns();
-	flight->class = sio_class_of(op, bytes, READ_ONCE(sio_depth) + 1);
-	if (!__sync_lock_test_and_set(&flight->request, name))
-		__sync_fetch_and_add(&sio_depth, 1);
+	km_flight_begin(km_flight_name(ctx), sio_class_of(op, bytes, READ_ONCE(km_in_flight) + 1));
 	return 0;
 }

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``kmind inspect``: what a recording holds."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Column, Table
+
+from kmind.cli.output import json_line
+from kmind.learn.recording import open_recordings
+from kmind.learn.summary import summarise
+
+__all__ = ["SCHEMA", "inspect_command"]
+
+SCHEMA = "kmind.inspect/1"
+
+
+def inspect_command(path: Path, *, json: bool) -> int:
+    """Summarise a file or a folder. Raises RecordingError for what is none."""
+    found = [summarise(recording) for recording in open_recordings(path)]
+    if json:
+        sys.stdout.write(json_line(SCHEMA, {"path": str(path), "recordings": found}) + "\n")
+        return 0
+    console = Console(file=sys.stdout)
+    for each in found:
+        for line in _lines(each):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+        _tables(each, console)
+    return 0
+
+
+def _lines(each: dict[str, Any]) -> list[str]:
+    counts, host = each["counts"], each["host"]
+    lines = [
+        f"{each['instance']}: module {each['module']} {each['version']}, kmind {each['kmind']}, "
+        f"ABI {each['abi']}" + (", simulated" if each["backend"] == "sim" else ""),
+        f"  of kernel {host['kernel']} ({host['machine']}, {host['cpus']} CPUs)",
+        f"  {each['windows']:,} windows over {each['span_s']:,.1f} s, {each['records']:,} records; "
+        f"{each['files']} files, {each['bytes'] / 2**20:,.1f} MiB",
+    ]
+    if each["start"]:
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(each["start"]))
+        lines.append(f"  begun {when}")
+    lines.append(
+        f"  lost: {counts['ring_dropped']:,} dropped by the agent, {counts['ring_lost']:,} missing "
+        f"in its rings, {counts['queue_dropped']:,} that the disk was too slow for, "
+        f"{counts['removed']:,} removed to keep the bound"
+    )
+    if each["cut"]:
+        lines.append(f"  not closed, read as far as it goes: {', '.join(each['cut'])}")
+    if each["tags"]:
+        lines.append("  tags: " + " ".join(f"{k}={v}" for k, v in each["tags"].items()))
+    for name, stood in each["knobs"].items():
+        shown = ", ".join(f"{v or 'changing'} ({n})" for v, n in stood.items())
+        lines.append(f"  {name}: {shown} windows")
+    for gap in each["gaps"][:10]:
+        lines.append(
+            f"  gap after {gap['at_s']:,.1f} s: {gap['seconds']:,.3f} s, {gap['windows']} windows"
+        )
+    if len(each["gaps"]) > 10:
+        lines.append(f"  and {len(each['gaps']) - 10} more gaps")
+    return lines
+
+
+def _tables(each: dict[str, Any], console: Console) -> None:
+    if each["features"]:
+        _table("feature", each["features"], console)
+    for kind in each["kinds"]:
+        if kind["fields"]:
+            _table(f"{kind['name']} ({kind['records']:,})", kind["fields"], console)
+
+
+def _table(title: str, rows: list[dict[str, Any]], console: Console) -> None:
+    table = Table(Column(title, no_wrap=True), "unit", "min", "median", "p99", "max")
+    for row in rows:
+        numbers = [f"{row[key]:,.6g}" for key in ("min", "median", "p99", "max")]
+        table.add_row(row["name"], row["unit"], *numbers)
+    console.print(table)

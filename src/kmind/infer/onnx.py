@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ONNX graphs, as exporters of PyTorch, scikit-learn and others write them.
+
+The graph is a chain: one input, operators one after the other, outputs that say the same thing
+(a label, its probability). What stands before the first layer, or the trees, is folded in; what
+comes after the scores and does not change the decision is dropped. Operators are those of
+``ai.onnx`` and ``ai.onnx.ml`` (https://onnx.ai/onnx/operators).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kmind.errors import ModelError
+from kmind.infer import _onnx_ml as ml
+from kmind.infer._flow import Flow
+from kmind.infer._lazy import need
+from kmind.infer.floating import FloatModel
+
+__all__ = ["LARGEST_FILE", "SUPPORTED", "from_onnx"]
+
+LARGEST_FILE = 256 << 20
+
+_NOTHING = ("Identity", "Cast", "Dropout", "Flatten", "ZipMap")
+# These are taken only where they cannot mix a vector's numbers with another's.
+_SHAPES = ("Squeeze", "Unsqueeze", "Reshape")
+# Exporters transpose weights in the graph.
+_ON_WEIGHTS = ("Identity", "Cast", "Transpose")
+_FLOATS = (1, 10, 11, 16)  # TensorProto: FLOAT, FLOAT16, DOUBLE, BFLOAT16
+_ACTIVATIONS = {"Relu": "relu", "Sigmoid": "sigmoid", "Tanh": "tanh"}
+_ML = {
+    "Scaler": ml.scaler,
+    "Normalizer": ml.normalizer,
+    "LinearClassifier": ml.linear_classifier,
+    "LinearRegressor": ml.linear_regressor,
+    "TreeEnsembleClassifier": ml.tree_classifier,
+    "TreeEnsembleRegressor": ml.tree_regressor,
+}
+SUPPORTED = (
+    "Gemm",
+    "MatMul",
+    "Add",
+    "Sub",
+    "Mul",
+    "Div",
+    "Constant",
+    *_ACTIVATIONS,
+    "Softmax",
+    "LogSoftmax",
+    "ArgMax",
+    *_ML,
+    *_NOTHING,
+    *_SHAPES,
+    "Transpose",
+)
+
+
+def from_onnx(source: str | Path | bytes, classes: Sequence[str] = ()) -> FloatModel:
+    """Return the float model of an ONNX file, or of its bytes.
+
+    ``classes`` name the labels. They also say that a network whose graph ends with its scores, as
+    PyTorch's do, is a classifier; without them, and without Softmax, ArgMax or Sigmoid at its
+    end, the scores are values. Raises ModelError, which names the operator that is not supported.
+    """
+    onnx = need("onnx")
+    name = "the ONNX graph" if isinstance(source, bytes) else str(source)
+    try:
+        data = source if isinstance(source, bytes) else _read(Path(source))
+        try:
+            graph = onnx.load_model_from_string(data).graph
+        except Exception:
+            # The parser's own class of error moved from release to release of protobuf.
+            raise ModelError("not an ONNX model, or a damaged one") from None
+        flow = _walk(onnx, graph)
+        return replace(flow.finish(tuple(classes)), source=f"ONNX {flow.kind}")
+    except ModelError as error:
+        raise ModelError(f"{name}: {error}") from None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(LARGEST_FILE + 1)
+    except OSError as error:
+        raise ModelError(error.strerror or str(error)) from None
+    if len(data) > LARGEST_FILE:
+        raise ModelError(f"larger than {LARGEST_FILE >> 20} MiB")
+    return data
+
+
+def _walk(onnx: Any, graph: Any) -> Flow:
+    constants = {tensor.name: _array(onnx, tensor) for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in constants]
+    if len(inputs) != 1:
+        raise ModelError(f"the graph has {len(inputs)} inputs; one tensor of features is wanted")
+    flows: dict[str, Flow] = {inputs[0].name: Flow(_width(inputs[0]))}
+    for node in graph.node:
+        arguments = {
+            attribute.name: onnx.helper.get_attribute_value(attribute)
+            for attribute in node.attribute
+        }
+        if node.op_type == "Constant":
+            if "value" not in arguments:
+                raise ModelError("a Constant without a tensor is not supported")
+            constants[node.output[0]] = _array(onnx, arguments["value"])
+            continue
+        operands: list[Any] = []
+        for name in node.input:
+            if name and name not in flows and name not in constants:
+                raise ModelError(f"{node.op_type} reads {name!r}, which nothing made")
+            operands.append(flows.get(name, constants.get(name)))
+        if node.op_type in _ON_WEIGHTS and not any(isinstance(each, Flow) for each in operands):
+            constants[node.output[0]] = _rearranged(node.op_type, operands, arguments)
+            continue
+        try:
+            after = _apply(node.op_type, operands, arguments)
+        except (LookupError, TypeError, ValueError, ArithmeticError):
+            raise ModelError(f"{node.op_type} has not what it needs") from None
+        flows.update(dict.fromkeys(node.output, after))
+    ends = {
+        id(flows[value.name].root): flows[value.name]
+        for value in graph.output
+        if value.name in flows
+    }
+    if len(ends) != 1:
+        raise ModelError("the outputs of the graph are not those of one model")
+    return next(iter(ends.values()))
+
+
+def _rearranged(name: str, operands: list[Any], arguments: dict[str, Any]) -> Any:
+    if len(operands) != 1:
+        raise ModelError(f"{name} over {len(operands)} constants")
+    if name == "Cast" and arguments.get("to") not in _FLOATS:
+        raise ModelError("Cast of weights to integers is not supported")
+    order = arguments.get("perm")
+    if name != "Transpose":
+        return operands[0]
+    if order is not None and sorted(order) != list(range(np.ndim(operands[0]))):
+        raise ModelError("Transpose of weights by a wrong order")
+    return np.transpose(operands[0], order)
+
+
+def _width(value: Any) -> int:
+    """Return how many features the input has; 0 where the graph does not say."""
+    dimensions = value.type.tensor_type.shape.dim
+    return int(dimensions[-1].dim_value) if len(dimensions) else 0
+
+
+def _array(onnx: Any, tensor: Any) -> Any:
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        raise ModelError("weights in a file of their own are not supported")
+    try:
+        return np.asarray(onnx.numpy_helper.to_array(tensor))
+    except Exception:
+        raise ModelError(f"the tensor {tensor.name!r} is damaged") from None
+
+
+def _apply(name: str, operands: list[Any], arguments: dict[str, Any]) -> Flow:
+    streams = [operand for operand in operands if isinstance(operand, Flow)]
+    if name not in SUPPORTED:
+        raise ModelError(
+            f"the operator {name} is not supported", hint=f"these are: {', '.join(SUPPORTED)}"
+        )
+    if len(streams) != 1:
+        raise ModelError(f"{name} over {len(streams)} tensors that depend on the input")
+    flow = streams[0]
+    if name in _NOTHING:
+        if (
+            name == "Cast"
+            and flow.layers
+            and not flow.is_over
+            and arguments.get("to") not in _FLOATS
+        ):
+            raise ModelError("Cast to integers within a network is not supported")
+        return flow
+    if name == "Transpose":
+        raise ModelError("Transpose of anything but weights is not supported")
+    if name in _SHAPES:
+        return _shaped(name, flow, operands)
+    if name in _ACTIVATIONS:
+        return flow.activated(_ACTIVATIONS[name])
+    if name in ("Softmax", "LogSoftmax"):
+        return flow.ended("Softmax")
+    if name == "ArgMax":
+        return flow.ended("ArgMax")
+    if name in _ML:
+        return _ML[name](flow, arguments)
+    if name == "Gemm":
+        return _gemm(flow, operands, arguments)
+    flow_first = isinstance(operands[0], Flow)
+    constant = np.asarray(operands[1] if flow_first else operands[0], np.float64)
+    if name == "MatMul":
+        if not flow_first or constant.ndim != 2:
+            raise ModelError("MatMul of anything but features by a matrix is not supported")
+        return flow.dense(constant.T, np.zeros(constant.shape[1]))
+    if name == "Add":
+        return flow.affine(np.ones(()), constant)
+    if name == "Mul":
+        return flow.affine(constant, np.zeros(()))
+    if name == "Sub":
+        return (
+            flow.affine(np.ones(()), -constant)
+            if flow_first
+            else flow.affine(-np.ones(()), constant)
+        )
+    if not flow_first or not constant.all():
+        raise ModelError("Div by the input, or by zero, is not supported")
+    return flow.affine(1.0 / constant, np.zeros(()))
+
+
+def _shaped(name: str, flow: Flow, operands: list[Any]) -> Flow:
+    shape = np.ravel(operands[1]).tolist() if len(operands) > 1 else []
+    rows = name == "Reshape" and len(shape) == 2 and shape[1] in (flow.width, -1)
+    if not (rows or flow.is_over or flow.width == 1):
+        raise ModelError(f"{name} before the model's scores is not supported")
+    return flow
+
+
+def _gemm(flow: Flow, operands: list[Any], arguments: dict[str, Any]) -> Flow:
+    if not isinstance(operands[0], Flow) or arguments.get("transA"):
+        raise ModelError("Gemm of anything but features by a matrix is not supported")
+    weight = np.asarray(operands[1], np.float64)
+    if weight.ndim != 2:
+        raise ModelError("Gemm by anything but a matrix is not supported")
+    weight = weight if arguments.get("transB") else weight.T
+    bias = np.zeros(len(weight))
+    if len(operands) > 2 and operands[2] is not None:
+        bias = np.asarray(operands[2], np.float64) * arguments.get("beta", 1.0)
+    return flow.dense(weight * arguments.get("alpha", 1.0), bias)

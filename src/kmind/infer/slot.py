@@ -1,0 +1,327 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bytes of a model slot: the integer model as an agent's map holds it.
+
+Little endian; every section begins at a multiple of 8, and offsets count from the slot's first
+byte. The header (``HEADER``, 192 bytes):
+
+| at | type | name | what |
+|---|---|---|---|
+| 0 | u32 | magic | 0x4c444d4b, "KMDL" |
+| 4 | u16 | version | 1 |
+| 6 | u16 | kind | 1: trees, 2: network |
+| 8 | u32 | size | of the whole slot, a multiple of 8 |
+| 12 | u16 | features | |
+| 14 | u16 | outputs | scores |
+| 16 | u8[32] | content | SHA-256 of header and plain sections (``content_hash``) |
+| 48 | u8[32] | schema | SHA-256 of the features' names and units (``FeatureSchema.hash``) |
+| 80 | u8[32] | quantisation | SHA-256 of the input's section, ``scale`` and ``threshold`` |
+| 112 | u8 | norm | 0 none, 1 l1, 2 l2, 3 max |
+| 113 | u8 | output | 0 value, 1 threshold, 2 argmax |
+| 114 | u8 | probability | whether the step below counts |
+| 115 | u8 | layers | of a network; 0 |
+| 116 | u32 | input | offset of ``INPUT[features]`` |
+| 120 | s64 | threshold | |
+| 128 | f64 | scale | for user space only |
+| 136 | STEP | step | of the probability |
+| 160 | u32 | body | offset of ``TREES``, or of ``LAYER[layers]`` |
+| 164 | u32 | pack | offset of what is derived for fast evaluation; 0: nothing |
+| 168 | u32 | pack_size | in bytes |
+| 172 | u32 | pack_kind | what the derived section is |
+| 176 | u64[2] | | 0 |
+
+The plain sections are the model; a derived one (``pack``) must compute the same, and is made
+from the plain ones by whoever writes the slot. ``read_slot`` reads the plain ones back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from kmind.errors import ModelError
+from kmind.infer.integer import (
+    LIMITS,
+    Input,
+    IntMlp,
+    IntModel,
+    IntTrees,
+    Layer,
+    Norm,
+    Output,
+    OutputKind,
+    Step,
+)
+
+__all__ = [
+    "HEADER",
+    "INPUT",
+    "KIND_NETWORK",
+    "KIND_TREES",
+    "LAYER",
+    "MAGIC",
+    "NODE",
+    "NORMS",
+    "OUTPUTS",
+    "STEP",
+    "TREES",
+    "VERSION",
+    "content_hash",
+    "quantisation_hash",
+    "read_slot",
+    "slot_bytes",
+]
+
+MAGIC = 0x4C444D4B
+VERSION = 1
+KIND_TREES = 1
+KIND_NETWORK = 2
+NORMS: tuple[Norm, ...] = ("none", "l1", "l2", "max")
+OUTPUTS: tuple[OutputKind, ...] = ("value", "threshold", "argmax")
+
+# An activation step; table: offset of int16[table_size], 0 where there is none.
+STEP = np.dtype([
+    ("add", "<i8"), ("mul", "<u4"), ("lo", "<u2"), ("hi", "<u2"),
+    ("table", "<u4"), ("table_size", "<u2"), ("shift", "u1"), ("pad", "u1"),
+])  # fmt: skip
+INPUT = np.dtype([
+    ("lo", "<i8"), ("hi", "<i8"), ("offset", "<i8"), ("round", "<i8"),
+    ("mul", "<u4"), ("shift", "<u4"),
+])  # fmt: skip
+# One layer: weight is int16[out][in], bias int64[out]; bound as IntMlp.bound. The last layer's
+# step is all zeros.
+LAYER = np.dtype([
+    ("inputs", "<u4"), ("outputs", "<u4"), ("weight", "<u4"), ("bias", "<u4"),
+    ("bound", "<i8"), ("step", STEP),
+])  # fmt: skip
+# root u32[trees], output_of u32[trees], NODE[nodes], leaf s32[leaves][width], base s64[outputs].
+TREES = np.dtype([
+    ("trees", "<u4"), ("nodes", "<u4"), ("leaves", "<u4"), ("width", "<u4"),
+    ("depth", "<u4"), ("root", "<u4"), ("output_of", "<u4"), ("node", "<u4"),
+    ("leaf", "<u4"), ("base", "<u4"),
+])  # fmt: skip
+# feature -1: a leaf, whose row is left.
+NODE = np.dtype([("feature", "<i4"), ("threshold", "<i4"), ("left", "<u4"), ("right", "<u4")])
+HEADER = np.dtype([
+    ("magic", "<u4"), ("version", "<u2"), ("kind", "<u2"), ("size", "<u4"),
+    ("features", "<u2"), ("outputs", "<u2"),
+    ("content", "V32"), ("schema", "V32"), ("quantisation", "V32"),
+    ("norm", "u1"), ("output", "u1"), ("probability", "u1"), ("layers", "u1"),
+    ("input", "<u4"), ("threshold", "<i8"), ("scale", "<f8"), ("step", STEP),
+    ("body", "<u4"), ("pack", "<u4"), ("pack_size", "<u4"), ("pack_kind", "<u4"),
+    ("reserved", "<u8", (2,)),
+])  # fmt: skip
+
+_Record = Any  # a numpy record, which the type checker cannot see into
+
+
+class _Writer:
+    """A slot as it grows: a header, then sections aligned to 8 bytes."""
+
+    def __init__(self) -> None:
+        self.data = bytearray(HEADER.itemsize)
+
+    def put(self, array: np.ndarray[Any, Any]) -> int:
+        at = len(self.data)
+        self.data += array.tobytes()
+        self.data += bytes(-len(self.data) % 8)
+        return at
+
+    def step(self, step: Step | None) -> _Record:
+        record = np.zeros((), STEP)
+        if step is not None:
+            for name in ("add", "mul", "lo", "hi", "shift"):
+                record[name] = getattr(step, name)
+            if step.table is not None:
+                record["table"] = self.put(step.table)
+                record["table_size"] = len(step.table)
+        return record
+
+
+def _input_array(stage: Input) -> _Record:
+    array = np.zeros(len(stage), INPUT)
+    for name in INPUT.names or ():
+        array[name] = getattr(stage, name)
+    return array
+
+
+def quantisation_hash(model: IntModel) -> bytes:
+    """SHA-256 (32 bytes) of how the model's input and scores are scaled."""
+    digest = hashlib.sha256(model.input.norm.encode())
+    digest.update(_input_array(model.input).tobytes())
+    digest.update(np.array(model.output.scale, "<f8").tobytes())
+    digest.update(np.array(model.output.threshold, "<i8").tobytes())
+    return digest.digest()
+
+
+def content_hash(data: bytes) -> bytes:
+    """SHA-256 (32 bytes) of a slot's header and plain sections: the model's identity.
+
+    What is derived does not count: it comes last, and is hashed as if it were not there. The
+    hash in the header counts as 0.
+    """
+    header = np.frombuffer(data, HEADER, 1)[0].copy()
+    end = int(header["pack"] or header["size"])
+    header["content"] = np.void(bytes(32))
+    header["size"] = end
+    header["pack"] = header["pack_size"] = header["pack_kind"] = 0
+    return hashlib.sha256(header.tobytes() + data[HEADER.itemsize : end]).digest()
+
+
+def slot_bytes(
+    model: IntModel, schema: bytes, pack: Callable[[IntModel], tuple[int, bytes]] | None = None
+) -> bytes:
+    """Return the slot of a model whose features have this schema hash (32 bytes).
+
+    ``pack`` returns the kind and the bytes of the derived section.
+    """
+    if len(schema) != 32:
+        raise ModelError(f"a schema hash of {len(schema)} bytes, not 32")
+    writer = _Writer()
+    header = np.zeros((), HEADER)
+    header["magic"], header["version"] = MAGIC, VERSION
+    header["features"], header["outputs"] = len(model.input), model.outputs
+    header["schema"] = np.void(schema)
+    header["quantisation"] = np.void(quantisation_hash(model))
+    header["norm"] = NORMS.index(model.input.norm)
+    header["output"] = OUTPUTS.index(model.output.kind)
+    header["threshold"], header["scale"] = model.output.threshold, model.output.scale
+    header["probability"] = model.output.probability is not None
+    header["step"] = writer.step(model.output.probability)
+    header["input"] = writer.put(_input_array(model.input))
+    if isinstance(model, IntMlp):
+        header["kind"], header["layers"] = KIND_NETWORK, len(model.layers)
+        header["body"] = _put_layers(writer, model)
+    else:
+        header["kind"] = KIND_TREES
+        header["body"] = _put_trees(writer, model)
+    if pack is not None:
+        header["pack_kind"], derived = pack(model)
+        header["pack_size"] = len(derived)
+        header["pack"] = writer.put(np.frombuffer(derived, np.uint8))
+    header["size"] = len(writer.data)
+    writer.data[: HEADER.itemsize] = header.tobytes()
+    header["content"] = np.void(content_hash(bytes(writer.data)))
+    writer.data[: HEADER.itemsize] = header.tobytes()
+    return bytes(writer.data)
+
+
+def _put_layers(writer: _Writer, model: IntMlp) -> int:
+    layers = np.zeros(len(model.layers), LAYER)
+    for record, layer, bound in zip(layers, model.layers, model.bound, strict=True):
+        record["outputs"], record["inputs"] = layer.weight.shape
+        record["weight"] = writer.put(layer.weight)
+        record["bias"] = writer.put(layer.bias)
+        record["bound"] = bound
+        record["step"] = writer.step(layer.step)
+    return writer.put(layers)
+
+
+def _put_trees(writer: _Writer, model: IntTrees) -> int:
+    nodes = np.zeros(len(model.feature), NODE)
+    for name in NODE.names or ():
+        nodes[name] = getattr(model, name)
+    trees = np.zeros((), TREES)
+    trees["trees"], trees["nodes"] = len(model.root), len(nodes)
+    trees["leaves"], trees["width"] = model.leaf.shape
+    trees["depth"] = model.depth
+    trees["node"] = writer.put(nodes)
+    for name in ("root", "output_of", "leaf", "base"):
+        trees[name] = writer.put(getattr(model, name))
+    return writer.put(trees)
+
+
+class _Reader:
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def take(self, dtype: Any, at: int, count: int) -> np.ndarray[Any, Any]:
+        dtype = np.dtype(dtype)
+        if at % 8 or at < HEADER.itemsize or at + count * dtype.itemsize > len(self.data):
+            raise ModelError("a model slot is damaged: a section lies outside of it")
+        return np.frombuffer(self.data, dtype, count, at)
+
+    def step(self, record: _Record) -> Step:
+        table = None
+        if record["table"]:
+            table = self.take("<i2", int(record["table"]), int(record["table_size"]))
+        numbers = {name: int(record[name]) for name in ("mul", "add", "shift", "lo", "hi")}
+        return Step(**numbers, table=table)
+
+
+def read_slot(data: bytes) -> IntModel:
+    """Return the model that a slot's plain sections hold; raises ModelError if it is damaged."""
+    if len(data) < HEADER.itemsize:
+        raise ModelError("a model slot is damaged: it is shorter than its header")
+    header = np.frombuffer(data, HEADER, 1)[0]
+    if header["magic"] != MAGIC or header["version"] != VERSION:
+        raise ModelError("no model slot of this version")
+    if not HEADER.itemsize <= header["size"] <= len(data):
+        raise ModelError("a model slot is damaged: it is shorter than it says")
+    data = data[: int(header["size"])]
+    if header["reserved"].any() or header["pack"] % 8 or header["pack"] > header["size"]:
+        raise ModelError("a model slot is damaged: its header holds what it may not")
+    if header["content"].tobytes() != content_hash(data):
+        raise ModelError("a model slot is damaged: its content does not match its hash")
+    if header["norm"] >= len(NORMS) or header["output"] >= len(OUTPUTS):
+        raise ModelError("a model slot is damaged: an unknown norm or output")
+    if header["layers"] > LIMITS.layers or header["features"] > LIMITS.features:
+        raise ModelError("a model slot is damaged: it has more layers or features than may be")
+    reader = _Reader(data)
+    stage = reader.take(INPUT, int(header["input"]), int(header["features"]))
+    read = Input(
+        lo=stage["lo"],
+        hi=stage["hi"],
+        offset=stage["offset"],
+        round=stage["round"],
+        mul=stage["mul"].astype(np.int32),
+        shift=stage["shift"].astype(np.int32),
+        norm=NORMS[int(header["norm"])],
+    )
+    output = Output(
+        kind=OUTPUTS[int(header["output"])],
+        threshold=int(header["threshold"]),
+        scale=float(header["scale"]),
+        probability=reader.step(header["step"]) if header["probability"] else None,
+    )
+    if header["kind"] == KIND_NETWORK:
+        return IntMlp(read, _layers(reader, header), output)
+    if header["kind"] != KIND_TREES:
+        raise ModelError("a model slot is damaged: an unknown kind of model")
+    return _trees(reader, header, read, output)
+
+
+def _layers(reader: _Reader, header: _Record) -> tuple[Layer, ...]:
+    layers = []
+    count = int(header["layers"])
+    for number, record in enumerate(reader.take(LAYER, int(header["body"]), count)):
+        rows, columns = int(record["outputs"]), int(record["inputs"])
+        if max(rows, columns) > LIMITS.width:
+            raise ModelError("a model slot is damaged: a layer is wider than may be")
+        weight = reader.take("<i2", int(record["weight"]), rows * columns)
+        bias = reader.take("<i8", int(record["bias"]), rows)
+        step = reader.step(record["step"]) if number < count - 1 else None
+        layers.append(Layer(weight.reshape(rows, columns), bias, step))
+    return tuple(layers)
+
+
+def _trees(reader: _Reader, header: _Record, stage: Input, output: Output) -> IntTrees:
+    trees = reader.take(TREES, int(header["body"]), 1)[0]
+    nodes = reader.take(NODE, int(trees["node"]), int(trees["nodes"]))
+    leaves, width = int(trees["leaves"]), int(trees["width"])
+    if len(nodes) > LIMITS.nodes or leaves > LIMITS.nodes or width > LIMITS.outputs:
+        raise ModelError("a model slot is damaged: it has more nodes or outputs than may be")
+    return IntTrees(
+        input=stage,
+        root=reader.take("<i4", int(trees["root"]), int(trees["trees"])),
+        output_of=reader.take("<i4", int(trees["output_of"]), int(trees["trees"])),
+        feature=nodes["feature"],
+        threshold=nodes["threshold"],
+        left=nodes["left"].astype(np.int32),
+        right=nodes["right"].astype(np.int32),
+        leaf=reader.take("<i4", int(trees["leaf"]), leaves * width).reshape(leaves, width),
+        base=reader.take("<i8", int(trees["base"]), int(header["outputs"])),
+        output=output,
+    )

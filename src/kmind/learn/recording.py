@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading recordings: one file, or a folder of them, whether its recorder lived to close it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kmind.errors import RecordingError, UsageError
+from kmind.learn._arrow import ipc, pa, parquet
+from kmind.learn._part import CLOSED, OPEN, batches_of_stream
+from kmind.learn._schema import missing_columns, records_from, windows_from
+from kmind.learn.meta import Meta, Stream, decode_meta
+
+__all__ = ["Recording", "decode_records", "open_recordings"]
+
+_Array = npt.NDArray[Any]
+
+# What pyarrow raises on a damaged file: its own, and those of the types that it decodes to.
+_DAMAGE = (pa.ArrowException, OSError, ValueError, LookupError, OverflowError, MemoryError)
+
+
+@dataclass(frozen=True)
+class _File:
+    path: Path
+    meta: Meta
+
+    @property
+    def is_closed(self) -> bool:
+        return self.path.suffix == CLOSED
+
+
+class Recording:
+    """What was recorded of one instance. Reading is lazy; nothing is kept in memory.
+
+    ``meta`` is that of the last file, whose ``counts`` cover the whole.
+    """
+
+    def __init__(self, files: Sequence[_File]) -> None:
+        self._files = sorted(files, key=lambda file: (file.meta.stream, file.meta.part))
+        self.meta = max(
+            files, key=lambda file: (file.meta.stream == "windows", file.meta.part)
+        ).meta
+        for file in self._files:
+            if file.meta.features != self.meta.features:
+                raise RecordingError(f"{file.path} has other features than the files beside it")
+
+    @property
+    def paths(self) -> list[Path]:
+        """Its files."""
+        return [file.path for file in self._files]
+
+    @property
+    def cut(self) -> list[Path]:
+        """Those that were never closed: the recorder died, or records still."""
+        return [file.path for file in self._files if not file.is_closed]
+
+    def metas(self, stream: Stream) -> list[Meta]:
+        """What the files of a stream say of themselves, in order."""
+        return [file.meta for file in self._files if file.meta.stream == stream]
+
+    def windows(self) -> Iterator[tuple[_Array, _Array, _Array]]:
+        """Batches of windows: their numbers, ``layout.WINDOW``, and the knobs as they stood.
+
+        Shapes are (n,), (n,) and (n, knobs). Knobs come in the order of
+        ``meta.knobs``; ``KNOB_UNKNOWN`` where one changed.
+        """
+        for meta, table in self._tables("windows"):
+            yield windows_from(table, meta)
+
+    def records(self) -> Iterator[tuple[_Array, _Array]]:
+        """Batches of records: the number of the window that followed each, ``layout.RECORD``."""
+        for _, table in self._tables("records"):
+            yield records_from(table)
+
+    def _tables(self, stream: Stream) -> Iterator[tuple[Meta, Any]]:
+        for file in self._files:
+            if file.meta.stream != stream:
+                continue
+            try:
+                for table in _read(file):
+                    yield file.meta, table
+            except _DAMAGE as error:
+                raise _damaged(file.path, error) from None
+
+
+def open_recordings(path: Path) -> list[Recording]:
+    """Everything that was recorded there, an entry for each instance, by name.
+
+    Raises RecordingError, in one line, for what is damaged, foreign or of another ABI.
+    """
+    if not path.exists():
+        raise UsageError(f"there is no {path}", hint="name a file or a folder of kmind record")
+    paths = [path]
+    if path.is_dir():
+        paths = sorted(each for each in path.iterdir() if each.suffix in (CLOSED, OPEN))
+        # One that was closed, but whose recorder died before it removed the stream.
+        paths = [p for p in paths if p.suffix == CLOSED or p.with_suffix(CLOSED) not in paths]
+    files = [_File(each, meta) for each in paths if (meta := _meta(each)) is not None]
+    if not files:
+        raise RecordingError(f"nothing was recorded in {path}")
+    names = sorted({file.meta.instance for file in files})
+    return [Recording([f for f in files if f.meta.instance == name]) for name in names]
+
+
+def decode_records(meta: Meta, records: _Array) -> dict[str, dict[str, _Array]]:
+    """The fields of the module's own kinds: kind's name to field's name to column.
+
+    ``records`` are ``layout.RECORD``. Beside the declared fields each kind has ``time_ns``
+    and ``cpu``.
+    """
+    from kmind.abi import layout
+
+    found: dict[str, dict[str, _Array]] = {}
+    for kind in meta.kinds:
+        of_kind = records[records["kind"] == layout.KIND["MODULE"] + kind.kind]
+        columns: dict[str, _Array] = {"time_ns": of_kind["time_ns"], "cpu": of_kind["cpu"]}
+        for field in kind.fields:
+            word = of_kind[field.of].astype(np.uint64) >> np.uint64(field.shift)
+            if field.width < 64:
+                word = word & np.uint64((1 << field.width) - 1)
+            if field.signed:
+                left = np.uint64(64 - field.width)
+                word = (word << left).view(np.int64) >> left.astype(np.int64)
+            columns[field.name] = word
+        found[kind.name] = columns
+    return found
+
+
+def _meta(path: Path) -> Meta | None:
+    # None for a stream whose recorder died before it had written the schema.
+    try:
+        if path.suffix == OPEN:
+            try:
+                with pa.OSFile(str(path)) as file, ipc.open_stream(file) as reader:
+                    schema = reader.schema
+            except pa.ArrowInvalid:
+                return None
+        else:
+            schema = parquet.read_schema(path)
+    except IsADirectoryError:
+        raise RecordingError(f"{path} is a folder") from None
+    except _DAMAGE as error:
+        raise _damaged(path, error) from None
+    meta = decode_meta(schema.metadata, path)
+    if missing := list(missing_columns(schema, meta)):
+        raise RecordingError(f"{path} lacks the column {missing[0]}, or it is of another type")
+    return meta
+
+
+def _read(file: _File) -> Iterator[Any]:
+    if file.is_closed:
+        with parquet.ParquetFile(file.path, page_checksum_verification=True) as whole:
+            for group in range(whole.num_row_groups):
+                yield whole.read_row_group(group)
+        return
+    batches = list(batches_of_stream(file.path))
+    if batches:
+        yield pa.Table.from_batches(batches)
+
+
+def _damaged(path: Path, error: Exception) -> RecordingError:
+    first = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return RecordingError(
+        f"{path} cannot be read: {first[:200]}",
+        hint="it was cut short, changed, or is no recording",
+    )

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Taking down what one agent says, in the place of its extension."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kmind.abi import layout
+from kmind.agent._base import Agent
+from kmind.errors import KmindError
+from kmind.extension import Module, Value
+from kmind.knobs import Knob, Target
+from kmind.learn._schema import KNOB_UNKNOWN, STORED_RECORD, STORED_WINDOW
+from kmind.learn.meta import Clock, Counts, GrantFor, Host, Meta, Stream
+from kmind.learn.writer import Writer
+from kmind.queue import Endpoint
+from kmind.runtime.grants import Granted
+
+__all__ = ["Tap"]
+
+_FLUSH_S = 1.0
+_FLUSH_ROWS = 1 << 15
+
+_Array = npt.NDArray[Any]
+
+
+class Tap:
+    """One instance that is recorded. ``drain`` often, ``flush`` at the end.
+
+    Knobs are read before rows are written; a window has a knob's value only if that
+    stood from before the window began until after it had ended.
+    """
+
+    def __init__(
+        self,
+        module: Module,
+        target: Target,
+        params: Mapping[str, Value],
+        *,
+        agent: Agent,
+        endpoint: Endpoint,
+        granted: list[Granted],
+        writer: Writer,
+        window_s: float,
+        tags: Mapping[str, str] | None = None,
+        sweep: Mapping[str, tuple[int | str, ...]] | None = None,
+        streams: tuple[Stream, ...] = ("windows", "records"),
+        now_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        manifest = module.manifest
+        self.name = f"{manifest.name}@{target.name}"
+        self.windows = self.records = 0
+        self._endpoint = endpoint
+        self._writer = writer
+        self._now_ns = now_ns
+        self._ring_dropped = 0
+        usable = [each for each in granted if each.usable]
+        self._knobs: list[tuple[Knob, Target]] = [(each.knob, each.target) for each in usable]
+        self._stand = np.full(len(self._knobs), KNOB_UNKNOWN, np.int64)
+        self._since_ns = np.full(len(self._knobs), np.iinfo(np.int64).max, np.int64)
+        self._waiting_windows: list[_Array] = []
+        self._waiting_records: list[_Array] = []
+        self._rows = 0
+        self._flushed_ns = now_ns()
+        clock, host = Clock.here(), Host.here()
+
+        def meta(stream: Stream) -> Meta:
+            return Meta(
+                instance=self.name,
+                module=manifest.name,
+                version=manifest.version,
+                target=target.name,
+                stream=stream,
+                features=manifest.features,
+                kinds=manifest.records,
+                params=dict(params),
+                knobs={each.knob.name: each.info() for each in usable},
+                grants=tuple(
+                    GrantFor(knob=e.key[0], target=e.key[1], grant=e.grant()) for e in granted
+                ),
+                host=host,
+                clock=clock,
+                window_s=window_s,
+                backend=agent.backend,
+                tags=dict(tags or {}),
+                sweep=dict(sweep or {}),
+            )
+
+        self._into: dict[Stream, int] = {
+            stream: writer.add(meta(stream), self.counts) for stream in streams
+        }
+        self.look()
+
+    def counts(self) -> Counts:
+        """What was lost so far, but for what the writer knows."""
+        lost = self._endpoint.windows.lost + sum(ring.lost for ring in self._endpoint.records)
+        return Counts(ring_dropped=self._ring_dropped, ring_lost=lost)
+
+    @property
+    def dropped(self) -> int:
+        """Rows that the disk was too slow for."""
+        return sum(map(self._writer.dropped, self._into.values()))
+
+    def drain(self) -> float:
+        """Take what the rings hold; how full the fullest was, 0 to 1."""
+        self._endpoint.beat()
+        fullest = 0.0
+        for ring in self._endpoint.records:
+            while len(found := ring.peek()):
+                fullest = max(fullest, len(found) / self._endpoint.geometry.sq_slots)
+                own = found[found["kind"] >= layout.KIND["MODULE"]]
+                if len(own) and "records" in self._into:
+                    rows = np.empty(len(own), STORED_RECORD)
+                    rows["at"], rows["record"] = self.windows, own
+                    self._waiting_records.append(rows)
+                    self._rows += len(rows)
+                    self.records += len(rows)
+                ring.release(len(found))
+        while len(found := self._endpoint.windows.peek()):
+            rows = np.empty(len(found), STORED_WINDOW)
+            rows["at"] = np.arange(self.windows, self.windows + len(found))
+            rows["window"] = found
+            if "windows" in self._into:
+                self._waiting_windows.append(rows)
+            self._ring_dropped = int(found["dropped"][-1])
+            self.windows += len(found)
+            self._rows += len(rows)
+            self._endpoint.windows.release(len(found))
+        if self._rows >= _FLUSH_ROWS or self._now_ns() - self._flushed_ns >= _FLUSH_S * 1e9:
+            self.flush()
+        return fullest
+
+    def look(self) -> None:
+        """Read the knobs. One that changed is known from this moment on."""
+        for n, (knob, target) in enumerate(self._knobs):
+            try:
+                value = knob.encode(knob.read(target))
+            except KmindError:
+                value = int(KNOB_UNKNOWN)
+            if value != self._stand[n]:
+                self._stand[n], self._since_ns[n] = value, self._now_ns()
+
+    def flush(self) -> None:
+        """Hand everything over to be written, with the knobs as they stand."""
+        self._flushed_ns = self._now_ns()
+        self._rows = 0
+        self.look()
+        if self._waiting_windows:
+            rows = np.concatenate(self._waiting_windows)
+            self._waiting_windows = []
+            starts = rows["window"]["start_ns"].astype(np.int64)
+            stood = starts[:, None] >= self._since_ns[None, :]
+            self._writer.put(
+                self._into["windows"], rows, np.where(stood, self._stand, KNOB_UNKNOWN)
+            )
+        if self._waiting_records:
+            rows = np.concatenate(self._waiting_records)
+            self._waiting_records = []
+            # As the extension would have had them: by window, then by CPU.
+            order = np.lexsort((rows["record"]["cpu"], rows["at"]))
+            self._writer.put(self._into["records"], rows[order])

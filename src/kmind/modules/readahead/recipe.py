@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How readahead learns: which value of a ladder serves a load best, from one window of it.
+
+The labels come from recordings under a sweep (``kmind record --sweep``), tagged with the
+load that ran. The best value is the one under which the load got most pages a second, each
+round of the sweep compared by itself, so that what drifts falls on all values alike; of
+values that cannot be told from it, the smallest, which wastes least memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kmind.extension import Column, Dataset, Recipe, Recorded
+
+__all__ = ["COLUMNS", "ReadaheadRecipe", "columns_of"]
+
+_Array = npt.NDArray[Any]
+
+_KNOB = "block.read_ahead_kb"
+_TAG = "workload"
+_EQUAL = 0.03
+_FEW = 20.0  # requests a second: below that a window says nothing
+_LEAST = 5  # windows under each value in a round
+_ROUNDS = 2
+_LOG = 16.0  # logarithms are in sixteenths of a power of two
+_MOST = 1 << 20
+
+COLUMNS = (
+    Column("in_order", "1/1000", "Requests that went on where the last one of their file ended."),
+    Column("mapped", "1/1000", "Requests that were touches of mapped pages."),
+    Column("missed", "1/1000", "Requests that had to wait for the disk, as far as that is seen."),
+    Column("request_pages", "1/16 pages", "Pages that a buffered read asked for."),
+    Column("added_pages", "1/16 pages", "Pages cached for each request."),
+    Column("used", "1/1000", "Pages asked for, to pages cached; at most 8."),
+    Column("stride", "log2(pages)/16", "Mean distance from miss to miss of a file."),
+    Column("spread", "log2(pages)/16", "Mean change of that distance."),
+    Column("sync", "1/1000", "Readahead that a miss started, to requests."),
+    Column("async", "1/1000", "Readahead ahead of time, to requests."),
+    Column("device_pages", "1/16 pages", "Size of the disk's reads."),
+    Column("device_us", "log2(us)/16", "Mean time of the disk's reads."),
+    Column("writes", "1/1000", "Writes, of all that the disk did."),
+    Column("value", "log2(KiB)/16", "What stood."),
+)
+"""The features, in whole numbers, in their order."""
+
+
+def columns_of(data: Recorded) -> _Array:
+    """``COLUMNS`` of each window of which the value is known; others are of no use."""
+    faults = data.rate("faults") + data.rate("fault_around")
+    reads = data.rate("reads")
+    requests = reads + faults
+    each = np.maximum(requests, 1e-9)
+    ordered = (
+        data.rate("read_sequential")
+        + data.rate("fault_sequential")
+        + data.rate("around_sequential")
+    )
+    strides = np.maximum(data.rate("strides"), 1e-9)
+    device = np.maximum(data.rate("device_reads"), 1e-9)
+    asked = data.rate("read_pages") + faults
+    added = data.rate("added_pages")
+    found = [
+        1000 * ordered / each,
+        1000 * faults / each,
+        1000 * (data.rate("read_misses") + data.rate("fault_misses")) / each,
+        16 * data.rate("read_pages") / np.maximum(reads, 1e-9),
+        16 * added / each,
+        1000 * np.minimum(asked / np.maximum(added, 1e-9), 8),
+        _log(data.rate("stride_pages") / strides),
+        _log(data.rate("stride_spread") / strides),
+        1000 * data.rate("sync_readahead") / each,
+        1000 * data.rate("async_readahead") / each,
+        16 * data.rate("device_bytes") / device / 4096,
+        _log(data.rate("device_ns") / device / 1e3),
+        1000 * data.rate("device_writes") / (device + data.rate("device_writes")),
+        _log(np.maximum(data.knobs[_KNOB], 0)),
+    ]
+    return np.asarray(np.rint(np.clip(np.column_stack(found), 0, _MOST)))
+
+
+class ReadaheadRecipe(Recipe):
+    """Which of the sweep's values is best; trained on four of KML's loads, tested on two more."""
+
+    models = ("tree", "forest", "boosted", "logistic")
+    held_out = (_TAG, ("mixgraph", "updaterandom"))
+    limits = (
+        "The label is one value for all of a load: phases within it are not told apart.",
+        "Pages served a second stand for the load's speed; what its process caches is not seen.",
+        "Windows of a load that is served from memory alone are left out.",
+        "A load unlike those recorded may be given any value; the measured trial decides.",
+    )
+
+    def dataset(self, recordings: Sequence[Recorded]) -> Dataset:
+        """Rows of windows in which the disk was read under one value of the ladder."""
+        ladder = _ladder(recordings)
+        parts: list[tuple[_Array, ...]] = []
+        best: dict[str, Any] = {}
+        for number, data in enumerate(recordings):
+            name = data.tags.get(_TAG)
+            if name is None:
+                raise ValueError(
+                    f"{data.instance} has no tag {_TAG}: record it with --tag {_TAG}=NAME"
+                )
+            rounds = _rounds(data, ladder, name)
+            mean = rounds.mean(axis=0)
+            payoff = np.exp(mean - mean.max())
+            label = _best(rounds)
+            best[name] = {
+                "best": ladder[label],
+                "rounds": len(rounds),
+                "relative": {
+                    str(v): round(float(p), 3) for v, p in zip(ladder, payoff, strict=True)
+                },
+            }
+            use = _usable(data, ladder)
+            count = int(use.sum())
+            parts.append(
+                (
+                    columns_of(data)[use],
+                    np.full(count, label),
+                    np.full(count, number),
+                    data.windows["start_ns"][use] / 1e9,
+                    np.tile(payoff, (count, 1)),
+                )
+            )
+        x, y, group, time_s, payoffs = (
+            np.concatenate(column) for column in zip(*parts, strict=True)
+        )
+        return Dataset(
+            COLUMNS,
+            tuple(map(str, ladder)),
+            x,
+            y,
+            group,
+            time_s,
+            payoffs,
+            {"loads": best, "knob": _KNOB},
+        )
+
+    def rule(self, x: _Array, classes: Sequence[str]) -> _Array:
+        """The least value of the ladder for reads at random, the largest for those in order."""
+        return np.where(x[:, 0] < 500, 0, len(classes) - 1)
+
+
+def _ladder(recordings: Sequence[Recorded]) -> list[int]:
+    ladders = {tuple(sorted(int(v) for v in data.sweep.get(_KNOB, ()))) for data in recordings}
+    if len(ladders) != 1 or len(found := ladders.pop()) < 2:
+        raise ValueError(f"all recordings have to be made under one sweep of {_KNOB}")
+    return list(found)
+
+
+def _usable(data: Recorded, ladder: Sequence[int]) -> _Array:
+    requests = data.rate("reads") + data.rate("faults") + data.rate("fault_around")
+    read = (requests > _FEW) & (data.rate("added_pages") > 0)
+    use: _Array = read & data.known[_KNOB] & np.isin(data.knobs[_KNOB], ladder)
+    return use
+
+
+def _rounds(data: Recorded, ladder: Sequence[int], name: str) -> _Array:
+    # Logarithms of pages a second, shape (rounds, values): a round is the shortest stretch of
+    # time that has a few windows under each value.
+    pages = data.rate("read_pages") + data.rate("faults") + data.rate("fault_around")
+    use = np.flatnonzero(_usable(data, ladder))
+    place = np.searchsorted(ladder, data.knobs[_KNOB][use])
+    found: list[list[float]] = []
+    under: list[list[float]] = [[] for _ in ladder]
+    for at, value in zip(use, place, strict=True):
+        under[value].append(float(pages[at]))
+        if min(map(len, under)) >= _LEAST:
+            found.append([float(np.log(np.mean(each))) for each in under])
+            under = [[] for _ in ladder]
+    if len(found) < _ROUNDS:
+        raise ValueError(
+            f"{name} has {len(found)} rounds of the sweep with {_LEAST} windows under each value, "
+            f"and {_ROUNDS} are needed: record for longer"
+        )
+    return np.array(found)
+
+
+def _best(rounds: _Array) -> int:
+    best = int(rounds.mean(axis=0).argmax())
+    behind = rounds[:, [best]] - rounds
+    error = behind.std(axis=0, ddof=1) / np.sqrt(len(rounds))
+    return int(np.flatnonzero(behind.mean(axis=0) <= np.maximum(error, _EQUAL))[0])
+
+
+def _log(values: _Array) -> _Array:
+    return np.asarray(_LOG * np.log2(np.maximum(values, 1)))
