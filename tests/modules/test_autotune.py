@@ -14,7 +14,6 @@ from modules.autotune_world import World, knob
 
 from kmind.modules.autotune.search import Search
 from kmind.modules.autotune.space import Dimension
-from kmind.testing.contract import CHECKS, Check
 
 QUEUE = {"block.nr_requests": 64, "block.rq_affinity": 1}
 
@@ -276,8 +275,3 @@ def test_a_step_stays_in_the_region_of_trust(requests: int, affinity: int, radiu
             rounding = 0.05 if dimension.info.name == "block.nr_requests" else 0.25
             gone = abs(dimension.position(here) - dimension.position(there))
             assert gone <= radius + rounding
-
-
-@pytest.mark.parametrize("check", CHECKS, ids=str)
-def test_contract(check: Check) -> None:
-    check("autotune")

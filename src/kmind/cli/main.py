@@ -18,7 +18,7 @@ import typer
 
 from kmind import __version__
 from kmind.cli._model_app import model_app
-from kmind.cli._names import BENCHES
+from kmind.cli._names import BENCHES, AdviceAction, KnobsAction
 from kmind.errors import KmindError
 
 __all__ = ["app", "main"]
@@ -95,24 +95,6 @@ class _Speed(StrEnum):
 
     full = "full"
     real = "real"
-
-
-class _AdviceAction(StrEnum):
-    """What can be done with advice."""
-
-    list = "list"
-    show = "show"
-    apply = "apply"
-    reject = "reject"
-    undo = "undo"
-
-
-class _KnobsAction(StrEnum):
-    """What can be done with knobs."""
-
-    show = "show"
-    set = "set"
-    verify = "verify"
 
 
 def _version(asked: bool) -> None:
@@ -293,8 +275,8 @@ def _mode(
 @app.command("advice", epilog="Example: kmind advice apply 7")
 def _advice(
     action: Annotated[
-        _AdviceAction, typer.Argument(help="list, show, apply, reject or undo.")
-    ] = _AdviceAction.list,
+        AdviceAction, typer.Argument(help="list, show, apply, reject or undo.")
+    ] = AdviceAction.list,
     id: Annotated[str | None, typer.Argument(metavar="[ID]", help="Which one.")] = None,
     all: Annotated[
         bool, typer.Option("--all", help="List also what is refused or settled.")
@@ -361,12 +343,12 @@ def _evaluate(
 @app.command("knobs", epilog="Example: kmind knobs set vm.swappiness=10")
 def _knobs(
     action: Annotated[
-        _KnobsAction,
+        KnobsAction,
         typer.Argument(
             help="show: what can be set here, and to what; set: set one, within the policy; "
             "verify: whether knobs still hold what was set."
         ),
-    ] = _KnobsAction.show,
+    ] = KnobsAction.show,
     words: Annotated[
         list[str] | None,
         typer.Argument(

@@ -184,9 +184,9 @@ class Trials:
                 self._changes.refuse(each, action.id, KmindError(busy))
                 return
             self.abort("another value was recommended")
-        if self._by_module:
-            if not self._changes.go_back(each, action, reason, evidence, self._unmeasured):
-                self._changes.apply(each, action, reason, evidence, self._unmeasured)
+        if self._by_module and self._changes.go_back(
+            each, action, reason, evidence, self._unmeasured
+        ):
             return
         if not self._measures:
             if self._changes.apply(each, action, reason, evidence, self._unmeasured):
