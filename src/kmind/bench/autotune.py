@@ -26,6 +26,7 @@ import numpy as np
 
 from kmind.bench._base import Metric, describe_machine, interleaved
 from kmind.bench._instance import kmind_beside
+from kmind.bench._samplers import compare_samplers
 from kmind.errors import KmindError, NotSupportedError, PrivilegeError, UsageError
 from kmind.guard import Actuator, Journal, Policy
 from kmind.knobs import Knob, Target, Value, get_knob, parse_target
@@ -75,8 +76,9 @@ def run_autotune_bench(
 ) -> dict[str, Any]:
     """Run the bench and return its result; progress goes to stderr.
 
-    ``only`` names some of the loads. One whose programs are not installed is left out, and
-    named. Needs root. Raises PrivilegeError, UsageError, and KmindError when kmind fails.
+    ``only`` names some of the loads, and leaves the samplers out. A load whose programs are
+    not installed is left out, and named. Needs root. Raises PrivilegeError, UsageError, and
+    KmindError when kmind fails.
     """
     names = list(LOADS) if only is None else only
     for name in names:
@@ -95,8 +97,10 @@ def run_autotune_bench(
             missing[name] = str(error)
             _say(f"{name}: left out: {error}")
     machine = describe_machine(disk)
+    samplers = [] if only else compare_samplers(1 if quick else 5)
     return {
         "schema": SCHEMA, "quick": quick, "machine": machine, "workloads": rows, "missing": missing,
+        "samplers": samplers,
     }  # fmt: skip
 
 

@@ -1,5 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A made-up machine for autotune: knobs, an objective that depends on them, time of its own."""
+"""A made-up machine for autotune: knobs, an objective that depends on them, time of its own.
+
+It stands in for agent and owner: each recommendation is answered and applied a moment
+later, holds end, windows and readings come every half second of a clock that nobody waits
+for. What runs on it is simulated, and has to be called so.
+"""
+
+from __future__ import annotations
 
 import heapq
 import itertools
@@ -23,12 +30,17 @@ from kmind.extension import (
 from kmind.knobs import get_knob
 from kmind.modules.autotune.extension import Autotune
 
-__all__ = ["World"]
+__all__ = ["EVERY", "World", "Worth", "knob"]
 
 EVERY = 0.5
+"""Seconds between two readings, and the length of a window."""
+
+Worth = Callable[[Mapping[str, Any]], float]
+"""What the objective is, by what the knobs hold; noise comes on top."""
 
 
 def knob(name: str, number: int, baseline: int | str, **bounds: int) -> KnobInfo:
+    """A knob as an extension gets it, with kmind's own bounds, or ``minimum`` and ``maximum``."""
     each = get_knob(name)
     enum = each.kind == "enum"
     return KnobInfo(
@@ -46,11 +58,18 @@ def knob(name: str, number: int, baseline: int | str, **bounds: int) -> KnobInfo
 
 
 class World:
-    """``worth`` maps what the knobs hold to the objective; noise and gaps come on top."""
+    """One instance of autotune on a made-up machine, whose ``knobs`` hold these values.
+
+    ``noise`` is the standard deviation of the objective's logarithm. ``load`` (counters a
+    second), ``gap`` (why there is no reading), ``dead`` (nothing comes at all) and
+    ``answer`` (a verdict by knob and value) may be set at any time. ``stands`` is what the
+    knobs hold, ``history`` when they were changed, ``kept`` what was remembered, and
+    ``lines`` the log.
+    """
 
     def __init__(
         self,
-        worth: Callable[[Mapping[str, Any]], float],
+        worth: Worth,
         knobs: Mapping[str, int | str],
         *,
         better: str = "higher",
@@ -78,7 +97,11 @@ class World:
         self._ends: dict[str, tuple[float, int]] = {}
         self._last = self.now
         manifest = find_module("autotune").manifest
-        said = {"objective": "command:/bin/true", "knobs": ",".join(knobs), "better": better}
+        said: dict[str, object] = {
+            "objective": "command:/bin/true",
+            "knobs": ",".join(knobs),
+            "better": better,
+        }
         said |= {"every": EVERY, "seed": seed, "recheck": 86400} | words
         params = parse_parameters(manifest, [f"{k}={v}" for k, v in said.items()])
         self.context = Context(
@@ -100,6 +123,7 @@ class World:
     # The port
 
     def submit(self, knob: int, target: int, value: int, **words: Any) -> int:
+        """Take a recommendation, as ``kmind.extension.Port`` does; its id."""
         number = next(self._ids)
         info = next(info for info in self.infos.values() if info.id == knob)
         verdict = self.answer(info.name, info.decode(value))
@@ -131,7 +155,7 @@ class World:
 
     # Time
 
-    def run(self, seconds: float) -> "World":
+    def run(self, seconds: float) -> World:
         """Let so much time go by."""
         until = self.now + seconds
         while self.now < until:
