@@ -271,13 +271,25 @@ class Changes:
         held = self._hold(each, action, reason, evidence, parked=False)
         if held is None:
             return False
-        self._tell(each, "APPLIED", action.id)
+        self._tell_applied(each, held, held.last.old, reason, evidence, measured)
+        return True
+
+    def _tell_applied(
+        self,
+        each: Granted,
+        held: _Held,
+        old: Value,
+        reason: str,
+        evidence: Mapping[str, Any],
+        measured: str,
+    ) -> None:
+        self._tell(each, "APPLIED", held.rec_id)
         self._emit(
             "applied",
             instance=self._who,
-            id=action.id,
+            id=held.rec_id,
             knob=each.knob.name,
-            old=held.last.old,
+            old=old,
             value=held.value,
             reason=reason,
             evidence=evidence,
@@ -285,7 +297,6 @@ class Changes:
             measured=measured,
             undo=held.first.undo,
         )
-        return True
 
     def _hold(
         self,

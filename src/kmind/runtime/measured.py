@@ -13,6 +13,7 @@ from typing import Any
 
 from kmind.abi import layout
 from kmind.agent._base import Action, Kind, Mode
+from kmind.errors import KnobError
 from kmind.guard import Change
 from kmind.knobs import Value
 from kmind.runtime.changes import CANARY_HOLD_S, Changes
@@ -134,16 +135,20 @@ class MeasuredChanges(Changes):
         """Set what stood before the last change, by undoing that; False if it was another value.
 
         An extension that compares two values moves between them many times: so the rows
-        that are open stay two at most. Raises KnobError where it cannot be put back.
+        that are open stay two at most. A refusal is told, as by ``apply``.
         """
         held, value = self._held.get(each.key), each.knob.decode(action.value)
         if held is None or held.measured or value != held.last.old:
             return False
-        if held.last.id == held.first.id:
-            self.release(each, action, reason)
-            return True
         rows = [c for c in self._actuator.held if c.key == held.last.key and c.cause is None]
-        outcome = self._actuator.undo(held.last)
+        try:
+            if held.last.id == held.first.id:
+                self.release(each, action, reason)
+                return True
+            outcome = self._actuator.undo(held.last)
+        except KnobError as error:
+            self.refuse(each, action.id, error)
+            return True
         if outcome.state != "undone":
             del self._held[each.key]
             self._undone(each.key, held, outcome, reason)
@@ -151,25 +156,16 @@ class MeasuredChanges(Changes):
         hold_s = self._hold_s(action)
         if self._mode == Mode.CANARY:
             hold_s = min(hold_s, CANARY_HOLD_S)
-        self._held[each.key] = replace(
-            held, rec_id=action.id, value=value, last=rows[-2], hold_s=hold_s,
-            until=self._now() + hold_s,
-        )  # fmt: skip
-        self.dirty = True
-        self._tell(each, "APPLIED", action.id)
-        self._emit(
-            "applied",
-            instance=self._who,
-            id=action.id,
-            knob=each.knob.name,
-            old=held.value,
+        now = replace(
+            held,
+            rec_id=action.id,
             value=value,
-            reason=reason,
-            evidence=evidence,
+            last=rows[-2],
             hold_s=hold_s,
-            measured=measured,
-            undo=held.first.undo,
+            until=self._now() + hold_s,
         )
+        self._held[each.key], self.dirty = now, True
+        self._tell_applied(each, now, held.value, reason, evidence, measured)
         return True
 
     def standing(self, each: Granted) -> Value:
