@@ -113,7 +113,7 @@ def test_a_file_that_is_none(cli: "Cli", tmp_path: Path) -> None:
     (tmp_path / "state/evidence.db").write_bytes(b"nonsense" * 999)
     done = cli("why")
     assert done.returncode == 1
-    assert "cannot open the experiments" in done.stderr
+    assert "cannot open the record of experiments" in done.stderr
     assert done.stderr.count("\n") == 1
 
 

@@ -167,7 +167,7 @@ def test_the_machine_went_down(
 def test_a_file_that_is_none(tmp_path: Path) -> None:
     path = tmp_path / "evidence.db"
     path.write_bytes(b"nonsense" * 1000)
-    with pytest.raises(KmindError, match="cannot open the experiments"):
+    with pytest.raises(KmindError, match="cannot open the record of experiments"):
         EvidenceStore(path)
 
 

@@ -11,7 +11,7 @@ import pytest
 from kmind.extension import find_module
 from kmind.extension._outcome import GuardPart, OutcomePart
 from kmind.runtime.calm import Calm
-from kmind.runtime.meter import Meter
+from kmind.runtime.meter import Block, Meter
 
 BASE = find_module("readahead").manifest
 MANIFEST = msgspec.structs.replace(
@@ -158,6 +158,8 @@ def test_another_load_begins_anew(tmp_path: Path) -> None:
         rig.pass_time(0.4, reads=count)
         calm.turn()
     assert calm.noise("rate").level == pytest.approx(4000)
-    calm.begin_anew("rate", [1.0, None, 2.0])
+    known = [Block(0.4, {"rate": value}, {"lost": 7.0}) for value in (1.0, None, 2.0)]
+    calm.begin_anew("rate", known)
     assert calm.noise("rate").blocks == 2
+    assert [(guard.blocks, guard.level) for guard in calm.guards()] == [(3, 7.0)]
     assert calm.due == math.inf

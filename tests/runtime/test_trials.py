@@ -109,7 +109,7 @@ def test_without_it_the_first_blocks_are_under_the_incumbent(owner: Make) -> Non
     one = owner(ratio(1.5))
     one.recommend(512)
     assert one.of("experiment") == []
-    one.run(3.0)
+    one.run(1.9)
     assert one.value == BASELINE
     one.run(70, lambda: one.of("result"))
     assert results(one) == [("gain", True)]
@@ -383,6 +383,17 @@ def test_what_helps_no_longer_goes(owner: Make) -> None:
     one.run(100, lambda: one.of("dropped"))
     assert one.value == BASELINE
     assert one.records()[-1] == (KIND["DROPPED"], layout.OUTCOME["LOSS"])
+
+
+def test_a_step_begins_at_once_after_the_step_before(owner: Make) -> None:
+    one = owner(lambda value: {BASELINE: 1000.0, 512: 1500.0, 1024: 2000.0}[value])
+    one.run(5)
+    one.recommend(512)
+    one.run(70, lambda: one.of("kept"))
+    one.recommend(1024)
+    assert len(one.of("experiment")) == 2  # what is known of 512 is known from the last one
+    one.run(70, lambda: len(one.of("kept")) == 2)
+    assert one.value == 1024
 
 
 def test_a_step_that_loses_goes_back_to_the_step_before(owner: Make) -> None:

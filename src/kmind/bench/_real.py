@@ -60,19 +60,24 @@ def real_aa(runs: int, dir: Path) -> list[Experiment]:
         for number, (load, done) in enumerate(zip(loads, by_load, strict=True)):
             wanted = len(range(number, runs, len(loads)))
             while len(done) < wanted:
-                _while_it_reads(load, wanted, done, Path(folder), device_of(dir))
+                _while_it_reads(load, wanted, done, Path(folder), device_of(dir), number)
     return [by_load[run % len(loads)][run // len(loads)] for run in range(runs)]
 
 
 def _while_it_reads(
-    load: Workload, wanted: int, done: list[Experiment], folder: Path, device: str
+    load: Workload,
+    wanted: int,
+    done: list[Experiment],
+    folder: Path,
+    device: str,
+    number: int,
 ) -> None:
     # One run of the load, and as many experiments as fit.
     reader = _Reader(load, min(_RUN_S, (wanted - len(done) + 1) * REAL_DESIGN.max_s))
     reader.start()
     try:
         while reader.is_alive() and len(done) < wanted:
-            experiment = _one(folder, device, seed=len(done))
+            experiment = _one(folder, device, seed=(number, len(done)))
             if reader.is_alive():  # else the load ended in the middle
                 done.append(experiment)
                 print(
@@ -87,7 +92,7 @@ def _while_it_reads(
         raise reader.failed
 
 
-def _one(folder: Path, device: str, *, seed: int) -> Experiment:
+def _one(folder: Path, device: str, *, seed: tuple[int, int]) -> Experiment:
     module = find_module("readahead")
     target = parse_target(device)
     stands = int(_KNOB.read(target))

@@ -28,7 +28,7 @@ from kmind.testing.streams import random
 __all__ = ["simulate"]
 
 _BEFORE_S = 2.0
-_WITH_S = 18.0
+_WITH_S = 15.0
 _SLICE_S = 0.01
 
 

@@ -37,7 +37,7 @@ _KNOB = "block.read_ahead_kb"
 _WORKLOAD = "mmap-random"
 _FOLDER = Path("/var/tmp/kmind-demo")
 _BEFORE_S = 6.0
-_WITH_S = 36.0
+_WITH_S = 27.0
 _STOP_S = 20.0
 _TOLD = ("experiment", "result", "applied", "kept", "undone", "yielded", "failed")
 

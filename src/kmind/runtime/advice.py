@@ -15,15 +15,14 @@ cannot be used.
 from __future__ import annotations
 
 import json
-import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from kmind.errors import KmindError, UsageError
 from kmind.knobs import Value
+from kmind.runtime._store import Store
 from kmind.runtime._text import Bucket
 
 __all__ = ["ADVICE_S", "PREDICTED", "AdviceStore", "Doer"]
@@ -35,7 +34,6 @@ PREDICTED = ("predicted", "predicted_gain", "expected_gain", "gain")
 """Names in a recommendation's evidence that hold its predicted effect; the first counts."""
 
 _VERSION = 1
-_BUSY_SECONDS = 2.0
 _REFRESH_S = 5.0
 _REJECTED_S = 86400.0
 _MOST_CLOSED = 2000
@@ -82,24 +80,16 @@ class Doer(Protocol):
         """Put back what that change did; a word on it if there is one to say."""
 
 
-class AdviceStore:
+class AdviceStore(Store):
     """All advice of this machine. ``now`` is in seconds since 1970."""
 
     def __init__(self, path: Path, doer: Doer, *, now: Callable[[], float] = time.time) -> None:
-        self._path = path
         self._doer = doer
         self._now = now
         # What was written lately: key to (row, when). Spares the disk what it knows.
         self._lately: dict[tuple[str, ...], tuple[int, float]] = {}
         self._buckets: dict[str, Bucket] = {}
-        with self._errors("open"):
-            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
-            try:
-                self._prepare()
-            except BaseException:
-                self._db.close()
-                raise
+        super().__init__(path, what="advice", schema=_SCHEMA, version=_VERSION)
 
     def note(
         self,
@@ -194,10 +184,6 @@ class AdviceStore:
         """Changes of the journal that stand because advice was applied: to its id."""
         return {int(a["change"]): str(a["id"]) for a in self._select("state = 'applied'")}
 
-    def close(self) -> None:
-        """Close the file."""
-        self._db.close()
-
     def _in_state(self, id: str, state: str, wanted: str) -> _Advice:
         advice = self.get(id)
         if advice["state"] != state:
@@ -258,29 +244,6 @@ class AdviceStore:
                 dict(row) | {"id": str(row["id"])} | {n: json.loads(row[n]) for n in _JSON}
                 for row in rows
             ]
-
-    def _prepare(self) -> None:
-        self._db.row_factory = sqlite3.Row
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = NORMAL")
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version not in (0, _VERSION):
-            raise KmindError(
-                f"the advice in {self._path} has version {version}; this kmind knows {_VERSION}",
-                hint="use the kmind that wrote it, or move the file away",
-            )
-        if version == 0:
-            self._db.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version = {_VERSION};COMMIT;")
-
-    @contextmanager
-    def _errors(self, verb: str) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OSError, ValueError) as error:
-            raise KmindError(
-                f"cannot {verb} the advice in {self._path}: {error}",
-                hint="free space on its disk, or move the file away to start a new one",
-            ) from None
 
 
 def _is_number(id: str) -> bool:

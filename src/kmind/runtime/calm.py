@@ -86,9 +86,10 @@ class Calm:
                 guard.learn_one(block.guards.get(guard.name))
         return made
 
-    def begin_anew(self, name: str = "", values: Iterable[float | None] = ()) -> None:
-        """Forget all, as something else stands now; ``values`` of one outcome are known of it."""
+    def begin_anew(self, name: str = "", blocks: Iterable[Block] = ()) -> None:
+        """Forget all, as something else stands now; ``blocks`` are known of it, for one outcome."""
         self._forget()
         self._began, self.due = None, math.inf
-        if name:
-            self._values[name].extend(values)
+        for block in blocks:
+            self._blocks.append(block)
+            self._values[name].append(block.values.get(name))

@@ -14,15 +14,15 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kmind.errors import KmindError, UsageError
+from kmind.errors import UsageError
 from kmind.guard import Owner
 from kmind.guard._owner import boot_id
 from kmind.knobs import Knob, Target, Value
+from kmind.runtime._store import Store
 
 __all__ = ["UNMEASURED", "EvidenceStore", "default_evidence_path"]
 
@@ -30,14 +30,13 @@ UNMEASURED: Mapping[str, Any] = {"outcome": "not measured", "interval": None, "d
 """The record, but for its reason, of what was applied without an experiment."""
 
 _VERSION = 1
-_BUSY_SECONDS = 2.0
 _MOST_ROWS = 5000
 
 _SCHEMA = """
 CREATE TABLE experiment (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     state TEXT NOT NULL,       -- running, ended, interrupted
-    kind TEXT NOT NULL,        -- trial, recheck, by hand; unmeasured: applied without one
+    kind TEXT NOT NULL,        -- trial, recheck, by hand, or unmeasured, which is none
     time REAL NOT NULL,        -- seconds since 1970, as ended
     ended REAL,
     boot TEXT NOT NULL,
@@ -87,37 +86,16 @@ def default_evidence_path(journal: Path) -> Path:
     return journal.with_name("evidence.db")
 
 
-class EvidenceStore:
+class EvidenceStore(Store):
     """All experiments of this machine. ``now`` is in seconds since 1970.
 
     Without ``path`` it is kept in memory, and ends with the object.
     """
 
     def __init__(self, path: Path | None, *, now: Callable[[], float] = time.time) -> None:
-        self._path = path
+        super().__init__(path, what="record of experiments", schema=_SCHEMA, version=_VERSION)
         self._now = now
         self._boot = boot_id()
-        with self._errors("open"):
-            if path is not None:
-                path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            self._db = sqlite3.connect(
-                path or ":memory:", timeout=_BUSY_SECONDS, isolation_level=None
-            )
-            try:
-                self._prepare()
-            except BaseException:
-                self._db.close()
-                raise
-
-    def close(self) -> None:
-        """Close the file."""
-        self._db.close()
-
-    def __enter__(self) -> EvidenceStore:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def begin(
         self,
@@ -287,36 +265,6 @@ class EvidenceStore:
                 f"SELECT {columns} FROM experiment WHERE {where} ORDER BY {order}", values
             )
             return [_decoded(dict(row)) for row in rows]
-
-    def _prepare(self) -> None:
-        self._db.row_factory = sqlite3.Row
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = NORMAL")
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version not in (0, _VERSION):
-            raise KmindError(
-                f"the experiments in {self._path} have version {version}; "
-                f"this kmind knows {_VERSION}",
-                hint="use the kmind that wrote them, or move the file away",
-            )
-        if version == 0:
-            self._db.executescript(
-                "BEGIN IMMEDIATE;"
-                + _SCHEMA.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS").replace(
-                    "CREATE INDEX", "CREATE INDEX IF NOT EXISTS"
-                )
-                + f"PRAGMA user_version = {_VERSION};COMMIT;"
-            )
-
-    @contextmanager
-    def _errors(self, verb: str) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OSError, ValueError) as error:
-            raise KmindError(
-                f"cannot {verb} the experiments in {self._path}: {error}",
-                hint="free space on its disk, or move the file away to start a new one",
-            ) from None
 
 
 def _last(cursor: sqlite3.Cursor) -> int:

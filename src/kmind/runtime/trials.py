@@ -29,7 +29,7 @@ from kmind.runtime.changes import Emit
 from kmind.runtime.evidence_store import UNMEASURED, EvidenceStore
 from kmind.runtime.grants import Granted
 from kmind.runtime.measured import MeasuredChanges
-from kmind.runtime.meter import Meter
+from kmind.runtime.meter import Block, Meter
 from kmind.runtime.trial import Trial
 
 __all__ = ["CONTEXT", "OUTCOME", "Trials"]
@@ -41,6 +41,9 @@ CONTEXT = "context"
 """Entry of a recommendation's evidence: the circumstances, to remember what was kept in them."""
 
 _PARAMETERS = (("min_gain", "min_gain"), ("recheck", "recheck_s"))  # a module's own, if it has them
+# Blocks under the incumbent, the fewest that give a noise: those of an experiment that was won
+# are often as many, so that the next one can begin at once.
+_CALIBRATION = 5
 _BACK_OFF_S = 30.0
 _LONGEST_S = 3600.0
 _MOST_PUT_OFF = 256
@@ -307,6 +310,7 @@ class Trials:
             max_s=max(plan.max_s, 4 * (plan.block_s + plan.wash_out_s)),
             min_gain=plan.min_gain,
             better=outcome.better,
+            calibration=_CALIBRATION,
         )
         self._calm.pause()
         experiment = Experiment(
@@ -370,11 +374,14 @@ class Trials:
             if postpone or outcome != "aborted" or experiment.reason.startswith("guard "):
                 self._postpone(case)
         kept = winner == "candidate"
-        self._calm.begin_anew(
-            case.metric,
-            [v for arm, v in experiment.blocks if arm == winner],
-        )
-        self._end_row(running.number, experiment.to_dict(), kept=kept)
+        record = experiment.to_dict()
+        known = [
+            Block(experiment.design.block_s, {case.metric: value}, guards)
+            for (arm, value), guards in zip(record["blocks"], record["readings"], strict=True)
+            if arm == winner
+        ]
+        self._calm.begin_anew(case.metric, known)
+        self._end_row(running.number, record, kept=kept)
         self._tell_result(running, kept=kept)
 
     def _keeps(self, running: _Running) -> bool:
