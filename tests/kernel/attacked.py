@@ -21,7 +21,7 @@ __all__ = ["Neighbour", "Reads", "accounts", "eventually", "hostile_module", "ro
 PATIENCE_S = 40
 ATTACKS = [
     *("scribble", "forge", "replay", "trespass", "forbidden", "flood", "fork", "memory"),
-    *("stall", "burn", "reach", "deaf", "die"),
+    *("stall", "burn", "reach", "deaf", "die", "sysctl"),
 ]
 HOSTILE = Path(__file__).parent / "attacks/extension.py"
 PARAMETERS = """\
@@ -59,13 +59,19 @@ def eventually(what: Callable[[], Any], seconds: float = PATIENCE_S) -> Any:
     return found
 
 
-def hostile_module(folder: Path) -> str:
-    """Write it below ``folder``, as root's; what ``load`` takes."""
+def hostile_module(folder: Path, knob: str = "", kind: str = "block") -> str:
+    """Write it below ``folder``, as root's; what ``load`` takes.
+
+    It wants ``knob``, or the sample's, and works on a target of that kind.
+    """
     source = HOSTILE.read_text()
     head, _, tail = MANIFEST.replace('"sample"', '"hostile"').partition("[[parameter]]")
     _, _, tail = tail.partition("[[knob]]")
     words = PARAMETERS.format(attacks=ATTACKS)
     manifest = f"{head}{words}\n[[knob]]{tail}".replace(":Sample", ":Hostile")
+    if knob:
+        manifest = manifest.replace("block.read_ahead_kb", knob)
+        manifest = manifest.replace('kind = "block"', f'kind = "{kind}"', 1)
     return str(make_module(folder, source, manifest))
 
 

@@ -37,6 +37,8 @@ class World:
     disk: str
     module: str
     since: float = 0.0
+    file: Path | None = None
+    baseline: int = BASELINE
 
     @property
     def name(self) -> str:
@@ -46,7 +48,7 @@ class World:
     @property
     def value(self) -> int:
         """What its knob holds."""
-        return int(knob_file(self.disk).read_text())
+        return int((self.file or knob_file(self.disk)).read_text())
 
     def load(self, attack: str, *words: str, mode: str = "auto") -> int:
         """Load it; the process id of the extension."""
@@ -59,7 +61,7 @@ class World:
     def unload(self) -> None:
         """Unload it: nothing of it is left, and its knob stands as it did."""
         self.host.kmind("unload", self.name)
-        assert self.value == BASELINE
+        assert self.value == self.baseline
         assert self.name not in rows(self.host)
         assert not self.host.exists(f"/sys/fs/bpf/kmind/instances/{self.name}")
         assert not self.host.exists(f"/sys/fs/bpf/kmind/agents/{self.name}")
@@ -75,6 +77,10 @@ class World:
         wanted = {"event": event, "instance": self.name} | fields
         lines = [line for line in self.host.log() if line["ts"] >= self.since]
         return [line for line in lines if all(line.get(k) == v for k, v in wanted.items())]
+
+    def named(self, what: str) -> None:
+        """Wait until the log says in so many words what it does."""
+        eventually(lambda: [x for x in self.logged("log") if what in x["message"]])
 
     def refused(self, *verdicts: str) -> None:
         """Wait until it was refused so, by the kernel's count and by the log."""
@@ -135,6 +141,7 @@ def test_scribbling_over_the_whole_arena(world: World) -> None:
         world.load("scribble")
         world.refused("torn")
         eventually(lambda: world.count("bad_tail") > 10)
+        world.named(f"the extension of {world.name} wrote a queue's tail that makes no sense")
         ticks = world.count("ticks")
         eventually(lambda: world.count("ticks") > ticks + 100)
         assert world.value == BASELINE
@@ -200,11 +207,40 @@ def test_flooding_the_completion_queue(world: World) -> None:
         world.load("flood")
         eventually(lambda: world.count("actions_lost") > 100)
         eventually(lambda: world.count("bad_tail"))
+        world.named("asks for more than is heard")
+        world.named("a queue's tail that makes no sense")
         world.refused("rate")
         assert world.value in ALLOWED
         answered = sum(world.count(f"verdict_{name}") for name in ("rate", "busy", "replayed"))
         assert len(world.logged("verdict")) < answered
         world.unload()
+
+
+def test_a_sysctl_that_the_gate_guards(world: World, tmp_path: Path) -> None:
+    """Neither its file nor the queue gets a value through that policy forbids."""
+    file = Path("/proc/sys/vm/page_lock_unfairness")
+    before = file.read_text()
+    file.write_text("5")
+    hostile = World(
+        world.host, world.neighbour, "system",
+        hostile_module(tmp_path, "vm.page_lock_unfairness", "system"), file=file, baseline=5,
+    )  # fmt: skip
+    try:
+        with world.neighbour.unmoved():
+            hostile.load("sysctl")
+            eventually(lambda: hostile.value == 7)
+            hostile.refused("range", "rate")
+            eventually(lambda: hostile.logged("log", message="sysctl: 1 of 1 refused"))
+            until = time.monotonic() + 2
+            seen = set()
+            while time.monotonic() < until:
+                seen.add(hostile.value)
+            assert seen <= {5, 7, 8}
+            hostile.unload()
+    finally:
+        if hostile.name in rows(world.host):
+            world.host.kmind("unload", hostile.name)
+        file.write_text(before)
 
 
 def test_processes_and_threads(world: World) -> None:

@@ -23,6 +23,7 @@ from kmind.bpf import (
     Map,
     PinnedProgram,
     Program,
+    let_go,
     obj_pin,
     open_link,
     open_map,
@@ -66,13 +67,7 @@ class Loaded:
     def close(self) -> None:
         """Let go of all; what is pinned stays. Safe to repeat."""
         self.stats.close()
-        if self._object is not None:
-            self._object.close()
-            return
-        for each in self.maps.values():
-            each.close()
-        if isinstance(self.program, PinnedProgram):
-            self.program.close()
+        let_go(self._object, self.maps.values(), [self.program])
 
 
 def make() -> Loaded:

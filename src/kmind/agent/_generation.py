@@ -26,6 +26,7 @@ from kmind.bpf import (
     Map,
     PinnedProgram,
     Program,
+    let_go,
     obj_pin,
     open_map,
     open_program,
@@ -183,14 +184,7 @@ class Generation:
     def close(self) -> None:
         """Let go of it; what is pinned stays. Safe to repeat."""
         self._links.clear()
-        if self._object is not None:
-            self._object.close()
-            return
-        for each in self.maps.values():
-            each.close()
-        for program in self.programs.values():
-            if isinstance(program, PinnedProgram):
-                program.close()
+        let_go(self._object, self.maps.values(), self.programs.values())
 
     def control(self, op: str, **words: int) -> int:
         """Call the agent's control program; its value. BpfError if it refuses."""

@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypedDict
 
 from kmind.abi import layout
 from kmind.queue import Geometry
 
-__all__ = ["Place", "Spec", "free_address", "possible_cpus"]
+__all__ = ["Place", "Settings", "Spec", "free_address", "possible_cpus"]
 
 _SLOT = 1 << 32
 # Far from where Linux puts programs, libraries and stacks on x86-64 and arm64;
@@ -18,9 +19,21 @@ _SLOT = 1 << 32
 _FIRST_ADDRESS = 1 << 44
 
 
+class Settings(TypedDict, total=False):
+    """What an agent is made with, beside its object; see `BpfAgent`."""
+
+    devices: Iterable[int]
+    hooks: Mapping[str, str]
+    optional: Iterable[str]
+    parameters: Mapping[str, int]
+    tick_s: float
+    window_s: float
+    deadline_s: float
+
+
 @dataclass(frozen=True)
 class Spec:
-    """What an agent is made from; see `BpfAgent`."""
+    """What an agent is made from: `Settings` with their defaults."""
 
     path: Path
     devices: tuple[int, ...] = ()
@@ -30,6 +43,18 @@ class Spec:
     tick_s: float = 0.002
     window_s: float = 0.1
     deadline_s: float = 1.0
+
+    @classmethod
+    def of(cls, path: Path, settings: Settings) -> Spec:
+        """With these settings, copied."""
+        made = cls(path, **settings)  # type: ignore[arg-type]
+        return replace(
+            made,
+            devices=tuple(made.devices),
+            hooks=dict(made.hooks),
+            optional=frozenset(made.optional),
+            parameters=dict(made.parameters),
+        )
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, Unpack
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from kmind.agent._actions import decode_action, pack_grant
 from kmind.agent._base import Action, Grant, Kind, Mode
 from kmind.agent._core_words import counters, grant_key
 from kmind.agent._generation import Generation
-from kmind.agent._place import Place, Spec, free_address, possible_cpus
+from kmind.agent._place import Place, Settings, Spec, free_address, possible_cpus
 from kmind.agent.core import Core
 from kmind.bpf import Arena, RingBuffer, map_arena
 from kmind.errors import BpfError, KmindError
@@ -46,31 +46,16 @@ class BpfAgent:
         self,
         path: Path,
         *,
-        devices: Iterable[int] = (),
-        hooks: Mapping[str, str] | None = None,
-        optional: Iterable[str] = (),
         deferred: Iterable[str] = (),
-        parameters: Mapping[str, int] | None = None,
-        tick_s: float = 0.002,
-        window_s: float = 0.1,
-        deadline_s: float = 1.0,
         sq_slots: int = 8192,
         core: Core | None = None,
         slot: int = 0,
         generation: int = 1,
+        **settings: Unpack[Settings],
     ) -> None:
         if (core is None) != (slot == 0):
             raise KmindError("an agent has a core and a slot in it, or neither")
-        spec = Spec(
-            path,
-            tuple(devices),
-            dict(hooks or {}),
-            frozenset(optional),
-            dict(parameters or {}),
-            tick_s,
-            window_s,
-            deadline_s,
-        )
+        spec = Spec.of(path, settings)
         place = Place(free_address(slot), Geometry.plan(possible_cpus(), sq_slots), slot)
         made = Generation.load(spec, place, generation, core=core)
         self._take_charge(made, place, frozenset(deferred), core)
@@ -205,17 +190,7 @@ class BpfAgent:
         self._generation.close()
 
     def upgrade(
-        self,
-        path: Path,
-        *,
-        devices: Iterable[int] = (),
-        hooks: Mapping[str, str] | None = None,
-        optional: Iterable[str] = (),
-        deferred: Iterable[str] = (),
-        parameters: Mapping[str, int] | None = None,
-        tick_s: float = 0.002,
-        window_s: float = 0.1,
-        deadline_s: float = 1.0,
+        self, path: Path, *, deferred: Iterable[str] = (), **settings: Unpack[Settings]
     ) -> None:
         """Put the programs of another object in the place of these, while they work.
 
@@ -224,17 +199,8 @@ class BpfAgent:
         Raises as making an agent does, and NotSupportedError if the library that the
         object was built with keeps another state; then all is as before.
         """
-        spec = Spec(
-            path,
-            tuple(devices),
-            dict(hooks or {}),
-            frozenset(optional),
-            dict(parameters or {}),
-            tick_s,
-            window_s,
-            deadline_s,
-        )
         old, left_out = self._generation, frozenset(deferred)
+        spec = Spec.of(path, settings)
         new = Generation.load(spec, self._place, old.number + 1, core=self._core, before=old)
         try:
             if self._folder is not None:

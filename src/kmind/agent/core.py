@@ -156,6 +156,11 @@ class Core:
         found = (Lease.read(key, rows.lookup(key)) for key in rows.keys())  # noqa: SIM118
         return sorted(lease for lease in found if lease is not None)
 
+    def lease(self, knob: int, target: int) -> Lease | None:
+        """The lease of one knob, if it is held; it may have expired, as those of `leases`."""
+        key = grant_key(knob, target)
+        return Lease.read(key, self._map("leases").lookup(key))
+
     def acquire(
         self, slot: int, knob: int, target: int, *, hold_s: float, priority: int = 100
     ) -> Claim:
@@ -169,6 +174,11 @@ class Core:
         if knob is None:
             return int(self._call("RELEASE_ALL", slot=slot)["result"])
         return int(self._call("RELEASE", slot=slot, knob=knob, target=target or 0)["result"])
+
+    def free(self, slot: int, knob: int, target: int) -> None:
+        """Give back what an instance holds no longer: its lease, and what the gate lets through."""
+        self.release(slot, knob, target)
+        self.disapprove(knob, target, slot)
 
     # What the gate lets through
 

@@ -61,10 +61,11 @@ class _Plan:
     block_s: float
     final_s: float
     rounds: int
+    pairs: int
 
 
-_FULL = _Plan(600, 2.0, 15, 4)
-_QUICK = _Plan(60, 1.0, 4, 2)
+_FULL = _Plan(600, 2.0, 15, 4, 14)
+_QUICK = _Plan(90, 1.0, 4, 2, 6)
 
 
 def run_autotune_bench(
@@ -139,6 +140,7 @@ class _Bench:
             words = [
                 f"objective=prometheus:{url}?query=rate", "better=higher", f"every={every}",
                 f"looks_back={every}",
+                f"pairs={self._plan.pairs}",
                 f"block={self._plan.block_s}", f"knobs={','.join(KNOBS[name])}",
             ]  # fmt: skip
             with kmind_beside(self._disk.name, "auto", "autotune", words, Path(state)):

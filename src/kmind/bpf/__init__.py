@@ -15,7 +15,7 @@ from kmind.bpf.map import (
     open_map,
 )
 from kmind.bpf.object import BpfObject
-from kmind.bpf.pinned import PinnedProgram, open_program
+from kmind.bpf.pinned import PinnedProgram, let_go, open_program
 from kmind.bpf.program import Link, Program, RunResult, open_link, read_iter
 from kmind.bpf.ringbuf import RingBuffer
 
@@ -30,6 +30,7 @@ __all__ = [
     "Program",
     "RingBuffer",
     "RunResult",
+    "let_go",
     "map_arena",
     "obj_get",
     "obj_pin",

@@ -2,13 +2,15 @@
 """Programs found again by a pin, in a process that did not load them."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from kmind.bpf import _syscall as raw
-from kmind.bpf.map import obj_get, obj_pin
-from kmind.bpf.program import RunResult, program_id, run_program
+from kmind.bpf.map import Map, obj_get, obj_pin
+from kmind.bpf.object import BpfObject
+from kmind.bpf.program import Program, RunResult, program_id, run_program
 
-__all__ = ["PinnedProgram", "open_program"]
+__all__ = ["PinnedProgram", "let_go", "open_program"]
 
 
 class PinnedProgram:
@@ -42,6 +44,25 @@ class PinnedProgram:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+def let_go(
+    loaded: BpfObject | None,
+    maps: Iterable[Map],
+    programs: Iterable[Program | PinnedProgram],
+) -> None:
+    """Close an object that this process loaded, or the maps and programs that it opened by pins.
+
+    What is pinned stays. Safe to repeat.
+    """
+    if loaded is not None:
+        loaded.close()
+        return
+    for each in maps:
+        each.close()
+    for program in programs:
+        if isinstance(program, PinnedProgram):
+            program.close()
 
 
 def open_program(path: str | Path) -> PinnedProgram:

@@ -15,11 +15,11 @@ from kmind.agent.core import Core
 from kmind.cli._report import Report
 from kmind.errors import KmindError
 from kmind.extension import parse_parameters
-from kmind.guard import Actuator, Gate, Journal, Policy, restore
-from kmind.runtime._takeover import free_lease, remove_dead_runs, run_cgroup
+from kmind.guard import Actuator, Gate, Journal, Policy
 from kmind.runtime.agents import bind, make_bpf_agent, need_root
 from kmind.runtime.evidence_store import EvidenceStore, default_evidence_path
 from kmind.runtime.instance import Instance, Sandbox
+from kmind.runtime.leftovers import remove_dead_runs, restore_leftovers, run_cgroup
 from kmind.runtime.memory import default_memory_folder
 from kmind.runtime.wishes import check_wishes
 
@@ -83,7 +83,8 @@ def run(
         stop_signals() as stop,
         Report(json=json) as report,
     ):
-        _restore_leftovers(journal, policy, report)
+        if unrecorded := restore_leftovers(journal, policy, report.emit):
+            raise unrecorded
         evidence.mark_interrupted()
         slot = core.register(name, module.manifest.name, module.manifest.class_)
         instance = Instance(
@@ -100,7 +101,7 @@ def run(
             evidence=evidence,
             memory=default_memory_folder(journal.path),
             sandbox=Sandbox(cgroup=run_cgroup(name)),
-            free=partial(free_lease, core, slot),
+            free=partial(core.free, slot),
             deadline_s=DEADLINE_S,
         )
         report.instance = instance
@@ -124,23 +125,3 @@ def _loop(instance: Instance, report: Report, stop: StopFlag, duration_s: float 
             return
         instance.step(min(left, _STEP_S))
         report.refresh()
-
-
-def _restore_leftovers(journal: Journal, policy: Policy, report: Report) -> None:
-    done = restore(journal, policy)
-    for outcome in done.restored:
-        report.emit(
-            "restored",
-            knob=outcome.knob,
-            target=outcome.target,
-            found=outcome.found,
-            value=outcome.to,
-        )
-    for outcome in done.skipped:
-        report.emit(
-            "log",
-            source="kmind",
-            message=f"{outcome.knob} of {outcome.target} is not put back: {outcome.why}",
-        )
-    if done.unrecorded:
-        raise done.unrecorded

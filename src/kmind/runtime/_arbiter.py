@@ -118,11 +118,8 @@ class Arbiter:
                     self._core.disapprove(knob, target, approved.instance)
 
     def _holder(self, knob: int, target: int) -> int:
-        now = time.monotonic()
-        for lease in self._core.leases():
-            if (lease.knob, lease.target) == (knob, target) and lease.expires_s > now:
-                return lease.slot
-        return 0
+        lease = self._core.lease(knob, target)
+        return lease.slot if lease and lease.expires_s > time.monotonic() else 0
 
     def leases(self) -> list[dict[str, Any]]:
         """Leases that are held, in words; ``expires_s`` is the time left."""

@@ -8,38 +8,29 @@ over, nothing is left: processes, cgroups, pins and slots go, and knobs are put 
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kmind.agent._base import Mode
 from kmind.agent.core import Core
 from kmind.errors import KmindError
 from kmind.extension import parse_parameters
-from kmind.guard import Gate, restore
+from kmind.guard import Gate
 from kmind.runtime._admin import ADMIN
 from kmind.runtime._member import Member
 from kmind.runtime.agents import adopt_bpf_agent, bind, words_of
 from kmind.runtime.cgroup import ExtensionCgroup, list_cgroups
+from kmind.runtime.leftovers import remove_dead_runs, restore_leftovers
 from kmind.runtime.process import ExtensionProcess
 from kmind.runtime.state import InstanceState, ProcessState
 
 if TYPE_CHECKING:
     from kmind.runtime.supervisor import Supervisor
 
-__all__ = [
-    "clear_leftovers",
-    "free_lease",
-    "open_gate",
-    "remove_dead_runs",
-    "run_cgroup",
-    "take_over",
-]
+__all__ = ["clear_leftovers", "open_gate", "take_over"]
 
-_RUN = re.compile(r"^run-(\d+)\.")
 _INSTANCE = re.compile(r"^[a-z][a-z0-9_]*@[^/.]+$")
 
 
@@ -55,12 +46,6 @@ def open_gate(core: Core, *, adopt: bool) -> Gate:
     except KmindError:
         Gate.discard(folder)
         return Gate.adopt(folder, core.approved_fd)
-
-
-def free_lease(core: Core, slot: int, knob: int, target: int) -> None:
-    """Give back what an instance holds no longer: the lease, and what the gate lets through."""
-    core.release(slot, knob, target)
-    core.disapprove(knob, target, slot)
 
 
 def take_over(supervisor: Supervisor) -> list[Member]:
@@ -115,20 +100,9 @@ def clear_leftovers(supervisor: Supervisor) -> None:
         if each.name not in (ADMIN, *supervisor.members):
             supervisor.core.unregister(each.slot)
     _remove_pins(supervisor)
-    _restore(supervisor)
-
-
-def run_cgroup(name: str) -> str:
-    """The cgroup of the extension of a ``kmind run``: it names the process that made it."""
-    return f"run-{os.getpid()}.{name}"
-
-
-def remove_dead_runs() -> None:
-    """Remove the cgroups of ``kmind run`` processes that have ended."""
-    for name in list_cgroups():
-        if (made := _RUN.match(name)) and not Path(f"/proc/{made[1]}").exists():
-            with suppress(KmindError):
-                ExtensionCgroup.adopt(name).close()
+    unrecorded = restore_leftovers(supervisor.journal, supervisor.policy, supervisor.emit)
+    if unrecorded:
+        supervisor.log(str(unrecorded))
 
 
 def _end(state: ProcessState) -> None:
@@ -163,20 +137,3 @@ def _remove_pins(supervisor: Supervisor) -> None:
         if folder.name not in supervisor.members:
             shutil.rmtree(folder, ignore_errors=True)
             (root / "instances" / folder.name).unlink(missing_ok=True)
-
-
-def _restore(supervisor: Supervisor) -> None:
-    done = restore(supervisor.journal, supervisor.policy)
-    for outcome in done.restored:
-        supervisor.emit(
-            "restored",
-            knob=outcome.knob,
-            target=outcome.target,
-            found=outcome.found,
-            value=outcome.to,
-        )
-    for outcome in done.skipped:
-        if outcome.why and "which is running" not in outcome.why:
-            supervisor.log(f"{outcome.knob} of {outcome.target} is not put back: {outcome.why}")
-    if done.unrecorded:
-        supervisor.log(str(done.unrecorded))

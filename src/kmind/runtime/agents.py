@@ -6,8 +6,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypedDict
 
+from kmind.agent._place import Settings
 from kmind.agent.bpf import BpfAgent
 from kmind.agent.core import Core
 from kmind.errors import KmindError, PrivilegeError, UsageError
@@ -114,15 +114,9 @@ def need_root() -> None:
         )
 
 
-class _Made(TypedDict):
+class _Made(Settings):
     # What making an agent and upgrading it both take.
-    devices: list[int]
-    hooks: dict[str, str]
-    optional: list[str]
     deferred: list[str]
-    parameters: dict[str, int]
-    window_s: float
-    deadline_s: float
 
 
 def _made_of(

@@ -26,6 +26,7 @@ from kmind.extension import Value as Parameter
 from kmind.guard import Actuator, Policy
 from kmind.knobs import Target
 from kmind.runtime._launch import Extension, Sandbox
+from kmind.runtime._misuse import Misuse
 from kmind.runtime._owned import OwnedAgent
 from kmind.runtime._verdicts import Verdicts
 from kmind.runtime._view import View, Watcher
@@ -134,6 +135,7 @@ class Instance:
         )
         self._watcher = Watcher(self.name, module.manifest, agent, self.view, emit)
         self._hooks = HookWatch(module.manifest, agent)
+        self._misuse = Misuse(self.name, agent, emit)
         self._look_at = 0.0
         self._check_at = 0.0
         self._stopped = False
@@ -196,6 +198,7 @@ class Instance:
         self._watch_extension()
         self._memory.watch(self._agent.arena, self._agent.geometry)
         self._begin_asking()
+        self._misuse.adopt()
         self.started = state.started
         self._verdicts.last_id = self._recorded_id = state.last_id
         self._watcher.seq = state.window_seq
@@ -289,6 +292,7 @@ class Instance:
             if now >= self._check_at:
                 self._check_at = _next(now, _CHECK_S if self._changes.held else _IDLE_CHECK_S)
                 self.look()
+                self._misuse.look()
                 over = self._extension_or_raise().exceeded()
         except JournalError as error:
             self.emergency(f"changes cannot be kept on record: {error}")

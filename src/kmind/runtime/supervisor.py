@@ -35,7 +35,7 @@ from kmind.runtime._arbiter import Arbiter
 from kmind.runtime._calls import Calls, Events
 from kmind.runtime._devices import Devices, Unwanted
 from kmind.runtime._member import Member
-from kmind.runtime._takeover import clear_leftovers, free_lease, open_gate, take_over
+from kmind.runtime._takeover import clear_leftovers, open_gate, take_over
 from kmind.runtime.advice import AdviceStore
 from kmind.runtime.agents import bind, make_bpf_agent, upgrade_bpf_agent, words_of
 from kmind.runtime.changes import Emit
@@ -363,7 +363,7 @@ class Supervisor:
             evidence=self.evidence,
             memory=default_memory_folder(self.journal.path),
             sandbox=Sandbox(cgroup=self.cgroups + name, log=log),
-            free=partial(free_lease, self.core, slot),
+            free=partial(self.core.free, slot),
             stands=self._stands,
             name_of=self._arbiter.name_of,
             deadline_s=DEADLINE_S,

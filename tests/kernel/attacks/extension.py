@@ -19,8 +19,6 @@ import numpy as np
 from kmind.abi import layout
 from kmind.extension import Extension
 
-KNOB = "block.read_ahead_kb"
-
 
 class Hostile(Extension):
     """One attack."""
@@ -33,6 +31,7 @@ class Hostile(Extension):
         self.header = self.arena[: layout.HEADER.itemsize].view(layout.HEADER)
         self.geometry = self.header["geometry"][0].copy()
         self.port = self.context._port
+        (self.info,) = self.context.knobs.values()
         self.random = random.Random(7)
 
     def on_windows(self, windows):
@@ -79,8 +78,7 @@ class Hostile(Extension):
     # Recommendations
 
     def recommend(self, value, **changed):
-        info = self.context.knobs[KNOB]
-        words = {"knob": info.id, "target": info.target_id} | changed
+        words = {"knob": self.info.id, "target": self.info.target_id} | changed
         self.port.answers()
         self.header["heartbeat"] += 1
         return self.port.submit(
@@ -101,16 +99,16 @@ class Hostile(Extension):
 
     def trespass(self):
         """Knobs and targets of others: the neighbour's, the system's."""
-        own = self.context.knobs[KNOB].target_id
+        own = self.info.target_id
         for target in (self.context.params["target"], 0, own, own + 1):
             for knob in range(60):
-                if (knob, target) != (self.context.knobs[KNOB].id, own):
+                if (knob, target) != (self.info.id, own):
                     self.recommend(128, knob=knob, target=target)
                     time.sleep(0.005)
 
     def forbidden(self):
         """Values that policy, kernel or type forbid."""
-        info = self.context.knobs[KNOB]
+        info = self.info
         for value in (-1, info.minimum - 4, info.maximum + 4, 1 << 62, -(1 << 62), 513, 257):
             self.recommend(value)
             time.sleep(0.01)
@@ -130,6 +128,18 @@ class Hostile(Extension):
                 time.sleep(0.003)
                 self.port._tail = int(self.header["cq_head"][0])
                 self.port._open.clear()
+
+    def sysctl(self):
+        """A sysctl: through its file, beyond its bounds, and to and fro without end."""
+        path = "/proc/sys/" + self.info.name.replace(".", "/", 1)
+        self.report("sysctl", int(self.fails(lambda: os.open(path, os.O_WRONLY))), 1)
+        while True:
+            self.recommend(7)
+            for value in (self.info.minimum - 1, self.info.maximum + 1, 1 << 40, -(1 << 62)):
+                self.recommend(value)
+            self.recommend(8, hold_ms=(1 << 32) - 1)
+            self.recommend(8)
+            time.sleep(0.02)
 
     # The process
 

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ended processes have left: changed knobs, and cgroups of ``kmind run``."""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+
+from kmind.errors import JournalError, KmindError
+from kmind.guard import Journal, Policy, restore
+from kmind.runtime.cgroup import ExtensionCgroup, list_cgroups
+from kmind.runtime.changes import Emit
+
+__all__ = ["remove_dead_runs", "restore_leftovers", "run_cgroup"]
+
+_RUN = re.compile(r"^run-(\d+)\.")
+
+
+def restore_leftovers(journal: Journal, policy: Policy, emit: Emit) -> JournalError | None:
+    """Put back the knobs that dead owners left changed, and tell of each.
+
+    Those of running owners are theirs, and not spoken of. Returns what kept the journal
+    from being written, if anything did.
+    """
+    done = restore(journal, policy)
+    for outcome in done.restored:
+        emit(
+            "restored",
+            knob=outcome.knob,
+            target=outcome.target,
+            found=outcome.found,
+            value=outcome.to,
+        )
+    for outcome in done.skipped:
+        if outcome.why and "which is running" not in outcome.why:
+            message = f"{outcome.knob} of {outcome.target} is not put back: {outcome.why}"
+            emit("log", source="kmind", message=message)
+    return done.unrecorded
+
+
+def run_cgroup(name: str) -> str:
+    """The cgroup of the extension of a ``kmind run``: it names the process that made it."""
+    return f"run-{os.getpid()}.{name}"
+
+
+def remove_dead_runs() -> None:
+    """Remove the cgroups of ``kmind run`` processes that have ended."""
+    for name in list_cgroups():
+        if (made := _RUN.match(name)) and not Path(f"/proc/{made[1]}").exists():
+            with suppress(KmindError):
+                ExtensionCgroup.adopt(name).close()
