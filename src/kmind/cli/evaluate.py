@@ -14,11 +14,12 @@ from kmind.cli.run import stop_signals
 from kmind.errors import UsageError
 from kmind.evidence import Design
 from kmind.extension import parse_parameters
-from kmind.guard import Actuator, Gate, Journal, Policy, restore
+from kmind.guard import Actuator, Gate, Journal, Policy
 from kmind.knobs import Knob, Target, Value, get_knob, parse_target
 from kmind.runtime.agents import bind, make_bpf_agent, need_root
 from kmind.runtime.evaluate import Question, evaluate, metric_of
 from kmind.runtime.evidence_store import EvidenceStore, default_evidence_path
+from kmind.runtime.leftovers import restore_leftovers
 
 __all__ = ["SCHEMA", "evaluate_command"]
 
@@ -62,7 +63,8 @@ def evaluate_command(
         Gate.open(core.approved_fd) as gate,
         stop_signals() as stop,
     ):
-        restore(journal, policy)
+        if unrecorded := restore_leftovers(journal, policy, tell):
+            raise unrecorded
         store.mark_interrupted()
         slot = core.register(f"evaluate@{target.name}", module.manifest.name, "evaluate")
         params = parse_parameters(module.manifest, ())
