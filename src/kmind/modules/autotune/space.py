@@ -83,9 +83,15 @@ class Dimension:
         return max(-(-low // grid) * grid, min(high // grid * grid, round(value / grid) * grid))
 
     def near(self, position: float, centre: float, radius: float) -> float:
-        """The position within ``radius`` of ``centre`` that is nearest; a choice as it is."""
+        """The position within ``radius`` of ``centre`` that is nearest; a choice as it is.
+
+        One step on the knob's grid is always allowed: a knob may have three values only.
+        """
         if self.is_choice:
             return position
+        low, high = self.info.minimum, self.info.maximum
+        if not self._least and high > low:
+            radius = max(radius, max(1, self.info.grid) / (high - low))
         return min(centre + radius, max(centre - radius, position))
 
 
