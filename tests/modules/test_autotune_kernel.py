@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -64,20 +65,13 @@ class Runs:
 
 @pytest.fixture
 def runs(tmp_path: Path) -> Iterator[Runs]:
-    changed = [
-        (folder, folder.stat().st_mode)
-        for folder in (tmp_path, *tmp_path.parents)
-        if folder.stat().st_mode & 0o005 != 0o005 and "pytest" in str(folder)
-    ]
-    for folder, _ in changed:
-        folder.chmod(0o755)  # the command runs as nobody
-    with loop_disk(tmp_path) as disk:
-        made = Runs(tmp_path, disk)
+    # pytest's own folder is closed to the one whom the command runs as.
+    with loop_disk(tmp_path) as disk, tempfile.TemporaryDirectory(prefix="kmind-test-") as place:
+        Path(place).chmod(0o755)
+        made = Runs(Path(place), disk)
         before = made.knob.read_text()
         yield made
         assert made.knob.read_text() == before
-    for folder, mode in changed:
-        folder.chmod(mode)
 
 
 def logged(event: dict[str, Any], words: str) -> bool:

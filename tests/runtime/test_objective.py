@@ -5,6 +5,7 @@ import http.server
 import os
 import socket
 import stat
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -242,31 +243,20 @@ def test_a_server_that_hangs_is_given_up(trickle: bool) -> None:
 
 
 @pytest.fixture
-def script(tmp_path: Path) -> Callable[[str], Objective]:
+def script() -> Iterator[Callable[[str], Objective]]:
     def make(text: str, *, timeout_s: float = 10.0) -> Objective:
-        path = tmp_path / "measure"
+        path = Path(place) / "measure"
         path.write_text(f"#!/bin/sh\n{text}\n")
         path.chmod(path.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
         return parse_objective(f"command:/bin/sh {path} one 'a b'", SYSTEM, timeout_s=timeout_s)
 
-    return make
+    # pytest's own folder is closed to the one whom the command runs as.
+    with tempfile.TemporaryDirectory(prefix="kmind-test-") as place:
+        Path(place).chmod(0o755)
+        yield make
 
 
 Script = Callable[..., Objective]
-
-
-@pytest.fixture(autouse=True)
-def place(tmp_path: Path) -> Iterator[None]:
-    # pytest's folder is its owner's alone; the command runs as nobody.
-    changed = []
-    for folder in (tmp_path, *tmp_path.parents):
-        mode = folder.stat().st_mode
-        if mode & 0o005 != 0o005 and "pytest" in str(folder):
-            changed.append((folder, mode))
-            folder.chmod(0o755)
-    yield
-    for folder, mode in changed:
-        folder.chmod(mode)
 
 
 def test_a_command_prints_a_number(script: Script) -> None:
