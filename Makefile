@@ -29,6 +29,7 @@ bench: setup ## measure the numbers in docs/benchmarks.md
 	$(BIN)/kmind bench readahead
 	$(BIN)/kmind bench admission
 	$(BIN)/kmind bench replay
+	$(BIN)/kmind bench infer
 
 docs: setup ## build the documentation into docs/_build/html; a warning is an error
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html

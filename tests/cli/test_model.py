@@ -55,11 +55,25 @@ def test_from_import_to_check(files: Path, capsys: pytest.CaptureFixture[str]) -
     assert main(["model", "check", file, "--budget-ns", "100000", "--json"]) == 0
     checked = last(capsys)
     assert (checked["selftest"], checked["hash"]) == ("passed", shown["hash"])
-    assert main(["model", "bench", file, "--json"]) == 0
-    assert last(capsys)["reference_ns"] > 0
-    for command in ("show", "check", "bench"):
+    for command in ("show", "check"):
         assert main(["model", command, file]) == 0
     assert "latency [ns]" in capsys.readouterr().out
+
+
+@pytest.mark.kernel("libbpf", "btf", "arena")
+def test_bench_times_the_kernel_beside_the_reference(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert made(files) == 0
+    file = str(files / "out.kmodel")
+    capsys.readouterr()
+    assert main(["model", "bench", file, "--json"]) == 0
+    timed = last(capsys)
+    assert timed["bit_exact"] is True
+    assert timed["reference_ns"] > 0
+    assert timed["ns_spread"][0] <= timed["ns"] <= timed["ns_spread"][1]
+    assert main(["model", "bench", file]) == 0
+    assert capsys.readouterr().out.startswith("in the kernel: ")
 
 
 def refused(capsys: pytest.CaptureFixture[str]) -> str:

@@ -103,7 +103,7 @@ def test_a_sweep_labels_windows_and_is_put_back(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with loop_disk(tmp_path) as disk:
         baseline = knob_file(disk).read_text()
-        words = ("--sweep", "block.read_ahead_kb=16,512", "--sweep-s", "0.5", "--duration", "3")
+        words = ("--sweep", "block.read_ahead_kb=16,512", "--sweep-s", "0.4", "--duration", "2")
         with start(f"readahead@{disk}", "-o", str(out), *words) as process:
             while process.poll() is None:
                 read_direct(disk, 10)  # a window in which nothing happens is a long one
@@ -139,6 +139,25 @@ def test_killed_in_a_sweep(tmp_path: Path) -> None:
         assert knob_file(disk).read_text() == baseline
     (recording,) = open_recordings(out)
     assert recording.cut
+    assert sum(len(rows) for _, rows, _ in recording.windows()) > 0
+
+
+@pytest.mark.kernel(*NEEDS, "tp_filemap")
+def test_a_sweep_yields(tmp_path: Path) -> None:
+    """What somebody else sets stays, and so does what was recorded until then."""
+    out = tmp_path / "out"
+    with loop_disk(tmp_path) as disk:
+        words = ("--sweep", "block.read_ahead_kb=16,512", "--sweep-s", "0.3")
+        with start(f"readahead@{disk}", "-o", str(out), *words) as process:
+            wait_for(out, process)
+            knob_file(disk).write_text("64")
+            _, error = process.communicate()
+        assert process.returncode == 1
+        assert error.count("\n") == 1
+        assert "was set to 64 by somebody else" in error
+        assert knob_file(disk).read_text() == "64\n"
+    (recording,) = open_recordings(out)
+    assert recording.cut == []
     assert sum(len(rows) for _, rows, _ in recording.windows()) > 0
 
 

@@ -11,6 +11,7 @@ import pytest
 from kmind.cli.main import main
 from kmind.extension import KnobInfo, find_module
 from kmind.infer import ModelFile, evaluate
+from kmind.learn.recording import Recording, open_recordings
 from kmind.learn.scores import balanced_accuracy, blocks_of, folds, score, split
 from kmind.learn.train import _recorded
 from kmind.modules.readahead.recipe import COLUMNS, ReadaheadRecipe
@@ -56,8 +57,32 @@ def test_what_drifts_falls_on_all_values_alike(tmp_path: Path) -> None:
         tmp_path / "out", MODULE, made_windows(values), tags={"workload": "x"},
         knobs={KNOB.name: KNOB}, stood=stood[:, None], sweep={KNOB.name: LADDER},
     )  # fmt: skip
+    assert best_of(recording) == 16
+
+
+def test_what_the_load_counted_goes_before_what_the_agent_saw(tmp_path: Path, capfd: Any) -> None:
+    record_load(tmp_path, "x", 8192, in_order=0.5, seed=0)
+    (recording,) = open_recordings(tmp_path / "x")
+    assert best_of(recording) == 8192
+    ((_, windows, knobs),) = recording.windows()
+    # Spans of 0.3 s: some lie across a change of the value, and count for nothing.
+    starts, ends = windows["start_ns"][::3].astype(int), windows["end_ns"][2::3].astype(int)
+    rates = np.where(knobs[2::3, 0] == 128, 50.0, 40.0)
+    outcome = tmp_path / "x" / "outcome.csv"
+    lines = [f"{a},{b},{rate}" for a, b, rate in zip(starts, ends, rates, strict=True)]
+    outcome.write_text("\n".join(["start_ns,end_ns,per_s", *lines]))
+    assert best_of(recording) == 128
+    outcome.write_text("start_ns,end_ns,per_s\n1,2,many\n")
+    assert main(["train", "readahead", str(tmp_path), "-o", str(tmp_path / "m")]) == 1
+    error = capfd.readouterr().err
+    assert error.count("\n") == 1
+    assert "outcome.csv cannot be read" in error
+
+
+def best_of(recording: Recording) -> int:
     dataset = ReadaheadRecipe().dataset([_recorded(recording)])
-    assert dataset.notes["loads"]["x"]["best"] == 16
+    found: int = dataset.notes["loads"]["x"]["best"]
+    return found
 
 
 @pytest.fixture(scope="module")

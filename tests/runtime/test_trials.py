@@ -357,6 +357,22 @@ def test_memory_fades_and_a_later_verdict_overrules(tmp_path: Path) -> None:
         one.journal.close()
 
 
+def test_what_no_longer_looks_like_a_gain_goes(tmp_path: Path) -> None:
+    with EvidenceStore(tmp_path / "evidence.db") as store:
+        for turn, effect in enumerate((1.5, 1.0)):
+            folder = tmp_path / str(turn)
+            folder.mkdir()
+            one = Owner(folder, ratio(effect), store=store, recheck=2.0, min_gain=0.02)
+            one.run(5)
+            one.recommend(512, context="x")
+            assert turn == 0 or one.value == 512  # remembered
+            one.run(90, lambda one=one: one.of("result"))
+            assert results(one) == [[("gain", True)], [("no change", False)]][turn]
+            one.agent.close()
+            one.journal.close()
+        assert one.value == BASELINE
+
+
 def test_what_stands_is_measured_again_and_stays(owner: Make) -> None:
     one = owner(ratio(1.5), recheck=10.0)
     one.run(5)

@@ -12,11 +12,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from kmind.abi import layout
 
-__all__ = ["Action", "Agent", "Cause", "Grant", "Kind", "Mode", "Rule", "Verdict"]
+__all__ = [
+    "Action",
+    "Agent",
+    "Cause",
+    "Grant",
+    "Kind",
+    "Mode",
+    "ModelUse",
+    "Rule",
+    "Verdict",
+]
 
 
 class Mode(IntEnum):
@@ -113,6 +123,17 @@ class Grant:
 
 
 @dataclass(frozen=True)
+class ModelUse:
+    """How an agent decides by models: over which features, and how long it may take.
+
+    ``schema`` is the hash of the features (32 bytes, `kmind.infer.features.schema_hash`).
+    """
+
+    schema: bytes
+    budget_ns: int
+
+
+@dataclass(frozen=True)
 class Action:
     """What the agent tells its owner: a verdict on a recommendation, or a new mode.
 
@@ -164,6 +185,18 @@ class Agent(Protocol):
 
     def set_model(self, identity: int) -> None:
         """Admit recommendations of one model only; 0 admits any."""
+
+    def deploy(self, slot: bytes) -> int:
+        """Have a model decide, as its plain slot (`kmind.infer.slot`); its version.
+
+        Raises ModelError if the agent has no slots, or refuses it; then nothing has changed.
+        """
+
+    def rollback(self) -> int:
+        """Have the model of the other slot decide again; its version."""
+
+    def models(self) -> list[dict[str, Any]]:
+        """What lies in the slots: slot, active, version, estimate_ns, and hashes in hex."""
 
     def set_current(self, knob: int, target: int, value: int) -> None:
         """Say what value a knob has now, where it is not what was approved last."""

@@ -18,6 +18,7 @@ import numpy as np
 
 from kmind.abi import layout
 from kmind.abi.btf import Btf
+from kmind.agent._base import ModelUse
 from kmind.agent._place import Place, Spec
 from kmind.agent.core import Core
 from kmind.bpf import (
@@ -88,6 +89,8 @@ class Generation:
             if before is None:
                 loading.set_arena("km_arena", place.address, place.geometry.size // _PAGE)
             loading.set_rodata(_constants(spec, place, number))
+            if spec.model is not None:
+                loading.set_rodata(_model_constants(spec.model))
             loading.load()
             maps = {**loading.maps, "state": loading.maps[_STATE]}
             made = cls(number, maps, loading.programs, loading, missing)
@@ -243,6 +246,10 @@ def _inherit(loading: BpfObject, core: Core | None, before: Generation | None) -
         )
     for name in _INHERITED if core is not None else (*_INHERITED, *_SHARED):
         loading.maps[name].reuse_fd(before.maps["state" if name == _STATE else name].fd)
+
+
+def _model_constants(model: ModelUse) -> dict[str, int | bytes | list[int]]:
+    return {"km_model_schema": model.schema, "km_model_budget_ns": model.budget_ns}
 
 
 def _constants(spec: Spec, place: Place, number: int) -> dict[str, int | bytes | list[int]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from kmind.abi import layout
+from kmind.agent._base import ModelUse
 from kmind.queue import Geometry
 
 __all__ = ["Place", "Settings", "Spec", "free_address", "possible_cpus"]
@@ -29,6 +30,7 @@ class Settings(TypedDict, total=False):
     tick_s: float
     window_s: float
     deadline_s: float
+    model: ModelUse | None
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Spec:
     tick_s: float = 0.002
     window_s: float = 0.1
     deadline_s: float = 1.0
+    model: ModelUse | None = None
 
     @classmethod
     def of(cls, path: Path, settings: Settings) -> Spec:

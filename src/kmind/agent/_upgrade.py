@@ -14,7 +14,7 @@ from kmind.abi import layout
 from kmind.agent._generation import Generation
 from kmind.errors import BpfError
 
-__all__ = ["find_active", "hand_over"]
+__all__ = ["find_active", "hand_over", "settle"]
 
 _LEAVING = layout.PHASE["LEAVING"]
 _ENTERING = layout.PHASE["ENTERING"]
@@ -44,9 +44,9 @@ def hand_over(old: Generation, new: Generation, deferred: frozenset[str], *, run
             new.attach(name)
         for name in sorted(lone):
             old.detach(name)
-        _settle()
+        settle()
         new.control("ACTIVE", value=old.number | _LEAVING)
-        _settle()
+        settle()
     except BaseException:
         new.control("ACTIVE", value=old.number)
         for name in new.attached():
@@ -55,7 +55,7 @@ def hand_over(old: Generation, new: Generation, deferred: frozenset[str], *, run
             old.attach(name)
         raise
     new.control("ACTIVE", value=new.number | _ENTERING)
-    _settle()
+    settle()
     new.control("ACTIVE", value=new.number)
     if running:
         new.control("START")
@@ -98,8 +98,9 @@ def _open(folder: Path, number: int, hooks: Mapping[str, str]) -> Generation:
         ) from None
 
 
-def _settle() -> None:
-    # Wait until each hook that runs now has ended: MEMBARRIER_CMD_GLOBAL waits for a grace
-    # period of RCU (kernel/sched/membarrier.c), but is refused under nohz_full.
+def settle() -> None:
+    """Wait until each hook that runs now has ended."""
+    # MEMBARRIER_CMD_GLOBAL waits for a grace period of RCU (kernel/sched/membarrier.c), but
+    # is refused under nohz_full.
     if _libc.syscall(_NR_MEMBARRIER, _MEMBARRIER_GLOBAL, 0, 0) != 0:
         time.sleep(_SETTLE_S)

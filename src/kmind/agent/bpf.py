@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal, Self, Unpack
+from typing import Any, Literal, Self, Unpack
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from kmind.agent._actions import decode_action, pack_grant
 from kmind.agent._base import Action, Grant, Kind, Mode
 from kmind.agent._core_words import counters, grant_key
 from kmind.agent._generation import Generation
+from kmind.agent._models import ModelSlots, no_slots
 from kmind.agent._place import Place, Settings, Spec, free_address, possible_cpus
 from kmind.agent.core import Core
 from kmind.bpf import Arena, RingBuffer, map_arena
@@ -33,7 +34,8 @@ class BpfAgent:
     and its partitions (at most 8), ``hooks`` maps each program to the tracepoint
     that it needs, ``optional`` names programs that may be missing, ``deferred``
     those that ``start`` leaves for ``watch`` to attach, ``parameters`` sets the
-    object's ``param_*`` constants. With a ``core`` it takes part there under
+    object's ``param_*`` constants, ``model`` says how it decides by models, if it
+    does. With a ``core`` it takes part there under
     ``slot``, which ``core.register`` gave; without, it knows of no other instance.
 
     Raises LoadError when the verifier refuses it, NotSupportedError when the
@@ -241,6 +243,24 @@ class BpfAgent:
     def set_model(self, identity: int) -> None:
         """Admit recommendations of one model only."""
         self._generation.control("MODEL", value=identity)
+
+    def deploy(self, slot: bytes) -> int:
+        """Have a model decide; its version."""
+        return self._model_slots().deploy(slot)
+
+    def rollback(self) -> int:
+        """Have the model of the other slot decide again; its version."""
+        return self._model_slots().rollback()
+
+    def models(self) -> list[dict[str, Any]]:
+        """What lies in the model slots; nothing after an `upgrade`, until one is deployed."""
+        return self._model_slots().models() if "km_models" in self._generation.maps else []
+
+    def _model_slots(self) -> ModelSlots:
+        generation = self._generation
+        if "km_models" not in generation.maps:
+            raise no_slots()
+        return ModelSlots(generation.maps, generation.programs, _upgrade.settle)
 
     def set_current(self, knob: int, target: int, value: int) -> None:
         """Say what value a knob has now."""

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +18,10 @@ import numpy.typing as npt
 from kmind.abi import layout
 from kmind.agent._actions import decode_action
 from kmind.agent._admission import Admission, Entry
-from kmind.agent._base import Action, Grant, Kind, Mode
+from kmind.agent._base import Action, Grant, Kind, Mode, ModelUse
+from kmind.agent._sim_models import SimModels
 from kmind.errors import KmindError
+from kmind.infer.reference import Decisions
 from kmind.queue import Geometry
 from kmind.queue.order import fence
 
@@ -91,10 +93,10 @@ class SimAgent:
     """An agent over a memfd; see `Agent` for what each call does. Thread-safe.
 
     What the hooks of a real agent do is done by calls: ``count``, ``gauge``,
-    ``push``, ``hook_end``. ``gauges`` names the columns that are set, not added to;
-    ``hooks`` the programs that it pretends to have. With ``realtime`` a thread ticks
-    from ``start`` on; without it the caller does, by ``step``, and time begins at
-    ``now_ns`` and goes on as ``step`` says.
+    ``push``, ``hook_end``, ``decide``. ``gauges`` names the columns that are set, not
+    added to; ``hooks`` the programs that it pretends to have, ``model`` how it decides.
+    With ``realtime`` a thread ticks from ``start`` on; without it the caller does, by
+    ``step``, and time begins at ``now_ns`` and goes on as ``step`` says.
     """
 
     backend: Literal["bpf", "sim"] = "sim"
@@ -111,6 +113,7 @@ class SimAgent:
         tick_s: float = 0.002,
         window_s: float = 0.1,
         deadline_s: float = 1.0,
+        model: ModelUse | None = None,
     ) -> None:
         self.geometry = Geometry.plan(nr_cpus, sq_slots)
         self.arena_size = self.geometry.size
@@ -135,6 +138,7 @@ class SimAgent:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._admission = Admission()
+        self._models = SimModels(model)
         self._actions: deque[bytes] = deque()
         self._values = [0] * _FEATURES
         self._last_values = [0] * _FEATURES
@@ -215,6 +219,26 @@ class SimAgent:
         """Admit recommendations of one model only."""
         with self._lock:
             self._admission.model = identity
+
+    def deploy(self, slot: bytes) -> int:
+        """Have a model decide; its version."""
+        with self._lock:
+            return self._models.deploy(slot)
+
+    def rollback(self) -> int:
+        """Have the model of the other slot decide again; its version."""
+        with self._lock:
+            return self._models.rollback()
+
+    def models(self) -> list[dict[str, Any]]:
+        """What lies in the model slots."""
+        with self._lock:
+            return self._models.models()
+
+    def decide(self, x: Any) -> Decisions | None:
+        """What a hook would decide on ``x[n, F]``; None while no model was deployed."""
+        with self._lock:
+            return self._models.decide(x)
 
     def set_current(self, knob: int, target: int, value: int) -> None:
         """Say what value a knob has now."""

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A/A experiments on the real kernel: what "no effect" looks like on a disk under load.
 
-Two values of ``read_ahead_kb`` that differ by one page group (8192 and 8188, say) take turns
-while fio reads at random through mmap, in a memory that cannot hold the file: the knob is
-really written and open files follow, but nothing that the load could notice changes. Loads
-alternate between that one and one that is read from memory, where noise is small.
+While fio reads, ``vm.page-cluster`` goes between two values: readahead from swap, of which
+that load has none. The knob is really written, under journal and gate, and nothing changes.
+Loads take turns, both at random: through mmap, in a memory that cannot hold the file, and
+from the page cache; the disk's own readahead is 128 KiB all the while.
 """
 
 from __future__ import annotations
@@ -32,13 +32,14 @@ from kmind.testing.workloads import Workload, make_workload
 
 __all__ = ["LOADS", "REAL_DESIGN", "real_aa"]
 
-LOADS = ("mmap-random", "mmap-random-fits")
+LOADS = ("mmap-random", "pread-random-cached")
 """The loads that take turns (`kmind.testing.workloads`)."""
 
 REAL_DESIGN = Design(block_s=0.1, wash_out_s=0.02, max_s=10.0)
 """Shorter than in an instance, so that many runs fit; calibration is part of the time."""
 
-_KNOB = get_knob("block.read_ahead_kb")
+_KNOB = get_knob("vm.page-cluster")
+_READAHEAD, _READAHEAD_KB = get_knob("block.read_ahead_kb"), 128
 _START_S = 4.0  # until fio reads
 _RUN_S = 60.0  # of fio: then its page cache begins anew
 _PATIENT_S = 3600.0
@@ -95,8 +96,7 @@ def _while_it_reads(
 def _one(folder: Path, device: str, *, seed: tuple[int, int]) -> Experiment:
     module = find_module("readahead")
     target = parse_target(device)
-    stands = int(_KNOB.read(target))
-    other = stands - _KNOB.grid if stands > _KNOB.grid else stands + _KNOB.grid
+    stands = int(_KNOB.read(parse_target("system")))
     with (
         Journal(folder / "journal.db") as journal,
         EvidenceStore(None) as store,
@@ -106,17 +106,27 @@ def _one(folder: Path, device: str, *, seed: tuple[int, int]) -> Experiment:
         slot = core.register("bench", module.manifest.name, "bench")
         params = parse_parameters(module.manifest, ())
         agent = make_bpf_agent(module, target, params, deadline_s=_PATIENT_S, core=core, slot=slot)
+        actuator = Actuator(journal, Policy(), gate=gate)
         try:
+            actuator.apply(
+                _READAHEAD, target, _READAHEAD_KB, who="bench", why="a bench", by_admin=True
+            )
             _, experiment = evaluate(
-                Question(_KNOB, target, other, design=REAL_DESIGN),
+                Question(
+                    _KNOB,
+                    parse_target("system"),
+                    stands + 1 if stands < _KNOB.maximum else stands - 1,
+                    design=REAL_DESIGN,
+                ),
                 module.manifest,
                 agent=agent,
-                actuator=Actuator(journal, Policy(), gate=gate),
+                actuator=actuator,
                 store=store,
                 emit=_ignore,
                 rng=np.random.default_rng(seed),
             )
         finally:
+            actuator.undo_all()
             agent.close()
     return experiment
 

@@ -53,6 +53,8 @@ def _lines(each: dict[str, Any]) -> list[str]:
     )
     if each["cut"]:
         lines.append(f"  not closed, read as far as it goes: {', '.join(each['cut'])}")
+    for hook, why in each["missing"].items():
+        lines.append(f"  hook {hook} was missing: {why}")
     if each["tags"]:
         lines.append("  tags: " + " ".join(f"{k}={v}" for k, v in each["tags"].items()))
     for name, stood in each["knobs"].items():

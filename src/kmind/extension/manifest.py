@@ -34,6 +34,8 @@ __all__ = [
     "KnobUse",
     "Limits",
     "Manifest",
+    "ModelFeature",
+    "ModelPart",
     "ObjectivePart",
     "OutcomePart",
     "Parameter",
@@ -74,9 +76,33 @@ class TargetPart(Part, frozen=True):
 
 
 class TrainPart(Part, frozen=True):
-    """``[train]``: ``entry`` is ``file:Class`` of the recipe for `kmind train`."""
+    """``[train]``: ``entry`` is ``file:Class`` of the recipe for `kmind train`.
+
+    It learns from recordings of ``module``, or of the module itself ("").
+    """
 
     entry: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_]\w*:[A-Za-z_]\w*$")]
+    module: str = ""
+
+
+class ModelFeature(Part, frozen=True):
+    """``[[model.feature]]``: a number that the agent decides by, as an integer of that unit."""
+
+    name: Text
+    unit: str = ""
+
+
+class ModelPart(Part, frozen=True):
+    """``[model]``: the agent decides by models over these features, in their order.
+
+    A model is taken only if its features have these names and units, and if a decision is
+    estimated to take no more than ``budget_ns``.
+    """
+
+    features: Annotated[tuple[ModelFeature, ...], msgspec.Meta(min_length=1, max_length=256)] = (
+        msgspec.field(name="feature")
+    )
+    budget_ns: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 5000
 
 
 class Limits(Part, frozen=True):
@@ -220,6 +246,7 @@ class Manifest(Part, frozen=True):
     limits: Limits = Limits()
     sandbox: SandboxPart = SandboxPart()
     train: TrainPart | None = None
+    model: ModelPart | None = None
     parameters: tuple[Parameter, ...] = msgspec.field(name="parameter", default=())
     knobs: tuple[KnobUse, ...] = msgspec.field(name="knob", default=())
     hooks: tuple[Hook, ...] = msgspec.field(name="hook", default=())

@@ -30,7 +30,8 @@ class Recorded:
     ``features`` is feature name to column of ``value``. ``knobs`` is knob to the encoded value
     that stood all through each window, shape (n,), and ``known`` to whether one did. ``records``
     is kind to its fields, each of shape (records,). ``sweep`` is knob to the values that were set
-    by turns.
+    by turns. ``outcome``, shape (n, 3), is what the load itself counted, where that is on record:
+    begin and end of a span in seconds, and the rate between.
     """
 
     instance: str
@@ -41,6 +42,7 @@ class Recorded:
     records: Mapping[str, Mapping[str, _Array]]
     tags: Mapping[str, str]
     sweep: Mapping[str, tuple[int | str, ...]]
+    outcome: _Array | None = None
 
     def rate(self, feature: str) -> npt.NDArray[np.float64]:
         """A counter in each window, a second."""

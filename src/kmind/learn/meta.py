@@ -84,7 +84,11 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Meta(msgspec.Struct, frozen=True, kw_only=True):
-    """One file of a recording. ``tags`` are the recorder's words (``--tag``)."""
+    """One file of a recording.
+
+    ``missing`` are hooks that the kernel lacks, each with the cause, and ``tags`` the recorder's
+    words (``--tag``).
+    """
 
     schema: str = SCHEMA
     abi: int = layout.LIMIT["ABI"]
@@ -104,6 +108,7 @@ class Meta(msgspec.Struct, frozen=True, kw_only=True):
     clock: Clock
     window_s: float
     backend: str
+    missing: dict[str, str] = {}
     tags: dict[str, str] = {}
     sweep: dict[str, tuple[int | str, ...]] = {}
     counts: Counts = Counts()

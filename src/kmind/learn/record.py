@@ -230,15 +230,15 @@ class Recorder:
         try:
             for agent in self._agents:
                 agent.start()
-            why = self._loop(duration_s, stop, tell)
-            for tap in self.taps:
-                tap.drain()
-                tap.flush()
+            return self._loop(duration_s, stop, tell)
         finally:
-            if self.plan.sweep:
-                self._actuator.undo_all()
-            self._writer.close()
-        return why
+            with ExitStack() as ends:
+                ends.callback(self._writer.close)
+                if self.plan.sweep:
+                    ends.callback(self._actuator.undo_all)
+                for tap in self.taps:
+                    tap.drain()
+                    tap.flush()
 
     def _loop(
         self, duration_s: float | None, stop: Callable[[], bool], tell: Callable[[Recorder], None]

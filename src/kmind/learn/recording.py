@@ -17,7 +17,10 @@ from kmind.learn._part import CLOSED, OPEN, batches_of_stream
 from kmind.learn._schema import missing_columns, records_from, windows_from
 from kmind.learn.meta import Meta, Stream, decode_meta
 
-__all__ = ["Recording", "decode_records", "open_recordings"]
+__all__ = ["OUTCOME", "Recording", "decode_records", "open_recordings"]
+
+OUTCOME = "outcome.csv"
+"""A file beside a recording: what the load itself counted, in lines ``start_ns,end_ns,per_s``."""
 
 _Array = npt.NDArray[Any]
 
@@ -77,6 +80,23 @@ class Recording:
         """Batches of records: the number of the window that followed each, ``layout.RECORD``."""
         for _, table in self._tables("records"):
             yield records_from(table)
+
+    def outcome(self) -> _Array | None:
+        """What the load itself counted: begin and end in ns, and the rate between, shape (n, 3).
+
+        None without a file ``OUTCOME`` in the recording's folder. Raises RecordingError for one
+        that cannot be read.
+        """
+        path = self._files[0].path.with_name(OUTCOME)
+        if not path.exists():
+            return None
+        try:
+            rows = np.loadtxt(path, np.float64, delimiter=",", skiprows=1, ndmin=2)
+            if rows.shape[1:] != (3,) and len(rows):
+                raise ValueError("it has not three columns")
+            return rows.reshape(-1, 3)
+        except (OSError, ValueError) as error:
+            raise _damaged(path, error) from None
 
     def _tables(self, stream: Stream) -> Iterator[tuple[Meta, Any]]:
         for file in self._files:

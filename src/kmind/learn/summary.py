@@ -37,6 +37,7 @@ def summarise(recording: Recording) -> dict[str, Any]:
         "host": msgspec.to_builtins(meta.host),
         "clock": msgspec.to_builtins(meta.clock),
         "params": meta.params,
+        "missing": meta.missing,
         "tags": meta.tags,
         "sweep": {name: list(values) for name, values in meta.sweep.items()},
         "counts": msgspec.to_builtins(meta.counts),

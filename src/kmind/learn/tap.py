@@ -87,6 +87,7 @@ class Tap:
                 clock=clock,
                 window_s=window_s,
                 backend=agent.backend,
+                missing=dict(agent.missing()),
                 tags=dict(tags or {}),
                 sweep=dict(sweep or {}),
             )

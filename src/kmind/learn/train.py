@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 import kmind
 from kmind.errors import ModuleError, RecordingError, UsageError
-from kmind.extension import Module
+from kmind.extension import Module, find_module
 from kmind.extension.loader import load_class
 from kmind.extension.training import Dataset, ModelName, Recipe, Recorded
 from kmind.infer.features import Feature
@@ -30,7 +30,7 @@ from kmind.infer.reference import evaluate
 from kmind.infer.sklearn import from_sklearn
 from kmind.learn._models import make_model
 from kmind.learn._schema import KNOB_UNKNOWN
-from kmind.learn.recording import Recording, decode_records, open_recordings
+from kmind.learn.recording import OUTCOME, Recording, decode_records, open_recordings
 from kmind.learn.scores import Split, balanced_accuracy, blocks_of, folds, score, split
 
 __all__ = ["load_recipe", "read_data", "train"]
@@ -56,7 +56,7 @@ def load_recipe(module: Module) -> Recipe:
 
 
 def read_data(path: Path, module: Module) -> list[Recording]:
-    """The recordings of a module in a folder, or in its folders.
+    """What a module learns from in a folder, or in its folders.
 
     Raises RecordingError where one does not fit the module, or there is none.
     """
@@ -66,13 +66,15 @@ def read_data(path: Path, module: Module) -> list[Recording]:
     if not places:
         raise RecordingError(f"nothing was recorded in {path}")
     found = [recording for place in places for recording in open_recordings(place)]
-    name = module.manifest.name
+    part = module.manifest.train
+    source = find_module(part.module).manifest if part and part.module else module.manifest
+    name = source.name
     fitting = [each for each in found if each.meta.module == name]
     if not fitting:
         there = ", ".join(sorted({each.meta.module for each in found}))
         raise RecordingError(f"{path} holds nothing of module {name}; it holds {there}")
     for each in fitting:
-        if why := each.meta.refuses(module.manifest):
+        if why := each.meta.refuses(source):
             raise RecordingError(f"{each.paths[0]} does not fit {name}: {why}")
     return fitting
 
@@ -156,6 +158,7 @@ def _recorded(recording: Recording) -> Recorded:
     if not parts:
         raise RecordingError(f"{recording.paths[0]} has no windows", hint="record for longer")
     knobs = np.concatenate([each for _, _, each in parts])
+    outcome = recording.outcome()
     fields: dict[str, dict[str, list[_Array]]] = {}
     for _, rows in recording.records():
         for kind, columns in decode_records(meta, rows).items():
@@ -173,6 +176,7 @@ def _recorded(recording: Recording) -> Recorded:
         },
         tags=meta.tags,
         sweep=meta.sweep,
+        outcome=None if outcome is None else outcome / np.array([1e9, 1e9, 1.0]),
     )
 
 
@@ -228,7 +232,9 @@ def _named(model: FloatModel, classes: Sequence[str]) -> FloatModel:
 def _described(recording: Recording) -> dict[str, Any]:
     meta = recording.meta
     digest = hashlib.sha256()
-    for path in recording.paths:
+    for path in [*recording.paths, recording.paths[0].with_name(OUTCOME)]:
+        if not path.exists():
+            continue
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return {
         "instance": meta.instance,

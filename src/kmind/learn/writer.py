@@ -12,7 +12,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,6 @@ class _Stream:
     dropped: int = 0
     removed: int = 0
     counts: Callable[[], Counts] = Counts
-    closed: list[Path] = field(default_factory=list)
 
 
 class Writer:

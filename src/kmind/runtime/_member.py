@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kmind.agent.bpf import BpfAgent
+from kmind.runtime._models import DeployedModels
 from kmind.runtime.instance import Instance
 
 __all__ = ["Member"]
@@ -15,7 +16,8 @@ __all__ = ["Member"]
 class Member:
     """An instance, and what the supervisor knows of it beside.
 
-    ``module`` is what ``find_module`` takes, ``failed`` whether its failure was dealt with.
+    ``module`` is what ``find_module`` takes, ``failed`` whether its failure was dealt with,
+    ``models`` what it was given to decide by.
     """
 
     instance: Instance
@@ -23,3 +25,4 @@ class Member:
     slot: int
     module: str
     failed: bool = False
+    models: DeployedModels = field(default_factory=DeployedModels)

@@ -36,6 +36,4 @@ class Misuse:
             more, self._seen[name] = total - self._seen[name], total
             if more > 0:
                 message = f"the extension of {self._who} {words.format(more=more, total=total)}"
-                self._emit(
-                    "log", instance=self._who, source="kmind", message=message, **{name: total}
-                )
+                self._emit("log", instance=self._who, source="kmind", message=message)

@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Protocol
 
+import msgspec
+
+from kmind.errors import KmindError
 from kmind.infer.model_file import ModelFile
 from kmind.infer.selftest import check_selftest
 
-__all__ = ["ModelAgent", "deploy", "roll_back", "show"]
+__all__ = ["DeployedModels", "ModelAgent", "active", "deploy", "roll_back", "show"]
+
+_SLOTS = 2
 
 
 class ModelAgent(Protocol):
@@ -24,31 +28,62 @@ class ModelAgent(Protocol):
     def rollback(self) -> int:
         """Have the model of the other slot decide again; its version."""
 
-    def models(self) -> list[Mapping[str, Any]]:
+    def models(self) -> list[dict[str, Any]]:
         """What lies in the slots, the one that decides marked ``active``."""
+
+
+class DeployedModels(msgspec.Struct, kw_only=True):
+    """The models that an instance was given last, as plain slots, by their hashes.
+
+    An upgraded agent begins without a model, and what lies in the old one's slots is laid out for
+    its own kind of walk; so the slots are kept here, as many as an agent has.
+    """
+
+    slots: dict[str, bytes] = {}
+
+    def keep(self, hash: str, slot: bytes) -> None:
+        """Remember one more, and forget the oldest."""
+        self.slots.pop(hash, None)
+        self.slots[hash] = slot
+        while len(self.slots) > _SLOTS:
+            del self.slots[next(iter(self.slots))]
+
+    def again(self, agent: ModelAgent, hash: str | None) -> str:
+        """Have an upgraded agent decide by that model again; why it does not, or ""."""
+        if hash is None:
+            return ""
+        if hash not in self.slots:
+            return f"model {hash[:16]} is not known any more: deploy it again"
+        try:
+            agent.deploy(self.slots[hash])
+        except KmindError as error:
+            return f"model {hash[:16]} is not taken: {error}"
+        return ""
 
 
 def show(agent: ModelAgent) -> list[dict[str, Any]]:
     """What lies in the slots."""
-    return [dict(each) for each in agent.models()]
+    return agent.models()
 
 
-def deploy(agent: ModelAgent, data: bytes) -> dict[str, Any]:
+def deploy(agent: ModelAgent, known: DeployedModels, data: bytes) -> dict[str, Any]:
     """Have the model of a model file decide. Raises ModelError; then nothing is changed."""
     file = ModelFile.from_bytes(data)
     check_selftest(file)
-    before = _active(agent)
-    version = agent.deploy(file.slot())
+    slot = file.slot()
+    before = active(agent)
+    version = agent.deploy(slot)
+    known.keep(file.hash, slot)
     return {"version": version, "hash": file.hash, "before": before}
 
 
 def roll_back(agent: ModelAgent) -> dict[str, Any]:
     """Have the earlier model decide again."""
-    before = _active(agent)
+    before = active(agent)
     version = agent.rollback()
-    return {"version": version, "hash": _active(agent), "before": before}
+    return {"version": version, "hash": active(agent), "before": before}
 
 
-def _active(agent: ModelAgent) -> str | None:
-    # The hash of the model that decides now.
+def active(agent: ModelAgent) -> str | None:
+    """The hash of the model that decides now, or None."""
     return next((str(each["hash"]) for each in agent.models() if each["active"]), None)

@@ -80,7 +80,8 @@ def _adopt(supervisor: Supervisor, state: InstanceState) -> Member:
     except BaseException:
         instance.stop()  # what it held is this process's by now
         raise
-    return Member(instance, agent, state.slot, state.module)
+    models = supervisor.states.load_models(state.name)
+    return Member(instance, agent, state.slot, state.module, models=models)
 
 
 def clear_leftovers(supervisor: Supervisor) -> None:

@@ -7,11 +7,13 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from kmind.agent._base import ModelUse
 from kmind.agent._place import Settings
 from kmind.agent.bpf import BpfAgent
 from kmind.agent.core import Core
 from kmind.errors import KmindError, PrivilegeError, UsageError
 from kmind.extension import Module, Value, agent_parameters, find_module
+from kmind.infer.features import Feature, schema_hash
 from kmind.knobs import Target, parse_target
 
 __all__ = [
@@ -131,7 +133,16 @@ def _made_of(
         parameters=agent_parameters(module.manifest, params),
         window_s=float(params.get(WINDOW_PARAMETER, _WINDOW_MS)) / 1000,
         deadline_s=deadline_s,
+        model=_model_use(module),
     )
+
+
+def _model_use(module: Module) -> ModelUse | None:
+    part = module.manifest.model
+    if part is None:
+        return None
+    features = [Feature(feature.name, feature.unit) for feature in part.features]
+    return ModelUse(schema_hash(features), part.budget_ns)
 
 
 def _object_path(module: Module) -> Path:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a daemon has to know to go on with instances that another one started.
 
-One file an instance, ``NAME.json`` below the run folder's ``state/``, replaced as a
-whole by a rename: whoever reads it finds the old one or the new one. It survives the
+One file an instance, ``NAME.json`` below the run folder's ``state/``, and one for the
+models that it decides by, ``NAME.models``, each replaced as a whole by a rename: whoever
+reads it finds the old one or the new one. It survives the
 daemon and not the machine, and a state of an earlier boot is worth nothing.
 """
 
@@ -18,6 +19,7 @@ import msgspec
 from kmind.errors import KmindError
 from kmind.extension import Value
 from kmind.guard._owner import boot_id
+from kmind.runtime._models import DeployedModels
 
 __all__ = ["STATE_SCHEMA", "HoldState", "InstanceState", "ProcessState", "StateFolder"]
 
@@ -90,25 +92,39 @@ class StateFolder:
 
     def save(self, state: InstanceState) -> None:
         """Replace the file of an instance. Raises KmindError where it cannot be written."""
-        path = self._path(state.name)
-        partial = path.with_suffix(".new")
+        data = msgspec.json.encode(msgspec.structs.replace(state, boot=self._boot))
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            data = msgspec.json.encode(msgspec.structs.replace(state, boot=self._boot))
-            fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with os.fdopen(fd, "wb") as file:
-                file.write(data)
-            partial.replace(path)
+            self._replace(self._path(state.name), data)
         except OSError as error:
             raise KmindError(
-                f"cannot write the state of {state.name} to {path}: {error.strerror}",
+                f"cannot write the state of {state.name} to {self._path(state.name)}: "
+                f"{error.strerror}",
                 hint="after a restart it would be stopped, and its knobs put back",
             ) from None
+
+    def save_models(self, name: str, models: DeployedModels) -> None:
+        """Replace the file of an instance's models. Raises KmindError as `save` does."""
+        try:
+            self._replace(self._models_path(name), msgspec.msgpack.encode(models))
+        except OSError as error:
+            raise KmindError(
+                f"cannot write {self._models_path(name)}: {error.strerror}",
+                hint="the model decides; after kmind reload it has to be deployed again",
+            ) from None
+
+    def load_models(self, name: str) -> DeployedModels:
+        """The models that an instance was given; none where that cannot be read."""
+        try:
+            data = self._models_path(name).read_bytes()
+            return msgspec.msgpack.decode(data, type=DeployedModels)
+        except (OSError, msgspec.DecodeError):
+            return DeployedModels()
 
     def remove(self, name: str) -> None:
         """Forget an instance; nothing if it is not there."""
         with contextlib.suppress(OSError):
             self._path(name).unlink(missing_ok=True)
+            self._models_path(name).unlink(missing_ok=True)
 
     def load(self) -> tuple[list[InstanceState], dict[str, str]]:
         """The states of this boot, and by instance why others are of no use."""
@@ -132,5 +148,16 @@ class StateFolder:
             partial.unlink(missing_ok=True)
         return good, bad
 
+    def _replace(self, path: Path, data: bytes) -> None:
+        partial = path.with_suffix(".new")
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+        partial.replace(path)
+
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}.json"
+
+    def _models_path(self, name: str) -> Path:
+        return self._folder / f"{name}.models"

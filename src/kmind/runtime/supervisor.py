@@ -266,7 +266,11 @@ class Supervisor:
         declared = {parameter.name for parameter in module.manifest.parameters}
         kept = {name: value for name, value in instance.params.items() if name in declared}
         params = parse_parameters(module.manifest, words_of(kept))
+        deciding = models.active(member.agent)
         upgrade_bpf_agent(member.agent, module, instance.target, params, deadline_s=DEADLINE_S)
+        lost = member.models.again(member.agent, deciding)
+        if lost:
+            self.log(f"{name} decides by no model: {lost}")
         try:
             instance.relaunch(module, params)
             self._save(member)
@@ -301,7 +305,14 @@ class Supervisor:
 
         Raises ModelError; then it decides as it did.
         """
-        return {"name": name, **models.deploy(self._member(name).agent, data)}
+        member = self._member(name)
+        result = models.deploy(member.agent, member.models, data)
+        try:
+            if self.core.root:
+                self.states.save_models(name, member.models)
+        except KmindError as error:
+            self.log(str(error))
+        return {"name": name, **result}
 
     def rollback_model(self, name: str) -> dict[str, Any]:
         """Have an instance decide by its earlier model again."""

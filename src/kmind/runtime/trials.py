@@ -390,11 +390,12 @@ class Trials:
             return False
         if experiment.outcome == "gain":
             return True
-        # What stood on a gain stands until that is refuted, not until it is proved again.
+        # What stood on a gain need not prove it again, but has to look like one still: so a
+        # value that was kept by chance goes at one of the next measurements.
         interval = experiment.interval
         bar = 1 + experiment.design.min_gain
-        refuted = interval is not None and interval.high <= bar
-        return running.again and experiment.outcome == "no change" and not refuted
+        favourable = interval is not None and interval.ratio > bar
+        return running.again and experiment.outcome == "no change" and favourable
 
     def _keep(self, running: _Running) -> None:
         case, interval = running.case, running.trial.experiment.interval

@@ -19,8 +19,10 @@ from kmind.testing.host import find_tool, run_process
 
 __all__ = [
     "BENCHMARKS",
+    "benchmark_argv",
     "build_database",
     "database_size",
+    "for_benchmark",
     "parse_report",
     "parse_series",
     "run_benchmark",
@@ -82,8 +84,14 @@ def build_database(path: Path, keys: int) -> None:
 
 
 @contextlib.contextmanager
-def _to_write_to(path: Path) -> Iterator[Path]:
-    # A copy for as long as the block: tables never change and are linked, the rest is small.
+def for_benchmark(path: Path, name: str) -> Iterator[Path]:
+    """The database for one of ``BENCHMARKS``: itself, or, for one that writes, a copy.
+
+    The copy goes with the block: tables never change and are linked, the rest is small.
+    """
+    if not BENCHMARKS[name][0]:
+        yield path
+        return
     with tempfile.TemporaryDirectory(prefix=f"{path.name}-", dir=path.parent) as name:
         for file in path.iterdir():
             if file.suffix == ".sst":
@@ -91,6 +99,37 @@ def _to_write_to(path: Path) -> Iterator[Path]:
             elif file.is_file():
                 shutil.copy2(file, name)
         yield Path(name)
+
+
+def benchmark_argv(
+    database: Path,
+    keys: int,
+    name: str,
+    duration: float,
+    *,
+    mmap: bool,
+    report: Path,
+    repeats: int = 1,
+) -> list[str]:
+    """The command line of ``run_benchmark``; ``report`` gets a line a second, as it goes.
+
+    With ``repeats`` the benchmark is run so many times, one after the other.
+    """
+    writes, options = BENCHMARKS[name]
+    return [
+        *_argv(database, keys),
+        *options,
+        f"--benchmarks={','.join([name] * repeats)}",
+        "--use_existing_db=1",
+        f"--readonly={int(not writes)}",
+        f"--mmap_read={int(mmap)}",
+        "--advise_random_on_open=0",
+        "--open_files=-1",
+        "--seed=1",
+        f"--duration={max(1, round(duration))}",
+        "--report_interval_seconds=1",
+        f"--report_file={report}",
+    ]
 
 
 def run_benchmark(
@@ -107,29 +146,13 @@ def run_benchmark(
         raise UsageError(
             f"db_bench has no benchmark {name!r} here", hint=f"choose from {', '.join(BENCHMARKS)}"
         )
-    writes, options = BENCHMARKS[name]
     with (
-        _to_write_to(path) if writes else contextlib.nullcontext(path) as database,
+        for_benchmark(path, name) as database,
         tempfile.TemporaryDirectory() as scratch,
     ):
         report = Path(scratch, "report.csv")
-        output = run_process(
-            [
-                *_argv(database, keys),
-                *options,
-                f"--benchmarks={name}",
-                "--use_existing_db=1",
-                f"--readonly={int(not writes)}",
-                f"--mmap_read={int(mmap)}",
-                "--advise_random_on_open=0",
-                "--open_files=-1",
-                "--seed=1",
-                f"--duration={max(1, round(duration))}",
-                "--report_interval_seconds=1",
-                f"--report_file={report}",
-            ],
-            procs=procs,
-        )
+        argv = benchmark_argv(database, keys, name, duration, mmap=mmap, report=report)
+        output = run_process(argv, procs=procs)
         operations, line = parse_report(output, name)
         return operations, parse_series(report.read_text() if report.exists() else ""), line
 

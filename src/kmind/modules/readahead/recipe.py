@@ -2,9 +2,10 @@
 """How readahead learns: which value of a ladder serves a load best, from one window of it.
 
 The labels come from recordings under a sweep (``kmind record --sweep``), tagged with the
-load that ran. The best value is the one under which the load got most pages a second, each
-round of the sweep compared by itself, so that what drifts falls on all values alike; of
-values that cannot be told from it, the smallest, which wastes least memory.
+load that ran. The best value is the one under which the load did most a second, by its own
+count (outcome.csv) or, without one, by the pages that it was served. Each round of the sweep is
+compared by itself, so that what drifts falls on all values alike; of values that cannot be
+told from the best, the smallest is taken, which wastes least memory.
 """
 
 from __future__ import annotations
@@ -90,7 +91,8 @@ class ReadaheadRecipe(Recipe):
     held_out = (_TAG, ("mixgraph", "updaterandom"))
     limits = (
         "The label is one value for all of a load: phases within it are not told apart.",
-        "Pages served a second stand for the load's speed; what its process caches is not seen.",
+        "Where no outcome is on record, pages served stand for it; mapped pages that are touched "
+        "again are not seen.",
         "Windows of a load that is served from memory alone are left out.",
         "A load unlike those recorded may be given any value; the measured trial decides.",
     )
@@ -112,6 +114,7 @@ class ReadaheadRecipe(Recipe):
             label = _best(rounds)
             best[name] = {
                 "best": ladder[label],
+                "by": "pages served" if data.outcome is None else "its own count",
                 "rounds": len(rounds),
                 "relative": {
                     str(v): round(float(p), 3) for v, p in zip(ladder, payoff, strict=True)
@@ -162,24 +165,44 @@ def _usable(data: Recorded, ladder: Sequence[int]) -> _Array:
 
 
 def _rounds(data: Recorded, ladder: Sequence[int], name: str) -> _Array:
-    # Logarithms of pages a second, shape (rounds, values): a round is the shortest stretch of
-    # time that has a few windows under each value.
-    pages = data.rate("read_pages") + data.rate("faults") + data.rate("fault_around")
-    use = np.flatnonzero(_usable(data, ladder))
-    place = np.searchsorted(ladder, data.knobs[_KNOB][use])
+    # Logarithms of speeds, shape (rounds, values): a round is the shortest stretch of time
+    # that has enough of them under each value.
+    speed, place, least = _served(data, ladder) if data.outcome is None else _counted(data, ladder)
     found: list[list[float]] = []
     under: list[list[float]] = [[] for _ in ladder]
-    for at, value in zip(use, place, strict=True):
-        under[value].append(float(pages[at]))
-        if min(map(len, under)) >= _LEAST:
-            found.append([float(np.log(np.mean(each))) for each in under])
+    for each, value in zip(speed.tolist(), place.tolist(), strict=True):
+        under[value].append(each)
+        if min(map(len, under)) >= least:
+            found.append([float(np.log(np.mean(speeds))) for speeds in under])
             under = [[] for _ in ladder]
     if len(found) < _ROUNDS:
         raise ValueError(
-            f"{name} has {len(found)} rounds of the sweep with {_LEAST} windows under each value, "
+            f"{name} has {len(found)} rounds with every value of the sweep, "
             f"and {_ROUNDS} are needed: record for longer"
         )
     return np.array(found)
+
+
+def _served(data: Recorded, ladder: Sequence[int]) -> tuple[_Array, _Array, int]:
+    # Pages a second of each window, as far as the agent sees them.
+    pages = data.rate("read_pages") + data.rate("faults") + data.rate("fault_around")
+    use = _usable(data, ladder)
+    return pages[use], np.searchsorted(ladder, data.knobs[_KNOB][use]), _LEAST
+
+
+def _counted(data: Recorded, ladder: Sequence[int]) -> tuple[_Array, _Array, int]:
+    # What the load counted itself, in spans all through which one value stood.
+    assert data.outcome is not None
+    starts, ends = data.windows["start_ns"] / 1e9, data.windows["end_ns"] / 1e9
+    speeds, places = [], []
+    for begin, end, rate in data.outcome:
+        inside = (ends > begin) & (starts < end)
+        stood = np.unique(data.knobs[_KNOB][inside])
+        whole = inside.any() and starts[inside][0] <= begin and ends[inside][-1] >= end
+        if whole and data.known[_KNOB][inside].all() and len(stood) == 1 and stood[0] in ladder:
+            speeds.append(max(float(rate), 1.0))
+            places.append(ladder.index(int(stood[0])))
+    return np.array(speeds), np.array(places, np.int64), 1
 
 
 def _best(rounds: _Array) -> int:

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trees as ``agent/infer_trees.h`` wants them: complete ones, or nodes with pointers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kmind.infer._writer import Writer
+from kmind.infer.integer import IntTrees
+
+__all__ = ["GROUP", "NODE", "TREES", "can_complete", "put_trees", "tree_depths"]
+
+_SIX, _ONE, _FOUR = 0, 1, 2
+_DEEPEST = 10  # of a complete tree
+_FEATURES = 32  # of complete trees: an offset of 8 bits
+_LEAF = 1 << 22  # 23 bits with a sign
+_SHIFT = 31
+_NEVER = (1 << 31) - 1  # no input is above it
+_BLOAT = 4  # a complete tree may be that much larger than its nodes
+
+TREES = np.dtype([("group", "<u4"), ("groups", "<u4"), ("base", "<u4"), ("width", "<u4")])
+"""``struct km_trees``."""
+GROUP = np.dtype([
+    ("root", "<u4", (6,)), ("depth", "<u4"), ("output", "<u2"), ("kind", "<u2"),
+])  # fmt: skip
+"""``struct km_tree_group``: up to six trees that walk at once."""
+NODE = np.dtype([("test", "<u8"), ("left", "<u4"), ("value", "<u4")])
+"""``struct km_tree_node``."""
+
+
+def tree_depths(model: IntTrees) -> NDArray[np.int64]:
+    """Return the depth of each tree."""
+    depth = np.zeros(len(model.root), np.int64)
+    tree = np.arange(len(model.root))
+    node = model.root.astype(np.int64)
+    level = 0
+    while len(node):
+        inner = model.feature[node] >= 0
+        node, tree = node[inner], tree[inner]
+        level += 1
+        depth[tree] = level
+        node = np.concatenate([model.left[node], model.right[node]]).astype(np.int64)
+        tree = np.concatenate([tree, tree])
+    return depth
+
+
+def can_complete(model: IntTrees) -> bool:
+    """Whether features and leaves fit into the words of a complete tree."""
+    return (
+        model.width == 1
+        and len(model.input) <= _FEATURES
+        and bool((np.abs(model.leaf.astype(np.int64)) < _LEAF).all())
+    )
+
+
+def put_trees(writer: Writer, model: IntTrees, capacity: int) -> int:
+    """Append the trees; the offset of ``struct km_trees``. ``capacity``: bytes there may be."""
+    head: Any = np.zeros((), TREES)
+    head["width"] = model.width
+    head["base"] = writer.put(model.base)
+    groups = [
+        group
+        for output in range(model.outputs if model.width == 1 else 1)
+        for group in _groups_of(writer, model, output, capacity)
+    ]
+    head["groups"] = len(groups)
+    head["group"] = writer.put(np.array(groups, GROUP))
+    return writer.put(head)
+
+
+def _groups_of(writer: Writer, model: IntTrees, output: int, capacity: int) -> list[Any]:
+    depths = tree_depths(model)
+    ends = np.append(model.root[1:], len(model.feature))
+    trees = np.flatnonzero(model.output_of == output)
+    trees = trees[np.argsort(depths[trees], kind="stable")]
+    nodes = ends - model.root
+    complete: list[int] = []
+    sparse: list[int] = []
+    # With room to spare all may be complete; else those that do not grow too much.
+    roomy = int((8 << np.minimum(depths, 40)).sum()) <= capacity // 2
+    for tree in trees.tolist():
+        size = 8 << int(depths[tree])
+        fits = can_complete(model) and depths[tree] <= _DEEPEST
+        fits &= roomy or size <= _BLOAT * NODE.itemsize * int(nodes[tree])
+        (complete if fits else sparse).append(tree)
+    groups = []
+    for first in range(0, len(complete), 6):
+        groups += _put_complete(writer, model, complete[first : first + 6], depths, output)
+    for first in range(0, len(sparse), 4):
+        groups.append(_put_sparse(writer, model, sparse[first : first + 4], depths, output))
+    return groups
+
+
+def _group(roots: Sequence[int], depth: int, output: int, kind: int) -> Any:
+    record: Any = np.zeros((), GROUP)
+    record["root"][: len(roots)] = roots
+    record["depth"], record["output"], record["kind"] = depth, output, kind
+    return record
+
+
+def _put_complete(
+    writer: Writer, model: IntTrees, trees: list[int], depths: NDArray[np.int64], output: int
+) -> list[Any]:
+    depth = int(depths[trees].max())
+    if len(trees) == 1:
+        root = writer.put(_complete(model, trees[0], depth))
+        return [_group([root], depth, output, _ONE)]
+    roots = [writer.put(_complete(model, tree, depth)) for tree in trees]
+    if len(roots) < 6:  # one of zeros walks along
+        nothing = writer.put(np.zeros(1 << depth, np.uint64))
+        roots += [nothing] * (6 - len(roots))
+    return [_group(roots, depth, output, _SIX)]
+
+
+def _complete(model: IntTrees, tree: int, depth: int) -> NDArray[np.uint64]:
+    # In the order of the leaves: the node above places [a, b) stands in the middle, before b's
+    # half. A leaf higher up fills all places below it, and nodes there always turn left.
+    words = np.full(1 << depth, _NEVER << _SHIFT, np.int64)
+    leaves = np.zeros(1 << depth, np.int64)
+    pending = [(int(model.root[tree]), 0, depth)]
+    while pending:
+        node, place, below = pending.pop()
+        if model.feature[node] < 0:
+            leaves[place : place + (1 << below)] = model.leaf[model.left[node], 0]
+            continue
+        half = 1 << (below - 1)
+        words[place + half - 1] = (int(model.threshold[node]) << _SHIFT) | (
+            int(model.feature[node]) * 8
+        )
+        pending.append((int(model.left[node]), place, below - 1))
+        pending.append((int(model.right[node]), place + half, below - 1))
+    return (words | (leaves & 0x7FFFFF) << 8).view(np.uint64)
+
+
+def _put_sparse(
+    writer: Writer, model: IntTrees, trees: list[int], depths: NDArray[np.int64], output: int
+) -> Any:
+    roots = [_put_nodes(writer, model, tree) for tree in trees]
+    if len(roots) < 4:
+        at = len(writer.data) + -len(writer.data) % 16
+        values = writer.put(np.zeros(1, NODE)) if model.width == 1 else 0
+        if model.width > 1:
+            values = writer.put(np.zeros(model.width, np.int32))
+            at = len(writer.data)
+        leaf = np.zeros(1, NODE)
+        leaf["test"], leaf["left"] = _NEVER << _SHIFT, at
+        leaf["value"] = 0 if model.width == 1 else values
+        if model.width == 1:
+            writer.data[at : at + NODE.itemsize] = leaf.tobytes()
+        else:
+            assert writer.put(leaf) == at
+        roots += [at] * (4 - len(roots))
+    return _group(roots, int(depths[trees].max()), output, _FOUR)
+
+
+def _put_nodes(writer: Writer, model: IntTrees, tree: int) -> int:
+    # Both children stand side by side, the left one first.
+    order, place = [int(model.root[tree])], {}
+    for node in order:
+        if model.feature[node] >= 0:
+            order += [int(model.left[node]), int(model.right[node])]
+    for number, node in enumerate(order):
+        place[node] = number
+    values = 0
+    rows = [int(model.left[node]) for node in order if model.feature[node] < 0]
+    if model.width > 1:
+        values = writer.put(model.leaf[rows])
+    start = len(writer.data) + -len(writer.data) % 16
+    records = np.zeros(len(order), NODE)
+    leaf = 0
+    for number, node in enumerate(order):
+        record = records[number]
+        if model.feature[node] >= 0:
+            test = (int(model.threshold[node]) << _SHIFT) | int(model.feature[node]) * 8
+            record["test"] = test & 0xFFFFFFFFFFFFFFFF
+            record["left"] = start + place[int(model.left[node])] * NODE.itemsize
+            continue
+        record["test"], record["left"] = _NEVER << _SHIFT, start + number * NODE.itemsize
+        if model.width > 1:
+            record["value"] = values + leaf * 4 * model.width
+        else:
+            record["value"] = int(model.leaf[model.left[node], 0]) & 0xFFFFFFFF
+        leaf += 1
+    assert writer.put(records) == start
+    return start

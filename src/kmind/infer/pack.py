@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The image of a model: the bytes that an agent's map holds, laid out for fast walks.
+
+``agent/infer.h`` has the same records. Little endian; offsets count from the image's first
+byte. It is made from the integer model alone, and computes the same.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import numpy as np
+
+from kmind.errors import ModelError
+from kmind.infer._pack_network import put_network
+from kmind.infer._pack_trees import put_trees
+from kmind.infer._writer import STEP, Writer
+from kmind.infer.integer import IntMlp, IntModel, IntTrees
+from kmind.infer.slot import INPUT, OUTPUTS
+
+__all__ = ["CAPACITY", "IMAGE", "image_check", "model_image"]
+
+MAGIC, ABI = 0x49444D4B, 1
+KIND_TREES, KIND_NETWORK = 1, 2
+CAPACITY = 1 << 18
+"""Bytes of a slot."""
+
+IMAGE = np.dtype([
+    ("magic", "<u4"), ("abi", "<u2"), ("kind", "<u2"), ("size", "<u4"), ("zero", "<u4"),
+    ("check", "<u8"), ("version", "<u8"),
+    ("content", "V32"), ("schema", "V32"), ("quantisation", "V32"),
+    ("threshold", "<i8"), ("features", "<u4"), ("outputs", "<u4"), ("cost_ns", "<u4"),
+    ("output", "u1"), ("probability", "u1"), ("raw", "u1"), ("pad", "u1"),
+    ("step", STEP), ("input", "<u4"), ("body", "<u4"), ("layers", "<u4"), ("reserved", "<u4"),
+])  # fmt: skip
+"""``struct km_image``: what an image begins with."""
+
+_SEED = 0x9E3779B97F4A7C15  # KMIND_CHECK_SEED
+_WORD = (1 << 64) - 1
+
+
+def model_image(
+    model: IntModel, *, content: bytes, schema: bytes, quantisation: bytes, cost_ns: float
+) -> bytes:
+    """Return the image; its ``version`` and ``check`` are 0 until it is deployed.
+
+    The hashes (32 bytes each) are those of the model's plain slot. Raises ModelError if the
+    kernel's evaluator lacks what the model needs, or the image is too large.
+    """
+    if model.input.norm != "none":
+        raise ModelError(
+            f"the kernel's evaluator does not divide by a vector's size ({model.input.norm})",
+            hint="train on features as they are, or scaled one by one",
+        )
+    writer = Writer(IMAGE.itemsize)
+    head: Any = np.zeros((), IMAGE)
+    head["magic"], head["abi"] = MAGIC, ABI
+    head["content"], head["schema"] = np.void(content), np.void(schema)
+    head["quantisation"] = np.void(quantisation)
+    head["features"], head["outputs"] = len(model.input), model.outputs
+    head["cost_ns"] = min(int(np.ceil(cost_ns)), 0xFFFFFFFF)
+    head["threshold"] = model.output.threshold
+    head["output"] = OUTPUTS.index(model.output.kind)
+    if model.output.probability is not None:
+        head["probability"] = 1
+        head["step"] = writer.step(model.output.probability)
+    stage = np.zeros(len(model.input), INPUT)
+    for name in INPUT.names or ():
+        stage[name] = getattr(model.input, name)
+    head["input"] = writer.put(stage)
+    if isinstance(model, IntMlp):
+        head["kind"], head["layers"] = KIND_NETWORK, len(model.layers)
+        head["body"] = put_network(writer, model)
+    else:
+        head["kind"], head["raw"] = KIND_TREES, _is_raw(model)
+        head["body"] = put_trees(writer, model, CAPACITY)
+    head["size"] = len(writer.data)
+    if len(writer.data) > CAPACITY:
+        raise ModelError(
+            f"the model needs {len(writer.data):,} bytes; a slot has {CAPACITY:,}",
+            hint="train a smaller one: fewer trees, or narrower layers",
+        )
+    writer.data[: IMAGE.itemsize] = head.tobytes()
+    return bytes(writer.data)
+
+
+def image_check(image: bytes) -> int:
+    """Return what ``check`` must be: ``kmind_mix`` over all other words, as the kernel does."""
+    value = _SEED
+    for word in struct.unpack(f"<{len(image) // 8 - 1}Q", image[:16] + image[24:]):
+        value = (value ^ word) * _SEED & _WORD
+        value ^= value >> 32
+    return value
+
+
+def _is_raw(model: IntTrees) -> bool:
+    # Inputs are compared as they are: no arithmetic, and what is cut off decides nothing.
+    stage = model.input
+    if (stage.mul != 1).any() or stage.shift.any() or stage.offset.any() or stage.round.any():
+        return False
+    inner = model.feature >= 0
+    feature, threshold = model.feature[inner], model.threshold[inner].astype(np.int64)
+    return bool((stage.lo[feature] <= threshold).all() and (threshold < stage.hi[feature]).all())

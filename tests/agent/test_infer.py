@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kernel decides as the reference does, bit for bit, by models of every shape."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from kmind.agent.evaluator import KernelEvaluator
+from kmind.errors import ModelError
+from kmind.infer import _pack_network, _pack_trees, pack
+from kmind.infer.integer import Input, IntMlp, IntTrees, Layer, Output, Step
+from kmind.infer.reference import evaluate
+from kmind.testing.models import random_inputs, random_mlp, random_model, random_trees
+
+pytestmark = pytest.mark.kernel("syscall")
+
+MODELS = 250
+VECTORS = 32
+PARTS = ("label", "score", "probability")
+
+
+@pytest.fixture(scope="module")
+def kernel():
+    with KernelEvaluator() as made:
+        yield made
+
+
+def differences(kernel, model, x):
+    kernel.load(model)
+    said, expected = kernel.evaluate(x), evaluate(model, x)
+    return {
+        part: int((getattr(said, part) != getattr(expected, part)).sum())
+        for part in PARTS
+        if not np.array_equal(getattr(said, part), getattr(expected, part))
+    }
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_models_and_vectors(kernel, seed):
+    rng = np.random.default_rng(seed)
+    for _ in range(MODELS):
+        model = random_model(rng, norms=False)
+        found = differences(kernel, model, random_inputs(rng, model, VECTORS))
+        assert not found, f"{found} of {VECTORS} by {model}"
+
+
+def plain_input(features, low, high):
+    return Input(
+        lo=np.full(features, low, np.int64),
+        hi=np.full(features, high, np.int64),
+        offset=np.zeros(features, np.int64),
+        round=np.zeros(features, np.int64),
+        mul=np.ones(features, np.int32),
+        shift=np.zeros(features, np.int32),
+    )
+
+
+def network(rng, shape, weight, step):
+    layers = []
+    for number, (inputs, outputs) in enumerate(pairwise(shape)):
+        layers.append(
+            Layer(
+                rng.integers(-weight, weight + 1, (outputs, inputs)).astype(np.int16),
+                rng.integers(-5000, 5000, outputs).astype(np.int64),
+                None if number == len(shape) - 2 else step,
+            )
+        )
+    output = Output("argmax") if shape[-1] > 1 else Output("threshold", threshold=17)
+    return IntMlp(plain_input(shape[0], 0, 127), tuple(layers), output)
+
+
+TABLE = np.sort(np.random.default_rng(0).integers(0, 32768, 256)).astype(np.int16)
+STEPS = [
+    Step(mul=1, add=64, shift=7, lo=0, hi=127),
+    Step(mul=1, add=0, shift=0, lo=0, hi=32767),
+    Step(mul=4, add=-77, shift=9, lo=0, hi=100),
+    Step(mul=13, add=900, shift=11, lo=0, hi=255),
+    Step(mul=1, add=300, shift=5, lo=3, hi=90),
+    Step(mul=1, add=1 << 14, shift=8, lo=0, hi=255, table=TABLE),
+]
+SHAPES = [
+    (31, 256, 2),
+    (5, 25, 15, 4),
+    (1, 1),
+    (64, 1, 1),
+    (3, 1024, 64),
+    (7, 9, 11, 13, 5),
+    (4, 3),
+]
+
+
+@pytest.mark.parametrize("step", STEPS, ids=range(len(STEPS)))
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_networks_of_all_widths_and_steps(kernel, shape, step):
+    rng = np.random.default_rng(len(shape))
+    for weight in (1, 15, 127, 32767):
+        model = network(rng, shape, weight, step)
+        found = differences(kernel, model, random_inputs(rng, model, VECTORS))
+        assert not found, f"{found} with weights up to {weight}"
+
+
+def test_every_number_of_lanes_is_met():
+    rng = np.random.default_rng(0)
+    met = set()
+    for weight in (1, 127, 32767):
+        for step in STEPS[:2]:
+            for shape in SHAPES[:2]:
+                model = network(rng, shape, weight, step)
+                image = pack.model_image(
+                    model, content=bytes(32), schema=bytes(32), quantisation=bytes(32), cost_ns=0
+                )
+                head = np.frombuffer(image, pack.IMAGE, 1)[0]
+                layers = np.frombuffer(
+                    image, _pack_network.LAYER, int(head["layers"]), int(head["body"])
+                )
+                met |= set(layers["lanes"].tolist())
+    assert met == {1, 2, 3, 4} or met == {2, 3, 4}
+
+
+def grown(rng, trees, depth, features, *, full, width=1, outputs=1, leaf=1000):
+    """Trees that go down to ``depth`` everywhere (``full``), or at random."""
+    columns = {name: [] for name in ("feature", "threshold", "left", "right")}
+    roots, rows = [], 0
+    for _ in range(trees):
+        roots.append(len(columns["feature"]))
+        pending = [(None, "", 0)]
+        while pending:
+            parent, side, level = pending.pop()
+            node = len(columns["feature"])
+            if parent is not None:
+                columns[side][parent] = node
+            inner = level < depth and (full or level == 0 or rng.random() < 0.8)
+            columns["feature"].append(int(rng.integers(features)) if inner else -1)
+            columns["threshold"].append(int(rng.integers(-500, 500)) if inner else 0)
+            columns["left"].append(0 if inner else rows)
+            columns["right"].append(0)
+            rows += not inner
+            if inner:
+                pending += [(node, "right", level + 1), (node, "left", level + 1)]
+    many = outputs if width == 1 else width
+    return IntTrees(
+        input=plain_input(features, -(1 << 31), (1 << 31) - 1),
+        root=np.array(roots, np.int32),
+        output_of=(np.arange(trees) % many if width == 1 else np.zeros(trees)).astype(np.int32),
+        leaf=rng.integers(-leaf, leaf + 1, (rows, width)).astype(np.int32),
+        base=rng.integers(-100, 100, many).astype(np.int64),
+        output=Output("argmax") if many > 1 else Output("threshold", threshold=3),
+        **{name: np.array(column, np.int32) for name, column in columns.items()},
+    )
+
+
+SIX, ONE, FOUR = range(3)
+GROWN = {
+    "six": ({"trees": 13, "depth": 6, "features": 16, "full": True}, {SIX, ONE}),
+    "one of ten": ({"trees": 1, "depth": 10, "features": 32, "full": True}, {ONE}),
+    "deep": ({"trees": 3, "depth": 14, "features": 5, "full": False}, {FOUR}),
+    "many features": ({"trees": 9, "depth": 5, "features": 64, "full": True}, {FOUR}),
+    "large leaves": (
+        {"trees": 5, "depth": 4, "features": 3, "full": True, "leaf": 1 << 27},
+        {FOUR},
+    ),
+    "classes": ({"trees": 20, "depth": 3, "features": 8, "full": False, "outputs": 5}, {SIX}),
+    "vectors": ({"trees": 6, "depth": 5, "features": 8, "full": False, "width": 7}, {FOUR}),
+}
+
+
+@pytest.mark.parametrize("name", GROWN)
+def test_trees_of_all_layouts(kernel, name):
+    how, kinds = GROWN[name]
+    rng = np.random.default_rng(3)
+    model = grown(rng, **how)
+    image = pack.model_image(
+        model, content=bytes(32), schema=bytes(32), quantisation=bytes(32), cost_ns=0
+    )
+    body = int(np.frombuffer(image, pack.IMAGE, 1)[0]["body"])
+    head = np.frombuffer(image, _pack_trees.TREES, 1, body)[0]
+    groups = np.frombuffer(image, _pack_trees.GROUP, int(head["groups"]), int(head["group"]))
+    assert set(groups["kind"].tolist()) == kinds
+    x = rng.integers(-600, 600, (300, how["features"]))
+    x[:8] = rng.choice([-(1 << 63), (1 << 63) - 1, -(1 << 31), 1 << 31], x[:8].shape)
+    assert not differences(kernel, model, x)
+
+
+def test_what_the_kernel_cannot_evaluate_is_refused(kernel):
+    rng = np.random.default_rng(0)
+    model = next(
+        model for model in iter(lambda: random_model(rng), None) if model.input.norm != "none"
+    )
+    with pytest.raises(ModelError, match="vector's size"):
+        kernel.load(model)
+    with pytest.raises(ModelError, match="262,144"):
+        kernel.load(grown(rng, 60, 11, 4, full=True))
+    with pytest.raises(ModelError, match="64"):
+        kernel.load(grown(rng, 1, 2, 65, full=True))
+
+
+def test_a_decision_is_timed(kernel):
+    rng = np.random.default_rng(0)
+    small, large = random_trees(rng, norms=False), network(rng, (31, 256, 2), 127, STEPS[0])
+    kernel.load(small)
+    quick = kernel.time_ns(random_inputs(rng, small, 16), 2000)
+    kernel.load(large)
+    assert kernel.time_ns(random_inputs(rng, large, 16), 2000) > quick
+    assert isinstance(random_mlp(rng, norms=False), IntMlp)
