@@ -25,6 +25,13 @@ os.environ["KMIND_TEST_RUN"] = _MARK
 
 _BLOCK = Path("/sys/block")
 _VM = Path("/proc/sys/vm")
+_MM = Path("/sys/kernel/mm")
+_MORE = (
+    _MM / "ksm",
+    _MM / "transparent_hugepage",
+    _MM / "transparent_hugepage/khugepaged",
+    Path("/sys/module/zswap/parameters"),
+)
 _NOT_SETTINGS = {"compact_memory", "drop_caches", "stat_refresh"}
 _LEFT_BY_KMIND = ("/var/lib/kmind", "/run/kmind", "/etc/kmind", "/dev/shm/kmind*")
 # Others mount and load things too while the tests run.
@@ -126,7 +133,9 @@ def _settings() -> Facts:
             continue
         facts[f"block device {device.name}"] = ""
         facts.update(_read_writable(device / "queue"))
-    facts.update(_read_writable(_VM))
+    for folder in (_VM, *_MORE):
+        if folder.is_dir():
+            facts.update(_read_writable(folder))
     return facts
 
 

@@ -162,7 +162,11 @@ BROKEN = [
     ('["/etc/hostname", ', '["/", ', ":LINE: sandbox.files: '/' is every file"),
     ("priority = 7", "priority = 256", ":LINE: knob[0].priority: Expected `int` <= 255"),
     ('"block.read_ahead_kb"', '"block.read_ahed"', ":LINE: knob[0].name: unknown knob"),
-    ('"block.read_ahead_kb"', '"vm.swappiness"', ":LINE: knob[0].name: vm.swappiness is none of"),
+    (
+        '"block.read_ahead_kb"',
+        '"cgroup.io_weight"',
+        ":LINE: knob[0].name: cgroup.io_weight is none of",
+    ),
 ]
 
 

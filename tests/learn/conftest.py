@@ -42,7 +42,7 @@ def record_disk(tmp_path: Path) -> RecordDisk:
             parse_parameters(module.manifest, []),
             agent=agent,
             endpoint=Endpoint(agent.arena, SimDoorbell(agent.doorbell_fd)),
-            granted=grants_for(module, target, Policy())[0],
+            granted=grants_for(module, target, Policy(), {})[0],
             writer=writer,
             window_s=0.1,
             tags={"workload": "random"},

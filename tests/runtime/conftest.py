@@ -52,6 +52,7 @@ class Bench:
             actuator=Actuator(self.journal, rules),
             policy=rules,
             mode=Mode[mode.upper()],
+            memory=self.folder / "memory",
             emit=lambda event, /, **fields: self.events.append((event, fields)),
         )
         self.instance.start()

@@ -85,7 +85,7 @@ class Owner:
             emit=self.note,
             now=lambda: self.now,
         )
-        granted, _ = grants_for(find_module("readahead"), self.target, Policy())
+        granted, _ = grants_for(find_module("readahead"), self.target, Policy(), {})
         self.changes.grant(granted)
         (self.granted,) = granted
         self.trials = Trials(

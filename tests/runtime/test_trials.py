@@ -522,3 +522,22 @@ def test_a_store_that_cannot_be_written_stops_nothing(owner: Make, tmp_path: Pat
     one.run(70, lambda: one.of("result"))
     assert one.value == 512
     assert any("cannot" in each["message"] for each in one.of("log"))
+
+
+def test_what_a_module_compares_leaves_few_rows_open(owner: Make) -> None:
+    manifest = find_module("readahead").manifest
+    part = msgspec.structs.replace(manifest.evidence, by="module")
+    one = owner(ratio(1.0), manifest=msgspec.structs.replace(manifest, evidence=part))
+    one.run(1)
+    one.recommend(512)
+    for _ in range(3):
+        one.recommend(1024)
+        assert one.value == 1024
+        assert len(one.journal.open_changes()) == 2
+        one.recommend(512)
+        assert one.value == 512
+        assert len(one.journal.open_changes()) == 1
+    one.recommend(BASELINE)
+    assert one.value == BASELINE
+    assert one.journal.open_changes() == []
+    assert one.of("applied")[-1]["value"] == 512

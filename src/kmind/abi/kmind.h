@@ -18,14 +18,15 @@
 
 enum kmind_limit {
 	KMIND_ABI = 3,
-	KMIND_MAX_CPUS = 256,	  /* CPUs that one agent can serve */
-	KMIND_FEATURES = 28,	  /* counters in one window */
-	KMIND_WINDOW_SLOTS = 256, /* windows kept for a slow reader */
-	KMIND_CQ_SLOTS = 64,	  /* recommendations under way */
-	KMIND_NOTE_SIZE = 1024,	  /* bytes of reason and evidence for each */
-	KMIND_STATUS_SIZE = 4096, /* bytes in which the extension describes itself */
-	KMIND_RULES = 4,	  /* cross-field rules for one knob */
-	KMIND_INSTANCES = 64,	  /* slots; 0 is nobody's */
+	KMIND_MAX_CPUS = 256,	   /* CPUs that one agent can serve */
+	KMIND_FEATURES = 28,	   /* counters in one window */
+	KMIND_WINDOW_SLOTS = 256,  /* windows kept for a slow reader */
+	KMIND_CQ_SLOTS = 64,	   /* recommendations under way */
+	KMIND_NOTE_SIZE = 1024,	   /* bytes of reason and evidence for each */
+	KMIND_STATUS_SIZE = 4096,  /* bytes in which the extension describes itself */
+	KMIND_MEMORY_SIZE = 65536, /* bytes that it wants to find again, their header included */
+	KMIND_RULES = 4,	   /* cross-field rules for one knob */
+	KMIND_INSTANCES = 64,	   /* slots; 0 is nobody's */
 	KMIND_CLASSES = 16,
 	KMIND_KNOBS = 1024, /* (knob, target) pairs that can be leased at a time */
 	/* A lease outlives the hold that it was taken for by that: time to undo. */
@@ -91,6 +92,8 @@ enum kmind_kind {
 	KMIND_KIND_FAILED = 5,	/* subject: id; the kernel did not take it */
 	KMIND_KIND_KEPT = 6,	/* subject: id; an experiment measured a gain; value: as set */
 	KMIND_KIND_DROPPED = 7, /* subject: id; put back after an experiment; value: its outcome */
+	KMIND_KIND_OBJECTIVE = 8,    /* subject: time that it spans, in ms; value: in millionths */
+	KMIND_KIND_NO_OBJECTIVE = 9, /* subject: as above; value: why, enum kmind_gap */
 	KMIND_KIND_MODULE = 64,
 };
 
@@ -100,6 +103,15 @@ enum kmind_outcome {
 	KMIND_OUTCOME_LOSS = 2,
 	KMIND_OUTCOME_NO_CHANGE = 3,
 	KMIND_OUTCOME_ABORTED = 4,
+};
+
+/* Why there is no value of the objective. */
+enum kmind_gap {
+	KMIND_GAP_FAILED = 1,  /* it could not be asked, or said that it failed */
+	KMIND_GAP_TIMEOUT = 2, /* no answer in time */
+	KMIND_GAP_EMPTY = 3,   /* it said nothing */
+	KMIND_GAP_TEXT = 4,    /* what it said is no number */
+	KMIND_GAP_RANGE = 5,   /* no finite number, or too large a one */
 };
 
 /* Why the agent changed its mode. */
@@ -170,7 +182,15 @@ struct kmind_geometry {
 	__u32 notes;
 	__u32 windows;
 	__u32 sq;
-	__u32 status; /* text of the extension's, shown to the admin */
+	__u32 status; /* text of the extension's, shown to the admin; after it: kmind_memory */
+};
+
+/* What the extension wants to find again: JSON, after this header. The agent ignores it. */
+struct kmind_memory {
+	__u32 seq; /* odd while it is written */
+	__u32 length;
+	__u32 check; /* CRC-32 of the text */
+	__u32 pad;
 };
 
 struct kmind_header {

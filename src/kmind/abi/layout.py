@@ -17,6 +17,7 @@ __all__ = [
     "CONTROL_OP",
     "CORE_CALL",
     "CORE_OP",
+    "GAP",
     "GEOMETRY",
     "GRANT",
     "GRANT_KEY",
@@ -26,6 +27,7 @@ __all__ = [
     "LEASE",
     "LIMIT",
     "MAGIC",
+    "MEMORY",
     "MODE",
     "OUTCOME",
     "OWNER",
@@ -49,6 +51,7 @@ LIMIT = {
     "CQ_SLOTS": 64,
     "NOTE_SIZE": 1024,
     "STATUS_SIZE": 4096,
+    "MEMORY_SIZE": 65536,
     "RULES": 4,
     "INSTANCES": 64,
     "CLASSES": 16,
@@ -111,6 +114,8 @@ KIND = {
     "FAILED": 5,
     "KEPT": 6,
     "DROPPED": 7,
+    "OBJECTIVE": 8,
+    "NO_OBJECTIVE": 9,
     "MODULE": 64,
 }
 
@@ -119,6 +124,14 @@ OUTCOME = {
     "LOSS": 2,
     "NO_CHANGE": 3,
     "ABORTED": 4,
+}
+
+GAP = {
+    "FAILED": 1,
+    "TIMEOUT": 2,
+    "EMPTY": 3,
+    "TEXT": 4,
+    "RANGE": 5,
 }
 
 CAUSE = {
@@ -240,6 +253,15 @@ GEOMETRY = np.dtype(
         "formats": ["<u4", "<u4", "<u4", "<u4", "<u4", "<u4", "<u4", "<u4", "<u4", "<u4"],
         "offsets": [0, 4, 8, 12, 16, 20, 24, 28, 32, 36],
         "itemsize": 40,
+    }
+)
+
+MEMORY = np.dtype(
+    {
+        "names": ["seq", "length", "check", "pad"],
+        "formats": ["<u4", "<u4", "<u4", "<u4"],
+        "offsets": [0, 4, 8, 12],
+        "itemsize": 16,
     }
 )
 

@@ -75,6 +75,8 @@ class Kind(IntEnum):
     FAILED = layout.KIND["FAILED"]
     KEPT = layout.KIND["KEPT"]
     DROPPED = layout.KIND["DROPPED"]
+    OBJECTIVE = layout.KIND["OBJECTIVE"]
+    NO_OBJECTIVE = layout.KIND["NO_OBJECTIVE"]
     MODULE = layout.KIND["MODULE"]
 
 

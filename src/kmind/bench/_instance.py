@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,23 +28,25 @@ _START_LIMIT_S = 60.0
 
 
 @contextlib.contextmanager
-def kmind_beside(device: str, mode: str, state: Path | None = None) -> Iterator[int]:
-    """Run ``kmind run readahead DEVICE --mode MODE`` inside the block; yields its pid.
+def kmind_beside(
+    device: str,
+    mode: str,
+    module: str = "readahead",
+    words: Sequence[str] = (),
+    state: Path | None = None,
+) -> Iterator[int]:
+    """Run ``kmind run MODULE DEVICE WORDS --mode MODE`` inside the block; yields its pid.
 
     ``state`` is where it keeps its journal and what it learns, in place of the machine's
     own folder. The block starts a second after the instance's first line of JSON. At the end
     the instance is interrupted, and has to end with status 0, or KmindError
     repeats its last message.
     """
-    argv = [sys.executable, "-m", "kmind", "run", "readahead", device, "--mode", mode, "--json"]
+    argv = [sys.executable, "-m", "kmind", "run", module, device, *words, "--mode", mode, "--json"]
+    environment = {**os.environ, **({"KMIND_STATE_DIR": str(state)} if state else {})}
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as messages:
         process = subprocess.Popen(
-            argv,
-            stdout=out,
-            stderr=messages,
-            text=True,
-            start_new_session=True,
-            env=dict(os.environ) | ({"KMIND_STATE_DIR": str(state)} if state else {}),
+            argv, stdout=out, stderr=messages, text=True, env=environment, start_new_session=True
         )
         try:
             limit = time.monotonic() + _START_LIMIT_S

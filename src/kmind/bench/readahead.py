@@ -252,7 +252,7 @@ class _Bench:
         knob last moved in it.
         """
         with self._set_to(start):
-            with kmind_beside(self.device, "auto", state), self._followed() as moves:
+            with kmind_beside(self.device, "auto", state=state), self._followed() as moves:
                 result = load.run(self._plan.seconds).value
             self._expect(start, "after kmind was stopped")
         self._expect(self._default, "after the run")

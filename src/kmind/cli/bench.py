@@ -29,14 +29,15 @@ def bench_command(
 ) -> int:
     """Run one bench and print what it measured.
 
-    ``folder`` and ``device`` are for those that read a disk, ``only`` for readahead. Raises
-    UsageError for another name, and for an option that the bench does not have.
+    ``folder`` and ``device`` are for those that read a disk, ``only`` for readahead and
+    autotune. Raises UsageError for another name, and for an option that the bench does not have.
     """
     if name not in BENCHES:
         raise UsageError(f"there is no bench {name!r}", hint=f"choose from {', '.join(BENCHES)}")
     options: dict[str, Any] = {}
     known = {
         "readahead": ("dir", "device", "only"),
+        "autotune": ("dir", "device", "only"),
         "admission": ("dir", "device"),
         "evidence": ("dir",),
     }

@@ -18,7 +18,7 @@ import typer
 
 from kmind import __version__
 from kmind.cli._model_app import model_app
-from kmind.cli._names import BENCHES
+from kmind.cli._names import BENCHES, AdviceAction, KnobsAction
 from kmind.errors import KmindError
 
 __all__ = ["app", "main"]
@@ -95,16 +95,6 @@ class _Speed(StrEnum):
 
     full = "full"
     real = "real"
-
-
-class _AdviceAction(StrEnum):
-    """What can be done with advice."""
-
-    list = "list"
-    show = "show"
-    apply = "apply"
-    reject = "reject"
-    undo = "undo"
 
 
 def _version(asked: bool) -> None:
@@ -285,8 +275,8 @@ def _mode(
 @app.command("advice", epilog="Example: kmind advice apply 7")
 def _advice(
     action: Annotated[
-        _AdviceAction, typer.Argument(help="list, show, apply, reject or undo.")
-    ] = _AdviceAction.list,
+        AdviceAction, typer.Argument(help="list, show, apply, reject or undo.")
+    ] = AdviceAction.list,
     id: Annotated[str | None, typer.Argument(metavar="[ID]", help="Which one.")] = None,
     all: Annotated[
         bool, typer.Option("--all", help="List also what is refused or settled.")
@@ -348,6 +338,36 @@ def _evaluate(
         policy_file=policy,
         json=json,
     )
+
+
+@app.command("knobs", epilog="Example: kmind knobs set vm.swappiness=10")
+def _knobs(
+    action: Annotated[
+        KnobsAction,
+        typer.Argument(
+            help="show: what can be set here, and to what; set: set one, within the policy; "
+            "verify: whether knobs still hold what was set."
+        ),
+    ] = KnobsAction.show,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME[=VALUE]] [TARGET]",
+            help="A knob, a family or a pattern; a disk, a cgroup (cgroup:/PATH), or: system.",
+        ),
+    ] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="Use this policy, not those in /etc/kmind.")
+    ] = None,
+    json: _Json = False,
+    dry_run: Annotated[
+        bool, typer.Option("-n", "--dry-run", help="Only say what would be set.")
+    ] = False,
+) -> int:
+    """Show the kernel settings that kmind knows, set one by hand, or look for drift."""
+    from kmind.cli.knobs import knobs_command
+
+    return knobs_command(action.value, words or [], json=json, dry_run=dry_run, policy_file=policy)
 
 
 @app.command("restore")
@@ -515,9 +535,7 @@ def _bench(
     device: Annotated[
         str | None, typer.Option(help="The disk, if it is not the one that holds --dir.")
     ] = None,
-    only: Annotated[
-        list[str] | None, typer.Option(help="Only this load of readahead; repeatable.")
-    ] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Only this load; repeatable.")] = None,
 ) -> int:
     """Measure what the documentation claims."""
     from kmind.cli.bench import bench_command

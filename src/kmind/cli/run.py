@@ -20,6 +20,8 @@ from kmind.runtime.agents import bind, make_bpf_agent, need_root
 from kmind.runtime.evidence_store import EvidenceStore, default_evidence_path
 from kmind.runtime.instance import Instance, Sandbox
 from kmind.runtime.leftovers import remove_dead_runs, restore_leftovers, run_cgroup
+from kmind.runtime.memory import default_memory_folder
+from kmind.runtime.wishes import check_wishes
 
 __all__ = ["DEADLINE_S", "StopFlag", "run", "stop_signals"]
 
@@ -69,6 +71,7 @@ def run(
     module, target = bind(module_name, target_name)
     params = parse_parameters(module.manifest, words)
     policy = Policy.load(policy_file)
+    check_wishes(module, target, params, policy)
     need_root()
     name = f"{module.manifest.name}@{target.name}"
     remove_dead_runs()
@@ -96,6 +99,7 @@ def run(
             mode=mode,
             emit=report.emit,
             evidence=evidence,
+            memory=default_memory_folder(journal.path),
             sandbox=Sandbox(cgroup=run_cgroup(name)),
             free=partial(core.free, slot),
             deadline_s=DEADLINE_S,

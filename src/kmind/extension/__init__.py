@@ -2,7 +2,8 @@
 """What module authors build on: ``Extension``, ``Context``, the manifest, discovery.
 
 An extension's process needs the first two only. What finds and reads modules is imported
-when it is asked for, so that such a process starts sooner and stays smaller.
+when it is asked for, so that such a process starts sooner and stays smaller; so are
+experiments, for a module that runs its own (``imports = ["kmind.evidence"]``).
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from kmind.extension._base import ChangeEvent, Extension, VerdictEvent
+from kmind.extension._base import ChangeEvent, Extension, ObjectiveEvent, VerdictEvent
 from kmind.extension._parameter import Parameter, Value
 from kmind.extension.context import Context, KnobInfo, Port
 from kmind.extension.dispatch import Dispatcher, End
 
 if TYPE_CHECKING:
+    from kmind.evidence import Design, Experiment, Guard, Interval, Noise
     from kmind.extension.discovery import Module, find_module, list_modules
     from kmind.extension.manifest import Feature, Hook, Manifest, RecordKind, load_manifest
     from kmind.extension.parameters import agent_parameters, parse_parameters
@@ -26,14 +28,20 @@ __all__ = [
     "Column",
     "Context",
     "Dataset",
+    "Design",
     "Dispatcher",
     "End",
+    "Experiment",
     "Extension",
     "Feature",
+    "Guard",
     "Hook",
+    "Interval",
     "KnobInfo",
     "Manifest",
     "Module",
+    "Noise",
+    "ObjectiveEvent",
     "Parameter",
     "Port",
     "Recipe",
@@ -49,26 +57,31 @@ __all__ = [
 ]
 
 _LATER = {
-    "Column": "training",
-    "Dataset": "training",
-    "Feature": "manifest",
-    "Hook": "manifest",
-    "Manifest": "manifest",
-    "Module": "discovery",
-    "Recipe": "training",
-    "RecordKind": "manifest",
-    "Recorded": "training",
-    "agent_parameters": "parameters",
-    "find_module": "discovery",
-    "list_modules": "discovery",
-    "load_manifest": "manifest",
-    "parse_parameters": "parameters",
+    "Column": "kmind.extension.training",
+    "Dataset": "kmind.extension.training",
+    "Design": "kmind.evidence",
+    "Experiment": "kmind.evidence",
+    "Feature": "kmind.extension.manifest",
+    "Guard": "kmind.evidence",
+    "Hook": "kmind.extension.manifest",
+    "Interval": "kmind.evidence",
+    "Manifest": "kmind.extension.manifest",
+    "Module": "kmind.extension.discovery",
+    "Noise": "kmind.evidence",
+    "Recipe": "kmind.extension.training",
+    "RecordKind": "kmind.extension.manifest",
+    "Recorded": "kmind.extension.training",
+    "agent_parameters": "kmind.extension.parameters",
+    "find_module": "kmind.extension.discovery",
+    "list_modules": "kmind.extension.discovery",
+    "load_manifest": "kmind.extension.manifest",
+    "parse_parameters": "kmind.extension.parameters",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
+    value = getattr(importlib.import_module(_LATER[name]), name)
     globals()[name] = value
     return value

@@ -19,7 +19,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from kmind.extension.context import Context
 
-__all__ = ["ChangeEvent", "Extension", "VerdictEvent"]
+__all__ = ["ChangeEvent", "Extension", "ObjectiveEvent", "VerdictEvent"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,21 @@ class ChangeEvent:
     outcome: Literal["", "gain", "loss", "no change", "aborted"] = ""
 
 
+@dataclass(frozen=True)
+class ObjectiveEvent:
+    """What the owner measured of the objective, or why it could not.
+
+    ``value`` is None where there is none; ``gap`` then says why: ``failed``, ``timeout``,
+    ``empty``, ``text`` or ``range``. It speaks of the time from ``start_s`` to ``end_s``,
+    of CLOCK_MONOTONIC in seconds, as does ``context.now``.
+    """
+
+    value: float | None
+    start_s: float
+    end_s: float
+    gap: Literal["", "failed", "timeout", "empty", "text", "range"] = ""
+
+
 class Extension:
     """Base of all extensions. Every method may be left as it is."""
 
@@ -77,6 +92,9 @@ class Extension:
 
     def on_change(self, change: ChangeEvent) -> None:
         """A knob was set, or set back, for a recommendation."""
+
+    def on_objective(self, objective: ObjectiveEvent) -> None:
+        """The owner measured the objective; for a module with ``[objective]``."""
 
     def on_mode(self, mode: str) -> None:
         """The agent moved to another mode; ``context.mode`` has it too."""

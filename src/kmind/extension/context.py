@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 import numpy as np
@@ -16,8 +16,9 @@ import numpy as np
 from kmind.abi import layout
 from kmind.extension._parameter import Value
 
-__all__ = ["Context", "KnobInfo", "Port"]
+__all__ = ["Context", "KnobInfo", "Port", "plain"]
 
+_MEMORY_MOST = layout.LIMIT["MEMORY_SIZE"] - layout.MEMORY.itemsize
 _REMEMBERED = 256  # recommendations whose answers can still come
 
 
@@ -27,7 +28,8 @@ class KnobInfo:
 
     ``minimum``, ``maximum`` and ``grid`` (values are its multiples) are what policy
     and kernel allow, in ``unit``; ``choices`` are the names of an enum's values.
-    ``baseline`` is what stood when the instance started.
+    ``baseline`` is what stood when the instance started. ``settle`` says whether a change
+    works at once.
     """
 
     name: str
@@ -40,6 +42,7 @@ class KnobInfo:
     choices: tuple[str, ...]
     target_id: int
     baseline: int | str
+    settle: Literal["instant", "slow"] = "instant"
 
     def encode(self, value: object) -> int:
         """The number that stands for ``value`` in the queue; ValueError if there is none.
@@ -92,6 +95,7 @@ class Context:
     manifest's parameters with their types; ``knobs`` are those that may be moved, by
     name; ``mode`` is the agent's mode in lower case; ``rng`` is seeded by the
     parameter ``seed`` (0 where the module has none), so that a run can be repeated.
+    ``memory`` is what the instance's extension remembered when it last ran, or None.
     """
 
     def __init__(
@@ -107,6 +111,8 @@ class Context:
         model: int = 0,
         now: Callable[[], float] = time.monotonic,
         write_log: Callable[[str], None] | None = None,
+        memory: Any = None,
+        keep: Callable[[bytes], None] | None = None,
     ) -> None:
         self.module = module
         self.target = target
@@ -119,6 +125,8 @@ class Context:
         self._port = port
         self._now = now
         self._write_log = write_log or _to_stderr
+        self.memory = memory
+        self._keep = keep
         self._made: dict[int, tuple[KnobInfo, int]] = {}
 
     def now(self) -> float:
@@ -128,6 +136,21 @@ class Context:
     def log(self, message: str, **fields: object) -> None:
         """Write one line to the instance's log."""
         self._write_log(" ".join([message, *(f"{name}={value}" for name, value in fields.items())]))
+
+    def remember(self, thing: object) -> None:
+        """Find ``thing`` again as ``memory`` at the next start; it takes the last one's place.
+
+        It is kept at the owner's next look, every five seconds at most, and at the end.
+        Raises ValueError for what JSON cannot hold, or that takes more than 64 KiB.
+        """
+        try:
+            text = msgspec.json.encode(thing, enc_hook=plain)
+        except (TypeError, msgspec.MsgspecError, RecursionError) as error:
+            raise ValueError(f"this cannot be remembered: {error}") from None
+        if len(text) > _MEMORY_MOST:
+            raise ValueError(f"this takes {len(text)} bytes, and may take {_MEMORY_MOST}")
+        if self._keep:
+            self._keep(text)
 
     def recommend(
         self,
@@ -178,6 +201,13 @@ class Context:
             return None
         info, number = self._made[rec_id]
         return info.name, info.decode(number)
+
+
+def plain(value: object) -> object:
+    """Msgspec's ``enc_hook`` for numpy's scalars and arrays, which authors put into JSON."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"it cannot hold a {type(value).__name__}")
 
 
 def _positive(name: str, value: float) -> float:

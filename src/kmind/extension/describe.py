@@ -66,6 +66,8 @@ def describe(module: Module, conf: ModuleConf) -> dict[str, Any]:
         "outcomes": [_measure(outcome) for outcome in manifest.outcomes],
         "guards": [_measure(guard) | {"limit": guard.limit} for guard in manifest.guards],
         "evidence": msgspec.to_builtins(manifest.evidence),
+        "chosen_by": manifest.chosen_by,
+        "objective": msgspec.to_builtins(manifest.objective),
         "records": [
             {
                 "kind": record.kind,

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from kmind.abi import layout
-from kmind.extension._base import ChangeEvent, Extension, VerdictEvent
-from kmind.extension.context import Context
+from kmind.extension._base import ChangeEvent, Extension, ObjectiveEvent, VerdictEvent
+from kmind.extension.context import Context, plain
 
 __all__ = ["Dispatcher", "End"]
 
@@ -25,6 +25,7 @@ _CHANGES: dict[int, Any] = {
 _OUTCOMES: dict[int, Any] = {
     number: name.lower().replace("_", " ") for name, number in layout.OUTCOME.items()
 }
+_GAPS: dict[int, Any] = {number: name.lower() for name, number in layout.GAP.items()}
 _STATUS_EVERY_S = 1.0
 _STATUS_MOST = layout.LIMIT["STATUS_SIZE"] - 8  # beside its length
 
@@ -128,6 +129,9 @@ class Dispatcher:
             return
         control = records["kind"] < layout.KIND["MODULE"]
         for record in records[control]:
+            if int(record["kind"]) in (layout.KIND["OBJECTIVE"], layout.KIND["NO_OBJECTIVE"]):
+                self._extension.on_objective(_objective(record))
+                continue
             kind = _CHANGES.get(int(record["kind"]))
             made = self._context.recall(int(record["subject"]))
             if kind and made:
@@ -149,7 +153,7 @@ class Dispatcher:
         if now - self._status_at < _STATUS_EVERY_S:
             return
         self._status_at = now
-        text = msgspec.json.encode(self._extension.status(), enc_hook=_plain)
+        text = msgspec.json.encode(self._extension.status(), enc_hook=plain)
         if len(text) > _STATUS_MOST:
             text = b'{"status":"too long to show"}'
         if text != self._status:
@@ -157,8 +161,10 @@ class Dispatcher:
             self._end.set_status(text)
 
 
-def _plain(value: object) -> object:
-    # numpy's scalars and arrays, the two things that authors put into a status.
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    raise TypeError(f"a status cannot hold a {type(value).__name__}")
+def _objective(record: np.void) -> ObjectiveEvent:
+    end_s = int(record["time_ns"]) / 1e9
+    start_s = end_s - int(record["subject"]) / 1000
+    number = int(record["value"].astype(np.int64))
+    if int(record["kind"]) == layout.KIND["NO_OBJECTIVE"]:
+        return ObjectiveEvent(None, start_s, end_s, _GAPS.get(number, "failed"))
+    return ObjectiveEvent(number / 1e6, start_s, end_s)

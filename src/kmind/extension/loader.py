@@ -8,13 +8,14 @@ or the interpreter's own. So all files are read before, and imported from memory
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.abc import InspectLoader, MetaPathFinder
 from importlib.machinery import BuiltinImporter, FrozenImporter, ModuleSpec
 from importlib.util import spec_from_loader
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import TypeVar
 
 from kmind.errors import ModuleError
@@ -58,7 +59,13 @@ class _Sources(MetaPathFinder, InspectLoader):
 
     def exec_module(self, module: ModuleType) -> None:
         path, source = self._files.get(module.__name__, ("<package>", b""))
-        exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)
+        exec(_compiled(source, path), module.__dict__)
+
+
+@functools.lru_cache(maxsize=256)
+def _compiled(source: bytes, path: str) -> CodeType:
+    # A test loads the same module a thousand times.
+    return compile(source, path, "exec", dont_inherit=True)
 
 
 class _Refuser(MetaPathFinder):

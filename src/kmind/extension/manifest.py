@@ -16,6 +16,7 @@ import msgspec
 
 from kmind.abi import layout
 from kmind.errors import UsageError
+from kmind.extension._objective import ObjectivePart
 from kmind.extension._outcome import EvidencePart, GuardPart, OutcomePart
 from kmind.extension._parameter import Name, Parameter, Part, Text, Value
 from kmind.extension._toml import TomlFile
@@ -35,6 +36,7 @@ __all__ = [
     "Manifest",
     "ModelFeature",
     "ModelPart",
+    "ObjectivePart",
     "OutcomePart",
     "Parameter",
     "RecordField",
@@ -65,9 +67,12 @@ class ExtensionPart(Part, frozen=True):
 
 
 class TargetPart(Part, frozen=True):
-    """``[target]``: what an instance is bound to, a block device or the whole system."""
+    """``[target]``: what an instance is bound to.
 
-    kind: Literal["block", "system"]
+    A block device, the whole system, a cgroup, or ``any`` of these.
+    """
+
+    kind: Literal["block", "system", "cgroup", "any"]
 
 
 class TrainPart(Part, frozen=True):
@@ -219,6 +224,7 @@ class Manifest(Part, frozen=True):
 
     ``aliases`` are the devices that it is for (``kmind.extension.alias``), ``depends`` the
     modules that have to run before, and ``conflicts`` those that may not run beside it.
+    ``chosen_by`` names the parameter that lists which of the knobs an instance gets.
     """
 
     name: Name
@@ -235,6 +241,8 @@ class Manifest(Part, frozen=True):
     aliases: tuple[str, ...] = ()
     depends: tuple[Name, ...] = ()
     conflicts: tuple[Name, ...] = ()
+    chosen_by: str = ""
+    objective: ObjectivePart | None = None
     limits: Limits = Limits()
     sandbox: SandboxPart = SandboxPart()
     train: TrainPart | None = None
@@ -271,6 +279,7 @@ class Manifest(Part, frozen=True):
                     f"{hook.while_.feature!r}, which is no counter"
                 )
 
+        self._check_parameters()
         for field, parts in (("outcome", self.outcomes), ("guard", self.guards)):
             for index, part in enumerate(parts):
                 for name in part.features:
@@ -294,6 +303,19 @@ class Manifest(Part, frozen=True):
             for index, name in enumerate(names):
                 if name in names[:index]:
                     raise ValueError(f"{field.format(index)}: {name!r} stands there more than once")
+
+    def _check_parameters(self) -> None:
+        declared = {parameter.name: parameter.type for parameter in self.parameters}
+        if self.chosen_by and declared.get(self.chosen_by) != "str":
+            raise ValueError(f"chosen_by: {self.chosen_by!r} is no parameter of type str")
+        if self.objective is None:
+            return
+        part = self.objective
+        wanted = {part.what: "str", part.better: "enum", part.every: "float"}
+        wanted |= {part.timeout: "float", part.looks_back: "float", part.user: "str"}
+        for name, kind in wanted.items():
+            if declared.get(name) != kind:
+                raise ValueError(f"objective: {name!r} is no parameter of type {kind}")
 
     def _check_modules(self) -> None:
         for field, names in (("depends", self.depends), ("conflicts", self.conflicts)):
@@ -324,6 +346,6 @@ def load_manifest(path: Path) -> Manifest:
             knob = get_knob(use.name)
         except UsageError as error:
             raise file.wrong(field, str(error)) from None
-        if knob.target != kind:
+        if kind != "any" and knob.target not in (kind, "system"):
             raise file.wrong(field, f"{use.name} is none of a {kind} target")
     return manifest

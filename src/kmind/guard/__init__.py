@@ -3,6 +3,7 @@
 
 from kmind.guard._owner import Owner
 from kmind.guard.actuator import Actuator, Outcome, Yielded
+from kmind.guard.drift import Standing, find_standing
 from kmind.guard.gate import Gate, GateEvent
 from kmind.guard.journal import Change, Journal, default_journal_path
 from kmind.guard.policy import Bound, Policy, RefusedError
@@ -20,7 +21,9 @@ __all__ = [
     "Policy",
     "RefusedError",
     "Restored",
+    "Standing",
     "Yielded",
     "default_journal_path",
+    "find_standing",
     "restore",
 ]

@@ -253,6 +253,19 @@ class Journal:
         """The latest rows in any state, of all boots, newest first."""
         return self._select("1 = 1", order=f"id DESC LIMIT {limit:d}")
 
+    def standing(self) -> list[Change]:
+        """The latest row of this boot for each knob that stands at what we set.
+
+        Open rows and kept ones, oldest first; none for a knob that somebody else has set
+        since, as far as that was noticed.
+        """
+        return self._select(
+            "id IN (SELECT max(id) FROM change WHERE boot = ? "
+            "AND state IN ('intended', 'applied', 'kept', 'yielded') GROUP BY knob, target) "
+            "AND state <> 'yielded' AND new <> 'null'",
+            self._boot,
+        )
+
     def expire(self) -> int:
         """Close open rows of earlier boots, and return how many there were.
 

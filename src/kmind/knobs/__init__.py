@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from types import MappingProxyType
 
 from kmind.errors import UsageError
-from kmind.knobs import block, vm
+from kmind.knobs import block, cgroup, ksm, thp, vm, zram, zswap
 from kmind.knobs._base import Knob, Rule, RuleOp, Value, canonical
 from kmind.knobs._target import Target, TargetKind, block_devices, parse_target
 
@@ -25,7 +25,16 @@ __all__ = [
     "parse_target",
 ]
 
-_BY_NAME = MappingProxyType({knob.name: knob for knob in (*block.KNOBS, *vm.KNOBS)})
+_ALL: tuple[Knob, ...] = (
+    *block.KNOBS,
+    *vm.KNOBS,
+    *thp.KNOBS,
+    *ksm.KNOBS,
+    *zswap.KNOBS,
+    *zram.KNOBS,
+    *cgroup.KNOBS,
+)
+_BY_NAME = MappingProxyType({knob.name: knob for knob in _ALL})
 _BY_ID = MappingProxyType({knob.id: knob for knob in _BY_NAME.values()})
 
 

@@ -11,12 +11,13 @@ __all__ = ["table"]
 def table() -> str:
     """The table of all knobs in Markdown, one row a knob, ending in a newline."""
     rows = [
-        "| knob | what it sets | values | unit | works | kernel documentation |",
-        "|---|---|---|---|---|---|",
+        "| knob | what it sets | values | unit | works | what a change costs "
+        "| kernel documentation |",
+        "|---|---|---|---|---|---|---|",
     ]
     rows += [
         f"| `{knob.name}` | {_about(knob)} | {_values(knob)} | {knob.unit} | {knob.settle} "
-        f"| {knob.reference} |"
+        f"| {knob.cost}: {knob.cost_why} | {knob.reference} |"
         for knob in all_knobs()
     ]
     return "\n".join(rows) + "\n"
@@ -29,7 +30,8 @@ def _about(knob: Knob) -> str:
 def _values(knob: Knob) -> str:
     if knob.kind == "enum":
         return ", ".join(f"`{choice}`" for choice in knob.choices)
-    text = f"{knob.minimum} to {knob.maximum}"
+    names = {number: word for word, number in knob.words}
+    text = f"{knob.minimum} to {names.get(knob.maximum, knob.maximum)}"
     if knob.memory_percent:
         text += f", at most {knob.memory_percent}% of memory"
     if knob.grid > 1:

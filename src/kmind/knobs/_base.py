@@ -25,7 +25,13 @@ Value = int | str
 RuleOp = Literal["<", "<=", ">", ">="]
 
 _MEMORY_FILE = Path("proc/meminfo")
+_CRYPTO_FILE = Path("proc/crypto")
 _SYSCTL = "proc/sys/"
+_TARGET_HINTS = {
+    "block": "name a block device",
+    "system": "the target is: system",
+    "cgroup": "name a cgroup, such as cgroup:/system.slice",
+}
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,13 @@ class Knob:
     the one in force and writing it would lose their value. ``propagate`` names
     the step that carries a change to what the kernel copied it into before.
     ``note`` is one sentence on what is odd about it, or "".
+
+    ``cost`` is what the change itself costs, whatever the value: nothing worth a word
+    (``none``), a moment (``cheap``), or work, memory or waiting of others
+    (``disturbing``); ``cost_why`` says what. ``listed`` says where the choices that a
+    target has can be read: in its file, nowhere (``all`` are there), or among the
+    kernel's compressors (``crypto``). ``words`` are texts in the file that stand for
+    numbers. A cgroup's knob belongs to a ``controller`` of version 1; "" is version 2.
     """
 
     name: str
@@ -92,6 +105,11 @@ class Knob:
     conflicts: tuple[str, ...] = ()
     propagate: Literal["", "open_files"] = ""
     note: str = ""
+    cost: Literal["none", "cheap", "disturbing"] = "cheap"
+    cost_why: str = ""
+    listed: Literal["file", "all", "crypto"] = "file"
+    words: tuple[tuple[str, int], ...] = ()
+    controller: str = ""
 
     @property
     def id(self) -> int:
@@ -113,8 +131,10 @@ class Knob:
         if target.kind != self.target:
             raise UsageError(
                 f"{self.name} is a knob of a {self.target} target, and {target} is none",
-                hint="name a block device" if self.target == "block" else "the target is: system",
+                hint=_TARGET_HINTS[self.target],
             )
+        if self.target == "cgroup":
+            return target.cgroup_folder(self.controller) / self.path
         return target.root / self.path.format(name=target.name)
 
     def limits(self, target: Target) -> tuple[int, int]:
@@ -136,8 +156,10 @@ class Knob:
         text = self._text(target)
         if self.kind == "enum":
             return _chosen(text)
+        # A weight of cgroup v2 has a line of its own for each device below.
+        word = text.partition("\n")[0].removeprefix("default ")
         try:
-            return int(text)
+            return dict(self.words).get(word) or int(word)
         except ValueError:
             raise KnobError(f"{self.name} of {target} reads {text!r}, not an integer") from None
 
@@ -146,7 +168,9 @@ class Knob:
         if self.kind == "int":
             return ()
         words = {word.strip("[]") for word in self._text(target).split()}
-        return tuple(choice for choice in self.choices if choice in words)
+        if self.listed == "crypto":
+            words |= _crypto(target.root)
+        return tuple(choice for choice in self.choices if choice in words or self.listed == "all")
 
     def write(self, target: Target, value: Value) -> None:
         """Hand the value to the kernel, which may round it: read it back.
@@ -182,7 +206,7 @@ class Knob:
         if self.kind == "enum":
             return self.decode(self.encode(word))
         try:
-            return int(word, 10)
+            return dict(self.words).get(word) or int(word, 10)
         except ValueError:
             raise UsageError(
                 f"{self.name} takes an integer{f' ({self.unit})' if self.unit else ''}, "
@@ -241,6 +265,7 @@ class Knob:
         if error.errno in (errno.EACCES, errno.EPERM) and os.geteuid() != 0:
             return PrivilegeError(f"{what}: {error.strerror}", hint="run as root")
         hints = {
+            errno.EBUSY: "it cannot be changed while it is in use",
             errno.EINVAL: "the kernel does not take that here, or the feature is off",
             errno.EPERM: "a sysctl gate or the kernel's lockdown forbids it",
             errno.EROFS: "the file system is read-only, as in a container",
@@ -271,3 +296,12 @@ def _memory_kb(root: Path) -> int:
     except (OSError, ValueError):
         pass
     return 0
+
+
+def _crypto(root: Path) -> set[str]:
+    """Names of the algorithms that the kernel has loaded; none where it does not say."""
+    try:
+        lines = (root / _CRYPTO_FILE).read_text().splitlines()
+    except OSError:
+        return set()
+    return {line.partition(":")[2].strip() for line in lines if line.startswith("name")}

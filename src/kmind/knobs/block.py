@@ -27,6 +27,8 @@ KNOBS = (
         grid=_PAGE_KB,
         propagate="open_files",
         note="A file takes the value over when it is opened; kmind carries a change to open ones.",
+        cost="cheap",
+        cost_why="Open files of the disk are looked through and told.",
     ),
     Knob(
         name="block.scheduler",
@@ -38,6 +40,8 @@ KNOBS = (
         choices=("none", "mq-deadline", "kyber", "bfq"),
         disturbs=("block.nr_requests", "block.wbt_lat_usec"),
         note="The kernel forgets the settings below queue/iosched when it is changed.",
+        cost="disturbing",
+        cost_why="The queue is frozen: requests wait for those under way.",
     ),
     Knob(
         name="block.nr_requests",
@@ -49,6 +53,8 @@ KNOBS = (
         minimum=16,
         maximum=2048,
         note='With scheduler "none" the kernel refuses more than the hardware queue holds.',
+        cost="disturbing",
+        cost_why="The queue is frozen: requests wait for those under way.",
     ),
     Knob(
         name="block.wbt_lat_usec",
@@ -61,6 +67,8 @@ KNOBS = (
         maximum=500_000,
         settle="slow",
         note="Once written, the kernel no longer switches it off by itself under bfq.",
+        cost="disturbing",
+        cost_why="The queue is frozen: requests wait for those under way.",
     ),
     Knob(
         name="block.rq_affinity",
@@ -70,6 +78,8 @@ KNOBS = (
         reference=_DOC,
         minimum=0,
         maximum=2,
+        cost="none",
+        cost_why="The next request that completes goes by it.",
     ),
     Knob(
         name="block.nomerges",
@@ -79,6 +89,22 @@ KNOBS = (
         reference=_DOC,
         minimum=0,
         maximum=2,
+        cost="none",
+        cost_why="The next request goes by it.",
+    ),
+    Knob(
+        name="block.max_sectors_kb",
+        target="block",
+        path="sys/block/{name}/queue/max_sectors_kb",
+        summary="the largest request that the kernel makes",
+        reference=_DOC,
+        unit="kB",
+        minimum=64,
+        maximum=4096,
+        grid=_PAGE_KB,
+        note="The kernel refuses more than queue/max_hw_sectors_kb.",
+        cost="disturbing",
+        cost_why="The queue is frozen: requests wait for those under way.",
     ),
 )
 """All knobs of this family."""

@@ -14,6 +14,10 @@ from kmind.knobs._base import Knob, Rule
 
 __all__ = ["KNOBS"]
 
+_RECLAIM = "The next round of reclaim or the next fault goes by it."
+_WRITEBACK = "Writers and flushers go by it at their next look at the limits."
+_WATERMARKS = "The watermarks of all zones are set anew; raised, the kernel reclaims up to them."
+
 
 def _vm(
     file: str,
@@ -27,6 +31,8 @@ def _vm(
     conflicts: tuple[str, ...] = (),
     memory_percent: int = 0,
     note: str = "",
+    cost: Literal["none", "cheap", "disturbing"] = "none",
+    why: str = _RECLAIM,
 ) -> Knob:
     return Knob(
         name="vm." + file.replace("-", "_"),
@@ -42,6 +48,8 @@ def _vm(
         settle=settle,
         conflicts=conflicts,
         note=note,
+        cost=cost,
+        cost_why=why,
     )
 
 
@@ -56,6 +64,8 @@ KNOBS = (
         rules=(Rule(">", "vm.dirty_background_ratio"),),
         conflicts=("proc/sys/vm/dirty_bytes",),
         note="Not in force, and refused, while vm.dirty_bytes is set.",
+        cost="disturbing",
+        why="Lowered below what is dirty, writers wait until the difference is on disk.",
     ),
     _vm(
         "dirty_background_ratio",
@@ -66,6 +76,8 @@ KNOBS = (
         rules=(Rule("<", "vm.dirty_ratio"),),
         conflicts=("proc/sys/vm/dirty_background_bytes",),
         note="Not in force, and refused, while vm.dirty_background_bytes is set.",
+        cost="cheap",
+        why="Lowered below what is dirty, the flushers write the difference out.",
     ),
     _vm(
         "dirty_expire_centisecs",
@@ -74,6 +86,7 @@ KNOBS = (
         100,
         360_000,
         rules=(Rule(">=", "vm.dirty_writeback_centisecs"),),
+        why=_WRITEBACK,
     ),
     _vm(
         "dirty_writeback_centisecs",
@@ -82,6 +95,8 @@ KNOBS = (
         50,
         30_000,
         rules=(Rule("<=", "vm.dirty_expire_centisecs"),),
+        cost="cheap",
+        why="The flushers are woken once.",
     ),
     _vm("vfs_cache_pressure", "how readily inodes and dentries are reclaimed", "%", 1, 1000),
     _vm(
@@ -91,12 +106,46 @@ KNOBS = (
         1024,
         1 << 20,
         memory_percent=5,
+        cost="disturbing",
+        why=_WATERMARKS,
+        note="Once written, the kernel no longer raises it by itself for huge pages.",
     ),
-    _vm("watermark_scale_factor", "room between the reclaim watermarks", "1/10000", 1, 1000),
+    _vm(
+        "watermark_scale_factor",
+        "room between the reclaim watermarks",
+        "1/10000",
+        1,
+        1000,
+        cost="disturbing",
+        why=_WATERMARKS,
+    ),
     _vm("watermark_boost_factor", "reclaim after fragmentation; 0: off", "1/10000", 0, 30_000),
     _vm("page_lock_unfairness", "times that a page lock may be stolen", "", 0, 1000),
     _vm("page-cluster", "pages read at once from swap, as a power of two", "log2", 0, 8),
     _vm("compaction_proactiveness", "effort of compaction in the background", "%", 0, 100),
-    _vm("stat_interval", "time between updates of memory statistics", "s", 1, 120),
+    _vm(
+        "stat_interval",
+        "time between updates of memory statistics",
+        "s",
+        1,
+        120,
+        why="The next update comes after the new time.",
+    ),
+    _vm(
+        "dirtytime_expire_seconds",
+        "age at which times of access alone are written out",
+        "s",
+        60,
+        604_800,
+        cost="cheap",
+        why="The flushers look at all inodes once.",
+    ),
+    _vm(
+        "extfrag_threshold",
+        "fragmentation from which the kernel compacts rather than reclaims",
+        "1/1000",
+        0,
+        1000,
+    ),
 )
 """All knobs of this family."""

@@ -196,7 +196,7 @@ class Recorder:
         self._open.callback(agent.close)
         agent.set_mode(Mode.OBSERVE)
         endpoint = Endpoint(agent.arena, _NoBell())
-        granted, _ = grants_for(module, target, self._policy)
+        granted, _ = grants_for(module, target, self._policy, params)
         sweep = self.plan.sweep
         self.taps.append(
             Tap(

@@ -5,14 +5,17 @@ from kmind.queue._layout import Geometry
 from kmind.queue.completion import CompletionQueue, read_note
 from kmind.queue.doorbell import Doorbell
 from kmind.queue.endpoint import Bell, Endpoint, peek_windows, read_status, window_head
+from kmind.queue.memory import MEMORY_MOST, MemoryReader
 from kmind.queue.ring import Reader
 
 __all__ = [
+    "MEMORY_MOST",
     "Bell",
     "CompletionQueue",
     "Doorbell",
     "Endpoint",
     "Geometry",
+    "MemoryReader",
     "Reader",
     "peek_windows",
     "read_note",

@@ -56,7 +56,8 @@ class Geometry:
         cq = rings + _pages((nr_cpus + 1) * layout.RING.itemsize)
         notes = cq + _pages(layout.LIMIT["CQ_SLOTS"] * layout.RECOMMENDATION.itemsize)
         status = notes + _pages(layout.LIMIT["CQ_SLOTS"] * layout.LIMIT["NOTE_SIZE"])
-        windows = status + _pages(layout.LIMIT["STATUS_SIZE"])
+        memory = status + _pages(layout.LIMIT["STATUS_SIZE"])
+        windows = memory + _pages(layout.LIMIT["MEMORY_SIZE"])
         sq = windows + _pages(layout.LIMIT["WINDOW_SLOTS"] * layout.WINDOW.itemsize)
         size = sq + _pages(nr_cpus * sq_slots * layout.RECORD.itemsize)
         return cls(

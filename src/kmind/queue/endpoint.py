@@ -12,6 +12,7 @@ import numpy.typing as npt
 from kmind.abi import layout
 from kmind.queue._layout import Bytes, Geometry, window_view
 from kmind.queue.completion import CompletionQueue
+from kmind.queue.memory import write_memory
 from kmind.queue.ring import Reader
 
 __all__ = ["Bell", "Endpoint", "peek_windows", "read_status", "window_head"]
@@ -96,6 +97,10 @@ class Endpoint:
         self._arena[start : start + 4] = 0
         self._arena[start + 4 : start + 4 + len(text)] = np.frombuffer(text, np.uint8)
         self._arena[start : start + 4].view(np.uint32)[0] = len(text)
+
+    def remember(self, text: bytes) -> None:
+        """Leave a text (at most ``MEMORY_MOST`` bytes) that is to be there at the next start."""
+        write_memory(self._arena, self.geometry, text)
 
 
 def read_status(arena: Bytes, geometry: Geometry) -> bytes:

@@ -17,7 +17,7 @@ from typing import Any
 from kmind.agent._base import Action, Mode, Verdict
 from kmind.agent.core import Core
 from kmind.errors import KmindError
-from kmind.knobs import all_knobs, block_devices, parse_target
+from kmind.knobs import all_knobs, block_devices, get_knob, parse_target
 from kmind.runtime._admin import ADMIN
 from kmind.runtime._member import Member
 from kmind.runtime._text import Bucket
@@ -147,7 +147,7 @@ class Arbiter:
             number = self._advice.note(
                 instance=fields["instance"],
                 knob=fields["knob"],
-                target=fields["instance"].partition("@")[2],
+                target=_target(fields["knob"], fields["instance"]),
                 value=fields["value"],
                 current=fields["current"],
                 verdict=fields["verdict"],
@@ -161,3 +161,8 @@ class Arbiter:
                 self._log(str(error))
             return {}
         return {"advice": str(number)} if number and not refused else {}
+
+
+def _target(knob: str, instance: str) -> str:
+    # An instance on a disk may move a knob of the system too.
+    return "system" if get_knob(knob).target == "system" else instance.partition("@")[2]

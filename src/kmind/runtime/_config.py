@@ -34,7 +34,8 @@ class ChildConfig(msgspec.Struct, frozen=True, kw_only=True):
     With ``keep`` the process outlives its owner, else it dies when ``parent`` does.
     ``log`` is the path of a FIFO for what it prints ("": a pipe, for one that is not
     kept). ``first_id`` is the id of its first recommendation: above the last one that
-    the agent saw, where another extension served the same agent before.
+    the agent saw, where another extension served the same agent before. ``memory`` is what
+    an earlier extension of the same instance left to be remembered.
     """
 
     package: str
@@ -54,6 +55,7 @@ class ChildConfig(msgspec.Struct, frozen=True, kw_only=True):
     uid: int | None
     parent: int
     first_id: int = 1
+    memory: msgspec.Raw = msgspec.Raw(b"null")
     keep: bool = False
     log: str = ""
     files: tuple[str, ...] = ()

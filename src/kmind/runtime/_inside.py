@@ -87,6 +87,8 @@ def _serve(config: ChildConfig, sources: Mapping[str, bytes], endpoint: Endpoint
         features=config.features,
         knobs=config.knobs,
         port=endpoint.cq,
+        memory=msgspec.json.decode(config.memory),
+        keep=endpoint.remember,
     )
     dispatcher = Dispatcher(endpoint, kind(context), context)
     dispatcher.start()

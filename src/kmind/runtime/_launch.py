@@ -9,6 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from kmind.abi import layout
 from kmind.errors import KmindError
 from kmind.extension import KnobInfo, Module, Value
@@ -68,11 +70,13 @@ class Extension:
         sandbox: Sandbox,
         beat_s: float,
         first_id: int,
+        memory: bytes,
         tell: Callable[[str], None],
     ) -> Extension:
         """Start it. Raises KmindError; nothing is left then.
 
-        ``tell`` is told what of the sandbox this machine lacks.
+        ``memory`` is JSON that it is given, if not empty. ``tell`` is told what of the
+        sandbox this machine lacks.
         """
         manifest = module.manifest
         uid = free_uid(f"{name}/{os.getpid()}") if os.geteuid() == 0 else None
@@ -97,6 +101,7 @@ class Extension:
             uid=uid,
             parent=os.getpid(),
             first_id=first_id,
+            memory=msgspec.Raw(memory or b"null"),
             keep=bool(sandbox.log),
             log=sandbox.log,
             files=manifest.sandbox.files,

@@ -67,7 +67,7 @@ class Verdicts:
         if each is None or halt:
             return
         if verdict == Verdict.ADVISED:
-            command = f"echo {fields['value']} > {each.knob.file(self._target)}"
+            command = f"echo {fields['value']} > {each.knob.file(each.target)}"
             if self._room.take():
                 self._emit("advice", **fields, command=command)
         elif verdict == Verdict.RENEWED:

@@ -30,6 +30,11 @@ WINDOW_PARAMETER = "window_ms"
 """A module with a parameter of this name lets it set the length of its windows."""
 
 _WINDOW_MS = 100
+_TARGET_HINTS = {
+    "block": "name a block device, such as vda",
+    "cgroup": "name a cgroup, such as cgroup:/system.slice",
+    "system": "the target is: system",
+}
 
 
 def bind(module_name: str, target_name: str) -> tuple[Module, Target]:
@@ -37,11 +42,11 @@ def bind(module_name: str, target_name: str) -> tuple[Module, Target]:
     module = find_module(module_name)
     target = parse_target(target_name)
     kind = module.manifest.target.kind
-    if target.kind != kind:
+    if kind not in ("any", target.kind):
         raise UsageError(
             f"module {module.manifest.name} works on a {kind} target, "
             f"and {target.name} is a {target.kind} one",
-            hint="name a block device, such as vda" if kind == "block" else "the target is: system",
+            hint=_TARGET_HINTS[kind],
         )
     return module, target
 

@@ -99,7 +99,7 @@ class Changes:
         """Let the agent approve values for these knobs; one that was yielded stays so."""
         for each in granted:
             # Another instance may hold it now.
-            first = self._actuator.baseline(each.knob, self._target)
+            first = self._actuator.baseline(each.knob, each.target)
             if first is not None:
                 each = replace(each, baseline=first)
             self._granted[each.key] = each
@@ -112,7 +112,7 @@ class Changes:
     def reclaim(self) -> None:
         """Forget that knobs were yielded: the admin has started the instance anew."""
         for key in self._yielded:
-            self._actuator.acquire(self._granted[key].knob, self._target)
+            self._actuator.acquire(self._granted[key].knob, self._granted[key].target)
         self._yielded.clear()
         self.dirty = True
 
@@ -248,7 +248,7 @@ class Changes:
             id=held.rec_id,
             knob=each.knob.name,
             value=value,
-            message=f"{each.knob.name} of {self._target.name} goes to {to}, of higher priority",
+            message=f"{each.knob.name} of {each.target.name} goes to {to}, of higher priority",
         )
 
     @property
@@ -271,13 +271,25 @@ class Changes:
         held = self._hold(each, action, reason, evidence, parked=False)
         if held is None:
             return False
-        self._tell(each, "APPLIED", action.id)
+        self._tell_applied(each, held, held.last.old, reason, evidence, measured)
+        return True
+
+    def _tell_applied(
+        self,
+        each: Granted,
+        held: _Held,
+        old: Value,
+        reason: str,
+        evidence: Mapping[str, Any],
+        measured: str,
+    ) -> None:
+        self._tell(each, "APPLIED", held.rec_id)
         self._emit(
             "applied",
             instance=self._who,
-            id=action.id,
+            id=held.rec_id,
             knob=each.knob.name,
-            old=held.last.old,
+            old=old,
             value=held.value,
             reason=reason,
             evidence=evidence,
@@ -285,7 +297,6 @@ class Changes:
             measured=measured,
             undo=held.first.undo,
         )
-        return True
 
     def _hold(
         self,
@@ -301,7 +312,7 @@ class Changes:
         hold_s = self._hold_s(action)
         if hold_s <= 0:
             error = KnobError(
-                f"{each.knob.name} of {self._target.name} is left as it is: what was approved "
+                f"{each.knob.name} of {each.target.name} is left as it is: what was approved "
                 f"was to stand for {action.hold_ms / 1000:g} s, and waited for longer than that"
             )
             self.refuse(each, action.id, error)
@@ -309,7 +320,7 @@ class Changes:
         try:
             change = self._actuator.apply(
                 each.knob,
-                self._target,
+                each.target,
                 value,
                 who=self._who,
                 why=reason,
@@ -407,12 +418,12 @@ class Changes:
         return [
             {
                 "knob": each.knob.name,
-                "target": self._target.name,
+                "target": each.target.name,
                 "baseline": each.baseline,
                 "values": values,
                 "now": self._read(each),
                 "yielded": each.key in self._yielded | self._handed,
-                "check": f"cat {each.knob.file(self._target)}",
+                "check": f"cat {each.knob.file(each.target)}",
             }
             for each, values in ((self._granted[key], v) for key, v in self._values.items())
         ]
@@ -484,7 +495,7 @@ class Changes:
     def _read(self, each: Granted) -> Value | None:
         # None where the device is gone.
         try:
-            return each.knob.read(self._target)
+            return each.knob.read(each.target)
         except KmindError:
             return None
 

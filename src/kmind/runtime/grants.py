@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kmind.agent._base import Grant, Rule
 from kmind.errors import KmindError
 from kmind.extension import KnobInfo, Module
+from kmind.extension import Value as Parameter
 from kmind.guard import Bound, Policy
 from kmind.knobs import Knob, Target, Value, get_knob
+from kmind.runtime.wishes import chosen_knobs, target_for
 
 __all__ = ["Granted", "grants_for", "shown"]
 
@@ -76,36 +79,46 @@ class Granted:
             choices=self.knob.choices,
             target_id=self.target.id,
             baseline=self.baseline,
+            settle=self.knob.settle,
         )
 
 
 def grants_for(
-    module: Module, target: Target, policy: Policy
+    module: Module, target: Target, policy: Policy, params: Mapping[str, Parameter]
 ) -> tuple[list[Granted], dict[str, str]]:
     """The knobs that are granted, and for each of the others why it is not.
+
+    Of those that the manifest names the ones that ``params`` choose, if they may. A knob
+    of the system is granted to an instance on a disk or a cgroup too.
 
     Knobs that stand in a rule over a granted one come too, not usable: the agent has
     to know their values.
     """
     granted: dict[str, Granted] = {}
     refused: dict[str, str] = {}
+    chosen = chosen_knobs(module.manifest, params)
     for use in module.manifest.knobs:
         knob = get_knob(use.name)
+        if knob.name not in chosen:
+            continue
+        where = target_for(knob, target)
         try:
-            bound = policy.bound(knob, target)
+            bound = policy.bound(knob, where)
             if bound.forbidden:
                 refused[knob.name] = "the policy forbids it"
                 continue
-            value = knob.read(target)
-            granted[knob.name] = Granted(knob, target, bound, value, priority=use.priority)
+            value = knob.read(where)
+            knob.encode(value)  # the kernel may have a choice that kmind does not know
+            granted[knob.name] = Granted(knob, where, bound, value, priority=use.priority)
         except KmindError as error:
             refused[knob.name] = str(error)
     for each in list(granted.values()):
         for rule in each.bound.rules:
             other = get_knob(rule.other)
-            if other.name not in granted and other.exists(target):
-                bound = policy.bound(other, target)
-                granted[other.name] = Granted(other, target, bound, other.read(target), False)
+            where = each.target
+            if other.name not in granted and other.exists(where):
+                bound = policy.bound(other, where)
+                granted[other.name] = Granted(other, where, bound, other.read(where), False)
     return list(granted.values()), refused
 
 

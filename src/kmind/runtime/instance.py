@@ -16,6 +16,7 @@ import math
 import selectors
 import time
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from kmind.agent._base import Action, Mode
@@ -29,11 +30,13 @@ from kmind.runtime._misuse import Misuse
 from kmind.runtime._owned import OwnedAgent
 from kmind.runtime._verdicts import Verdicts
 from kmind.runtime._view import View, Watcher
+from kmind.runtime.asking import Asking, check_objective
 from kmind.runtime.changes import Emit
 from kmind.runtime.evidence_store import EvidenceStore
 from kmind.runtime.grants import Granted, grants_for
 from kmind.runtime.hooks import HookWatch
 from kmind.runtime.measured import MeasuredChanges
+from kmind.runtime.memory import Memory
 from kmind.runtime.state import InstanceState
 from kmind.runtime.trials import Trials
 
@@ -57,9 +60,10 @@ class Instance:
 
     ``deadline_s`` is the agent's watchdog deadline. ``sandbox`` is what the extension is
     confined by, and whether it outlives this process. ``evidence`` is where experiments are
-    kept; by default they are forgotten with the instance. ``free`` is called with knob and
-    target, by number, when one is held no longer, ``stands`` with knob, target and value
-    when one was set or put back; ``name_of`` names who has a slot.
+    kept, and ``memory`` the folder for what the extension remembers; by default both are
+    forgotten with the instance. ``free`` is called with knob and target, by number, when one
+    is held no longer, ``stands`` with knob, target and value when one was set or put back;
+    ``name_of`` names who has a slot.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class Instance:
         mode: Mode,
         emit: Emit,
         evidence: EvidenceStore | None = None,
+        memory: Path | None = None,
         sandbox: Sandbox | None = None,
         free: Callable[[int, int], None] = lambda knob, target: None,
         stands: Callable[[int, int, int], None] = lambda knob, target, value: None,
@@ -118,6 +123,8 @@ class Instance:
             mode=mode,
             now=now,
         )
+        self._memory = Memory(self.name, memory, log=self._log, now=now)
+        self._asking: Asking | None = None
         self._extension: Extension | None = None
         self._starting = False
         self._give_up_at = math.inf
@@ -176,6 +183,7 @@ class Instance:
         """Attach the hooks, arm the tick, and go to work."""
         self._starting = False
         self._agent.start()
+        self._begin_asking()
         self._announce("loaded")
 
     def adopt(self, state: InstanceState) -> None:
@@ -188,6 +196,8 @@ class Instance:
             raise KmindError(f"the extension of {self.name} was not started")
         self._extension = Extension.adopt(self._agent, state.process)
         self._watch_extension()
+        self._memory.watch(self._agent.arena, self._agent.geometry)
+        self._begin_asking()
         self._misuse.adopt()
         self.started = state.started
         self._verdicts.last_id = self._recorded_id = state.last_id
@@ -225,6 +235,7 @@ class Instance:
         self._starting = False
         self.failed = ""
         self._agent.set_mode(self.mode)
+        self._begin_asking()
         self._announce("reloaded")
 
     # Running
@@ -271,6 +282,8 @@ class Instance:
         stirred = bool(self._selector.select(0))  # it ended, or said something
         if stirred:
             self._take_log()
+        if self._asking:
+            self._asking.turn()
         now = self._now()
         over = ""
         try:
@@ -289,6 +302,7 @@ class Instance:
             self._hooks.look(now, quiet=not new, keep=self._trials.running)
             busy = new >= _BUSY_WINDOWS
             self._trials.look(busy=busy)
+            self._memory.look()
             self._look_at = _next(now, _LOOK_S if busy else _IDLE_LOOK_S)
             self.view.mode = self.mode.name.lower()
         if ending := (stirred and self._extension_or_raise().ended()) or over:
@@ -382,6 +396,8 @@ class Instance:
         But an experiment ends, with what stood before.
         """
         self._trials.abort("the daemon is being replaced")
+        self._memory.look(last=True)
+        self._end_asking()
         if self._extension:
             for line in self._extension.release():
                 self._log(line, "extension")
@@ -470,7 +486,7 @@ class Instance:
     # Inside
 
     def _granted(self) -> list[Granted]:
-        granted, refused = grants_for(self.module, self.target, self._policy)
+        granted, refused = grants_for(self.module, self.target, self._policy, self.params)
         for name, why in refused.items():
             self._log(f"knob {name} is not granted: {why}")
         return granted
@@ -491,8 +507,10 @@ class Instance:
             sandbox=self._sandbox,
             beat_s=self._deadline_s / _BEATS,
             first_id=first_id,
+            memory=self._memory.load(),
             tell=self._log,
         )
+        self._memory.watch(self._agent.arena, self._agent.geometry)
         self._watch_extension()
 
     def _watch_extension(self) -> None:
@@ -501,6 +519,7 @@ class Instance:
         self._selector.register(extension.log_fd, selectors.EVENT_READ)
 
     def _close_extension(self) -> None:
+        self._end_asking()
         if self._extension is None:
             return
         if not self._stopped:
@@ -513,6 +532,28 @@ class Instance:
                 self._log(line, "extension")
         except KmindError as error:  # something in its cgroup does not end
             self._log(str(error))
+        self._memory.look(last=True)
+
+    def _begin_asking(self) -> None:
+        objective = check_objective(self.module.manifest, self.target, self.params)
+        part = self.module.manifest.objective
+        if objective is None or part is None:
+            return
+        self._asking = Asking(
+            objective,
+            self._agent,
+            every_s=float(self.params[part.every]),
+            looks_back_s=float(self.params[part.looks_back]),
+            log=self._log,
+        )
+        self._selector.register(self._asking.fd, selectors.EVENT_READ)
+        self._asking.start()
+
+    def _end_asking(self) -> None:
+        if self._asking is not None:
+            self._selector.unregister(self._asking.fd)
+            self._asking.close()
+            self._asking = None
 
     def _extension_or_raise(self) -> Extension:
         if self._extension is None:

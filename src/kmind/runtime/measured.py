@@ -12,10 +12,11 @@ from dataclasses import replace
 from typing import Any
 
 from kmind.abi import layout
-from kmind.agent._base import Action, Kind
+from kmind.agent._base import Action, Kind, Mode
+from kmind.errors import KnobError
 from kmind.guard import Change
 from kmind.knobs import Value
-from kmind.runtime.changes import Changes
+from kmind.runtime.changes import CANARY_HOLD_S, Changes
 from kmind.runtime.grants import Granted
 
 __all__ = ["MeasuredChanges"]
@@ -127,6 +128,45 @@ class MeasuredChanges(Changes):
             return
         held.rec_id = action.id
         self._undone(each.key, held, self._actuator.undo(held.first), why)
+
+    def go_back(
+        self, each: Granted, action: Action, reason: str, evidence: Mapping[str, Any], measured: str
+    ) -> bool:
+        """Set what stood before the last change, by undoing that; False if it was another value.
+
+        An extension that compares two values moves between them many times: so the rows
+        that are open stay two at most. A refusal is told, as by ``apply``.
+        """
+        held, value = self._held.get(each.key), each.knob.decode(action.value)
+        if held is None or held.measured or value != held.last.old:
+            return False
+        rows = [c for c in self._actuator.held if c.key == held.last.key and c.cause is None]
+        try:
+            if held.last.id == held.first.id:
+                self.release(each, action, reason)
+                return True
+            outcome = self._actuator.undo(held.last)
+        except KnobError as error:
+            self.refuse(each, action.id, error)
+            return True
+        if outcome.state != "undone":
+            del self._held[each.key]
+            self._undone(each.key, held, outcome, reason)
+            return True
+        hold_s = self._hold_s(action)
+        if self._mode == Mode.CANARY:
+            hold_s = min(hold_s, CANARY_HOLD_S)
+        now = replace(
+            held,
+            rec_id=action.id,
+            value=value,
+            last=rows[-2],
+            hold_s=hold_s,
+            until=self._now() + hold_s,
+        )
+        self._held[each.key], self.dirty = now, True
+        self._tell_applied(each, now, held.value, reason, evidence, measured)
+        return True
 
     def standing(self, each: Granted) -> Value:
         """What an approved value would take the place of: what is held, or the baseline."""

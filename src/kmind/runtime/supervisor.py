@@ -42,7 +42,9 @@ from kmind.runtime.changes import Emit
 from kmind.runtime.evidence_store import EvidenceStore, default_evidence_path
 from kmind.runtime.grants import grants_for
 from kmind.runtime.instance import Instance, Sandbox
+from kmind.runtime.memory import default_memory_folder
 from kmind.runtime.state import StateFolder
+from kmind.runtime.wishes import check_wishes
 
 __all__ = ["DEADLINE_S", "RUN_DIR", "Supervisor"]
 
@@ -204,6 +206,7 @@ class Supervisor:
             raise KmindError(f"{name} is loaded already", hint=f"kmind reload {name}")
         options = self._conf.options(found.manifest.name)
         params = parse_parameters(found.manifest, words, options)
+        check_wishes(found, where, params, self.policy)
         wanted = self._conf.mode(found.manifest.name)
         mode = mode or (Mode[wanted.upper()] if wanted else Mode.ADVISE)
         before = self._depends(found, where)
@@ -216,7 +219,7 @@ class Supervisor:
             "depends": [f"{each}@{on}" for each, on in before],
         }
         if dry_run:
-            granted, refused = grants_for(found, where, self.policy)
+            granted, refused = grants_for(found, where, self.policy, params)
             knobs = {g.knob.name: [g.bound.minimum, g.bound.maximum] for g in granted if g.usable}
             return plan | {"dry_run": True, "knobs": knobs, "refused": refused}
         for each, on in before:
@@ -369,6 +372,7 @@ class Supervisor:
             mode=mode,
             emit=self.emit,
             evidence=self.evidence,
+            memory=default_memory_folder(self.journal.path),
             sandbox=Sandbox(cgroup=self.cgroups + name, log=log),
             free=partial(self.core.free, slot),
             stands=self._stands,

@@ -126,6 +126,7 @@ class Trials:
         own = {field: float(params[name]) for name, field in _PARAMETERS if name in params}
         self._plan = msgspec.structs.replace(plan, **own)
         self._measures = bool(manifest.outcomes) and plan.by == "owner"
+        self._by_module = plan.by == "module"
         self._unmeasured = _BY_MODULE if plan.by == "module" else _NOT_MEASURED
         self._meter = Meter(manifest, self._agent, now=self._now)
         self._calm = Calm(self._meter, self._plan.block_s, now=self._now)
@@ -186,6 +187,10 @@ class Trials:
                 self._changes.refuse(each, action.id, KmindError(busy))
                 return
             self.abort("another value was recommended")
+        if self._by_module and self._changes.go_back(
+            each, action, reason, evidence, self._unmeasured
+        ):
+            return
         if not self._measures:
             if self._changes.apply(each, action, reason, evidence, self._unmeasured):
                 self._note_unmeasured(each, action, reason, evidence)

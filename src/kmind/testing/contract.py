@@ -34,6 +34,7 @@ import numpy as np
 from kmind.abi import layout
 from kmind.errors import KmindError
 from kmind.extension import ChangeEvent, Extension, Module, VerdictEvent, find_module
+from kmind.extension.context import plain
 from kmind.knobs import get_knob
 from kmind.testing._agent_object import AgentObject
 from kmind.testing._rig import SCRIPTS, Bounds, Made, Rig, loaded
@@ -105,7 +106,8 @@ def _check_manifest(module: Module) -> None:
             knob = get_knob(use.name)
         except KmindError as error:
             _fail(str(error))
-        if knob.target not in (module.manifest.target.kind, "system"):
+        kind = module.manifest.target.kind
+        if kind != "any" and knob.target not in (kind, "system"):
             _fail(f"knob {use.name} is none of a {module.manifest.target.kind} target")
 
 
@@ -336,18 +338,12 @@ def _status(name: str, extension: Extension) -> bytes:
     if not isinstance(status, Mapping):
         _fail(f"{name}: status() is a {type(status).__name__}, and must be a mapping")
     try:
-        text = msgspec.json.encode(status, enc_hook=_plain)
+        text = msgspec.json.encode(status, enc_hook=plain)
     except (TypeError, msgspec.MsgspecError) as error:
         _fail(f"{name}: status() is not for JSON: {error}")
     if len(text) > _STATUS_MOST:
         _fail(f"{name}: status() takes {len(text)} bytes, and may take {_STATUS_MOST}")
     return text
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    raise TypeError(f"it cannot hold a {type(value).__name__}")
 
 
 CHECKS: tuple[Check, ...] = tuple(

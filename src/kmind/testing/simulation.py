@@ -118,7 +118,7 @@ class Simulation:
         self._verdicts = Verdicts(
             who, target, self._changes, self._trials, self._note, name_of=str, now=self._now
         )
-        granted, _ = grants_for(found, target, policy)
+        granted, _ = grants_for(found, target, policy, params)
         self._changes.grant(granted)
         context = Context(
             module=found.manifest.name,

@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``kmind knobs``: what can be set here, setting it by hand, and what drifted since."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from kmind.cli._columns import columns
+from kmind.cli.output import json_line
+from kmind.errors import KmindError, PrivilegeError, UsageError
+from kmind.guard import (
+    Actuator,
+    Journal,
+    Policy,
+    Standing,
+    default_journal_path,
+    find_standing,
+)
+from kmind.knobs import (
+    Knob,
+    Target,
+    Value,
+    all_knobs,
+    block_devices,
+    get_knob,
+    parse_target,
+)
+
+__all__ = ["ACTIONS", "SCHEMA", "knobs_command"]
+
+SCHEMA = "kmind.knobs/1"
+
+ACTIONS = ("show", "set", "verify")
+"""What can be done."""
+
+_WHO = "admin"
+
+
+def knobs_command(
+    action: str,
+    words: Sequence[str],
+    *,
+    json: bool,
+    dry_run: bool,
+    policy_file: Path | None = None,
+    root: Path = Path("/"),
+) -> int:
+    """Do it; 1 from ``verify`` if a knob holds something else than what we set.
+
+    ``words``: for show a knob (also a family or a pattern, ``thp`` or ``vm.dirty*``), a
+    target, or both; for set ``NAME=VALUE`` and perhaps a target.
+    """
+    if action == "set":
+        return _set(words, Policy.load(policy_file), json=json, dry_run=dry_run, root=root)
+    if dry_run:
+        raise UsageError(f"{action} changes nothing", hint="-n goes with: kmind knobs set")
+    if action == "verify":
+        if words:
+            raise UsageError(f"verify takes no words: {words[0]}", hint="kmind knobs verify")
+        return _verify(json=json, root=root)
+    return _show(words, Policy.load(policy_file), json=json, root=root)
+
+
+# Showing
+
+
+def _show(words: Sequence[str], policy: Policy, *, json: bool, root: Path) -> int:
+    knobs, targets = _chosen(words, root)
+    pairs = [(knob, target) for knob in knobs for target in targets if knob.target == target.kind]
+    shown = [_describe(knob, target, policy) for knob, target in pairs if knob.exists(target)]
+    if not shown:
+        where = f"{targets[0]} has" if len(targets) == 1 else "this machine has"
+        raise UsageError(f"{where} none of these knobs", hint="all are in: kmind knobs")
+    if json:
+        text = json_line(SCHEMA, {"knobs": shown}) + "\n"
+    elif len({each["name"] for each in shown}) == 1 and words:
+        text = "".join(map(_whole, shown))
+    else:
+        head = ("knob", "target", "value", "bounds", "unit", "works", "cost", "reference")
+        rows = [
+            (
+                *(each["name"], each["target"], each["value"], _bounds(each), each["unit"]),
+                *(each["settle"], each["cost"], each["reference"]),
+            )
+            for each in shown
+        ]
+        text = columns(head, rows)
+    sys.stdout.write(text)
+    return 0
+
+
+def _chosen(words: Sequence[str], root: Path) -> tuple[list[Knob], list[Target]]:
+    """The knobs and targets that the words name; all knobs, and the targets in use, without."""
+    if len(words) > 2:
+        raise UsageError(f"too many words: {words[2]}", hint="kmind knobs show [NAME] [TARGET]")
+    knobs = list(all_knobs())
+    rest = list(words)
+    if rest and (found := _matching(rest[0])):
+        knobs = found
+        rest.pop(0)
+    elif len(rest) == 2 or (rest and "." in rest[0] and not rest[0].startswith("cgroup:")):
+        get_knob(rest[0])  # says what is wrong with the name
+    if rest:
+        return knobs, [parse_target(rest[0], root=root)]
+    return knobs, list(_targets(root))
+
+
+def _matching(word: str) -> list[Knob]:
+    pattern = word.replace("-", "_")
+    return [
+        knob
+        for knob in all_knobs()
+        if fnmatchcase(knob.name, pattern) or knob.name.partition(".")[0] == pattern
+    ]
+
+
+def _targets(root: Path) -> Iterator[Target]:
+    yield Target.system(root=root)
+    for name in block_devices(root):
+        with suppress(OSError, KmindError):
+            zram = name.startswith("zram")
+            if zram or (root / f"sys/block/{name}/size").read_text().strip() != "0":
+                yield Target.block(name, root=root)
+
+
+def _describe(knob: Knob, target: Target, policy: Policy) -> dict[str, Any]:
+    report: dict[str, Any] = {"name": knob.name, "target": target.name, "value": None}
+    with suppress(KmindError):
+        report["value"] = knob.read(target)
+    low, high = knob.limits(target)
+    choices: Iterable[str] = ()
+    forbidden = False
+    try:
+        choices = knob.available(target)
+        bound = policy.bound(knob, target)
+        low, high, forbidden = bound.minimum, bound.maximum, bound.forbidden
+        choices = [c for c in choices if bound.choices >> knob.encode(c) & 1]
+    except KmindError:
+        forbidden = True  # no value is allowed
+    number = knob.kind == "int"
+    return report | {
+        "kind": knob.kind,
+        "unit": knob.unit,
+        "minimum": low if number else None,
+        "maximum": high if number else None,
+        "grid": knob.grid,
+        "choices": list(choices),
+        "rules": [str(rule) for rule in knob.rules],
+        "forbidden": forbidden,
+        "settle": knob.settle,
+        "cost": knob.cost,
+        "cost_why": knob.cost_why,
+        "summary": knob.summary,
+        "note": knob.note,
+        "reference": knob.reference,
+        "file": str(knob.file(target)),
+    }
+
+
+def _bounds(each: dict[str, Any]) -> str:
+    if each["forbidden"]:
+        return "forbidden"
+    if each["kind"] == "enum":
+        return ",".join(each["choices"])
+    names = {number: word for word, number in get_knob(each["name"]).words}
+    return f"{each['minimum']} to {names.get(each['maximum'], each['maximum'])}"
+
+
+def _whole(each: dict[str, Any]) -> str:
+    unit = f" {each['unit']}" if each["unit"] else ""
+    lines = [
+        f"{each['name']} of {each['target']}: {each['value']}{unit}",
+        f"    {each['summary']}. {each['note']}".rstrip(),
+        f"    allowed: {_bounds(each)}{unit}"
+        + (f", multiples of {each['grid']}" if each["grid"] > 1 else "")
+        + "".join(f"; {rule}" for rule in each["rules"]),
+        f"    a change works {'at once' if each['settle'] == 'instant' else 'slowly'}, "
+        f"and costs: {each['cost']}. {each['cost_why']}",
+        f"    {each['file']}; kernel: {each['reference']}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+# Setting
+
+
+def _set(words: Sequence[str], policy: Policy, *, json: bool, dry_run: bool, root: Path) -> int:
+    knob, value, target = _wish(words, root)
+    old = knob.read(target)
+    how = _undo(knob, target, old, policy)
+    changed = {"knob": knob.name, "target": target.name, "old": old, "value": value, "undo": how}
+    if dry_run:
+        others: dict[str, Value] = {}
+        for rule in policy.bound(knob, target).rules:
+            with suppress(KmindError):
+                others[rule.other] = get_knob(rule.other).read(target)
+        if refusal := policy.check(knob, target, value, old, others):
+            raise refusal
+        return _tell(changed, json, done=False, text=f"would set {_change(knob, target, changed)}")
+    if os.geteuid() != 0:
+        raise PrivilegeError("setting a knob writes to the kernel", hint="run as root")
+    with Journal() as journal:
+        actuator = Actuator(journal, policy, root=root)
+        change = actuator.apply(knob, target, value, who=_WHO, why="kmind knobs set", by_admin=True)
+        actuator.keep(change)
+    text = f"set {_change(knob, target, changed)}; to undo: {how}"
+    return _tell(changed | {"change": change.id}, json, done=True, text=text)
+
+
+def _wish(words: Sequence[str], root: Path) -> tuple[Knob, Value, Target]:
+    usage = "kmind knobs set NAME=VALUE [TARGET]"
+    if not 1 <= len(words) <= 2:
+        raise UsageError("set takes one NAME=VALUE and perhaps a target", hint=usage)
+    name, equals, text = words[0].partition("=")
+    if not equals:
+        raise UsageError(f"{words[0]!r} sets nothing", hint=usage)
+    knob = get_knob(name)
+    if len(words) == 1 and knob.target != "system":
+        raise UsageError(f"{knob.name} is a knob of a {knob.target} target", hint=usage)
+    target = parse_target(words[1] if len(words) == 2 else "system", root=root)
+    knob.file(target)  # a target of another kind says so before the value does
+    return knob, knob.parse(text), target
+
+
+def _undo(knob: Knob, target: Target, old: Value, policy: Policy) -> str:
+    # What stood before need not be within the policy's bounds.
+    code = knob.encode(old)
+    if policy.bound(knob, target).refuses(code, code):
+        return f"echo {knob.format(old)} > {knob.file(target)}"
+    where = "" if knob.target == "system" else f" '{target.name}'"
+    return f"kmind knobs set {knob.name}={old}{where}"
+
+
+def _change(knob: Knob, target: Target, changed: dict[str, Any]) -> str:
+    unit = f" {knob.unit}" if knob.unit else ""
+    return f"{knob.name} of {target}: {changed['old']} -> {changed['value']}{unit}"
+
+
+def _tell(changed: dict[str, Any], json: bool, *, done: bool, text: str) -> int:
+    sys.stdout.write((json_line(SCHEMA, {"set": changed, "done": done}) if json else text) + "\n")
+    return 0
+
+
+# Verifying
+
+
+def _verify(*, json: bool, root: Path) -> int:
+    found: list[Standing] = []
+    if default_journal_path().exists():
+        with Journal() as journal:
+            found = find_standing(journal, root=root)
+    drifted = any(each.state == "drifted" for each in found)
+    if json:
+        sys.stdout.write(json_line(SCHEMA, {"knobs": [_standing(e) for e in found]}) + "\n")
+    else:
+        lines = [_line(each) for each in found] or ["we have set nothing since the machine started"]
+        sys.stdout.write("\n".join(lines) + "\n")
+    return 1 if drifted else 0
+
+
+def _standing(each: Standing) -> dict[str, Any]:
+    change = each.change
+    return {
+        "name": change.knob,
+        "target": change.target,
+        "state": each.state,
+        "set": change.new,
+        "value": each.found,
+        "old": change.old,
+        "owner": str(change.owner),
+        "change": change.id,
+        "time": change.time,
+        "why": each.why,
+    }
+
+
+def _line(each: Standing) -> str:
+    change = each.change
+    what = f"{change.knob} of {change.target}"
+    if each.state == "drifted" and each.found is None:
+        return f"{what}: {change.owner} set {change.new}, and it cannot be read: {each.why}"
+    if each.state == "drifted":
+        return f"{what}: {change.owner} set {change.new}, and it holds {each.found}"
+    if each.state == "measured":
+        return f"{what}: {each.found}, while {change.owner} compares it with {change.new}"
+    if each.state == "left":
+        return f"{what}: {each.found}, left by {change.owner}; to put it back: kmind restore"
+    return f"{what}: {each.found}, as {change.owner} set it"

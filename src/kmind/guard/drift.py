@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the knobs hold, against what the journal says that we set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from kmind.errors import KmindError
+from kmind.guard.journal import Change, Journal
+from kmind.knobs import Value, get_knob, parse_target
+
+__all__ = ["Standing", "find_standing"]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One knob that we set in this boot, and what it holds.
+
+    ``same``: what we set. ``measured``: what stood before, while its owner runs, who
+    measures both in turn or is about to undo it. ``left``: what we set, but its owner has
+    ended. ``drifted``: something else, or it cannot be read (``found`` is None then, and
+    ``why`` says why).
+    """
+
+    state: Literal["same", "measured", "left", "drifted"]
+    change: Change
+    found: Value | None
+    why: str = ""
+
+
+def find_standing(journal: Journal, *, root: Path = Path("/")) -> list[Standing]:
+    """Each knob that stands at what we set, as far as the journal knows; reads each file."""
+    return [_look(change, root) for change in journal.standing()]
+
+
+def _look(change: Change, root: Path) -> Standing:
+    try:
+        target = parse_target(change.target, root=root)
+        if target.identity() != change.identity:
+            return Standing("drifted", change, None, f"{change.target} is another device now")
+        found = get_knob(change.knob).read(target)
+    except KmindError as error:
+        return Standing("drifted", change, None, str(error))
+    running = change.state != "kept" and change.owner.alive()
+    if found == change.new:
+        left = change.state != "kept" and not running
+        return Standing("left" if left else "same", change, found)
+    if running and found == change.old:
+        return Standing("measured", change, found)
+    return Standing("drifted", change, found)

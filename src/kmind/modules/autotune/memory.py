@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is remembered over restarts: each phase, what was found in it, and what was tried."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from .phases import MOST_PHASES, Phase, place_of
+from .search import Search
+from .space import Codes
+
+__all__ = ["recall", "remember"]
+
+_VERSION = 1
+_MOST_TRIALS = 60
+
+
+def remember(
+    key: Mapping[str, Any], phases: Sequence[Phase], counts: Mapping[str, float]
+) -> dict[str, Any]:
+    """What ``recall`` takes; JSON can hold it.
+
+    ``key`` says what the question was, ``counts`` what the search has cost.
+    """
+    return {
+        "version": _VERSION,
+        "key": key,
+        "counts": dict(counts),
+        "phases": [
+            {
+                "place": [round(float(x), 4) for x in phase.place],
+                "best": phase.best,
+                "gain": phase.gain,
+                "tries": phase.tries,
+                "radius": phase.search.radius,
+                "converged_s": phase.converged_s,
+                "trials": phase.search.trials[-_MOST_TRIALS:],
+            }
+            for phase in phases[:MOST_PHASES]
+        ],
+    }
+
+
+def recall(
+    memory: Any, key: Mapping[str, Any], search: Callable[[int], Search], baseline: Codes
+) -> list[Phase]:
+    """The phases of an earlier run, none where it asked another question or left nonsense."""
+    try:
+        if memory is None or memory["version"] != _VERSION or memory["key"] != key:
+            return []
+        return [
+            _phase(each, search(number), len(baseline))
+            for number, each in enumerate(memory["phases"][:MOST_PHASES])
+        ]
+    except (KeyError, TypeError, ValueError, IndexError):
+        return []
+
+
+def _phase(each: Mapping[str, Any], search: Search, count: int) -> Phase:
+    place = place_of(each["place"])
+    if place is None:
+        raise ValueError("no place")
+    trials = [(_codes(codes, count), _number(score)) for codes, score in each["trials"]]
+    search.recall(trials, min(1.0, max(0.0, _number(each["radius"]))))
+    converged = each["converged_s"]
+    return Phase(
+        place,
+        search,
+        _codes(each["best"], count),
+        gain=_number(each["gain"]),
+        tries=int(each["tries"]),
+        converged_s=None if converged is None else _number(converged),
+    )
+
+
+def _codes(words: Any, count: int) -> Codes:
+    codes = tuple(int(word) for word in words)
+    if len(codes) != count:
+        raise ValueError("other knobs")
+    return codes
+
+
+def _number(word: Any) -> float:
+    if not math.isfinite(number := float(word)):
+        raise ValueError("no number")
+    return number

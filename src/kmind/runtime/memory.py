@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an extension remembers over restarts: kept as bytes, never interpreted.
+
+One file an instance below ``memory/`` of the state directory. The extension is not
+trusted: its text is bounded, must be JSON, and is written at most every five seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from kmind.queue import MEMORY_MOST, Geometry, MemoryReader
+
+__all__ = ["Memory", "default_memory_folder"]
+
+_EVERY_S = 5.0
+
+
+def default_memory_folder(journal: Path) -> Path:
+    """The folder beside a journal."""
+    return journal.parent / "memory"
+
+
+class Memory:
+    """The memory of one instance, in ``folder``; None: it is forgotten with the instance.
+
+    ``log`` is told what is wrong, once for each new kind of trouble. One thread.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path | None,
+        *,
+        log: Callable[[str], None],
+        now: Callable[[], float],
+    ) -> None:
+        self._path = folder / f"{name}.json" if folder else None
+        self._log = log
+        self._now = now
+        self._reader: MemoryReader | None = None
+        self._text = b""
+        self._next = -math.inf
+        self._trouble = ""
+
+    def load(self) -> bytes:
+        """What was kept, as JSON; empty where there is nothing, or nothing of use."""
+        if self._path is None:
+            return self._text
+        try:
+            with self._path.open("rb") as file:
+                text = file.read(MEMORY_MOST + 1)
+        except FileNotFoundError:
+            return b""
+        except OSError as error:
+            self._say(f"{self._path} cannot be read: {error.strerror}; it begins anew")
+            return b""
+        if why := _unfit(text):
+            self._say(f"{self._path} is not what was kept: {why}; it begins anew")
+            return b""
+        self._text = text
+        return text
+
+    def watch(self, arena: npt.NDArray[np.uint8], geometry: Geometry) -> None:
+        """Look there from now on."""
+        self._reader = MemoryReader(arena, geometry)
+
+    def look(self, *, last: bool = False) -> None:
+        """Keep what is new; the ``last`` time whenever the one before was."""
+        reader = self._reader
+        if reader is None or not (last or self._now() >= self._next) or not reader.changed():
+            return
+        self._next = self._now() + _EVERY_S
+        text = reader.take()
+        if text is None:
+            self._say("what the extension wants to remember does not match its check: left out")
+        elif why := _unfit(text):
+            self._say(f"what the extension wants to remember is left out: {why}")
+        elif text != self._text:
+            self._text = text
+            self._write(text)
+
+    def _write(self, text: bytes) -> None:
+        if self._path is None:
+            return
+        partial = self._path.with_suffix(".new")
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+            with os.fdopen(os.open(partial, flags, 0o600), "wb") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(self._path)
+            self._trouble = ""
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+            self._say(f"what it learnt cannot be kept in {self._path}: {error.strerror}")
+
+    def _say(self, trouble: str) -> None:
+        if trouble != self._trouble:
+            self._trouble = trouble
+            self._log(trouble)
+
+
+def _unfit(text: bytes) -> str:
+    """Why a text is not kept, or ""."""
+    if len(text) > MEMORY_MOST:
+        return f"it has more than {MEMORY_MOST} bytes"
+    try:
+        msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        return f"it is no JSON ({error})"
+    return ""

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Autotune as it is run: real agent, sandbox, a command that measures, memory over restarts."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sample_module import loop_disk
+
+import kmind
+
+pytestmark = pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf")
+
+SOURCES = str(Path(kmind.__file__).parent.parent)
+
+
+class Runs:
+    """Runs of autotune on a disk of the test's own, for a knob whose effect is made up."""
+
+    def __init__(self, folder: Path, disk: str) -> None:
+        self.folder = folder
+        self.knob = Path(f"/sys/block/{disk}/queue/nomerges")
+        self.state = folder / "state"
+        policy = folder / "policy.toml"
+        policy.write_text('[knob."block.nomerges"]\nrate = "6000 per minute"\nburst = 100\n')
+        self.script = folder / "measure"
+        self._argv = [
+            *(sys.executable, "-m", "kmind", "run", "autotune", disk, "better=higher"),
+            *("knobs=block.nomerges", "every=0.1", "block=0.1", "settle=0", "trials=6"),
+            *("--mode", "auto", "--json", "--policy", str(policy)),
+            f"objective=command:/bin/sh {self.script}",
+        ]
+
+    def until(self, text: str, done: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
+        """Run with that script until something is told, then interrupt; all that was told."""
+        self.script.write_text(text)
+        self.script.chmod(0o755)
+        environment = {**os.environ, "KMIND_STATE_DIR": str(self.state), "PYTHONPATH": SOURCES}
+        process = subprocess.Popen(
+            self._argv, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True
+        )
+        told: list[dict[str, Any]] = []
+        try:
+            assert process.stdout
+            for line in process.stdout:
+                told.append(json.loads(line))
+                if done(told[-1]):
+                    process.send_signal(signal.SIGINT)
+                    break
+            rest, _ = process.communicate(timeout=60)
+            told += map(json.loads, rest.splitlines())
+        finally:
+            process.kill()
+        logs = [each for each in told if each["event"] not in ("window", "verdict")]
+        assert process.returncode == 0, logs[-10:]
+        return told
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Iterator[Runs]:
+    # pytest's own folder is closed to the one whom the command runs as.
+    with loop_disk(tmp_path) as disk, tempfile.TemporaryDirectory(prefix="kmind-test-") as place:
+        Path(place).chmod(0o755)
+        made = Runs(Path(place), disk)
+        before = made.knob.read_text()
+        yield made
+        assert made.knob.read_text() == before
+
+
+def logged(event: dict[str, Any], words: str) -> bool:
+    return event["event"] == "log" and words in event["message"]
+
+
+def test_it_finds_keeps_remembers_and_puts_back(runs: Runs) -> None:
+    baseline = runs.knob.read_text().strip()
+    script = f'[ "$(cat {runs.knob})" = {baseline} ] && echo 100 || echo 150'
+    told = runs.until(script, lambda event: logged(event, ": gain, "))
+    assert any(event["event"] == "applied" for event in told)
+    kept = runs.state / "memory"
+    assert [path.name.split("@")[0] for path in kept.iterdir()] == ["autotune"]
+    again = runs.until(script, lambda event: event["event"] == "applied")
+    assert any(logged(event, "remembers phases=1") for event in again)
+    assert not any(logged(event, "tries ") for event in again)
+    first = next(event for event in again if event["event"] == "applied")
+    assert "measured to be 1.5" in first["reason"]
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [("sleep 600", "it did not end within"), ("echo fast", "this is no number: 'fast'")],
+)
+def test_an_objective_without_values_changes_nothing(runs: Runs, script: str, why: str) -> None:
+    runs._argv.append("timeout=0.5")
+    told = runs.until(script, lambda event: logged(event, why))
+    assert not any(event["event"] == "applied" for event in told)
+    assert sum(logged(event, why) for event in told) == 1

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Passing an objective's answers on to the extension, and what its parameters may say."""
+
+import os
+import select
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from kmind.agent._base import Kind
+from kmind.errors import UsageError
+from kmind.extension import find_module, parse_parameters
+from kmind.guard import Policy
+from kmind.knobs import Target
+from kmind.runtime.asking import Asking
+from kmind.runtime.objective import GapError
+from kmind.runtime.wishes import check_wishes, chosen_knobs
+
+SYSTEM = Target.system()
+
+
+class Told:
+    """Stands in for the agent: what it was told to hand on."""
+
+    def __init__(self) -> None:
+        self.notices: list[tuple[Kind, int]] = []
+
+    def notify(self, kind: Kind, rec_id: int, value: int) -> None:
+        assert 0 <= rec_id < 1 << 32
+        self.notices.append((kind, value))
+
+
+class Scripted:
+    """Answers what it is given, one after another, then nothing until it is cancelled."""
+
+    better: Literal["higher", "lower", ""] = "lower"
+
+    def __init__(self, *answers: float | GapError | None) -> None:
+        self._answers = list(answers)
+        self.done = threading.Event()
+
+    def ask(self, cancelled: Callable[[], bool]) -> float | None:
+        if not self._answers:
+            self.done.set()
+            return None
+        answer = self._answers.pop(0)
+        if isinstance(answer, GapError):
+            raise answer
+        return answer
+
+
+def asked(*answers: float | GapError | None) -> tuple[list[tuple[Kind, int]], list[str]]:
+    told, lines, objective = Told(), [], Scripted(*answers)
+    asking = Asking(objective, told, every_s=0.001, looks_back_s=0, log=lines.append)  # type: ignore[arg-type]
+    asking.start()
+    assert objective.done.wait(30)
+    if any(answer is not None for answer in answers):
+        assert select.select([asking.fd], [], [], 30)[0]
+    asking.turn()
+    asking.close()
+    asking.close()
+    return told.notices, lines
+
+
+def test_answers_are_handed_on_in_millionths() -> None:
+    notices, lines = asked(None, 1.5, -2.0, 1e-7)
+    assert notices == [
+        (Kind.OBJECTIVE, 1_500_000),
+        (Kind.OBJECTIVE, -2_000_000),
+        (Kind.OBJECTIVE, 0),
+    ]
+    assert lines == []
+
+
+def test_gaps_are_handed_on_and_said_once() -> None:
+    text = GapError("text", "this is no number: 'x'")
+    notices, lines = asked(text, text, GapError("timeout", "no answer within 2 s"), 1.0)
+    assert [kind for kind, _ in notices] == [Kind.NO_OBJECTIVE] * 3 + [Kind.OBJECTIVE]
+    assert [value for _, value in notices[:3]] == [4, 4, 2]
+    assert lines == [
+        "the objective has no value: this is no number: 'x'; nothing is kept without one",
+        "the objective has no value: no answer within 2 s; nothing is kept without one",
+        "the objective has a value again, after 3 without",
+    ]
+
+
+def test_closing_leaves_no_thread_and_no_descriptor() -> None:
+    before = threading.active_count(), len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    asked(1.0)
+    assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before  # noqa: PTH208
+
+
+def wishes(
+    target: Target = SYSTEM, policy: Policy | None = None, **words: str
+) -> Mapping[str, Any]:
+    module = find_module("autotune")
+    words = {"objective": "psi.io.some", "knobs": "vm.swappiness"} | words
+    params = parse_parameters(module.manifest, [f"{k}={v}" for k, v in words.items()])
+    check_wishes(module, target, params, policy)
+    return params
+
+
+def test_knobs_of_several_families_are_chosen() -> None:
+    params = wishes(knobs="vm.swappiness, thp.defrag,vm.page-cluster")
+    module = find_module("autotune")
+    assert chosen_knobs(module.manifest, params) == (
+        "vm.swappiness",
+        "thp.defrag",
+        "vm.page_cluster",
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ({"knobs": ""}, "knobs= names no knob"),
+        ({"knobs": "vm.swapiness"}, "did you mean vm.swappiness"),
+        ({"knobs": "vm.swappiness,vm.swappiness"}, "knob vm.swappiness is named twice"),
+        ({"knobs": "vm.page-cluster,vm.page_cluster"}, "knob vm.page_cluster is named twice"),
+        ({"knobs": "zram.comp_algorithm"}, "module autotune does not move zram.comp_algorithm"),
+        ({"knobs": "block.nr_requests"}, "is a knob of a block target"),
+        ({"knobs": "thp.enabled,vm.min_free_kbytes"}, "contradict each other: the kernel resets"),
+        ({"objective": "nosuch"}, "unknown objective 'nosuch'"),
+        ({"objective": "command:/bin/true"}, "does not say which way is good"),
+        ({"objective": "command:/bin/true", "better": "lower", "user": "nosuch"}, "no user"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_one_line(words: dict[str, str], why: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        wishes(**words)
+    assert why in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_policy_that_leaves_no_pair_of_values_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text(
+        '[knob."vm.dirty_ratio"]\nmax = 20\n[knob."vm.dirty_background_ratio"]\nmin = 30\n'
+    )
+    policy = Policy.load(file)
+    knobs = "vm.dirty_ratio,vm.dirty_background_ratio"
+    with pytest.raises(UsageError, match="no values within the policy satisfy"):
+        wishes(policy=policy, knobs=knobs)
+    assert wishes(knobs=knobs)
+
+
+def test_a_disk_that_lacks_a_knob_is_named(tmp_path: Path) -> None:
+    (tmp_path / "sys/block/sda").mkdir(parents=True)
+    (tmp_path / "sys/block/sda/dev").write_text("8:0\n")
+    with pytest.raises(UsageError, match=r"sda has no knob block\.nomerges"):
+        wishes(Target.block("sda", root=tmp_path), knobs="block.nomerges")

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an extension remembers over restarts, as its owner keeps it."""
+
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kmind.abi import layout
+from kmind.queue import MEMORY_MOST, Geometry
+from kmind.queue.memory import write_memory
+from kmind.runtime.memory import Memory
+
+GEOMETRY = Geometry.plan(1, 2)
+
+
+class Kept:
+    """A memory in a folder, beside the arena that a fresh extension writes to."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+        self.clock = 100.0
+        self.lines: list[str] = []
+        self.arena = np.zeros(GEOMETRY.size, np.uint8)
+        self.memory = Memory("x@vda", folder, log=self.lines.append, now=lambda: self.clock)
+        self.memory.watch(self.arena, GEOMETRY)
+
+    def write(self, text: bytes) -> None:
+        write_memory(self.arena, GEOMETRY, text)
+
+    @property
+    def header(self) -> np.ndarray:
+        start = GEOMETRY.status + layout.LIMIT["STATUS_SIZE"]
+        return self.arena[start : start + layout.MEMORY.itemsize].view(layout.MEMORY)
+
+    def again(self) -> bytes:
+        """What the next extension of that name is given."""
+        return Kept(self.folder).memory.load()
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Kept:
+    return Kept(tmp_path / "memory")
+
+
+def test_nothing_is_kept_of_one_that_remembers_nothing(kept: Kept) -> None:
+    assert kept.memory.load() == b""
+    kept.memory.look()
+    assert kept.folder is not None
+    assert not kept.folder.exists()
+    assert kept.lines == []
+
+
+def test_the_last_text_is_found_again(kept: Kept) -> None:
+    kept.write(b'{"a":1}')
+    kept.memory.look()
+    assert kept.again() == b'{"a":1}'
+    kept.write(b'{"a":2}')
+    kept.memory.look()
+    assert kept.again() == b'{"a":1}'  # too soon
+    kept.clock += 5
+    kept.memory.look()
+    assert kept.again() == b'{"a":2}'
+    kept.write(b"[]")
+    kept.memory.look(last=True)
+    assert kept.again() == b"[]"
+    assert kept.folder is not None
+    assert [path.name for path in kept.folder.iterdir()] == ["x@vda.json"]
+    assert kept.lines == []
+
+
+def test_without_a_folder_it_lasts_as_long_as_the_instance() -> None:
+    kept = Kept(None)
+    kept.write(b"1")
+    kept.memory.look()
+    assert kept.memory.load() == b"1"
+    assert kept.again() == b""
+
+
+def test_what_is_being_written_is_left_for_later(kept: Kept) -> None:
+    kept.write(b'{"a":1}')
+    kept.memory.look()
+    kept.write(b'{"a":2}')
+    kept.header["seq"][0] |= 1  # killed half-way
+    kept.memory.look(last=True)
+    assert kept.again() == b'{"a":1}'
+    assert kept.lines == []
+
+
+@given(st.tuples(*[st.integers(0, (1 << 32) - 1)] * 3), st.binary(max_size=64))
+def test_whatever_stands_there_is_kept_whole_or_not_at_all(
+    words: tuple[int, int, int], text: bytes
+) -> None:
+    kept = Kept(None)
+    kept.write(text)
+    kept.header["seq"][0], kept.header["length"][0], check = words
+    kept.header["check"][0] = check if check % 3 else zlib.crc32(text)
+    kept.memory.look()
+    if kept.memory.load():
+        assert kept.header["length"][0] == len(text)
+        assert kept.header["check"][0] == zlib.crc32(text)
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"{", b"nan", b"\xff", b"[" * 60_000, b'{"a":1}{"b":2}', b"\0" * MEMORY_MOST]
+)
+def test_what_is_no_json_is_left_out_and_said_once(kept: Kept, text: bytes) -> None:
+    for _ in range(3):
+        kept.write(text)
+        kept.memory.look(last=True)
+    assert kept.again() == b""
+    assert len(kept.lines) == 1
+    assert "left out: it is no JSON" in kept.lines[0]
+
+
+def test_a_text_may_fill_the_region(kept: Kept) -> None:
+    text = b'"' + b"x" * (MEMORY_MOST - 2) + b'"'
+    kept.write(text)
+    kept.memory.look()
+    assert kept.again() == text
+
+
+def test_a_length_beyond_the_region_is_refused(kept: Kept) -> None:
+    kept.write(b"1")
+    kept.header["length"][0] = MEMORY_MOST + 1
+    kept.memory.look()
+    assert kept.again() == b""
+    assert kept.lines == ["what the extension wants to remember does not match its check: left out"]
+
+
+def test_a_file_that_is_not_what_was_kept_begins_anew(kept: Kept) -> None:
+    kept.write(b"1")
+    kept.memory.look()
+    assert kept.folder is not None
+    for text in (b"{", b" " * (MEMORY_MOST + 1)):
+        (kept.folder / "x@vda.json").write_bytes(text)
+        other = Kept(kept.folder)
+        assert other.memory.load() == b""
+        assert "it begins anew" in other.lines[0]
+
+
+@pytest.mark.fault
+def test_a_folder_that_cannot_be_written_is_said_once(tmp_path: Path) -> None:
+    (tmp_path / "memory").write_text("a file")
+    kept = Kept(tmp_path / "memory")
+    for number in range(3):
+        kept.write(b"%d" % number)
+        kept.memory.look(last=True)
+    assert len(kept.lines) == 1
+    assert "cannot be kept in" in kept.lines[0]
