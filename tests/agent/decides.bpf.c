@@ -7,15 +7,15 @@
 
 /* So that the object describes them. */
 struct {
-	struct km_image *image;
-	struct km_layer *layer;
-	struct km_input *input;
-	struct km_trees *trees;
-	struct km_tree_group *group;
-	struct km_tree_node *node;
-	struct km_model_control *control;
-	struct km_model_trial *trial;
-	struct km_model_answer *answer;
+	struct km_image image;
+	struct km_layer layer;
+	struct km_input input;
+	struct km_trees trees;
+	struct km_tree_group group;
+	struct km_tree_node node;
+	struct km_model_control control;
+	struct km_model_trial trial;
+	struct km_model_answer answer;
 } layouts;
 
 struct decide_args {

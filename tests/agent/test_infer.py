@@ -84,7 +84,7 @@ SHAPES = [
     (5, 25, 15, 4),
     (1, 1),
     (64, 1, 1),
-    (3, 1024, 64),
+    (3, 1024, 20),
     (7, 9, 11, 13, 5),
     (4, 3),
 ]
@@ -115,7 +115,7 @@ def test_every_number_of_lanes_is_met():
                     image, _pack_network.LAYER, int(head["layers"]), int(head["body"])
                 )
                 met |= set(layers["lanes"].tolist())
-    assert met == {1, 2, 3, 4} or met == {2, 3, 4}
+    assert met == {1, 2, 3, 4}
 
 
 def grown(rng, trees, depth, features, *, full, width=1, outputs=1, leaf=1000):

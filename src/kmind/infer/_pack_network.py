@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kmind.infer._writer import STEP, Writer
 from kmind.infer.cost import lanes
 from kmind.infer.integer import IntMlp, Layer, Step
+from kmind.infer.slot import STEP, Writer
 
 __all__ = ["LAYER", "put_network"]
 

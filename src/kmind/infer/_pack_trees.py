@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kmind.infer._writer import Writer
 from kmind.infer.integer import IntTrees
+from kmind.infer.slot import Writer
 
 __all__ = ["GROUP", "NODE", "TREES", "can_complete", "put_trees", "tree_depths"]
 
@@ -140,20 +140,12 @@ def _put_sparse(
     writer: Writer, model: IntTrees, trees: list[int], depths: NDArray[np.int64], output: int
 ) -> Any:
     roots = [_put_nodes(writer, model, tree) for tree in trees]
-    if len(roots) < 4:
-        at = len(writer.data) + -len(writer.data) % 16
-        values = writer.put(np.zeros(1, NODE)) if model.width == 1 else 0
+    if len(roots) < 4:  # a leaf of zeros turns in itself
+        leaf: Any = np.zeros((), NODE)
         if model.width > 1:
-            values = writer.put(np.zeros(model.width, np.int32))
-            at = len(writer.data)
-        leaf = np.zeros(1, NODE)
-        leaf["test"], leaf["left"] = _NEVER << _SHIFT, at
-        leaf["value"] = 0 if model.width == 1 else values
-        if model.width == 1:
-            writer.data[at : at + NODE.itemsize] = leaf.tobytes()
-        else:
-            assert writer.put(leaf) == at
-        roots += [at] * (4 - len(roots))
+            leaf["value"] = writer.put(np.zeros(model.width, np.int32))
+        leaf["test"], leaf["left"] = _NEVER << _SHIFT, writer.end
+        roots += [writer.put(leaf)] * (4 - len(roots))
     return _group(roots, int(depths[trees].max()), output, _FOUR)
 
 
@@ -169,7 +161,7 @@ def _put_nodes(writer: Writer, model: IntTrees, tree: int) -> int:
     rows = [int(model.left[node]) for node in order if model.feature[node] < 0]
     if model.width > 1:
         values = writer.put(model.leaf[rows])
-    start = len(writer.data) + -len(writer.data) % 16
+    start = writer.end
     records = np.zeros(len(order), NODE)
     leaf = 0
     for number, node in enumerate(order):

@@ -15,9 +15,8 @@ import numpy as np
 from kmind.errors import ModelError
 from kmind.infer._pack_network import put_network
 from kmind.infer._pack_trees import put_trees
-from kmind.infer._writer import STEP, Writer
 from kmind.infer.integer import IntMlp, IntModel, IntTrees
-from kmind.infer.slot import INPUT, OUTPUTS
+from kmind.infer.slot import OUTPUTS, STEP, Writer, input_array
 
 __all__ = ["CAPACITY", "IMAGE", "image_check", "model_image"]
 
@@ -53,7 +52,7 @@ def model_image(
             f"the kernel's evaluator does not divide by a vector's size ({model.input.norm})",
             hint="train on features as they are, or scaled one by one",
         )
-    writer = Writer(IMAGE.itemsize)
+    writer = Writer(IMAGE.itemsize, 16)
     head: Any = np.zeros((), IMAGE)
     head["magic"], head["abi"] = MAGIC, ABI
     head["content"], head["schema"] = np.void(content), np.void(schema)
@@ -62,13 +61,9 @@ def model_image(
     head["cost_ns"] = min(int(np.ceil(cost_ns)), 0xFFFFFFFF)
     head["threshold"] = model.output.threshold
     head["output"] = OUTPUTS.index(model.output.kind)
-    if model.output.probability is not None:
-        head["probability"] = 1
-        head["step"] = writer.step(model.output.probability)
-    stage = np.zeros(len(model.input), INPUT)
-    for name in INPUT.names or ():
-        stage[name] = getattr(model.input, name)
-    head["input"] = writer.put(stage)
+    head["probability"] = model.output.probability is not None
+    head["step"] = writer.step(model.output.probability)
+    head["input"] = writer.put(input_array(model.input))
     if isinstance(model, IntMlp):
         head["kind"], head["layers"] = KIND_NETWORK, len(model.layers)
         head["body"] = put_network(writer, model)

@@ -68,7 +68,9 @@ __all__ = [
     "STEP",
     "TREES",
     "VERSION",
+    "Writer",
     "content_hash",
+    "input_array",
     "quantisation_hash",
     "read_slot",
     "slot_bytes",
@@ -117,19 +119,27 @@ HEADER = np.dtype([
 _Record = Any  # a numpy record, which the type checker cannot see into
 
 
-class _Writer:
-    """A slot as it grows: a header, then sections aligned to 8 bytes."""
+class Writer:
+    """Bytes as they grow: room for a header, then sections aligned to ``align`` bytes."""
 
-    def __init__(self) -> None:
-        self.data = bytearray(HEADER.itemsize)
+    def __init__(self, header: int, align: int = 8) -> None:
+        self.data = bytearray(header)
+        self._align = align
 
     def put(self, array: np.ndarray[Any, Any]) -> int:
-        at = len(self.data)
-        self.data += array.tobytes()
-        self.data += bytes(-len(self.data) % 8)
+        """Append an array; its offset."""
+        at = self.end
+        self.data += bytes(at - len(self.data)) + array.tobytes()
+        self.data += bytes(-len(self.data) % self._align)
         return at
 
+    @property
+    def end(self) -> int:
+        """Where the next section will begin."""
+        return len(self.data) + -len(self.data) % self._align
+
     def step(self, step: Step | None) -> _Record:
+        """``STEP`` of a step, zeros for none; its table is appended."""
         record = np.zeros((), STEP)
         if step is not None:
             for name in ("add", "mul", "lo", "hi", "shift"):
@@ -140,7 +150,8 @@ class _Writer:
         return record
 
 
-def _input_array(stage: Input) -> _Record:
+def input_array(stage: Input) -> _Record:
+    """``INPUT[features]`` of a model's input."""
     array = np.zeros(len(stage), INPUT)
     for name in INPUT.names or ():
         array[name] = getattr(stage, name)
@@ -150,7 +161,7 @@ def _input_array(stage: Input) -> _Record:
 def quantisation_hash(model: IntModel) -> bytes:
     """SHA-256 (32 bytes) of how the model's input and scores are scaled."""
     digest = hashlib.sha256(model.input.norm.encode())
-    digest.update(_input_array(model.input).tobytes())
+    digest.update(input_array(model.input).tobytes())
     digest.update(np.array(model.output.scale, "<f8").tobytes())
     digest.update(np.array(model.output.threshold, "<i8").tobytes())
     return digest.digest()
@@ -179,7 +190,7 @@ def slot_bytes(
     """
     if len(schema) != 32:
         raise ModelError(f"a schema hash of {len(schema)} bytes, not 32")
-    writer = _Writer()
+    writer = Writer(HEADER.itemsize)
     header = np.zeros((), HEADER)
     header["magic"], header["version"] = MAGIC, VERSION
     header["features"], header["outputs"] = len(model.input), model.outputs
@@ -190,7 +201,7 @@ def slot_bytes(
     header["threshold"], header["scale"] = model.output.threshold, model.output.scale
     header["probability"] = model.output.probability is not None
     header["step"] = writer.step(model.output.probability)
-    header["input"] = writer.put(_input_array(model.input))
+    header["input"] = writer.put(input_array(model.input))
     if isinstance(model, IntMlp):
         header["kind"], header["layers"] = KIND_NETWORK, len(model.layers)
         header["body"] = _put_layers(writer, model)
@@ -208,7 +219,7 @@ def slot_bytes(
     return bytes(writer.data)
 
 
-def _put_layers(writer: _Writer, model: IntMlp) -> int:
+def _put_layers(writer: Writer, model: IntMlp) -> int:
     layers = np.zeros(len(model.layers), LAYER)
     for record, layer, bound in zip(layers, model.layers, model.bound, strict=True):
         record["outputs"], record["inputs"] = layer.weight.shape
@@ -219,7 +230,7 @@ def _put_layers(writer: _Writer, model: IntMlp) -> int:
     return writer.put(layers)
 
 
-def _put_trees(writer: _Writer, model: IntTrees) -> int:
+def _put_trees(writer: Writer, model: IntTrees) -> int:
     nodes = np.zeros(len(model.feature), NODE)
     for name in NODE.names or ():
         nodes[name] = getattr(model, name)
