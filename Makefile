@@ -28,8 +28,10 @@ bench: setup ## measure the numbers in docs/benchmarks.md
 	$(BIN)/kmind bench queue
 	$(BIN)/kmind bench readahead
 	$(BIN)/kmind bench admission
+	$(BIN)/kmind bench evidence
 	$(BIN)/kmind bench replay
 	$(BIN)/kmind bench infer
+	$(BIN)/kmind bench autotune
 
 docs: setup ## build the documentation into docs/_build/html; a warning is an error
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
