@@ -108,7 +108,7 @@ def test_restore_leaves_what_a_living_owner_holds(cli: "Cli", tmp_path: Path) ->
 def test_run_as_json(cli: "Cli", tmp_path: Path) -> None:
     module = make_module(tmp_path)
     with loop_disk(tmp_path) as disk:
-        done = cli("run", str(module), disk, "--mode=auto", "--duration=1.5", "--json")
+        done = cli("run", str(module), disk, "--mode=auto", "--duration=3", "--json")
         assert done.returncode == 0, done.stderr
         assert done.stderr == ""
         events = [json.loads(line) for line in done.stdout.splitlines()]
@@ -127,7 +127,7 @@ def test_run_as_json(cli: "Cli", tmp_path: Path) -> None:
 def test_run_as_text(cli: "Cli", tmp_path: Path) -> None:
     module = make_module(tmp_path)
     with loop_disk(tmp_path) as disk:
-        done = cli("run", str(module), disk, "--duration=1.5")
+        done = cli("run", str(module), disk, "--duration=3")
     lines = done.stdout.splitlines()
     assert lines[0].startswith(f"sample@{disk}: watching, mode advise")
     advice = [line for line in lines if "advises" in line]
