@@ -401,6 +401,7 @@ class Instance:
         if self._extension:
             for line in self._extension.release():
                 self._log(line, "extension")
+        self._extension = None  # it looks into the arena, which lies there no longer
         self._selector.close()
         self._stopped = True
 

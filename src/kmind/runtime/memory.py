@@ -74,8 +74,10 @@ class Memory:
         self._reader = MemoryReader(arena, geometry)
 
     def look(self, *, last: bool = False) -> None:
-        """Keep what is new; the ``last`` time whenever the one before was."""
+        """Keep what is new; the ``last`` time whenever the one before was, and let go of it."""
         reader = self._reader
+        if last:
+            self._reader = None
         if reader is None or not (last or self._now() >= self._next) or not reader.changed():
             return
         self._next = self._now() + _EVERY_S
