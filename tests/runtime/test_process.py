@@ -2,6 +2,7 @@
 """The extension's process: started, kept, taken over and ended, with real processes."""
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from extension_process import QUIET, Running, config_for, running
 
+from kmind.agent._base import Mode
 from kmind.agent.sim import SimAgent
 from kmind.errors import KmindError
 from kmind.guard import _owner
@@ -39,6 +41,7 @@ import os, sys
 from pathlib import Path
 sys.path[:0] = {path!r}
 from extension_process import config_for
+from kmind.agent._base import Mode
 from kmind.agent.sim import SimAgent
 from kmind.runtime.process import ExtensionProcess
 agent = SimAgent(realtime=False)
@@ -120,11 +123,16 @@ def test_full_log_stops_nobody(tmp_path: Path, kept: bool) -> None:
 
 def test_a_later_line_says_what_was_dropped(tmp_path: Path) -> None:
     source = TALKER.replace(
-        "    def status(self):", "    def status(self):\n        print('still here')"
+        "    def status(self):",
+        "    def on_mode(self, mode):\n        print('still here')\n\n    def status(self):",
     )
     with running(tmp_path, source) as run:
         # It beats for the first time when it has said all: by then its pipe is full.
         run.until(lambda: run.beats, reading=False)
+        while select.select([run.process.log_fd], [], [], 0)[0]:
+            run.lines += run.process.read_log()
+        time.sleep(0.5)  # so many lines at once left no room for another
+        run.agent.set_mode(Mode.ADVISE)
         run.until(lambda: run.said("lines dropped: nobody read the log"))
 
 
@@ -174,7 +182,7 @@ def test_outlives_its_owner_and_is_taken_over(tmp_path: Path) -> None:
 def test_released_and_taken_over_by_the_same_owner(tmp_path: Path) -> None:
     agent = SimAgent(realtime=False)
     log = str(tmp_path / "log")
-    source = QUIET.replace("return {}", "print('tick')\n        return {}")
+    source = QUIET + "\n    def on_mode(self, mode):\n        print('tick')\n"
     first = ExtensionProcess(config_for(agent, tmp_path, source, keep=True, log=log))
     run = Running(agent, first)
     try:
@@ -184,6 +192,7 @@ def test_released_and_taken_over_by_the_same_owner(tmp_path: Path) -> None:
         second = ExtensionProcess.adopt(first.pid, first.start_time, log)
         run = Running(agent, second)
         run.alive()
+        agent.set_mode(Mode.ADVISE)
         run.until(lambda: run.said("tick"))
         second.close()
         assert second.ended() == -signal.SIGKILL  # a child still: its status is known
