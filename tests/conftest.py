@@ -2,8 +2,9 @@
 """What holds for every test: the machine stays as it was, and nothing is skipped in silence.
 
 ``@pytest.mark.kernel("arena", "tp_btf")`` names the features of ``kmind.bpf.probe`` that a test
-needs. It is skipped, with the reason, if they are not there. Under ``CI=true`` every other skip
-is a failure: what this machine can run, it runs.
+needs. It is skipped, with the reason, if they are not there; so is one that is marked ``guest``,
+if qemu or a kernel for it is not. Under ``CI=true`` every other skip is a failure: what this
+machine can run, it runs.
 """
 
 import functools
@@ -38,7 +39,12 @@ def _probe(name: str) -> Any:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip a kernel test that this machine cannot run."""
+    """Skip a test of the kernel, or of a guest's, that this machine cannot run."""
+    if item.get_closest_marker("guest"):
+        from vm import guest
+
+        if reason := guest.missing():
+            _skip(item, reason)
     marker = item.get_closest_marker("kernel")
     if marker is None:
         return

@@ -130,7 +130,7 @@ def test_the_admin_writes_and_the_owner_is_told(
     (event,) = gate.events()
     assert before <= event.time_ns <= time.monotonic_ns()
     assert (event.knob, event.target) == (PRESSURE.id, system.id)
-    assert (event.sysctl, event.own, event.pid) == ("vm/vfs_cache_pressure", True, admin.pid)
+    assert (event.file, event.own, event.pid) == ("vm/vfs_cache_pressure", True, admin.pid)
     assert event.text == f"{base + 1}\n"
     assert event.sets(base + 1)
     assert not event.sets(base)
@@ -227,7 +227,7 @@ def test_a_sysctl_that_resets_a_knob_is_watched_too(
     try:
         assert admin.write(1 << 30, rival) == 0
         (event,) = gate.events(RATIO, system)
-        assert (event.sysctl, event.own, event.sets(1 << 30)) == ("vm/dirty_bytes", False, False)
+        assert (event.file, event.own, event.sets(1 << 30)) == ("vm/dirty_bytes", False, False)
         assert write(str(ratio), RATIO.file(system)) == errno.EPERM
     finally:
         gate.release(RATIO, system)

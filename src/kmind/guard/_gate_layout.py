@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What gate.bpf.c keeps in its maps and tells, as Python sees it."""
+"""What the programs of a gate keep in their maps and tell, as Python sees it."""
 
 from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from struct import Struct
 
+from kmind.bpf import Link, Map, obj_pin
+from kmind.errors import BpfError
 from kmind.knobs import Knob, Target, Value
 
 __all__ = [
@@ -24,6 +27,8 @@ __all__ = [
     "key_of",
     "names_of",
     "read_event",
+    "repin",
+    "reuse",
 ]
 
 FILES, HOLDS, OWNER = "km_gate_files", "km_gate_held", "km_gate_owner"
@@ -39,15 +44,16 @@ _EVENT = Struct("=QIIII16s64s32s")
 
 @dataclass(frozen=True)
 class GateEvent:
-    """Somebody else's write to a sysctl that is guarded, seen just before the kernel had it.
+    """Somebody else's write to a file that is guarded, seen just before the kernel had it.
 
-    ``sysctl`` is its name below /proc/sys. ``knob`` and ``target`` are the numbers of
-    what is guarded; ``own`` is False where the write is not to the knob itself, but to
-    one that resets it. ``pid`` counts in the first PID namespace, ``text`` is the start
-    of what was written, ``time_ns`` is CLOCK_MONOTONIC. The kernel may have refused it.
+    ``file`` is a sysctl's name below /proc/sys, or a path below /sys. ``knob`` and
+    ``target`` are the numbers of what is guarded; ``own`` is False where the write is not
+    to the knob itself, but to one that resets it. ``pid`` counts in the first PID
+    namespace. ``text`` is the start of what was written, "" below /sys, where it is not
+    seen. ``time_ns`` is CLOCK_MONOTONIC. The kernel may have refused it.
     """
 
-    sysctl: str
+    file: str
     knob: int
     target: int
     own: bool
@@ -66,7 +72,8 @@ class GateEvent:
         return False
 
     def __str__(self) -> str:
-        return f"{self.comm} (pid {self.pid}) wrote {self.text.strip()!r} to {self.sysctl}"
+        what = "" if self.file.startswith("/") else f" {self.text.strip()!r}"
+        return f"{self.comm} (pid {self.pid}) wrote{what} to {self.file}"
 
 
 def read_event(data: bytes) -> GateEvent:
@@ -84,3 +91,23 @@ def key_of(knob: Knob, target: Target) -> bytes:
 def names_of(knob: Knob) -> tuple[bytes, ...]:
     """The keys of a knob's files: its own first, then those whose writing resets it."""
     return tuple(NAME.pack(name.encode()) for name in (knob.sysctl, *knob.rivals))
+
+
+def reuse(map_: Map, fd: int) -> None:
+    """Use a map that is there; ``BpfError`` where it is of another shape."""
+
+    def shape() -> tuple[int, int, int]:
+        return map_.type, map_.key_size, map_.value_size
+
+    wanted = shape()
+    map_.reuse_fd(fd)
+    if shape() != wanted:
+        raise BpfError(f"map {map_.name} is of another release of kmind")
+
+
+def repin(link: Link, path: Path) -> None:
+    """Pin a link in the place of another, whose program goes the moment this one is there."""
+    new = path.with_name(f"{path.name}_new")  # bpffs takes no dots in names
+    new.unlink(missing_ok=True)
+    obj_pin(link.fd, new)
+    new.rename(path)

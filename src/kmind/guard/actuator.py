@@ -4,8 +4,8 @@
 Each change is checked against the policy once more, journalled, written and read
 back. A knob that somebody else sets meanwhile is yielded: left as they set it,
 and not written again until it is acquired anew. A sysctl is changed only under the
-gate's guard, which notices the very write of somebody else. Not safe to share
-between threads.
+gate's guard, which notices the very write of somebody else; so is a file of sysfs where
+the kernel has what that takes. Not safe to share between threads.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Actuator:
     """Holds the knobs that this process changes.
 
     ``root`` is where the targets' files are found again when they are put back.
-    ``gate`` guards sysctls; by default one of its own. A gate may serve several
+    ``gate`` guards what it covers; by default one of its own. A gate may serve several
     actuators.
     """
 
@@ -85,7 +85,7 @@ class Actuator:
 
     @property
     def fd(self) -> int:
-        """Readable when somebody else writes to a sysctl that is held: then `check`."""
+        """Readable when somebody else writes to what is guarded: then `check`."""
         return self._gate.fd
 
     @property
@@ -112,8 +112,8 @@ class Actuator:
         returns once the change is in force, read back and on record. Raises ``PolicyError``
         (``RefusedError``) where the policy forbids it, ``JournalError`` where it cannot be
         recorded, ``KnobError`` where the kernel takes another value or none, where the knob
-        is yielded or held by another process, or is a sysctl that cannot be gated or whose
-        value no agent approved (``by_admin``: the admin did). In each case the knob is as
+        is yielded or held by another process, or is to be gated and cannot be, or where no
+        agent approved the value (``by_admin``: the admin did). In each case the knob is as
         it was.
         """
         try:
@@ -260,7 +260,7 @@ class Actuator:
         """Look at each knob that is held, and yield those that somebody else has set.
 
         Call it when ``fd`` is readable, and now and then, at least once before evidence
-        is judged. A sysctl that somebody wrote our own value to is theirs too. A knob
+        is judged. What is guarded and somebody wrote our own value to is theirs too. A knob
         that ``kmind restore --force`` put back counts as set by somebody else.
         """
         self._gate.collect()
@@ -303,7 +303,7 @@ class Actuator:
             ]
             for each in (knob, *disturbed):
                 self._check_free(each, target, owner)
-            if Gate.covers(knob, target):
+            if self._gate.covers(knob, target):
                 self._admit(knob, target, value, old, by_admin)
             main = self._journal.intend(knob, target, old, value, owner, **record)
             parts = []
@@ -318,7 +318,7 @@ class Actuator:
             return [main, *parts], None
 
     def _admit(self, knob: Knob, target: Target, value: Value, old: Value, by_admin: bool) -> None:
-        """Guard a sysctl, and see to it that the gate lets the value through."""
+        """Guard a knob, and see to it that the gate lets the value through."""
         key = knob.name, target.name
         chain = self._held.get(key)
         self._gate.guard(knob, target, chain[0].old if chain else old)
@@ -335,11 +335,11 @@ class Actuator:
             )
 
     def _inherit(self, chain: list[Change]) -> None:
-        """Go on guarding a sysctl. One that cannot be gated now can still be put back."""
+        """Go on guarding a knob. One that cannot be gated now can still be put back."""
         with suppress(KmindError):
             first, last = chain[0], chain[-1]
             knob, target = get_knob(first.knob), parse_target(first.target, root=self._root)
-            if Gate.covers(knob, target):
+            if self._gate.covers(knob, target):
                 self._gate.guard(knob, target, first.old, inherit=True)
                 self._guarded[first.key] = knob, target
                 if last.new is not None:
@@ -351,17 +351,22 @@ class Actuator:
         The first value of all may always pass: what was approved last may be another's,
         who waits for this one to be put back.
         """
-        if key in self._guarded and value != self._held[key][0].old:
+        if key not in self._guarded:
+            return
+        if value != self._held[key][0].old:
             self._gate.approve(*self._guarded[key], value)
+        else:
+            self._gate.allow_return(*self._guarded[key])
 
     def _let_go(self) -> None:
-        """Gate no more what is no longer held."""
+        """Gate no more what is no longer held, and again in full what is."""
+        self._gate.end_returns()
         for key in self._guarded.keys() - self._held.keys():
             self._gate.release(*self._guarded.pop(key))
         self._parked &= self._held.keys()
 
     def _overruled(self, key: _Key) -> Yielded | None:
-        """The last write of somebody else to a sysctl that is held, if the kernel took it."""
+        """The last write of somebody else to what is guarded, if the kernel took it."""
         if key not in self._held or key not in self._guarded:
             return None
         knob, target = self._guarded[key]
@@ -372,6 +377,8 @@ class Actuator:
         ours = self._stands(key)
         while (found := knob.read(target)) == ours and not _sets(events, found):
             if time.monotonic_ns() - (events[-1].time_ns if events else began) > _LANDS_WITHIN_NS:
+                if not knob.sysctl:
+                    break  # what was written is not seen: it may be our own value
                 self._gate.settle(knob, target)
                 return None
             time.sleep(0.001)

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The gate for sysctls: a BPF program that sees each write before the kernel does.
+"""The gate: BPF programs that see each write to a knob before the kernel does.
 
 While a sysctl is guarded, its owner (this process) can write what was approved and
 the value that stood before, and nothing else; everybody else writes as ever, and the
-owner is told. How it decides is in gate.bpf.c. Several gates do not disturb each
-other: each lets through what comes from others than its own owner.
+owner is told. How it decides is in gate.bpf.c; files of sysfs are guarded likewise
+where the kernel allows it (_lsm.py). Several gates do not disturb each other: each lets
+through what comes from others than its own owner.
 
-The program is attached only while something is guarded (cgroup/sysctl, Linux 5.2;
+The programs are attached only while something is guarded (cgroup/sysctl, Linux 5.2;
 BPF_F_ALLOW_MULTI). Not safe to share between threads.
 """
 
@@ -19,7 +20,7 @@ import weakref
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from kmind.bpf import BpfObject, Link, Map, RingBuffer, obj_pin, open_link, open_map
+from kmind.bpf import BpfObject, Link, Map, RingBuffer, open_link, open_map
 from kmind.errors import BpfError, KmindError, KnobError
 from kmind.guard._cgroup2 import cgroup2_root, private_cgroup2
 from kmind.guard._gate_layout import (
@@ -36,17 +37,21 @@ from kmind.guard._gate_layout import (
     key_of,
     names_of,
     read_event,
+    repin,
+    reuse,
 )
+from kmind.guard._lsm import LSM_LINK, LSM_PINS, SysfsGate, acts
 from kmind.knobs import Knob, Target, Value
 
 __all__ = ["Gate", "GateEvent"]
 
 _OBJECT = Path(__file__).with_name("gate.bpf.o")
-_LINK, _NEW_LINK = "link", "link_new"  # bpffs takes no dots in names
+_LINK, _NEW_LINK = "link", "link_new"
+_SYSFS = "sys/"
 
 
 class Gate:
-    """Guards sysctls against writes of this process that were not approved.
+    """Guards knobs against writes of this process that were not approved.
 
     Made by `open` or `adopt`. Nothing is loaded before the first `guard`, and nothing
     is attached or pinned while nothing is guarded. What the kernel refuses later raises
@@ -60,10 +65,13 @@ class Gate:
         self._folder: Path | None = None
         self._object: BpfObject | None = None
         self._link: Link | None = None
+        self._sysfs: SysfsGate | None = None
+        self._pinned_here = False
         self._ring: RingBuffer | None = None
         self._epoll = select.epoll()
         self._guarded: dict[bytes, int] = {}  # and the baseline of each
         self._inherited: set[bytes] = set()  # of those, what nobody here asked to guard yet
+        self._returning: set[bytes] = set()
         self._claimed: dict[bytes, bytes] = {}  # the approvals that this process acted on
         self._told: list[bytes] = []
         self._events: list[GateEvent] = []
@@ -96,10 +104,16 @@ class Gate:
         """
         gate = cls(approved_fd, root, False)
         gate._folder = folder
-        if (folder / _LINK).exists():
+        if any((folder / name).exists() for name in (_LINK, LSM_LINK)):
             try:
                 gate._load(taking_over=True)
-                gate._attach(taking_over=True)
+                gate._pinned_here = True
+                if (folder / _LINK).exists():
+                    gate._attach()
+                if (folder / LSM_LINK).exists():
+                    sysfs = gate._attach_sysfs(folder)
+                    for key in gate._inherited:
+                        sysfs.allow_return(key)  # what nobody here goes on to hold goes back
             except BaseException:
                 gate.close()
                 raise
@@ -112,15 +126,20 @@ class Gate:
             if (folder / name).exists():
                 with suppress(BpfError), open_link(folder / name) as link:
                     link.cut()
-        for name in (_LINK, _NEW_LINK, FILES, HOLDS, OWNER, EVENTS, APPROVALS):
+        for name in (_LINK, _NEW_LINK, *LSM_PINS, FILES, HOLDS, OWNER, EVENTS, APPROVALS):
             (folder / name).unlink(missing_ok=True)
         with suppress(OSError):
             folder.rmdir()
 
     @staticmethod
     def covers(knob: Knob, target: Target) -> bool:
-        """Whether the knob is a sysctl of the running kernel: only those are gated."""
-        return bool(knob.sysctl) and target.root == Path("/")
+        """Whether the knob is the running kernel's, and one that can be gated.
+
+        That is a sysctl, and a file of sysfs where the kernel asks BPF security modules.
+        """
+        if target.root != Path("/"):
+            return False
+        return bool(knob.sysctl) or (knob.path.startswith(_SYSFS) and acts())
 
     @property
     def fd(self) -> int:
@@ -133,7 +152,7 @@ class Gate:
         return self._approved_fd is not None
 
     def guard(self, knob: Knob, target: Target, baseline: Value, *, inherit: bool = False) -> None:
-        """Gate a sysctl from now on; ``baseline`` can always be written.
+        """Gate a knob from now on; ``baseline`` can always be written.
 
         Nothing happens if this process guards it already, and if an earlier one does
         whose gate was adopted, with ``inherit``. ``KnobError`` says why it cannot be
@@ -142,22 +161,28 @@ class Gate:
         key = key_of(knob, target)
         if key in self._guarded and (inherit or key not in self._inherited):
             self._inherited.discard(key)
+            if self._sysfs is not None:
+                self._sysfs.forget_return(key)
             return
         try:
             if self._object is None:
                 self._load()
-            if self._link is None:
+            if not knob.sysctl:
+                sysfs = self._attach_sysfs()
+            elif self._link is None:
                 self._attach()
             self.events(knob, target)  # what came after an earlier release
             self._inherited.discard(key)
             self._guarded[key] = knob.encode(baseline)
             self.settle(knob, target)
-            for number, name in enumerate(names_of(knob)):
+            if not knob.sysctl:
+                sysfs.guard(knob.file(target), key)
+            for number, name in enumerate(names_of(knob) if knob.sysctl else ()):
                 self._map(FILES).update(name, FILE.pack(*KEY.unpack(key), number == 0, 0))
         except KmindError as error:
             self.release(knob, target)
             raise KnobError(
-                f"{knob.name} cannot be gated: {error}", hint="sysctls are only read then"
+                f"{knob.name} cannot be gated: {error}", hint="it is only read then"
             ) from error
 
     def release(self, knob: Knob, target: Target) -> None:
@@ -181,6 +206,23 @@ class Gate:
         row = APPROVED.pack(knob.encode(value), self._guarded[key], 0, 0, time.monotonic_ns())
         self._map(APPROVALS).update(key, row)
         self._claimed[key] = row
+
+    def allow_return(self, knob: Knob, target: Target) -> None:
+        """Let this process put back what stood before ``guard``, until `end_returns`.
+
+        To a sysctl that is always allowed. What is written to sysfs the gate does not see,
+        and has to be told.
+        """
+        if self._sysfs is not None and not knob.sysctl:
+            self._returning.add(key_of(knob, target))
+            self._sysfs.allow_return(key_of(knob, target))
+
+    def end_returns(self) -> None:
+        """End what `allow_return` began."""
+        while self._returning:
+            key = self._returning.pop()
+            if self._sysfs is not None:
+                self._sysfs.forget_return(key)
 
     def approved(self, knob: Knob, target: Target) -> Value | None:
         """The value of something guarded that is approved now, or None."""
@@ -238,10 +280,10 @@ class Gate:
 
     def pin(self, folder: Path) -> None:
         """From now on outlive this process, while anything is guarded: see `adopt`."""
-        if (folder / _LINK).exists():
+        if any((folder / name).exists() for name in (_LINK, LSM_LINK)):
             raise BpfError(f"another gate is pinned at {folder}", hint="adopt or discard it")
         self._folder = folder
-        self._pin_all(fresh=True)
+        self._pin_all()
 
     def close(self) -> None:
         """Let go of it. What is pinned stays, and goes on gating. Safe to repeat."""
@@ -262,10 +304,10 @@ class Gate:
         self._resources.callback(gate.close)
         try:
             if self._approved_fd is not None:
-                _reuse(gate.maps[APPROVALS], self._approved_fd)
+                reuse(gate.maps[APPROVALS], self._approved_fd)
             for name in self._pinned() if taking_over else ():
                 with open_map(self._pin_of(name)) as left:
-                    _reuse(gate.maps[name], left.fd)
+                    reuse(gate.maps[name], left.fd)
             gate.load()
             if gate.programs["own"].test_run().retval:
                 raise BpfError("the gate does not take this process for its owner")
@@ -281,7 +323,7 @@ class Gate:
             self._drop()
             raise
 
-    def _attach(self, *, taking_over: bool = False) -> None:
+    def _attach(self) -> None:
         if self._object is None:
             raise BpfError("the gate is not loaded")
         program = self._object.programs["gate"]
@@ -293,39 +335,61 @@ class Gate:
         else:
             hint = "mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified"
             raise BpfError("cgroup v2 is not mounted", hint=hint)
-        self._pin_all(fresh=not taking_over)
+        self._pin_all()
+
+    def _attach_sysfs(self, left: Path | None = None) -> SysfsGate:
+        if self._object is None:
+            raise BpfError("the gate is not loaded")
+        if self._sysfs is None:
+            self._sysfs = SysfsGate(self._object.maps, left)
+            self._resources.callback(self._sysfs.close)
+        if not self._sysfs.attached:
+            self._sysfs.attach()
+            self._pin_all()
+        return self._sysfs
 
     def _release(self, key: bytes) -> None:
         files = self._map(FILES)
         for name in list(files.keys()):
             if (row := files.lookup(name)) and row.startswith(key):
                 files.delete(name)
+        if self._sysfs is not None:
+            self._sysfs.release(key)
         self._map(HOLDS).delete(key)
         del self._guarded[key]
         self._inherited.discard(key)
 
+    @property
+    def _attached(self) -> bool:
+        return self._link is not None or (self._sysfs is not None and self._sysfs.attached)
+
     def _detach_if_idle(self) -> None:
-        if self._guarded or self._link is None:
+        if self._guarded or not self._attached:
             return
         if self._folder is not None:
             self.discard(self._folder)
-        self._link.close()
-        self._link = None
+            self._pinned_here = False
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+        if self._sysfs is not None:
+            self._sysfs.detach()
         self.collect()
 
-    def _pin_all(self, *, fresh: bool) -> None:
-        if self._folder is None or self._link is None:
+    def _pin_all(self) -> None:
+        if self._folder is None or not self._attached:
             return
-        if fresh:  # one that was cut short may have left maps without a link
-            self.discard(self._folder)
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for name in self._pinned() if fresh else ():
-            self._map(name).pin(self._pin_of(name))
+        if not self._pinned_here:
+            self.discard(self._folder)  # one that was cut short may have left maps without a link
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for name in self._pinned():
+                self._map(name).pin(self._pin_of(name))
+            self._pinned_here = True
         # The program of a gate that is taken over goes the moment ours has its place.
-        new = self._pin_of(_NEW_LINK)
-        new.unlink(missing_ok=True)
-        obj_pin(self._link.fd, new)
-        new.rename(self._pin_of(_LINK))
+        if self._link is not None:
+            repin(self._link, self._pin_of(_LINK))
+        if self._sysfs is not None:
+            self._sysfs.pin(self._folder)
 
     def _pinned(self) -> tuple[str, ...]:
         # Approvals that agents write are pinned by whom they belong to.
@@ -342,7 +406,7 @@ class Gate:
             with suppress(OSError):
                 self._epoll.unregister(self._ring.fd)
         self._resources.close()
-        self._ring = self._object = self._link = None
+        self._ring = self._object = self._link = self._sysfs = None
         self._guarded.clear()
         self._inherited.clear()
 
@@ -350,13 +414,3 @@ class Gate:
         if self._object is None:
             raise BpfError("the gate guards nothing")
         return self._object.maps[name]
-
-
-def _reuse(map_: Map, fd: int) -> None:
-    def shape() -> tuple[int, int, int]:
-        return map_.type, map_.key_size, map_.value_size
-
-    wanted = shape()
-    map_.reuse_fd(fd)
-    if shape() != wanted:
-        raise BpfError(f"map {map_.name} is of another release of kmind")
