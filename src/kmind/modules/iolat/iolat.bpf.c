@@ -52,9 +52,6 @@ const volatile __u32 param_judge_every = 2048;
 const volatile __u32 param_records = 0;
 
 #define IOL_BINS 5
-#define IOL_FEW 16	  /* slow requests: below that nothing is said */
-#define IOL_GAIN 20	  /* 1/1000 above the last latency, to begin with */
-#define IOL_SLACK 50	  /* 1/1000 below min_accuracy, to go on with */
 #define IOL_SHARE_SHIFT 6 /* the share of predictions is one of some 64 */
 #define IOL_NS_PER_S 1000000000ULL
 
@@ -67,12 +64,6 @@ const volatile __u32 param_records = 0;
 
 static struct iol_history iol_history;
 
-/* Requests that were decided, as they came out; halved at each judgement. */
-struct iol_recent {
-	__u64 decided;
-	__u64 slow, slow_right, fast_right;
-	__u64 last_slow_right, last_fast_right;
-};
 static struct iol_recent iol_recent;
 
 /* For others to read: who admits I/O, and where it goes. All 0: nothing is said. */
@@ -97,42 +88,27 @@ static __u64 iol_version; /* of the model that decided last */
 static __u32 iol_publishing, iol_share;
 static __u64 iol_second, iol_pushed;
 
-/* Balanced accuracy in 1/1000. */
-static __always_inline __u32 iol_accuracy(__u64 slow_right, __u64 slow, __u64 fast_right,
-					  __u64 fast)
-{
-	return slow && fast ? (1000 * slow_right / slow + 1000 * fast_right / fast) / 2 : 0;
-}
-
 /* May what is predicted be believed? Once a round. */
 static __noinline int iol_judge(void)
 {
-	__u64 decided = iol_recent.decided, slow = iol_recent.slow, fast = decided - slow;
-	__u32 zero = 0, own, last, least = param_min_accuracy, gain = IOL_GAIN;
+	__u32 zero = 0;
 	struct iol_state *state = bpf_map_lookup_elem(&iolat_state, &zero);
 
-	own = iol_accuracy(iol_recent.slow_right, slow, iol_recent.fast_right, fast);
-	last = iol_accuracy(iol_recent.last_slow_right, slow, iol_recent.last_fast_right, fast);
-	if (iol_publishing) {
-		least -= IOL_SLACK;
-		gain = 0;
+	iol_publishing =
+		iol_believed(&iol_recent, iol_publishing, param_min_slow, param_min_accuracy);
+	if (state) {
+		state->accuracy = iol_accuracy(&iol_recent);
+		state->last_accuracy = iol_last_accuracy(&iol_recent);
+		WRITE_ONCE(state->publishing, iol_publishing);
+		if (!iol_publishing)
+			WRITE_ONCE(state->predicted, 0);
 	}
-	iol_publishing = slow >= IOL_FEW && fast >= IOL_FEW &&
-			 slow * 1000 >= decided * param_min_slow && own >= least &&
-			 own > last + gain;
 	iol_recent.decided >>= 1;
 	iol_recent.slow >>= 1;
 	iol_recent.slow_right >>= 1;
 	iol_recent.fast_right >>= 1;
 	iol_recent.last_slow_right >>= 1;
 	iol_recent.last_fast_right >>= 1;
-	if (state) {
-		state->accuracy = own;
-		state->last_accuracy = last;
-		WRITE_ONCE(state->publishing, iol_publishing);
-		if (!iol_publishing)
-			WRITE_ONCE(state->predicted, 0);
-	}
 	return 0;
 }
 
