@@ -135,7 +135,7 @@ def test_the_kernels_features_are_the_recipes(feeder: Path, tmp_path: Path) -> N
 
 
 def test_what_a_model_says_is_scored_and_published_once_it_is_better(tmp_path: Path) -> None:
-    """Large reads take longer than small ones, and come at random: size tells, the past does not."""
+    """Large reads take longer than small ones, and come at random: only size tells."""
     with loop(tmp_path) as node:
         small, large = usual_us(node, SMALL), usual_us(node, LARGE)
         between = int(np.sqrt(np.median(small) * np.median(large)))
