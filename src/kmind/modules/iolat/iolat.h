@@ -130,7 +130,8 @@ static inline bool iol_believed(const struct iol_recent *recent, bool publishing
 	__u32 gain = publishing ? 0 : IOL_GAIN;
 
 	/* Others count meanwhile: slow may be ahead of decided. */
-	if (slow > recent->decided || slow < IOL_FEW || fast < IOL_FEW || slow * 1000 < recent->decided * min_slow)
+	if (slow > recent->decided || slow < IOL_FEW || fast < IOL_FEW ||
+	    slow * 1000 < recent->decided * min_slow)
 		return false;
 	return iol_accuracy(recent) >= least &&
 	       iol_accuracy(recent) > iol_last_accuracy(recent) + gain;
