@@ -13,7 +13,7 @@ from modules.iolat_streams import bursts, events_of, homogeneous, stored, window
 
 from kmind.bench._infer_c import compiler
 from kmind.cli.main import main
-from kmind.extension import find_module
+from kmind.extension import ChangeEvent, find_module
 from kmind.infer import ModelFile, evaluate
 from kmind.modules.iolat.extension import balanced_accuracy
 from kmind.modules.iolat.recipe import COLUMNS, IoLatRecipe, columns_of, knee_us, log_of
@@ -277,6 +277,26 @@ def test_drift_is_told_against_the_training() -> None:
         assert rig.extension.status()["drift"] == "drifted", trained
         assert [line for line in rig.said if "train again" in line]
     assert "drift" not in shown({}, [BUSY] * 20).extension.status()
+
+
+def test_what_is_held_is_renewed_until_it_is_dropped() -> None:
+    rows = [BUSY | {"slow_depth": 100 * 4000}] * 20
+    rig = shown({}, rows, bounds="from above")
+    values = np.zeros((40, len(FEATURES)))
+    values[:, FEATURES["abstaining"]] = 1  # nothing is slow any more
+    quiet = made_windows(values, window_s=1.0)["window"]
+    held = len(rig.made)
+    rig.now += 15
+    rig.extension.on_windows(quiet[:1])
+    assert len(rig.made) == held + 1
+    assert len({made.value for made in rig.made}) == 1
+    change = ChangeEvent(
+        "dropped", rig.made[-1].id, "block.nr_requests", rig.made[-1].value, "loss"
+    )
+    rig.extension.on_change(change)
+    rig.now += 15
+    rig.extension.on_windows(quiet[1:])
+    assert len(rig.made) == held + 1
 
 
 def test_a_shorter_queue_is_advised_where_slow_ones_met_a_longer_one() -> None:

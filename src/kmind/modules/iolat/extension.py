@@ -3,9 +3,10 @@
 
 All that decides is in the agent. Here its counters are put together: the confusion matrix, the
 balanced accuracy beside that of the last latency, calibration, and drift. The one thing that
-is recommended is `block.nr_requests`, and only while the agent publishes: where slow
+is recommended is `block.nr_requests`, first while the agent publishes: where slow
 requests met a much longer queue than fast ones, a bound on the queue may spare them. Whether it
-does the experiment says.
+does the experiment says; until that ends otherwise the value is renewed, for a shorter queue
+takes away what it was recommended by.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kmind.extension import Context, Extension
+from kmind.extension import ChangeEvent, Context, Extension, VerdictEvent
 
 __all__ = ["IoLat", "balanced_accuracy"]
 
@@ -43,6 +44,7 @@ class IoLat(Extension):
         self._drifted = False
         self._seen_s = 0.0
         self._advised_s: float | None = None
+        self._held: tuple[int, dict[str, float | str]] | None = None  # value, evidence
         self._records = 0
 
     def on_windows(self, windows: npt.NDArray[np.void]) -> None:
@@ -64,6 +66,20 @@ class IoLat(Extension):
     def on_records(self, records: npt.NDArray[np.void]) -> None:
         """Count them: they are for others."""
         self._records += len(records)
+
+    def on_verdict(self, verdict: VerdictEvent) -> None:
+        """What is refused is not renewed."""
+        if verdict.verdict not in ("approved", "renewed"):
+            self._held = None
+
+    def on_change(self, change: ChangeEvent) -> None:
+        """Nor is what stands no longer."""
+        if change.kind not in ("applied", "kept"):
+            self._held = None
+
+    def on_mode(self, mode: str) -> None:
+        """Begin anew."""
+        self._held = None
 
     def status(self) -> Mapping[str, Any]:
         """What is said, and what it is worth."""
@@ -135,35 +151,41 @@ class IoLat(Extension):
             )
 
     def _advise(self) -> None:
-        info = self.context.knobs.get(_KNOB)
-        sums, now = self._named(), self.context.now()
-        done = sums["fast"] + sums["slow"]
-        if info is None or self._abstaining or self._seen_s < _LEAST_S or done < _FEW:
-            return
+        now = self.context.now()
         if self._advised_s is not None and now - self._advised_s < _EVERY_S:
             return
-        share = sums["slow"] / done
-        if share < _SHARE or not sums["fast"] >= 1:
-            return
-        met, usual = sums["slow_depth"] / sums["slow"], sums["fast_depth"] / sums["fast"]
-        wanted = 1 << int(np.ceil(np.log2(max(2 * usual, 1))))
-        value = max(wanted, info.minimum)
-        value += -value % max(info.grid, 1)
-        if met < _LONGER * usual or value > info.maximum or value >= min(met, float(info.baseline)):
+        advice = self._held or self._find()
+        if advice is None:
             return
         self._advised_s = now
+        self._held = advice
         self.context.recommend(
             _KNOB,
-            value,
+            advice[0],
             reason="Slow requests met a much longer queue than fast ones.",
-            evidence={
-                "slow_share": round(share, 4),
-                "slow_met": round(met, 1),
-                "fast_met": round(usual, 1),
-                "outcome": "slow_share",
-            },
+            evidence=advice[1],
             hold_s=_HOLD_S,
         )
+
+    def _find(self) -> tuple[int, dict[str, float | str]] | None:
+        info, sums = self.context.knobs.get(_KNOB), self._named()
+        done = sums["fast"] + sums["slow"]
+        if info is None or self._abstaining or self._seen_s < _LEAST_S or done < _FEW:
+            return None
+        share = sums["slow"] / done
+        if share < _SHARE or sums["fast"] < 1:
+            return None
+        met, usual = sums["slow_depth"] / sums["slow"], sums["fast_depth"] / sums["fast"]
+        value = max(1 << int(np.ceil(np.log2(max(2 * usual, 1)))), info.minimum)
+        value += -value % max(info.grid, 1)
+        if met < _LONGER * usual or value > info.maximum or value >= min(met, float(info.baseline)):
+            return None
+        return value, {
+            "slow_share": round(share, 4),
+            "slow_met": round(met, 1),
+            "fast_met": round(usual, 1),
+            "outcome": "slow_share",
+        }
 
 
 def balanced_accuracy(slow_right: float, slow: float, fast_right: float, fast: float) -> float:
