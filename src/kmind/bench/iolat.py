@@ -5,7 +5,7 @@ Two streams are recorded from real devices and learnt from as `kmind train` does
 their last 30%, which no model saw. ``bursts``: small reads all the time on the disk, and bursts of
 large direct writes beside them. ``injected``: small reads from a loop device over a file on it,
 whose reads a cgroup (v1, blkio) throttles by turns, for 0.2 to 1 s each: such slowness comes
-and goes at random, so nothing foretells its begin, and the last latency tells the rest.
+at random, so nothing foretells its begin; then the queue tells, and what was done last.
 
 The overhead is that of the agent's hooks, with the model of ``bursts`` deciding for each request
 (scored, and abstaining or not as it finds): fio's random reads of 4 KiB, direct, depth 32, in turns
@@ -46,7 +46,7 @@ _RECORD_S, _QUICK_RECORD_S = 60.0, 15.0
 _ROUNDS, _QUICK_ROUNDS = 8, 3
 _OVERHEAD_S, _QUICK_OVERHEAD_S = 6.0, 3.0
 _BLKIO = Path("/sys/fs/cgroup/blkio")
-_BRAKED_IOPS = 100
+_BRAKED_IOPS = 100  # the kernel lets ten pass at once each 0.1 s: a queue of eight waits
 _BASELINES = {
     "iolat_balanced_accuracy": "model",
     "always_most_frequent": "majority",
@@ -112,7 +112,7 @@ def _injected(file: Path, seconds: float) -> ModelFile:
         argv = [
             *_fio(seconds),
             *("--name=reads", f"--filename={node}", "--readonly", f"--size={_SIZE}"),
-            *("--rw=randread", "--bs=4k", "--iodepth=2", "--thinktime=500"),
+            *("--rw=randread", "--bs=4k", "--iodepth=8", "--rate_iops=1000"),
         ]
         rng = np.random.default_rng(0)
         due = [time.monotonic() + 1.0, 0.0]
