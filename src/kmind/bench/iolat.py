@@ -99,7 +99,7 @@ def _bursts(file: Path, seconds: float) -> ModelFile:
         argv = [
             *_fio(seconds),
             *("--name=reads", f"--filename={file}", f"--size={_SIZE}", "--rw=randread"),
-            *("--bs=4k", "--iodepth=2", "--thinktime=500", "--thinktime_blocks=4"),
+            *("--bs=4k", "--iodepth=2", "--rate_iops=1000"),
             *("--name=writes", f"--filename={written.name}", f"--size={_SIZE // 2}"),
             *("--rw=write", "--bs=512k", "--iodepth=16"),
             *("--thinktime=400000", "--thinktime_blocks=64"),
