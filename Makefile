@@ -31,6 +31,7 @@ bench: setup ## measure the numbers in docs/benchmarks.md
 	$(BIN)/kmind bench evidence
 	$(BIN)/kmind bench replay
 	$(BIN)/kmind bench infer
+	$(BIN)/kmind bench iolat
 	$(BIN)/kmind bench autotune
 
 docs: setup ## build the documentation into docs/_build/html; a warning is an error

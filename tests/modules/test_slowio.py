@@ -2,10 +2,7 @@
 """The slow I/O module: what it suspects, on made-up streams and on real disks."""
 
 import contextlib
-import mmap
 import os
-import random
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from modules.disks import brake, direct, disk_of, loop
 
 from kmind.agent._base import Mode
 from kmind.agent.bpf import BpfAgent
@@ -234,16 +232,6 @@ def test_the_worst_outlier_is_shown_for_a_while() -> None:
 # The agent, on real disks.
 
 
-def _disk_of(path: Path) -> str:
-    # The whole disk below a file, or a skip.
-    device = path.stat().st_dev
-    entry = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}")
-    if not entry.exists():
-        pytest.skip(f"{path} is on no block device")
-    entry = entry.resolve()
-    return (entry.parent if (entry / "partition").exists() else entry).name
-
-
 def _stat(disk: str) -> dict[str, int]:
     # Documentation/block/stat.rst
     words = [int(word) for word in Path(f"/sys/block/{disk}/stat").read_text().split()]
@@ -267,36 +255,18 @@ def _agent(disk: str, *words: str) -> Iterator[BpfAgent]:
         agent.close()
 
 
-def _direct(path: str | Path, *, reads: int, writes: int = 0, size: int = 16384) -> None:
-    """Requests one after the other, past the page cache, at random places."""
-    choose = random.Random(1)
-    flags = os.O_DIRECT | (os.O_RDWR if writes else os.O_RDONLY)
-    fd = os.open(path, flags)
-    try:
-        places = os.lseek(fd, 0, os.SEEK_END) // size
-        with mmap.mmap(-1, size) as buffer:
-            for number in range(reads + writes):
-                place = choose.randrange(places) * size
-                if number < reads:
-                    assert os.preadv(fd, [buffer], place) == size
-                else:
-                    assert os.pwritev(fd, [buffer], place) == size
-    finally:
-        os.close(fd)
-
-
 @pytest.mark.kernel(*NEEDS)
 def test_requests_and_bytes_are_those_that_the_kernel_counts(tmp_path: Path) -> None:
     file = tmp_path / "data"
     file.write_bytes(os.urandom(16 << 20))
     with file.open("rb") as opened:
         os.fsync(opened.fileno())
-    disk = _disk_of(file)
+    disk = disk_of(file)
     with _agent(disk) as agent:
         time.sleep(0.2)  # what was in the disk at the start has come back
         # Others use the disk too: what the kernel counts brackets what the agent counts.
         outer, first, inner = _stat(disk), _counted(agent), _stat(disk)
-        _direct(file, reads=400, writes=100)
+        direct(file, reads=400, writes=100)
         inner_end, last, outer_end = _stat(disk), _counted(agent), _stat(disk)
         untimed = agent.feature(COLUMNS["untimed"])
         timed = agent.feature(COLUMNS["learning"])
@@ -317,66 +287,28 @@ def test_requests_and_bytes_are_those_that_the_kernel_counts(tmp_path: Path) -> 
     assert untimed <= timed / 100
 
 
-@contextlib.contextmanager
-def _loop(folder: Path) -> Iterator[str]:
-    # A disk of the test's own whose requests go straight to the disk below.
-    backing = folder / "disk"
-    backing.write_bytes(os.urandom(16 << 20))
-    command = ["losetup", "--find", "--show", "--direct-io=on", str(backing)]
-    node = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-    try:
-        if Path(f"/sys/block/{Path(node).name}/loop/dio").read_text().strip() != "1":
-            pytest.skip("the file system takes no direct I/O from a loop device")
-        yield node
-    finally:
-        subprocess.run(["losetup", "--detach", node], check=True)
-
-
-@contextlib.contextmanager
-def _brake(disk: str) -> Iterator[Any]:
-    # This process in a cgroup of its own; calling what is yielded slows the disk for it.
-    # A loop device asks on behalf of who asked it, so its requests take longer then.
-    root = Path("/sys/fs/cgroup/blkio")
-    if not (root / "blkio.throttle.read_iops_device").exists():
-        pytest.skip("no blkio controller with throttling in cgroup v1 here")
-    device = (Path("/sys/block") / disk / "dev").read_text().strip()
-    line = next(
-        text for text in Path("/proc/self/cgroup").read_text().splitlines() if "blkio" in text
-    )
-    before = root / line.rpartition(":")[2].lstrip("/")
-    own = root / f"kmind-test-{os.getpid()}"
-    own.mkdir()
-    rule = own / "blkio.throttle.read_iops_device"
-    try:
-        (own / "cgroup.procs").write_text(str(os.getpid()))
-        yield lambda iops: rule.write_text(f"{device} {iops}\n")
-    finally:
-        (before / "cgroup.procs").write_text(str(os.getpid()))
-        own.rmdir()
-
-
 @pytest.mark.kernel(*NEEDS)
 def test_a_disk_that_is_slowed_down_shows_in_ratios_and_records(tmp_path: Path) -> None:
-    below = _disk_of(tmp_path)
+    below = disk_of(tmp_path)
     with (
-        _loop(tmp_path) as node,
-        _brake(below) as brake,
+        loop(tmp_path) as node,
+        brake(below) as hold,
         _agent(Path(node).name, "learn=1") as agent,
     ):
         endpoint = Endpoint(agent.arena, Doorbell(agent.doorbell_fd))
         while not _bins(agent).sum():
-            _direct(node, reads=100, size=4096)
+            direct(node, reads=100, size=4096)
         assert agent.feature(COLUMNS["learning"]) >= 256
         usual = _bins(agent)
-        _direct(node, reads=200, size=4096)
+        direct(node, reads=200, size=4096)
         usual = _bins(agent) - usual
         assert usual.sum() == 200
         outliers = agent.feature(COLUMNS["outliers"])
         for ring in endpoint.records:
             ring.release(len(ring.peek()))
         slow = _bins(agent)
-        brake(10)  # 100 ms each, where some 0.1 ms are usual
-        _direct(node, reads=30, size=4096)
+        hold(10)  # 100 ms each, where some 0.1 ms are usual
+        direct(node, reads=30, size=4096)
         slow = _bins(agent) - slow
         assert slow.sum() == 30
         assert 2 ** median_ratio(slow) > 4

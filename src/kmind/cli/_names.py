@@ -5,7 +5,7 @@ from enum import StrEnum
 
 __all__ = ["BENCHES", "AdviceAction", "KnobsAction"]
 
-BENCHES = ("queue", "readahead", "admission", "evidence", "replay", "infer", "autotune")
+BENCHES = ("queue", "readahead", "admission", "evidence", "replay", "infer", "iolat", "autotune")
 """Names of the benches; each is ``run_NAME_bench`` in ``kmind.bench.NAME``."""
 
 

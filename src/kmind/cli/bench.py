@@ -40,6 +40,7 @@ def bench_command(
         "autotune": ("dir", "device", "only"),
         "admission": ("dir", "device"),
         "evidence": ("dir",),
+        "iolat": ("dir",),
     }
     for option, value in (("dir", folder), ("device", device), ("only", only or None)):
         if value is None:

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Disks for tests: one of their own, slowed down or not, and direct requests to it."""
+
+import contextlib
+import mmap
+import os
+import random
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+__all__ = ["brake", "direct", "disk_of", "loop"]
+
+
+def disk_of(path: Path) -> str:
+    """The whole disk below a file, or a skip."""
+    device = path.stat().st_dev
+    entry = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}")
+    if not entry.exists():
+        pytest.skip(f"{path} is on no block device")
+    entry = entry.resolve()
+    return (entry.parent if (entry / "partition").exists() else entry).name
+
+
+def direct(path: str | Path, *, reads: int, writes: int = 0, size: int = 16384) -> None:
+    """Requests one after the other, past the page cache, at random places."""
+    choose = random.Random(1)
+    flags = os.O_DIRECT | (os.O_RDWR if writes else os.O_RDONLY)
+    fd = os.open(path, flags)
+    try:
+        places = os.lseek(fd, 0, os.SEEK_END) // size
+        with mmap.mmap(-1, size) as buffer:
+            for number in range(reads + writes):
+                place = choose.randrange(places) * size
+                if number < reads:
+                    assert os.preadv(fd, [buffer], place) == size
+                else:
+                    assert os.pwritev(fd, [buffer], place) == size
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def loop(folder: Path) -> Iterator[str]:
+    """A disk of the test's own whose requests go straight to the disk below."""
+    backing = folder / "disk"
+    backing.write_bytes(os.urandom(16 << 20))
+    command = ["losetup", "--find", "--show", "--direct-io=on", str(backing)]
+    node = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    try:
+        if Path(f"/sys/block/{Path(node).name}/loop/dio").read_text().strip() != "1":
+            pytest.skip("the file system takes no direct I/O from a loop device")
+        yield node
+    finally:
+        subprocess.run(["losetup", "--detach", node], check=True)
+
+
+@contextlib.contextmanager
+def brake(disk: str) -> Iterator[Any]:
+    """This process in a cgroup of its own; calling what is yielded slows the disk for it.
+
+    A loop device asks on behalf of who asked it, so its requests take longer then.
+    """
+    root = Path("/sys/fs/cgroup/blkio")
+    if not (root / "blkio.throttle.read_iops_device").exists():
+        pytest.skip("no blkio controller with throttling in cgroup v1 here")
+    device = (Path("/sys/block") / disk / "dev").read_text().strip()
+    line = next(
+        text for text in Path("/proc/self/cgroup").read_text().splitlines() if "blkio" in text
+    )
+    before = root / line.rpartition(":")[2].lstrip("/")
+    own = root / f"kmind-test-{os.getpid()}"
+    own.mkdir()
+    rule = own / "blkio.throttle.read_iops_device"
+    try:
+        (own / "cgroup.procs").write_text(str(os.getpid()))
+        yield lambda iops: rule.write_text(f"{device} {iops}\n")
+    finally:
+        (before / "cgroup.procs").write_text(str(os.getpid()))
+        own.rmdir()

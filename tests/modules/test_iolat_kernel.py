@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The I/O latency module on the real kernel: features, predictions, scores, abstention."""
+
+import contextlib
+import mmap
+import os
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from agents import compile_bpf
+from modules.disks import direct, loop
+from modules.iolat_streams import EVENT, bursts, events_of
+
+from kmind.agent._base import Mode
+from kmind.agent.bpf import BpfAgent
+from kmind.extension import find_module, parse_parameters
+from kmind.infer import Feature, ModelFile, from_sklearn, quantise
+from kmind.knobs import Target
+from kmind.modules.iolat.recipe import COLUMNS, columns_of, log_of
+from kmind.queue import Doorbell, Endpoint
+from kmind.runtime.agents import make_bpf_agent
+
+pytestmark = pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf")
+
+MODULE = find_module("iolat")
+FEATURE = MODULE.manifest.columns
+STATE = np.dtype(
+    [("publishing", "<u4"), ("predicted", "<u4")]
+    + [(name, "<u8") for name in ("slow_ns", "updated_ns", "version")]
+    + [("accuracy", "<u4"), ("last_accuracy", "<u4")]
+)
+"""``struct iol_state``: what others can read."""
+SMALL, LARGE = 4096, 1 << 19
+OUTCOMES = ("fast_as_fast", "fast_as_slow", "slow_as_fast", "slow_as_slow")
+
+
+@contextlib.contextmanager
+def agent_of(name: str, node: str, *words: str) -> Iterator[BpfAgent]:
+    module = find_module(name)
+    params = parse_parameters(module.manifest, words)
+    agent = make_bpf_agent(module, Target.block(Path(node).name), params, deadline_s=600)
+    try:
+        agent.set_mode(Mode.OBSERVE)
+        agent.start()
+        yield agent
+    finally:
+        agent.close()
+
+
+def tree_on(name: str, above: int) -> ModelFile:
+    """Slow if that feature is above that; learnt, quantised and written as any other."""
+    from sklearn.tree import DecisionTreeClassifier
+
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 2 * above + 2, (2000, len(COLUMNS)))
+    column = [each.name for each in COLUMNS].index(name)
+    y = (x[:, column] > above).astype(int)
+    tree = DecisionTreeClassifier(max_depth=1).fit(x, y)
+    features = [Feature(each.name, each.unit) for each in COLUMNS]
+    return quantise(from_sklearn(tree), x, (x, y), features=features)
+
+
+def state(agent: BpfAgent) -> Any:
+    held = agent._generation.maps["iolat_state"].lookup(bytes(4))
+    assert held is not None
+    return np.frombuffer(held, STATE)[0]
+
+
+def counts(agent: BpfAgent, *names: str) -> list[int]:
+    return [agent.feature(FEATURE[name]) for name in names]
+
+
+def gauge(agent: BpfAgent, name: str) -> int:
+    """In the next window that closes."""
+    ring = Endpoint(agent.arena, Doorbell(agent.doorbell_fd)).windows
+    ring.release(len(ring.peek()))
+    end = time.monotonic() + 60
+    while not len(windows := ring.peek()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return int(windows["value"][-1, FEATURE[name]])
+
+
+def recorded(node: str, **load: int) -> npt.NDArray[np.void]:
+    """Requests as blockio records them, in the order of their issue: fields as in `bursts`."""
+    with agent_of("blockio", node) as agent:
+        endpoint = Endpoint(agent.arena, Doorbell(agent.doorbell_fd))
+        direct(node, **load)
+        records = np.concatenate([ring.peek() for ring in endpoint.records])
+    records = records[records["kind"] >= 64]
+    records = records[np.argsort(records["time_ns"], kind="stable")]
+    found = np.zeros(len(records), bursts(1).dtype)
+    found["issue"] = records["time_ns"]
+    found["latency"] = records["value"] & np.uint64((1 << 40) - 1)
+    found["depth"] = records["value"] >> np.uint64(40) & np.uint64(0xFFFF)
+    found["sectors"] = records["subject"] & 0xFFFF
+    found["write"] = records["kind"] - 64
+    return found
+
+
+def usual_us(node: str, size: int) -> float:
+    """How long such reads take here, one at a time: the median."""
+    return float(np.median(recorded(node, reads=100, size=size)["latency"])) / 1e3
+
+
+def feed(agent: BpfAgent, events: npt.NDArray[np.void]) -> npt.NDArray[np.int64]:
+    rows = [np.frombuffer(agent.run("feed", each.tobytes()), EVENT)[0] for each in events]
+    made = np.array(rows)
+    return np.asarray(made["x"][made["done"] == 0])
+
+
+@pytest.fixture(scope="module")
+def feeder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    source = Path(__file__).with_name("iolat_feed.bpf.c")
+    return compile_bpf(source, tmp_path_factory.mktemp("feed") / "feed.bpf.o")
+
+
+def test_the_kernels_features_are_the_recipes(feeder: Path, tmp_path: Path) -> None:
+    """Of a made-up stream, and of what blockio recorded of a real disk."""
+    names = ("issue", "latency", "depth", "sectors", "write")
+    made = bursts(1500, 3)
+    with loop(tmp_path) as node:
+        real = recorded(node, reads=200, writes=100)
+    assert len(real) >= 300
+    for requests in (made, real):
+        agent = BpfAgent(feeder)
+        try:
+            there = feed(agent, events_of(requests, 1_000_000))
+        finally:
+            agent.close()
+        assert np.array_equal(there, columns_of(*(requests[name] for name in names)))
+
+
+def test_what_a_model_says_is_scored_and_published_once_it_is_better(tmp_path: Path) -> None:
+    """Large reads take longer than small ones, and come at random: only size tells."""
+    with loop(tmp_path) as node:
+        small, large = usual_us(node, SMALL), usual_us(node, LARGE)
+        assert large > 1.5 * small, "no disk to tell sizes apart on"
+        between = int(np.sqrt(small * large))
+        words = (f"slow_us={between}", "judge_every=128", "records=1000", "min_accuracy=650")
+        with agent_of("iolat", node, *words) as agent:
+            mixed(node, 40)
+            assert sum(counts(agent, "fast", "slow")) >= 40
+            assert counts(agent, *OUTCOMES, "published") == [0] * 5  # no model
+            assert not state(agent)["publishing"]
+            agent.deploy(tree_on("sectors", LARGE // 1024).slot())
+            before = counts(agent, "fast", "slow")
+            mixed(node, 600)
+            right, outcomes = counts(agent, "fast", "slow"), counts(agent, *OUTCOMES)
+            fast, slow = (after - was for after, was in zip(right, before, strict=True))
+            # Each request that was decided is in one field of the matrix.
+            assert outcomes[0] + outcomes[1] == fast
+            assert outcomes[2] + outcomes[3] == slow
+            assert outcomes[0] > outcomes[1]
+            assert outcomes[3] > outcomes[2]
+            told = state(agent)
+            assert told["publishing"]
+            assert told["accuracy"] > told["last_accuracy"] + 20
+            assert told["version"] == 1
+            assert told["slow_ns"] == between * 1000
+            assert 0.2 < told["predicted"] / 65536 < 0.8
+            endpoint = Endpoint(agent.arena, Doorbell(agent.doorbell_fd))
+            records = np.concatenate([ring.peek() for ring in endpoint.records])
+            records = records[records["kind"] == 64]
+            (published,) = counts(agent, "published")
+            assert 50 < len(records) <= published
+            assert (records["subject"] >> 16 == LARGE // 512).all()
+            direct(node, reads=10, size=SMALL)
+            assert gauge(agent, "abstaining") == 0
+            # Another model has to show anew what it is worth.
+            agent.deploy(tree_on("sectors", 1 << 15).slot())
+            mixed(node, 20)
+            assert not state(agent)["publishing"]
+            assert state(agent)["predicted"] == 0
+            direct(node, reads=10, size=SMALL)
+            assert gauge(agent, "abstaining") == 1
+
+
+@pytest.mark.parametrize("slow", ["rare", "at random"])
+def test_on_a_homogeneous_load_it_abstains(tmp_path: Path, slow: str) -> None:
+    """Reads of one size, one after the other: what is slow among them nothing foretells."""
+    with loop(tmp_path) as node:
+        limit = int(usual_us(node, SMALL) * (20 if slow == "rare" else 1))
+        with agent_of("iolat", node, f"slow_us={limit}", "judge_every=256") as agent:
+            agent.deploy(tree_on("latency_4", int(log_of(np.array(limit * 1000)))).slot())
+            for _ in range(8):
+                direct(node, reads=100, size=SMALL)
+                assert not state(agent)["publishing"]
+            assert sum(counts(agent, *OUTCOMES)) >= 800
+            assert counts(agent, "published") == [0]
+            assert state(agent)["predicted"] == 0
+            direct(node, reads=10, size=SMALL)
+            assert gauge(agent, "abstaining") == 1
+
+
+def mixed(node: str, reads: int) -> None:
+    """Small and large reads, in random order, at random places."""
+    choose = random.Random(2)
+    fd = os.open(node, os.O_DIRECT | os.O_RDONLY)
+    try:
+        end = os.lseek(fd, 0, os.SEEK_END)
+        with mmap.mmap(-1, LARGE) as buffer, memoryview(buffer) as view:
+            for _ in range(reads):
+                size = choose.choice((SMALL, LARGE))
+                os.preadv(fd, [view[:size]], choose.randrange(end // LARGE) * LARGE)
+    finally:
+        os.close(fd)
