@@ -191,7 +191,7 @@ def test_on_a_homogeneous_load_it_abstains(tmp_path: Path, slow: str) -> None:
             for _ in range(8):
                 direct(node, reads=100, size=SMALL)
                 assert not state(agent)["publishing"]
-            assert sum(counts(agent, *OUTCOMES)) >= 800
+            assert sum(counts(agent, *OUTCOMES)) >= 3 * 256  # judged three times
             assert counts(agent, "published") == [0]
             assert state(agent)["predicted"] == 0
             direct(node, reads=10, size=SMALL)
