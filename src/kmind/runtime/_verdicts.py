@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 from kmind.agent._base import Action, Verdict
-from kmind.knobs import Target
 from kmind.runtime._text import Bucket, parse_note
 from kmind.runtime.changes import Changes, Emit
 from kmind.runtime.grants import shown
@@ -26,7 +25,6 @@ class Verdicts:
     def __init__(
         self,
         who: str,
-        target: Target,
         changes: Changes,
         trials: Trials,
         emit: Emit,
@@ -36,7 +34,6 @@ class Verdicts:
     ) -> None:
         self.last_id = 0
         self._who = who
-        self._target = target
         self._changes = changes
         self._trials = trials
         self._emit = emit

@@ -131,7 +131,7 @@ class Instance:
         self._recorded_id = 0
         self._selector = selectors.DefaultSelector()
         self._verdicts = Verdicts(
-            self.name, target, self._changes, self._trials, emit, name_of=name_of, now=now
+            self.name, self._changes, self._trials, emit, name_of=name_of, now=now
         )
         self._watcher = Watcher(self.name, module.manifest, agent, self.view, emit)
         self._hooks = HookWatch(module.manifest, agent)

@@ -116,7 +116,7 @@ class Simulation:
             now=self._now,
         )
         self._verdicts = Verdicts(
-            who, target, self._changes, self._trials, self._note, name_of=str, now=self._now
+            who, self._changes, self._trials, self._note, name_of=str, now=self._now
         )
         granted, _ = grants_for(found, target, policy, params)
         self._changes.grant(granted)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The slow I/O detector: tells a disk that has become slow from one that is busy."""
+"""A record of each request of a disk, for recordings to learn from."""
