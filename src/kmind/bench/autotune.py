@@ -51,6 +51,10 @@ KNOBS: Mapping[str, tuple[str, ...]] = {
 PROFILES = ("throughput-performance", "latency-performance")
 """Profiles of Debian's tuned that it is compared with, as far as kmind knows their settings."""
 
+_OPTIONS = (
+    ("block.read_ahead_kb", "disk", "readahead"),
+    ("thp.enabled", "vm", "transparent_hugepages"),
+)
 _TUNED = (Path("/usr/lib/tuned/profiles"), Path("/usr/lib/tuned"))
 _Setting = Mapping[str, Value]
 
@@ -115,7 +119,7 @@ class _Bench:
     def compare(self, name: str) -> dict[str, Any]:
         """One row: each setting's rate, and what the search cost."""
         knobs = [get_knob(word) for word in KNOBS[name]]
-        found: dict[str, _Setting] = {"default": {}, **_profiles()}
+        found: dict[str, _Setting] = {"default": {}, **_profiles(self._disk)}
         with start_load(name, self._dir, quick=self._quick) as count:
             _say(f"{name}: kmind searches for {self._plan.search_s:g} s")
             found["kmind"], cost = self._search(name, count)
@@ -254,7 +258,7 @@ def _served(count: Count) -> Iterator[str]:
         server.server_close()
 
 
-def _profiles() -> dict[str, _Setting]:
+def _profiles(disk: Target) -> dict[str, _Setting]:
     """The settings of tuned's profiles that kmind knows; none where tuned is not installed."""
     found: dict[str, _Setting] = {}
     for name in PROFILES:
@@ -264,16 +268,18 @@ def _profiles() -> dict[str, _Setting]:
             continue
         text = configparser.ConfigParser(strict=False, interpolation=None)
         text.read(file)
+        words = list(text["sysctl"].items()) if text.has_section("sysctl") else []
+        words += [(k, text[s][o]) for k, s, o in _OPTIONS if text.has_option(s, o)]
         setting: dict[str, Value] = {}
-        for word, value in text["sysctl"].items() if text.has_section("sysctl") else ():
+        for word, value in words:
             with contextlib.suppress(UsageError):
                 knob = get_knob(word)
-                setting[knob.name] = knob.parse(value.strip().rstrip("%"))
-        if text.has_option("disk", "readahead"):
-            digits = "".join(c for c in text["disk"]["readahead"] if c.isdigit())
-            setting["block.read_ahead_kb"] = int(digits)
-        if text.has_option("vm", "transparent_hugepages"):
-            setting["thp.enabled"] = text["vm"]["transparent_hugepages"].strip()
+                wanted = knob.parse(value.strip(" >%"))
+                stands = knob.read(disk if knob.target == "block" else Target.system())
+                # tuned takes ">4096" for: 4096, unless it is more already.
+                if value.strip().startswith(">") and not isinstance(stands, str):
+                    wanted = max(stands, int(wanted))
+                setting[knob.name] = wanted
         found[f"tuned-{name}"] = setting
     return found
 
