@@ -42,6 +42,14 @@ def test_without_a_daemon(cli: "Cli", tmp_path: Path, words: tuple[str, ...]) ->
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="a daemon is root's")
+def test_nothing_to_replace(cli: "Cli", tmp_path: Path) -> None:
+    cli.environment["KMIND_RUN_DIR"] = str(tmp_path)
+    done = cli("daemon", "--replace")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr == ("kmind: there is no daemon to restart; start one with: kmind daemon\n")
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user, as only root may")
 def test_a_user_who_may_not(cli: "Cli", daemon: "Served") -> None:
     daemon.path.chmod(0o600)
