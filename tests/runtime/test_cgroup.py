@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Limits that are gone beyond for real, and cgroups made, found and removed."""
 
-import dataclasses
 import itertools
 import os
 import re
@@ -346,23 +345,13 @@ V1 = (
 OWN_V1 = "9:name=systemd:/a.service\n4:memory:/a\n1:cpu,cpuacct:/\n0::/a.service\n"
 
 
-def never(folder: Path) -> bool:
-    return False
-
-
 def test_version_2() -> None:
     own = "0::/system.slice/kmind.service\n"
-    top = Path("/sys/fs/cgroup")
-    assert find_hierarchies(V2, own, never) == [Hierarchy(2, top, frozenset(), False)]
-    service = top / "system.slice/kmind.service"
-    below = find_hierarchies(V2, own, service.__eq__)
-    assert below == [Hierarchy(2, service, frozenset(), True)]
-    # DelegateSubgroup= puts the daemon one further down.
-    assert find_hierarchies(V2, own.strip() + "/daemon\n", service.__eq__) == below
+    assert find_hierarchies(V2, own) == [Hierarchy(2, Path("/sys/fs/cgroup"), frozenset())]
 
 
 def test_version_1_and_both() -> None:
-    found = find_hierarchies(V1, OWN_V1, never)
+    found = find_hierarchies(V1, OWN_V1)
     folder = Path("/sys/fs/cgroup")
     assert {h.base: (h.version, set(h.controllers)) for h in found if h.controllers} == {
         folder / "cpu,cpuacct": (1, {"cpu", "cpuacct"}),
@@ -376,10 +365,8 @@ def test_inside_a_container() -> None:
     # Without a cgroup namespace the mount shows one branch, and /proc the whole path.
     mounts = V2.replace(" / /sys", " /docker/abc /sys")
     for own in ("0::/docker/abc\n", "0::/docker/abc/job\n", "0::/elsewhere\n", "0::/../x\n"):
-        found = find_hierarchies(mounts, own, never)
-        assert found == [Hierarchy(2, Path("/sys/fs/cgroup"), frozenset(), False)]
-    found = find_hierarchies(mounts, "0::/docker/abc/job\n", lambda folder: True)
-    assert found[0].base == Path("/sys/fs/cgroup/job")
+        found = find_hierarchies(mounts, own)
+        assert found == [Hierarchy(2, Path("/sys/fs/cgroup"), frozenset())]
 
 
 def test_no_cgroups_at_all() -> None:
@@ -402,47 +389,22 @@ def version_2() -> Iterator[tuple[Hierarchy, str]]:
     own = top / f"kmind-test-{os.getpid()}"
     own.mkdir()
     write_file(control, f"+{controller}")
-    yield Hierarchy(2, own, frozenset(), True), controller
-    if (own / "owner").exists():
-        (own / "owner").rmdir()
+    yield Hierarchy(2, own, frozenset()), controller
     own.rmdir()
     if not had:
         write_file(control, f"-{controller}")
 
 
 @root
-def test_own_cgroup_is_cleared_where_it_was_handed_over(version_2: tuple[Hierarchy, str]) -> None:
-    hierarchy, controller = version_2
-    owner, inside = python("input()"), python("input()")
-    try:
-        write_file(hierarchy.base / "cgroup.procs", str(owner.pid))
-        folders = Folders("x@y", [hierarchy])
-        folders.make([controller])
-        assert folders.missing == {}
-        version, folder = folders.at[controller]
-        assert version == 2
-        assert list(folder.glob(f"{controller}.*"))
-        assert read_words(hierarchy.base / "owner" / "cgroup.procs") == [str(owner.pid)]
-        write_file(folder / "cgroup.procs", str(inside.pid))
-        folders.remove()
-        assert inside.wait(10) == -signal.SIGKILL
-        assert not folder.parent.exists()
-        assert owner.poll() is None
-    finally:
-        for process in (owner, inside):
-            process.kill()
-            process.communicate()
-
-
-@root
-def test_another_s_cgroup_is_not(version_2: tuple[Hierarchy, str]) -> None:
+def test_a_base_with_processes_is_left_alone(version_2: tuple[Hierarchy, str]) -> None:
     hierarchy, controller = version_2
     stranger = python("input()")
     try:
         write_file(hierarchy.base / "cgroup.procs", str(stranger.pid))
-        folders = Folders("x@y", [dataclasses.replace(hierarchy, delegated=False)])
+        folders = Folders("x@y", [hierarchy])
         folders.make([controller])
         assert folders.missing[controller].startswith("cannot be had below")
+        assert read_words(hierarchy.base / "cgroup.type") == ["domain"]
         folders.remove()
         assert not (hierarchy.base / "kmind").exists()
     finally:
@@ -459,7 +421,7 @@ def test_what_version_2_is_told(tmp_path: Path) -> None:
         folder.mkdir(exist_ok=True)
         folder.joinpath("cgroup.subtree_control").write_text("")
     tmp_path.joinpath("cgroup.controllers").write_text("cpuset cpu memory pids\n")
-    hierarchy = Hierarchy(2, tmp_path, frozenset(), False)
+    hierarchy = Hierarchy(2, tmp_path, frozenset())
     group = ExtensionCgroup("x@y", Limits(cpu_percent=150), hierarchies=[hierarchy])
     for folder in (tmp_path, tmp_path / "kmind"):
         # Each write begins at the start of the file: the last is what stands in front.

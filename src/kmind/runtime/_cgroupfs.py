@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import time
@@ -152,18 +153,12 @@ def _hand_down(hierarchy: Hierarchy, controller: str) -> None:
         control = folder / "cgroup.subtree_control"
         if controller in read_words(control):
             continue
-        try:
-            write_file(control, f"+{controller}")
-        except OSError:
-            # "No internal processes": a cgroup with controllers for its children has no
-            # processes of its own. Only one that was handed to us may be cleared.
-            if not (hierarchy.delegated and folder == hierarchy.base and _pids(folder)):
-                raise
-            aside = folder / "owner"
-            aside.mkdir(exist_ok=True)
-            for pid in _pids(folder):
-                write_file(aside / "cgroup.procs", str(pid))
-            write_file(control, f"+{controller}")
+        # A cgroup with controllers for its children has no processes of its own, but for
+        # the root, which has no type. The kernel would take "cpu" and "pids" all the same,
+        # and then make the cgroup one of threads, in which nothing else can be limited.
+        if (folder / "cgroup.type").exists() and _pids(folder):
+            raise OSError(errno.EBUSY, "it has processes of its own")
+        write_file(control, f"+{controller}")
 
 
 def _removed(folder: Path) -> bool:
