@@ -8,7 +8,8 @@
  * in the order of its leaves, a turn right from a node with r levels below it
  * adds 2^(r-1) places, and a turn left none: one register holds the walk, and at
  * the end it points at the leaf. Six trees walk at once, since each step of one
- * waits for memory.
+ * waits for memory. One that walks alone fetches both nodes below while it
+ * compares, and takes one of them.
  *
  *	bits 63..31 threshold	30..8 leaf of this place	7..0 offset of x[feature]
  *
@@ -56,6 +57,29 @@ struct km_tree_node {
 		     : [p] "+r"(tree), [n] "=&r"(node), [f] "=&r"(input)        \
 		     : [x] "r"(x), [place] "i"(8 * ((1 << ((below) - 1)) - 1)), \
 		       [turn] "i"(2 + (below)))
+/* Where the nodes below one stand, from its first place; below the last there are none. */
+#define KM_TREE_BELOW(below, quarters) ((below) > 1 ? 2 * (quarters) * (1 << (below)) - 8 : 0)
+/* The same, for node: both that may be next are on their way before the turn is known. */
+#define KM_TREE_LEVEL_ONE(below)                                                              \
+	if (depth >= (below))                                                                 \
+		asm volatile("%[l] = *(u64 *)(%[p] + %[left])\n"                              \
+			     "%[r] = *(u64 *)(%[p] + %[right])\n"                             \
+			     "%[f] = %[n]\n"                                                  \
+			     "%[f] &= 0xf8\n"                                                 \
+			     "%[f] += %[x]\n"                                                 \
+			     "%[f] = *(u64 *)(%[f] + 0)\n"                                    \
+			     "%[n] -= %[f]\n"                                                 \
+			     "%[n] s>>= 63\n"                                                 \
+			     "%[r] ^= %[l]\n"                                                 \
+			     "%[r] &= %[n]\n"                                                 \
+			     "%[n] &= %[turn]\n"                                              \
+			     "%[p] += %[n]\n"                                                 \
+			     "%[n] = %[l]\n"                                                  \
+			     "%[n] ^= %[r]\n"                                                 \
+			     : [p] "+r"(p0), [n] "+r"(node), [f] "=&r"(input), [l] "=&r"(left), \
+			       [r] "=&r"(right)                                               \
+			     : [x] "r"(x), [left] "i"(KM_TREE_BELOW(below, 1)),               \
+			       [right] "i"(KM_TREE_BELOW(below, 3)), [turn] "i"(4 << (below)));
 /* clang-format on */
 #define KM_TREE_LEVEL_SIX(below)         \
 	if (depth >= (below)) {          \
@@ -66,9 +90,6 @@ struct km_tree_node {
 		KM_TREE_STEP(p4, below); \
 		KM_TREE_STEP(p5, below); \
 	}
-#define KM_TREE_LEVEL_ONE(below) \
-	if (depth >= (below))    \
-		KM_TREE_STEP(p0, below);
 #define KM_TREE_LEVELS(level) \
 	level(10);            \
 	level(9);             \
@@ -118,9 +139,10 @@ static __always_inline __s64 km_tree_one(const char *model, const struct km_tree
 {
 	const char *p0 = KM_IN_SLOT(model, group->root[0]);
 	__u32 depth = group->depth;
-	__u64 node, input;
+	__u64 node, input, left, right;
 	__s64 sum = 0;
 
+	node = *(const __u64 *)KM_IN_SLOT(model, group->root[0] + (4U << (depth & 15)) - 8);
 	KM_TREE_LEVELS(KM_TREE_LEVEL_ONE);
 	KM_TREE_LEAF(p0);
 	return sum;
