@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The kernel decides as the reference does, bit for bit, by models of every shape."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -10,7 +11,7 @@ from kmind.agent.evaluator import KernelEvaluator
 from kmind.errors import ModelError
 from kmind.infer import _pack_network, _pack_trees, pack
 from kmind.infer.integer import Input, IntMlp, IntTrees, Layer, Output, Step
-from kmind.infer.reference import evaluate
+from kmind.infer.reference import evaluate, normalise_input
 from kmind.testing.models import random_inputs, random_mlp, random_model, random_trees
 
 pytestmark = pytest.mark.kernel("syscall")
@@ -40,7 +41,7 @@ def differences(kernel, model, x):
 def test_random_models_and_vectors(kernel, seed):
     rng = np.random.default_rng(seed)
     for _ in range(MODELS):
-        model = random_model(rng, norms=False)
+        model = random_model(rng)
         found = differences(kernel, model, random_inputs(rng, model, VECTORS))
         assert not found, f"{found} of {VECTORS} by {model}"
 
@@ -182,13 +183,32 @@ def test_trees_of_all_layouts(kernel, name):
     assert not differences(kernel, model, x)
 
 
+@pytest.mark.parametrize("norm", ["l1", "l2", "max"])
+@pytest.mark.parametrize("features", [1, 3, 64])
+def test_vectors_are_divided_by_their_size(kernel, norm, features):
+    """The input alone, so that every bit of a share is seen: at most 2^30, moved to 2^31."""
+    rng = np.random.default_rng(features)
+    one = np.int64(1) << 30
+    stage = replace(plain_input(features, -one, one), norm=norm)
+    # One tree a feature and bit would be many: a threshold near each share, drawn at random.
+    model = replace(grown(rng, 24, 6, features, full=True), input=stage)
+    x = rng.integers(-1000, 1000, (400, features))
+    x[:60] = rng.choice(EDGES, x[:60].shape)
+    x[60:120] = rng.integers(-(1 << 63), 1 << 63, (60, features), dtype=np.int64)
+    x[120:180] >>= rng.integers(0, 12, (60, features))
+    shares = normalise_input(norm, x)
+    inner = model.feature >= 0
+    picked = shares[rng.integers(0, len(x), inner.sum()), model.feature[inner]]
+    threshold = model.threshold.copy()
+    threshold[inner] = np.clip(picked + rng.integers(-1, 2, inner.sum()), -one, one - 1)
+    assert not differences(kernel, replace(model, threshold=threshold), x)
+
+
+EDGES = [0, 0, 1, -1, (1 << 31) - 1, 1 << 31, -(1 << 31), 1 - (1 << 31), (1 << 63) - 1, -(1 << 63)]
+
+
 def test_what_the_kernel_cannot_evaluate_is_refused(kernel):
     rng = np.random.default_rng(0)
-    model = next(
-        model for model in iter(lambda: random_model(rng), None) if model.input.norm != "none"
-    )
-    with pytest.raises(ModelError, match="vector's size"):
-        kernel.load(model)
     with pytest.raises(ModelError, match="262,144"):
         kernel.load(grown(rng, 60, 11, 4, full=True))
     with pytest.raises(ModelError, match="64"):

@@ -33,7 +33,7 @@
 #include "kmind.h"
 
 #define KM_MODEL_MAGIC 0x49444d4b /* "KMDI" */
-#define KM_MODEL_ABI 1
+#define KM_MODEL_ABI 2
 #define KM_MODEL_BYTES (1 << 18)
 #define KM_MODEL_SLACK (1 << 14) /* a masked offset, and the furthest from there */
 #define KM_MODEL_INPUTS 256
@@ -87,7 +87,7 @@ struct km_image {
 	__s64 threshold;
 	__u32 features, outputs;
 	__u32 cost_ns;
-	__u8 output, probability, raw, pad; /* raw: features need no more than 32 bits */
+	__u8 output, probability, raw, norm; /* raw: features need no more than 32 bits */
 	struct km_step step;		    /* of the probability */
 	__u32 input, body, layers, reserved;
 };
@@ -174,6 +174,7 @@ static __always_inline __s64 km_input(const struct km_input *input, __s64 value)
 	return ((value - input->offset) * input->mul + input->round) >> (input->shift & 63);
 }
 
+#include "infer_norm.h"
 #include "infer_network.h"
 #include "infer_trees.h"
 
@@ -208,10 +209,13 @@ static __always_inline void km_output(const char *model, struct km_decision *dec
 __noinline int km_evaluate(__u32 slot, struct km_decision *decision)
 {
 	const char *model = bpf_map_lookup_elem(&km_models, &slot);
+	const struct km_image *image = (const void *)model;
 
 	if (!model || !decision)
 		return -1;
-	if (((const struct km_image *)model)->kind == KM_MODEL_NETWORK)
+	if (image->norm)
+		km_normalise(image, decision);
+	if (image->kind == KM_MODEL_NETWORK)
 		km_network(model, decision);
 	else
 		km_trees(model, decision);

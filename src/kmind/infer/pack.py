@@ -16,11 +16,11 @@ from kmind.errors import ModelError
 from kmind.infer._pack_network import put_network
 from kmind.infer._pack_trees import put_trees
 from kmind.infer.integer import IntMlp, IntModel, IntTrees
-from kmind.infer.slot import OUTPUTS, STEP, Writer, input_array
+from kmind.infer.slot import NORMS, OUTPUTS, STEP, Writer, input_array
 
 __all__ = ["CAPACITY", "IMAGE", "image_check", "model_image"]
 
-MAGIC, ABI = 0x49444D4B, 1
+MAGIC, ABI = 0x49444D4B, 2
 KIND_TREES, KIND_NETWORK = 1, 2
 CAPACITY = 1 << 18
 """Bytes of a slot."""
@@ -30,7 +30,7 @@ IMAGE = np.dtype([
     ("check", "<u8"), ("version", "<u8"),
     ("content", "V32"), ("schema", "V32"), ("quantisation", "V32"),
     ("threshold", "<i8"), ("features", "<u4"), ("outputs", "<u4"), ("cost_ns", "<u4"),
-    ("output", "u1"), ("probability", "u1"), ("raw", "u1"), ("pad", "u1"),
+    ("output", "u1"), ("probability", "u1"), ("raw", "u1"), ("norm", "u1"),
     ("step", STEP), ("input", "<u4"), ("body", "<u4"), ("layers", "<u4"), ("reserved", "<u4"),
 ])  # fmt: skip
 """``struct km_image``: what an image begins with."""
@@ -45,13 +45,8 @@ def model_image(
     """Return the image; its ``version`` and ``check`` are 0 until it is deployed.
 
     The hashes (32 bytes each) are those of the model's plain slot. Raises ModelError if the
-    kernel's evaluator lacks what the model needs, or the image is too large.
+    image is too large.
     """
-    if model.input.norm != "none":
-        raise ModelError(
-            f"the kernel's evaluator does not divide by a vector's size ({model.input.norm})",
-            hint="train on features as they are, or scaled one by one",
-        )
     writer = Writer(IMAGE.itemsize, 16)
     head: Any = np.zeros((), IMAGE)
     head["magic"], head["abi"] = MAGIC, ABI
@@ -61,6 +56,7 @@ def model_image(
     head["cost_ns"] = min(int(np.ceil(cost_ns)), 0xFFFFFFFF)
     head["threshold"] = model.output.threshold
     head["output"] = OUTPUTS.index(model.output.kind)
+    head["norm"] = NORMS.index(model.input.norm)
     head["probability"] = model.output.probability is not None
     head["step"] = writer.step(model.output.probability)
     head["input"] = writer.put(input_array(model.input))

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The step before the first one, of models that divide each vector by its own size. */
+#ifndef KMIND_INFER_NORM_H
+#define KMIND_INFER_NORM_H
+
+#define KM_NORM_L1 1  /* the sum of all numbers' sizes */
+#define KM_NORM_L2 2  /* the root of the sum of their squares */
+#define KM_NORM_MAX 3 /* the largest of their sizes */
+#define KM_NORM_LIMIT 0x7fffffffLL
+#define KM_NORM_SHIFT 30 /* bits behind the point */
+
+/*
+ * The largest number whose square is not above value, two bits of value a turn;
+ * without branches, or the verifier would follow all 2^32 ways. After the first
+ * turn what remains is below 2^63 on either side of what it is compared with.
+ */
+static __always_inline __u64 km_root(__u64 value)
+{
+	__u64 root = ((value >> 62 | value >> 63) & 1) << 62, next, more;
+
+	value -= root;
+	for (__u64 bit = 1ULL << 60; bit; bit >>= 2) {
+		next = root + bit;
+		more = ~(value - next);
+		asm volatile("%0 s>>= 63\n" : "+r"(more));
+		value -= next & more;
+		root = (root >> 1) + (bit & more);
+	}
+	return root;
+}
+
+static __always_inline __s64 km_norm_size(__s64 value)
+{
+	if (value < 0)
+		value = -(value < -KM_NORM_LIMIT ? -KM_NORM_LIMIT : value);
+	return value > KM_NORM_LIMIT ? KM_NORM_LIMIT : value;
+}
+
+static __noinline int km_normalise(const struct km_image *image, struct km_decision *decision)
+{
+	__u32 features = image->features, norm = image->norm, i;
+	__u64 total = 0, size;
+	__s64 *x;
+
+	for (i = image->zero; i < features && KM_CAN_LOOP; i++) {
+		size = km_norm_size(decision->x[i & (KM_MODEL_INPUTS - 1)]);
+		if (norm == KM_NORM_L1)
+			total += size;
+		else if (norm == KM_NORM_L2)
+			total += size * size;
+		else if (size > total)
+			total = size;
+	}
+	if (norm == KM_NORM_L2)
+		total = km_root(total);
+	for (i = image->zero; i < features && KM_CAN_LOOP; i++) {
+		x = &decision->x[i & (KM_MODEL_INPUTS - 1)];
+		/* What is divided by 0 is 0 in BPF, as the model has it. */
+		size = ((__u64)km_norm_size(*x) << KM_NORM_SHIFT) / total;
+		*x = *x < 0 ? -(__s64)size : (__s64)size;
+	}
+	return 0;
+}
+
+#endif
