@@ -151,7 +151,7 @@ def grown(rng, trees, depth, features, *, full, width=1, outputs=1, leaf=1000):
     )
 
 
-SIX, ONE, FOUR = range(3)
+SIX, ONE, FOUR = _pack_trees.SIX, _pack_trees.ONE, _pack_trees.FOUR
 GROWN = {
     "six": ({"trees": 13, "depth": 6, "features": 16, "full": True}, {SIX, ONE}),
     "one of ten": ({"trees": 1, "depth": 10, "features": 32, "full": True}, {ONE}),

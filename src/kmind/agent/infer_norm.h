@@ -6,7 +6,7 @@
 #define KM_NORM_L1 1  /* the sum of all numbers' sizes */
 #define KM_NORM_L2 2  /* the root of the sum of their squares */
 #define KM_NORM_MAX 3 /* the largest of their sizes */
-#define KM_NORM_LIMIT 0x7fffffffLL
+#define KM_NORM_LIMIT 0x7fffffffULL
 #define KM_NORM_SHIFT 30 /* bits behind the point */
 
 /*
@@ -29,21 +29,25 @@ static __always_inline __u64 km_root(__u64 value)
 	return root;
 }
 
-static __always_inline __s64 km_norm_size(__s64 value)
+/* A number's size; sign: all ones for one below 0. Signs come at random: no branches. */
+static __always_inline __u64 km_norm_size(__s64 value, __u64 *sign)
 {
-	if (value < 0)
-		value = -(value < -KM_NORM_LIMIT ? -KM_NORM_LIMIT : value);
-	return value > KM_NORM_LIMIT ? KM_NORM_LIMIT : value;
+	__u64 size = value;
+
+	*sign = value;
+	asm volatile("%0 s>>= 63\n" : "+r"(*sign));
+	size = (size ^ *sign) - *sign;
+	return size > KM_NORM_LIMIT ? KM_NORM_LIMIT : size;
 }
 
 static __noinline int km_normalise(const struct km_image *image, struct km_decision *decision)
 {
 	__u32 features = image->features, norm = image->norm, i;
-	__u64 total = 0, size;
+	__u64 total = 0, size, sign;
 	__s64 *x;
 
 	for (i = image->zero; i < features && KM_CAN_LOOP; i++) {
-		size = km_norm_size(decision->x[i & (KM_MODEL_INPUTS - 1)]);
+		size = km_norm_size(decision->x[i & (KM_MODEL_INPUTS - 1)], &sign);
 		if (norm == KM_NORM_L1)
 			total += size;
 		else if (norm == KM_NORM_L2)
@@ -56,8 +60,8 @@ static __noinline int km_normalise(const struct km_image *image, struct km_decis
 	for (i = image->zero; i < features && KM_CAN_LOOP; i++) {
 		x = &decision->x[i & (KM_MODEL_INPUTS - 1)];
 		/* What is divided by 0 is 0 in BPF, as the model has it. */
-		size = ((__u64)km_norm_size(*x) << KM_NORM_SHIFT) / total;
-		*x = *x < 0 ? -(__s64)size : (__s64)size;
+		size = (km_norm_size(*x, &sign) << KM_NORM_SHIFT) / total;
+		*x = (size ^ sign) - sign;
 	}
 	return 0;
 }

@@ -5,6 +5,8 @@ Each model is drawn at random in a published shape, with as many bits as the qua
 The kernel decides on 1,024 different vectors, again and again, inside one run of a syscall
 program, less the same loop without deciding; C does the same in a loop of its own, in turns
 with it in the same run. Both bring the raw integers of the features to the model's scale first.
+
+``prices`` holds what the model-cost gate estimates against what models of many shapes take.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 from kmind.agent.evaluator import KernelEvaluator
 from kmind.bench._base import Metric, describe_machine
 from kmind.bench._infer_c import CModel, compiler
+from kmind.bench._infer_prices import compare_prices, grid
 from kmind.infer.cost import estimate_ns
 from kmind.infer.integer import Input, IntMlp, IntModel, IntTrees, Layer, Output, Step
 from kmind.infer.reference import evaluate
@@ -38,6 +41,7 @@ def run_infer_bench(*, quick: bool = False) -> dict[str, Any]:
     result["compiler"] = f"{compiler().rsplit('/', 1)[-1]} -O2, scalar"
     with KernelEvaluator() as kernel:
         result["models"] = [_measure(name, kernel, rounds) for name in MODELS]
+        result |= compare_prices(kernel, grid(_trees), rounds)
     return result
 
 

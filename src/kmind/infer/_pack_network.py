@@ -3,18 +3,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kmind.infer.cost import lanes
 from kmind.infer.integer import IntMlp, Layer, Step
 from kmind.infer.slot import STEP, Writer
 
-__all__ = ["LAYER", "put_network"]
+__all__ = ["LAYER", "RELU", "SCORE", "STEP_KIND", "LayerPlan", "lanes", "plan_layer", "put_network"]
 
 SCORE, RELU, STEP_KIND = 0, 1, 2
+# The widest accumulator that one lane of a 64-bit word holds beside a sign: see `lanes`.
+_LANES = ((15, 4), (20, 3), (31, 2))
 _BITS = {4: 16, 3: 21, 2: 32, 1: 64}
 _BLOCK = 4  # words that go through the inputs together; inputs, too, come in fours
 
@@ -27,10 +29,51 @@ LAYER = np.dtype([
 """``struct km_layer``."""
 
 
-def _lanes_for(bound: int) -> tuple[int, int]:
-    # How many sums of that size fit into a word, and the bits of each.
-    count = lanes(bound)
-    return count, _BITS[count]
+def lanes(bound: int) -> int:
+    """Return how many accumulators of at most this size (either sign) share a 64-bit word."""
+    return next((count for bits, count in _LANES if bound < 1 << bits), 1)
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """How a layer lies in words: ``lanes`` of ``bits`` in each, over ``inputs`` (padded).
+
+    ``blocks`` of four words go through the inputs together, ``singles`` one by one. ``kind``:
+    what becomes of an accumulator: a score, shifted and clamped (after ``add``), or any step.
+    """
+
+    inputs: int
+    lanes: int
+    bits: int
+    blocks: int
+    singles: int
+    kind: int
+    add: int = 0
+    shift: int = 0
+
+    @property
+    def words(self) -> int:
+        """Words of weights for one input."""
+        return self.blocks * _BLOCK + self.singles
+
+
+def plan_layer(layer: Layer, bound: int) -> LayerPlan:
+    """Return how a layer whose accumulators are at most ``bound`` in size is laid out."""
+    outputs, inputs = layer.weight.shape
+    kind, add, shift, many = SCORE, 0, 0, lanes(bound)
+    if layer.step is not None:
+        kind = STEP_KIND
+        plain = _as_shift(layer.step)
+        # What is added before the shift goes into the bias, if there is room for it.
+        if plain is not None and bound + abs(plain[0]) < 1 << 62:
+            beside = lanes(bound + abs(plain[0]))
+            if plain[1] < _BITS[beside] - 1:
+                kind, many, (add, shift) = RELU, beside, plain
+    blocks, singles = divmod(-(-outputs // many), _BLOCK)
+    if singles == _BLOCK - 1:
+        blocks, singles = blocks + 1, 0
+    wide = -(-inputs // _BLOCK) * _BLOCK
+    return LayerPlan(wide, many, _BITS[many], blocks, singles, kind, add, shift)
 
 
 def put_network(writer: Writer, model: IntMlp) -> int:
@@ -52,44 +95,26 @@ def _as_shift(step: Step) -> tuple[int, int] | None:
 
 def _put_layer(writer: Writer, record: Any, layer: Layer, bound: int) -> None:
     outputs, inputs = layer.weight.shape
-    bias = layer.bias.copy()
-    kind, shift = SCORE, 0
-    many, bits = _lanes_for(bound)
+    plan = plan_layer(layer, bound)
+    words, many, bits, wide = plan.words, plan.lanes, plan.bits, plan.inputs
     if layer.step is not None:
-        kind = STEP_KIND
-        plain = _as_shift(layer.step)
-        # What is added before the shift goes into the bias, if there is room for it.
-        if plain is not None and bound + abs(plain[0]) < 1 << 62:
-            many, bits = _lanes_for(bound + abs(plain[0]))
-            if plain[1] < bits - 1:
-                kind, shift = RELU, plain[1]
-                bias += plain[0]
-            else:
-                many, bits = _lanes_for(bound)
         record["step"] = writer.step(layer.step)
-    words = -(-outputs // many)
-    blocks, singles = divmod(words, _BLOCK)
-    if singles == _BLOCK - 1:
-        blocks, singles = blocks + 1, 0
-    words = blocks * _BLOCK + singles
-    wide = -(-inputs // _BLOCK) * _BLOCK
     weight = np.zeros((words * many, wide), np.int64)
     weight[:outputs, :inputs] = layer.weight
     start = np.zeros(words * many, np.int64)
-    start[:outputs] = bias
+    start[:outputs] = layer.bias + plan.add
     half = np.uint64(1 << (bits - 1))
     packed = _in_lanes(weight.reshape(words, many, wide), bits)
     starts = _in_lanes((start.view(np.uint64) + half).reshape(words, many, 1), bits)[:, 0]
-    in_blocks = packed[: blocks * _BLOCK].reshape(blocks, _BLOCK, wide).transpose(0, 2, 1)
-    record["weight"] = writer.put(
-        np.concatenate([in_blocks.ravel(), packed[blocks * _BLOCK :].ravel()])
-    )
+    blocks = packed[: plan.blocks * _BLOCK].reshape(plan.blocks, _BLOCK, wide).transpose(0, 2, 1)
+    singles = packed[plan.blocks * _BLOCK :]
+    record["weight"] = writer.put(np.concatenate([blocks.ravel(), singles.ravel()]))
     record["bias"] = writer.put(starts)
-    record["inputs"], record["blocks"], record["singles"] = wide, blocks, singles
-    record["lanes"], record["bits"], record["kind"], record["shift"] = many, bits, kind, shift
+    for name in ("inputs", "blocks", "singles", "lanes", "bits", "kind", "shift"):
+        record[name] = getattr(plan, name)
     record["half"] = half
     record["sign"] = sum(1 << (bits * (lane + 1) - 1) for lane in range(many))
-    record["mask"] = (1 << (bits - 1 - shift if kind == RELU else bits)) - 1
+    record["mask"] = (1 << (bits - 1 - plan.shift if plan.kind == RELU else bits)) - 1
 
 
 def _in_lanes(values: NDArray[Any], bits: int) -> NDArray[np.uint64]:

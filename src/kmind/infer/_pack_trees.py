@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,25 @@ from numpy.typing import NDArray
 from kmind.infer.integer import IntTrees
 from kmind.infer.slot import Writer
 
-__all__ = ["GROUP", "NODE", "TREES", "can_complete", "put_trees", "tree_depths"]
+__all__ = [
+    "CAPACITY",
+    "FOUR",
+    "GROUP",
+    "NODE",
+    "ONE",
+    "SIX",
+    "TREES",
+    "TreeGroup",
+    "can_complete",
+    "is_raw",
+    "put_trees",
+    "tree_depths",
+    "tree_groups",
+]
 
-_SIX, _ONE, _FOUR = 0, 1, 2
+CAPACITY = 1 << 18
+"""Bytes of a slot."""
+SIX, ONE, FOUR = 0, 1, 2
 _DEEPEST = 10  # of a complete tree
 _FEATURES = 32  # of complete trees: an offset of 8 bits
 _LEAF = 1 << 22  # 23 bits with a sign
@@ -57,63 +74,79 @@ def can_complete(model: IntTrees) -> bool:
     )
 
 
-def put_trees(writer: Writer, model: IntTrees, capacity: int) -> int:
-    """Append the trees; the offset of ``struct km_trees``. ``capacity``: bytes there may be."""
+def is_raw(model: IntTrees) -> bool:
+    """Whether inputs are compared as they are: without arithmetic, cut off where none decides."""
+    stage = model.input
+    if (stage.mul != 1).any() or stage.shift.any() or stage.offset.any() or stage.round.any():
+        return False
+    inner = model.feature >= 0
+    feature, threshold = model.feature[inner], model.threshold[inner].astype(np.int64)
+    return bool((stage.lo[feature] <= threshold).all() and (threshold < stage.hi[feature]).all())
+
+
+@dataclass(frozen=True)
+class TreeGroup:
+    """Trees that walk at once: six or one complete ones, or four with pointers.
+
+    Fewer than that are filled up with empty ones. ``depth``: how far all of them walk.
+    """
+
+    kind: int
+    trees: tuple[int, ...]
+    depth: int
+    output: int
+
+
+def tree_groups(model: IntTrees) -> list[TreeGroup]:
+    """Return how the trees are put together, all of one output behind each other."""
+    outputs = range(model.outputs if model.width == 1 else 1)
+    depths = tree_depths(model)
+    nodes = np.diff(np.append(model.root, len(model.feature)))
+    completable = can_complete(model)
+    groups = []
+    for output in outputs:
+        trees = np.flatnonzero(model.output_of == output)
+        trees = trees[np.argsort(depths[trees], kind="stable")]
+        complete: list[int] = []
+        sparse: list[int] = []
+        # With room to spare all may be complete; else those that do not grow too much.
+        roomy = int((8 << np.minimum(depths, 40)).sum()) <= CAPACITY // 2
+        for tree in trees.tolist():
+            size = 8 << min(int(depths[tree]), 40)
+            fits = completable and depths[tree] <= _DEEPEST
+            fits &= roomy or size <= _BLOAT * NODE.itemsize * int(nodes[tree])
+            (complete if fits else sparse).append(tree)
+        for many, among in ((6, complete), (4, sparse)):
+            for first in range(0, len(among), many):
+                mine = tuple(among[first : first + many])
+                kind = FOUR if many == 4 else ONE if len(mine) == 1 else SIX
+                groups.append(TreeGroup(kind, mine, int(depths[list(mine)].max()), output))
+    return groups
+
+
+def put_trees(writer: Writer, model: IntTrees) -> int:
+    """Append the trees; the offset of ``struct km_trees``."""
     head: Any = np.zeros((), TREES)
     head["width"] = model.width
     head["base"] = writer.put(model.base)
-    groups = [
-        group
-        for output in range(model.outputs if model.width == 1 else 1)
-        for group in _groups_of(writer, model, output, capacity)
-    ]
+    groups = [_put_group(writer, model, group) for group in tree_groups(model)]
     head["groups"] = len(groups)
     head["group"] = writer.put(np.array(groups, GROUP))
     return writer.put(head)
 
 
-def _groups_of(writer: Writer, model: IntTrees, output: int, capacity: int) -> list[Any]:
-    depths = tree_depths(model)
-    ends = np.append(model.root[1:], len(model.feature))
-    trees = np.flatnonzero(model.output_of == output)
-    trees = trees[np.argsort(depths[trees], kind="stable")]
-    nodes = ends - model.root
-    complete: list[int] = []
-    sparse: list[int] = []
-    # With room to spare all may be complete; else those that do not grow too much.
-    roomy = int((8 << np.minimum(depths, 40)).sum()) <= capacity // 2
-    for tree in trees.tolist():
-        size = 8 << int(depths[tree])
-        fits = can_complete(model) and depths[tree] <= _DEEPEST
-        fits &= roomy or size <= _BLOAT * NODE.itemsize * int(nodes[tree])
-        (complete if fits else sparse).append(tree)
-    groups = []
-    for first in range(0, len(complete), 6):
-        groups += _put_complete(writer, model, complete[first : first + 6], depths, output)
-    for first in range(0, len(sparse), 4):
-        groups.append(_put_sparse(writer, model, sparse[first : first + 4], depths, output))
-    return groups
-
-
-def _group(roots: Sequence[int], depth: int, output: int, kind: int) -> Any:
+def _put_group(writer: Writer, model: IntTrees, group: TreeGroup) -> Any:
+    if group.kind == FOUR:
+        roots = _put_sparse(writer, model, group.trees)
+    else:
+        roots = [writer.put(_complete(model, tree, group.depth)) for tree in group.trees]
+        if group.kind == SIX and len(roots) < 6:  # one of zeros walks along
+            nothing = writer.put(np.zeros(1 << group.depth, np.uint64))
+            roots += [nothing] * (6 - len(roots))
     record: Any = np.zeros((), GROUP)
     record["root"][: len(roots)] = roots
-    record["depth"], record["output"], record["kind"] = depth, output, kind
+    record["depth"], record["output"], record["kind"] = group.depth, group.output, group.kind
     return record
-
-
-def _put_complete(
-    writer: Writer, model: IntTrees, trees: list[int], depths: NDArray[np.int64], output: int
-) -> list[Any]:
-    depth = int(depths[trees].max())
-    if len(trees) == 1:
-        root = writer.put(_complete(model, trees[0], depth))
-        return [_group([root], depth, output, _ONE)]
-    roots = [writer.put(_complete(model, tree, depth)) for tree in trees]
-    if len(roots) < 6:  # one of zeros walks along
-        nothing = writer.put(np.zeros(1 << depth, np.uint64))
-        roots += [nothing] * (6 - len(roots))
-    return [_group(roots, depth, output, _SIX)]
 
 
 def _complete(model: IntTrees, tree: int, depth: int) -> NDArray[np.uint64]:
@@ -136,9 +169,7 @@ def _complete(model: IntTrees, tree: int, depth: int) -> NDArray[np.uint64]:
     return (words | (leaves & 0x7FFFFF) << 8).view(np.uint64)
 
 
-def _put_sparse(
-    writer: Writer, model: IntTrees, trees: list[int], depths: NDArray[np.int64], output: int
-) -> Any:
+def _put_sparse(writer: Writer, model: IntTrees, trees: Sequence[int]) -> list[int]:
     roots = [_put_nodes(writer, model, tree) for tree in trees]
     if len(roots) < 4:  # a leaf of zeros turns in itself
         leaf: Any = np.zeros((), NODE)
@@ -146,7 +177,7 @@ def _put_sparse(
             leaf["value"] = writer.put(np.zeros(model.width, np.int32))
         leaf["test"], leaf["left"] = _NEVER << _SHIFT, writer.end
         roots += [writer.put(leaf)] * (4 - len(roots))
-    return _group(roots, int(depths[trees].max()), output, _FOUR)
+    return roots
 
 
 def _put_nodes(writer: Writer, model: IntTrees, tree: int) -> int:

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a decision costs, known before the model is loaded: operations counted, then priced.
 
-Operations are counted at their most: every tree down to its deepest leaf, no zero skipped. So an
-estimate is a bound for a processor like the one that the prices come from, not a forecast.
+Operations are counted as the kernel's evaluator does them, with everything that it fills up: no
+zero is skipped, and trees that walk together all walk as deep as the deepest. The prices are
+fitted to measurements (``kmind bench infer``), and an estimate is ``MARGIN`` times what they
+come to: a bound, for warm caches on a processor like that one.
 """
 
 from __future__ import annotations
@@ -10,115 +12,165 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from kmind.errors import ModelError
-from kmind.infer.integer import IntMlp, IntModel
+from kmind.infer._pack_network import STEP_KIND, plan_layer
+from kmind.infer._pack_trees import FOUR, ONE, is_raw, tree_groups
+from kmind.infer.integer import IntMlp, IntModel, IntTrees
 
-__all__ = ["PRICES", "Operations", "Prices", "check_budget", "count", "estimate_ns", "lanes"]
-
-# The widest accumulator that one lane of a 64-bit word holds beside a sign: see `lanes`.
-_LANES = ((15, 4), (20, 3), (31, 2))
+__all__ = [
+    "MARGIN",
+    "PRICES",
+    "Operations",
+    "Prices",
+    "check_budget",
+    "count",
+    "estimate_ns",
+    "price_ns",
+]
 
 
 @dataclass(frozen=True)
 class Operations:
-    """What one decision does at most.
+    """What one decision does.
 
-    ``inputs``: features brought to the model's scale. ``norms``: features divided by their
-    vector's size. ``words``: multiplications of an activation by a word of weights, which holds
-    as many weights as there are lanes. ``sums``: accumulators begun, and ended by a step or a
-    score. ``lookups``: of tables. ``levels``: turns from a root to a leaf, all trees together.
-    ``trees``: leaves fetched and added (times the values in a leaf).
+    ``decisions``: 1. ``inputs``: features brought to the model's scale; ``plain``: taken as they
+    are. ``norms``: features divided by their vector's size; ``roots``: of sums of squares.
+
+    Networks: ``layers``. ``words``: multiplications of an activation by a word of weights, which
+    holds as many weights as there are lanes; ``singles``: those in words that go through the
+    inputs alone. ``sums``: accumulators begun and ended; ``steps``: of them, those ended by more
+    than a shift. ``lookups``: of tables.
+
+    Trees: ``groups``. ``levels``: turns of trees that walk six at a time; ``alone``: of one that
+    walks by itself; ``turns``: of trees with pointers. ``leaves``: values added.
     """
 
+    decisions: int = 1
     inputs: int = 0
+    plain: int = 0
     norms: int = 0
+    roots: int = 0
+    layers: int = 0
     words: int = 0
+    singles: int = 0
     sums: int = 0
+    steps: int = 0
     lookups: int = 0
+    groups: int = 0
     levels: int = 0
-    trees: int = 0
+    alone: int = 0
+    turns: int = 0
+    leaves: int = 0
 
 
 @dataclass(frozen=True)
 class Prices:
-    """Nanoseconds an operation, by the names of ``Operations``; ``fixed`` is for the call."""
+    """Nanoseconds an operation, by the names of ``Operations``."""
 
-    fixed: float
+    decisions: float
     inputs: float
+    plain: float
     norms: float
+    roots: float
+    layers: float
     words: float
+    singles: float
     sums: float
+    steps: float
     lookups: float
+    groups: float
     levels: float
-    trees: float
+    alone: float
+    turns: float
+    leaves: float
 
 
 PRICES = Prices(
-    fixed=40.0,
-    inputs=4.0,
-    norms=12.0,
-    words=0.8,
-    sums=2.0,
-    lookups=4.0,
-    levels=2.0,
-    trees=4.0,
+    decisions=13.0,
+    inputs=3.6,
+    plain=1.1,
+    norms=5.4,
+    roots=54.0,
+    layers=22.0,
+    words=0.38,
+    singles=0.71,
+    sums=1.6,
+    steps=0.0,
+    lookups=0.0,
+    groups=0.4,
+    levels=1.01,
+    alone=3.9,
+    turns=2.0,
+    leaves=0.39,
 )
-"""From ``kmind bench infer`` on the machine of docs/benchmarks.md, rounded up."""
+"""As ``kmind bench infer`` fitted them on the machine of docs/benchmarks.md."""
 
+MARGIN = 1.5
+"""An estimate is that many times the price: no shape that was measured took longer."""
 
 _FIELDS = fields(Operations)
-
-
-def lanes(bound: int) -> int:
-    """Return how many accumulators of at most this size (either sign) share a 64-bit word."""
-    return next((count for bits, count in _LANES if bound < 1 << bits), 1)
 
 
 def count(model: IntModel) -> Operations:
     """Count the operations of one decision at their most."""
     features = len(model.input)
-    norms = features if model.input.norm != "none" else 0
-    looked = int(model.output.probability is not None)
-    if not isinstance(model, IntMlp):
-        trees = len(model.root)
-        return Operations(features, norms, 0, 0, looked, _levels(model), trees * model.width)
-    words = sums = 0
+    first = {
+        "norms": features if model.input.norm != "none" else 0,
+        "roots": int(model.input.norm == "l2"),
+        "lookups": int(model.output.probability is not None),
+    }
+    if isinstance(model, IntMlp):
+        return Operations(inputs=features, **_network(model, first))
+    # They are taken eight at a time.
+    first |= {"plain": -(-features // 8) * 8} if is_raw(model) else {"inputs": features}
+    return Operations(**_trees(model, first))
+
+
+def _network(model: IntMlp, counted: dict[str, int]) -> dict[str, int]:
+    words = singles = sums = steps = 0
     for layer, bound in zip(model.layers, model.bound, strict=True):
-        out, fan_in = layer.weight.shape
-        words += -(-out // lanes(bound)) * fan_in
-        sums += out
-        if layer.step is not None and layer.step.table is not None:
-            looked += out
-    return Operations(features, norms, words, sums, looked)
+        plan = plan_layer(layer, bound)
+        words += (plan.words - plan.singles) * plan.inputs
+        singles += plan.singles * plan.inputs
+        sums += plan.words * 4  # as many lanes as may be are written
+        if plan.kind == STEP_KIND:
+            steps += plan.words * 4
+            if layer.step is not None and layer.step.table is not None:
+                counted["lookups"] += plan.words * 4
+    done = {"layers": len(model.layers), "words": words, "singles": singles}
+    return counted | done | {"sums": sums, "steps": steps}
 
 
-def _levels(model: IntModel) -> int:
-    assert not isinstance(model, IntMlp)
-    # The deepest leaf of each tree; parents stand before their children.
-    depth = [0] * len(model.feature)
-    deepest: dict[int, int] = {}
-    roots = set(model.root.tolist())
-    tree = 0
-    for node, (feature, left, right) in enumerate(
-        zip(model.feature.tolist(), model.left.tolist(), model.right.tolist(), strict=True)
-    ):
-        tree = node if node in roots else tree
-        if feature >= 0:
-            depth[left] = depth[right] = depth[node] + 1
+def _trees(model: IntTrees, counted: dict[str, int]) -> dict[str, int]:
+    groups = tree_groups(model)
+    done = dict.fromkeys(("levels", "alone", "turns", "leaves"), 0)
+    for group in groups:
+        if group.kind == FOUR:
+            done["turns"] += 4 * group.depth
+            done["leaves"] += 4 * model.width
+        elif group.kind == ONE:
+            done["alone"] += group.depth
+            done["leaves"] += 1
         else:
-            deepest[tree] = max(deepest.get(tree, 0), depth[node])
-    return sum(deepest.values())
+            done["levels"] += 6 * group.depth
+            done["leaves"] += 6
+    return counted | done | {"groups": len(groups)}
 
 
-def estimate_ns(model: IntModel, prices: Prices = PRICES) -> float:
-    """Return the price of a decision, in nanoseconds."""
-    operations = count(model)
-    parts = (getattr(operations, each.name) * getattr(prices, each.name) for each in _FIELDS)
-    return float(prices.fixed + sum(parts))
+def price_ns(operations: Operations, prices: Prices = PRICES) -> float:
+    """Return what these operations take, in nanoseconds, without any margin."""
+    return float(
+        sum(getattr(operations, each.name) * getattr(prices, each.name) for each in _FIELDS)
+    )
 
 
-def check_budget(model: IntModel, budget_ns: float, prices: Prices = PRICES) -> float:
+def estimate_ns(model: IntModel) -> float:
+    """Return what a decision takes at most, in nanoseconds."""
+    return MARGIN * price_ns(count(model))
+
+
+def check_budget(model: IntModel, budget_ns: float) -> float:
     """Return the estimate; raises ModelError where it is over the hook's budget."""
-    estimate = estimate_ns(model, prices)
+    estimate = estimate_ns(model)
     if not estimate <= budget_ns:
         raise ModelError(
             f"a decision may take {estimate:,.0f} ns, and the hook's budget is {budget_ns:,.0f} ns",

@@ -14,16 +14,14 @@ import numpy as np
 
 from kmind.errors import ModelError
 from kmind.infer._pack_network import put_network
-from kmind.infer._pack_trees import put_trees
-from kmind.infer.integer import IntMlp, IntModel, IntTrees
+from kmind.infer._pack_trees import CAPACITY, is_raw, put_trees
+from kmind.infer.integer import IntMlp, IntModel
 from kmind.infer.slot import NORMS, OUTPUTS, STEP, Writer, input_array
 
 __all__ = ["CAPACITY", "IMAGE", "image_check", "model_image"]
 
 MAGIC, ABI = 0x49444D4B, 2
 KIND_TREES, KIND_NETWORK = 1, 2
-CAPACITY = 1 << 18
-"""Bytes of a slot."""
 
 IMAGE = np.dtype([
     ("magic", "<u4"), ("abi", "<u2"), ("kind", "<u2"), ("size", "<u4"), ("zero", "<u4"),
@@ -64,8 +62,8 @@ def model_image(
         head["kind"], head["layers"] = KIND_NETWORK, len(model.layers)
         head["body"] = put_network(writer, model)
     else:
-        head["kind"], head["raw"] = KIND_TREES, _is_raw(model)
-        head["body"] = put_trees(writer, model, CAPACITY)
+        head["kind"], head["raw"] = KIND_TREES, is_raw(model)
+        head["body"] = put_trees(writer, model)
     head["size"] = len(writer.data)
     if len(writer.data) > CAPACITY:
         raise ModelError(
@@ -83,13 +81,3 @@ def image_check(image: bytes) -> int:
         value = (value ^ word) * _SEED & _WORD
         value ^= value >> 32
     return value
-
-
-def _is_raw(model: IntTrees) -> bool:
-    # Inputs are compared as they are: no arithmetic, and what is cut off decides nothing.
-    stage = model.input
-    if (stage.mul != 1).any() or stage.shift.any() or stage.offset.any() or stage.round.any():
-        return False
-    inner = model.feature >= 0
-    feature, threshold = model.feature[inner], model.threshold[inner].astype(np.int64)
-    return bool((stage.lo[feature] <= threshold).all() and (threshold < stage.hi[feature]).all())
