@@ -15,7 +15,7 @@ from kmind.infer.pack import model_image
 from kmind.testing.models import random_trees
 
 SOME = [
-    Operations(**{each.name: int(number) for each, number in zip(fields(Operations), row, strict=True)})
+    Operations(*map(int, row))
     for row in np.random.default_rng(0).integers(1, 100, (60, len(fields(Operations))))
 ]  # fmt: skip
 

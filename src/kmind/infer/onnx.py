@@ -31,6 +31,9 @@ _NOTHING = ("Identity", "Cast", "Dropout", "Flatten", "ZipMap")
 _SHAPES = ("Squeeze", "Unsqueeze", "Reshape")
 # Exporters transpose weights in the graph.
 _ON_WEIGHTS = ("Identity", "Cast", "Transpose")
+# What x.view(x.size(0), -1) becomes: sizes, of which that of the batch is not known.
+_ON_SIZES = ("Gather", "Unsqueeze", "Concat")
+_SIZES = 8
 _FLOATS = (1, 10, 11, 16)  # TensorProto: FLOAT, FLOAT16, DOUBLE, BFLOAT16
 _ACTIVATIONS = {"Relu": "relu", "Sigmoid": "sigmoid", "Tanh": "tanh"}
 _ML = {
@@ -48,6 +51,7 @@ SUPPORTED = (
     "Sub",
     "Mul",
     "Div",
+    "BatchNormalization",
     "Constant",
     *_ACTIVATIONS,
     "Softmax",
@@ -56,6 +60,7 @@ SUPPORTED = (
     *_ML,
     *_NOTHING,
     *_SHAPES,
+    "Shape",
     "Transpose",
 )
 
@@ -114,10 +119,14 @@ def _walk(onnx: Any, graph: Any) -> Flow:
             if name and name not in flows and name not in constants:
                 raise ModelError(f"{node.op_type} reads {name!r}, which nothing made")
             operands.append(flows.get(name, constants.get(name)))
-        if node.op_type in _ON_WEIGHTS and not any(isinstance(each, Flow) for each in operands):
+        depends = any(isinstance(each, Flow) for each in operands)
+        if node.op_type in _ON_WEIGHTS and not depends:
             constants[node.output[0]] = _rearranged(node.op_type, operands, arguments)
             continue
         try:
+            if node.op_type == "Shape" or (node.op_type in _ON_SIZES and not depends):
+                constants[node.output[0]] = _sizes(node.op_type, operands, arguments)
+                continue
             after = _apply(node.op_type, operands, arguments)
         except (LookupError, TypeError, ValueError, ArithmeticError):
             raise ModelError(f"{node.op_type} has not what it needs") from None
@@ -145,6 +154,21 @@ def _rearranged(name: str, operands: list[Any], arguments: dict[str, Any]) -> An
     return np.transpose(operands[0], order)
 
 
+def _sizes(name: str, operands: list[Any], arguments: dict[str, Any]) -> Any:
+    if name == "Shape":
+        if not isinstance(operands[0], Flow) or arguments.keys() & {"start", "end"}:
+            raise ModelError("Shape of anything but features is not supported")
+        # Rows by numbers; 0 where the graph does not say how many.
+        return np.array([-1, operands[0].width or -1], np.int64)
+    if any(np.ndim(each) > 1 or np.size(each) > _SIZES for each in operands):
+        raise ModelError(f"{name} of anything but sizes is not supported")
+    if name == "Gather":
+        return np.take(operands[0], operands[1])
+    return np.concatenate(
+        [np.atleast_1d(each) for each in operands[: 1 if name == "Unsqueeze" else None]]
+    )
+
+
 def _width(value: Any) -> int:
     """Return how many features the input has; 0 where the graph does not say."""
     dimensions = value.type.tensor_type.shape.dim
@@ -153,7 +177,10 @@ def _width(value: Any) -> int:
 
 def _array(onnx: Any, tensor: Any) -> Any:
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
-        raise ModelError("weights in a file of their own are not supported")
+        raise ModelError(
+            "weights in a file of their own are not supported",
+            hint="torch.onnx.export(..., external_data=False) keeps them in the model's",
+        )
     try:
         return np.asarray(onnx.numpy_helper.to_array(tensor))
     except Exception:
@@ -192,6 +219,8 @@ def _apply(name: str, operands: list[Any], arguments: dict[str, Any]) -> Flow:
         return _ML[name](flow, arguments)
     if name == "Gemm":
         return _gemm(flow, operands, arguments)
+    if name == "BatchNormalization":
+        return _batch_norm(flow, operands, arguments)
     flow_first = isinstance(operands[0], Flow)
     constant = np.asarray(operands[1] if flow_first else operands[0], np.float64)
     if name == "MatMul":
@@ -219,6 +248,16 @@ def _shaped(name: str, flow: Flow, operands: list[Any]) -> Flow:
     if not (rows or flow.is_over or flow.width == 1):
         raise ModelError(f"{name} before the model's scores is not supported")
     return flow
+
+
+def _batch_norm(flow: Flow, operands: list[Any], arguments: dict[str, Any]) -> Flow:
+    if not isinstance(operands[0], Flow) or arguments.get("training_mode"):
+        raise ModelError("BatchNormalization in training is not supported")
+    scale, shift, mean, variance = (np.asarray(each, np.float64) for each in operands[1:])
+    if not (variance >= 0).all():
+        raise ModelError("BatchNormalization with a variance below 0")
+    factor = scale / np.sqrt(variance + arguments.get("epsilon", 1e-5))
+    return flow.affine(factor, shift - mean * factor)
 
 
 def _gemm(flow: Flow, operands: list[Any], arguments: dict[str, Any]) -> Flow:
