@@ -54,8 +54,8 @@ def test_a_model_is_deployed_and_rolled_back() -> None:
     agent, known = Slots(), DeployedModels()
     assert active(agent) is None
     first, second = file(1), file(2)
-    assert deploy(agent, known, first.to_bytes())["before"] is None
-    done = deploy(agent, known, second.to_bytes())
+    assert deploy(agent, known, first.to_bytes(), {})["before"] is None
+    done = deploy(agent, known, second.to_bytes(), {})
     assert (done["hash"], done["before"], done["version"]) == (second.hash, first.hash, 2)
     assert [each["hash"] for each in show(agent)] == [second.hash, first.hash]
     assert roll_back(agent)["hash"] == active(agent) == first.hash
@@ -63,7 +63,7 @@ def test_a_model_is_deployed_and_rolled_back() -> None:
 
 def test_what_is_refused_changes_nothing() -> None:
     agent, known = Slots(), DeployedModels()
-    deploy(agent, known, file(1).to_bytes())
+    deploy(agent, known, file(1).to_bytes(), {})
     odd = file(2)
     forged = ModelFile(odd.model, odd.features, odd.classes, {"selftest": "0" * 64})
     for data, why in (
@@ -72,17 +72,42 @@ def test_what_is_refused_changes_nothing() -> None:
         (forged.to_bytes(), "does not decide as it did"),
     ):
         with pytest.raises(ModelError, match=why):
-            deploy(agent, known, data)
+            deploy(agent, known, data, {})
     with pytest.raises(ModelError, match="no earlier model"):
         roll_back(agent)
     assert active(agent) == file(1).hash
     assert list(known.slots) == [file(1).hash]
 
 
+@pytest.mark.parametrize(
+    ("card", "why"),
+    [
+        ({}, "does not say with which slow_us"),
+        ({"notes": "slow_us=850"}, "does not say with which slow_us"),
+        ({"notes": {"slow": 850}}, "does not say with which slow_us"),
+        ({"notes": {"slow_us": 351}}, "trained with slow_us=351, and the instance has slow_us=850"),
+        ({"notes": {"slow_us": "850"}}, "slow_us='850'"),
+        ({"notes": {"slow_us": True}}, "slow_us=True"),
+        ({"notes": {"slow_us": ["\n" * 99]}}, "trained with slow_us="),
+    ],
+)
+def test_a_model_that_was_trained_for_something_else_is_refused(
+    card: dict[str, Any], why: str
+) -> None:
+    agent, known, made = Slots(), DeployedModels(), file(1)
+    noted = ModelFile(made.model, made.features, made.classes, {}, card)
+    with pytest.raises(ModelError, match=why) as caught:
+        deploy(agent, known, noted.to_bytes(), {"slow_us": 850})
+    assert "\n" not in str(caught.value)
+    assert (agent.held, known.slots) == ([], {})
+    right = ModelFile(made.model, made.features, made.classes, {}, {"notes": {"slow_us": 850}})
+    assert deploy(agent, known, right.to_bytes(), {"slow_us": 850})["version"] == 1
+
+
 def test_an_upgraded_agent_is_given_the_model_that_decided() -> None:
     agent, known = Slots(), DeployedModels()
     for seed in (1, 2, 3, 2, 4):
-        deploy(agent, known, file(seed).to_bytes())
+        deploy(agent, known, file(seed).to_bytes(), {})
     roll_back(agent)
     deciding = active(agent)
     assert deciding == file(2).hash
@@ -99,7 +124,7 @@ def test_an_upgraded_agent_is_given_the_model_that_decided() -> None:
 def test_the_next_daemon_knows_them_too(tmp_path: Path) -> None:
     folder = StateFolder(tmp_path / "state")
     known = DeployedModels()
-    deploy(Slots(), known, file(1).to_bytes())
+    deploy(Slots(), known, file(1).to_bytes(), {})
     folder.save_models("a@vda", known)
     assert StateFolder(tmp_path / "state").load_models("a@vda") == known
     assert folder.load_models("b@vda") == DeployedModels()

@@ -96,13 +96,15 @@ class ModelPart(Part, frozen=True):
     """``[model]``: the agent decides by models over these features, in their order.
 
     A model is taken only if its features have these names and units, and if a decision is
-    estimated to take no more than ``budget_ns``.
+    estimated to take no more than ``budget_ns``. ``trained_with`` names parameters of the
+    instance that say what the labels mean: each has to be what the notes of the model's card say.
     """
 
     features: Annotated[tuple[ModelFeature, ...], msgspec.Meta(min_length=1, max_length=256)] = (
         msgspec.field(name="feature")
     )
     budget_ns: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 5000
+    trained_with: tuple[Name, ...] = ()
 
 
 class Limits(Part, frozen=True):
@@ -308,6 +310,9 @@ class Manifest(Part, frozen=True):
         declared = {parameter.name: parameter.type for parameter in self.parameters}
         if self.chosen_by and declared.get(self.chosen_by) != "str":
             raise ValueError(f"chosen_by: {self.chosen_by!r} is no parameter of type str")
+        for name in self.model.trained_with if self.model else ():
+            if name not in declared:
+                raise ValueError(f"model: trained_with: {name!r} is no parameter")
         if self.objective is None:
             return
         part = self.objective

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import msgspec
 
-from kmind.errors import KmindError
+from kmind.errors import KmindError, ModelError
 from kmind.infer.model_file import ModelFile
 from kmind.infer.selftest import check_selftest
 
@@ -66,15 +67,39 @@ def show(agent: ModelAgent) -> list[dict[str, Any]]:
     return agent.models()
 
 
-def deploy(agent: ModelAgent, known: DeployedModels, data: bytes) -> dict[str, Any]:
-    """Have the model of a model file decide. Raises ModelError; then nothing is changed."""
+def deploy(
+    agent: ModelAgent, known: DeployedModels, data: bytes, wanted: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Have the model of a model file decide. Raises ModelError; then nothing is changed.
+
+    ``wanted`` is what the instance has been given of what the model must have been trained with.
+    """
     file = ModelFile.from_bytes(data)
     check_selftest(file)
+    _check_notes(file.card, wanted)
     slot = file.slot()
     before = active(agent)
     version = agent.deploy(slot)
     known.keep(file.hash, slot)
     return {"version": version, "hash": file.hash, "before": before}
+
+
+def _check_notes(card: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    notes = card.get("notes")
+    notes = notes if isinstance(notes, Mapping) else {}
+    for name, value in wanted.items():
+        if name not in notes:
+            raise ModelError(
+                f"the model does not say with which {name} it was trained",
+                hint="kmind train notes it; kmind model import takes it with --card: "
+                f'{{"notes": {{"{name}": N}}}}',
+            )
+        if isinstance(notes[name], bool) != isinstance(value, bool) or notes[name] != value:
+            noted = ascii(notes[name])[:40]  # a stranger wrote it: one line
+            raise ModelError(
+                f"the model was trained with {name}={noted}, and the instance has {name}={value}",
+                hint=f"load the instance with {name}={noted}, or train a model for {value}",
+            )
 
 
 def roll_back(agent: ModelAgent) -> dict[str, Any]:

@@ -306,7 +306,9 @@ class Supervisor:
         Raises ModelError; then it decides as it did.
         """
         member = self._member(name)
-        result = models.deploy(member.agent, member.models, data)
+        part = member.instance.module.manifest.model
+        wanted = {each: member.instance.params[each] for each in part.trained_with} if part else {}
+        result = models.deploy(member.agent, member.models, data, wanted)
         try:
             if self.core.root:
                 self.states.save_models(name, member.models)
