@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from infer.hostile import hostile_model
 
 from kmind.agent.evaluator import KernelEvaluator
 from kmind.errors import ModelError
@@ -44,6 +45,22 @@ def test_random_models_and_vectors(kernel, seed):
         model = random_model(rng)
         found = differences(kernel, model, random_inputs(rng, model, VECTORS))
         assert not found, f"{found} of {VECTORS} by {model}"
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_models_of_hostile_slots(kernel, seed):
+    """What is accepted of slots that lie is decided as the reference does, whatever it is."""
+    rng = np.random.default_rng(seed)
+    taken = 0
+    for model in filter(None, (hostile_model(rng) for _ in range(400))):
+        try:
+            found = differences(kernel, model, random_inputs(rng, model, 16))
+        except ModelError as error:
+            assert "262,144" in str(error)  # noqa: PT017 -- too large for a slot, which may be
+            continue
+        assert not found, f"{found} by {model}"
+        taken += 1
+    assert taken > 20
 
 
 def plain_input(features, low, high):

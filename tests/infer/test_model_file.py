@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The model file: what is saved comes back, and nothing else is taken for one."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -12,11 +13,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from infer.hostile import hostile_model
+from scalar_model import decide
 
 from kmind.errors import ModelError
 from kmind.infer import slot as layout
+from kmind.infer.cost import estimate_ns
 from kmind.infer.features import Feature
 from kmind.infer.model_file import LARGEST_FILE, ModelFile
+from kmind.infer.pack import model_image
 from kmind.infer.reference import evaluate
 from kmind.testing.models import random_inputs, random_mlp, random_model, random_trees
 
@@ -216,3 +221,29 @@ def test_names_must_fit_the_model() -> None:
         ModelFile(model, (Feature("a"), Feature("b")), ("x", "y"))
     with pytest.raises(ModelError, match="same name"):
         ModelFile(model, (Feature("a"),) * 3, ("x", "y"))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_taken_of_hostile_slots_cannot_overflow(seed: int) -> None:
+    """Evaluated by plain Python, which sees each number that leaves its bounds."""
+    rng = np.random.default_rng(seed)
+    taken = 0
+    for _ in range(400):
+        model = hostile_model(rng)
+        if model is None:
+            continue
+        taken += 1
+        x = random_inputs(rng, model, 6)
+        said = evaluate(model, x)
+        for row, vector in enumerate(x.tolist()):
+            label, scores, probability = decide(model, vector)
+            assert (label, probability) == (said.label[row], said.probability[row])
+            assert scores == said.score[row].tolist()
+        estimate = estimate_ns(model)
+        assert 0 < estimate < float("inf")
+        # The image is made, or refused for its size.
+        with contextlib.suppress(ModelError):
+            model_image(
+                model, content=bytes(32), schema=bytes(32), quantisation=bytes(32), cost_ns=estimate
+            )
+    assert 20 < taken < 380

@@ -6,10 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import TensorProto, helper, load, numpy_helper
 
 from kmind.errors import ModelError
 from kmind.infer import evaluate, from_onnx, quantise
+from kmind.infer.onnx import SUPPORTED
 
 FOLDER = Path(__file__).with_name("torch")
 KINDS = {
@@ -107,7 +110,7 @@ def with_other_rows(node: Any, graph: Any) -> None:
     [
         ("late", "BatchNormalization", with_training, "in training"),
         ("late", "BatchNormalization", with_negative_variance, "variance below 0"),
-        ("late", "BatchNormalization", with_wrong_width, "has not what it needs"),
+        ("late", "BatchNormalization", with_wrong_width, "do not fit"),
         ("plain", "Gemm", with_outside, "external_data=False"),
         ("views", "Reshape", with_other_rows, "before the model's scores"),
     ],
@@ -116,3 +119,54 @@ def test_what_cannot_be_taken_is_named(name: str, operator: str, change: Any, wh
     with pytest.raises(ModelError, match=why) as caught:
         from_onnx(changed(name, operator, change))
     assert "\n" not in str(caught.value)
+
+
+FILES = sorted(FOLDER.glob("*-script.onnx"))
+OPERATORS = (*SUPPORTED, "Gather", "Concat", "Clip")
+
+
+def read_or_refuse(data: bytes) -> None:
+    message = ""
+    try:
+        from_onnx(data)
+        return
+    except ModelError as error:
+        message = str(error)
+    assert message
+    assert "\n" not in message
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_a_graph_of_other_operators_is_read_or_refused(data: st.DataObject) -> None:
+    proto = load(data.draw(st.sampled_from(FILES)))
+    nodes = proto.graph.node
+    names = [tensor.name for tensor in proto.graph.initializer]
+    names += [name for node in nodes for name in (*node.input, *node.output)]
+    for _ in range(data.draw(st.integers(1, 4))):
+        node = nodes[data.draw(st.integers(0, len(nodes) - 1))]
+        what = data.draw(st.integers(0, 4))
+        if what == 0:
+            node.op_type = data.draw(st.sampled_from(OPERATORS))
+        elif what == 1 and node.input:
+            place = data.draw(st.integers(0, len(node.input) - 1))
+            node.input[place] = data.draw(st.sampled_from(names))
+        elif what == 2 and node.input:
+            del node.input[-1]
+        elif what == 3:
+            tensor = data.draw(st.sampled_from(list(proto.graph.initializer)))
+            for place in range(len(tensor.dims)):
+                tensor.dims[place] = data.draw(st.sampled_from([0, 1, 2, 6, 12, -1, 1 << 40]))
+        elif node.attribute:
+            del node.attribute[:]
+    read_or_refuse(proto.SerializeToString())
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_changed_bytes_of_a_graph_are_read_or_refused(data: st.DataObject) -> None:
+    changed = bytearray(data.draw(st.sampled_from(FILES)).read_bytes())
+    for _ in range(data.draw(st.integers(1, 8))):
+        place = data.draw(st.integers(0, len(changed) - 1))
+        changed[place] = data.draw(st.integers(0, 255))
+    read_or_refuse(bytes(changed[: data.draw(st.integers(0, len(changed)))]))

@@ -39,7 +39,7 @@ looked up by the score as above. ``score * scale`` is the float model's number.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,8 @@ from kmind.infer import _bounds as bounds
 
 __all__ = [
     "LIMITS",
+    "NORMS",
+    "OUTPUTS",
     "Input",
     "IntMlp",
     "IntModel",
@@ -63,6 +65,10 @@ __all__ = [
 
 Norm = Literal["none", "l1", "l2", "max"]
 OutputKind = Literal["value", "threshold", "argmax"]
+NORMS: tuple[Norm, ...] = get_args(Norm)
+"""By their numbers in a slot."""
+OUTPUTS: tuple[OutputKind, ...] = get_args(OutputKind)
+"""By their numbers in a slot."""
 
 _I64 = NDArray[np.int64]
 _I32 = NDArray[np.int32]

@@ -253,7 +253,10 @@ def _shaped(name: str, flow: Flow, operands: list[Any]) -> Flow:
 def _batch_norm(flow: Flow, operands: list[Any], arguments: dict[str, Any]) -> Flow:
     if not isinstance(operands[0], Flow) or arguments.get("training_mode"):
         raise ModelError("BatchNormalization in training is not supported")
-    scale, shift, mean, variance = (np.asarray(each, np.float64) for each in operands[1:])
+    columns = [np.asarray(each, np.float64) for each in operands[1:5]]
+    if {each.shape for each in columns} != {(columns[0].size,)}:
+        raise ModelError("BatchNormalization's constants do not fit each other")
+    scale, shift, mean, variance = columns
     if not (variance >= 0).all():
         raise ModelError("BatchNormalization with a variance below 0")
     factor = scale / np.sqrt(variance + arguments.get("epsilon", 1e-5))

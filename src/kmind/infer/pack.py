@@ -15,8 +15,8 @@ import numpy as np
 from kmind.errors import ModelError
 from kmind.infer._pack_network import put_network
 from kmind.infer._pack_trees import CAPACITY, is_raw, put_trees
-from kmind.infer.integer import IntMlp, IntModel
-from kmind.infer.slot import NORMS, OUTPUTS, STEP, Writer, input_array
+from kmind.infer.integer import NORMS, OUTPUTS, IntMlp, IntModel
+from kmind.infer.slot import STEP, Writer, input_array
 
 __all__ = ["CAPACITY", "IMAGE", "image_check", "model_image"]
 

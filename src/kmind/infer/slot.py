@@ -12,7 +12,7 @@ byte. The header (``HEADER``, 192 bytes):
 | 8 | u32 | size | of the whole slot, a multiple of 8 |
 | 12 | u16 | features | |
 | 14 | u16 | outputs | scores |
-| 16 | u8[32] | content | SHA-256 of header and plain sections (``content_hash``) |
+| 16 | u8[32] | content | SHA-256 of the slot (``content_hash``) |
 | 48 | u8[32] | schema | SHA-256 of the features' names and units (``FeatureSchema.hash``) |
 | 80 | u8[32] | quantisation | SHA-256 of the input's section, ``scale`` and ``threshold`` |
 | 112 | u8 | norm | 0 none, 1 l1, 2 l2, 3 max |
@@ -24,19 +24,12 @@ byte. The header (``HEADER``, 192 bytes):
 | 128 | f64 | scale | for user space only |
 | 136 | STEP | step | of the probability |
 | 160 | u32 | body | offset of ``TREES``, or of ``LAYER[layers]`` |
-| 164 | u32 | pack | offset of what is derived for fast evaluation; 0: nothing |
-| 168 | u32 | pack_size | in bytes |
-| 172 | u32 | pack_kind | what the derived section is |
-| 176 | u64[2] | | 0 |
-
-The plain sections are the model; a derived one (``pack``) must compute the same, and is made
-from the plain ones by whoever writes the slot. ``read_slot`` reads the plain ones back.
+| 164 | u32[7] | | 0 |
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -44,14 +37,14 @@ import numpy as np
 from kmind.errors import ModelError
 from kmind.infer.integer import (
     LIMITS,
+    NORMS,
+    OUTPUTS,
     Input,
     IntMlp,
     IntModel,
     IntTrees,
     Layer,
-    Norm,
     Output,
-    OutputKind,
     Step,
 )
 
@@ -63,8 +56,6 @@ __all__ = [
     "LAYER",
     "MAGIC",
     "NODE",
-    "NORMS",
-    "OUTPUTS",
     "STEP",
     "TREES",
     "VERSION",
@@ -80,8 +71,6 @@ MAGIC = 0x4C444D4B
 VERSION = 1
 KIND_TREES = 1
 KIND_NETWORK = 2
-NORMS: tuple[Norm, ...] = ("none", "l1", "l2", "max")
-OUTPUTS: tuple[OutputKind, ...] = ("value", "threshold", "argmax")
 
 # An activation step; table: offset of int16[table_size], 0 where there is none.
 STEP = np.dtype([
@@ -112,8 +101,7 @@ HEADER = np.dtype([
     ("content", "V32"), ("schema", "V32"), ("quantisation", "V32"),
     ("norm", "u1"), ("output", "u1"), ("probability", "u1"), ("layers", "u1"),
     ("input", "<u4"), ("threshold", "<i8"), ("scale", "<f8"), ("step", STEP),
-    ("body", "<u4"), ("pack", "<u4"), ("pack_size", "<u4"), ("pack_kind", "<u4"),
-    ("reserved", "<u8", (2,)),
+    ("body", "<u4"), ("reserved", "<u4", (7,)),
 ])  # fmt: skip
 
 _Record = Any  # a numpy record, which the type checker cannot see into
@@ -168,26 +156,14 @@ def quantisation_hash(model: IntModel) -> bytes:
 
 
 def content_hash(data: bytes) -> bytes:
-    """SHA-256 (32 bytes) of a slot's header and plain sections: the model's identity.
-
-    What is derived does not count: it comes last, and is hashed as if it were not there. The
-    hash in the header counts as 0.
-    """
+    """SHA-256 (32 bytes) of a slot, the hash in its header counting as 0: the model's identity."""
     header = np.frombuffer(data, HEADER, 1)[0].copy()
-    end = int(header["pack"] or header["size"])
     header["content"] = np.void(bytes(32))
-    header["size"] = end
-    header["pack"] = header["pack_size"] = header["pack_kind"] = 0
-    return hashlib.sha256(header.tobytes() + data[HEADER.itemsize : end]).digest()
+    return hashlib.sha256(header.tobytes() + data[HEADER.itemsize :]).digest()
 
 
-def slot_bytes(
-    model: IntModel, schema: bytes, pack: Callable[[IntModel], tuple[int, bytes]] | None = None
-) -> bytes:
-    """Return the slot of a model whose features have this schema hash (32 bytes).
-
-    ``pack`` returns the kind and the bytes of the derived section.
-    """
+def slot_bytes(model: IntModel, schema: bytes) -> bytes:
+    """Return the slot of a model whose features have this schema hash (32 bytes)."""
     if len(schema) != 32:
         raise ModelError(f"a schema hash of {len(schema)} bytes, not 32")
     writer = Writer(HEADER.itemsize)
@@ -208,10 +184,6 @@ def slot_bytes(
     else:
         header["kind"] = KIND_TREES
         header["body"] = _put_trees(writer, model)
-    if pack is not None:
-        header["pack_kind"], derived = pack(model)
-        header["pack_size"] = len(derived)
-        header["pack"] = writer.put(np.frombuffer(derived, np.uint8))
     header["size"] = len(writer.data)
     writer.data[: HEADER.itemsize] = header.tobytes()
     header["content"] = np.void(content_hash(bytes(writer.data)))
@@ -272,7 +244,7 @@ def read_slot(data: bytes) -> IntModel:
     if not HEADER.itemsize <= header["size"] <= len(data):
         raise ModelError("a model slot is damaged: it is shorter than it says")
     data = data[: int(header["size"])]
-    if header["reserved"].any() or header["pack"] % 8 or header["pack"] > header["size"]:
+    if header["reserved"].any():
         raise ModelError("a model slot is damaged: its header holds what it may not")
     if header["content"].tobytes() != content_hash(data):
         raise ModelError("a model slot is damaged: its content does not match its hash")

@@ -95,7 +95,9 @@ def _check_notes(card: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
                 f'{{"notes": {{"{name}": N}}}}',
             )
         if isinstance(notes[name], bool) != isinstance(value, bool) or notes[name] != value:
-            noted = ascii(notes[name])[:40]  # a stranger wrote it: one line
+            # A stranger wrote it: it may be anything, and long.
+            plain = isinstance(notes[name], int | float | str)
+            noted = ascii(notes[name])[:40] if plain else "?"
             raise ModelError(
                 f"the model was trained with {name}={noted}, and the instance has {name}={value}",
                 hint=f"load the instance with {name}={noted}, or train a model for {value}",
