@@ -88,7 +88,7 @@ struct km_image {
 	__u32 features, outputs;
 	__u32 cost_ns;
 	__u8 output, probability, raw, norm; /* raw: features need no more than 32 bits */
-	struct km_step step;		    /* of the probability */
+	struct km_step step;		     /* of the probability */
 	__u32 input, body, layers, reserved;
 };
 
