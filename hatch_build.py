@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,8 @@ def compile_all() -> list[Path]:
         return []
     command = [find_clang(), *_flags()]
     strip = find_strip(command[0])
-    return [_compile(source, command, strip) for source in stale]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(lambda source: _compile(source, command, strip), stale))
 
 
 def find_clang() -> str:

@@ -63,25 +63,64 @@ find_python() {
     return 1
 }
 
+# Prints what pyproject.toml asks for, extras included: all but the project itself.
+dependencies() {
+    .venv/bin/python - <<'EOF'
+import pathlib, tomllib
+
+project = tomllib.loads(pathlib.Path("pyproject.toml").read_text())["project"]
+groups = [project["dependencies"], *project["optional-dependencies"].values()]
+print(*(line for group in groups for line in group if not line.startswith("kmind[")), sep="\n")
+EOF
+}
+
+# What is never imported need not be compiled; Python compiles the rest as it goes.
+pip_install() {
+    .venv/bin/python -m pip install -qq --disable-pip-version-check --no-compile "$@"
+}
+
 # The stamp is named after all that an installation depends on, this folder's place included:
 # a virtual environment cannot be moved, and one that was is made anew.
-install_python() {
-    local stamp python
+installed() {
     stamp=.venv/.setup-$({
         pwd
         cat pyproject.toml hatch_build.py
     } | sha256sum | cut -c1-16)
-    [[ -e $stamp ]] && .venv/bin/python -c '' 2>/dev/null && return
+    [[ -e $stamp ]] && .venv/bin/python -c '' 2>/dev/null
+}
+
+install_dependencies() {
+    local python wanted
     say "installing into .venv"
     if [[ $(head -n 1 .venv/bin/pip 2>/dev/null) != "#!$PWD/.venv/bin/python"* ]]; then
         python=$(find_python)
         "$python" -m venv --clear .venv
     fi
-    .venv/bin/python -m pip install -qq --disable-pip-version-check -e '.[test]'
+    mapfile -t wanted < <(dependencies)
+    pip_install "${wanted[@]}"
+}
+
+install_project() {
+    pip_install --no-deps -e .
     rm -f .venv/.setup-*
     touch "$stamp"
 }
 
-install_packages
-install_python
+stamp=
+if installed; then
+    install_packages
+else
+    # Packages and dependencies come from different places, and neither needs the other,
+    # unless there is no Python yet.
+    if find_python >/dev/null 2>&1; then
+        install_packages &
+        packages_pid=$!
+        install_dependencies
+        wait "$packages_pid"
+    else
+        install_packages
+        install_dependencies
+    fi
+    install_project
+fi
 .venv/bin/python hatch_build.py
