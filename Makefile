@@ -19,7 +19,7 @@ demo: setup ## run the whole loop once on this machine's own disk, and put every
 	$(BIN)/kmind demo
 
 test: setup ## run every test that this machine can run
-	$(BIN)/python -m pytest
+	@bash tools/test.sh
 
 lint: setup ## run only the tests of style, types and layout
 	$(BIN)/python -m pytest tests/test_lint.py tests/test_imports.py

@@ -129,21 +129,18 @@ def each_test_leaves_machine_as_found(request: pytest.FixtureRequest) -> Iterato
         pytest.fail("this test did not leave the machine as found:\n" + "\n".join(lines), False)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def kernel_file_systems(
-    request: pytest.FixtureRequest, machine_is_left_as_found: None
-) -> Iterator[None]:
-    """Mount bpffs and tracefs for a run that has kernel tests, unless they are mounted."""
-    wanted = os.geteuid() == 0 and any(
-        item.get_closest_marker("kernel") for item in request.session.items
-    )
-    mounted = []
-    for kind, where in (("bpf", BPFFS), ("tracefs", TRACEFS)) if wanted else ():
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Mount bpffs and tracefs for a run that has kernel tests, before the first asks for them."""
+    wanted = os.geteuid() == 0 and any(item.get_closest_marker("kernel") for item in session.items)
+    if not wanted or session.config.option.collectonly:
+        return
+    for kind, where in (("bpf", BPFFS), ("tracefs", TRACEFS)):
         # Asked by the type of the file system: the folder is there either way.
         shown = subprocess.run(["stat", "-f", "-c", "%T", where], capture_output=True, text=True)
         if shown.stdout.strip() not in {kind, f"{kind}_fs"}:
             subprocess.run(["mount", "-t", kind, kind, where], check=True)
-            mounted.append(where)
-    yield
-    for where in reversed(mounted):
-        subprocess.run(["umount", where], check=True)
+            session.config.add_cleanup(functools.partial(_unmount, where))
+
+
+def _unmount(where: Path) -> None:
+    subprocess.run(["umount", where], check=True)

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 __all__ = ["Facts", "children", "differences", "full", "processes", "put_back", "quick", "settled"]
@@ -38,13 +38,14 @@ _LEFT_BY_KMIND = ("/var/lib/kmind", "/run/kmind", "/etc/kmind", "/dev/shm/kmind*
 _FOREIGN_MOUNTS = ("/run/user/", "/run/credentials/", "/proc/sys/fs/binfmt_misc")
 _FOREIGN_PROGRAMS = ("sd_",)
 _FOREIGN_PINS = "/sys/fs/bpf/systemd"
+_EXTENSION = "kmind.runtime.child"
 # Python keeps this one until it exits.
 _PYTHONS_OWN = "multiprocessing.resource_tracker"
 
 
 def quick() -> Facts:
     """Settings, mounts and processes: some milliseconds."""
-    return {**_settings(), **_mounts(), **processes()}
+    return {**_settings(), **_mounts(), **_named({*children(), *_orphans()})}
 
 
 def full() -> Facts:
@@ -169,12 +170,22 @@ def _mounts() -> Facts:
 
 
 def processes() -> Facts:
-    """Processes of this run that live."""
-    # An extension has an empty environment: without its parent it is known only by its name.
-    orphans = [
-        pid for pid, parent in _parents().items() if parent == 1 and "kmind" in _command(pid)
+    """Processes that live and are known to be of this run."""
+    return _named(children())
+
+
+def _orphans() -> list[int]:
+    """Extensions without a parent: their environment is empty, so only the name tells.
+
+    They may be of a run beside this one, so only one that has the machine to itself asks.
+    """
+    return [
+        pid for pid, parent in _parents().items() if parent == 1 and _EXTENSION in _command(pid)
     ]
-    commands = {pid: _command(pid) for pid in {*children(), *orphans}}
+
+
+def _named(pids: Iterable[int]) -> Facts:
+    commands = {pid: _command(pid) for pid in pids}
     return {
         f"process {pid} ({command})": ""
         for pid, command in commands.items()

@@ -2,7 +2,6 @@
 """Loads on the real disk, small; and the streams."""
 
 import math
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +17,7 @@ from kmind.testing._fio import FioJob
 from kmind.testing.workloads import Alternating, DbBench, Fio
 
 MIB = 1 << 20
-ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+ON_THE_MACHINE = pytest.mark.kernel  # its disk and its cache, that is
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +44,7 @@ def test_a_file_is_laid_out_once_and_again_when_its_size_is_off(folder):
     assert not list(folder.glob("*.part"))
 
 
-@ROOT
+@ON_THE_MACHINE
 @pytest.mark.parametrize(
     ("job", "cache"),
     [
@@ -67,7 +66,7 @@ def test_a_timed_job_runs_as_long_as_asked(folder, job, cache):
     assert all(value > 0 for value in result.series)
 
 
-@ROOT
+@ON_THE_MACHINE
 @pytest.mark.parametrize("engine", ["mmap", "psync"])
 def test_one_pass_reads_the_whole_file_once_from_a_cold_cache(folder, engine):
     load = Fio("load", FioJob(engine, "read", loop=False), 64 * MIB, unit="MB/s")
@@ -83,7 +82,7 @@ def sectors_read(device: str) -> int:
     return int(Path("/sys/block", device, "stat").read_text().split()[2])
 
 
-@ROOT
+@ON_THE_MACHINE
 def test_a_limited_job_cannot_cache_its_file(folder):
     device = host.device_of(folder)
     from_disk = {}
@@ -101,7 +100,7 @@ def test_a_limited_job_cannot_cache_its_file(folder):
     assert from_disk[None] < 0.5
 
 
-@ROOT
+@ON_THE_MACHINE
 def test_dropping_and_warming_the_cache(folder):
     path = _fio.lay_out_file(folder, 16 * MIB)
     _fio.warm_file(path)
@@ -110,7 +109,7 @@ def test_dropping_and_warming_the_cache(folder):
     assert cached_pages(path) == 0
 
 
-@ROOT
+@ON_THE_MACHINE
 def test_a_database_is_built_once_and_stays_as_it_was(folder):
     load = DbBench("load", 200_000)
     load.prepare(folder)
@@ -123,7 +122,7 @@ def test_a_database_is_built_once_and_stays_as_it_was(folder):
     assert tables == {path.name: path.stat().st_mtime_ns for path in load.database_.glob("*.sst")}
 
 
-@ROOT
+@ON_THE_MACHINE
 @pytest.mark.parametrize("name", ["readreverse", "updaterandom", "mixgraph"])
 def test_a_database_that_is_written_to_stays_as_it_was(folder, name):
     load = DbBench("load", 200_000, name, mmap=name == "mixgraph", limit=64 * MIB)
@@ -143,7 +142,7 @@ def test_a_benchmark_that_db_bench_lacks(folder):
         _dbbench.run_benchmark(folder, 1, "nothing", 1, mmap=True)
 
 
-@ROOT
+@ON_THE_MACHINE
 def test_phases_by_turns(folder):
     loads = [
         Fio("random", FioJob("psync", "randread"), 8 * MIB),
@@ -159,7 +158,7 @@ def test_phases_by_turns(folder):
     assert result.value == pytest.approx(math.sqrt(product))
 
 
-@ROOT
+@ON_THE_MACHINE
 def test_a_memory_limit_holds_and_goes_even_after_a_failure():
     groups = []
 
@@ -174,7 +173,7 @@ def test_a_memory_limit_holds_and_goes_even_after_a_failure():
     assert not groups[0].exists()
 
 
-@ROOT
+@ON_THE_MACHINE
 def test_two_memory_limits_at_once():
     with host.memory_limit(64 * MIB) as first, host.memory_limit(64 * MIB) as second:
         assert first != second
