@@ -65,7 +65,7 @@ def test_every_knob_is_restored_after_kill_at_random_points(
                 torment(state, knobs, turn)
             finally:
                 os._exit(3)
-        time.sleep(rng.uniform(0.005, 0.12))
+        time.sleep(rng.uniform(0.003, 0.06))
         os.kill(pid, signal.SIGKILL)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL, turn
         if turn % 3 == 0:  # a restore may be killed as well
@@ -76,7 +76,7 @@ def test_every_knob_is_restored_after_kill_at_random_points(
                         restore(journal)
                 finally:
                     os._exit(0)
-            time.sleep(rng.uniform(0, 0.03))
+            time.sleep(rng.uniform(0, 0.02))
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
         with Journal(state) as journal:

@@ -22,8 +22,8 @@ pytestmark = [
     pytest.mark.slow,
 ]
 
-KILLS = 25
-LATEST_S = 1.6  # after its start; it listens after about half of that
+KILLS = 20
+LATEST_S = 1.3  # after its start; it listens after about half of that
 BASELINE = 256
 BUSY = '[knob."block.read_ahead_kb"]\nrate = "6000 per minute"\nburst = 100\n'
 
@@ -117,7 +117,7 @@ def test_agents_outlive_daemons_that_are_killed_under_load(
     with Reads(disk, every_s=0.002) as reads:
         eventually(lambda: knob(disk) != BASELINE)
         machine.end(signal.SIGKILL)
-        ticks = hooks = approved = 0
+        ticks = hooks = approved = kept = 0
         for _ in range(KILLS):
             before = rows(machine)[name]
             then = accounts(machine, name)
@@ -129,12 +129,16 @@ def test_agents_outlive_daemons_that_are_killed_under_load(
             ticks += int(now["ticks"]) - int(then["ticks"])
             hooks += int(now["hook_runs"]) - int(then["hook_runs"])
             approved += int(now["verdict_approved"]) - int(then["verdict_approved"])
-            # Either value, and in a kernel file nothing is ever written by half.
-            assert knob(disk) in (512, 1024)
+            # In a kernel file nothing is ever written by half. Killed between the write and the
+            # note of it, a daemon leaves a change that the next one puts back.
+            value = knob(disk)
+            assert value in (512, 1024, BASELINE)
+            kept += value != BASELINE
             start_and_kill(machine, words, choose.random() * LATEST_S)
         assert ticks > 20 * KILLS
         assert hooks > 0
         assert approved > 0
+        assert kept > KILLS // 2
         machine.start(*words)
         last = machine.instance(name)
         assert last["mode"] == "auto"

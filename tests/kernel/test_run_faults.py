@@ -287,7 +287,7 @@ def test_reader_that_sleeps_delays_nothing(run: Run) -> None:
     fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
     try:
         run.start("hold_s=0.1", "every_s=0.3", stdout=writer)
-        with Journal(run.state / "journal.db") as journal:
+        with stirred(run.disk), Journal(run.state / "journal.db") as journal:
             deadline = time.monotonic() + PATIENCE_S
             while len(journal.history()) < 8:  # the pipe is full after a few events
                 assert time.monotonic() < deadline, "changes stopped"

@@ -90,7 +90,8 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     with loop_disk(tmp_path) as disk:
         made = Bench(tmp_path, disk)
         try:
-            yield made
+            with stirred(disk):
+                yield made
         finally:
             if made.instance and not made.stopped:
                 made.stop()

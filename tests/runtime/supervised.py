@@ -6,9 +6,8 @@ from __future__ import annotations
 import contextlib
 import json
 import mmap
+import multiprocessing
 import os
-import signal
-import subprocess
 import sys
 import threading
 import time
@@ -19,7 +18,6 @@ from typing import Any
 
 from sample_module import MANIFEST, RECOMMENDER, knob_file, make_module
 
-import kmind
 from kmind.agent._base import Mode
 from kmind.agent.core import Core
 from kmind.extension.conf import ModuleConf
@@ -30,16 +28,6 @@ PATIENCE_S = 30
 QUICK = ("hold_s=30", "every_s=0.05")
 OTHER = RECOMMENDER.replace("The test says so.", "The other says so.")
 BUSY = '[knob."block.read_ahead_kb"]\nrate = "6000 per minute"\nburst = 100\n'
-
-# A process that runs a supervisor, says what happens, and does what it is told.
-PROGRAM = """\
-import sys
-sys.path.insert(0, {tests!r})
-sys.path.insert(0, {runtime!r})
-from pathlib import Path
-from supervised import serve
-serve(Path(sys.argv[1]), sys.argv[2:])
-"""
 
 
 class Rig:
@@ -183,18 +171,20 @@ def _say(event: dict[str, Any]) -> None:
 
 
 class Daemon:
-    """A process that runs ``serve``."""
+    """A process that runs ``serve``: forked, so that nothing has to be imported first."""
 
     def __init__(self, folder: Path, *loads: str) -> None:
-        here = Path(__file__).parent
-        program = PROGRAM.format(tests=str(here.parent), runtime=str(here))
         self.output = (folder / f"out-{time.monotonic_ns()}").open("w+")
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", program, str(folder), *loads],
-            stdout=self.output,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": str(Path(kmind.__file__).parent.parent)},
+        self.process = multiprocessing.get_context("fork").Process(
+            target=self._run, args=(folder, list(loads))
         )
+        self.process.start()
+
+    def _run(self, folder: Path, loads: list[str]) -> None:
+        for fd in (1, 2):
+            os.dup2(self.output.fileno(), fd)
+        sys.stdout = sys.stderr = self.output
+        serve(folder, loads)
 
     def said(self) -> list[dict[str, Any]]:
         """Its events so far."""
@@ -209,14 +199,15 @@ class Daemon:
                 if each["event"] == event:
                     return each
             text = Path(self.output.name).read_text()
-            assert self.process.poll() is None, text[-2000:]
+            assert self.process.is_alive(), text[-2000:]
             assert time.monotonic() < deadline, text[-2000:]
             time.sleep(0.005)
 
     def kill(self) -> None:
         """kill -9."""
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
+        self.process.kill()
+        self.process.join()
+        self.process.close()
         self.output.close()
 
 

@@ -195,8 +195,7 @@ def test_the_daemon_is_killed(rig: Rig, disk: str, take_over: bool) -> None:
             while value_of(disk) != 512:
                 time.sleep(0.005)
         finally:
-            daemon.process.kill()
-            daemon.process.wait()
+            daemon.kill()
         supervisor = rig.start(take_over=take_over)
         assert len(supervisor.members) == take_over
         assert value_of(disk) == before

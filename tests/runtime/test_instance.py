@@ -37,11 +37,10 @@ def test_advise_says_what_to_type(bench: "Bench") -> None:
 
 
 def test_auto_applies_renews_and_restores(bench: "Bench") -> None:
-    # An idle disk's windows are a second long, and so often it recommends.
-    bench.start("auto", "hold_s=2.5", "every_s=0.2")
+    bench.start("auto", "hold_s=1", "every_s=0.2")
     bench.run_until(lambda: bench.of("applied"))
     assert bench.knob.read_text() == "512\n"
-    bench.run_for(4)
+    bench.run_for(2)
     assert not bench.of("undone")  # renewed again and again
     assert "renewed" in {event["verdict"] for event in bench.of("verdict")}
     assert [change.new for change in bench.journal.open_changes()] == [512]
@@ -63,10 +62,10 @@ def test_without_renewal_the_hold_ends(bench: "Bench") -> None:
 def test_canary_undoes_in_spite_of_renewals(
     bench: "Bench", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(changes, "CANARY_HOLD_S", 2.5)
+    monkeypatch.setattr(changes, "CANARY_HOLD_S", 1.5)
     bench.start("canary", "hold_s=60", "every_s=0.2")
     bench.run_until(lambda: bench.of("undone"))
-    assert bench.of("applied")[0]["hold_s"] == pytest.approx(2.5, abs=0.1)
+    assert bench.of("applied")[0]["hold_s"] == pytest.approx(1.5, abs=0.1)
     assert "renewed" in {event["verdict"] for event in bench.of("verdict")}
 
 

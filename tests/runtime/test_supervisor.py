@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runtime.supervised import OTHER, QUICK, Rig, alive, value_of
+from runtime.supervised import OTHER, QUICK, Rig, alive, stirred, value_of
 from sample_module import MANIFEST, RECOMMENDER
 
 from kmind.abi import layout
@@ -102,7 +102,7 @@ def test_dependencies_come_first_and_conflicts_are_refused(rig: Rig, disk: str) 
 
 def test_one_that_fails_fails_alone(rig: Rig, disk: str, second: str) -> None:
     supervisor = rig.start()
-    good = rig.load(rig.module(), disk, "value=256", "hold_s=2", "every_s=0.1")
+    good = rig.load(rig.module(), disk, "value=256", "hold_s=1", "every_s=0.1")
     bad = rig.load(
         rig.module(
             "bad",
@@ -115,13 +115,14 @@ def test_one_that_fails_fails_alone(rig: Rig, disk: str, second: str) -> None:
         second,
         "every_s=0.1",
     )
-    rig.run_until(lambda: supervisor.members[bad].instance.failed)
+    with stirred(second):
+        rig.run_until(lambda: supervisor.members[bad].instance.failed)
     assert "its code raised an exception" in supervisor.status(bad)[0]["failed"]
     assert supervisor.status(bad)[0]["state"] == "failed"
     assert supervisor.status(bad)[0]["leases"] == []
     assert value_of(second) != 512
     rig.events.clear()
-    rig.run_for(3)  # longer than the hold: it is renewed
+    rig.run_for(2)  # longer than the hold: it is renewed
     assert not rig.of("undone", good)
     assert value_of(disk) == 256
     assert supervisor.unload(bad)["restored"]
@@ -161,7 +162,8 @@ def test_a_limit_exceeded_is_an_emergency_of_that_one(rig: Rig, disk: str, secon
         second,
         "every_s=0.05",
     )
-    rig.run_until(lambda: supervisor.members[greedy].instance.failed)
+    with stirred(second):
+        rig.run_until(lambda: supervisor.members[greedy].instance.failed)
     assert "memory" in supervisor.members[greedy].instance.failed
     assert value_of(second) != 512
     assert not supervisor.members[good].instance.failed

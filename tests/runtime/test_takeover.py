@@ -21,7 +21,7 @@ KILLS = 30
 def test_handed_from_one_to_the_next(rig: Rig, disk: str) -> None:
     before = value_of(disk)
     supervisor = rig.start()
-    name = rig.load(rig.module(), disk, "hold_s=5", "every_s=0.5")
+    name = rig.load(rig.module(), disk, "hold_s=2", "every_s=0.3")
     rig.run_until(lambda: rig.of("applied"))
     first = supervisor.status(name)[0]
     change = supervisor.journal.open_changes()[0]
@@ -40,7 +40,7 @@ def test_handed_from_one_to_the_next(rig: Rig, disk: str) -> None:
     assert rig.of("start")[0]["how"] == "taken over"
     assert rig.of("start")[0]["knobs"] == {"block.read_ahead_kb": before}
     assert supervisor.journal.open_changes()[0].id == change.id
-    rig.run_for(6)  # longer than the hold: it is renewed, by the same extension
+    rig.run_for(3)  # longer than the hold: it is renewed, by the same extension
     assert not rig.of("undone")
     assert not rig.of("applied")
     assert supervisor.status(name)[0]["account"]["verdict_replayed"] == 0
@@ -218,7 +218,7 @@ def test_killed_while_it_loads_leaves_nothing_unowned(rig: Rig, disk: str, secon
     whole = 0
     for turn in range(KILLS):
         daemon = Daemon(rig.folder, *loads)
-        time.sleep(chance.uniform(0.3, 2.5))
+        time.sleep(chance.uniform(0, 1.5))
         daemon.kill()
         supervisor = rig.start()
         members = set(supervisor.members)
