@@ -21,7 +21,7 @@ NEEDS = pytest.mark.kernel("syscall", "tp_btf", "arena")
 @pytest.fixture
 def small(monkeypatch, tmp_path):
     """The same bench with files of 64 MiB, for a second or two."""
-    plan = readahead._Plan(1, 1, 1, 1, [16], [knob(tmp_path)])
+    plan = readahead._Plan(1, 1, 1, 1, 1, [16], [128, knob(tmp_path)])
 
     def make_workload(name, *, quick):
         kind = "read" if "sequential" in name else "randread"
@@ -36,21 +36,32 @@ def knob(path: Path) -> int:
 
 
 @NEEDS
-def test_the_result_has_every_number_beside_its_spread(small, tmp_path):
+def test_the_result_has_every_number_beside_its_spread(small, tmp_path, capsys):
     before = knob(tmp_path)
     result = run_readahead_bench(quick=True, dir=tmp_path, only=["mmap-random", "observe", "cpu"])
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert result["schema"] == "kmind.bench.readahead/2"
     assert result["machine"]["disk"]["name"] == device_of(tmp_path)
-    (row,) = result["workloads"]
-    assert (row["name"], row["from"]) == ("mmap-random", before)
-    assert row["first_visit"] > 0
-    for name in ("default", "oracle", "kmind", "vs_default", "vs_oracle"):
-        assert row[name] > 0
-        assert row[f"{name}_spread"] >= 0
-    assert row["oracle"] >= row["default"]
-    assert row["oracle_value"] in (16, before)
-    assert set(row["sweep"]) == {"16", str(before)}
+    rows = result["workloads"]
+    assert [(row["name"], row["from"]) for row in rows] == [
+        ("mmap-random", 128),
+        ("mmap-random", before),
+    ]
+    for row in rows:
+        assert row["first_visit"] > 0
+        for name in ("default", "oracle", "kmind", "vs_default", "vs_oracle"):
+            assert row[name] > 0
+            assert row[f"{name}_spread"] >= 0
+        assert row["oracle"] >= row["default"]
+        assert str(row["oracle_value"]) in row["sweep"]
+        assert row["sweep"] == rows[0]["sweep"]
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("{")]
+    assert [json.loads(line) for line in said] == rows
+    swept = {int(value): result for value, result in rows[0]["sweep"].items()}
+    # The best of the coarse values, and its neighbours.
+    assert {16, 128, before} < set(swept)
+    best = max((16, 128, before), key=lambda value: swept[value])
+    assert {value for value in (best // 2, best * 2) if 4 <= value <= 8192} <= set(swept)
     for name in ("observe_overhead", "observe_aa", "cpu", "cpu_processes", "cpu_programs"):
         assert f"{name}_percent" in result
         assert result[f"{name}_percent_spread"] >= 0
@@ -76,7 +87,7 @@ def test_a_knob_that_somebody_else_sets_spoils_the_run(small, tmp_path):
     load.prepare(tmp_path)
     try:
         with pytest.raises(KmindError, match="changed by somebody else in each of 3 runs"):
-            bench._fixed(load, 16)
+            bench._fixed(load, 16, 1)
     finally:
         setting.write(target, before)
     assert runs == [16, 16, 16]

@@ -3,11 +3,13 @@
 
 For each load, and from each of two values that a machine may start with: that value
 fixed (``default``), the best of a sweep of fixed values (``oracle``), and kmind in mode
-auto, which starts from the same value (``kmind``). The three run by turns, after kmind
-has seen the load once (``first_visit``). Beside that: what watching costs a load that
-needs no tuning, and what kmind costs while the pattern is steady.
+auto, which starts from the same value (``kmind``). All of them run by turns, those of both
+starts in one round, after kmind has seen the load once (``first_visit``). The sweep is coarse
+and of half the seconds, and then tries half and double of its best. Beside that: what watching
+costs a load that needs no tuning, and what kmind costs while the pattern is steady.
 """
 
+import json
 import os
 import sys
 import tempfile
@@ -54,13 +56,18 @@ PARTS = (*WORKLOADS, *_OVERHEAD, "cpu")
 _KNOB = "block.read_ahead_kb"
 _TRIES = 3
 _FOLLOW_S = 0.02
+_LEAST, _MOST = 4, 8192  # of the sweep, in kB
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """How much is run: seconds of a run, rounds, the sweep, and the starts, both in kB."""
+    """How much is run: seconds of a run, rounds, the sweep, and the starts, both in kB.
+
+    ``first_s`` is how long kmind sees a load before anything is compared.
+    """
 
     seconds: float
+    first_s: float
     rounds: int
     overhead_seconds: float
     overhead_rounds: int
@@ -70,8 +77,8 @@ class _Plan:
 
 # The kernel's own start, and the one of many virtual machines' images.
 _STARTS = (128, 8192)
-_FULL = _Plan(12, 3, 6, 8, [4 << i for i in range(12)], _STARTS)
-_QUICK = _Plan(8, 1, 4, 2, [16, 128, 1024, 8192], _STARTS)
+_FULL = _Plan(10, 20, 3, 6, 8, [4, 16, 64, 256, 1024, 4096], _STARTS)
+_QUICK = _Plan(8, 16, 1, 4, 2, [16, 1024], _STARTS)
 
 
 def run_readahead_bench(
@@ -81,7 +88,7 @@ def run_readahead_bench(
     device: str | None = None,
     only: list[str] | None = None,
 ) -> dict[str, Any]:
-    """Run the bench and return its result; progress goes to stderr.
+    """Run the bench and return its result; progress goes to stderr, each row as it is done.
 
     ``dir`` keeps the files of the loads (about 7 GiB, 2 GiB with ``quick``);
     ``device`` is the disk that is tuned, by default the one that holds ``dir``.
@@ -130,45 +137,52 @@ class _Bench:
     def compare(self, name: str) -> Iterator[dict[str, Any]]:
         """A row for each start: that value, the best fixed value, and kmind."""
         load = self._prepared(name)
-        tried = sorted({*self._plan.sweep, *self._plan.starts})
-        swept = {value: self._fixed(load, value) for value in tried}
-        for start in self._plan.starts:
-            with tempfile.TemporaryDirectory() as state:
-                yield self._row(load, start, swept, Path(state))
-
-    def _row(
-        self, load: Workload, start: int, swept: dict[int, float], state: Path
-    ) -> dict[str, Any]:
+        swept = self._swept(load)
+        starts = self._plan.starts
         best = max(swept, key=lambda value: swept[value])
-        first, _ = self._tuned(load, start, state)
-        arms = ["default", "kmind"] + (["oracle"] if best != start else [])
-        values: dict[str, list[float]] = {arm: [] for arm in arms}
-        settled: list[float] = []
-        for order in interleaved(arms, self._plan.rounds):
-            for arm in order:
-                if arm == "kmind":
-                    value, times = self._tuned(load, start, state)
-                    settled += times
-                else:
-                    value = self._fixed(load, best if arm == "oracle" else start)
-                values[arm].append(value)
+        fixed: dict[int, list[float]] = {value: [] for value in (*starts, best)}
+        tuned: dict[int, list[float]] = {start: [] for start in starts}
+        settled: dict[int, list[float]] = {start: [] for start in starts}
+        with tempfile.TemporaryDirectory() as folder:
+            state = {start: Path(folder, str(start)) for start in starts}
+            first = {
+                start: self._tuned(load, start, state[start], self._plan.first_s)[0]
+                for start in starts
+            }
+            arms = [f"fixed {value}" for value in fixed] + [f"kmind {start}" for start in starts]
+            for order in interleaved(arms, self._plan.rounds):
+                for arm in order:
+                    how, value = arm.split()[0], int(arm.split()[1])
+                    if how == "fixed":
+                        fixed[value].append(self._fixed(load, value, self._plan.seconds))
+                        continue
+                    result, times = self._tuned(load, value, state[value], self._plan.seconds)
+                    tuned[value].append(result)
+                    settled[value] += times
         # What won the sweep by chance may lose by the median.
-        fixed = values.get("oracle", values["default"])
-        if np.median(fixed) <= np.median(values["default"]):
-            fixed, best = values["default"], start
-        ratios = {
-            "vs_default": [k / d for k, d in zip(values["kmind"], values["default"], strict=True)],
-            "vs_oracle": [k / o for k, o in zip(values["kmind"], fixed, strict=True)],
+        oracle = max(fixed, key=lambda value: float(np.median(fixed[value])))
+        for start in starts:
+            row: dict[str, Any] = {"name": load.name, "from": start, "unit": load.unit}
+            row |= _beside(fixed[start], fixed[oracle], oracle, tuned[start])
+            row["first_visit"] = first[start]
+            if settled[start]:
+                row |= Metric("settle_s", settled[start]).as_json()
+            row["sweep"] = {str(value): swept[value] for value in sorted(swept)}
+            _say(json.dumps(row))
+            yield row
+
+    def _swept(self, load: Workload) -> dict[int, float]:
+        # Value to result: the plan's and the starts, then the neighbours of the best.
+        seconds = self._plan.seconds / 2
+        swept = {
+            value: self._fixed(load, value, seconds)
+            for value in sorted({*self._plan.sweep, *self._plan.starts})
         }
-        row: dict[str, Any] = {"name": load.name, "from": start, "unit": load.unit}
-        row |= Metric("default", values["default"]).as_json() | Metric("oracle", fixed).as_json()
-        row |= {"oracle_value": best} | Metric("kmind", values["kmind"]).as_json()
-        for key, ratio in ratios.items():
-            row |= Metric(key, ratio).as_json()
-        row["first_visit"] = first
-        if settled:
-            row |= Metric("settle_s", settled).as_json()
-        return row | {"sweep": {str(value): swept[value] for value in sorted(swept)}}
+        best = max(swept, key=lambda value: swept[value])
+        for value in (best // 2, best * 2):
+            if _LEAST <= value <= _MOST and value not in swept:
+                swept[value] = self._fixed(load, value, seconds)
+        return swept
 
     def overhead(self, part: str, name: str) -> dict[str, float]:
         """How many percent fewer operations a load does beside kmind in mode observe.
@@ -230,11 +244,11 @@ class _Bench:
         load.prepare(self._dir)
         return load
 
-    def _fixed(self, load: Workload, value: int) -> float:
+    def _fixed(self, load: Workload, value: int, seconds: float) -> float:
         """One run with a fixed value; run again when somebody else set the knob meanwhile."""
         for _ in range(_TRIES):
             with self._set_to(value):
-                result = load.run(self._plan.seconds).value
+                result = load.run(seconds).value
                 disturbed = self._knob.read(self._target) != value
             if not disturbed:
                 _say(f"{load.name}: {value} kB {result:,.0f} {load.unit}")
@@ -245,7 +259,9 @@ class _Bench:
             hint="stop what else sets it",
         )
 
-    def _tuned(self, load: Workload, start: int, state: Path) -> tuple[float, list[float]]:
+    def _tuned(
+        self, load: Workload, start: int, state: Path, seconds: float
+    ) -> tuple[float, list[float]]:
         """One run beside kmind in mode auto, from a value and back to it.
 
         Also how many seconds after the begin of each phase of an alternating load the
@@ -253,7 +269,7 @@ class _Bench:
         """
         with self._set_to(start):
             with kmind_beside(self.device, "auto", state=state), self._followed() as moves:
-                result = load.run(self._plan.seconds).value
+                result = load.run(seconds).value
             self._expect(start, "after kmind was stopped")
         self._expect(self._default, "after the run")
         _say(f"{load.name}: kmind from {start} kB {result:,.0f} {load.unit}")
@@ -306,6 +322,18 @@ class _Bench:
                 f"{_KNOB} of {self.device} is {value} {when}, not {wanted} as before",
                 hint="run: kmind restore",
             )
+
+
+def _beside(
+    default: list[float], oracle: list[float], oracle_value: int, kmind: list[float]
+) -> dict[str, Any]:
+    # Ratios are within a round.
+    found = Metric("default", default).as_json() | Metric("oracle", oracle).as_json()
+    found |= {"oracle_value": oracle_value} | Metric("kmind", kmind).as_json()
+    for name, base in (("vs_default", default), ("vs_oracle", oracle)):
+        ratios = [mine / other for mine, other in zip(kmind, base, strict=True)]
+        found |= Metric(name, ratios).as_json()
+    return found
 
 
 def _say(text: str) -> None:
