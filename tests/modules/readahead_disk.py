@@ -72,7 +72,7 @@ def in_order(pages: float) -> dict[str, Any]:
 class Bench:
     """The extension, a clock, an agent that answers as ``verdict`` says, and its owner.
 
-    The owner measures what is approved for ten windows, and keeps what ``gains`` says, as
+    The owner measures what is approved for ``takes_s`` seconds, and keeps what ``gains`` says, as
     (value before, value). ``owner`` is "measures", "remembers" or "canary".
     """
 
@@ -82,6 +82,8 @@ class Bench:
         verdict: str = "approved",
         gains: set[tuple[int, int]] | None = None,
         owner: str = "measures",
+        memory: Any = None,
+        takes_s: float = 1.0,
         **params: float,
     ) -> None:
         self.now = 100.0
@@ -90,6 +92,8 @@ class Bench:
         self.gains = gains if gains is not None else {(8192, 16)}
         self.owner = owner
         self.made: list[dict[str, Any]] = []
+        self.memory = memory
+        self._takes_s = takes_s
         self._trial: tuple[int, int, float] | None = None
         self._ends = 0.0
         manifest = find_module("readahead").manifest
@@ -105,6 +109,8 @@ class Bench:
             mode=mode,
             now=lambda: self.now,
             write_log=lambda line: None,
+            memory=memory,
+            keep=self._keep,
         )
         self.extension = Readahead(self.context)
         self.extension.start()
@@ -116,6 +122,13 @@ class Bench:
         self.made.append({"value": value, "time": self.now, **words})
         self._due.append((len(self.made), value))
         return len(self.made)
+
+    def _keep(self, text: bytes) -> None:
+        self.memory = json.loads(text)
+
+    def first(self, value: int) -> int:
+        """Number of the first recommendation of a value."""
+        return next(n for n, each in enumerate(self.made) if each["value"] == value)
 
     def feed(self, count: int, **values: float) -> None:
         """So many windows with these features; what is recommended is answered in between."""
@@ -153,7 +166,7 @@ class Bench:
             self.value = value
             self.tell("applied", rec_id, value)
         else:
-            self._trial = (rec_id, value, self.now + 1.0)
+            self._trial = (rec_id, value, self.now + self._takes_s)
 
     def _conclude(self, rec_id: int, value: int) -> None:
         self._trial = None

@@ -6,12 +6,17 @@ from typing import Any
 import pytest
 from modules.readahead_disk import Bench, at_random, in_order
 
-from kmind.modules.readahead.ladder import AGAIN_S, Ladder
+from kmind.modules.readahead.ladder import AGAIN_S, LONGEST_S, Ladder
 
 
 def random_reads(**more: Any) -> dict[str, Any]:
     # The disk brings in 2000 pages for each miss, whatever is set: the owner measures.
     return at_random(200.0, 8000, **more)
+
+
+def mixed_reads() -> dict[str, Any]:
+    # Half of them go on where the last one ended, and readahead runs before them.
+    return random_reads() | {"fault_sequential": 100, "async_readahead": 150}
 
 
 def test_a_kept_value_is_held_on_and_the_next_one_is_tried() -> None:
@@ -90,11 +95,30 @@ def test_moments_that_look_mixed_change_nothing() -> None:
     bench = Bench()
     bench.feed(30, **random_reads())
     for _ in range(5):
-        bench.feed(5, **random_reads() | {"fault_sequential": 100})
+        bench.feed(5, **mixed_reads())
         bench.feed(5, **random_reads())
     assert bench.value == 16
-    bench.feed(12, **random_reads() | {"fault_sequential": 100})
+    bench.feed(12, **mixed_reads())
     assert bench.value == 8192
+
+
+def test_what_looks_mixed_while_it_is_measured_does_not_end_that() -> None:
+    bench = Bench(takes_s=3.0)
+    bench.feed(7, **random_reads())
+    assert bench.proposed == [16]
+    bench.feed(30, **mixed_reads())
+    assert bench.value == 16
+    assert 8192 not in bench.proposed
+    bench.feed(4, **in_order(10_000))
+    assert bench.value == 8192
+
+
+def test_what_others_read_from_memory_does_not_hide_reads_at_random() -> None:
+    bench = Bench()
+    others = {"fault_around": 300, "around_sequential": 200, "reads": 100, "read_sequential": 60}
+    bench.feed(30, **random_reads() | others)
+    assert bench.notes()[0]["evidence"]["context"] == "random, mapped"
+    assert bench.value == 16
 
 
 def test_the_best_value_is_proposed_first_on_the_next_visit() -> None:
@@ -107,6 +131,62 @@ def test_the_best_value_is_proposed_first_on_the_next_visit() -> None:
     bench.feed(7, **random_reads())
     assert bench.made[before]["value"] == 4
     assert bench.value == 4
+
+
+def test_a_restart_forgets_neither_what_is_best_nor_what_was_in_vain() -> None:
+    bench = Bench(gains={(8192, 16), (16, 4), (8192, 4)})
+    bench.feed(200, **random_reads())
+    assert bench.proposed == [16, 4, 8, 4]
+    later = Bench(owner="remembers", memory=bench.memory)
+    later.feed(200, **random_reads())
+    assert later.proposed == [4]
+    assert "best before" in later.notes()[0]["reason"]
+    assert later.value == 4
+
+
+def test_a_restart_goes_on_waiting() -> None:
+    bench = Bench(gains=set())
+    bench.feed(400, **random_reads())
+    later = Bench(gains=set(), memory=bench.memory)
+    later.feed(200, **random_reads())
+    assert later.made == []
+    assert "nothing to try" in str(later.status()["doing"])
+    later.now += AGAIN_S
+    later.feed(10, **random_reads())
+    assert later.proposed == [16]
+
+
+@pytest.mark.parametrize(
+    "memory",
+    [
+        *(None, 7, [], {}, {"version": 1}, {"version": 2, "ladders": {}}),
+        *({"version": 1, "ladders": x} for x in (3, [], {"random, mapped": None})),
+        *(
+            {"version": 1, "ladders": {"random, mapped": x}}
+            for x in (
+                {"best": "16", "tried": 5},
+                {"best": -4, "tried": [3, [16], ["x", 1, 2], [16, "now", None]]},
+                {"best": 1 << 40, "tried": {"16": 0}},
+            )
+        ),
+    ],
+)
+def test_a_memory_that_makes_no_sense_is_none(memory: Any) -> None:
+    bench = Bench(memory=memory)
+    bench.feed(30, **random_reads())
+    assert bench.proposed[0] == 16
+    assert bench.value == 16
+
+
+def test_what_fits_in_memory_is_another_context() -> None:
+    bench = Bench(gains=set(), patience=0.0)
+    bench.feed(10, **random_reads(uncached=300_000, left=1 << 22))
+    assert bench.notes()[0]["evidence"]["context"] == "random, mapped, fits"
+    bench.feed(100, **random_reads(uncached=300_000, left=1 << 22))
+    before = len(bench.made)
+    bench.feed(10, **random_reads())
+    assert bench.made[before]["value"] == 16
+    assert bench.notes()[before]["evidence"]["context"] == "random, mapped"
 
 
 def test_what_is_dropped_when_measured_again_is_let_go() -> None:
@@ -177,6 +257,7 @@ def test_every_reason_is_a_sentence() -> None:
     bench = Bench(gains={(8192, 16), (16, 4)})
     bench.feed(150, **random_reads())
     bench.feed(10, **in_order(10_000))
+    assert "better still" in bench.notes()[bench.first(4)]["reason"]
     for note in bench.notes():
         reason = note["reason"]
         assert reason[0].isupper() or reason[0].isdigit()
@@ -192,6 +273,12 @@ def test_a_ladder_takes_coarse_steps_first() -> None:
     ladder.tried(4, 0.0)
     assert list(ladder.next(16, 1.0)) == [64, 8, 32]
     assert list(ladder.next(16, AGAIN_S)) == [4, 64, 8, 32]
+    ladder.tried(4, AGAIN_S)  # in vain again: it waits for twice as long
+    assert 4 not in list(ladder.next(16, AGAIN_S + 2 * AGAIN_S - 1))
+    assert 4 in list(ladder.next(16, AGAIN_S + 2 * AGAIN_S))
+    for _ in range(20):
+        ladder.tried(4, AGAIN_S)
+    assert 4 in list(ladder.next(16, AGAIN_S + LONGEST_S))
     ladder.kept(64, 16, 0.0)
     assert next(ladder.next(8192, 1.0)) == 64
     assert list(ladder.next(64, 1.0)) == [256, 128, 32]

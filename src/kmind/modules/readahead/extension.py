@@ -33,6 +33,7 @@ _PAUSE_S = 5.0  # after an experiment that was cut short, or a refusal
 _PAGE_KB = 4
 _MIXED_KB = 128
 _MOST_KB = 8192  # on no disk that we measured did more than that help
+_MEMORY = 1  # version of what is remembered
 _QUIET = ("idle", "cached")
 
 
@@ -62,6 +63,7 @@ class Readahead(Extension):
         self._proposal: _Proposal | None = None
         self._renewed = 0.0
         self._ladders: dict[str, Ladder] = {}
+        self._remembered = _recalled(context.memory)
         self._silent: Phase | None = None  # nothing more to say while this phase lasts
         self._not_before = 0.0
         self._yielded = False
@@ -155,6 +157,7 @@ class Readahead(Extension):
         self._ladder(proposal.phase, proposal.context).kept(
             value, self._now_set, self.context.now()
         )
+        self._remember()
         self._stands.append(value)
         self._proposal = _Proposal(
             value,
@@ -228,6 +231,8 @@ class Readahead(Extension):
         if phase in _QUIET:
             if not proposal.kept:
                 self._let_go("The disk is no longer read")
+        elif phase == "mixed" and not proposal.kept:
+            pass  # the value that is tried makes few reads, among which others' stand out
         elif proposal.phase != phase:
             self._let_go(f"Reads are now {_in_words(phase)}")
 
@@ -253,7 +258,7 @@ class Readahead(Extension):
             candidate,
             phase,
             f"{candidate} KiB instead of {self._now_set} KiB is {self._tense}, "
-            f"{self._grounds(phase)}.",
+            f"{self._why(candidate, phase)}.",
             self._names(phase) | self._numbers(),
         )
         self._recommend(self._proposal)
@@ -282,17 +287,32 @@ class Readahead(Extension):
                 up=phase == "stream",
                 search=bool(params["search"]),
             )
+            self._ladders[name].recall(self._remembered.get(name), self.context.now())
         return self._ladders[name]
+
+    def _remember(self) -> None:
+        # Where nothing was read this time, what earlier runs left is left again.
+        now = self.context.now()
+        learnt = {name: ladder.to_memory(now) for name, ladder in self._ladders.items()}
+        self.context.remember({"version": _MEMORY, "ladders": {**self._remembered, **learnt}})
 
     def _tried(self, proposal: _Proposal) -> None:
         self._ladder(proposal.phase, proposal.context).tried(proposal.value, self.context.now())
+        self._remember()
         self._not_before = self.context.now() + _RENEW_S
 
     def _mapped(self) -> bool:
         return bool(self._recent) and fmean(usage.mapped_share for usage in self._recent) > 0.5
 
     def _context(self, phase: Phase) -> str:
-        return f"{phase}, {'mapped' if self._mapped() else 'read'}"
+        where = f"{phase}, {'mapped' if self._mapped() else 'read'}"
+        # The same reads want another value where all that is read will soon be cached.
+        return f"{where}, fits" if phase != "stream" and self._fits() else where
+
+    def _fits(self) -> bool:
+        # Is there memory left for all of the files that are read and not yet cached?
+        uncached = max(usage.uncached_pages for usage in self._recent)
+        return uncached <= self._recent[-1].left_pages
 
     def _names(self, phase: Phase) -> dict[str, float | int | str]:
         # What the owner goes by: requests, or in a stream pages, for they are merged there.
@@ -317,12 +337,22 @@ class Readahead(Extension):
     def _until_cached(self) -> float:
         # Seconds until all of the files read lies in memory, or infinity if it will not.
         uncached = max(usage.uncached_pages for usage in self._recent)
-        left = self._recent[-1].left_pages
         added = fmean(usage.added for usage in self._recent)
         removed = fmean(usage.removed for usage in self._recent)
-        if uncached > left or removed > added / 2 or added <= removed:
+        if not self._fits() or removed > added / 2 or added <= removed:
             return float("inf")
         return uncached / (added - removed)
+
+    def _why(self, candidate: int, phase: Phase) -> str:
+        if candidate == self._ladder(phase, self._context(phase)).best:
+            return f"as it was the best before while reads were {_in_words(phase)}"
+        if not self._stands:
+            return self._grounds(phase)
+        step = "less" if candidate < self._now_set else "more"
+        return (
+            f"as {self._now_set} KiB is better than {self._before(self._now_set)}, "
+            f"and {step} of it may be better still: {self._grounds(phase)}"
+        )
 
     def _grounds(self, phase: Phase) -> str:
         share = fmean(usage.sequential_share for usage in self._recent)
@@ -334,6 +364,14 @@ class Readahead(Extension):
     @property
     def _tense(self) -> str:
         return "tried" if self.context.mode in ("canary", "auto") else "worth a trial"
+
+
+def _recalled(memory: Any) -> dict[str, Any]:
+    # The ladders that an earlier run of this version left.
+    if not isinstance(memory, dict) or memory.get("version") != _MEMORY:
+        return {}
+    ladders = memory.get("ladders")
+    return ladders if isinstance(ladders, dict) else {}
 
 
 def _in_words(phase: Phase) -> str:

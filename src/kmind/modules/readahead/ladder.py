@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
-__all__ = ["AGAIN_S", "Ladder"]
+__all__ = ["AGAIN_S", "LONGEST_S", "Ladder"]
 
 AGAIN_S = 600.0
-"""What helped nothing is worth another try after that long, in seconds."""
+"""What helped nothing is worth another try after that long, in seconds, then after twice as long."""
+
+LONGEST_S = 86400.0
+"""The longest that it waits for another try, in seconds."""
 
 _FACTORS = (4, 2)  # coarse steps first
 
@@ -37,7 +41,7 @@ class Ladder:
         self._grid = max(grid, 1)
         self._up = up
         self._factors = _FACTORS if search else ()
-        self._tried: dict[int, float] = {}
+        self._tried: dict[int, tuple[float, float]] = {}  # since when, and for how long
         self._went_up = up
 
     def next(self, standing: int, now: float) -> Iterator[int]:
@@ -45,8 +49,8 @@ class Ladder:
         for value in self._all(standing):
             value = min(max(value, self._minimum), self._maximum) // self._grid * self._grid
             fits = max(self._minimum, 1) <= value != standing
-            again = now >= self._tried.get(value, float("-inf")) + AGAIN_S
-            if fits and again and not (self._up and value < standing):
+            since, pause = self._tried.get(value, (now, 0.0))
+            if fits and now >= since + pause and not (self._up and value < standing):
                 yield value
 
     def _all(self, standing: int) -> Iterator[int]:
@@ -60,11 +64,34 @@ class Ladder:
     def kept(self, value: int, before: int, now: float) -> None:
         """It was measured to be better than the one before."""
         self.best, self._went_up = value, value > before
-        self._tried[before] = now
+        self._tried[before] = now, AGAIN_S
         self._tried.pop(value, None)
 
     def tried(self, value: int, now: float) -> None:
         """It did not help."""
-        self._tried[value] = now
+        _, pause = self._tried.get(value, (0.0, AGAIN_S / 2))
+        self._tried[value] = now, min(2 * pause, LONGEST_S)
         if self.best == value:
             self.best = None
+
+    def to_memory(self, now: float) -> dict[str, Any]:
+        """What was learnt, in plain JSON: the best value, and for how long others wait.
+
+        Only time in which the extension runs counts, so that no clock has to outlive it.
+        """
+        tried = [[v, now - since, pause] for v, (since, pause) in self._tried.items()]
+        return {"best": self.best, "tried": tried}
+
+    def recall(self, memory: Any, now: float) -> None:
+        """Take what ``to_memory`` gave; what is not like that is left out."""
+        if not isinstance(memory, dict):
+            return
+        best, tried = memory.get("best"), memory.get("tried")
+        if isinstance(best, int) and self._minimum <= best <= self._maximum:
+            self.best = best
+        for row in tried if isinstance(tried, list) else ():
+            if not (isinstance(row, list) and len(row) == 3):
+                continue
+            value, waited, pause = row
+            if isinstance(value, int) and all(isinstance(s, int | float) for s in (waited, pause)):
+                self._tried[value] = now - max(waited, 0.0), min(max(pause, 0.0), LONGEST_S)

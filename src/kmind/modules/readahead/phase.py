@@ -23,6 +23,8 @@ _MISS_SHARE = 0.002  # misses to a request: below that the disk hardly matters
 _ADD_SHARE = 0.05  # pages cached to a request: below that nothing is read ahead either
 _RANDOM = 0.3  # sequential share below which requests count as random
 _STREAM = 0.7  # and above which as in order
+_FAR = 8192  # pages between the misses of a file: further than readahead goes
+_AHEAD = 0.5  # readahead ahead of time to a miss: below that it is misses that fetch
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Usage:
     pages_per_miss: float
     stride_pages: float
     stride_spread: float
+    ahead: float
     mapped_share: float
 
     @classmethod
@@ -75,7 +78,8 @@ class Usage:
             pages_per_miss=value["added_pages"] / max(misses, 1),
             stride_pages=value["stride_pages"] / strides,
             stride_spread=value["stride_spread"] / strides,
-            mapped_share=1 - value["reads"] / requests if requests else 0.0,
+            ahead=value["async_readahead"] / span,
+            mapped_share=_mapped(value, requests, misses),
         )
 
     @property
@@ -88,7 +92,23 @@ class Usage:
             return "cached"
         if self.sequential_share < _RANDOM:
             return "random"
-        return "stream" if self.sequential_share > _STREAM else "mixed"
+        if self.sequential_share > _STREAM:
+            return "stream"
+        return "random" if self._jumps else "mixed"
+
+    @property
+    def _jumps(self) -> bool:
+        # Is what the disk is read for asked for by misses that lie far apart? Then those count:
+        # what others read from memory is much beside the few reads that wait for the disk.
+        few = self.misses * (self.end_s - self.start_s) < _FEW
+        return not few and self.stride_pages > _FAR and self.ahead < _AHEAD * self.misses
+
+
+def _mapped(value: Mapping[str, int], requests: int, misses: int) -> float:
+    # By what waits for the disk, as long as something does.
+    if misses >= _FEW:
+        return value["fault_misses"] / misses
+    return 1 - value["reads"] / requests if requests else 0.0
 
 
 class PhaseTracker:
