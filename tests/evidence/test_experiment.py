@@ -245,6 +245,72 @@ def test_one_that_was_interrupted_can_go_on():
     assert again.interval == experiment.interval
 
 
+def in_pieces(effect, *, seed, blocks, guards=()):
+    """As ``run``, but ended from outside each ``blocks`` blocks, and gone on with."""
+    rng = np.random.default_rng((seed, 1))
+    experiment = Experiment(Design(), np.random.default_rng((seed, 2)), guards=guards)
+    while experiment.outcome is None:
+        for _ in range(blocks):
+            better = effect if experiment.arm == "candidate" else 1.0
+            experiment.learn_one(1000 * math.exp(rng.normal(0, 0.035)) * better, {"psi": 1.0})
+            if experiment.outcome is not None:
+                return experiment
+        experiment.abort("the load changed")
+        stored = json.loads(json.dumps(experiment.to_dict()))
+        experiment = Experiment.go_on(stored, np.random.default_rng((seed, blocks)), guards)
+    raise AssertionError("it goes on for ever")
+
+
+@pytest.mark.parametrize("blocks", [13, 24])
+def test_one_that_is_ended_again_and_again_comes_to_a_verdict(blocks):
+    for seed in range(20):
+        gain = in_pieces(1.1, seed=seed, blocks=blocks, guards=[Guard("psi", "lower", 2)])
+        assert gain.outcome == "gain"
+        assert gain.pairs > 2
+        assert in_pieces(0.9, seed=seed, blocks=blocks).outcome in ("loss", "no change")
+
+
+def test_in_pieces_runs_without_an_effect_are_rarely_kept():
+    kept = sum(in_pieces(1.0, seed=seed, blocks=13).outcome == "gain" for seed in range(300))
+    assert kept <= 0.05 * 300 + 2.6 * math.sqrt(0.05 * 300)
+
+
+def test_a_block_without_its_partner_does_not_count_when_it_goes_on():
+    experiment = Experiment(Design(), np.random.default_rng(0))
+    for value in range(100, 115):  # eight of calibration, three pairs, and one block
+        experiment.learn_one(value)
+    experiment.abort("the load changed")
+    again = Experiment.go_on(experiment.to_dict(), np.random.default_rng(1))
+    assert len(again.blocks) == 14
+    assert again.pairs == experiment.pairs == 3
+    assert again.interval == experiment.interval
+    assert (again.outcome, again.reason) == (None, "")
+
+
+def test_what_paused_can_go_on():
+    experiment = Experiment(Design(), np.random.default_rng(0))
+    for value in [*range(100, 114), *[None] * 6]:
+        experiment.learn_one(value)
+    assert experiment.outcome == "aborted"
+    again = Experiment.go_on(experiment.to_dict(), np.random.default_rng(1))
+    assert again.outcome is None
+    again.learn_one(None)
+    assert again.outcome is None
+
+
+def test_what_has_a_verdict_or_broke_or_has_no_pair_cannot_go_on():
+    rng = np.random.default_rng(0)
+    assert Experiment.go_on(run(3).to_dict(), rng) is None
+    broken = run(0.1)
+    assert broken.broken
+    assert Experiment.go_on(broken.to_dict(), rng) is None
+    fresh = Experiment(Design(), rng)
+    fresh.learn_one(100)
+    fresh.abort("the load changed")
+    assert not fresh.broken
+    assert Experiment.go_on(fresh.to_dict(), rng) is None
+
+
 def test_nothing_is_learnt_after_the_end():
     experiment = run(3)
     with pytest.raises(UsageError, match="over"):

@@ -16,7 +16,7 @@ def random_reads(**more: Any) -> dict[str, Any]:
 
 def mixed_reads() -> dict[str, Any]:
     # Half of them go on where the last one ended, and readahead runs before them.
-    return random_reads() | {"fault_sequential": 100, "async_readahead": 150}
+    return {**random_reads(), "fault_sequential": 100, "async_readahead": 150}
 
 
 def test_a_kept_value_is_held_on_and_the_next_one_is_tried() -> None:

@@ -328,6 +328,42 @@ def test_what_was_kept_is_remembered_in_its_context(owner: Make) -> None:
     assert one.trials.running
 
 
+def test_what_was_cut_short_is_gone_on_with_in_its_context(owner: Make) -> None:
+    one = owner(ratio(1.06), noise=0.2)
+    one.run(5)
+    for _ in range(20):
+        one.recommend(512, context="random")
+        one.run(4, lambda: one.of("kept"))
+        if one.of("kept"):
+            break
+        one.recommend(BASELINE)
+        one.run(3)
+    pieces = one.of("result")
+    assert [each["outcome"] for each in pieces[:-1]] == ["aborted"] * (len(pieces) - 1)
+    assert (pieces[-1]["outcome"], pieces[-1]["kept"]) == ("gain", True)
+    assert len(pieces) > 1
+    assert pieces[-1]["blocks"] > pieces[0]["blocks"] + 4
+    assert one.value == 512
+    # Elsewhere nothing is known.
+    one.recommend(BASELINE)
+    one.recommend(512, context="stream")
+    one.run(1)
+    one.recommend(BASELINE)
+    assert one.of("result")[-1]["blocks"] < 4
+
+
+def test_what_a_guard_ended_is_not_gone_on_with(owner: Make) -> None:
+    one = owner(ratio(0.1))
+    one.run(5)
+    one.recommend(512, context="random")
+    one.run(20, lambda: one.of("result"))
+    assert one.of("result")[0]["why"].startswith("guard ")
+    one.run(40)
+    one.recommend(512, context="random")
+    one.run(0.1)
+    assert one.trials.status()["blocks"] == 0
+
+
 def test_memory_fades_and_a_later_verdict_overrules(tmp_path: Path) -> None:
     now = [1e9]
     with EvidenceStore(tmp_path / "evidence.db", now=lambda: now[0]) as store:

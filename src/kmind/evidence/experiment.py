@@ -26,7 +26,8 @@ class Experiment:
     """A candidate against the incumbent, in pairs of neighbouring blocks in random order.
 
     Ask ``arm``, measure one block under it, hand it to ``learn_one``, until ``outcome`` is
-    something; ``reason`` is then one sentence. Without a clock: time is counted in blocks.
+    something; ``reason`` is then one sentence, and ``broken`` says that a guard ended it, or blocks
+    that only the candidate had no reading in. Without a clock: time is counted in blocks.
     ``noise`` (A/A blocks) and ``guards`` are copied. ``blocks`` is what was measured: arm and
     value, None for no reading. ``calibration`` of them, the first, are A/A.
     """
@@ -44,6 +45,7 @@ class Experiment:
         self.blocks: list[tuple[Arm, float | None]] = []
         self.outcome: Outcome | None = None
         self.reason = ""
+        self.broken = False
         self._given = self.noise.to_dict()
         self._rng = rng
         self._collapse: Guard | None = None
@@ -121,6 +123,11 @@ class Experiment:
         if self.outcome is None:
             self.outcome, self.reason = "aborted", reason
 
+    def _break(self, reason: str) -> None:
+        if self.outcome is None:
+            self.broken = True
+            self.abort(reason)
+
     def _take(self, value: float | None, readings: Mapping[str, float | None]) -> None:
         value = float(value) if value is not None and usable(value) else None
         arm, calibrating = self.arm, self.calibrating
@@ -148,7 +155,7 @@ class Experiment:
             if arm == "incumbent":
                 guard.learn_one(reading)
             elif broken := guard.judge(reading):
-                self.abort(broken)
+                self._break(broken)
 
     def _count_gaps(self, arm: Arm, value: float | None, calibrating: bool) -> None:
         if value is not None:
@@ -159,7 +166,7 @@ class Experiment:
         if self._gaps_in_a_row >= _GAPS:
             self.abort(f"{self._gaps_in_a_row} blocks in a row had no reading")
         elif self._gaps["candidate"] - self._gaps["incumbent"] >= _GAPS:
-            self.abort("blocks under the candidate lack readings that the incumbent's have")
+            self._break("blocks under the candidate lack readings that the incumbent's have")
 
     def _close_pair(self) -> None:
         incumbent, candidate = self._pair["incumbent"], self._pair["candidate"]
@@ -182,6 +189,7 @@ class Experiment:
             "detectable": detectable if math.isfinite(detectable) else None,
             "outcome": self.outcome,
             "reason": self.reason,
+            "broken": self.broken,
         }
 
     @classmethod
@@ -192,6 +200,48 @@ class Experiment:
 
         ``rng`` gives the order of pairs that are still to come, a fresh one if it is None.
         """
+        made = cls._replayed(data, rng)
+        made.outcome, made.reason = data["outcome"], data["reason"]
+        made.broken = bool(data.get("broken", False))
+        return made
+
+    @classmethod
+    def go_on(
+        cls,
+        data: Mapping[str, Any],
+        rng: np.random.Generator,
+        guards: Iterable[Guard] = (),
+    ) -> Experiment | None:
+        """Go on with what was ended from outside, as its ``to_dict`` left it; None if it was not.
+
+        Neither with one that has a verdict, that was broken, or that has no pair yet. The
+        interval holds at whatever pair one stops, and so at whatever pair one goes on. A block
+        whose partner was not measured does not count. Levels of ``guards`` that know too few
+        blocks are learnt from the blocks of then.
+        """
+        if data["outcome"] != "aborted" or data.get("broken", True):
+            return None
+        made = cls._replayed({**data, "guards": []}, rng)
+        if not made.pairs:
+            return None
+        made.outcome, made.reason = None, ""  # a load that paused
+        made._readings = list(data["readings"])
+        if made._pair:
+            made.blocks.pop()
+            made._readings.pop()
+        made._order, made._pair = [], {}
+        made._gaps, made._gaps_in_a_row = dict.fromkeys(_BOTH, 0), 0
+        made.guards = [copy.deepcopy(guard) for guard in guards]
+        for guard in made.guards:
+            if guard.blocks >= made.design.calibration:
+                continue
+            for (arm, _), readings in zip(made.blocks, made._readings, strict=True):
+                if arm == "incumbent":
+                    guard.learn_one(readings.get(guard.name))
+        return made
+
+    @classmethod
+    def _replayed(cls, data: Mapping[str, Any], rng: np.random.Generator | None) -> Experiment:
         made = cls(
             Design.from_dict(data["design"]),
             rng if rng is not None else np.random.default_rng(),
@@ -203,7 +253,6 @@ class Experiment:
             if not made.calibrating and not made._order:
                 made._order = list(_BOTH if arm == "incumbent" else _BOTH[::-1])
             made._take(value, readings)
-        made.outcome, made.reason = data["outcome"], data["reason"]
         return made
 
 

@@ -234,6 +234,35 @@ class EvidenceStore(Store):
                     todo.append(new)
         return ways.get(goal, [])
 
+    def cut_short(
+        self,
+        *,
+        module: str,
+        knob: Knob,
+        target: Target,
+        incumbent: Value,
+        candidate: Value,
+        metric: str,
+        context: str,
+        younger_s: float,
+    ) -> _Row | None:
+        """The last trial of a pair of values in a context, if it came to no verdict."""
+        rows = self._select(
+            "module = ? AND identity = ? AND knob = ? AND context = ? AND ended > ? "
+            "AND metric = ? AND incumbent = ? AND candidate = ? AND kind IN ('trial', 'recheck')",
+            module,
+            target.identity(),
+            knob.name,
+            context,
+            self._now() - younger_s,
+            metric,
+            json.dumps(incumbent),
+            json.dumps(candidate),
+            order="id DESC LIMIT 1",
+        )
+        found = [row for row in rows if row["kind"] == "trial" and row["outcome"] == "aborted"]
+        return found[0] if found else None
+
     def kept(self, instance: str, knob: Knob) -> _Row | None:
         """The last experiment of an instance by which a value of a knob was kept, if any."""
         rows = self._select(

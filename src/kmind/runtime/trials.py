@@ -313,7 +313,7 @@ class Trials:
             calibration=_CALIBRATION,
         )
         self._calm.pause()
-        experiment = Experiment(
+        experiment = (None if again else self._cut_short(case, design)) or Experiment(
             design, self._rng, self._calm.noise(case.metric), self._calm.guards()
         )
         kind = "recheck" if again else "trial"
@@ -327,6 +327,29 @@ class Trials:
         self._running = _Running(case, trial, number, rec_id, again)
         self._tell_beforehand()
         self._safely(trial.start)
+
+    def _cut_short(self, case: _Case, design: Design) -> Experiment | None:
+        # What was measured of it in this context, before something else ended that.
+        if not case.context:
+            return None
+        try:
+            row = self._store.cut_short(
+                module=self._module,
+                knob=case.each.knob,
+                target=self._target,
+                incumbent=case.incumbent,
+                candidate=case.candidate,
+                metric=case.metric,
+                context=case.context,
+                younger_s=self._plan.memory_s,
+            )
+        except KmindError as error:
+            self._log(str(error))
+            return None
+        record = row["record"] if row else None
+        if not record or record["design"] != design.to_dict():
+            return None
+        return Experiment.go_on(record, self._rng, self._calm.guards())
 
     def turn(self) -> None:
         """Do what is due."""

@@ -9,7 +9,7 @@ from typing import Any
 __all__ = ["AGAIN_S", "LONGEST_S", "Ladder"]
 
 AGAIN_S = 600.0
-"""What helped nothing is worth another try after that long, in seconds, then after twice as long."""
+"""What helped nothing is worth another try after that many seconds, then after twice as long."""
 
 LONGEST_S = 86400.0
 """The longest that it waits for another try, in seconds."""
