@@ -10,6 +10,7 @@ from kmind.bench import readahead
 from kmind.bench.readahead import run_readahead_bench
 from kmind.errors import KmindError, UsageError
 from kmind.knobs import get_knob, parse_target
+from kmind.modules.readahead.recipe import ReadaheadRecipe
 from kmind.testing._fio import FioJob
 from kmind.testing.host import device_of
 from kmind.testing.workloads import Fio
@@ -91,6 +92,17 @@ def test_a_knob_that_somebody_else_sets_spoils_the_run(small, tmp_path):
     finally:
         setting.write(target, before)
     assert runs == [16, 16, 16]
+
+
+@pytest.mark.kernel("syscall")
+def test_what_a_proposal_costs(tmp_path):
+    result = run_readahead_bench(quick=True, dir=tmp_path, only=["proposal"])
+    rows = result["proposal"]
+    assert [row["family"] for row in rows] == list(ReadaheadRecipe.models)
+    for row in rows:
+        assert row["bit_exact"]
+        assert 0 < row["kernel_ns"] < row["user_ns"]
+        assert row["user_percent"] == pytest.approx(row["user_ns"] / 1e6)
 
 
 def test_a_part_that_is_not_there(tmp_path):

@@ -12,7 +12,13 @@ from typing import Any
 
 import pytest
 
-__all__ = ["brake", "direct", "disk_of", "loop"]
+from kmind.agent._base import Mode
+from kmind.agent.bpf import BpfAgent
+from kmind.extension import find_module, parse_parameters
+from kmind.knobs import Target
+from kmind.runtime.agents import make_bpf_agent
+
+__all__ = ["agent_of", "brake", "direct", "disk_of", "loop"]
 
 
 def disk_of(path: Path) -> str:
@@ -81,3 +87,17 @@ def brake(disk: str) -> Iterator[Any]:
     finally:
         (before / "cgroup.procs").write_text(str(os.getpid()))
         own.rmdir()
+
+
+@contextlib.contextmanager
+def agent_of(name: str, node: str, *words: str) -> Iterator[BpfAgent]:
+    """The agent of a module on a block device, in mode observe, without an extension."""
+    module = find_module(name)
+    params = parse_parameters(module.manifest, words)
+    agent = make_bpf_agent(module, Target.block(Path(node).name), params, deadline_s=600)
+    try:
+        agent.set_mode(Mode.OBSERVE)
+        agent.start()
+        yield agent
+    finally:
+        agent.close()

@@ -84,7 +84,7 @@ class Bench:
         owner: str = "measures",
         memory: Any = None,
         takes_s: float = 1.0,
-        **params: float,
+        **params: Any,
     ) -> None:
         self.now = 100.0
         self.value = 8192

@@ -3,15 +3,14 @@
 
 import ctypes
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from modules.iolat_streams import bursts, events_of, homogeneous, stored, windows_for
+from modules.native import compile_c
 
-from kmind.bench._infer_c import compiler
 from kmind.cli.main import main
 from kmind.extension import ChangeEvent, find_module
 from kmind.infer import ModelFile, evaluate
@@ -44,9 +43,7 @@ def test_the_recipe_and_the_manifest_name_the_same_features() -> None:
 
 @pytest.fixture(scope="module")
 def native(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp("iolat")
-    source, library = folder / "feed.c", folder / "feed.so"
-    source.write_text(
+    made = compile_c(
         f"""
         #include <stdbool.h>
         #include "{HERE}/iolat_feed.h"
@@ -55,14 +52,12 @@ def native(tmp_path_factory: pytest.TempPathFactory) -> Any:
             struct iol_history history = {{}};
             for (int i = 0; i < count; i++) iol_feed(&history, events + i);
         }}
-        unsigned logarithm(unsigned long long value) {{ return iol_log(value); }}
+        unsigned logarithm(unsigned long long value) {{ return km_log2(value); }}
         bool believed(struct iol_recent *recent, bool publishing, int slow, int accuracy)
         {{ return iol_believed(recent, publishing, slow, accuracy); }}
-        """
+        """,
+        tmp_path_factory.mktemp("iolat"),
     )
-    command = [compiler(), "-O1", "-shared", "-fPIC", "-w", source, "-o", library]
-    subprocess.run(command, check=True)
-    made = ctypes.CDLL(str(library))
     made.logarithm.argtypes = [ctypes.c_ulonglong]
     made.believed.restype = ctypes.c_bool
     return made

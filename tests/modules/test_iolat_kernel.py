@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The I/O latency module on the real kernel: features, predictions, scores, abstention."""
 
-import contextlib
 import mmap
 import os
 import random
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +12,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from agents import compile_bpf
-from modules.disks import direct, loop
+from modules.disks import agent_of, direct, loop
 from modules.iolat_streams import EVENT, bursts, events_of
 
-from kmind.agent._base import Mode
 from kmind.agent.bpf import BpfAgent
-from kmind.extension import find_module, parse_parameters
+from kmind.extension import find_module
 from kmind.infer import Feature, ModelFile, from_sklearn, quantise
-from kmind.knobs import Target
 from kmind.modules.iolat.recipe import COLUMNS, columns_of, log_of
 from kmind.queue import Doorbell, Endpoint
-from kmind.runtime.agents import make_bpf_agent
 
 pytestmark = pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf")
 
@@ -38,19 +33,6 @@ STATE = np.dtype(
 """``struct iol_state``: what others can read."""
 SMALL, LARGE = 4096, 1 << 19
 OUTCOMES = ("fast_as_fast", "fast_as_slow", "slow_as_fast", "slow_as_slow")
-
-
-@contextlib.contextmanager
-def agent_of(name: str, node: str, *words: str) -> Iterator[BpfAgent]:
-    module = find_module(name)
-    params = parse_parameters(module.manifest, words)
-    agent = make_bpf_agent(module, Target.block(Path(node).name), params, deadline_s=600)
-    try:
-        agent.set_mode(Mode.OBSERVE)
-        agent.start()
-        yield agent
-    finally:
-        agent.close()
 
 
 def tree_on(name: str, above: int) -> ModelFile:

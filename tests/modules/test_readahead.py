@@ -253,6 +253,27 @@ def test_an_old_undoing_does_not_end_a_new_proposal() -> None:
     assert bench.value == 16
 
 
+def test_what_a_deployed_model_says_is_tried_first() -> None:
+    bench = Bench(gains={(8192, 128)})
+    bench.feed(30, **random_reads(), proposal=2)
+    assert bench.proposed[0] == 128
+    assert "the model" in bench.notes()[0]["reason"]
+    assert bench.value == 128
+
+
+@pytest.mark.parametrize("said", [(0, 0), (5, 5), (1 << 40, 1 << 40), (2, 3)])
+def test_a_model_that_says_nothing_of_use_is_not_asked(said: tuple[int, int]) -> None:
+    bench = Bench()
+    for number in range(20):
+        bench.feed(1, **random_reads(), proposal=said[number % 2])
+    assert bench.proposed[0] == 16
+
+
+def test_classes_that_are_no_numbers_are_refused() -> None:
+    with pytest.raises(ValueError, match="must be numbers with commas between"):
+        Bench(model_kb="16,many")
+
+
 def test_every_reason_is_a_sentence() -> None:
     bench = Bench(gains={(8192, 16), (16, 4)})
     bench.feed(150, **random_reads())

@@ -55,6 +55,7 @@ _REFUSALS = {
     _REFUSED_FEATURES: "it decides by another number of features",
     REFUSED_SCHEMA: "its features are not those that the agent counts",
     REFUSED_COST: "a decision may take longer than the hook's budget",
+    6: "the instance was loaded to decide by none (see the module's parameters)",
 }
 
 

@@ -3,6 +3,8 @@
  * The agent library. A module includes this, and defines its features and hooks.
  *
  *	#define KM_GAUGES (1ULL << MY_GAUGE)	features that are set, not added to
+ *	#define KM_ON_WINDOW my_function	optional: gets a window's counters, as the tick
+ *						closes it, and may set gauges of it
  *	#include "agent.h"
  *	KM_FEATURES(my_feature);		enum my_feature: the columns
  *
@@ -207,6 +209,13 @@ static __noinline bool km_is_idle(void)
 	return true;
 }
 
+#ifdef KM_ON_WINDOW
+/* The counters of the window that is being closed, where no extension can write. */
+static __u64 km_closing[KMIND_FEATURES];
+
+static int KM_ON_WINDOW(const __u64 *closing);
+#endif
+
 static __noinline int km_close_window(__u64 now)
 {
 	struct kmind_window __arena *slot;
@@ -228,14 +237,21 @@ static __noinline int km_close_window(__u64 now)
 		     km_geometry.windows +
 			     (position & (KMIND_WINDOW_SLOTS - 1)) * sizeof(struct kmind_window));
 	for (__u32 feature = 0; feature < KMIND_FEATURES; feature++) {
-		if (KM_GAUGES >> feature & 1) {
-			WRITE_ONCE(slot->value[feature], READ_ONCE(km.window_ring.value[feature]));
+		if (KM_GAUGES >> feature & 1)
 			continue;
-		}
 		total = km_total(feature);
 		WRITE_ONCE(slot->value[feature], total - km.window_last[feature]);
+#ifdef KM_ON_WINDOW
+		km_closing[feature] = total - km.window_last[feature];
+#endif
 		km.window_last[feature] = total;
 	}
+#ifdef KM_ON_WINDOW
+	KM_ON_WINDOW(km_closing);
+#endif
+	for (__u32 feature = 0; feature < KMIND_FEATURES; feature++)
+		if (KM_GAUGES >> feature & 1)
+			WRITE_ONCE(slot->value[feature], READ_ONCE(km.window_ring.value[feature]));
 	for (__u32 cpu = 0; cpu < cpus && cpu < KMIND_MAX_CPUS; cpu++)
 		dropped += READ_ONCE(km.cpus[cpu].dropped);
 	WRITE_ONCE(slot->seq, seq);

@@ -44,6 +44,10 @@
 #ifndef KM_MODEL_FEATURES
 #error "define KM_MODEL_FEATURES before the include: how many numbers a decision goes by"
 #endif
+/* A constant of the module: false, and nothing decides, nor does the verifier look at how. */
+#ifndef KM_MODEL_IF
+#define KM_MODEL_IF true
+#endif
 _Static_assert(KM_MODEL_FEATURES <= KM_MODEL_INPUTS, "a decision has too many features");
 
 enum km_model_kind {
@@ -254,6 +258,8 @@ static __always_inline void km_infer_end(struct km_decision *decision)
 /* Decide by decision->x; not 0 if there is no model. */
 static __always_inline int km_infer(struct km_decision *decision)
 {
+	if (!KM_MODEL_IF)
+		return -1;
 	/* No slot: 2^32 - 1, which is not one. */
 	return km_evaluate(READ_ONCE(km_model_state.active) - 1, decision);
 }

@@ -17,6 +17,7 @@ enum km_model_refusal {
 	KM_REFUSED_FEATURES = 3,
 	KM_REFUSED_SCHEMA = 4,
 	KM_REFUSED_COST = 5,
+	KM_REFUSED_OFF = 6, /* see KM_MODEL_IF */
 };
 
 struct km_model_control {
@@ -47,6 +48,8 @@ static __noinline __u32 km_model_refused(__u32 slot)
 	const struct km_image *image = (const void *)model;
 	bool named = false;
 
+	if (!KM_MODEL_IF)
+		return KM_REFUSED_OFF;
 	if (!model || image->magic != KM_MODEL_MAGIC || image->abi != KM_MODEL_ABI ||
 	    image->size < sizeof(*image) || image->size > KM_MODEL_BYTES || image->size & 7 ||
 	    image->zero || (image->kind != KM_MODEL_TREES && image->kind != KM_MODEL_NETWORK))
@@ -145,7 +148,7 @@ int km_model_try(struct km_model_trial *args)
 	struct km_decision *decision;
 	__u64 start;
 
-	decision = km_infer_begin();
+	decision = KM_MODEL_IF ? km_infer_begin() : NULL;
 	if (!decision) {
 		args->failed = count;
 		return 0;

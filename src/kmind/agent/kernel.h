@@ -10,8 +10,11 @@
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
+struct backing_dev_info;
+
 struct super_block {
 	__u32 s_dev;
+	struct backing_dev_info *s_bdi;
 };
 
 struct address_space;

@@ -6,7 +6,8 @@ fixed (``default``), the best of a sweep of fixed values (``oracle``), and kmind
 auto, which starts from the same value (``kmind``). All of them run by turns, those of both
 starts in one round, after kmind has seen the load once (``first_visit``). The sweep is coarse
 and of half the seconds, and then tries half and double of its best. Beside that: what watching
-costs a load that needs no tuning, and what kmind costs while the pattern is steady.
+costs a load that needs no tuning, what kmind costs while the pattern is steady, and what a
+proposal by a model costs (``kmind.bench._proposal``).
 """
 
 import json
@@ -25,6 +26,7 @@ import numpy as np
 
 from kmind.bench._base import Metric, describe_machine, interleaved
 from kmind.bench._instance import agent_statistics, cpu_shares, kmind_beside, sampled
+from kmind.bench._proposal import measure_proposals
 from kmind.errors import KmindError, PrivilegeError, UsageError
 from kmind.guard import Actuator, Journal, Policy
 from kmind.knobs import get_knob, parse_target
@@ -50,7 +52,7 @@ WORKLOADS = (
 _OVERHEAD = {"observe": "pread-random-direct", "observe_cached": "pread-random-cached"}
 _STEADY = "pread-sequential-steady"
 
-PARTS = (*WORKLOADS, *_OVERHEAD, "cpu")
+PARTS = (*WORKLOADS, *_OVERHEAD, "cpu", "proposal")
 """What ``only`` may name."""
 
 _KNOB = "block.read_ahead_kb"
@@ -119,6 +121,8 @@ def run_readahead_bench(
             result |= bench.overhead(part, name)
     if "cpu" in parts:
         result |= bench.cpu()
+    if "proposal" in parts:
+        result["proposal"] = measure_proposals(9 if quick else 101)
     return result
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kmind.extension.discovery import Module, find_module, list_modules
     from kmind.extension.manifest import Feature, Hook, Manifest, RecordKind, load_manifest
     from kmind.extension.parameters import agent_parameters, parse_parameters
-    from kmind.extension.training import Column, Dataset, Recipe, Recorded
+    from kmind.extension.training import Column, Dataset, Recipe, Recorded, log_of
 
 __all__ = [
     "ChangeEvent",
@@ -53,6 +53,7 @@ __all__ = [
     "find_module",
     "list_modules",
     "load_manifest",
+    "log_of",
     "parse_parameters",
 ]
 
@@ -75,6 +76,7 @@ _LATER = {
     "find_module": "kmind.extension.discovery",
     "list_modules": "kmind.extension.discovery",
     "load_manifest": "kmind.extension.manifest",
+    "log_of": "kmind.extension.training",
     "parse_parameters": "kmind.extension.parameters",
 }
 

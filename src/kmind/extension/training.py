@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Column", "Dataset", "ModelName", "Recipe", "Recorded"]
+__all__ = ["Column", "Dataset", "ModelName", "Recipe", "Recorded", "log_of"]
 
 _Array = npt.NDArray[Any]
 
@@ -108,3 +108,13 @@ class Recipe:
     def rule(self, x: _Array, classes: Sequence[str]) -> _Array:
         """What a simple rule, without learning, would say: class numbers, shape (n,)."""
         raise NotImplementedError
+
+
+def log_of(values: _Array) -> _Array:
+    """``km_log2`` of an agent: base 2 in sixteenths, straight between powers; shape as given."""
+    whole = np.maximum(np.asarray(values, np.int64), 0)
+    power = np.maximum(np.frexp(whole.astype(np.float64))[1].astype(np.int64) - 1, 0)
+    # Above 2^53 a float may have been rounded up to the next power.
+    power -= (whole >> power) == 0
+    up, down = np.maximum(4 - power, 0), np.maximum(power - 4, 0)
+    return np.where(whole < 2, 0, power << 4 | ((whole << up) >> down & 15))

@@ -7,7 +7,7 @@
 #ifndef KMIND_IOLAT_H
 #define KMIND_IOLAT_H
 
-#include <linux/types.h>
+#include "log2.h"
 
 #define IOL_PAST 4	   /* requests that were done last */
 #define IOL_MOST 0xffffULL /* of sectors and of depths */
@@ -34,24 +34,6 @@ struct iol_history {
 	__u32 past[IOL_PAST];
 };
 
-/* The logarithm to base 2 in sixteenths, with straight lines between the powers. */
-static inline __u32 iol_log(__u64 value)
-{
-	__u32 power = 0;
-	__u64 rest = value;
-
-	if (value < 2)
-		return 0;
-	for (__u32 step = 32; step; step >>= 1) {
-		if (rest >> step) {
-			rest >>= step;
-			power += step;
-		}
-	}
-	rest = power < 4 ? value << (4 - power) : value >> (power - 4);
-	return power << 4 | (rest & 15);
-}
-
 static inline __u64 iol_most(__u64 value)
 {
 	return value < IOL_MOST ? value : IOL_MOST;
@@ -73,7 +55,7 @@ static inline void iol_inputs(const struct iol_history *history, __u64 now, __u6
 	x[IOL_DEPTH] = iol_most(depth);
 	x[IOL_SECTORS] = iol_most(sectors);
 	x[IOL_WRITE] = write;
-	x[IOL_GAP] = before && now > before ? iol_log(now - before) : 0;
+	x[IOL_GAP] = before && now > before ? km_log2(now - before) : 0;
 #pragma unroll
 	for (__u32 i = 0; i < IOL_PAST; i++) {
 		past = iol_past(history, i);
@@ -88,7 +70,7 @@ static inline void iol_done(struct iol_history *history, __u64 took, __u64 depth
 	__u32 at = __sync_fetch_and_add(&history->done, 1);
 
 	history->past[at & (IOL_PAST - 1)] =
-		iol_log(took) | (__u32)iol_most(depth) << 12 | (slow ? IOL_WAS_SLOW : 0);
+		km_log2(took) | (__u32)iol_most(depth) << 12 | (slow ? IOL_WAS_SLOW : 0);
 }
 
 /* Requests that were decided, and how they came out; at each judgement all is halved. */

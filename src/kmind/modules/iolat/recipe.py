@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kmind.extension import Column, Dataset, Recipe, Recorded
+from kmind.extension import Column, Dataset, Recipe, Recorded, log_of
 
 __all__ = ["COLUMNS", "IoLatRecipe", "columns_of", "knee_us", "log_of"]
 
@@ -46,16 +46,6 @@ COLUMNS = (
     ),
 )
 """The features, in whole numbers, in the agent's order."""
-
-
-def log_of(values: _Array) -> _Array:
-    """``iol_log`` of iolat.h: base 2 in sixteenths, straight between powers; shape as given."""
-    whole = np.maximum(np.asarray(values, np.int64), 0)
-    power = np.maximum(np.frexp(whole.astype(np.float64))[1].astype(np.int64) - 1, 0)
-    # Above 2^53 a float may have been rounded up to the next power.
-    power -= (whole >> power) == 0
-    up, down = np.maximum(4 - power, 0), np.maximum(power - 4, 0)
-    return np.where(whole < 2, 0, power << 4 | ((whole << up) >> down & 15))
 
 
 def columns_of(

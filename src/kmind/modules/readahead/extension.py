@@ -64,6 +64,7 @@ class Readahead(Extension):
         self._renewed = 0.0
         self._ladders: dict[str, Ladder] = {}
         self._remembered = _recalled(context.memory)
+        self._classes = _numbers_in(str(context.params["model_kb"]))
         self._silent: Phase | None = None  # nothing more to say while this phase lasts
         self._not_before = 0.0
         self._yielded = False
@@ -266,12 +267,18 @@ class Readahead(Extension):
     def _candidate(self, phase: Phase) -> int | None:
         mean_kb = fmean(usage.pages_per_miss for usage in self._recent) * _PAGE_KB
         for value in self._ladder(phase, self._context(phase)).next(
-            self._now_set, self.context.now()
+            self._now_set, self.context.now(), self._guess()
         ):
             # Nothing to save where a miss brings in no more than the candidate would.
             if value > self._now_set or mean_kb > value:
                 return value
         return None
+
+    def _guess(self) -> int | None:
+        # What a deployed model says of the latest windows, if it says the same of all.
+        said = {usage.said for usage in self._recent}
+        number = said.pop() if len(said) == 1 else 0
+        return self._classes[number - 1] if 0 < number <= len(self._classes) else None
 
     def _ladder(self, phase: Phase, name: str) -> Ladder:
         params, knob = self.context.params, self.context.knobs[_KNOB]
@@ -346,6 +353,8 @@ class Readahead(Extension):
     def _why(self, candidate: int, phase: Phase) -> str:
         if candidate == self._ladder(phase, self._context(phase)).best:
             return f"as it was the best before while reads were {_in_words(phase)}"
+        if candidate == self._guess():
+            return f"as the model of the agent says so, and {self._grounds(phase)[3:]}"
         if not self._stands:
             return self._grounds(phase)
         step = "less" if candidate < self._now_set else "more"
@@ -372,6 +381,14 @@ def _recalled(memory: Any) -> dict[str, Any]:
         return {}
     ladders = memory.get("ladders")
     return ladders if isinstance(ladders, dict) else {}
+
+
+def _numbers_in(text: str) -> list[int]:
+    # What classes stand for: numbers with commas between them.
+    try:
+        return [int(word) for word in text.split(",")]
+    except ValueError:
+        raise ValueError(f"model_kb is {text!r}, and must be numbers with commas between") from None
 
 
 def _in_words(phase: Phase) -> str:

@@ -44,18 +44,22 @@ class Ladder:
         self._tried: dict[int, tuple[float, float]] = {}  # since when, and for how long
         self._went_up = up
 
-    def next(self, standing: int, now: float) -> Iterator[int]:
-        """Values worth trying against what stands, the most promising one first."""
-        for value in self._all(standing):
+    def next(self, standing: int, now: float, guess: int | None = None) -> Iterator[int]:
+        """Values worth trying against what stands, the most promising one first.
+
+        That is the best so far, then ``guess``, if there is one.
+        """
+        for value in self._all(standing, guess):
             value = min(max(value, self._minimum), self._maximum) // self._grid * self._grid
             fits = max(self._minimum, 1) <= value != standing
             since, pause = self._tried.get(value, (now, 0.0))
             if fits and now >= since + pause and not (self._up and value < standing):
                 yield value
 
-    def _all(self, standing: int) -> Iterator[int]:
-        if self.best is not None:
-            yield self.best
+    def _all(self, standing: int, guess: int | None) -> Iterator[int]:
+        for likely in (self.best, guess):
+            if likely is not None:
+                yield likely
         yield self._first
         for factor in self._factors:
             steps = (standing * factor, standing // factor)

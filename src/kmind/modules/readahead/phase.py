@@ -29,7 +29,7 @@ _AHEAD = 0.5  # readahead ahead of time to a miss: below that it is misses that 
 
 @dataclass(frozen=True)
 class Usage:
-    """One window in plain numbers. Rates are per second."""
+    """One window in plain numbers. Rates are per second; ``said`` is a model's class, from 1."""
 
     start_s: float
     end_s: float
@@ -48,6 +48,7 @@ class Usage:
     stride_spread: float
     ahead: float
     mapped_share: float
+    said: int
 
     @classmethod
     def of(cls, window: np.void, column: Mapping[str, int]) -> Usage:
@@ -80,6 +81,7 @@ class Usage:
             stride_spread=value["stride_spread"] / strides,
             ahead=value["async_readahead"] / span,
             mapped_share=_mapped(value, requests, misses),
+            said=value["proposal"],
         )
 
     @property

@@ -32,11 +32,29 @@ enum readahead_feature {
 	RA_DEVICE_WRITE_BYTES,
 	RA_MEMORY_LEFT,
 	RA_CGROUP_LEFT,
+	RA_READ_AHEAD_KB,
+	RA_PROPOSAL,
 };
 
-#define KM_GAUGES (1ULL << RA_MEMORY_LEFT | 1ULL << RA_CGROUP_LEFT)
+#define KM_GAUGES                                                                               \
+	(1ULL << RA_MEMORY_LEFT | 1ULL << RA_CGROUP_LEFT | 1ULL << RA_READ_AHEAD_KB |           \
+	 1ULL << RA_PROPOSAL)
+#define KM_ON_WINDOW ra_propose
+#define KM_MODEL_FEATURES 14
+#define KM_MODEL_IF param_model
 #include "agent.h"
 #include <bpf/bpf_core_read.h>
+
+const volatile bool param_model = false;
+
+#include "infer.h"
+#include "inputs.h"
+
+_Static_assert(RA_INPUTS == KM_MODEL_FEATURES, "the manifest names other features");
+
+struct backing_dev_info {
+	unsigned long ra_pages;
+} __attribute__((preserve_access_index));
 
 #define RA_NEAR 32		/* pages: a fault so close behind the last goes on from it */
 #define RA_STRIDE_MAX (1 << 20) /* pages: longer strides count as that */
@@ -77,6 +95,29 @@ struct ra_file {
 static struct ra_cpu ra_cpus[KMIND_MAX_CPUS];
 static struct ra_file ra_files[RA_FILES];
 static __u64 ra_memory_window;
+static __u64 ra_kb; /* what stood at the last miss */
+
+/*
+ * What a deployed model says of a window, as the tick closes it: label + 1, or 0.
+ * It reads neither files nor the arena, so that nobody can tell it other numbers.
+ */
+static __noinline int ra_propose(const __u64 *closing)
+{
+	struct km_decision *decision = NULL;
+	__u32 said = 0;
+
+	if (param_model && READ_ONCE(km_model_state.active))
+		decision = km_infer_begin();
+	if (decision) {
+		ra_inputs(closing, READ_ONCE(ra_kb), decision->x);
+		if (!km_infer(decision))
+			said = decision->label + 1;
+		km_infer_end(decision);
+	}
+	km_set_gauge(RA_READ_AHEAD_KB, READ_ONCE(ra_kb));
+	km_set_gauge(RA_PROPOSAL, said);
+	return 0;
+}
 
 static __always_inline __u32 ra_hash(unsigned long inode, __u32 buckets)
 {
@@ -289,6 +330,7 @@ int KM_HOOK(on_added, struct folio *folio)
 		demand->inode = 0;
 		if (ra_memory_window != km.window_start_ns) {
 			ra_memory_window = km.window_start_ns;
+			WRITE_ONCE(ra_kb, inode->i_sb->s_bdi->ra_pages << (KM_PAGE_SHIFT - 10));
 			ra_read_memory(folio->memcg_data);
 		}
 	}

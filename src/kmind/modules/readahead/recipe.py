@@ -10,13 +10,13 @@ told from the best, the smallest is taken, which wastes least memory.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from kmind.extension import Column, Dataset, Recipe, Recorded
+from kmind.extension import Column, Dataset, Recipe, Recorded, log_of
 
 __all__ = ["COLUMNS", "ReadaheadRecipe", "columns_of"]
 
@@ -28,8 +28,8 @@ _EQUAL = 0.03
 _FEW = 20.0  # requests a second: below that a window says nothing
 _LEAST = 5  # windows under each value in a round
 _ROUNDS = 2
-_LOG = 16.0  # logarithms are in sixteenths of a power of two
 _MOST = 1 << 20
+_USED_MOST = 8000
 
 COLUMNS = (
     Column("in_order", "1/1000", "Requests that went on where the last one of their file ended."),
@@ -50,38 +50,43 @@ COLUMNS = (
 """The features, in whole numbers, in their order."""
 
 
-def columns_of(data: Recorded) -> _Array:
-    """``COLUMNS`` of each window of which the value is known; others are of no use."""
-    faults = data.rate("faults") + data.rate("fault_around")
-    reads = data.rate("reads")
-    requests = reads + faults
-    each = np.maximum(requests, 1e-9)
-    ordered = (
-        data.rate("read_sequential")
-        + data.rate("fault_sequential")
-        + data.rate("around_sequential")
-    )
-    strides = np.maximum(data.rate("strides"), 1e-9)
-    device = np.maximum(data.rate("device_reads"), 1e-9)
-    asked = data.rate("read_pages") + faults
-    added = data.rate("added_pages")
+def columns_of(window: _Array, features: Mapping[str, int], kb: _Array) -> _Array:
+    """``COLUMNS`` of windows, as ``ra_inputs`` of inputs.h has them, shape (n, columns).
+
+    ``window`` are counters, shape (n, features), ``features`` names their columns, ``kb``, shape
+    (n,), is what stood.
+    """
+    value = {name: window[:, column].astype(np.int64) for name, column in features.items()}
+    faults = value["faults"] + value["fault_around"]
+    requests = value["reads"] + faults
+    ordered = value["read_sequential"] + value["fault_sequential"] + value["around_sequential"]
+    done, writes = value["device_reads"], value["device_writes"]
+    added, strides = value["added_pages"], value["strides"]
     found = [
-        1000 * ordered / each,
-        1000 * faults / each,
-        1000 * (data.rate("read_misses") + data.rate("fault_misses")) / each,
-        16 * data.rate("read_pages") / np.maximum(reads, 1e-9),
-        16 * added / each,
-        1000 * np.minimum(asked / np.maximum(added, 1e-9), 8),
-        _log(data.rate("stride_pages") / strides),
-        _log(data.rate("stride_spread") / strides),
-        1000 * data.rate("sync_readahead") / each,
-        1000 * data.rate("async_readahead") / each,
-        16 * data.rate("device_bytes") / device / 4096,
-        _log(data.rate("device_ns") / device / 1e3),
-        1000 * data.rate("device_writes") / (device + data.rate("device_writes")),
-        _log(np.maximum(data.knobs[_KNOB], 0)),
+        _part(1000, ordered, requests),
+        _part(1000, faults, requests),
+        _part(1000, value["read_misses"] + value["fault_misses"], requests),
+        _part(16, value["read_pages"], value["reads"]),
+        _part(16, added, requests),
+        np.minimum(_part(1000, value["read_pages"] + faults, added), _USED_MOST),
+        log_of(_mean(value["stride_pages"], strides)),
+        log_of(_mean(value["stride_spread"], strides)),
+        _part(1000, value["sync_readahead"], requests),
+        _part(1000, value["async_readahead"], requests),
+        _part(1, value["device_bytes"] >> 8, done),
+        log_of(_mean(value["device_ns"], done) // 1000),
+        _part(1000, writes, done + writes),
+        log_of(kb),
     ]
-    return np.asarray(np.rint(np.clip(np.column_stack(found), 0, _MOST)))
+    return np.column_stack(found)
+
+
+def _mean(total: _Array, count: _Array) -> _Array:
+    return np.where(count > 0, total // np.maximum(count, 1), 0)
+
+
+def _part(times: int, part: _Array, whole: _Array) -> _Array:
+    return np.minimum(_mean(times * part, whole), _MOST)
 
 
 class ReadaheadRecipe(Recipe):
@@ -124,7 +129,7 @@ class ReadaheadRecipe(Recipe):
             count = int(use.sum())
             parts.append(
                 (
-                    columns_of(data)[use],
+                    columns_of(data.windows["value"][use], data.features, data.knobs[_KNOB][use]),
                     np.full(count, label),
                     np.full(count, number),
                     data.windows["start_ns"][use] / 1e9,
@@ -210,7 +215,3 @@ def _best(rounds: _Array) -> int:
     behind = rounds[:, [best]] - rounds
     error = behind.std(axis=0, ddof=1) / np.sqrt(len(rounds))
     return int(np.flatnonzero(behind.mean(axis=0) <= np.maximum(error, _EQUAL))[0])
-
-
-def _log(values: _Array) -> _Array:
-    return np.asarray(_LOG * np.log2(np.maximum(values, 1)))
