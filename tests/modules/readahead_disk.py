@@ -84,10 +84,11 @@ class Bench:
         owner: str = "measures",
         memory: Any = None,
         takes_s: float = 1.0,
+        baseline: int = 8192,
         **params: Any,
     ) -> None:
         self.now = 100.0
-        self.value = 8192
+        self.value = self._baseline = baseline
         self.verdict = verdict
         self.gains = gains if gains is not None else {(8192, 16)}
         self.owner = owner
@@ -98,7 +99,7 @@ class Bench:
         self._ends = 0.0
         manifest = find_module("readahead").manifest
         defaults = {p.name: p.default for p in manifest.parameters}
-        info = KnobInfo(KNOB, 1, "int", "KiB", 0, 16384, 4, (), 2, 8192)
+        info = KnobInfo(KNOB, 1, "int", "KiB", 0, 16384, 4, (), 2, baseline)
         self.context = Context(
             module="readahead",
             target="vda",
@@ -153,13 +154,13 @@ class Bench:
                 self._approved(rec_id, value)
         if self._trial and self.now >= self._trial[2]:
             self._conclude(*self._trial[:2])
-        if (self._trial or self.value != 8192) and self.now >= self._ends:
-            self._trial, self.value = None, 8192
-            self.tell("undone", len(self.made), 8192)
+        if (self._trial or self.value != self._baseline) and self.now >= self._ends:
+            self._trial, self.value = None, self._baseline
+            self.tell("undone", len(self.made), self._baseline)
 
     def _approved(self, rec_id: int, value: int) -> None:
         self._trial = None
-        if value == 8192:
+        if value == self._baseline:
             self.value = value
             self.tell("undone", rec_id, value)
         elif self.owner == "remembers":

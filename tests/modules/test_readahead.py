@@ -189,6 +189,14 @@ def test_what_fits_in_memory_is_another_context() -> None:
     assert bench.notes()[before]["evidence"]["context"] == "random, mapped"
 
 
+def test_what_fits_in_memory_is_first_tried_to_be_read_sooner() -> None:
+    bench = Bench(gains={(128, 4096)}, baseline=128)
+    bench.feed(30, **at_random(200.0, 128, uncached=300_000, left=1 << 22))
+    assert bench.proposed[0] == 4096
+    assert "fits in memory" in bench.notes()[0]["reason"]
+    assert bench.value == 4096
+
+
 def test_what_is_dropped_when_measured_again_is_let_go() -> None:
     bench = Bench()
     bench.feed(300, **random_reads())
@@ -257,7 +265,7 @@ def test_what_a_deployed_model_says_is_tried_first() -> None:
     bench = Bench(gains={(8192, 128)})
     bench.feed(30, **random_reads(), proposal=2)
     assert bench.proposed[0] == 128
-    assert "the model" in bench.notes()[0]["reason"]
+    assert "model says so" in bench.notes()[0]["reason"]
     assert bench.value == 128
 
 

@@ -251,7 +251,8 @@ class Readahead(Extension):
             self._doing = f"{kept}nothing to try: {_in_words(phase)}"
             return
         wait = self._until_cached()
-        if phase != "stream" and wait <= float(self.context.params["patience"]):
+        smaller = phase != "stream" and candidate < self._now_set
+        if smaller and wait <= float(self.context.params["patience"]):
             self._doing = f"waiting: what is read fits in memory, and is cached in {wait:.1f} s"
             return
         self._doing = f"proposing {candidate} KiB against {self._now_set} KiB"
@@ -267,18 +268,22 @@ class Readahead(Extension):
     def _candidate(self, phase: Phase) -> int | None:
         mean_kb = fmean(usage.pages_per_miss for usage in self._recent) * _PAGE_KB
         for value in self._ladder(phase, self._context(phase)).next(
-            self._now_set, self.context.now(), self._guess()
+            self._now_set, self.context.now(), self._guess(phase)
         ):
             # Nothing to save where a miss brings in no more than the candidate would.
             if value > self._now_set or mean_kb > value:
                 return value
         return None
 
-    def _guess(self) -> int | None:
+    def _guess(self, phase: Phase) -> int | None:
         # What a deployed model says of the latest windows, if it says the same of all.
         said = {usage.said for usage in self._recent}
         number = said.pop() if len(said) == 1 else 0
-        return self._classes[number - 1] if 0 < number <= len(self._classes) else None
+        if 0 < number <= len(self._classes):
+            return self._classes[number - 1]
+        # What fits in memory gets there sooner under a large value.
+        large = int(self.context.params["stream_kb"])
+        return large if phase != "stream" and self._fits() and large > self._now_set else None
 
     def _ladder(self, phase: Phase, name: str) -> Ladder:
         params, knob = self.context.params, self.context.knobs[_KNOB]
@@ -353,8 +358,10 @@ class Readahead(Extension):
     def _why(self, candidate: int, phase: Phase) -> str:
         if candidate == self._ladder(phase, self._context(phase)).best:
             return f"as it was the best before while reads were {_in_words(phase)}"
-        if candidate == self._guess():
-            return f"as the model of the agent says so, and {self._grounds(phase)[3:]}"
+        if candidate == self._guess(phase):
+            said = self._recent[-1].said
+            first = "the agent's model says so" if said else "what is read fits in memory"
+            return f"as {first}, and {self._grounds(phase)[3:]}"
         if not self._stands:
             return self._grounds(phase)
         step = "less" if candidate < self._now_set else "more"
