@@ -9,10 +9,8 @@ proposes one value after another, as long as they are kept.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -22,15 +20,14 @@ from kmind.extension import ChangeEvent, Context, Extension, VerdictEvent
 
 from .ladder import Ladder
 from .phase import Phase, PhaseTracker, Usage
+from .recent import Recent
 
 __all__ = ["Readahead"]
 
 _KNOB = "block.read_ahead_kb"
-_BLOCK = 3  # windows that a decision stands on
 _HOLD_S = 5.0
 _RENEW_S = 1.5
 _PAUSE_S = 5.0  # after an experiment that was cut short, or a refusal
-_PAGE_KB = 4
 _MIXED_KB = 128
 _MOST_KB = 8192  # on no disk that we measured did more than that help
 _MEMORY = 1  # version of what is remembered
@@ -58,7 +55,7 @@ class Readahead(Extension):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self._tracker = PhaseTracker()
-        self._recent: deque[Usage] = deque(maxlen=_BLOCK)
+        self._recent = Recent()
         self._stands: list[int] = []  # kept values, each better than the one before
         self._proposal: _Proposal | None = None
         self._renewed = 0.0
@@ -86,8 +83,8 @@ class Readahead(Extension):
             usage = Usage.of(window, self.context.features)
             if self._tracker.learn_one(usage):
                 self._enter_phase()
-            self._recent.append(usage)
-        if not self._recent or self._yielded or _KNOB not in self.context.knobs:
+            self._recent.learn_one(usage)
+        if self._recent.last is None or self._yielded or _KNOB not in self.context.knobs:
             return
         self._renew()
         if self._proposal is None or self._proposal.kept:
@@ -139,8 +136,7 @@ class Readahead(Extension):
     def status(self) -> Mapping[str, Any]:
         """The phase, the speeds, and what is being done about them."""
         shown: dict[str, Any] = {"phase": self._tracker.phase, "doing": self._doing}
-        if self._recent:
-            last = self._recent[-1]
+        if last := self._recent.last:
             shown |= {
                 "requests_per_s": round(last.requests),
                 "misses_per_s": round(last.misses),
@@ -222,7 +218,7 @@ class Readahead(Extension):
 
     def _enter_phase(self) -> None:
         phase = self._tracker.phase
-        self._recent.clear()
+        self._recent.forget()
         self._silent = None
         self._not_before = 0.0
         self._doing = "watching"
@@ -241,16 +237,16 @@ class Readahead(Extension):
 
     def _consider(self) -> None:
         phase, now = self._tracker.phase, self.context.now()
-        if phase in _QUIET or self._silent == phase or len(self._recent) < _BLOCK:
+        if phase in _QUIET or self._silent == phase or now < self._not_before:
             return
-        if now < self._not_before or any(usage.phase != phase for usage in self._recent):
+        if not self._recent.agree(phase):
             return
         candidate = self._candidate(phase)
         if candidate is None:
             kept = f"keeping {self._now_set} KiB, " if self._stands else ""
             self._doing = f"{kept}nothing to try: {_in_words(phase)}"
             return
-        wait = self._until_cached()
+        wait = self._recent.until_cached_s
         smaller = phase != "stream" and candidate < self._now_set
         if smaller and wait <= float(self.context.params["patience"]):
             self._doing = f"waiting: what is read fits in memory, and is cached in {wait:.1f} s"
@@ -261,29 +257,24 @@ class Readahead(Extension):
             phase,
             f"{candidate} KiB instead of {self._now_set} KiB is {self._tense}, "
             f"{self._why(candidate, phase)}.",
-            self._names(phase) | self._numbers(),
+            self._names(phase) | self._recent.numbers(),
         )
         self._recommend(self._proposal)
 
     def _candidate(self, phase: Phase) -> int | None:
-        mean_kb = fmean(usage.pages_per_miss for usage in self._recent) * _PAGE_KB
-        for value in self._ladder(phase, self._context(phase)).next(
-            self._now_set, self.context.now(), self._guess(phase)
-        ):
+        ladder = self._ladder(phase, self._recent.context(phase))
+        for value in ladder.next(self._now_set, self.context.now(), self._guess(phase)):
             # Nothing to save where a miss brings in no more than the candidate would.
-            if value > self._now_set or mean_kb > value:
+            if value > self._now_set or self._recent.miss_kb > value:
                 return value
         return None
 
     def _guess(self, phase: Phase) -> int | None:
-        # What a deployed model says of the latest windows, if it says the same of all.
-        said = {usage.said for usage in self._recent}
-        number = said.pop() if len(said) == 1 else 0
-        if 0 < number <= len(self._classes):
-            return self._classes[number - 1]
+        if 0 < self._recent.said <= len(self._classes):
+            return self._classes[self._recent.said - 1]
         # What fits in memory gets there sooner under a large value.
         large = int(self.context.params["stream_kb"])
-        return large if phase != "stream" and self._fits() and large > self._now_set else None
+        return large if phase != "stream" and self._recent.fits and large > self._now_set else None
 
     def _ladder(self, phase: Phase, name: str) -> Ladder:
         params, knob = self.context.params, self.context.knobs[_KNOB]
@@ -313,69 +304,28 @@ class Readahead(Extension):
         self._remember()
         self._not_before = self.context.now() + _RENEW_S
 
-    def _mapped(self) -> bool:
-        return bool(self._recent) and fmean(usage.mapped_share for usage in self._recent) > 0.5
-
-    def _context(self, phase: Phase) -> str:
-        where = f"{phase}, {'mapped' if self._mapped() else 'read'}"
-        # The same reads want another value where all that is read will soon be cached.
-        return f"{where}, fits" if phase != "stream" and self._fits() else where
-
-    def _fits(self) -> bool:
-        # Is there memory left for all of the files that are read and not yet cached?
-        uncached = max(usage.uncached_pages for usage in self._recent)
-        return uncached <= self._recent[-1].left_pages
-
     def _names(self, phase: Phase) -> dict[str, float | int | str]:
         # What the owner goes by: requests, or in a stream pages, for they are merged there.
         outcome = "requests"
         if phase == "stream":
-            outcome = "mapped_pages" if self._mapped() else "pages"
-        return {"outcome": outcome, "context": self._context(phase)}
-
-    def _numbers(self) -> dict[str, float | int | str]:
-        last = self._recent[-1]
-        return {
-            "requests_per_s": round(last.requests, 1),
-            "misses_per_s": round(last.misses, 1),
-            "in_order": round(last.sequential_share, 3),
-            "pages_per_miss": round(last.pages_per_miss, 1),
-            "stride_pages": round(last.stride_pages),
-            "stride_spread": round(last.stride_spread),
-            "uncached_pages": max(usage.uncached_pages for usage in self._recent),
-            "left_pages": last.left_pages,
-        }
-
-    def _until_cached(self) -> float:
-        # Seconds until all of the files read lies in memory, or infinity if it will not.
-        uncached = max(usage.uncached_pages for usage in self._recent)
-        added = fmean(usage.added for usage in self._recent)
-        removed = fmean(usage.removed for usage in self._recent)
-        if not self._fits() or removed > added / 2 or added <= removed:
-            return float("inf")
-        return uncached / (added - removed)
+            outcome = "mapped_pages" if self._recent.mapped else "pages"
+        return {"outcome": outcome, "context": self._recent.context(phase)}
 
     def _why(self, candidate: int, phase: Phase) -> str:
-        if candidate == self._ladder(phase, self._context(phase)).best:
+        if candidate == self._ladder(phase, self._recent.context(phase)).best:
             return f"as it was the best before while reads were {_in_words(phase)}"
         if candidate == self._guess(phase):
-            said = self._recent[-1].said
-            first = "the agent's model says so" if said else "what is read fits in memory"
-            return f"as {first}, and {self._grounds(phase)[3:]}"
+            first = (
+                "the agent's model says so" if self._recent.said else "what is read fits in memory"
+            )
+            return f"as {first}, and {self._recent.grounds(phase)}"
         if not self._stands:
-            return self._grounds(phase)
+            return f"as {self._recent.grounds(phase)}"
         step = "less" if candidate < self._now_set else "more"
         return (
             f"as {self._now_set} KiB is better than {self._before(self._now_set)}, "
-            f"and {step} of it may be better still: {self._grounds(phase)}"
+            f"and {step} of it may be better still: {self._recent.grounds(phase)}"
         )
-
-    def _grounds(self, phase: Phase) -> str:
-        share = fmean(usage.sequential_share for usage in self._recent)
-        pages = fmean(usage.pages_per_miss for usage in self._recent)
-        if phase == "stream":
-            return f"as {share:.0%} of the reads go on where the last one ended"
-        return f"as {1 - share:.0%} of reads are at random and a miss reads {pages:,.0f} pages"
 
     @property
     def _tense(self) -> str:

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the latest windows say together: the grounds that a proposal stands on."""
+
+from __future__ import annotations
+
+from collections import deque
+from statistics import fmean
+
+from .phase import Phase, Usage
+
+__all__ = ["Recent"]
+
+_BLOCK = 3  # windows that a decision stands on
+_PAGE_KB = 4
+
+
+class Recent:
+    """The last windows. But for ``agree``, all of it wants at least one."""
+
+    def __init__(self) -> None:
+        self._windows: deque[Usage] = deque(maxlen=_BLOCK)
+
+    def learn_one(self, usage: Usage) -> None:
+        """Take one window."""
+        self._windows.append(usage)
+
+    def forget(self) -> None:
+        """Begin anew: what was before is of another phase."""
+        self._windows.clear()
+
+    def agree(self, phase: Phase) -> bool:
+        """Whether there are enough of them, and all look like that phase."""
+        return len(self._windows) == _BLOCK and all(usage.phase == phase for usage in self._windows)
+
+    @property
+    def last(self) -> Usage | None:
+        """The latest."""
+        return self._windows[-1] if self._windows else None
+
+    @property
+    def miss_kb(self) -> float:
+        """How much a miss brings in, in KiB."""
+        return fmean(usage.pages_per_miss for usage in self._windows) * _PAGE_KB
+
+    @property
+    def mapped(self) -> bool:
+        """Whether most of it goes through mmap."""
+        return bool(self._windows) and fmean(u.mapped_share for u in self._windows) > 0.5
+
+    @property
+    def fits(self) -> bool:
+        """Whether memory is left for all of the files that are read and not yet cached."""
+        return self._uncached <= self._windows[-1].left_pages
+
+    @property
+    def until_cached_s(self) -> float:
+        """Seconds until all of the files read lies in memory, or infinity if it will not."""
+        added = fmean(usage.added for usage in self._windows)
+        removed = fmean(usage.removed for usage in self._windows)
+        if not self.fits or removed > added / 2 or added <= removed:
+            return float("inf")
+        return self._uncached / (added - removed)
+
+    @property
+    def said(self) -> int:
+        """What a deployed model says: a class, from 1; 0: nothing, or not the same of all."""
+        said = {usage.said for usage in self._windows}
+        return said.pop() if len(said) == 1 else 0
+
+    @property
+    def _uncached(self) -> int:
+        return max(usage.uncached_pages for usage in self._windows)
+
+    def context(self, phase: Phase) -> str:
+        """The circumstances, in a word: what is best in them is remembered."""
+        where = f"{phase}, {'mapped' if self.mapped else 'read'}"
+        # The same reads want another value where all that is read will soon be cached.
+        return f"{where}, fits" if phase != "stream" and self.fits else where
+
+    def grounds(self, phase: Phase) -> str:
+        """Why that phase, in half a sentence."""
+        share = fmean(usage.sequential_share for usage in self._windows)
+        pages = fmean(usage.pages_per_miss for usage in self._windows)
+        if phase == "stream":
+            return f"{share:.0%} of the reads go on where the last one ended"
+        return f"{1 - share:.0%} of reads are at random and a miss reads {pages:,.0f} pages"
+
+    def numbers(self) -> dict[str, float | int | str]:
+        """The measurements behind it."""
+        last = self._windows[-1]
+        return {
+            "requests_per_s": round(last.requests, 1),
+            "misses_per_s": round(last.misses, 1),
+            "in_order": round(last.sequential_share, 3),
+            "pages_per_miss": round(last.pages_per_miss, 1),
+            "stride_pages": round(last.stride_pages),
+            "stride_spread": round(last.stride_spread),
+            "uncached_pages": self._uncached,
+            "left_pages": last.left_pages,
+        }
