@@ -94,6 +94,7 @@ class Bench:
         self.owner = owner
         self.made: list[dict[str, Any]] = []
         self.memory = memory
+        self.log: list[str] = []
         self._takes_s = takes_s
         self._trial: tuple[int, int, float] | None = None
         self._ends = 0.0
@@ -109,7 +110,7 @@ class Bench:
             port=self,
             mode=mode,
             now=lambda: self.now,
-            write_log=lambda line: None,
+            write_log=self.log.append,
             memory=memory,
             keep=self._keep,
         )

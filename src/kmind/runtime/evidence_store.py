@@ -212,15 +212,8 @@ class EvidenceStore(Store):
         pair of values the latest verdict counts.
         """
         latest: dict[tuple[str, str], _Row] = {}
-        rows = self._select(
-            "module = ? AND identity = ? AND knob = ? AND context = ? AND ended > ? "
-            "AND outcome IN ('gain', 'loss', 'no change')",
-            module,
-            target.identity(),
-            knob.name,
-            context,
-            self._now() - younger_s,
-        )
+        where, values = self._about(module, knob, target, context, younger_s)
+        rows = self._select(f"{where} AND outcome IN ('gain', 'loss', 'no change')", *values)
         for row in rows:
             latest[json.dumps(row["incumbent"]), json.dumps(row["candidate"])] = row
         start, goal = json.dumps(incumbent), json.dumps(candidate)
@@ -247,14 +240,11 @@ class EvidenceStore(Store):
         younger_s: float,
     ) -> _Row | None:
         """The last trial of a pair of values in a context, if it came to no verdict."""
+        where, values = self._about(module, knob, target, context, younger_s)
         rows = self._select(
-            "module = ? AND identity = ? AND knob = ? AND context = ? AND ended > ? "
-            "AND metric = ? AND incumbent = ? AND candidate = ? AND kind IN ('trial', 'recheck')",
-            module,
-            target.identity(),
-            knob.name,
-            context,
-            self._now() - younger_s,
+            f"{where} AND metric = ? AND incumbent = ? AND candidate = ? "
+            "AND kind IN ('trial', 'recheck')",
+            *values,
             metric,
             json.dumps(incumbent),
             json.dumps(candidate),
@@ -262,6 +252,14 @@ class EvidenceStore(Store):
         )
         found = [row for row in rows if row["kind"] == "trial" and row["outcome"] == "aborted"]
         return found[0] if found else None
+
+    def _about(
+        self, module: str, knob: Knob, target: Target, context: str, younger_s: float
+    ) -> tuple[str, tuple[object, ...]]:
+        # What ended in the same circumstances, not too long ago: the condition and its values.
+        where = "module = ? AND identity = ? AND knob = ? AND context = ? AND ended > ?"
+        since = self._now() - younger_s
+        return where, (module, target.identity(), knob.name, context, since)
 
     def kept(self, instance: str, knob: Knob) -> _Row | None:
         """The last experiment of an instance by which a value of a knob was kept, if any."""

@@ -259,15 +259,7 @@ class Trials:
         if not case.context or self._mode != Mode.AUTO:
             return False
         try:
-            rows = self._store.gains(
-                module=self._module,
-                knob=case.each.knob,
-                target=self._target,
-                incumbent=case.incumbent,
-                candidate=case.candidate,
-                context=case.context,
-                younger_s=self._plan.memory_s,
-            )
+            rows = self._store.gains(**self._pair(case))
         except KmindError as error:
             self._log(str(error))
             return False
@@ -280,6 +272,18 @@ class Trials:
             self._stands(case, self._plan.recheck_s)
             self._calm.begin_anew()
         return True
+
+    def _pair(self, case: _Case) -> dict[str, Any]:
+        # What the store is asked about, in the circumstances of a case.
+        return {
+            "module": self._module,
+            "knob": case.each.knob,
+            "target": self._target,
+            "incumbent": case.incumbent,
+            "candidate": case.candidate,
+            "context": case.context,
+            "younger_s": self._plan.memory_s,
+        }
 
     def _stands(self, case: _Case, pause_s: float) -> None:
         pause_s = min(pause_s, _LONGEST_S)
@@ -333,16 +337,7 @@ class Trials:
         if not case.context:
             return None
         try:
-            row = self._store.cut_short(
-                module=self._module,
-                knob=case.each.knob,
-                target=self._target,
-                incumbent=case.incumbent,
-                candidate=case.candidate,
-                metric=case.metric,
-                context=case.context,
-                younger_s=self._plan.memory_s,
-            )
+            row = self._store.cut_short(**self._pair(case), metric=case.metric)
         except KmindError as error:
             self._log(str(error))
             return None

@@ -62,6 +62,8 @@ class Readahead(Extension):
         self._ladders: dict[str, Ladder] = {}
         self._remembered = _recalled(context.memory)
         self._classes = _numbers_in(str(context.params["model_kb"]))
+        if not self._classes:
+            context.log("model_kb must be numbers with commas between: no model is listened to")
         self._silent: Phase | None = None  # nothing more to say while this phase lasts
         self._not_before = 0.0
         self._yielded = False
@@ -341,11 +343,11 @@ def _recalled(memory: Any) -> dict[str, Any]:
 
 
 def _numbers_in(text: str) -> list[int]:
-    # What classes stand for: numbers with commas between them.
-    try:
-        return [int(word) for word in text.split(",")]
-    except ValueError:
-        raise ValueError(f"model_kb is {text!r}, and must be numbers with commas between") from None
+    # What classes stand for; none where it makes no sense.
+    words = text.replace(" ", "").split(",")
+    return (
+        [int(word) for word in words] if all(w.isascii() and w.isdecimal() for w in words) else []
+    )
 
 
 def _in_words(phase: Phase) -> str:

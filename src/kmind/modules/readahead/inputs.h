@@ -54,8 +54,7 @@ static inline void ra_inputs(const __u64 *window, __u64 kb, __s64 *x)
 
 	x[RA_X_IN_ORDER] = ra_part(1000, ordered, requests);
 	x[RA_X_MAPPED] = ra_part(1000, faults, requests);
-	x[RA_X_MISSED] =
-		ra_part(1000, window[RA_READ_MISSES] + window[RA_FAULT_MISSES], requests);
+	x[RA_X_MISSED] = ra_part(1000, window[RA_READ_MISSES] + window[RA_FAULT_MISSES], requests);
 	x[RA_X_REQUEST_PAGES] = ra_part(16, window[RA_READ_PAGES], window[RA_READS]);
 	x[RA_X_ADDED_PAGES] = ra_part(16, window[RA_ADDED_PAGES], requests);
 	x[RA_X_USED] = used < RA_USED_MOST ? used : RA_USED_MOST;
@@ -65,8 +64,7 @@ static inline void ra_inputs(const __u64 *window, __u64 kb, __s64 *x)
 	x[RA_X_ASYNC] = ra_part(1000, window[RA_ASYNC_READAHEAD], requests);
 	x[RA_X_DEVICE_PAGES] = ra_part(1, window[RA_DEVICE_BYTES] >> 8, done);
 	x[RA_X_DEVICE_US] = km_log2(ra_mean(window[RA_DEVICE_NS], done) / 1000);
-	x[RA_X_WRITES] =
-		ra_part(1000, window[RA_DEVICE_WRITES], done + window[RA_DEVICE_WRITES]);
+	x[RA_X_WRITES] = ra_part(1000, window[RA_DEVICE_WRITES], done + window[RA_DEVICE_WRITES]);
 	x[RA_X_VALUE] = km_log2(kb);
 }
 

@@ -36,8 +36,8 @@ enum readahead_feature {
 	RA_PROPOSAL,
 };
 
-#define KM_GAUGES                                                                               \
-	(1ULL << RA_MEMORY_LEFT | 1ULL << RA_CGROUP_LEFT | 1ULL << RA_READ_AHEAD_KB |           \
+#define KM_GAUGES                                                                     \
+	(1ULL << RA_MEMORY_LEFT | 1ULL << RA_CGROUP_LEFT | 1ULL << RA_READ_AHEAD_KB | \
 	 1ULL << RA_PROPOSAL)
 #define KM_ON_WINDOW ra_propose
 #define KM_MODEL_FEATURES 14
