@@ -59,16 +59,35 @@ def test_the_result_has_every_number_beside_its_spread(small, tmp_path, capsys):
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("{")]
     assert [json.loads(line) for line in said] == rows
     swept = {int(value): result for value, result in rows[0]["sweep"].items()}
-    # The best of the coarse values, and its neighbours.
-    assert {16, 128, before} < set(swept)
-    best = max((16, 128, before), key=lambda value: swept[value])
-    assert {value for value in (best // 2, best * 2) if 4 <= value <= 8192} <= set(swept)
+    assert {128, before} < set(swept)
     for name in ("observe_overhead", "observe_aa", "cpu", "cpu_processes", "cpu_programs"):
         assert f"{name}_percent" in result
         assert result[f"{name}_percent_spread"] >= 0
     assert result["observe_overhead_percent"] < 100
     assert result["cpu_percent"] > 0
     assert knob(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("best", "swept"),
+    [
+        (4, [8192, 4096, 1024, 256, 128, 64, 16, 4, 8]),
+        (32, [8192, 4096, 1024, 256, 128, 64, 16, 4, 32]),  # 64 and 16 alike: 32 and 128 beside 64
+        (1024, [8192, 4096, 1024, 256, 128, 64, 512, 2048]),  # 16 and 4 are left out
+        (8192, [8192, 4096, 1024, 256, 128]),  # 128 is a start
+    ],
+)
+def test_a_sweep_is_coarse_and_then_fine(tmp_path, monkeypatch, best, swept):
+    bench = readahead._Bench(readahead._FULL, False, tmp_path, device_of(tmp_path))
+    runs = []
+
+    def fixed(load, value, seconds):
+        runs.append(value)
+        return 1000.0 / max(value / best, best / value) ** 0.5
+
+    monkeypatch.setattr(bench, "_fixed", fixed)
+    assert set(bench._swept(None)) == set(swept)
+    assert runs == swept
 
 
 @NEEDS
