@@ -49,17 +49,28 @@ class Recent:
 
     @property
     def fits(self) -> bool:
-        """Whether memory is left for all of the files that are read and not yet cached."""
-        return self._uncached <= self._windows[-1].left_pages
+        """Whether memory is left for all of the files that are read and not yet cached.
+
+        What is left is that of the task which missed last, in whatever group: so it has to be
+        enough in each window, and little is dropped again.
+        """
+        left = min(usage.left_pages for usage in self._windows)
+        return self._uncached <= left and self._removed <= self._added / 2
 
     @property
     def until_cached_s(self) -> float:
         """Seconds until all of the files read lies in memory, or infinity if it will not."""
-        added = fmean(usage.added for usage in self._windows)
-        removed = fmean(usage.removed for usage in self._windows)
-        if not self.fits or removed > added / 2 or added <= removed:
+        if not self.fits or self._added <= self._removed:
             return float("inf")
-        return self._uncached / (added - removed)
+        return self._uncached / (self._added - self._removed)
+
+    @property
+    def _added(self) -> float:
+        return fmean(usage.added for usage in self._windows)
+
+    @property
+    def _removed(self) -> float:
+        return fmean(usage.removed for usage in self._windows)
 
     @property
     def said(self) -> int:
