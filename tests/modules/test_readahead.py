@@ -244,6 +244,20 @@ def test_an_experiment_that_was_cut_short_is_made_again_later() -> None:
     assert bench.value == 16
 
 
+def test_what_the_owner_refuses_to_try_leaves_what_stands() -> None:
+    bench = Bench()
+    while bench.value != 16 or bench.made[-1]["value"] == 16:
+        bench.feed(1, **random_reads())  # until a neighbour of 16 is proposed
+    refused, before = bench.made[-1]["value"], len(bench.made)
+    bench._trial = None
+    bench.tell("failed", len(bench.made), 16)  # told is what stands
+    bench.feed(1, **random_reads())
+    assert bench.made[-1]["value"] == 16
+    bench.feed(60, **random_reads())
+    assert refused not in [each["value"] for each in bench.made[before:]]
+    assert bench.value == 16
+
+
 def test_an_external_change_silences_it() -> None:
     bench = Bench()
     bench.feed(30, **random_reads())

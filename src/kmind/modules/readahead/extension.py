@@ -121,7 +121,8 @@ class Readahead(Extension):
                 self._stands = []
         elif change.kind in ("applied", "kept"):
             self._keep(value)
-        elif proposal is not None and proposal.value == value:
+        elif proposal is not None and _is_about(change, proposal):
+            value = proposal.value
             self._doing = (
                 f"{change.outcome or 'refused'}: {value} KiB against {self._before(value)}"
             )
@@ -332,6 +333,13 @@ class Readahead(Extension):
     @property
     def _tense(self) -> str:
         return "tried" if self.context.mode in ("canary", "auto") else "worth a trial"
+
+
+def _is_about(change: ChangeEvent, proposal: _Proposal) -> bool:
+    # What failed comes with the value that stands, not with the one that was recommended.
+    if change.kind == "failed":
+        return not proposal.kept and change.id >= proposal.first_id
+    return change.value == proposal.value
 
 
 def _recalled(memory: Any) -> dict[str, Any]:
