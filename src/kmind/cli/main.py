@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import sys
 import traceback
@@ -188,6 +189,8 @@ def _daemon(
     ] = False,
 ) -> int:
     """Run instances in the background, and answer the commands below on a socket."""
+    # Else numpy's BLAS starts a thread for each CPU, for sums that a daemon does not do.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from kmind.cli.daemon import daemon_command
 
     return daemon_command(
@@ -560,7 +563,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     words = sys.argv[1:] if argv is None else argv
     try:
-        code = app(words, prog_name="kmind", standalone_mode=False)
+        code = _narrowed(words)(words, prog_name="kmind", standalone_mode=False)
         sys.stdout.flush()
     except KmindError as error:
         return _say(str(error), error.exit_code)
@@ -578,6 +581,16 @@ def main(argv: list[str] | None = None) -> int:
         what = f"{type(error).__name__}: {error}".splitlines()[0]
         return _say(f"unexpected error: {what}; see it whole with: kmind --debug ...", 1)
     return code if isinstance(code, int) else 0
+
+
+def _narrowed(words: list[str]) -> typer.Typer:
+    # typer makes every command that it is given, with all options, before it runs one.
+    named = [each for each in app.registered_commands if words[:1] == [each.name]]
+    if not named:
+        return app
+    one = copy.copy(app)
+    one.registered_commands, one.registered_groups = named, []
+    return one
 
 
 def _say(message: str, code: int) -> int:
