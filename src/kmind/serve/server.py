@@ -16,6 +16,7 @@ __all__ = ["HttpServer"]
 _GRACE_S = 2
 _IDLE_S = 30
 _HEAD_BYTES = 16 << 10
+_LOOK_S = 0.002
 
 
 class HttpServer:
@@ -35,7 +36,6 @@ class HttpServer:
             date_header=False,
             proxy_headers=False,
             timeout_keep_alive=_IDLE_S,
-            timeout_graceful_shutdown=_GRACE_S,
             h11_max_incomplete_event_size=_HEAD_BYTES,
         )
         self._server = _Quiet(config)
@@ -48,7 +48,8 @@ class HttpServer:
 
 
 class _Quiet(uvicorn.Server):
-    # uvicorn looks ten times a second whether it should end; this one waits to be told.
+    # uvicorn looks ten times a second whether it should end, and then whether it has: clients of
+    # a daemon that restarts would wait for nothing. This one is told, and ends once it can.
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -60,3 +61,19 @@ class _Quiet(uvicorn.Server):
 
     async def main_loop(self) -> None:
         await self.over.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        for each in sockets or []:
+            each.close()
+        state = self.server_state
+        for connection in list(state.connections):
+            connection.shutdown()
+        try:
+            async with asyncio.timeout(_GRACE_S):
+                while state.connections or state.tasks:
+                    await asyncio.sleep(_LOOK_S)
+        except TimeoutError:
+            for task in state.tasks:
+                task.cancel()
