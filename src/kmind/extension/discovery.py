@@ -10,17 +10,21 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.machinery import ModuleSpec
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import kmind
 from kmind.errors import ModuleError
 from kmind.extension._trust import refuse_untrusted
 from kmind.extension.manifest import Manifest, load_manifest
 from kmind.extension.parameters import nearest
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = ["ENTRY_POINTS", "MANIFEST", "MODULE_DIRS", "Module", "find_module", "list_modules"]
 
@@ -46,20 +50,24 @@ class Module:
     """A module that was found: its manifest, folder and dotted package name.
 
     ``origin`` is ``"admin"``, ``"vendor"``, ``"built-in"``, ``"folder"``, or the
-    distribution that brought it. ``hides`` says, as "origin: folder or package", which
-    others of the name it is taken for.
+    distribution that brought it. ``name`` is the one that it was found by.
     """
 
     manifest: Manifest
     folder: Path
     package: str
     origin: str
-    hides: tuple[str, ...] = ()
+    name: str = ""
 
     @property
     def object_path(self) -> Path:
         """The compiled agent."""
         return self.folder / (self.manifest.agent.object.removesuffix(".c") + ".o")
+
+    @cached_property
+    def hides(self) -> tuple[str, ...]:
+        """Which others of its name stand behind it, each as "origin: folder or package"."""
+        return tuple(map(str, list(_places(self.name))[1:])) if self.name else ()
 
     def sources(self) -> dict[str, bytes]:
         """All Python files below the folder: path relative to it, to content."""
@@ -91,12 +99,13 @@ def find_module(name: str) -> Module:
             folder = Path(name).resolve()
         except (OSError, RuntimeError, ValueError) as error:
             raise ModuleError(f"{name[:200]!r} is no folder: {error}"[:400]) from None
-        return _load(_Place("folder", f"kmind_modules.{folder.name}", folder), ())
+        return _load(_Place("folder", f"kmind_modules.{folder.name}", folder))
     name = name.replace("-", "_")
-    places = list(_places(name)) if _NAME.fullmatch(name) else []
-    if not places:
+    # The first is enough: to ask all distributions takes longer than all the rest.
+    place = next(_places(name), None) if _NAME.fullmatch(name) else None
+    if place is None:
         raise ModuleError(f"there is no module {name[:80]!r}", hint=nearest(name, _names()))
-    return _load(places[0], tuple(map(str, places[1:])))
+    return _load(place, name)
 
 
 def list_modules() -> tuple[list[Module], dict[str, ModuleError]]:
@@ -115,7 +124,7 @@ def _names() -> list[str]:
     names = {
         path.parent.name for root in MODULE_DIRS.values() for path in root.glob(f"*/{MANIFEST}")
     }
-    return sorted(names.union(_canonical(point) for point in entry_points(group=ENTRY_POINTS)))
+    return sorted(names.union(_canonical(point) for point in _points()))
 
 
 def _places(name: str) -> Iterator[_Place]:
@@ -123,9 +132,15 @@ def _places(name: str) -> Iterator[_Place]:
         if (root / name / MANIFEST).is_file():
             package = f"{_PACKAGES.get(origin, 'kmind_modules')}.{name}"
             yield _Place(origin, package, root / name)
-    for point in sorted(entry_points(group=ENTRY_POINTS), key=_distribution):
+    for point in sorted(_points(), key=_distribution):
         if _canonical(point) == name:
             yield _Place(_distribution(point), point.value, _locate(point.value))
+
+
+def _points() -> Iterable[EntryPoint]:
+    from importlib.metadata import entry_points  # most modules are found without
+
+    return entry_points(group=ENTRY_POINTS)
 
 
 def _canonical(point: EntryPoint) -> str:
@@ -136,7 +151,7 @@ def _distribution(point: EntryPoint) -> str:
     return point.dist.name if point.dist else "unknown"
 
 
-def _load(place: _Place, hides: tuple[str, ...]) -> Module:
+def _load(place: _Place, found_by: str = "") -> Module:
     if place.folder is None:
         name = place.package.rpartition(".")[2]
         raise ModuleError(
@@ -159,7 +174,7 @@ def _load(place: _Place, hides: tuple[str, ...]) -> Module:
     entry = manifest.extension.entry.partition(":")[0] + ".py"
     if not (folder / entry).is_file():
         raise ModuleError(f"{folder / MANIFEST}: extension.entry: there is no {folder / entry}")
-    return Module(manifest, folder, place.package, place.origin, hides)
+    return Module(manifest, folder, place.package, place.origin, found_by)
 
 
 def _locate(package: str) -> Path | None:
