@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import compileall
 import json
 import re
 import subprocess
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+import kmind
 from kmind.bench._base import Metric
 from kmind.bench._instance import agent_statistics, cpu_shares, sampled
 from kmind.errors import KmindError
@@ -32,6 +34,8 @@ _UNIT = re.compile(r"restarted in ([\d.]+) s")
 
 @contextmanager
 def _fresh_daemon() -> Iterator[DaemonHost]:
+    # As pip leaves what it installs: with byte code, so that no start has to compile.
+    compileall.compile_dir(Path(kmind.__file__).parent, quiet=2)
     with tempfile.TemporaryDirectory(prefix="kmind-bench-") as folder, ExitStack() as stack:
         host = stack.enter_context(DaemonHost.open(Path(folder)))
         host.start()
