@@ -6,6 +6,7 @@ import what ``abi`` may. A folder whose row says "public API only" gets no more 
 """
 
 import ast
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -121,3 +122,24 @@ def test_modules_need_only_the_public_interface(path: Path) -> None:
             assert rest[0] == "extension", where
             assert len(rest) == 2, where
             assert not (PACKAGE / "extension" / f"{rest[1]}.py").exists(), where
+
+
+# What the start of a command, or of the daemon, has no use for, and would wait for.
+HEAVY = {"duckdb", "lightgbm", "onnx", "optuna", "pyarrow", "pydantic", "rich", "scipy", "sklearn"}
+LATER = {"importlib.metadata", "kmind.evidence.chart", "kmind.infer", "kmind.learn"}
+
+
+@pytest.mark.parametrize(
+    ("module", "unwanted"),
+    [
+        ("kmind.cli.daemon", HEAVY | LATER | {"numpy.random"}),
+        ("kmind.cli.list", HEAVY | {"asyncio", "kmind.agent", "kmind.runtime", "numpy"}),
+        ("kmind.cli.load", HEAVY | {"asyncio", "kmind.agent", "kmind.runtime", "numpy"}),
+    ],
+)
+def test_a_start_imports_no_more_than_it_needs(module: str, unwanted: set[str]) -> None:
+    code = f"import sys, kmind.cli.main, {module}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert module in loaded
+    assert not loaded & unwanted

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kmind.errors import UsageError
-from kmind.evidence import Design, Experiment, render_experiment
+from kmind.evidence import Design, Experiment
+from kmind.evidence.chart import render_experiment
 
 
 def stored(effect, *, sigma=0.05, seed=0, gap=-1, **design):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 import numpy as np
 
@@ -15,12 +15,14 @@ from kmind.agent._actions import decode_action, pack_grant
 from kmind.agent._base import Action, Grant, Kind, Mode
 from kmind.agent._core_words import counters, grant_key
 from kmind.agent._generation import Generation
-from kmind.agent._models import ModelSlots, no_slots
 from kmind.agent._place import Place, Settings, Spec, free_address, possible_cpus
 from kmind.agent.core import Core
 from kmind.bpf import Arena, RingBuffer, map_arena
 from kmind.errors import BpfError, KmindError
 from kmind.queue import Geometry
+
+if TYPE_CHECKING:
+    from kmind.agent._models import ModelSlots
 
 __all__ = ["BpfAgent"]
 
@@ -257,6 +259,8 @@ class BpfAgent:
         return self._model_slots().models() if "km_models" in self._generation.maps else []
 
     def _model_slots(self) -> ModelSlots:
+        from kmind.agent._models import ModelSlots, no_slots  # few agents have any
+
         generation = self._generation
         if "km_models" not in generation.maps:
             raise no_slots()

@@ -6,7 +6,6 @@ comes next, measures one block under it, and hands the number in. See docs/evide
 """
 
 from kmind.evidence._base import Arm, Better, Design, Interval, Outcome
-from kmind.evidence.chart import render_experiment
 from kmind.evidence.experiment import Experiment
 from kmind.evidence.guard import Guard
 from kmind.evidence.noise import Noise
@@ -20,5 +19,4 @@ __all__ = [
     "Interval",
     "Noise",
     "Outcome",
-    "render_experiment",
 ]

@@ -9,8 +9,6 @@ from typing import Any, Protocol
 import msgspec
 
 from kmind.errors import KmindError, ModelError
-from kmind.infer.model_file import ModelFile
-from kmind.infer.selftest import check_selftest
 
 __all__ = ["DeployedModels", "ModelAgent", "active", "deploy", "roll_back", "show"]
 
@@ -74,6 +72,9 @@ def deploy(
 
     ``wanted`` is what the instance has been given of what the model must have been trained with.
     """
+    from kmind.infer.model_file import ModelFile
+    from kmind.infer.selftest import check_selftest
+
     file = ModelFile.from_bytes(data)
     check_selftest(file)
     _check_notes(file.card, wanted)

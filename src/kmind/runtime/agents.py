@@ -13,7 +13,6 @@ from kmind.agent.bpf import BpfAgent
 from kmind.agent.core import Core
 from kmind.errors import KmindError, PrivilegeError, UsageError
 from kmind.extension import Module, Value, agent_parameters, find_module
-from kmind.infer.features import Feature, schema_hash
 from kmind.knobs import Target, parse_target
 
 __all__ = [
@@ -141,6 +140,8 @@ def _model_use(module: Module) -> ModelUse | None:
     part = module.manifest.model
     if part is None:
         return None
+    from kmind.infer.features import Feature, schema_hash  # few modules have a model
+
     features = [Feature(feature.name, feature.unit) for feature in part.features]
     return ModelUse(schema_hash(features), part.budget_ns)
 

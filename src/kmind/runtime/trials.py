@@ -109,7 +109,7 @@ class Trials:
         self._store = store
         self._emit = emit
         self._mode = mode
-        self._rng = rng or np.random.default_rng()
+        self._rng = rng
         self._now = now
         self._running: _Running | None = None
         self._kept: dict[tuple[int, int], _Case] = {}
@@ -317,6 +317,7 @@ class Trials:
             calibration=_CALIBRATION,
         )
         self._calm.pause()
+        self._rng = self._rng or np.random.default_rng()
         experiment = (None if again else self._cut_short(case, design)) or Experiment(
             design, self._rng, self._calm.noise(case.metric), self._calm.guards()
         )
