@@ -17,11 +17,17 @@ HOUR_NS = 3600 * 10**9
 
 
 def recommend(agent: BareAgent, rec_id: int, value: int, **words: int) -> None:
-    """Put a recommendation for knob 1 of target 1 into the queue, and let a hook answer it."""
-    words = {"hold_ms": 60_000, "expires_ns": time.monotonic_ns() + HOUR_NS, **words}
+    """Put a recommendation into the queue, and let a hook answer it; for knob 1 of target 1."""
+    words = {
+        "knob": 1,
+        "target": 1,
+        "hold_ms": 60_000,
+        "expires_ns": time.monotonic_ns() + HOUR_NS,
+        **words,
+    }
     header = agent.arena[: layout.HEADER.itemsize].view(layout.HEADER)
     position = int(header["cq_head"][0])
-    entry = recommendation(position, id=rec_id, knob=1, target=1, type=1, value=value, **words)
+    entry = recommendation(position, id=rec_id, type=1, value=value, **words)
     write_slot(agent.arena, agent.geometry, position, entry)
     agent.work(admits=1)
 

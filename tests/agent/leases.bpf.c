@@ -40,7 +40,7 @@ static int one_turn(__u32 turn, struct leases_work *work)
 	work->handed_over += claim.previous != 0;
 	work->together += __sync_fetch_and_add(&inside, 1) != 0;
 	__sync_fetch_and_add(&inside, -1);
-	lease = bpf_map_lookup_elem(&km_leases, &key);
+	lease = km_lease_of(&key, false);
 	if (lease && !(work->keep && turn % work->keep))
 		km_lease_release(lease, work->slot);
 	return 0;

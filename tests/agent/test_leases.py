@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from members import member, recommend
 
 from kmind.abi import layout
-from kmind.agent._base import Mode, Verdict
+from kmind.agent._base import Grant, Mode, Verdict
 from kmind.agent.core import Claim, Core
 from kmind.bpf import BpfObject
 
@@ -94,10 +94,12 @@ def test_nobody_s_slot_gets_none(core: Core) -> None:
 
 
 def test_no_room_for_one_more(core: Core) -> None:
-    most = layout.LIMIT["KNOBS"]
     core.register("a", "m", "tuner")
-    assert all(core.acquire(1, knob, 0, hold_s=60) for knob in range(most))
+    most = next(knob for knob in range(1 << 16) if not core.acquire(1, knob, 0, hold_s=60))
+    assert layout.LIMIT["KNOBS"] <= most <= layout.LIMIT["LEASES"]
     assert core.acquire(1, most, 0, hold_s=60) == Claim(False, 0, 0)
+    assert [(each.knob, each.target) for each in core.leases()] == [(n, 0) for n in range(most)]
+    assert core.acquire(1, most - 1, 0, hold_s=60) == Claim(True, 1, 0)  # it has its place
     assert core.release(1) == most
     held = core.instance(1)
     assert held is not None
@@ -277,8 +279,9 @@ def test_cpus_that_fight_over_a_lease(leases: Path, priorities: tuple[int, int],
         else:
             assert [int(words["handed_over"]) > 0 for words in done] == [False, True]
         held = loaded.maps["km_leases"]
-        (row,) = [held.lookup(key) for key in held.keys()]  # noqa: SIM118
-        assert np.frombuffer(row or b"", np.uint64)[1] == sum(int(w["denied"]) for w in done)
+        rows = [np.frombuffer(held.lookup(key) or b"", layout.LEASE)[0] for key in held.keys()]  # noqa: SIM118
+        (row,) = [each for each in rows if each["key"]]
+        assert row["denied"] == sum(int(w["denied"]) for w in done)
 
 
 # Agents
@@ -311,6 +314,28 @@ def test_two_agents_fight_over_a_knob(core: Core, bare: Path) -> None:
     assert answers(low) == [(Verdict.APPROVED, 1, 0)]
     low.close()
     high.close()
+
+
+def test_many_grants_each_with_its_place(core: Core, bare: Path) -> None:
+    agent = member(core, bare, "one@a")
+    knobs = range(2, 250)
+    for knob in knobs:
+        agent.grant(knob, 7, Grant(knob, knob, 0))
+    some = knobs[::6]
+    for rec_id, knob in enumerate(some, 1):
+        recommend(agent, rec_id, knob, knob=knob, target=7)
+    assert answers(agent) == [(Verdict.APPROVED, 1, 0)] * len(some)
+    assert [each.knob for each in core.leases()] == list(some)
+    agent.grant(2, 7, Grant(9, 9, 0))  # anew, in the same place
+    recommend(agent, 900, 2, knob=2, target=7)
+    recommend(agent, 901, 9, knob=2, target=7)
+    recommend(agent, 902, 9, knob=2, target=8)
+    assert [verdict for verdict, _, _ in answers(agent)] == [
+        Verdict.RANGE,
+        Verdict.APPROVED,
+        Verdict.UNKNOWN,
+    ]
+    agent.close()
 
 
 @pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.ADVISE, Mode.EMERGENCY])

@@ -16,7 +16,6 @@ from sample_module import MANIFEST, RECOMMENDER
 
 from kmind.abi import layout
 from kmind.agent._base import Mode
-from kmind.agent._core_words import grant_key
 from kmind.errors import KmindError, UsageError
 from kmind.knobs import Target, get_knob
 from kmind.runtime import supervisor as module_under_test
@@ -247,11 +246,17 @@ def test_others_learn_at_once_what_was_set(
     monkeypatch.setattr(supervisor.members[watcher].instance, "look", lambda: None)
     setter = rig.load(rig.module("setter"), disk, "value=256", *QUICK)
     agent = supervisor.members[watcher].agent
-    key = grant_key(get_knob("block.read_ahead_kb").id, Target.block(disk).id)
+    knob, target = get_knob("block.read_ahead_kb").id, Target.block(disk).id
+    mark = ~(target << 32 | knob) & (1 << 64) - 1
 
     def current() -> int:
-        packed = agent._generation.maps["km_grants"].lookup(key)
-        return int(np.frombuffer(packed or b"", layout.GRANT)[0]["current"])
+        grants = agent._generation.maps["km_grants"]
+        rows = [
+            np.frombuffer(grants.lookup(place.to_bytes(4, "little")) or b"", layout.GRANT)[0]
+            for place in range(layout.LIMIT["GRANTS"])
+        ]
+        (row,) = [each for each in rows if int(each["key"]) == mark]
+        return int(row["current"])
 
     assert current() == before
     rig.run_until(lambda: rig.of("applied", setter))

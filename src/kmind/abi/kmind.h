@@ -17,7 +17,8 @@
 #endif
 
 enum kmind_limit {
-	KMIND_ABI = 3,
+	KMIND_ABI = 3,		   /* of arena, records and windows */
+	KMIND_CORE_ABI = 4,	   /* of what the owner shares with agents: core, grants, control */
 	KMIND_MAX_CPUS = 256,	   /* CPUs that one agent can serve */
 	KMIND_FEATURES = 28,	   /* counters in one window */
 	KMIND_WINDOW_SLOTS = 256,  /* windows kept for a slow reader */
@@ -28,7 +29,10 @@ enum kmind_limit {
 	KMIND_RULES = 4,	   /* cross-field rules for one knob */
 	KMIND_INSTANCES = 64,	   /* slots; 0 is nobody's */
 	KMIND_CLASSES = 16,
-	KMIND_KNOBS = 1024, /* (knob, target) pairs that can be leased at a time */
+	KMIND_KNOBS = 1024,  /* (knob, target) pairs that can be leased, at least */
+	KMIND_LEASES = 2048, /* places for them; a power of two */
+	KMIND_GRANTS = 512,  /* places for the grants of one agent; a power of two */
+	KMIND_PROBES = 32,   /* places in which one key may stand, side by side */
 	/* A lease outlives the hold that it was taken for by that: time to undo. */
 	KMIND_LEASE_SLACK_MS = 2000,
 	KMIND_OWNER_MS = 5000, /* an owner that gives no sign for so long applies nothing */
@@ -243,8 +247,12 @@ struct kmind_grant_key {
 	__u32 target;
 };
 
-/* What one instance may do with one knob on one target, and where it stands. */
+/*
+ * What one instance may do with one knob on one target, and where it stands. A
+ * verdict that breaks no rule touches two cache lines of it.
+ */
 struct kmind_grant {
+	__u64 key; /* kmind_mark() */
 	__s64 minimum;
 	__s64 maximum;
 	__s64 step;	    /* largest change; 0: any */
@@ -256,10 +264,13 @@ struct kmind_grant {
 	__u32 type;
 	__u32 priority; /* of the lease: the higher takes it over */
 	__u32 hold_ms;	/* longest hold that may be asked for; 0: any */
-	struct kmind_rule rules[KMIND_RULES];
-	/* The agent's own, from here on. */
+	__u32 nr_rules;
+	__u32 pad;
+	/* The agent's own. */
 	__s64 current;
 	__u64 tat_ns; /* theoretical arrival time of the rate limiter (GCRA) */
+	struct kmind_rule rules[KMIND_RULES];
+	__u64 pad_line[4];
 };
 
 /* Argument of the control program, the daemon's only way in. */
@@ -272,6 +283,7 @@ enum kmind_control_op {
 	KMIND_CONTROL_STOP = 6,	   /* cancel the tick */
 	KMIND_CONTROL_FEATURE = 7, /* knob: a feature; value, out: its total so far */
 	KMIND_CONTROL_ACTIVE = 8,  /* value: generation that hooks work for, and its phase */
+	KMIND_CONTROL_GRANT = 9,   /* knob, target, grant */
 };
 
 struct kmind_control {
@@ -282,6 +294,7 @@ struct kmind_control {
 	__s64 value;
 	__u32 id;
 	__s32 result;
+	struct kmind_grant grant;
 };
 
 /* Kernel-side accounts of one agent. */
@@ -321,10 +334,12 @@ enum kmind_phase {
  * The core object's maps: what all agents share.
  */
 
-/* One word, which changes by compare-and-exchange only. */
+/* One word, which changes by compare-and-exchange only. The key never changes again. */
 struct kmind_lease {
+	__u64 key;  /* kmind_mark() */
 	__u64 word; /* expires_ms << 24 | priority << 16 | holder; holder 0: free */
 	__u64 denied;
+	__u64 pad;
 };
 
 /* What the owner may write now. Anything else is not let through by the gate. */
@@ -339,7 +354,7 @@ struct kmind_approved {
 struct kmind_owner {
 	__u64 beat_ns; /* CLOCK_MONOTONIC; 0: nobody promised to beat */
 	__u32 pid;
-	__u32 abi;
+	__u32 abi; /* KMIND_CORE_ABI */
 };
 
 struct kmind_class {
@@ -389,6 +404,15 @@ struct kmind_core_call {
 enum kmind_magic {
 	KMIND_MAGIC = 0x646e696d6b, /* "kmind" */
 };
+
+/*
+ * How a knob on a target stands in a table: never 0, which is a free place. The
+ * key of all ones has no place.
+ */
+static inline __u64 kmind_mark(const struct kmind_grant_key *key)
+{
+	return ~((__u64)key->target << 32 | key->knob);
+}
 
 #define KMIND_CHECK_SEED 0x9e3779b97f4a7c15ULL
 

@@ -45,6 +45,7 @@ __all__ = [
 
 LIMIT = {
     "ABI": 3,
+    "CORE_ABI": 4,
     "MAX_CPUS": 256,
     "FEATURES": 28,
     "WINDOW_SLOTS": 256,
@@ -56,6 +57,9 @@ LIMIT = {
     "INSTANCES": 64,
     "CLASSES": 16,
     "KNOBS": 1024,
+    "LEASES": 2048,
+    "GRANTS": 512,
+    "PROBES": 32,
     "LEASE_SLACK_MS": 2000,
     "OWNER_MS": 5000,
     "IDLE_MS": 2000,
@@ -153,6 +157,7 @@ CONTROL_OP = {
     "STOP": 6,
     "FEATURE": 7,
     "ACTIVE": 8,
+    "GRANT": 9,
 }
 
 PHASE = {
@@ -348,6 +353,7 @@ GRANT_KEY = np.dtype(
 GRANT = np.dtype(
     {
         "names": [
+            "key",
             "minimum",
             "maximum",
             "step",
@@ -359,11 +365,15 @@ GRANT = np.dtype(
             "type",
             "priority",
             "hold_ms",
-            "rules",
+            "nr_rules",
+            "pad",
             "current",
             "tat_ns",
+            "rules",
+            "pad_line",
         ],
         "formats": [
+            "<u8",
             "<i8",
             "<i8",
             "<i8",
@@ -375,21 +385,24 @@ GRANT = np.dtype(
             "<u4",
             "<u4",
             "<u4",
+            "<u4",
+            "<u4",
+            "<i8",
+            "<u8",
             (RULE, (4,)),
-            "<i8",
-            "<u8",
+            ("<u8", (4,)),
         ],
-        "offsets": [0, 8, 16, 24, 28, 32, 40, 48, 52, 56, 60, 64, 128, 136],
-        "itemsize": 144,
+        "offsets": [0, 8, 16, 24, 32, 36, 40, 48, 56, 60, 64, 68, 72, 76, 80, 88, 96, 160],
+        "itemsize": 192,
     }
 )
 
 CONTROL = np.dtype(
     {
-        "names": ["op", "kind", "knob", "target", "value", "id", "result"],
-        "formats": ["<u4", "<u4", "<u4", "<u4", "<i8", "<u4", "<i4"],
-        "offsets": [0, 4, 8, 12, 16, 24, 28],
-        "itemsize": 32,
+        "names": ["op", "kind", "knob", "target", "value", "id", "result", "grant"],
+        "formats": ["<u4", "<u4", "<u4", "<u4", "<i8", "<u4", "<i4", GRANT],
+        "offsets": [0, 4, 8, 12, 16, 24, 28, 32],
+        "itemsize": 224,
     }
 )
 
@@ -441,10 +454,10 @@ STATE = np.dtype(
 
 LEASE = np.dtype(
     {
-        "names": ["word", "denied"],
-        "formats": ["<u8", "<u8"],
-        "offsets": [0, 8],
-        "itemsize": 16,
+        "names": ["key", "word", "denied", "pad"],
+        "formats": ["<u8", "<u8", "<u8", "<u8"],
+        "offsets": [0, 8, 16, 24],
+        "itemsize": 32,
     }
 )
 

@@ -67,6 +67,7 @@ def pack_grant(grant: Grant) -> bytes:
     words["current"] = grant.current
     if len(grant.rules) > layout.LIMIT["RULES"]:
         raise ValueError(f"{len(grant.rules)} rules: a grant holds {layout.LIMIT['RULES']}")
+    words["nr_rules"] = len(grant.rules)
     for slot, rule in zip(words["rules"], grant.rules, strict=False):
         slot["op"] = layout.RULE_OP[_RULE_OPS[rule.op]]
         slot["knob"] = rule.knob

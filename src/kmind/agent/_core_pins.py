@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import mmap
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from kmind.abi import layout
 from kmind.bpf import (
@@ -64,6 +67,13 @@ class Loaded:
         self.stats = stats
         self._object = object_
 
+    def leases(self) -> npt.NDArray[Any]:
+        """A copy of all places for leases, as ``layout.LEASE``."""
+        held = self.maps["leases"]
+        size = layout.LEASE.itemsize * held.max_entries
+        with mmap.mmap(held.fd, size, mmap.MAP_SHARED, mmap.PROT_READ) as view:
+            return np.frombuffer(view[:], layout.LEASE)
+
     def close(self) -> None:
         """Let go of all; what is pinned stays. Safe to repeat."""
         self.stats.close()
@@ -105,7 +115,7 @@ def open_or_make(root: Path, *, mount: bool) -> Loaded:
 def owner_words(beat_ns: int) -> bytes:
     """``struct kmind_owner`` of this process."""
     words = np.zeros((), layout.OWNER)
-    words["beat_ns"], words["pid"], words["abi"] = beat_ns, os.getpid(), layout.LIMIT["ABI"]
+    words["beat_ns"], words["pid"], words["abi"] = beat_ns, os.getpid(), layout.LIMIT["CORE_ABI"]
     return words.tobytes()
 
 
@@ -127,7 +137,7 @@ def _open(root: Path) -> Loaded:
     maps = {name: open_map(core / name) for name in _MAPS}
     loaded = Loaded(maps, open_program(core / "program"), open_link(root / "stats"))
     sizes = all(maps[name].value_size >= value.itemsize for name, value in _VALUES.items())
-    if abi != layout.LIMIT["ABI"] or not sizes:
+    if abi != layout.LIMIT["CORE_ABI"] or not sizes:
         loaded.close()
         raise KmindError(
             f"the core object at {root} is of ABI {abi}, and this kmind's of {layout.LIMIT['ABI']}",

@@ -72,12 +72,17 @@ class Lease(NamedTuple):
     denied: int
 
     @classmethod
-    def read(cls, key: bytes, packed: bytes | None) -> Lease | None:
-        """From an entry of the map; None if nobody holds it."""
-        knob, target = np.frombuffer(key, layout.GRANT_KEY)[0].item()
-        word, denied = np.frombuffer(packed or bytes(16), layout.LEASE)[0].item()
-        slot, priority = word & 0xFFFF, word >> 16 & 0xFF
-        return cls(knob, target, slot, priority, (word >> 24) / 1000, denied) if slot else None
+    def read(cls, words: Any) -> Lease:
+        """From one ``struct kmind_lease`` that somebody holds."""
+        key, word = ~int(words["key"]), int(words["word"])
+        return cls(
+            knob=key & 0xFFFFFFFF,
+            target=key >> 32 & 0xFFFFFFFF,
+            slot=word & 0xFFFF,
+            priority=word >> 16 & 0xFF,
+            expires_s=(word >> 24) / 1000,
+            denied=int(words["denied"]),
+        )
 
 
 class Claim(NamedTuple):

@@ -44,6 +44,7 @@ _NEEDED = frozenset(
 _SHARED = ("km_instances", "km_leases", "km_approved", "km_actions", "km_owner")  # the core's
 _HOOK_SECTIONS = ("tp_btf/", "raw_tp", "tp/", "tracepoint/", "perf_event")
 _PAGE = 4096
+_PATIENCE = 1000
 
 
 class Generation:
@@ -189,15 +190,18 @@ class Generation:
         self._links.clear()
         let_go(self._object, self.maps.values(), self.programs.values())
 
-    def control(self, op: str, **words: int) -> int:
+    def control(self, op: str, **words: int | np.void) -> int:
         """Call the agent's control program; its value. BpfError if it refuses."""
         args = np.zeros((), layout.CONTROL)
         args["op"] = layout.CONTROL_OP[op]
         for name, value in words.items():
             args[name] = value
-        ran = self.programs["km_control"].test_run(args.tobytes())
-        after = np.frombuffer(ran.ctx, layout.CONTROL)[0]
-        result = int(after["result"])
+        for _ in range(_PATIENCE):
+            ran = self.programs["km_control"].test_run(args.tobytes())
+            after = np.frombuffer(ran.ctx, layout.CONTROL)[0]
+            result = int(after["result"])
+            if result != -errno.EBUSY:  # else a recommendation is judged just now
+                break
         if result < 0 and op not in ("NOTICE", "CURRENT"):
             cause = os.strerror(-result) if -result in errno.errorcode else str(result)
             raise BpfError(f"the agent refused {op.lower()}: {cause}")

@@ -17,12 +17,35 @@
 /* Of this instance in the core's maps; 0: none, and no leases. */
 const volatile __u32 km_slot;
 
+/* A table as that of the leases, read and written by who has km.lock. */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 256);
-	__type(key, struct kmind_grant_key);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, KMIND_GRANTS);
+	__type(key, __u32);
 	__type(value, struct kmind_grant);
 } km_grants SEC(".maps");
+
+/* What is granted for a key; with `make` a free place too, where nothing is. */
+static __always_inline struct kmind_grant *km_grant_of(const struct kmind_grant_key *key, bool make)
+{
+	__u32 place = km_place(key, KMIND_GRANTS);
+	__u64 mark = kmind_mark(key);
+	struct kmind_grant *grant;
+
+	if (!mark)
+		return NULL;
+#pragma clang loop unroll(disable)
+	for (int probe = 0; probe < KMIND_PROBES; probe++) {
+		grant = bpf_map_lookup_elem(&km_grants, &place);
+		if (!grant || grant->key == mark)
+			return grant;
+		if (!grant->key)
+			return make ? grant : NULL;
+		place = (place + 1) & (KMIND_GRANTS - 1);
+	}
+	return NULL;
+}
 
 /* A copy of what the extension wrote, on our stack. */
 struct km_entry {
@@ -98,7 +121,7 @@ static __always_inline bool km_rule_broken(const struct kmind_rule *rule, __u32 
 
 	if (rule->op == KMIND_RULE_NONE)
 		return false;
-	other = bpf_map_lookup_elem(&km_grants, &key);
+	other = km_grant_of(&key, false);
 	if (!other)
 		return true; /* what cannot be checked is refused */
 	if (__builtin_add_overflow(READ_ONCE(other->current), rule->offset, &bound))
@@ -130,7 +153,7 @@ static __always_inline __u32 km_check_change(const struct km_entry *copy,
 	if (grant->interval_ns &&
 	    grant->tat_ns > now + grant->interval_ns * (grant->burst ? grant->burst - 1 : 0))
 		return KMIND_VERDICT_RATE;
-	for (int i = 0; i < KMIND_RULES; i++)
+	for (__u32 i = 0; i < KMIND_RULES && i < grant->nr_rules; i++)
 		if (km_rule_broken(&grant->rules[i], copy->target, copy->value))
 			return KMIND_VERDICT_RULE;
 	return KMIND_VERDICT_APPROVED;
@@ -278,7 +301,7 @@ static __noinline __u32 km_admit_one(__u32 position)
 		verdict = KMIND_VERDICT_REPLAYED;
 	} else {
 		km.last_id = copy.id;
-		grant = bpf_map_lookup_elem(&km_grants, &key);
+		grant = km_grant_of(&key, false);
 		if (!grant) {
 			verdict = KMIND_VERDICT_UNKNOWN;
 		} else {

@@ -13,7 +13,7 @@ from kmind.abi import layout
 from kmind.agent import _upgrade
 from kmind.agent._actions import decode_action, pack_grant
 from kmind.agent._base import Action, Grant, Kind, Mode
-from kmind.agent._core_words import counters, grant_key
+from kmind.agent._core_words import counters
 from kmind.agent._generation import Generation
 from kmind.agent._place import Place, Settings, Spec, free_address, possible_cpus
 from kmind.agent.core import Core
@@ -236,7 +236,8 @@ class BpfAgent:
 
     def grant(self, knob: int, target: int, grant: Grant) -> None:
         """Let the instance recommend values for a knob."""
-        self._generation.maps["km_grants"].update(grant_key(knob, target), pack_grant(grant))
+        words = np.frombuffer(pack_grant(grant), layout.GRANT)[0]
+        self._generation.control("GRANT", knob=knob, target=target, grant=words)
 
     def set_mode(self, mode: Mode) -> None:
         """Move to a mode."""

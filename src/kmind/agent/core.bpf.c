@@ -24,7 +24,7 @@ struct {
 	__type(value, struct kmind_class);
 } km_classes SEC(".maps");
 
-static long release_one(void *map, struct kmind_grant_key *key, struct kmind_lease *lease,
+static long release_one(void *map, __u32 *place, struct kmind_lease *lease,
 			struct kmind_core_call *call)
 {
 	call->result += km_lease_release(lease, call->slot);
@@ -48,7 +48,7 @@ static __always_inline int acquire(struct kmind_core_call *call, struct kmind_gr
 
 static __always_inline int release(struct kmind_core_call *call, struct kmind_grant_key *key)
 {
-	struct kmind_lease *lease = bpf_map_lookup_elem(&km_leases, key);
+	struct kmind_lease *lease = km_lease_of(key, false);
 
 	return lease && km_lease_release(lease, call->slot);
 }

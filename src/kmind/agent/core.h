@@ -20,10 +20,17 @@ struct {
 	__type(value, struct kmind_instance);
 } km_instances SEC(".maps");
 
+/*
+ * A table with the keys in it, each in one of the places from km_place() on. A
+ * verdict is given when caches are cold, and then each line of memory counts:
+ * the kernel's hash maps touch five or more. Maps that can be mapped start at a
+ * page, so that no entry lies across two lines; extensions have no way to them.
+ */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, KMIND_KNOBS);
-	__type(key, struct kmind_grant_key);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, KMIND_LEASES);
+	__type(key, __u32);
 	__type(value, struct kmind_lease);
 } km_leases SEC(".maps");
 
@@ -76,6 +83,47 @@ static __always_inline bool km_lease_open(__u64 word, __u32 slot, __u32 priority
 	       (word >> 16 & 0xff) < priority;
 }
 
+/* The first of the places that a key may have; Fibonacci hashing (Knuth, volume 3, 6.4). */
+static __always_inline __u32 km_place(const struct kmind_grant_key *key, __u32 places)
+{
+	__u32 hash = key->knob * 0x9e3779b1U ^ key->target * 0x85ebca6bU;
+
+	return (hash ^ hash >> 15) * 0x9e3779b1U >> 8 & (places - 1);
+}
+
+/*
+ * The lease of a key. With `make` it gets one if it has none: a place changes
+ * from free to one key, for good, so a word in somebody's hands is never another
+ * key's. Where all its places are taken there is none.
+ */
+static __always_inline struct kmind_lease *km_lease_of(const struct kmind_grant_key *key, bool make)
+{
+	__u32 place = km_place(key, KMIND_LEASES);
+	__u64 mark = kmind_mark(key), found;
+	struct kmind_lease *lease;
+
+	if (!mark)
+		return NULL;
+#pragma clang loop unroll(disable)
+	for (int probe = 0; probe < KMIND_PROBES; probe++) {
+		lease = bpf_map_lookup_elem(&km_leases, &place);
+		if (!lease)
+			return NULL;
+		found = READ_ONCE(lease->key);
+		if (found == mark)
+			return lease;
+		if (!found) {
+			if (!make)
+				return NULL;
+			found = __sync_val_compare_and_swap(&lease->key, 0, mark);
+			if (!found || found == mark)
+				return lease;
+		}
+		place = (place + 1) & (KMIND_LEASES - 1);
+	}
+	return NULL;
+}
+
 /* One more lease of an instance, or one less. */
 static __always_inline void km_lease_counted(__u32 slot, __s32 by)
 {
@@ -97,19 +145,14 @@ static __always_inline bool km_lease_acquire(struct kmind_grant_key *key, struct
 {
 	__u64 now_ms = claim->now / 1000000;
 	__u64 expires_ms = now_ms + claim->hold_ms + KMIND_LEASE_SLACK_MS;
-	struct kmind_lease *lease, fresh = {};
+	struct kmind_lease *lease;
 	__u64 word = 0, want, until;
 	__u32 holder;
 
 	claim->holder = claim->previous = 0;
-	lease = bpf_map_lookup_elem(&km_leases, key);
-	if (!lease) {
-		/* Entries stay for good: a word that is held on to is never another's. */
-		bpf_map_update_elem(&km_leases, key, &fresh, BPF_NOEXIST);
-		lease = bpf_map_lookup_elem(&km_leases, key);
-		if (!lease)
-			return false;
-	}
+	lease = km_lease_of(key, true);
+	if (!lease)
+		return false;
 	for (int turn = 0; turn < KM_LEASE_TURNS; turn++) {
 		word = READ_ONCE(lease->word);
 		holder = km_lease_holder(word);

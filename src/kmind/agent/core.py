@@ -152,14 +152,13 @@ class Core:
 
     def leases(self) -> list[Lease]:
         """All leases that are held, those among them that have expired and were not given back."""
-        rows = self._map("leases")
-        found = (Lease.read(key, rows.lookup(key)) for key in rows.keys())  # noqa: SIM118
-        return sorted(lease for lease in found if lease is not None)
+        rows = self._loaded.leases()
+        return sorted(Lease.read(row) for row in rows[rows["word"] & 0xFFFF != 0])
 
     def lease(self, knob: int, target: int) -> Lease | None:
         """The lease of one knob, if it is held; it may have expired, as those of `leases`."""
-        key = grant_key(knob, target)
-        return Lease.read(key, self._map("leases").lookup(key))
+        found = (each for each in self.leases() if (each.knob, each.target) == (knob, target))
+        return next(found, None)
 
     def acquire(
         self, slot: int, knob: int, target: int, *, hold_s: float, priority: int = 100
