@@ -3,6 +3,9 @@
 
 BIN := .venv/bin
 
+# Without byte code each of the hundreds of processes that tests start compiles kmind anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup bpf demo test lint bench docs clean
 

@@ -318,7 +318,8 @@ class Trials:
         )
         self._calm.pause()
         self._rng = self._rng or np.random.default_rng()
-        experiment = (None if again else self._cut_short(case, design)) or Experiment(
+        resumed = None if again else self._cut_short(case, design, self._rng)
+        experiment = resumed or Experiment(
             design, self._rng, self._calm.noise(case.metric), self._calm.guards()
         )
         kind = "recheck" if again else "trial"
@@ -333,7 +334,9 @@ class Trials:
         self._tell_beforehand()
         self._safely(trial.start)
 
-    def _cut_short(self, case: _Case, design: Design) -> Experiment | None:
+    def _cut_short(
+        self, case: _Case, design: Design, rng: np.random.Generator
+    ) -> Experiment | None:
         # What was measured of it in this context, before something else ended that.
         if not case.context:
             return None
@@ -345,7 +348,7 @@ class Trials:
         record = row["record"] if row else None
         if not record or record["design"] != design.to_dict():
             return None
-        return Experiment.go_on(record, self._rng, self._calm.guards())
+        return Experiment.go_on(record, rng, self._calm.guards())
 
     def turn(self) -> None:
         """Do what is due."""
