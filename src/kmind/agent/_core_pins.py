@@ -140,7 +140,8 @@ def _open(root: Path) -> Loaded:
     if abi != layout.LIMIT["CORE_ABI"] or not sizes:
         loaded.close()
         raise KmindError(
-            f"the core object at {root} is of ABI {abi}, and this kmind's of {layout.LIMIT['ABI']}",
+            f"the core object at {root} is of ABI {abi}, and this kmind's of "
+            f"{layout.LIMIT['CORE_ABI']}",
             hint=f"unload all modules with the kmind that loaded them, then: rm -r {root}",
         )
     return loaded
