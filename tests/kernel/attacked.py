@@ -130,8 +130,7 @@ class Neighbour:
         # Its first window moves only with the disk.
         with Reads(disk) as reads:
             eventually(lambda: int(knob_file(disk).read_text()) == self.VALUE and self.seen)
-        self.issued += reads.count
-        eventually(lambda: self.seen == self.issued)
+        self._all_seen(reads.count)
         self.pid = host.instance(self.name)["extension"]["pid"]
         self.first = accounts(host, self.name)
 
@@ -144,16 +143,22 @@ class Neighbour:
                 elif event["event"] in ("mode", "stop", "undone", "yielded", "failed", "lost"):
                     self.strange.append(event)
 
+    def _all_seen(self, count: int) -> None:
+        # Up to one in a thousand completions the kernel shows to no program: see test_daemon_kill.
+        self.issued += count
+        with suppress(AssertionError):
+            eventually(lambda: self.seen >= self.issued, 5)
+        assert 0 <= self.issued - self.seen <= 1 + count // 1000, (self.issued, self.seen)
+        self.issued = self.seen
+
     @contextmanager
     def unmoved(self) -> Iterator[None]:
         """Keep its disk busy for the length of the block; then all must be as if nobody was."""
         with Reads(self.disk) as reads:
             yield
-        self.issued += reads.count
         assert reads.count
-        eventually(lambda: self.seen >= self.issued)
+        self._all_seen(reads.count)
         now = accounts(self.host, self.name)
-        assert self.seen == self.issued
         assert self.strange == [], self.strange
         assert int(knob_file(self.disk).read_text()) == self.VALUE
         same = {

@@ -258,6 +258,24 @@ def test_what_the_owner_refuses_to_try_leaves_what_stands() -> None:
     assert bench.value == 16
 
 
+def test_a_knob_that_another_holds_says_nothing_of_the_value() -> None:
+    bench = Bench(verdict="lease")
+    bench.feed(40, **random_reads())
+    assert bench.proposed == [16]
+    again = Bench(memory=bench.memory)
+    again.feed(40, **random_reads())
+    assert again.value == 16
+
+
+def test_a_refused_value_is_left_alone_over_restarts() -> None:
+    bench = Bench(verdict="range")
+    bench.feed(40, **random_reads())
+    again = Bench(memory=bench.memory)
+    again.feed(40, **random_reads())
+    assert 16 in bench.proposed
+    assert 16 not in again.proposed
+
+
 def test_an_external_change_silences_it() -> None:
     bench = Bench()
     bench.feed(30, **random_reads())

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from kmind.extension import ChangeEvent, Context, Extension, VerdictEvent
 
-from .ladder import Ladder
+from .ladder import AGAIN_S, Ladder
 from .phase import Phase, PhaseTracker, Usage
 from .recent import Recent
 
@@ -32,6 +32,8 @@ _MIXED_KB = 128
 _MOST_KB = 8192  # on no disk that we measured did more than that help
 _MEMORY = 1  # version of what is remembered
 _QUIET = ("idle", "cached")
+# Refusals that say nothing of the value: it is not remembered for them.
+_LATER = ("lease", "rate", "busy", "owner", "expired", "torn", "replayed")
 
 
 @dataclass
@@ -104,7 +106,10 @@ class Readahead(Extension):
             self._silent = self._tracker.phase
             self._doing = f"{verdict.verdict}: {verdict.value} KiB"
         else:
-            self._tried(proposal)
+            if verdict.verdict in _LATER:
+                self._not_before = self.context.now() + AGAIN_S
+            else:
+                self._tried(proposal)
             self._doing = f"refused: {verdict.verdict}"
 
     def on_change(self, change: ChangeEvent) -> None:
