@@ -56,7 +56,8 @@ def test_the_result_has_every_number_beside_its_spread(small, tmp_path, capsys):
     assert [json.loads(line) for line in said] == rows
     swept = {int(value): result for value, result in rows[0]["sweep"].items()}
     assert {16, before} < set(swept)
-    for name in ("observe_overhead", "observe_aa", "cpu", "cpu_processes", "cpu_programs"):
+    cpu = ("cpu", "cpu_extension", "cpu_owner", "cpu_programs")
+    for name in ("observe_overhead", "observe_aa", *cpu):
         assert f"{name}_percent" in result
         assert result[f"{name}_percent_spread"] >= 0
     assert result["observe_overhead_percent"] < 100

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from kmind.bench._base import Metric, describe_machine, interleaved
-from kmind.bench._instance import agent_statistics, cpu_shares, kmind_beside, sampled
+from kmind.bench._instance import agent_statistics, cpu_shares, kmind_beside, sampled, tree
 from kmind.bench._proposal import measure_proposals
 from kmind.errors import KmindError, PrivilegeError, UsageError
 from kmind.guard import Actuator, Journal, Policy
@@ -221,23 +221,29 @@ class _Bench:
     def cpu(self) -> dict[str, float]:
         """CPU of kmind in percent of one core while the pattern is steady: 128 KiB reads in order.
 
-        In all, of its processes, and of its eBPF programs. Taken over the last
-        half of the run, in ten pieces. Mode auto.
+        In all, of the extension, of the owner beside it, and of the eBPF programs. Taken over
+        the last third of the run, in ten pieces. Mode auto, and nothing known from before.
         """
         load = self._prepared(_STEADY)
-        seconds = 2 * self._plan.seconds
+        seconds = 3 * self._plan.seconds
         with (
+            tempfile.TemporaryDirectory() as state,
             agent_statistics(),
-            kmind_beside(self.device, "auto") as pid,
-            sampled([pid], seconds / 20) as samples,
+            kmind_beside(self.device, "auto", state=Path(state)) as pid,
+            sampled([pid], seconds / 30) as samples,
+            sampled(tree(pid)[1:], seconds / 30) as children,
         ):
             load.run(seconds)
         if not any(sample.programs for sample in samples):
             raise KmindError("no eBPF program of kmind ran", hint="see kmind doctor")
-        shares = cpu_shares(samples, seconds / 2)
+        shares = cpu_shares(samples, seconds / 3)
+        extension = [processes for processes, _ in cpu_shares(children, seconds / 3)]
         parts = {
             "cpu_percent": [processes + programs for processes, programs in shares],
-            "cpu_processes_percent": [processes for processes, _ in shares],
+            "cpu_extension_percent": extension,
+            "cpu_owner_percent": [
+                processes - own for (processes, _), own in zip(shares, extension, strict=False)
+            ],
             "cpu_programs_percent": [programs for _, programs in shares],
         }
         result: dict[str, float] = {}
