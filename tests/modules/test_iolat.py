@@ -3,6 +3,7 @@
 
 import ctypes
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -304,3 +305,43 @@ def test_a_shorter_queue_is_advised_where_slow_ones_met_a_longer_one() -> None:
         BUSY | {"slow_depth": 4000, "slow": 10, "fast": 990},
     ):
         assert shown({}, [other] * 20, bounds="from above").made == []
+
+
+BESIDE = BUSY | {
+    "reads": 500, "slow_reads": 5, "reads_beside": 400, "slow_reads_beside": 80, "slow_depth": 400,
+}  # fmt: skip
+
+
+def test_reads_that_writes_make_slow_are_advised_for() -> None:
+    rig = shown({"slow_us": 800}, [BESIDE] * 20, bounds="from above")
+    throttle, scheduler = rig.knobs["block.wbt_lat_usec"], rig.knobs["block.scheduler"]
+    first = rig.made[0]
+    assert (first.knob, first.value) == (throttle.id, 800)
+    assert first.note["evidence"]["slow_beside_writes"] == pytest.approx(0.2, abs=1e-3)
+    assert first.note["evidence"]["slow_without"] == pytest.approx(0.01, abs=1e-3)
+    # It did not help: a scheduler is next, where there is none.
+    change = ChangeEvent("dropped", first.id, throttle.name, first.value, "no change")
+    rig.extension.on_change(change)
+    assert scheduler.baseline != "none"
+    assert next(rig.extension._find(rig.now), None) is None
+    rig.context.knobs["block.scheduler"] = replace(scheduler, baseline="none")
+    values = np.zeros((1, len(FEATURES)))
+    for name, value in BESIDE.items():
+        values[0, FEATURES[name]] = value
+    rig.now += 15
+    rig.extension.on_windows(made_windows(values, window_s=1.0)["window"])
+    last = rig.made[-1]
+    assert (last.knob, scheduler.choices[last.value]) == (scheduler.id, "mq-deadline")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"slow_reads": 100},  # slow without writes too
+        {"slow_reads_beside": 10},  # few of them
+        {"reads_beside": 4, "slow_reads_beside": 4},  # seen too seldom
+        {"abstaining": 1},
+    ],
+)
+def test_reads_that_are_slow_for_another_reason_are_not(change: dict[str, int]) -> None:
+    assert shown({"slow_us": 800}, [BESIDE | change] * 20, bounds="from above").made == []

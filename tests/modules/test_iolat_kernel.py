@@ -4,6 +4,7 @@
 import mmap
 import os
 import random
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -192,3 +193,38 @@ def mixed(node: str, reads: int) -> None:
                 os.preadv(fd, [view[:size]], choose.randrange(end // LARGE) * LARGE)
     finally:
         os.close(fd)
+
+
+def test_reads_are_told_apart_by_the_writes_beside_them(tmp_path: Path) -> None:
+    """Writes of a thread of its own, and reads before and meanwhile."""
+    with loop(tmp_path) as node, agent_of("iolat", node, "slow_us=1000000") as agent:
+        direct(node, reads=50)
+        eventually_counted(agent, 50)
+        assert counts(agent, "reads", "reads_beside", "slow_reads", "slow_reads_beside") == [
+            50, 0, 0, 0,
+        ]  # fmt: skip
+        done = threading.Event()
+
+        def write() -> None:
+            while not done.is_set():
+                direct(node, reads=0, writes=8, size=LARGE)
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            direct(node, reads=400)
+        finally:
+            done.set()
+            writer.join()
+        reads, beside = counts(agent, "reads", "reads_beside")
+        assert reads + beside == 450
+        assert beside > 50
+        direct(node, reads=50)
+        assert counts(agent, "reads", "reads_beside") == [reads + 50, beside]
+
+
+def eventually_counted(agent: BpfAgent, requests: int) -> None:
+    """Completions may come a moment after what waited for them goes on."""
+    end = time.monotonic() + 10
+    while sum(counts(agent, "fast", "slow")) < requests and time.monotonic() < end:
+        time.sleep(0.01)

@@ -2,17 +2,17 @@
 """The I/O latency extension: shows what predictions are worth, and advises a shorter queue.
 
 All that decides is in the agent. Here its counters are put together: the confusion matrix, the
-balanced accuracy beside that of the last latency, calibration, and drift. The one thing that
-is recommended is `block.nr_requests`, first while the agent publishes: where slow
-requests met a much longer queue than fast ones, a bound on the queue may spare them. Whether it
-does the experiment says; until that ends otherwise the value is renewed, for a shorter queue
-takes away what it was recommended by.
+balanced accuracy beside that of the last latency, calibration, and drift. While the agent
+publishes, one thing at a time is recommended: where slow requests met a much longer queue than
+fast ones, a bound on the queue; where reads are slow beside writes, that writeback is throttled,
+or a scheduler that puts reads first. Whether it helps the experiment says; until that ends
+otherwise the value is renewed, for what helps takes away what it was recommended by.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ from kmind.extension import ChangeEvent, Context, Extension, VerdictEvent
 
 __all__ = ["IoLat", "balanced_accuracy"]
 
-_KNOB = "block.nr_requests"
+_QUEUE, _WRITEBACK, _SCHEDULER = "block.nr_requests", "block.wbt_lat_usec", "block.scheduler"
 _BINS = 5
 _DECAY_S = 30.0  # counts fade to a third in that time
 _FEW = 200.0  # predictions: below that no drift is told
@@ -31,6 +31,16 @@ _LONGER = 2.0  # the queue that slow ones met, against fast ones
 _LEAST_S = 5.0  # of windows, before the first advice
 _HOLD_S = 30.0
 _EVERY_S = 10.0
+_AGAIN_S = 600.0  # what did not help, or was refused, is not said again for so long
+_WORSE = 3.0  # times as many reads are slow beside writes as without
+_READS_FIRST = "mq-deadline"
+
+
+class _Advice(NamedTuple):
+    knob: str
+    value: int | str
+    reason: str
+    evidence: dict[str, float | str]
 
 
 class IoLat(Extension):
@@ -44,7 +54,8 @@ class IoLat(Extension):
         self._drifted = False
         self._seen_s = 0.0
         self._advised_s: float | None = None
-        self._held: tuple[int, dict[str, float | str]] | None = None  # value, evidence
+        self._held: _Advice | None = None
+        self._not_before: dict[str, float] = {}  # by knob
         self._records = 0
 
     def on_windows(self, windows: npt.NDArray[np.void]) -> None:
@@ -69,13 +80,13 @@ class IoLat(Extension):
 
     def on_verdict(self, verdict: VerdictEvent) -> None:
         """What is refused is not renewed."""
-        if verdict.verdict not in ("approved", "renewed"):
-            self._held = None
+        if verdict.verdict not in ("approved", "renewed", "shadowed", "advised"):
+            self._drop()
 
     def on_change(self, change: ChangeEvent) -> None:
         """Nor is what stands no longer."""
         if change.kind not in ("applied", "kept"):
-            self._held = None
+            self._drop()
 
     def on_mode(self, mode: str) -> None:
         """Begin anew."""
@@ -150,42 +161,72 @@ class IoLat(Extension):
                 trained=trained,
             )
 
+    def _drop(self) -> None:
+        if self._held:
+            self._not_before[self._held.knob] = self.context.now() + _AGAIN_S
+        self._held = None
+
     def _advise(self) -> None:
         now = self.context.now()
         if self._advised_s is not None and now - self._advised_s < _EVERY_S:
             return
-        advice = self._held or self._find()
+        advice = self._held or next(self._find(now), None)
         if advice is None:
             return
         self._advised_s = now
         self._held = advice
         self.context.recommend(
-            _KNOB,
-            advice[0],
-            reason="Slow requests met a much longer queue than fast ones.",
-            evidence=advice[1],
+            advice.knob,
+            advice.value,
+            reason=advice.reason,
+            evidence=advice.evidence | {"outcome": "slow_share"},
             hold_s=_HOLD_S,
         )
 
-    def _find(self) -> tuple[int, dict[str, float | str]] | None:
-        info, sums = self.context.knobs.get(_KNOB), self._named()
+    def _find(self, now: float) -> Iterator[_Advice]:
+        sums = self._named()
         done = sums["fast"] + sums["slow"]
-        if info is None or self._abstaining or self._seen_s < _LEAST_S or done < _FEW:
-            return None
-        share = sums["slow"] / done
-        if share < _SHARE or sums["fast"] < 1:
-            return None
+        if self._abstaining or self._seen_s < _LEAST_S or done < _FEW:
+            return
+        for advice in (*self._shorter_queue(sums, done), *self._reads_first(sums)):
+            if now >= self._not_before.get(advice.knob, 0.0):
+                yield advice
+
+    def _shorter_queue(self, sums: Mapping[str, float], done: float) -> Iterator[_Advice]:
+        info, share = self.context.knobs.get(_QUEUE), sums["slow"] / done
+        if info is None or share < _SHARE or sums["fast"] < 1:
+            return
         met, usual = sums["slow_depth"] / sums["slow"], sums["fast_depth"] / sums["fast"]
         value = max(1 << int(np.ceil(np.log2(max(2 * usual, 1)))), info.minimum)
         value += -value % max(info.grid, 1)
         if met < _LONGER * usual or value > info.maximum or value >= min(met, float(info.baseline)):
-            return None
-        return value, {
-            "slow_share": round(share, 4),
-            "slow_met": round(met, 1),
-            "fast_met": round(usual, 1),
-            "outcome": "slow_share",
-        }
+            return
+        reason = "Slow requests met a much longer queue than fast ones."
+        numbers = {"slow_met": round(met, 1), "fast_met": round(usual, 1)}
+        yield _Advice(_QUEUE, value, reason, {"slow_share": round(share, 4), **numbers})
+
+    def _reads_first(self, sums: Mapping[str, float]) -> Iterator[_Advice]:
+        beside, alone = sums["reads_beside"], sums["reads"]
+        if beside < _FEW or alone < _FEW:
+            return
+        share, usual = sums["slow_reads_beside"] / beside, sums["slow_reads"] / alone
+        if share < _SHARE or share < _WORSE * usual:
+            return
+        numbers: dict[str, float | str] = {
+            "slow_beside_writes": round(share, 4), "slow_without": round(usual, 4),
+        }  # fmt: skip
+        often = "Reads are slow more often while the disk has writes too"
+        info, slow_us = self.context.knobs.get(_WRITEBACK), int(self.context.params["slow_us"])
+        if info is not None:
+            # 0 is off; above what is slow, throttling begins too late.
+            value = min(max(slow_us, info.minimum), info.maximum)
+            if int(info.baseline) == 0 or int(info.baseline) > value:
+                reason = f"{often}: throttled at {value} us, writeback may leave them room."
+                yield _Advice(_WRITEBACK, value, reason, numbers)
+        info = self.context.knobs.get(_SCHEDULER)
+        if info is not None and info.baseline == "none" and _READS_FIRST in info.choices:
+            reason = f"{often}: {_READS_FIRST} gives reads to the disk first."
+            yield _Advice(_SCHEDULER, _READS_FIRST, reason, numbers)
 
 
 def balanced_accuracy(slow_right: float, slow: float, fast_right: float, fast: float) -> float:

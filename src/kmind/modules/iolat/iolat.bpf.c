@@ -31,6 +31,10 @@ enum iolat_feature {
 	IOL_HITS_4,
 	IOL_FAST_DEPTH,
 	IOL_SLOW_DEPTH,
+	IOL_READS,
+	IOL_SLOW_READS,
+	IOL_READS_BESIDE,
+	IOL_SLOW_READS_BESIDE,
 	IOL_PUBLISHED,
 	IOL_ABSTAINING,
 	IOL_PREDICTED,
@@ -61,6 +65,7 @@ const volatile __u32 param_records = 0;
 #define IOL_NOTE_LAST (1ULL << 18) /* what the last latency would have said */
 #define IOL_NOTE_BIN 20
 #define IOL_NO_BIN 7
+#define IOL_NOTE_BESIDE (1ULL << 24) /* a read, and the disk had writes too */
 
 static struct iol_history iol_history;
 
@@ -87,6 +92,7 @@ struct {
 static __u64 iol_version; /* of the model that decided last */
 static __u32 iol_publishing, iol_share;
 static __u64 iol_second, iol_pushed;
+static __s64 iol_writes; /* in the disk; what was there before us may make it less than 0 */
 
 /* May what is predicted be believed? Once a round. */
 static __noinline int iol_judge(void)
@@ -234,6 +240,16 @@ static __noinline int iol_score(__u64 note, bool slow)
 	return 0;
 }
 
+/* Reads that were done, and those among them that had writes beside them when they came. */
+static __always_inline void iol_count_read(struct km_cpu *own, __u64 note, bool slow)
+{
+	bool beside = note & IOL_NOTE_BESIDE;
+
+	km_count_atomic(own, beside ? IOL_READS_BESIDE : IOL_READS, 1);
+	if (slow)
+		km_count_atomic(own, beside ? IOL_SLOW_READS_BESIDE : IOL_SLOW_READS, 1);
+}
+
 SEC("tp_btf/block_rq_complete")
 int KM_HOOK(on_complete, struct request *rq, int error, unsigned int bytes)
 {
@@ -248,16 +264,22 @@ int KM_HOOK(on_complete, struct request *rq, int error, unsigned int bytes)
 	if (bytes < rq->__data_len)
 		return 0; /* a part of it: the rest follows */
 	own = km_this_cpu(&cpu);
+	if (op == KM_REQ_OP_WRITE)
+		__sync_fetch_and_sub(&iol_writes, 1);
 	if (!km_flight_end(km_flight_name(ctx), &flight)) {
 		km_count_atomic(own, IOL_UNTIMED, 1);
 		return 0;
 	}
+	if (!READ_ONCE(km_in_flight))
+		WRITE_ONCE(iol_writes, 0); /* whatever was miscounted is put right */
 	took = bpf_ktime_get_ns() - flight.issued_ns;
 	depth = flight.note & IOL_MOST;
 	slow = took > param_slow_us * 1000ULL;
 	iol_done(&iol_history, took, depth, slow);
 	km_count_atomic(own, slow ? IOL_SLOW : IOL_FAST, 1);
 	km_count_atomic(own, slow ? IOL_SLOW_DEPTH : IOL_FAST_DEPTH, depth);
+	if (op != KM_REQ_OP_WRITE)
+		iol_count_read(own, flight.note, slow);
 	if (flight.note & IOL_NOTE_DECIDED)
 		iol_score(flight.note, slow);
 	return 0;
@@ -278,6 +300,10 @@ int KM_HOOK(on_issue, struct request *rq)
 	km_set_gauge(IOL_ABSTAINING, !READ_ONCE(iol_publishing));
 	km_set_gauge(IOL_PREDICTED,
 		     READ_ONCE(iol_publishing) ? READ_ONCE(iol_share) * 1000ULL >> 16 : 0);
+	if (op == KM_REQ_OP_WRITE)
+		__sync_fetch_and_add(&iol_writes, 1);
+	else if (READ_ONCE(iol_writes) > 0)
+		note |= IOL_NOTE_BESIDE;
 	km_flight_begin(km_flight_name(ctx), depth | note);
 	return 0;
 }
