@@ -38,6 +38,11 @@ def _probe(name: str) -> Any:
     return probe.probe(name)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put those last that other load on the machine's disk would disturb."""
+    items.sort(key=lambda item: item.get_closest_marker("quiet") is not None)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test of the kernel, or of a guest's, that this machine cannot run."""
     if item.get_closest_marker("guest"):
