@@ -155,7 +155,11 @@ class Neighbour:
     def unmoved(self) -> Iterator[None]:
         """Keep its disk busy for the length of the block; then all must be as if nobody was."""
         with Reads(self.disk) as reads:
-            yield
+            try:
+                yield
+            except BaseException:
+                self.issued += reads.count  # so that what failed is not counted against the next
+                raise
         assert reads.count
         self._all_seen(reads.count)
         now = accounts(self.host, self.name)

@@ -28,7 +28,7 @@ pytestmark = [
 ]
 
 PATIENCE_S = 20
-KILLS = 24
+KILLS = int(os.environ.get("KMIND_KILLS", "24"))
 BUSY = '[knob."block.read_ahead_kb"]\nrate = "6000 per minute"\nburst = 100\n'
 LATE = RECOMMENDER.replace("self.at = 0.0", "self.at = self.context.now() + 1.0")
 
