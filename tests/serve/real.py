@@ -42,7 +42,9 @@ class Host(DaemonHost):
 
     def log(self) -> list[dict[str, Any]]:
         """The structured log."""
-        return [json.loads(line) for line in self.cat("/var/log/kmind/kmind.log").splitlines()]
+        text = self.cat("/var/log/kmind/kmind.log")
+        # The last line may be written just now.
+        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
 def host(folder: Path) -> AbstractContextManager[Host]:
