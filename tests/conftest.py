@@ -45,10 +45,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test of the kernel, or of a guest's, that this machine cannot run."""
-    if item.get_closest_marker("guest"):
+    if guest_marker := item.get_closest_marker("guest"):
         from vm import guest
 
-        if reason := guest.missing():
+        if reason := guest.missing(**guest_marker.kwargs):
             _skip(item, reason)
     marker = item.get_closest_marker("kernel")
     if marker is None:

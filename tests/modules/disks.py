@@ -15,7 +15,7 @@ import pytest
 from kmind.agent._base import Mode
 from kmind.agent.bpf import BpfAgent
 from kmind.extension import find_module, parse_parameters
-from kmind.knobs import Target
+from kmind.knobs import parse_target
 from kmind.runtime.agents import make_bpf_agent
 
 __all__ = ["agent_of", "brake", "direct", "disk_of", "loop"]
@@ -91,10 +91,10 @@ def brake(disk: str) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def agent_of(name: str, node: str, *words: str) -> Iterator[BpfAgent]:
-    """The agent of a module on a block device, in mode observe, without an extension."""
+    """The agent of a module on a disk or "system", in mode observe, without an extension."""
     module = find_module(name)
     params = parse_parameters(module.manifest, words)
-    agent = make_bpf_agent(module, Target.block(Path(node).name), params, deadline_s=600)
+    agent = make_bpf_agent(module, parse_target(Path(node).name), params, deadline_s=600)
     try:
         agent.set_mode(Mode.OBSERVE)
         agent.start()

@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from modules.disks import agent_of
 
 from kmind.abi import layout
-from kmind.agent._base import Mode
-from kmind.agent.bpf import BpfAgent
 from kmind.extension import (
     ChangeEvent,
     Context,
@@ -25,12 +24,10 @@ from kmind.extension import (
     find_module,
     parse_parameters,
 )
-from kmind.knobs import Target
 from kmind.modules.dirty.extension import Dirty
 from kmind.modules.dirty.holt import Holt
 from kmind.modules.dirty.waiting import Waiting, spared
 from kmind.queue import Doorbell, Endpoint
-from kmind.runtime.agents import make_bpf_agent
 from kmind.testing.contract import CHECKS, Check
 
 KNOB = "vm.dirty_background_ratio"
@@ -321,17 +318,6 @@ def test_a_hold_that_ran_out_is_not_asked_for_at_once() -> None:
 # The agent on the real kernel.
 
 
-@contextlib.contextmanager
-def _agent() -> Iterator[BpfAgent]:
-    agent = make_bpf_agent(MODULE, Target.system(), {}, deadline_s=600)
-    try:
-        agent.set_mode(Mode.OBSERVE)
-        agent.start()
-        yield agent
-    finally:
-        agent.close()
-
-
 def _dirtied_by_kernel() -> int:
     # vm.stat_refresh folds the CPUs' shares in (Documentation/admin-guide/sysctl/vm.rst).
     Path("/proc/sys/vm/stat_refresh").write_text("1")
@@ -341,7 +327,7 @@ def _dirtied_by_kernel() -> int:
 
 @pytest.mark.kernel(*NEEDS)
 def test_dirtied_pages_are_those_that_the_kernel_counts(tmp_path: Path) -> None:
-    with _agent() as agent:
+    with agent_of("dirty", "system") as agent:
         column = COLUMNS["dirtied_pages"]
         # Others write too: what the kernel counts brackets what the agent counts.
         outer, first, inner = _dirtied_by_kernel(), agent.feature(column), _dirtied_by_kernel()
@@ -382,7 +368,7 @@ def _small_disk(folder: Path) -> Iterator[Path]:
 
 @pytest.mark.kernel(*NEEDS)
 def test_a_throttled_writer_is_seen_waiting(tmp_path: Path) -> None:
-    with _small_disk(tmp_path) as node, _agent() as agent:
+    with _small_disk(tmp_path) as node, agent_of("dirty", "system") as agent:
         endpoint = Endpoint(agent.arena, Doorbell(agent.doorbell_fd))
         # The length of a jiffy is learnt from the first look at the thresholds on.
         ends = time.monotonic() + 1

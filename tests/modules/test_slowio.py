@@ -11,17 +11,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from modules.disks import brake, direct, disk_of, loop
+from modules.disks import agent_of, brake, direct, disk_of, loop
 
 from kmind.agent._base import Mode
 from kmind.agent.bpf import BpfAgent
 from kmind.agent.sim import SimAgent, SimDoorbell
 from kmind.extension import Context, Dispatcher, find_module, parse_parameters
-from kmind.knobs import Target
 from kmind.modules.slowio.extension import SlowIo, median_ratio
 from kmind.modules.slowio.shift import ShiftDetector
 from kmind.queue import Doorbell, Endpoint
-from kmind.runtime.agents import make_bpf_agent
 from kmind.testing.contract import CHECKS, Check
 
 MODULE = find_module("slowio")
@@ -243,18 +241,6 @@ def _counted(agent: BpfAgent) -> dict[str, int]:
     return {name: agent.feature(COLUMNS[name]) for name in names}
 
 
-@contextlib.contextmanager
-def _agent(disk: str, *words: str) -> Iterator[BpfAgent]:
-    params = parse_parameters(MODULE.manifest, words)
-    agent = make_bpf_agent(MODULE, Target.block(disk), params, deadline_s=600)
-    try:
-        agent.set_mode(Mode.OBSERVE)
-        agent.start()
-        yield agent
-    finally:
-        agent.close()
-
-
 @pytest.mark.kernel(*NEEDS)
 def test_requests_and_bytes_are_those_that_the_kernel_counts(tmp_path: Path) -> None:
     file = tmp_path / "data"
@@ -262,7 +248,7 @@ def test_requests_and_bytes_are_those_that_the_kernel_counts(tmp_path: Path) -> 
     with file.open("rb") as opened:
         os.fsync(opened.fileno())
     disk = disk_of(file)
-    with _agent(disk) as agent:
+    with agent_of("slowio", disk) as agent:
         time.sleep(0.2)  # what was in the disk at the start has come back
         # Others use the disk too: what the kernel counts brackets what the agent counts.
         outer, first, inner = _stat(disk), _counted(agent), _stat(disk)
@@ -293,7 +279,7 @@ def test_a_disk_that_is_slowed_down_shows_in_ratios_and_records(tmp_path: Path) 
     with (
         loop(tmp_path) as node,
         brake(below) as hold,
-        _agent(Path(node).name, "learn=1") as agent,
+        agent_of("slowio", node, "learn=1") as agent,
     ):
         endpoint = Endpoint(agent.arena, Doorbell(agent.doorbell_fd))
         while not _bins(agent).sum():

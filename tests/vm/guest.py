@@ -117,13 +117,13 @@ After=basic.target
 """
 
 
-def missing() -> str:
-    """Why no guest can be started on this machine; "" if one can."""
+def missing(*, systemd: bool = False) -> str:
+    """Why no guest, or none with systemd, can be started on this machine; "" if one can."""
     if os.uname().machine != "x86_64":
         return "the guest is x86-64"
     if shutil.which(_QEMU) is None:
         return f"{_QEMU} is not installed"
-    if not (_SYSTEMD / "systemd").exists():
+    if systemd and not (_SYSTEMD / "systemd").exists():
         return "systemd is not installed"
     if _kernel() is None:
         return "no kernel with BPF LSM is installed; KMIND_GUEST names none that is unpacked"
@@ -189,7 +189,7 @@ def _write_initramfs(image: Path, kernel: Path, script: Path, *, systemd: bool) 
         str(_PYTHON): _PYTHON,
     }
     _add(files, _ROOT / "src/kmind", "/src/kmind")
-    for name in _distributions("kmind") if systemd else _PACKAGES:
+    for name in _distributions() if systemd else _PACKAGES:
         for path in importlib.metadata.files(name) or ():
             if ".." not in path.parts and not {"tests", "__pycache__"} & set(path.parts):
                 files[f"/packages/{path}"] = Path(str(path.locate()))
@@ -218,13 +218,12 @@ def _write_initramfs(image: Path, kernel: Path, script: Path, *, systemd: bool) 
             out.write(_entry(number, name, mode, text))
 
 
-def _distributions(name: str) -> list[str]:
+def _distributions() -> list[str]:
     """What kmind and its daemon stand on, as installed here; not kmind itself."""
     found: dict[str, None] = {}
-    ahead = [name, "kmind[daemon]"]
+    ahead = ["kmind[daemon]"]
     while ahead:
-        wanted = re.split(r"[ ;<>=!~]", ahead.pop())[0]
-        name, _, extra = wanted.rstrip("]").partition("[")
+        name, _, extra = ahead.pop().rstrip("]").partition("[")
         for line in importlib.metadata.requires(name) or ():
             _, _, when = line.partition(";")
             if "extra" not in when or (extra and f'extra == "{extra}"' in when.replace("'", '"')):

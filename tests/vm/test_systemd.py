@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from vm.guest import run_in_guest
 
-pytestmark = [pytest.mark.guest, pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.guest(systemd=True), pytest.mark.slow, pytest.mark.timeout(1500)]
 
 SCRIPT = Path(__file__).with_name("systemd_script.py")
 BASE = 128  # kB, and what stands before

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,7 +119,7 @@ class _Bench:
     def compare(self, name: str) -> dict[str, Any]:
         """One row: each setting's rate, and what the search cost."""
         knobs = [get_knob(word) for word in KNOBS[name]]
-        found: dict[str, _Setting] = {"default": {}, **_profiles(self._disk)}
+        found: dict[str, _Setting] = {"default": {}, **_profiles(self._target)}
         with start_load(name, self._dir, quick=self._quick) as count:
             _say(f"{name}: kmind searches for {self._plan.search_s:g} s")
             found["kmind"], cost = self._search(name, count)
@@ -258,7 +258,7 @@ def _served(count: Count) -> Iterator[str]:
         server.server_close()
 
 
-def _profiles(disk: Target) -> dict[str, _Setting]:
+def _profiles(target: Callable[[Knob], Target]) -> dict[str, _Setting]:
     """The settings of tuned's profiles that kmind knows; none where tuned is not installed."""
     found: dict[str, _Setting] = {}
     for name in PROFILES:
@@ -275,7 +275,7 @@ def _profiles(disk: Target) -> dict[str, _Setting]:
             with contextlib.suppress(UsageError):
                 knob = get_knob(word)
                 wanted = knob.parse(value.strip(" >%"))
-                stands = knob.read(disk if knob.target == "block" else Target.system())
+                stands = knob.read(target(knob))
                 # tuned takes ">4096" for: 4096, unless it is more already.
                 if value.strip().startswith(">") and not isinstance(stands, str):
                     wanted = max(stands, int(wanted))

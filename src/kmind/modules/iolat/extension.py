@@ -145,9 +145,11 @@ class IoLat(Extension):
 
     def _look_for_drift(self) -> None:
         trained = int(self.context.params["trained_slow"]) / 1000
+        if not trained:
+            return
         sums = self._named()
         done = sums["fast"] + sums["slow"]
-        if not trained or done < _FEW:
+        if done < _FEW:
             return
         share = sums["slow"] / done
         drifted = not 1 / _DRIFT <= _odds(share) / _odds(trained) <= _DRIFT
@@ -184,9 +186,11 @@ class IoLat(Extension):
         )
 
     def _find(self, now: float) -> Iterator[_Advice]:
+        if self._abstaining or self._seen_s < _LEAST_S:
+            return
         sums = self._named()
         done = sums["fast"] + sums["slow"]
-        if self._abstaining or self._seen_s < _LEAST_S or done < _FEW:
+        if done < _FEW:
             return
         for advice in (*self._shorter_queue(sums, done), *self._reads_first(sums)):
             if now >= self._not_before.get(advice.knob, 0.0):
