@@ -298,14 +298,33 @@ def test_what_paused_can_go_on():
     assert again.outcome is None
 
 
-def test_what_has_a_verdict_or_broke_or_has_no_pair_cannot_go_on():
+def test_calibration_that_was_cut_short_goes_on_too():
+    experiment = Experiment(Design(calibration=5), np.random.default_rng(0))
+    for value in (100, 101, 102):
+        experiment.learn_one(value)
+    experiment.abort("the load changed")
+    again = Experiment.go_on(experiment.to_dict(), np.random.default_rng(1))
+    assert len(again.blocks) == 3
+    for value in (103, 104):
+        assert again.calibrating
+        again.learn_one(value)
+    assert not again.calibrating
+
+
+def test_blocks_that_are_known_already_are_not_measured_again():
+    noise = Noise()
+    for value in (100, 101, 102):
+        noise.learn_one(value)
+    assert Experiment(Design(calibration=5), np.random.default_rng(0), noise).calibration == 2
+
+
+def test_what_has_a_verdict_or_broke_or_has_no_block_cannot_go_on():
     rng = np.random.default_rng(0)
     assert Experiment.go_on(run(3).to_dict(), rng) is None
     broken = run(0.1)
     assert broken.broken
     assert Experiment.go_on(broken.to_dict(), rng) is None
     fresh = Experiment(Design(), rng)
-    fresh.learn_one(100)
     fresh.abort("the load changed")
     assert not fresh.broken
     assert Experiment.go_on(fresh.to_dict(), rng) is None

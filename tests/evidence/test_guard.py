@@ -63,8 +63,17 @@ def test_an_untried_candidate_is_cut_at_once():
 def test_not_at_once_if_the_incumbent_was_as_bad():
     made = guard(at_once=True)
     made.learn_one(300)
+    made.learn_one(100)
     assert not made.judge(250)
     assert made.judge(250)
+
+
+def test_a_load_that_has_just_changed_is_not_held_against_the_candidate():
+    made = guard(at_once=True)
+    made.learn_one(300)
+    assert not made.judge(500)
+    assert not made.judge(700)
+    assert made.judge(700)  # two in a row
 
 
 @pytest.mark.parametrize(

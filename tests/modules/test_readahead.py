@@ -91,6 +91,38 @@ def test_a_new_phase_ends_what_is_being_measured() -> None:
     assert bench.proposed == [16, 8192]
 
 
+def test_a_pause_does_not_end_what_is_being_measured() -> None:
+    bench = Bench(takes_s=3.0, gains={(128, 4096)}, baseline=128)
+    bench.feed(5, **in_order(10_000))
+    bench.feed(10)
+    bench.feed(20, **in_order(10_000))
+    assert bench.proposed == [4096, 8192]
+    assert bench.value == 4096
+
+
+def test_what_is_cached_by_now_is_measured_no_more() -> None:
+    bench = Bench(takes_s=3.0, gains={(128, 4096)}, baseline=128)
+    bench.feed(5, **at_random(200.0, 128, uncached=300_000, left=1 << 22))
+    bench.feed(5, fault_around=1e5)
+    assert bench.proposed == [4096, 128]
+
+
+def test_three_windows_of_a_kind_are_enough_to_propose() -> None:
+    bench = Bench(baseline=128)
+    bench.feed(5)
+    bench.feed(3, **in_order(10_000))
+    assert bench.proposed == [4096]
+
+
+def test_what_will_soon_be_cached_is_measured_by_how_fast_it_comes_in() -> None:
+    soon = Bench(baseline=128)
+    soon.feed(5, **at_random(200.0, 128, uncached=300_000, left=1 << 22))
+    assert soon.notes()[0]["evidence"]["outcome"] == "pages_in"
+    late = Bench(baseline=128)
+    late.feed(5, **at_random(20.0, 128, uncached=300_000, left=1 << 22))
+    assert late.notes()[0]["evidence"]["outcome"] == "requests"
+
+
 def test_moments_that_look_mixed_change_nothing() -> None:
     bench = Bench()
     bench.feed(30, **random_reads())

@@ -347,7 +347,7 @@ def test_what_was_cut_short_is_gone_on_with_in_its_context(owner: Make) -> None:
     # Elsewhere nothing is known.
     one.recommend(BASELINE)
     one.recommend(512, context="stream")
-    one.run(1)
+    one.run(0.5)
     one.recommend(BASELINE)
     assert one.of("result")[-1]["blocks"] < 4
 

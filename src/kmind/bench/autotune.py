@@ -200,16 +200,30 @@ class _Bench:
         with tempfile.TemporaryDirectory() as state, Journal(Path(state) / "journal.db") as journal:
             actuator = Actuator(journal, Policy())
             try:
-                for name, value in setting.items():
-                    knob = get_knob(name)
-                    target = self._target(knob)
+                self._apply(actuator, setting)
+                yield
+            finally:
+                actuator.undo_all()
+
+
+    def _apply(self, actuator: Actuator, setting: _Setting) -> None:
+        # In an order that the rules between knobs allow.
+        todo = list(setting)
+        while todo:
+            refused: list[tuple[str, KmindError]] = []
+            for name in todo:
+                knob = get_knob(name)
+                target, value = self._target(knob), setting[name]
+                try:
                     if knob.exists(target) and knob.read(target) != value:
                         actuator.apply(
                             knob, target, value, who="bench", why="bench autotune", by_admin=True
                         )
-                yield
-            finally:
-                actuator.undo_all()
+                except PolicyError as error:
+                    refused.append((name, error))
+            if len(refused) == len(todo):
+                raise refused[0][1]
+            todo = [name for name, _ in refused]
 
 
 def _any(knob: Knob, target: Target, policy: Policy, chance: np.random.Generator) -> Value:

@@ -54,7 +54,7 @@ class Experiment:
             for value in self._given["values"]:
                 self._collapse.learn_one(value)
         known = min([self.noise.blocks, *(guard.blocks for guard in self.guards)])
-        self.calibration = design.calibration if known < design.calibration else 0
+        self.calibration = max(0, design.calibration - known)
         self._readings: list[dict[str, float | None]] = []
         self._order: list[Arm] = []
         self._pair: dict[Arm, float | None] = {}
@@ -84,6 +84,15 @@ class Experiment:
         """
         pairs = (self.design.max_blocks - self.calibration) // 2
         return self.noise.detectable(self.design, max_pairs=pairs)
+
+    def collapsed(self, value: float | None) -> bool:
+        """Whether a block is ``collapse`` times worse than the incumbent's level, or zero.
+
+        Was that the arm, or the load itself? A block of the incumbent, right after it, can tell.
+        """
+        if not value or self._collapse is None or not self._collapse.blocks:
+            return value == 0
+        return self._collapse.is_bad(value)
 
     @property
     def pairs(self) -> int:
@@ -214,7 +223,7 @@ class Experiment:
     ) -> Experiment | None:
         """Go on with what was ended from outside, as its ``to_dict`` left it; None if it was not.
 
-        Neither with one that has a verdict, that was broken, or that has no pair yet. The
+        Neither with one that has a verdict, that was broken, or that has no block yet. The
         interval holds at whatever pair one stops, and so at whatever pair one goes on. A block
         whose partner was not measured does not count. Levels of ``guards`` that know too few
         blocks are learnt from the blocks of then.
@@ -222,7 +231,7 @@ class Experiment:
         if data["outcome"] != "aborted" or data.get("broken", True):
             return None
         made = cls._replayed({**data, "guards": []}, rng)
-        if not made.pairs:
+        if not made.blocks:
             return None
         made.outcome, made.reason = None, ""  # a load that paused
         made._readings = list(data["readings"])

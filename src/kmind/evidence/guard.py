@@ -25,8 +25,8 @@ class Guard:
     """One metric, judged block by block against its level under the incumbent.
 
     A block under the candidate is bad if it is ``limit`` times worse than that level (the
-    median of incumbent blocks) and ``slack`` worse in its unit, or if it has no reading:
-    a guard fails closed. So many bad ones in a row as ``patience`` break it. With
+    median of incumbent blocks, or the latest of them where that is worse: the load may have
+    changed) and ``slack`` worse in its unit, or if it has no reading: a guard fails closed. So many bad ones in a row as ``patience`` break it. With
     ``at_once`` the first of them breaks it, until the candidate has had ``patience`` good ones,
     unless the incumbent had such blocks too.
     """
@@ -69,16 +69,20 @@ class Guard:
 
     def is_bad(self, value: float | None) -> bool:
         """Whether one block under the candidate is beyond the limit."""
-        level = self.level
-        if level is None or value is None or not usable(value):
+        if not self._levels or value is None or not usable(value):
             return True
+        return self._beyond(value) and self._beyond(value, self._levels[-1])
+
+    def _beyond(self, value: float, level: float | None = None) -> bool:
+        level = self.level if level is None else level
+        assert level is not None
         if self.better == "lower":
             return value > level * self.limit and value > level + self.slack
         return value < level / self.limit and value < level - self.slack
 
     def _untried(self) -> bool:
         # Nor has the incumbent ever been as bad by itself.
-        return self._good < self.patience and not any(map(self.is_bad, self._levels))
+        return self._good < self.patience and not any(map(self._beyond, self._levels))
 
     def judge(self, value: float | None) -> str:
         """Take one block under the candidate; a sentence if the guard is broken, else ""."""

@@ -11,6 +11,7 @@ where the file cannot be used.
 
 from __future__ import annotations
 
+import itertools
 import json
 import sqlite3
 import time
@@ -31,6 +32,7 @@ UNMEASURED: Mapping[str, Any] = {"outcome": "not measured", "interval": None, "d
 
 _VERSION = 1
 _MOST_ROWS = 5000
+_MOST_PIECES = 16
 
 _SCHEMA = """
 CREATE TABLE experiment (
@@ -238,8 +240,8 @@ class EvidenceStore(Store):
         metric: str,
         context: str,
         younger_s: float,
-    ) -> _Row | None:
-        """The last trial of a pair of values in a context, if it came to no verdict."""
+    ) -> list[_Row]:
+        """The trials of a pair of values in a context since the last verdict, newest first."""
         where, values = self._about(module, knob, target, context, younger_s)
         rows = self._select(
             f"{where} AND metric = ? AND incumbent = ? AND candidate = ? "
@@ -248,10 +250,13 @@ class EvidenceStore(Store):
             metric,
             json.dumps(incumbent),
             json.dumps(candidate),
-            order="id DESC LIMIT 1",
+            order=f"id DESC LIMIT {_MOST_PIECES}",
         )
-        found = [row for row in rows if row["kind"] == "trial" and row["outcome"] == "aborted"]
-        return found[0] if found else None
+        return list(
+            itertools.takewhile(
+                lambda row: row["kind"] == "trial" and row["outcome"] == "aborted", rows
+            )
+        )
 
     def _about(
         self, module: str, knob: Knob, target: Target, context: str, younger_s: float

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 
 from kmind.evidence import Arm, Experiment
-from kmind.runtime.meter import Meter, Reading
+from kmind.runtime.meter import Block, Meter, Reading
 
 __all__ = ["Trial"]
 
@@ -42,7 +42,7 @@ class Trial:
         self._switch = switch
         self._now = now
         self._began: Reading | None = None
-        self._quiet = False  # nothing moved in the incumbent's last block
+        self._doubted: Block | None = None
         self.due = now()
 
     @property
@@ -69,23 +69,35 @@ class Trial:
         if block.seconds > _LATE * design.block_s:
             self.due = now + design.block_s  # the owner was kept: no block of this length
             return
-        self.experiment.learn_one(self._reading(block.values[self.metric]), block.guards)
+        self._learn(block)
         if self.over:
             self.due = math.inf
-        else:
+        elif self._doubted is None:
             self._next()
 
-    def _reading(self, value: float | None) -> float | None:
-        # Where nothing moves under the incumbent either, the load pauses: that is no reading.
-        if self.arm == "incumbent":
-            self._quiet = not value
-            return value or None
-        return None if self._quiet and not value else value
+    def _learn(self, block: Block) -> None:
+        # A block that is far below all others, whatever its arm: the incumbent's turn comes at
+        # once, to tell whether it is the load that has changed or pauses. Then it is no reading.
+        value = block.values[self.metric]
+        doubted, self._doubted = self._doubted, None
+        if doubted is not None:
+            changed = not value or self.experiment.collapsed(value)
+            then = None if changed else doubted.values[self.metric]
+            self.experiment.learn_one(then, doubted.guards)
+        elif self.arm == "incumbent" and not value:
+            self.experiment.learn_one(None, block.guards)
+        elif self.experiment.collapsed(value) and not self.experiment.calibrating:
+            self._doubted = block
+            self._go_to("incumbent")
+        else:
+            self.experiment.learn_one(value, block.guards)
 
     def _next(self) -> None:
         # Each block is washed out, the same for those that follow one of their own arm: else a
         # block would be quieter where the coin fell as it did before, and pairs hang together.
-        arm = self.experiment.arm
+        self._go_to(self.experiment.arm)
+
+    def _go_to(self, arm: Arm) -> None:
         if arm != self.arm:
             self._switch(arm)
             self.arm = arm

@@ -83,7 +83,7 @@ class Workload(Protocol):
         """Lay out the files under ``dir``, unless they are there with the right size."""
 
     def run(self, duration: float) -> Result:
-        """Run for ``duration`` seconds, or one pass for loads that have an end."""
+        """Run for ``duration`` seconds; loads that have an end, again and again."""
 
 
 @dataclass
@@ -111,27 +111,31 @@ class Fio:
         self.file_ = lay_out_file(dir, self.size)
 
     def run(self, duration: float) -> Result:
-        """Run the job; ``duration`` does not matter to a job that makes one pass."""
+        """Run for ``duration`` seconds, or as many passes, each from a cold cache, as begin in it.
+
+        ``raw`` is the last pass's report.
+        """
         if self.file_ is None:
             raise UsageError(f"{self.name} is not prepared", hint="call prepare(dir) first")
-        if self.cache == "warm":
-            warm_file(self.file_)
-        else:
-            drop_caches()
-        if self.cache == "cold":
-            back_memory(9 * (self.limit or self.size) // 4)
-        started = time.monotonic()
-        with _limited(self.limit) as procs:
-            report, series = run_fio(self.job, self.file_, self.size, duration, procs)
-        read = report["jobs"][0]["read"]
-        seconds = read["runtime"] / 1e3
+        series: list[float] = []
+        operations, received, seconds = 0.0, 0.0, 0.0
+        started = 0.0
+        while not started or (not self.job.loop and time.monotonic() < started + duration):
+            if self.cache == "warm":
+                warm_file(self.file_)
+            else:
+                drop_caches()
+            if self.cache == "cold" and not started:
+                back_memory(9 * (self.limit or self.size) // 4)
+            started = started or time.monotonic()
+            with _limited(self.limit) as procs:
+                report, each = run_fio(self.job, self.file_, self.size, duration, procs)
+            read = report["jobs"][0]["read"]
+            operations, received = operations + read["total_ios"], received + read["io_bytes"]
+            seconds += read["runtime"] / 1e3
+            series += each
         return Result(
-            ops_per_s=read["total_ios"] / seconds,
-            bytes_per_s=read["io_bytes"] / seconds,
-            unit=self.unit,
-            series=series,
-            raw=report,
-            started=started,
+            operations / seconds, received / seconds, self.unit, series, raw=report, started=started
         )
 
 
@@ -220,7 +224,7 @@ class Alternating:
             load.prepare(dir)
 
     def run(self, duration: float) -> Result:
-        """Run each phase for ``duration`` seconds, or one pass for loads that have an end."""
+        """Run each phase for ``duration`` seconds."""
         self.phases_ = []
         values: dict[str, list[float]] = {load.name: [] for load in self.loads}
         for _ in range(self.rounds):

@@ -28,6 +28,8 @@ _KNOB = "block.read_ahead_kb"
 _HOLD_S = 5.0
 _RENEW_S = 1.5
 _PAUSE_S = 5.0  # after an experiment that was cut short, or a refusal
+_NEARLY_S = 0.4  # what is cached sooner is not worth a pair of blocks
+_ELSEWHERE = 5  # windows in another context end an experiment
 _MIXED_KB = 128
 _MOST_KB = 8192  # on no disk that we measured did more than that help
 _MEMORY = 1  # version of what is remembered
@@ -68,6 +70,7 @@ class Readahead(Extension):
             context.log("model_kb must be numbers with commas between: no model is listened to")
         self._silent: Phase | None = None  # nothing more to say while this phase lasts
         self._not_before = 0.0
+        self._elsewhere = 0
         self._yielded = False
         self._doing = "watching"
 
@@ -91,6 +94,7 @@ class Readahead(Extension):
         if self._recent.last is None or self._yielded or _KNOB not in self.context.knobs:
             return
         self._renew()
+        self._compare_context()
         if self._proposal is None or self._proposal.kept:
             self._consider()
 
@@ -226,20 +230,39 @@ class Readahead(Extension):
 
     def _enter_phase(self) -> None:
         phase = self._tracker.phase
-        self._recent.forget()
         self._silent = None
         self._not_before = 0.0
         self._doing = "watching"
         proposal = self._proposal
         if proposal is None:
             return
-        if phase in _QUIET:
+        if phase == "idle":
+            pass  # perhaps it only pauses; an experiment without readings ends by itself
+        elif phase == "cached":
             if not proposal.kept:
                 self._let_go("The disk is no longer read")
         elif phase == "mixed" and not proposal.kept:
             pass  # the value that is tried makes few reads, among which others' stand out
         elif proposal.phase != phase:
             self._let_go(f"Reads are now {_in_words(phase)}")
+
+    def _compare_context(self) -> None:
+        # What is measured in one context says nothing of another.
+        proposal, phase = self._proposal, self._tracker.phase
+        if proposal is None or proposal.kept or proposal.phase != phase:
+            return
+        if self._nearly_cached:
+            self._let_go("Nearly all of what is read is in memory")
+            return
+        context = self._recent.context(phase)
+        other = context != proposal.context and self._recent.agree(phase)
+        self._elsewhere = self._elsewhere + 1 if other else 0
+        if self._elsewhere >= _ELSEWHERE:
+            self._elsewhere = 0
+            if self._stands:
+                self._fall_back()
+            else:
+                self._let_go(f"What is read is {context} now")
 
     # What to propose.
 
@@ -254,9 +277,9 @@ class Readahead(Extension):
             kept = f"keeping {self._now_set} KiB, " if self._stands else ""
             self._doing = f"{kept}nothing to try: {_in_words(phase)}"
             return
-        wait = self._recent.until_cached_s
         smaller = phase != "stream" and candidate < self._now_set
-        if smaller and wait <= float(self.context.params["patience"]):
+        if (smaller and self._soon_cached) or self._nearly_cached:
+            wait = self._recent.until_cached_s
             self._doing = f"waiting: what is read fits in memory, and is cached in {wait:.1f} s"
             return
         self._doing = f"proposing {candidate} KiB against {self._now_set} KiB"
@@ -276,6 +299,15 @@ class Readahead(Extension):
             if value > self._now_set or self._recent.miss_kb > value:
                 return value
         return None
+
+    @property
+    def _soon_cached(self) -> bool:
+        return self._recent.until_cached_s <= float(self.context.params["patience"])
+
+    @property
+    def _nearly_cached(self) -> bool:
+        fills = self._tracker.phase != "stream" and self._soon_cached
+        return fills and self._recent.until_cached_s < _NEARLY_S
 
     def _guess(self, phase: Phase) -> int | None:
         if 0 < self._recent.said <= len(self._classes):
@@ -313,10 +345,13 @@ class Readahead(Extension):
         self._not_before = self.context.now() + _RENEW_S
 
     def _names(self, phase: Phase) -> dict[str, float | int | str]:
-        # What the owner goes by: requests, or in a stream pages, for they are merged there.
+        # What the owner goes by: requests; in a stream pages, for they are merged there; and where
+        # all is soon in memory how fast it comes in, for then the disk is waited for no more.
         outcome = "requests"
         if phase == "stream":
-            outcome = "mapped_pages" if self._recent.mapped else "pages"
+            outcome = "pages_in" if self._recent.mapped else "pages"
+        elif self._soon_cached:
+            outcome = "pages_in"
         return {"outcome": outcome, "context": self._recent.context(phase)}
 
     def _why(self, candidate: int, phase: Phase) -> str:

@@ -19,8 +19,13 @@ _SETTLED = 3  # windows in a row that must agree
 # often under a small readahead.
 _SETTLED_MIXED = 10
 _FEW = 2  # requests in a window: below that nothing can be said
-_MISS_SHARE = 0.002  # misses to a request: below that the disk hardly matters
-_ADD_SHARE = 0.05  # pages cached to a request: below that nothing is read ahead either
+# Below either the disk hardly matters: misses to a request, and the share of its time that one
+# reader would wait for them. (Of mapped files that are in memory few touches are seen at all.)
+_MISS_SHARE = 0.002
+_WAIT_SHARE = 0.02
+# Below either nothing is read ahead that matters: pages that come in to a request, and a second.
+_ADD_SHARE = 0.05
+_ADD_FEW = 2500
 _RANDOM = 0.3  # sequential share below which requests count as random
 _STREAM = 0.7  # and above which as in order
 _FAR = 8192  # pages between the misses of a file: further than readahead goes
@@ -47,7 +52,8 @@ class Usage:
     stride_pages: float
     stride_spread: float
     ahead: float
-    mapped_share: float
+    mapped_requests: float
+    mapped_misses: float
     said: int
 
     @classmethod
@@ -80,7 +86,8 @@ class Usage:
             stride_pages=value["stride_pages"] / strides,
             stride_spread=value["stride_spread"] / strides,
             ahead=value["async_readahead"] / span,
-            mapped_share=_mapped(value, requests, misses),
+            mapped_requests=1 - value["reads"] / requests if requests else 0.0,
+            mapped_misses=value["fault_misses"] / misses if misses else 0.0,
             said=value["proposal"],
         )
 
@@ -90,7 +97,7 @@ class Usage:
         span = self.end_s - self.start_s
         if self.requests * span < _FEW:
             return "idle"
-        if self.misses <= _MISS_SHARE * self.requests and self.added < _ADD_SHARE * self.requests:
+        if self._cached:
             return "cached"
         if self.sequential_share < _RANDOM:
             return "random"
@@ -99,18 +106,26 @@ class Usage:
         return "random" if self._jumps else "mixed"
 
     @property
+    def _cached(self) -> bool:
+        waits = self.misses * self.device_latency_us / 1e6
+        few = self.misses <= _MISS_SHARE * self.requests or waits < _WAIT_SHARE
+        return few and self.added < max(_ADD_SHARE * self.requests, _ADD_FEW)
+
+    @property
+    def mapped_share(self) -> float:
+        """How much of it goes through mmap: of what waits for the disk, unless hardly anything does.
+
+        In a stream nothing does: it is read ahead, and a miss is most often somebody else's.
+        """
+        waits = self.misses * (self.end_s - self.start_s) >= _FEW and self.phase != "stream"
+        return self.mapped_misses if waits else self.mapped_requests
+
+    @property
     def _jumps(self) -> bool:
         # Is what the disk is read for asked for by misses that lie far apart? Then those count:
         # what others read from memory is much beside the few reads that wait for the disk.
         few = self.misses * (self.end_s - self.start_s) < _FEW
         return not few and self.stride_pages > _FAR and self.ahead < _AHEAD * self.misses
-
-
-def _mapped(value: Mapping[str, int], requests: int, misses: int) -> float:
-    # By what waits for the disk, as long as something does.
-    if misses >= _FEW:
-        return value["fault_misses"] / misses
-    return 1 - value["reads"] / requests if requests else 0.0
 
 
 class PhaseTracker:

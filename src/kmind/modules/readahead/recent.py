@@ -24,10 +24,6 @@ class Recent:
         """Take one window."""
         self._windows.append(usage)
 
-    def forget(self) -> None:
-        """Begin anew: what was before is of another phase."""
-        self._windows.clear()
-
     def agree(self, phase: Phase) -> bool:
         """Whether there are enough of them, and all look like that phase."""
         return len(self._windows) == _BLOCK and all(usage.phase == phase for usage in self._windows)
