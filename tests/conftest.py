@@ -11,6 +11,7 @@ import functools
 import gc
 import os
 import subprocess
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,8 @@ def machine_is_left_as_found(request: pytest.FixtureRequest) -> Iterator[None]:
     before = snapshot()
     yield
     gc.collect()  # what the last test held by a cycle
+    if files := sys.modules.get("kmind.guard.openfiles"):
+        files.unload_iterators()
     lines = machine.settled(before, snapshot)
     if touched:
         machine.put_back(before)

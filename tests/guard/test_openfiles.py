@@ -14,7 +14,7 @@ import pytest
 from guard.support import in_child
 
 from kmind.errors import UsageError
-from kmind.guard import Actuator, Journal, Policy, openfiles, restore
+from kmind.guard import Actuator, Journal, Policy, _propagate, openfiles, restore
 from kmind.guard.openfiles import open_files, refresh_open_files
 from kmind.knobs import Target, get_knob
 
@@ -133,6 +133,55 @@ def test_open_files_follow_a_restore(
     assert (readahead_kb(disk, pid), readahead_kb(disk, late)) == ([32], [32])
     assert len(restore(journal).restored) == 1
     assert (readahead_kb(disk, pid), readahead_kb(disk, late)) == ([128], [128])
+
+
+def test_a_reader_in_order_is_read_ahead_less_when_that_is_lowered(
+    disk: Target, tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # In windows of 1 MiB at first, then of 16 KiB.
+    path = tmp_path / "mnt" / "stream"
+    path.write_bytes(os.urandom(12 << 20))
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+        def requests(mib: int) -> int:
+            before = _reads(disk)
+            for _ in range(mib << 8):
+                os.read(fd, 4096)
+            return _reads(disk) - before
+
+        actuator = Actuator(journal, Policy())
+        actuator.apply(READ_AHEAD, disk, 1024, who="test@it", why="")
+        few = requests(4)
+        # It reads on while the value is lowered, by what was read ahead.
+        monkeypatch.setattr(_propagate.time, "sleep", lambda _: requests(3))
+        actuator.apply(READ_AHEAD, disk, 16, who="test@it", why="")
+        many = requests(4)
+        assert READ_AHEAD.read(disk) == 16
+        assert readahead_kb(disk, os.getpid()) == [16]
+        assert many >= 200 > 2 * few
+    finally:
+        os.close(fd)
+
+
+def _reads(disk: Target) -> int:
+    return int((disk.root / f"sys/block/{disk.name}/stat").read_text().split()[0])
+
+
+def test_killed_in_the_midst_of_a_decrease_it_is_put_back(
+    disk: Target, journal: Journal, state: Path
+) -> None:
+    def die() -> None:
+        actuator = Actuator(Journal(state), Policy())
+        actuator.apply(READ_AHEAD, disk, 16, who="test@it", why="")
+        READ_AHEAD.write(disk, READ_AHEAD.drain or 0)
+
+    assert in_child(die) == 0
+    assert READ_AHEAD.read(disk) == 0
+    assert len(restore(journal).restored) == 1
+    assert READ_AHEAD.read(disk) == 128
 
 
 @pytest.mark.parametrize(

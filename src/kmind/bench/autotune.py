@@ -27,7 +27,13 @@ import numpy as np
 from kmind.bench._base import Metric, describe_machine, interleaved
 from kmind.bench._instance import kmind_beside
 from kmind.bench._samplers import compare_samplers
-from kmind.errors import KmindError, NotSupportedError, PrivilegeError, UsageError
+from kmind.errors import (
+    KmindError,
+    NotSupportedError,
+    PolicyError,
+    PrivilegeError,
+    UsageError,
+)
 from kmind.guard import Actuator, Journal, Policy
 from kmind.knobs import Knob, Target, Value, get_knob, parse_target
 from kmind.testing.host import device_of
@@ -204,7 +210,6 @@ class _Bench:
                 yield
             finally:
                 actuator.undo_all()
-
 
     def _apply(self, actuator: Actuator, setting: _Setting) -> None:
         # In an order that the rules between knobs allow.

@@ -26,9 +26,10 @@ class Guard:
 
     A block under the candidate is bad if it is ``limit`` times worse than that level (the
     median of incumbent blocks, or the latest of them where that is worse: the load may have
-    changed) and ``slack`` worse in its unit, or if it has no reading: a guard fails closed. So many bad ones in a row as ``patience`` break it. With
-    ``at_once`` the first of them breaks it, until the candidate has had ``patience`` good ones,
-    unless the incumbent had such blocks too.
+    changed) and ``slack`` worse in its unit, or if it has no reading: a guard fails closed.
+    So many bad ones in a row as ``patience`` break it. With ``at_once`` the first of them
+    breaks it, until the candidate has had ``patience`` good ones, unless the incumbent had
+    such blocks too.
     """
 
     name: str

@@ -76,8 +76,10 @@ class Knob:
     knobs of the same target whose values the kernel resets when this one is
     written. ``conflicts`` are files that must read 0, or else this knob is not
     the one in force and writing it would lose their value. ``propagate`` names
-    the step that carries a change to what the kernel copied it into before.
-    ``note`` is one sentence on what is odd about it, or "".
+    the step that carries a change to what the kernel copied it into before, and
+    ``drain`` a value that a decrease passes through for moments, as what was begun
+    under the larger one would go on with it (None: it does not). ``note`` is one
+    sentence on what is odd about it, or "".
 
     ``cost`` is what the change itself costs, whatever the value: nothing worth a word
     (``none``), a moment (``cheap``), or work, memory or waiting of others
@@ -104,6 +106,7 @@ class Knob:
     disturbs: tuple[str, ...] = ()
     conflicts: tuple[str, ...] = ()
     propagate: Literal["", "open_files"] = ""
+    drain: int | None = None
     note: str = ""
     cost: Literal["none", "cheap", "disturbing"] = "cheap"
     cost_why: str = ""

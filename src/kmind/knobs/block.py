@@ -26,6 +26,7 @@ KNOBS = (
         maximum=16384,
         grid=_PAGE_KB,
         propagate="open_files",
+        drain=0,
         note="A file takes the value over when it is opened; kmind carries a change to open ones.",
         cost="cheap",
         cost_why="Open files of the disk are looked through and told.",

@@ -346,9 +346,8 @@ class Trials:
             self._log(str(error))
             return None
         level = self._calm.noise(case.metric).level
-        for record in (row["record"] for row in rows):
-            if not record or record["design"] != design.to_dict():
-                continue
+        records = (row["record"] for row in rows if row["record"])
+        for record in (each for each in records if each["design"] == design.to_dict()):
             resumed = Experiment.go_on(record, rng, self._calm.guards())
             # Where it is many times slower now it was another load.
             if resumed and not (level and resumed.collapsed(level)):

@@ -22,9 +22,8 @@ _CHUNK = 8 << 20
 class FioJob:
     """One fio job: engine, pattern ("read", "randread"), block size in bytes, queue depth.
 
-    ``loop`` repeats the pattern until the time is up; without it the job makes
-    one pass over the file. ``zipf`` is the exponent by which some blocks of a random
-    pattern are read more often than others; 0: all alike.
+    The pattern is repeated until the time is up. ``zipf`` is the exponent by which some blocks of
+    a random pattern are read more often than others; 0: all alike.
     """
 
     engine: str
@@ -32,7 +31,6 @@ class FioJob:
     block: int = 4096
     depth: int = 1
     direct: bool = False
-    loop: bool = True
     zipf: float = 0.0
 
 
@@ -91,11 +89,11 @@ def run_fio(
             "--output-format=json",
             f"--write_iops_log={scratch}/load",
             "--log_avg_msec=1000",
+            "--time_based",
+            f"--runtime={duration:g}",
         ]
         if job.zipf:
             argv.append(f"--random_distribution=zipf:{job.zipf:g}")
-        if job.loop:
-            argv += ["--time_based", f"--runtime={duration:g}"]
         report = parse_report(run_process(argv, procs=procs))
         log = Path(scratch, "load_iops.1.log")
         return report, parse_series(log.read_text() if log.exists() else "")

@@ -3,8 +3,9 @@
 
 A load lays out its files once, in ``prepare``, and finds them again later. Each
 ``run`` starts from the page cache that the load is about: dropped for the cold
-ones, filled for the warm one. What one pass over a file takes depends on where
-free memory is, too: see ``kmind.testing.host.back_memory``.
+ones, filled for the warm one. How fast a file is read into memory depends on where
+free memory is, too: see ``kmind.testing.host.back_memory``. Those that read in order
+go through a file four times as large as the memory that they may use, again and again.
 
 The databases come twice. Those read by pread may use a quarter of what their files
 take, as KML's did, so that readahead keeps its price; those mapped have all memory.
@@ -111,31 +112,27 @@ class Fio:
         self.file_ = lay_out_file(dir, self.size)
 
     def run(self, duration: float) -> Result:
-        """Run for ``duration`` seconds, or as many passes, each from a cold cache, as begin in it.
-
-        ``raw`` is the last pass's report.
-        """
+        """Run the job for ``duration`` seconds."""
         if self.file_ is None:
             raise UsageError(f"{self.name} is not prepared", hint="call prepare(dir) first")
-        series: list[float] = []
-        operations, received, seconds = 0.0, 0.0, 0.0
-        started = 0.0
-        while not started or (not self.job.loop and time.monotonic() < started + duration):
-            if self.cache == "warm":
-                warm_file(self.file_)
-            else:
-                drop_caches()
-            if self.cache == "cold" and not started:
-                back_memory(9 * (self.limit or self.size) // 4)
-            started = started or time.monotonic()
-            with _limited(self.limit) as procs:
-                report, each = run_fio(self.job, self.file_, self.size, duration, procs)
-            read = report["jobs"][0]["read"]
-            operations, received = operations + read["total_ios"], received + read["io_bytes"]
-            seconds += read["runtime"] / 1e3
-            series += each
+        if self.cache == "warm":
+            warm_file(self.file_)
+        else:
+            drop_caches()
+        if self.cache == "cold":
+            back_memory(9 * (self.limit or self.size) // 4)
+        started = time.monotonic()
+        with _limited(self.limit) as procs:
+            report, series = run_fio(self.job, self.file_, self.size, duration, procs)
+        read = report["jobs"][0]["read"]
+        seconds = read["runtime"] / 1e3
         return Result(
-            operations / seconds, received / seconds, self.unit, series, raw=report, started=started
+            ops_per_s=read["total_ios"] / seconds,
+            bytes_per_s=read["io_bytes"] / seconds,
+            unit=self.unit,
+            series=series,
+            raw=report,
+            started=started,
         )
 
 
@@ -275,8 +272,8 @@ def _make_all(quick: bool) -> dict[str, Workload]:
         random,
         Fio("mmap-random-fits", random.job, file),
         Fio("mmap-zipf", FioJob("mmap", "randread", zipf=1.1), file, limit=unit),
-        Fio("mmap-sequential", FioJob("mmap", "read", loop=False), file, unit="MB/s"),
-        Fio("pread-sequential", FioJob("psync", "read", loop=False), file, unit="MB/s"),
+        Fio("mmap-sequential", FioJob("mmap", "read"), file, limit=unit, unit="MB/s"),
+        Fio("pread-sequential", FioJob("psync", "read"), file, limit=unit, unit="MB/s"),
         *_databases(keys),
         Alternating("alternating", (steady, random)),
         steady,

@@ -28,6 +28,7 @@ _KNOB = "block.read_ahead_kb"
 _HOLD_S = 5.0
 _RENEW_S = 1.5
 _PAUSE_S = 5.0  # after an experiment that was cut short, or a refusal
+_SEARCH_S = 0.3  # a search begins so long after its phase, for programs start with reads at random
 _NEARLY_S = 0.4  # what is cached sooner is not worth a pair of blocks
 _ELSEWHERE = 5  # windows in another context end an experiment
 _MIXED_KB = 128
@@ -70,6 +71,7 @@ class Readahead(Extension):
             context.log("model_kb must be numbers with commas between: no model is listened to")
         self._silent: Phase | None = None  # nothing more to say while this phase lasts
         self._not_before = 0.0
+        self._entered = 0.0
         self._elsewhere = 0
         self._yielded = False
         self._doing = "watching"
@@ -232,6 +234,7 @@ class Readahead(Extension):
         phase = self._tracker.phase
         self._silent = None
         self._not_before = 0.0
+        self._entered = self.context.now()
         self._doing = "watching"
         proposal = self._proposal
         if proposal is None:
@@ -281,6 +284,9 @@ class Readahead(Extension):
         if (smaller and self._soon_cached) or self._nearly_cached:
             wait = self._recent.until_cached_s
             self._doing = f"waiting: what is read fits in memory, and is cached in {wait:.1f} s"
+            return
+        known = candidate == self._ladder(phase, self._recent.context(phase)).best
+        if not known and now < self._entered + _SEARCH_S:
             return
         self._doing = f"proposing {candidate} KiB against {self._now_set} KiB"
         self._proposal = _Proposal(

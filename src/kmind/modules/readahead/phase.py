@@ -113,7 +113,7 @@ class Usage:
 
     @property
     def mapped_share(self) -> float:
-        """How much of it goes through mmap: of what waits for the disk, unless hardly anything does.
+        """How much of it goes through mmap: of what waits for the disk, if anything does.
 
         In a stream nothing does: it is read ahead, and a miss is most often somebody else's.
         """
