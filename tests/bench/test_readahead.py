@@ -41,12 +41,12 @@ def test_the_result_has_every_number_beside_its_spread(small, tmp_path, capsys):
     before = knob(tmp_path)
     result = run_readahead_bench(quick=True, dir=tmp_path, only=["mmap-random", "observe", "cpu"])
     assert json.loads(json.dumps(result, allow_nan=False)) == result
-    assert result["schema"] == "kmind.bench.readahead/2"
+    assert result["schema"] == "kmind.bench.readahead/3"
     assert result["machine"]["disk"]["name"] == device_of(tmp_path)
     rows = result["workloads"]
     assert [(row["name"], row["from"]) for row in rows] == [("mmap-random", before)]
     for row in rows:
-        assert row["first_visit"] > 0
+        assert all(visit > 0 for visit in row["visits"])
         for name in ("default", "oracle", "kmind", "vs_default", "vs_oracle"):
             assert row[name] > 0
             assert row[f"{name}_spread"] >= 0

@@ -309,3 +309,13 @@ def test_streams_that_cannot_be():
         streams.sequential(1, pages=4, start=4)
     with pytest.raises(UsageError):
         streams.phased([], period=0)
+
+
+def test_a_balloon_waits_while_a_load_runs(tmp_path):
+    delay = tmp_path / "min_free_ms"
+    delay.write_text("7\n")
+    with host.free_memory_kept(delay):
+        assert int(delay.read_text()) >= 60_000
+    assert delay.read_text() == "7\n"
+    with host.free_memory_kept(tmp_path / "none"):
+        assert not (tmp_path / "none").exists()

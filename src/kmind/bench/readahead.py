@@ -4,7 +4,7 @@
 For each load, and from each of two values that a machine may start with: that value
 fixed (``default``), the best of a sweep of fixed values (``oracle``), and kmind in mode
 auto, which starts from the same value (``kmind``). All of them run by turns, those of both
-starts in one round, after kmind has seen the load once (``first_visit``). The sweep is coarse
+starts in one round, after kmind has seen the load a few times (``visits``). The sweep is coarse
 and of half the seconds, leaves out small values where larger ones are far behind already, and
 then tries half and double of its best. Beside that: what watching
 costs a load that needs no tuning, what kmind costs while the pattern is steady, and what a
@@ -32,12 +32,12 @@ from kmind.errors import KmindError, PrivilegeError, UsageError
 from kmind.guard import Actuator, Journal, Policy
 from kmind.knobs import get_knob, parse_target
 from kmind.testing._dbbench import BENCHMARKS
-from kmind.testing.host import device_of
+from kmind.testing.host import device_of, free_memory_kept
 from kmind.testing.workloads import DEFAULT_DIR, Alternating, Workload, make_workload
 
 __all__ = ["PARTS", "SCHEMA", "WORKLOADS", "run_readahead_bench"]
 
-SCHEMA = "kmind.bench.readahead/2"
+SCHEMA = "kmind.bench.readahead/3"
 
 WORKLOADS = (
     "mmap-random",
@@ -66,11 +66,11 @@ _LEAST, _MOST = 4, 8192  # of the sweep, in kB
 class _Plan:
     """How much is run: seconds of a run, rounds, the sweep, and the starts, both in kB.
 
-    ``first_s`` is how long kmind sees a load before anything is compared.
+    ``visits`` is how often kmind has seen a load before anything is compared.
     """
 
     seconds: float
-    first_s: float
+    visits: int
     rounds: int
     overhead_seconds: float
     overhead_rounds: int
@@ -80,8 +80,8 @@ class _Plan:
 
 # The kernel's own start, and the one of many virtual machines' images.
 _STARTS = (128, 8192)
-_FULL = _Plan(10, 20, 3, 6, 6, [4, 16, 64, 256, 1024, 4096], _STARTS)
-_QUICK = _Plan(8, 16, 1, 4, 2, [16, 1024], _STARTS)
+_FULL = _Plan(8, 3, 3, 6, 6, [4, 16, 64, 256, 1024, 4096], _STARTS)
+_QUICK = _Plan(6, 2, 1, 4, 2, [16, 1024], _STARTS)
 
 
 def run_readahead_bench(
@@ -141,7 +141,10 @@ class _Bench:
 
     def compare(self, name: str) -> Iterator[dict[str, Any]]:
         """A row for each start: that value, the best fixed value, and kmind."""
-        load = self._prepared(name)
+        with free_memory_kept():
+            yield from self._compare(self._prepared(name))
+
+    def _compare(self, load: Workload) -> Iterator[dict[str, Any]]:
         swept = self._swept(load)
         starts = self._plan.starts
         best = max(swept, key=lambda value: swept[value])
@@ -150,8 +153,11 @@ class _Bench:
         settled: dict[int, list[float]] = {start: [] for start in starts}
         with tempfile.TemporaryDirectory() as folder:
             state = {start: Path(folder, str(start)) for start in starts}
-            first = {
-                start: self._tuned(load, start, state[start], self._plan.first_s)[0]
+            visits = {
+                start: [
+                    self._tuned(load, start, state[start], self._plan.seconds)[0]
+                    for _ in range(self._plan.visits)
+                ]
                 for start in starts
             }
             arms = [f"fixed {value}" for value in fixed] + [f"kmind {start}" for start in starts]
@@ -169,7 +175,7 @@ class _Bench:
         for start in starts:
             row: dict[str, Any] = {"name": load.name, "from": start, "unit": load.unit}
             row |= _beside(fixed[start], fixed[oracle], oracle, tuned[start])
-            row["first_visit"] = first[start]
+            row["visits"] = visits[start]
             if settled[start]:
                 row |= Metric("settle_s", settled[start]).as_json()
             row["sweep"] = {str(value): swept[value] for value in sorted(swept)}
