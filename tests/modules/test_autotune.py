@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -91,6 +92,19 @@ def test_a_collapse_is_cut_at_its_first_block() -> None:
     # A block is 1 s, what is waited before it 0.8 s.
     assert seconds_away(world) / status["trials"] < 2 * 2.5
     assert world.stands == QUEUE
+
+
+def test_only_a_slow_knob_that_moves_is_waited_for() -> None:
+    world = World(flat, {"block.rq_affinity": 1, "vm.swappiness": 60}).run(600)
+    assert world.infos["vm.swappiness"].settle == "slow"
+    took: dict[bool, list[float]] = {True: [], False: []}
+    states = list(dict(world.history).items())  # both knobs of a step are set at once
+    for (_, before), (start, here), (end, _) in zip(states, states[1:], states[2:], strict=False):
+        took[before["vm.swappiness"] != here["vm.swappiness"]].append(end - start)
+    # A block of 1 s, after 1.5 s where the slow knob was moved, whichever way, else 0.3 s.
+    assert np.median(took[True]) >= 2.5
+    assert len(took[False]) > 10
+    assert np.median(took[False]) < 2.5
 
 
 def test_without_a_value_nothing_is_kept() -> None:

@@ -54,6 +54,7 @@ def knob(name: str, number: int, baseline: int | str, **bounds: int) -> KnobInfo
         choices=each.choices,
         target_id=0,
         baseline=baseline,
+        settle=each.settle,
     )
 
 

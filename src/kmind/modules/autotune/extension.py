@@ -156,7 +156,7 @@ class Autotune(Extension):
         self, phase: Phase, incumbent: Codes, candidate: Codes, *, again: bool = False
     ) -> None:
         every, block = self._param("every"), self._param("block")
-        settle = self._settle_s()
+        settle = self._settle_s(incumbent, candidate)
         noise = None if again else phase.noise
         # The first blocks of all only say how noisy it is.
         first = 0 if noise and noise.blocks >= _CALIBRATION else _CALIBRATION
@@ -190,6 +190,7 @@ class Autotune(Extension):
             phase.search.refuse(trial.candidate)
             phase.search.away.add(trial.candidate)
             self.context.log(f"gives up {self._words(trial.candidate, trial.incumbent)}: {why}")
+            self._rest_until = self.context.now() + self._settle_s(self._setter.want, phase.best)
             self._hold(phase.best, "What was tried is not to be had.")
             return
         arm = "candidate" if trial.on_candidate else "incumbent"
@@ -231,7 +232,10 @@ class Autotune(Extension):
             self._rechecked(phase, trial, failed)
         else:
             self._tried(phase, trial, ratio, failed=failed, lost=lost)
-        self._rest_until = self.context.now() + (0.0 if not failed else self._param("every"))
+        # What the last block moved has to settle: the next comparison may not wait for it.
+        self._rest_until = self.context.now() + (
+            self._settle_s(self._setter.want, phase.best) if self._setter.want != phase.best else 0
+        )
         self._remember()
 
     def _tried(self, phase: Phase, trial: Trial, ratio: float, *, failed: bool, lost: bool) -> None:
@@ -278,7 +282,7 @@ class Autotune(Extension):
         phase = self._phases[number]
         if phase.best != self._baseline:
             phase.recheck_at = now + _REMEMBERED_S
-        self._rest_until = now + self._settle_s()
+        self._rest_until = now + self._settle_s(self._setter.want, phase.best)
         self.context.log("phase", number=number, known=phase.tries > 0)
 
     def _hold(self, codes: Codes, reason: str) -> None:
@@ -298,8 +302,12 @@ class Autotune(Extension):
     def _param(self, name: str) -> float:
         return float(self.context.params[name])
 
-    def _settle_s(self) -> float:
-        slow = any(dimension.info.settle == "slow" for dimension in self._dimensions)
+    def _settle_s(self, here: Codes, there: Codes) -> float:
+        # Of a change from one to the other, or back: only knobs that move have to settle.
+        slow = any(
+            dimension.info.settle == "slow" and code != other
+            for dimension, code, other in zip(self._dimensions, here, there, strict=True)
+        )
         return max(self._param("settle"), _SLOW_S if slow else 0.0)
 
     def _better(self) -> Any:
