@@ -351,6 +351,7 @@ def test_nothing_is_learnt_after_the_end():
         {"min_pairs": 0},
         {"calibration": 0},
         {"keep_share": 1},
+        {"screen_pairs": -1},
     ],
 )
 def test_a_design_that_makes_no_sense_is_refused(wrong):

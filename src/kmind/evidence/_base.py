@@ -33,6 +33,12 @@ class Design:
     exceed. The first ``calibration`` blocks run under the incumbent, if its noise or the
     level of a guard is not known yet. A candidate that is ``collapse`` times worse than the
     incumbent's level is dropped at once (0: never).
+
+    ``screen_pairs`` is for whoever has many candidates and little time (0: never): when there
+    are so many pairs, and at each doubling, the effect seen so far has to be above 1 +
+    ``min_gain``, or it ends with no change; and from twice as many on it may be given up. That
+    costs gains, most where the noise is as large as they are; it cannot raise the rate of
+    false ones, since it only ever ends what is not one yet.
     """
 
     block_s: float = 0.3
@@ -45,6 +51,7 @@ class Design:
     calibration: int = 8
     collapse: float = 3.0
     keep_share: float = 0.8
+    screen_pairs: int = 0
 
     def __post_init__(self) -> None:
         for name in ("block_s", "wash_out_s", "max_s", "min_gain", "collapse"):
@@ -62,6 +69,10 @@ class Design:
             raise UsageError(
                 "design: no block, no pair, or no calibration",
                 hint="block_s above 0, min_pairs from 1, calibration from 1",
+            )
+        if self.screen_pairs < 0:
+            raise UsageError(
+                f"design: screen_pairs is {self.screen_pairs}", hint="give 0 for never, or more"
             )
         if 0 < self.collapse <= 1:
             raise UsageError(

@@ -89,10 +89,19 @@ class Judge:
                 return "no change", self._sentence("the gain that was asked for is not there")
         if pairs_left <= 0:
             return "no change", self._sentence("no gain was seen in the time")
+        if self._screened() and self._middle() <= self._gain.theta:
+            return "no change", self._sentence("it shows no promise")
         enough = max(_FUTILE_FROM, _FUTILE_SHARE * self.design.max_blocks / 2)
+        if self.design.screen_pairs:
+            enough = 2 * self.design.screen_pairs
         if self.pairs >= enough and self._futile(pairs_left):
             return "no change", self._sentence("a gain would not be seen in the time that is left")
         return None
+
+    def _screened(self) -> bool:
+        # Whether the pairs are looked at now: the first time, and whenever they have doubled.
+        times, rest = divmod(self.pairs, self.design.screen_pairs or self.pairs + 1)
+        return rest == 0 and times.bit_count() == 1
 
     def _futile(self, pairs_left: int) -> bool:
         # Take an effect at the upper end of what is likely, and a lucky course from here on.
