@@ -42,7 +42,7 @@ _REMEMBERED_S = 3.0  # what was found before is measured again so soon
 _PAUSE_S = 5.0
 _LONGEST_S = 86400.0
 _CALIBRATION = 8  # blocks
-_PATIENCE = 2  # failures before the region shrinks
+_SCREEN = 2  # pairs, after which most are known to be of no use
 _LIVE = ("canary", "auto")
 
 
@@ -148,7 +148,7 @@ class Autotune(Extension):
             return
         candidate = phase.search.ask(phase.best)
         if candidate is None:
-            phase.search.failed()
+            phase.search.shrink()
             return
         self._begin(phase, phase.best, candidate)
 
@@ -167,6 +167,7 @@ class Autotune(Extension):
             calibration=_CALIBRATION,
             min_gain=0.0 if again else self._param("min_gain"),
             better=self._better(),
+            screen_pairs=0 if again else _SCREEN,
         )
         experiment = Experiment(design, self.context.rng, noise)
         self._trial = Trial(
@@ -187,6 +188,7 @@ class Autotune(Extension):
         if self._setter.want == trial.want and self._setter.refused:
             why, self._setter.refused = self._setter.refused, ""
             self._trial = None
+            phase.learn_noise(trial.experiment.noise)
             phase.search.refuse(trial.candidate)
             phase.search.away.add(trial.candidate)
             self.context.log(f"gives up {self._words(trial.candidate, trial.incumbent)}: {why}")
@@ -209,14 +211,13 @@ class Autotune(Extension):
         ratio = trial.log_ratio
         interval = trial.interval
         between = f", {interval.low:.3f} to {interval.high:.3f}" if interval else ""
-        pairs = interval.pairs if interval else 0
         self._last = (
             f"{self._words(trial.candidate, trial.incumbent)}: {experiment.outcome}, "
-            f"{math.exp(ratio):.3f} times as good{between} ({pairs} pairs)"
+            f"{math.exp(ratio):.3f} times as good{between} ({experiment.pairs} pairs)"
         )
         self.context.log(f"{self._last}: {experiment.reason}")
-        if experiment.noise.sigma is not None and not trial.again:
-            phase.noise = experiment.noise
+        if not trial.again:
+            phase.learn_noise(experiment.noise)
         self._counts["trials"] += 1
         self._worst = min(self._worst, ratio)
         failed = experiment.outcome != "gain"
@@ -224,7 +225,7 @@ class Autotune(Extension):
         certain = experiment.outcome == "loss" or (
             experiment.outcome == "aborted" and ratio < -math.log(2)
         )
-        lost = certain and hurt and not trial.again
+        lost = (certain or trial.worse) and hurt and not trial.again
         self._counts["unsafe"] += lost
         self._counts["losses"] += experiment.outcome == "loss"
         self._counts["gains"] += not failed
@@ -242,16 +243,15 @@ class Autotune(Extension):
         phase.tries += 1
         phase.search.tell(trial.candidate, phase.gain + ratio)
         if not failed and self.context.mode == "auto":
-            phase.best, phase.gain, phase.failures = trial.candidate, phase.gain + ratio, 0
-            phase.search.gained()
+            phase.best, phase.gain = trial.candidate, phase.gain + ratio
+            phase.search.gained(trial.incumbent, trial.candidate)
+            phase.search.away.add(trial.incumbent)
             phase.recheck_at, phase.pause_s = self.context.now() + self._param("recheck"), 0.0
             return
         phase.search.away.add(trial.candidate)
         if lost:
             phase.search.lost.add(trial.candidate)
-        phase.failures += 1
-        if phase.failures % _PATIENCE == 0:
-            phase.search.failed()
+        phase.search.missed()
 
     def _rechecked(self, phase: Phase, trial: Trial, failed: bool) -> None:
         interval = trial.interval

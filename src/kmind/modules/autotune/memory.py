@@ -14,7 +14,9 @@ from .space import Codes
 __all__ = ["recall", "remember"]
 
 _VERSION = 1
-_MOST_TRIALS = 60
+_MOST_TRIALS = 60  # of a phase, where there is room
+_ROOM = 48 << 10  # bytes for the trials of all phases
+_DIGITS = 11  # of a code, and of a score; few take so many
 
 
 def remember(
@@ -24,6 +26,9 @@ def remember(
 
     ``key`` says what the question was, ``counts`` what the search has cost.
     """
+    phases = phases[:MOST_PHASES]
+    each = max((_DIGITS * (len(phase.best) + 1) for phase in phases), default=1)
+    most = max(1, min(_MOST_TRIALS, _ROOM // (each * max(1, len(phases)))))
     return {
         "version": _VERSION,
         "key": key,
@@ -36,9 +41,11 @@ def remember(
                 "tries": phase.tries,
                 "radius": phase.search.radius,
                 "converged_s": phase.converged_s,
-                "trials": phase.search.trials[-_MOST_TRIALS:],
+                "trials": [
+                    (codes, round(score, 4)) for codes, score in phase.search.trials[-most:]
+                ],
             }
-            for phase in phases[:MOST_PHASES]
+            for phase in phases
         ],
     }
 

@@ -44,13 +44,16 @@ class Phase:
     best: Codes
     gain: float = 0.0
     tries: int = 0
-    proven: bool = False
-    failures: int = 0
     recheck_at: float = math.inf
     pause_s: float = 0.0
     began: float = 0.0
     converged_s: float | None = None
     noise: Noise = field(default_factory=Noise)
+
+    def learn_noise(self, noise: Noise) -> None:
+        """Keep what a comparison knew of the noise, if it knew enough."""
+        if noise.sigma is not None:
+            self.noise = noise
 
 
 class Watch:

@@ -26,6 +26,7 @@ _GROWS, _SHRINKS = 1.5, 0.75
 _ASKS = 24  # for a point that was not tried yet
 _AT_ONCE = 2  # knobs that one step moves, where there are more
 _START_UP = 4  # trials by chance before a sampler learns
+_PATIENCE = 3  # points of the sampler without a gain before the region shrinks
 _INFEASIBLE = -3.0  # log ratio that stands for what the agent refused
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -33,6 +34,10 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 class Search:
     """The search in one phase. ``radius`` is how far a step may go, in positions.
+
+    First come single steps, each knob's alone: every choice, then as far as the region goes up
+    and down. A gain on a step up or down is followed by another one the same way. Then the
+    sampler is asked, which was told of all that.
 
     A score is the logarithm of the gain over the baseline: what is good lies above 0.
     ``away`` are points that are not asked for again, and ``lost`` those that were a loss.
@@ -47,11 +52,15 @@ class Search:
         self._sampler = sampler
         self._rng = np.random.default_rng(seed)
         self._study = optuna.create_study(direction="maximize", sampler=_sampler(sampler, seed))
+        # Of a single step there is no trial of the study.
         self._asked: dict[Codes, Any] = {}
+        self._steps = _single_steps(dimensions)
+        self._failures = 0
 
     def recall(self, trials: Sequence[tuple[Codes, float]], radius: float) -> None:
         """Begin with what an earlier search found."""
         self.radius = radius
+        del self._steps[: len(trials)]
         for codes, score in trials:
             self._add(codes, score)
 
@@ -61,16 +70,34 @@ class Search:
         None either that lies beyond one that was lost: what was a loss a part of the way
         is not gone further.
         """
+        while self._steps:
+            codes = self._single(centre, *self._steps.pop(0))
+            if self._new(codes, centre):
+                self._asked[codes] = None
+                return codes
         for _ in range(_ASKS):
             trial = self._study.ask(self._distributions())
-            point = self._step(trial, centre)
-            codes = codes_of(self._dimensions, point)
-            tried = codes == centre or codes in self.away or codes in self._asked
-            if not tried and not any(self._beyond(lost, centre, codes) for lost in self.lost):
+            codes = codes_of(self._dimensions, self._step(trial, centre))
+            if self._new(codes, centre):
                 self._asked[codes] = trial
                 return codes
             self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
         return None
+
+    def _new(self, codes: Codes, centre: Codes) -> bool:
+        tried = codes == centre or codes in self.away or codes in self._asked
+        return not tried and not any(self._beyond(lost, centre, codes) for lost in self.lost)
+
+    def _single(self, centre: Codes, number: int, way: int) -> Codes:
+        # ``way``: of a choice its code, else 1 for up and -1 for down.
+        dimension, here = self._dimensions[number], centre[number]
+        if dimension.is_choice:
+            there = here if way in dimension.out else way
+        else:
+            position = dimension.position(here)
+            far = min(1.0, max(0.0, position + way))
+            there = dimension.code(dimension.near(far, position, self.radius))
+        return (*centre[:number], there, *centre[number + 1 :])
 
     def tell(self, codes: Codes, score: float) -> None:
         """What became of a point that was asked for."""
@@ -89,12 +116,24 @@ class Search:
         """A point cannot be: the agent, the policy or the kernel does not take it."""
         self.tell(codes, _INFEASIBLE)
 
-    def gained(self) -> None:
+    def gained(self, before: Codes, after: Codes) -> None:
         """Go further: there is more to be had this way."""
         self.radius = min(1.0, self.radius * _GROWS)
+        self._failures = 0
+        moved = [n for n, (a, b) in enumerate(zip(before, after, strict=True)) if a != b]
+        if len(moved) == 1 and not self._dimensions[moved[0]].is_choice:
+            number = moved[0]
+            self._steps.insert(0, (number, 1 if after[number] > before[number] else -1))
 
-    def failed(self) -> None:
+    def missed(self) -> None:
+        """No gain: look closer, once that was so for a while, single steps left out."""
+        self._failures += not self._steps
+        if self._failures >= _PATIENCE:
+            self.shrink()
+
+    def shrink(self) -> None:
         """Look closer."""
+        self._failures = 0
         self.radius *= _SHRINKS
 
     @property
@@ -149,6 +188,18 @@ class Search:
                 params=params, distributions=self._distributions(), value=score
             )
         )
+
+
+def _single_steps(dimensions: Sequence[Dimension]) -> list[tuple[int, int]]:
+    choices = [
+        (n, code)
+        for n, d in enumerate(dimensions)
+        if d.is_choice
+        for code in d.codes
+        if code != d.baseline
+    ]
+    others = [n for n, d in enumerate(dimensions) if not d.is_choice]
+    return choices + [(n, way) for n in others for way in (1, -1)]
 
 
 def _sampler(name: Sampler, seed: int) -> Any:

@@ -87,6 +87,15 @@ class Trial:
         ratio = candidate - incumbent
         return ratio if self.experiment.design.better == "higher" else -ratio
 
+    @property
+    def worse(self) -> bool:
+        """Whether the candidate is worse by more than two standard errors, by the A/A noise.
+
+        What was given up after a few pairs has no verdict, but this can be said.
+        """
+        sigma, pairs = self.experiment.noise.sigma, self.experiment.pairs
+        return sigma is not None and pairs > 0 and self.log_ratio < -2 * sigma / math.sqrt(pairs)
+
     def _mean_log(self, arm: str, instead: float) -> float | None:
         values = [value for name, value in self.experiment.blocks if name == arm and value]
         values = values or [instead] * (instead > 0)
