@@ -86,9 +86,30 @@ def test_one_without_blocks(cli: "Cli", state: Path, id: str, said: str) -> None
     assert said in done.stdout
 
 
+def test_one_that_a_module_made(cli: "Cli", state: Path, tmp_path: Path) -> None:
+    with EvidenceStore(state / "evidence.db") as store:
+        number = store.begin(
+            kind="by module", instance="autotune@sim0", module="autotune", backend="bpf",
+            knob="block.scheduler, block.nr_requests", target=make_disk_files(tmp_path / "again"),
+            incumbent={"block.scheduler": "none", "block.nr_requests": 64},
+            candidate={"block.scheduler": "bfq", "block.nr_requests": 128},
+            metric="block.latency", unit="", context="phase 0",
+        )  # fmt: skip
+        store.end(number, _made(1.5).to_dict(), kept=False)
+    change = "block.scheduler none -> bfq, block.nr_requests 64 -> 128"
+    listed = cli("why").stdout.splitlines()[1]
+    assert change in listed
+    assert "gain, by module" in listed
+    done = cli("why", "5")
+    assert f"experiment 5, by module: {change} of sim0" in done.stdout
+    assert "measured by the module itself, and not by kmind" in done.stdout
+    assert "context: phase 0" in done.stdout
+    assert len(done.stdout.splitlines()) > 15
+
+
 def test_as_json(cli: "Cli", state: Path) -> None:
     listed = json.loads(cli("why", "--json").stdout)
-    assert listed["schema"] == "kmind.why/1"
+    assert listed["schema"] == "kmind.why/2"
     assert [each["id"] for each in listed["experiments"]] == [4, 3, 2, 1]
     assert all("record" not in each for each in listed["experiments"])
     (one,) = json.loads(cli("why", "1", "--json").stdout)["experiments"]

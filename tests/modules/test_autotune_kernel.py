@@ -15,6 +15,7 @@ import pytest
 from sample_module import loop_disk
 
 import kmind
+from kmind.runtime.evidence_store import EvidenceStore
 
 pytestmark = pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf")
 
@@ -83,6 +84,10 @@ def test_it_finds_keeps_remembers_and_puts_back(runs: Runs) -> None:
     script = f'[ "$(cat {runs.knob})" = {baseline} ] && echo 100 || echo 150'
     told = runs.until(script, lambda event: logged(event, ": gain, "))
     assert any(event["event"] == "applied" for event in told)
+    with EvidenceStore(runs.state / "evidence.db") as store:
+        row = store.latest()[0]
+    assert (row["kind"], row["outcome"], row["kept"]) == ("by module", "gain", False)
+    assert row["incumbent"] == {"block.nomerges": int(baseline)} != row["candidate"]
     kept = runs.state / "memory"
     assert [path.name.split("@")[0] for path in kept.iterdir()] == ["autotune"]
     again = runs.until(script, lambda event: event["event"] == "applied")

@@ -16,10 +16,11 @@ from kmind.errors import PrivilegeError, UsageError
 from kmind.evidence.chart import render_experiment
 from kmind.guard import default_journal_path
 from kmind.runtime.evidence_store import EvidenceStore, default_evidence_path
+from kmind.runtime.reports import BY_MODULE
 
 __all__ = ["SCHEMA", "why_command"]
 
-SCHEMA = "kmind.why/1"
+SCHEMA = "kmind.why/2"
 
 _FEW_COLUMNS, _MOST_COLUMNS = 40, 120
 
@@ -63,7 +64,10 @@ def _when(seconds: float) -> str:
 
 
 def _change(row: Mapping[str, Any]) -> str:
-    return f"{row['knob']} {row['incumbent']} -> {row['candidate']}"
+    if row["kind"] != BY_MODULE:
+        return f"{row['knob']} {row['incumbent']} -> {row['candidate']}"
+    pairs = [(knob, row["incumbent"][knob], value) for knob, value in row["candidate"].items()]
+    return ", ".join(f"{knob} {old} -> {new}" for knob, old, new in pairs)
 
 
 def _outcome(row: Mapping[str, Any]) -> str:
@@ -71,6 +75,8 @@ def _outcome(row: Mapping[str, Any]) -> str:
         return "interrupted"
     if row["state"] == "running":
         return "running"
+    if row["kind"] == BY_MODULE:
+        return f"{row['outcome']}, by module"
     kept = ", kept" if row["kept"] and row["kind"] != "unmeasured" else ""
     return f"{row['outcome']}{kept}"
 
@@ -95,7 +101,16 @@ def _whole(row: Mapping[str, Any]) -> str:
     if not row["record"] or not row["record"].get("blocks"):
         lines += [f"    {row['why']}"] if row["why"] else []
         return "\n".join(lines) + "\n"
-    lines.append(f"    measured by: {row['metric']}, in {row['unit'] or 'counts'}")
+    if row["kind"] == BY_MODULE:
+        lines.append(
+            "    measured by the module itself, and not by kmind: only its sums were checked"
+        )
+        unit = f", in {row['unit']}" if row["unit"] else ""
+    else:
+        unit = f", in {row['unit'] or 'counts'}"
+    if row["context"]:
+        lines.append(f"    context: {row['context']}")
+    lines.append(f"    measured by: {row['metric']}{unit}")
     width = min(max(shutil.get_terminal_size().columns, _FEW_COLUMNS), _MOST_COLUMNS)
     plain = "utf" not in (sys.stdout.encoding or "").lower()
     chart = render_experiment(row["record"], width=width, ascii=plain, unit=row["unit"])

@@ -121,6 +121,9 @@ class Experiment:
         if self.outcome is not None:
             raise UsageError("the experiment is over", hint="look at its outcome")
         self._take(value, guards or {})
+        self._decide()
+
+    def _decide(self) -> None:
         between = not self.calibrating and not self._pair
         if self.outcome is None and between:
             verdict = self._judge.decide((self.design.max_blocks - len(self.blocks)) // 2)
@@ -215,6 +218,24 @@ class Experiment:
         return made
 
     @classmethod
+    def judged(cls, data: Mapping[str, Any]) -> Experiment:
+        """Read what ``to_dict`` wrote, and come to the verdict again: for what may be a lie.
+
+        Outcome, interval and reason are what the blocks come to; only that it was ended from
+        outside, and why, is believed. ValueError where they do not come to the stored outcome,
+        go on after their end, or are in an order that no experiment has.
+        """
+        made = cls._replayed(data, None, judge=True)
+        if [list(block) for block in made.blocks] != [list(block) for block in data["blocks"]]:
+            raise ValueError("its blocks are in no order")
+        if made.outcome is None and data["outcome"] == "aborted":
+            made.abort(data["reason"])
+        if made.outcome != data["outcome"]:
+            found = made.outcome or "no verdict"
+            raise ValueError(f"it says {data['outcome']}, and its blocks say {found}")
+        return made
+
+    @classmethod
     def go_on(
         cls,
         data: Mapping[str, Any],
@@ -250,7 +271,9 @@ class Experiment:
         return made
 
     @classmethod
-    def _replayed(cls, data: Mapping[str, Any], rng: np.random.Generator | None) -> Experiment:
+    def _replayed(
+        cls, data: Mapping[str, Any], rng: np.random.Generator | None, *, judge: bool = False
+    ) -> Experiment:
         made = cls(
             Design.from_dict(data["design"]),
             rng if rng is not None else np.random.default_rng(),
@@ -259,9 +282,13 @@ class Experiment:
         )
         made.calibration = int(data["calibration"])
         for (arm, value), readings in zip(data["blocks"], data["readings"], strict=True):
+            if judge and made.outcome is not None:
+                raise ValueError("it goes on after its end")
             if not made.calibrating and not made._order:
                 made._order = list(_BOTH if arm == "incumbent" else _BOTH[::-1])
             made._take(value, readings)
+            if judge:
+                made._decide()
         return made
 
 

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
 import numpy as np
@@ -16,7 +17,13 @@ import numpy as np
 from kmind.abi import layout
 from kmind.extension._parameter import Value
 
-__all__ = ["Context", "KnobInfo", "Port", "plain"]
+if TYPE_CHECKING:
+    from kmind.evidence import Experiment
+
+__all__ = ["REPORT_MOST", "Context", "KnobInfo", "Port", "plain"]
+
+REPORT_MOST = 48 << 10
+"""Bytes of JSON that one report may have."""
 
 _MEMORY_MOST = layout.LIMIT["MEMORY_SIZE"] - layout.MEMORY.itemsize
 _REMEMBERED = 256  # recommendations whose answers can still come
@@ -113,6 +120,7 @@ class Context:
         write_log: Callable[[str], None] | None = None,
         memory: Any = None,
         keep: Callable[[bytes], None] | None = None,
+        send_report: Callable[[bytes], None] | None = None,
     ) -> None:
         self.module = module
         self.target = target
@@ -127,6 +135,7 @@ class Context:
         self._write_log = write_log or _to_stderr
         self.memory = memory
         self._keep = keep
+        self._send_report = send_report
         self._made: dict[int, tuple[KnobInfo, int]] = {}
 
     def now(self) -> float:
@@ -151,6 +160,49 @@ class Context:
             raise ValueError(f"this takes {len(text)} bytes, and may take {_MEMORY_MOST}")
         if self._keep:
             self._keep(text)
+
+    def report(
+        self,
+        experiment: Experiment,
+        *,
+        incumbent: Mapping[str, object],
+        candidate: Mapping[str, object],
+        metric: str,
+        unit: str = "",
+        context: str = "",
+        reason: str = "",
+    ) -> None:
+        """Have an experiment of the module's own, which has ended, shown by ``kmind why``.
+
+        For modules with ``[evidence] by = "module"``. ``incumbent`` and ``candidate`` are what
+        the knobs that differ held, by name. The owner checks it: blocks, bounds, and that the
+        verdict is what the blocks come to; it takes twenty a minute. It only tells: nothing is
+        kept or remembered by it. Raises ValueError for what has not ended, for knobs that are not
+        granted or values that they have not, and for what takes more than 48 KiB.
+        """
+        if experiment.outcome is None:
+            raise ValueError("the experiment has not ended")
+        for name, value in (*incumbent.items(), *candidate.items()):
+            if name not in self.knobs:
+                raise ValueError(f"knob {name!r} is not granted")
+            self.knobs[name].encode(value)
+        if not candidate or set(incumbent) != set(candidate):
+            raise ValueError("incumbent and candidate are not the same knobs")
+        said = {
+            "experiment": experiment.to_dict(),
+            "incumbent": incumbent,
+            "candidate": candidate,
+            "metric": metric,
+            "unit": unit,
+            "context": context,
+            "reason": reason,
+        }
+        # In ASCII, so that it can be cut anywhere.
+        text = json.dumps(said, default=plain, allow_nan=False, separators=(",", ":")).encode()
+        if len(text) > REPORT_MOST:
+            raise ValueError(f"this takes {len(text)} bytes, and may take {REPORT_MOST}")
+        if self._send_report:
+            self._send_report(text)
 
     def recommend(
         self,

@@ -14,7 +14,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -28,6 +28,7 @@ from kmind.extension.loader import import_early, load_extension, refuse_other_im
 from kmind.queue import Bell, Doorbell, Endpoint
 from kmind.runtime._config import ChildConfig
 from kmind.runtime._output import LineOutput
+from kmind.runtime._parts import send_parts
 from kmind.runtime.child import EXIT_MODULE, EXIT_SETUP
 from kmind.runtime.sandbox import close_other_fds, drop_privileges
 
@@ -71,14 +72,19 @@ def run(config_fd: int) -> int:
     for line in lacking:
         print(line)
     try:
-        _serve(config, sources, endpoint)
+        _serve(config, sources, endpoint, lambda text: send_parts(text, output))
     except BaseException:
         traceback.print_exc()
     output.end_line()
     return EXIT_MODULE
 
 
-def _serve(config: ChildConfig, sources: Mapping[str, bytes], endpoint: Endpoint) -> None:
+def _serve(
+    config: ChildConfig,
+    sources: Mapping[str, bytes],
+    endpoint: Endpoint,
+    send_report: Callable[[bytes], None],
+) -> None:
     kind = load_extension(config.package, config.folder, sources, config.entry)
     context = Context(
         module=config.module,
@@ -89,6 +95,7 @@ def _serve(config: ChildConfig, sources: Mapping[str, bytes], endpoint: Endpoint
         port=endpoint.cq,
         memory=msgspec.json.decode(config.memory),
         keep=endpoint.remember,
+        send_report=send_report,
     )
     dispatcher = Dispatcher(endpoint, kind(context), context)
     dispatcher.start()

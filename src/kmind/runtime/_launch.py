@@ -20,6 +20,7 @@ from kmind.runtime._owned import OwnedAgent
 from kmind.runtime.cgroup import ExtensionCgroup
 from kmind.runtime.child import EXIT_MODULE, EXIT_SETUP
 from kmind.runtime.process import ENDED_UNSEEN, ExtensionProcess
+from kmind.runtime.reports import Reports
 from kmind.runtime.sandbox import free_uid
 from kmind.runtime.state import ProcessState
 
@@ -47,10 +48,12 @@ class Extension:
         process: ExtensionProcess,
         cgroup: ExtensionCgroup | None,
         *,
+        reports: Reports,
         uid: int | None,
         log: str,
     ) -> None:
         self.uid = uid
+        self._reports = reports
         self._process = process
         self._cgroup = cgroup
         self._log = log
@@ -67,6 +70,7 @@ class Extension:
         knobs: Mapping[str, KnobInfo],
         agent: OwnedAgent,
         *,
+        reports: Reports,
         sandbox: Sandbox,
         beat_s: float,
         first_id: int,
@@ -75,7 +79,8 @@ class Extension:
     ) -> Extension:
         """Start it. Raises KmindError; nothing is left then.
 
-        ``memory`` is JSON that it is given, if not empty. ``tell`` is told what of the
+        ``memory`` is JSON that it is given, if not empty; ``reports`` is given what it reports
+        of experiments. ``tell`` is told what of the
         sandbox this machine lacks.
         """
         manifest = module.manifest
@@ -116,17 +121,18 @@ class Extension:
             if cgroup:
                 cgroup.close()
             raise
-        return cls(agent, process, cgroup, uid=uid, log=sandbox.log)
+        reports.manifest = manifest
+        return cls(agent, process, cgroup, reports=reports, uid=uid, log=sandbox.log)
 
     @classmethod
-    def adopt(cls, agent: OwnedAgent, state: ProcessState) -> Extension:
+    def adopt(cls, agent: OwnedAgent, state: ProcessState, reports: Reports) -> Extension:
         """Take over one that another process started. Raises KmindError if it has ended."""
         process = ExtensionProcess.adopt(state.pid, state.start, state.log)
         cgroup = None
         if state.cgroup:
             with suppress(KmindError):
                 cgroup = ExtensionCgroup.adopt(state.cgroup)
-        return cls(agent, process, cgroup, uid=state.uid, log=state.log)
+        return cls(agent, process, cgroup, reports=reports, uid=state.uid, log=state.log)
 
     @property
     def pid(self) -> int:
@@ -168,19 +174,24 @@ class Extension:
         return f"exceeded a limit: {over}" if over else ""
 
     def read_log(self) -> list[str]:
-        """Lines that it printed since the last call."""
-        return self._process.read_log()
+        """Lines that it printed since the last call; reports are taken."""
+        lines = self._process.read_log()
+        self._reports.take(self._process.take_parts())
+        return lines
 
     def close(self) -> list[str]:
         """Kill it and all that it started; its last lines. Safe to repeat."""
         lines = self._process.close()
+        self._reports.take(self._process.take_parts())
         if self._cgroup:
             self._cgroup.close()
         return lines
 
     def release(self) -> list[str]:
         """Let go of it, and let it run on; its last lines."""
-        return self._process.release()
+        lines = self._process.release()
+        self._reports.take(self._process.take_parts())
+        return lines
 
     def state(self) -> ProcessState:
         """What ``adopt`` takes."""

@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 
+from kmind.runtime._parts import MARK
+
 __all__ = ["Bucket", "LineReader", "clean", "parse_note", "parse_status"]
 
 _LINE = 500
@@ -87,10 +89,12 @@ class LineReader:
     """Cuts a stream of bytes into clean lines, no more of them than a rate allows.
 
     ``rate`` lines a second in the long run, ``burst`` at once; ``now`` in seconds. What
-    is above that is counted, and said in one line once there is room again.
+    is above that is counted, and said in one line once there is room again. Lines that are
+    parts of something else go into ``parts`` as they are, for whoever empties that.
     """
 
     def __init__(self, now: Callable[[], float], rate: float = 20, burst: int = 200) -> None:
+        self.parts: list[bytes] = []
         self._bucket = Bucket(now, rate, burst)
         self._rest = b""
         self._dropped = 0
@@ -114,6 +118,9 @@ class LineReader:
     def _pass(self, lines: list[bytes]) -> list[str]:
         out = []
         for line in lines:
+            if line.startswith(MARK):
+                self.parts.append(line)
+                continue
             if not self._bucket.take():
                 self._dropped += 1
                 continue

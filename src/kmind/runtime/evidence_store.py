@@ -32,13 +32,14 @@ UNMEASURED: Mapping[str, Any] = {"outcome": "not measured", "interval": None, "d
 
 _VERSION = 1
 _MOST_ROWS = 5000
+_MOST_BY_MODULE = 1000  # beside those: what a module says must not push them out
 _MOST_PIECES = 16
 
 _SCHEMA = """
 CREATE TABLE experiment (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     state TEXT NOT NULL,       -- running, ended, interrupted
-    kind TEXT NOT NULL,        -- trial, recheck, by hand, or unmeasured, which is none
+    kind TEXT NOT NULL,        -- trial, recheck, by hand, by module, or unmeasured: none
     time REAL NOT NULL,        -- seconds since 1970, as ended
     ended REAL,
     boot TEXT NOT NULL,
@@ -106,10 +107,10 @@ class EvidenceStore(Store):
         instance: str,
         module: str,
         backend: str,
-        knob: Knob,
+        knob: Knob | str,
         target: Target,
-        incumbent: Value,
-        candidate: Value,
+        incumbent: Value | Mapping[str, Value],
+        candidate: Value | Mapping[str, Value],
         metric: str,
         unit: str,
         context: str = "",
@@ -118,7 +119,11 @@ class EvidenceStore(Store):
         rec_id: int = 0,
         change: int = 0,
     ) -> int:
-        """Take down that an experiment begins; its number."""
+        """Take down that an experiment begins; its number.
+
+        One that a module made may be of several knobs: their names in a text, and their values
+        by name. It only tells, and does not take the place of any other.
+        """
         me = Owner.me(instance)
         row: _Row = {
             "state": "running",
@@ -132,7 +137,7 @@ class EvidenceStore(Store):
             "backend": backend,
             "target": target.name,
             "identity": target.identity(),
-            "knob": knob.name,
+            "knob": knob if isinstance(knob, str) else knob.name,
             "incumbent": json.dumps(incumbent),
             "candidate": json.dumps(candidate),
             "metric": metric,
@@ -148,7 +153,12 @@ class EvidenceStore(Store):
             cursor = self._db.execute(
                 f"INSERT INTO experiment ({columns}) VALUES ({marks})", tuple(row.values())
             )
-            self._db.execute("DELETE FROM experiment WHERE id <= ?", (_last(cursor) - _MOST_ROWS,))
+            self._db.execute(
+                "DELETE FROM experiment WHERE (kind = 'by module') = ?1 AND id <= "
+                "(SELECT id FROM experiment WHERE (kind = 'by module') = ?1 "
+                "ORDER BY id DESC LIMIT 1 OFFSET ?2)",
+                (kind == "by module", _MOST_BY_MODULE if kind == "by module" else _MOST_ROWS),
+            )
         return _last(cursor)
 
     def end(self, number: int, record: Mapping[str, Any], *, kept: bool) -> None:
@@ -215,7 +225,8 @@ class EvidenceStore(Store):
         """
         latest: dict[tuple[str, str], _Row] = {}
         where, values = self._about(module, knob, target, context, younger_s)
-        rows = self._select(f"{where} AND outcome IN ('gain', 'loss', 'no change')", *values)
+        where += " AND kind <> 'by module' AND outcome IN ('gain', 'loss', 'no change')"
+        rows = self._select(where, *values)
         for row in rows:
             latest[json.dumps(row["incumbent"]), json.dumps(row["candidate"])] = row
         start, goal = json.dumps(incumbent), json.dumps(candidate)

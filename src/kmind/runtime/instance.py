@@ -37,6 +37,7 @@ from kmind.runtime.grants import Granted, grants_for
 from kmind.runtime.hooks import HookWatch
 from kmind.runtime.measured import MeasuredChanges
 from kmind.runtime.memory import Memory
+from kmind.runtime.reports import Reports
 from kmind.runtime.state import InstanceState
 from kmind.runtime.trials import Trials
 
@@ -111,6 +112,7 @@ class Instance:
             stands=stands,
             now=now,
         )
+        store = evidence or EvidenceStore(None)
         self._trials = Trials(
             self.name,
             module.manifest,
@@ -118,12 +120,15 @@ class Instance:
             target,
             agent=agent,
             changes=self._changes,
-            store=evidence or EvidenceStore(None),
+            store=store,
             emit=emit,
             mode=mode,
             now=now,
         )
         self._memory = Memory(self.name, memory, log=self._log, now=now)
+        self._reports = Reports(
+            self.name, module.manifest, target, agent.backend, store, self._knobs, self._log, now
+        )
         self._asking: Asking | None = None
         self._extension: Extension | None = None
         self._starting = False
@@ -194,7 +199,7 @@ class Instance:
         """
         if state.process is None:
             raise KmindError(f"the extension of {self.name} was not started")
-        self._extension = Extension.adopt(self._agent, state.process)
+        self._extension = Extension.adopt(self._agent, state.process, self._reports)
         self._watch_extension()
         self._memory.watch(self._agent.arena, self._agent.geometry)
         self._begin_asking()
@@ -451,13 +456,12 @@ class Instance:
     def status(self) -> dict[str, Any]:
         """What an admin may want to know of it; JSON can hold it."""
         manifest = self.module.manifest
-        now = self._now()
         holds = [
             {
                 "knob": hold.knob,
                 "value": hold.value,
                 "id": hold.rec_id,
-                "left_s": round(max(0.0, hold.until_ns / 1e9 - now), 3),
+                "left_s": round(max(0.0, hold.until_ns / 1e9 - self._now()), 3),
             }
             for hold in self._changes.holds()
         ]
@@ -505,6 +509,7 @@ class Instance:
             self.params,
             self._knobs(),
             self._agent,
+            reports=self._reports,
             sandbox=self._sandbox,
             beat_s=self._deadline_s / _BEATS,
             first_id=first_id,

@@ -101,6 +101,12 @@ class ExtensionProcess:
         except BlockingIOError:
             return []
 
+    def take_parts(self) -> list[bytes]:
+        """Parts of reports among what was read since the last call; see ``_parts``."""
+        parts = self._lines.parts[:]
+        self._lines.parts.clear()
+        return parts
+
     def release(self) -> list[str]:
         """Let go of it without ending it, and return its last lines. Safe to repeat.
 

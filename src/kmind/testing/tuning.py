@@ -64,8 +64,8 @@ class World:
     ``noise`` is the standard deviation of the objective's logarithm. ``load`` (counters a
     second), ``gap`` (why there is no reading), ``dead`` (nothing comes at all) and
     ``answer`` (a verdict by knob and value) may be set at any time. ``stands`` is what the
-    knobs hold, ``history`` when they were changed, ``kept`` what was remembered, and
-    ``lines`` the log.
+    knobs hold, ``history`` when they were changed, ``kept`` what was remembered, ``reports``
+    what was reported of experiments, and ``lines`` the log.
     """
 
     def __init__(
@@ -88,6 +88,7 @@ class World:
         self.answer: Callable[[str, int | str], str] = lambda name, value: "approved"
         self.lines: list[str] = []
         self.kept: list[Any] = []
+        self.reports: list[bytes] = []
         self.history: list[tuple[float, dict[str, Any]]] = []
         self.infos = {n: knob(n, i, v) for i, (n, v) in enumerate(knobs.items(), 1)}
         self.stands: dict[str, Any] = dict(knobs)
@@ -117,6 +118,7 @@ class World:
             write_log=self.lines.append,
             memory=memory,
             keep=lambda text: self.kept.append(msgspec.json.decode(text)),
+            send_report=self.reports.append,
         )
         self.extension = Autotune(self.context)
         self.extension.start()

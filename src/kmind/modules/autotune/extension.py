@@ -216,6 +216,7 @@ class Autotune(Extension):
             f"{math.exp(ratio):.3f} times as good{between} ({experiment.pairs} pairs)"
         )
         self.context.log(f"{self._last}: {experiment.reason}")
+        self._report(trial)
         if not trial.again:
             phase.learn_noise(experiment.noise)
         self._counts["trials"] += 1
@@ -238,6 +239,22 @@ class Autotune(Extension):
             self._settle_s(self._setter.want, phase.best) if self._setter.want != phase.best else 0
         )
         self._remember()
+
+    def _report(self, trial: Trial) -> None:
+        # For `kmind why`; the log has the line in any case.
+        sides = zip(self._dimensions, trial.incumbent, trial.candidate, strict=True)
+        moved = [(d.info, old, new) for d, old, new in sides if old != new]
+        try:
+            self.context.report(
+                trial.experiment,
+                incumbent={info.name: info.decode(old) for info, old, _ in moved},
+                candidate={info.name: info.decode(new) for info, _, new in moved},
+                metric=self._objective[:80],
+                context=f"phase {self._watch.current}",
+                reason="What stands is measured again." if trial.again else "A step of the search.",
+            )
+        except ValueError as error:
+            self.context.log(f"kmind why will not show it: {error}")
 
     def _tried(self, phase: Phase, trial: Trial, ratio: float, *, failed: bool, lost: bool) -> None:
         phase.tries += 1
