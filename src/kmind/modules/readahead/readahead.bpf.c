@@ -136,6 +136,17 @@ static __always_inline bool ra_follows(struct ra_cpu *own, unsigned long inode, 
 	return follows;
 }
 
+/*
+ * Under a large readahead folios are large, and mapped as a whole, huge pages together: of a
+ * reader in order one touch in a thousand pages was seen under 4 MiB.
+ */
+static __always_inline unsigned long ra_near(struct inode *inode)
+{
+	unsigned long pages = inode->i_sb->s_bdi->ra_pages;
+
+	return pages < RA_NEAR ? RA_NEAR : pages;
+}
+
 static __always_inline void ra_demanded(struct ra_cpu *own, unsigned long inode,
 					unsigned long first, unsigned long last, bool fault)
 {
@@ -181,7 +192,7 @@ int KM_HOOK(on_fault, struct address_space *mapping, unsigned long index)
 	own = km_this_cpu(&cpu);
 	ra = &ra_cpus[cpu];
 	km_count(own, RA_FAULTS, 1);
-	if (ra_follows(ra, inode->i_ino, index, index, RA_NEAR))
+	if (ra_follows(ra, inode->i_ino, index, index, ra_near(inode)))
 		km_count(own, RA_FAULT_SEQUENTIAL, 1);
 	ra_demanded(ra, inode->i_ino, index, index, true);
 	return 0;
@@ -199,7 +210,7 @@ int KM_HOOK(on_fault_around, struct address_space *mapping, unsigned long first,
 		return 0;
 	own = km_this_cpu(&cpu);
 	km_count(own, RA_FAULT_AROUND, 1);
-	if (ra_follows(&ra_cpus[cpu], inode->i_ino, first, last, RA_NEAR))
+	if (ra_follows(&ra_cpus[cpu], inode->i_ino, first, last, ra_near(inode)))
 		km_count(own, RA_AROUND_SEQUENTIAL, 1);
 	return 0;
 }
