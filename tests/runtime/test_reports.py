@@ -231,7 +231,7 @@ def went_on(said: dict[str, Any]) -> None:
         (1.5, in_experiment(blocks=[]), "length"),
         (1.5, in_experiment(blocks=[["incumbent", 1.0]] * 1001), "length"),
         (1.5, in_experiment(blocks="text"), "array"),
-        (1.5, in_experiment(calibration=3), "are not in its design"),
+        (1.5, in_experiment(calibration=9), "are not in its design"),
         (1.5, in_experiment(readings=[]), "its readings are not those"),
         (1.5, in_experiment(more=1), "unknown field"),
         (1.5, in_design(alpha=0.5), "alpha"),
