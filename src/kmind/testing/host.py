@@ -34,7 +34,7 @@ __all__ = [
 
 _SYSFS_BLOCK = Path("/sys/dev/block")
 _REPORTING_DELAY = Path("/sys/module/page_reporting/parameters/min_free_ms")
-_REPORTED_LATER = "600000"
+_REPORTED_LATER = "60000"  # ms; the driver takes no more than some minutes
 _cgroup_number = itertools.count()
 
 
