@@ -138,12 +138,13 @@ class _Bench:
                         time.sleep(self._plan.block_s)
                         values[arm].append(_rate(count, self._plan.final_s))
         row: dict[str, Any] = {"name": name, "knobs": list(KNOBS[name])}
+        mine = Metric("kmind", values["kmind"])
         for arm, rates in values.items():
             word = arm.replace("-", "_")
-            row |= Metric(word, rates).as_json()
+            metric = Metric(word, rates)
+            row |= metric.as_json()
             if arm != "kmind":
-                ratios = [mine / other for mine, other in zip(values["kmind"], rates, strict=True)]
-                row |= Metric(f"vs_{word}", ratios).as_json()
+                row |= mine.over(f"vs_{word}", metric).as_json()
             _say(f"{name}: {arm} {row[word]:,.1f} a second")
         settings = {arm: dict(setting) for arm, setting in found.items()}
         row |= cost | {"settings": settings}

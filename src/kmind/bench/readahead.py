@@ -347,12 +347,10 @@ class _Bench:
 def _beside(
     default: list[float], oracle: list[float], oracle_value: int, kmind: list[float]
 ) -> dict[str, Any]:
-    # Ratios are within a round.
-    found = Metric("default", default).as_json() | Metric("oracle", oracle).as_json()
-    found |= {"oracle_value": oracle_value} | Metric("kmind", kmind).as_json()
-    for name, base in (("vs_default", default), ("vs_oracle", oracle)):
-        ratios = [mine / other for mine, other in zip(kmind, base, strict=True)]
-        found |= Metric(name, ratios).as_json()
+    fixed, best, mine = Metric("default", default), Metric("oracle", oracle), Metric("kmind", kmind)
+    found = fixed.as_json() | best.as_json() | {"oracle_value": oracle_value} | mine.as_json()
+    for base in (fixed, best):
+        found |= mine.over(f"vs_{base.name}", base).as_json()
     return found
 
 
