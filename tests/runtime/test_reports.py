@@ -24,8 +24,8 @@ from kmind.runtime import reports
 from kmind.runtime._output import LineOutput
 from kmind.runtime._parts import MARK, Parts, send_parts
 from kmind.runtime._text import LineReader
-from kmind.runtime.evidence_store import EvidenceStore
-from kmind.runtime.reports import BY_MODULE, Reports
+from kmind.runtime.evidence_store import BY_MODULE, EvidenceStore
+from kmind.runtime.reports import Reports
 from kmind.testing.simulate import make_disk_files
 from kmind.testing.tuning import World, knob
 

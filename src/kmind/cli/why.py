@@ -15,8 +15,7 @@ from kmind.cli.output import json_line
 from kmind.errors import PrivilegeError, UsageError
 from kmind.evidence.chart import render_experiment
 from kmind.guard import default_journal_path
-from kmind.runtime.evidence_store import EvidenceStore, default_evidence_path
-from kmind.runtime.reports import BY_MODULE
+from kmind.runtime.evidence_store import BY_MODULE, EvidenceStore, default_evidence_path
 
 __all__ = ["SCHEMA", "why_command"]
 

@@ -70,20 +70,21 @@ class Guard:
 
     def is_bad(self, value: float | None) -> bool:
         """Whether one block under the candidate is beyond the limit."""
-        if not self._levels or value is None or not usable(value):
+        level = self.level
+        if level is None or value is None or not usable(value):
             return True
-        return self._beyond(value) and self._beyond(value, self._levels[-1])
+        return self._beyond(value, level) and self._beyond(value, self._levels[-1])
 
-    def _beyond(self, value: float, level: float | None = None) -> bool:
-        level = self.level if level is None else level
-        assert level is not None
+    def _beyond(self, value: float, level: float) -> bool:
         if self.better == "lower":
             return value > level * self.limit and value > level + self.slack
         return value < level / self.limit and value < level - self.slack
 
     def _untried(self) -> bool:
         # Nor has the incumbent ever been as bad by itself.
-        return self._good < self.patience and not any(map(self._beyond, self._levels))
+        level = self.level
+        beyond = level is not None and any(self._beyond(value, level) for value in self._levels)
+        return self._good < self.patience and not beyond
 
     def judge(self, value: float | None) -> str:
         """Take one block under the candidate; a sentence if the guard is broken, else ""."""

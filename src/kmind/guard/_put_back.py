@@ -153,7 +153,7 @@ def _look(chain: Chain, root: Path) -> _Step | Outcome:
         pass  # it may be readable once the knob that disturbed it is put back
     else:
         # Killed in the midst of a decrease, it holds the value that leads there.
-        if not chain.ours(found) and (knob.drain is None or found != knob.drain):
+        if not chain.ours(found) and found != knob.drain:
             ours = chain.changes[-1].new
             return outcome("yielded", f"set to {found} by somebody else; we had set {ours}")
     return _Step(chain, knob, target, found)

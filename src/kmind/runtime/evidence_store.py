@@ -25,10 +25,13 @@ from kmind.guard._owner import boot_id
 from kmind.knobs import Knob, Target, Value
 from kmind.runtime._store import Store
 
-__all__ = ["UNMEASURED", "EvidenceStore", "default_evidence_path"]
+__all__ = ["BY_MODULE", "UNMEASURED", "EvidenceStore", "default_evidence_path"]
 
 UNMEASURED: Mapping[str, Any] = {"outcome": "not measured", "interval": None, "detectable": None}
 """The record, but for its reason, of what was applied without an experiment."""
+
+BY_MODULE = "by module"
+"""The kind of an experiment that a module made itself."""
 
 _VERSION = 1
 _MOST_ROWS = 5000
@@ -148,16 +151,17 @@ class EvidenceStore(Store):
             "rec_id": rec_id,
             "change": change,
         }
+        by_module = kind == BY_MODULE
         columns, marks = ", ".join(row), ", ".join("?" for _ in row)
         with self._errors("write"):
             cursor = self._db.execute(
                 f"INSERT INTO experiment ({columns}) VALUES ({marks})", tuple(row.values())
             )
             self._db.execute(
-                "DELETE FROM experiment WHERE (kind = 'by module') = ?1 AND id <= "
-                "(SELECT id FROM experiment WHERE (kind = 'by module') = ?1 "
-                "ORDER BY id DESC LIMIT 1 OFFSET ?2)",
-                (kind == "by module", _MOST_BY_MODULE if kind == "by module" else _MOST_ROWS),
+                "DELETE FROM experiment WHERE (kind = ?1) = ?2 AND id <= "
+                "(SELECT id FROM experiment WHERE (kind = ?1) = ?2 "
+                "ORDER BY id DESC LIMIT 1 OFFSET ?3)",
+                (BY_MODULE, by_module, _MOST_BY_MODULE if by_module else _MOST_ROWS),
             )
         return _last(cursor)
 
@@ -225,8 +229,8 @@ class EvidenceStore(Store):
         """
         latest: dict[tuple[str, str], _Row] = {}
         where, values = self._about(module, knob, target, context, younger_s)
-        where += " AND kind <> 'by module' AND outcome IN ('gain', 'loss', 'no change')"
-        rows = self._select(where, *values)
+        where += " AND kind <> ? AND outcome IN ('gain', 'loss', 'no change')"
+        rows = self._select(where, *values, BY_MODULE)
         for row in rows:
             latest[json.dumps(row["incumbent"]), json.dumps(row["candidate"])] = row
         start, goal = json.dumps(incumbent), json.dumps(candidate)

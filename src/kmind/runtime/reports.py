@@ -22,12 +22,9 @@ from kmind.extension.context import REPORT_MOST
 from kmind.knobs import Target
 from kmind.runtime._parts import Parts
 from kmind.runtime._text import Bucket, clean
-from kmind.runtime.evidence_store import EvidenceStore
+from kmind.runtime.evidence_store import BY_MODULE, EvidenceStore
 
-__all__ = ["BY_MODULE", "Reports"]
-
-BY_MODULE = "by module"
-"""The kind of such an experiment."""
+__all__ = ["Reports"]
 
 _A_MINUTE = 20
 _MOST_BLOCKS = 1000

@@ -52,7 +52,7 @@ class Trial:
 
     def start(self) -> None:
         """Begin with the first block, under the arm that comes first."""
-        self._next()
+        self._go_to(self.experiment.arm)
 
     def turn(self) -> None:
         """Do what is due; nothing if it is too early or over."""
@@ -73,7 +73,7 @@ class Trial:
         if self.over:
             self.due = math.inf
         elif self._doubted is None:
-            self._next()
+            self._go_to(self.experiment.arm)
 
     def _learn(self, block: Block) -> None:
         # A block that is far below all others, whatever its arm: the incumbent's turn comes at
@@ -92,12 +92,9 @@ class Trial:
         else:
             self.experiment.learn_one(value, block.guards)
 
-    def _next(self) -> None:
+    def _go_to(self, arm: Arm) -> None:
         # Each block is washed out, the same for those that follow one of their own arm: else a
         # block would be quieter where the coin fell as it did before, and pairs hang together.
-        self._go_to(self.experiment.arm)
-
-    def _go_to(self, arm: Arm) -> None:
         if arm != self.arm:
             self._switch(arm)
             self.arm = arm
