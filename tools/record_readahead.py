@@ -8,17 +8,21 @@ DIR holds the database (its disk is the one that is swept), and each load's reco
 folder in OUTPUT, with outcome.csv: the operations a second that the load itself counted. The loads
 are those of KML (I. Akgun and others, "KML: Using Machine Learning to Improve Storage Systems",
 2021), through mmap, in a memory that holds half of the database: there readahead matters most.
+``phases`` is a seventh: four of them by turns, each stopped while others run, with phases.csv.
 As root; the knob is put back.
 """
 
+import contextlib
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from kmind.learn.recording import OUTCOME
+from kmind.learn.recording import OUTCOME, PHASES
 from kmind.testing._dbbench import (
     BENCHMARKS,
     benchmark_argv,
@@ -34,6 +38,8 @@ STEP_S = 2.5
 HEAD_START_S = 3.0
 REPEATS = 1000
 INTERVAL_NS = 10**9  # between the lines of db_bench's report
+BY_TURNS = ("readseq", "readrandom", "readreverse", "updaterandom")
+TURN_S = 4.1  # so that what stands and what runs change at different times
 
 
 def main(folder: Path, output: Path, seconds: float, names: list[str]) -> None:
@@ -41,49 +47,101 @@ def main(folder: Path, output: Path, seconds: float, names: list[str]) -> None:
     database = folder / f"db-{KEYS}"
     if not (database / "complete").exists():
         build_database(database, KEYS)
+    instance = f"readahead@{device_of(folder)}"
     for name in names:
         drop_caches()
-        with (
-            memory_limit(database_size(KEYS) // 2) as procs,
-            for_benchmark(database, name) as copy,
-            tempfile.TemporaryDirectory() as scratch,
-        ):
-            report = Path(scratch, "report.csv")
-            argv = benchmark_argv(
-                copy, KEYS, name, 10 * seconds, mmap=True, report=report, repeats=REPEATS
-            )
-            load = subprocess.Popen(
-                under_limit(argv, procs), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-            )
-            ended = threading.Event()
-            lines: list[str] = []
-            thread = threading.Thread(target=follow, args=(report, lines, ended))
-            thread.start()
-            try:
-                time.sleep(HEAD_START_S)
-                record(f"readahead@{device_of(folder)}", output / name, seconds, name)
+        with memory_limit(database_size(KEYS) // 2) as procs, contextlib.ExitStack() as stack:
+            loads = [
+                stack.enter_context(running(database, each, seconds, procs))
+                for each in (BY_TURNS if name == "phases" else (name,))
+            ]
+            if name == "phases":
+                note, file, heading = by_turns(loads), PHASES, "start_ns,end_ns,name"
+            else:
+                note, file, heading = counted(loads[0][1]), OUTCOME, "start_ns,end_ns,per_s"
+            with note as lines:
+                record(instance, output / name, seconds, name)
+            for load, _ in loads:
                 if load.poll() is not None:
                     sys.exit(f"{name} ended before its recording, with {load.returncode}")
-            finally:
-                ended.set()
-                thread.join()
-                load.kill()
-                load.wait()
-                text = "\n".join(["start_ns,end_ns,per_s", *lines, ""])
-                (output / name / OUTCOME).write_text(text)
+            (output / name / file).write_text("\n".join([heading, *lines, ""]))
 
 
-def follow(report: Path, lines: list[str], ended: threading.Event) -> None:
+Load = tuple[subprocess.Popen[bytes], Path]
+
+
+@contextlib.contextmanager
+def running(database: Path, name: str, seconds: float, procs: Path) -> Iterator[Load]:
+    """One load, and the file with its report."""
+    with for_benchmark(database, name) as copy, tempfile.TemporaryDirectory() as scratch:
+        report = Path(scratch, "report.csv")
+        argv = benchmark_argv(
+            copy, KEYS, name, 10 * seconds, mmap=True, report=report, repeats=REPEATS
+        )
+        load = subprocess.Popen(
+            under_limit(argv, procs), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            time.sleep(HEAD_START_S)
+            yield load, report
+        finally:
+            load.kill()
+            load.wait()
+
+
+@contextlib.contextmanager
+def counted(report: Path) -> Iterator[list[str]]:
     """Note when each line of a report came; db_bench begins it anew with each benchmark."""
-    place = 0
-    while not ended.wait(0.02):
-        text = report.read_text() if report.exists() else ""
-        place = 0 if len(text) < place else place
-        *whole, _ = text[place:].split("\n")
-        place += sum(len(line) + 1 for line in whole)
-        now = time.monotonic_ns()
-        rates = [line.split(",")[1] for line in whole if line[:1].isdigit()]
-        lines += [f"{now - INTERVAL_NS},{now},{rate}" for rate in rates]
+    lines: list[str] = []
+
+    def follow(ended: threading.Event) -> None:
+        place = 0
+        while not ended.wait(0.02):
+            text = report.read_text() if report.exists() else ""
+            place = 0 if len(text) < place else place
+            *whole, _ = text[place:].split("\n")
+            place += sum(len(line) + 1 for line in whole)
+            now = time.monotonic_ns()
+            rates = [line.split(",")[1] for line in whole if line[:1].isdigit()]
+            lines.extend(f"{now - INTERVAL_NS},{now},{rate}" for rate in rates)
+
+    with in_thread(follow):
+        yield lines
+
+
+@contextlib.contextmanager
+def by_turns(loads: list[Load]) -> Iterator[list[str]]:
+    """Let one run at a time, and note which."""
+    lines: list[str] = []
+
+    def turn(ended: threading.Event) -> None:
+        for load, _ in loads:
+            load.send_signal(signal.SIGSTOP)
+        while True:
+            for name, (load, _) in zip(BY_TURNS, loads, strict=True):
+                if ended.is_set():
+                    return
+                began = time.monotonic_ns()
+                load.send_signal(signal.SIGCONT)
+                ended.wait(TURN_S)
+                load.send_signal(signal.SIGSTOP)
+                lines.append(f"{began},{time.monotonic_ns()},{name}")
+
+    with in_thread(turn):
+        yield lines
+
+
+@contextlib.contextmanager
+def in_thread(work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Run ``work`` beside the block; the event that it is given tells it to end."""
+    ended = threading.Event()
+    thread = threading.Thread(target=work, args=(ended,))
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def record(instance: str, output: Path, seconds: float, load: str) -> None:
@@ -100,4 +158,5 @@ def record(instance: str, output: Path, seconds: float, load: str) -> None:
 
 if __name__ == "__main__":
     place, out, *rest = sys.argv[1:]
-    main(Path(place), Path(out), float(rest[0]) if rest else 60.0, rest[1:] or list(BENCHMARKS))
+    everything = [*BENCHMARKS, "phases"]
+    main(Path(place), Path(out), float(rest[0]) if rest else 60.0, rest[1:] or everything)

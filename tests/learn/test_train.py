@@ -2,6 +2,7 @@
 """Splits keep time and loads apart, scores are what they say, and a model tells all of itself."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from kmind.extension import KnobInfo, find_module
 from kmind.infer import ModelFile, evaluate
 from kmind.learn.recording import Recording, open_recordings
 from kmind.learn.scores import balanced_accuracy, blocks_of, folds, score, split
-from kmind.learn.train import _recorded
+from kmind.learn.train import _recorded, read_data
 from kmind.modules.readahead.recipe import COLUMNS, ReadaheadRecipe
 from kmind.testing.recordings import made_windows, write_recording
 
@@ -79,6 +80,54 @@ def test_what_the_load_counted_goes_before_what_the_agent_saw(tmp_path: Path, ca
     assert "outcome.csv cannot be read" in error
 
 
+def test_where_loads_take_turns_each_window_is_asked_for_what_comes(
+    loads: Path, tmp_path: Path, capfd: Any
+) -> None:
+    folder = tmp_path / "loads"
+    shutil.copytree(loads, folder)
+    count = 120
+    # The first window after a change has seen half of either: what runs at its end counts.
+    ran = np.arange(count) // 20 % 2 == 0
+    values = np.zeros((count, len(COLUMN)))
+    for name in ("reads", "read_pages", "added_pages", "device_reads"):
+        values[:, COLUMN[name]] = 1000
+    values[:, COLUMN["read_sequential"]] = np.where(ran, 980, 20)
+    windows = made_windows(values)
+    write_recording(
+        folder / "phases", MODULE, windows, tags={"workload": "phases"}, knobs={KNOB.name: KNOB},
+        stood=np.full((count, 1), 128), sweep={KNOB.name: LADDER},
+    )  # fmt: skip
+    starts, ends = (windows["window"][name].astype(int) for name in ("start_ns", "end_ns"))
+    lines = ["start_ns,end_ns,name"]
+    for first in range(0, 100, 20):
+        middle = (starts[first] + ends[first]) // 2
+        name = "readseq" if ran[first] else "readrandom"
+        lines.append(f"{middle},{(starts[first + 20] + ends[first + 20]) // 2},{name}")
+    phases = folder / "phases" / "phases.csv"
+    phases.write_text("\n".join(lines))
+    recordings = [_recorded(each) for each in read_data(folder, MODULE)]
+    dataset = ReadaheadRecipe().dataset(recordings)
+    number = next(n for n, each in enumerate(recordings) if each.phases)
+    rows = dataset.group == number
+    assert rows.sum() == 100  # what ended while nothing ran is left out
+    said = [int(dataset.classes[label]) for label in dataset.y[rows]]
+    assert said == [8192 if each else 16 for each in ran[:100]]
+    out = tmp_path / "model"
+    assert main(["train", "readahead", str(folder), "-o", str(out), "--json"]) == 0
+    scores = json.loads(capfd.readouterr().out)["card"]["held_out_scores"]["phases"]
+    assert scores["model"]["balanced_accuracy"]["value"] > 0.95
+    assert scores["majority"]["balanced_accuracy"]["value"] == 0.5
+    for text, message in [
+        (lines[0] + "\n1,2", "phases.csv cannot be read"),
+        (lines[0] + "\n1,2,other", "other ran in phases, and has no recording of its own"),
+    ]:
+        phases.write_text(text)
+        assert main(["train", "readahead", str(folder), "-o", str(tmp_path / "m")]) in (1, 2)
+        error = capfd.readouterr().err
+        assert error.count("\n") == 1
+        assert message in error
+
+
 def best_of(recording: Recording) -> int:
     dataset = ReadaheadRecipe().dataset([_recorded(recording)])
     found: int = dataset.notes["loads"]["x"]["best"]
@@ -115,8 +164,10 @@ def test_a_model_is_learnt_and_told(loads: Path, tmp_path: Path, capfd: Any) -> 
     assert card["notes"]["loads"]["readseq"]["best"] == 8192
     assert card["notes"]["loads"]["mixgraph"]["best"] == 16
     assert len({each["sha256"] for each in card["data"]}) == 6
-    for part in ("later", "unseen"):
-        scores = card["scores"][part]
+    assert set(card["held_out_scores"]) == {"mixgraph", "updaterandom"}
+    for scores in card["held_out_scores"].values():
+        assert scores["model"]["balanced_accuracy"]["value"] > 0.95
+    for scores in card["scores"].values():
         assert scores["model"]["balanced_accuracy"]["value"] > 0.95
         low, high = scores["model"]["payoff"]["interval"]
         assert low <= scores["model"]["payoff"]["value"] <= high
@@ -128,7 +179,8 @@ def test_a_model_is_learnt_and_told(loads: Path, tmp_path: Path, capfd: Any) -> 
     again = tmp_path / "again.kmm"
     assert main(["train", "readahead", str(loads), "-o", str(again)]) == 0
     text = capfd.readouterr().out
-    assert "loads not trained on: mixgraph, updaterandom" in text
+    assert "loads not trained on: mixgraph, updaterandom (" in text
+    assert "of these, mixgraph" in text
     assert made.hash in text
     assert again.read_bytes() == out.read_bytes()
 

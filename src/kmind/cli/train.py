@@ -48,10 +48,13 @@ def train_command(module_name: str, data: Path, output: Path, *, seed: int, json
     )
     for part, title in (
         ("later", f"the same loads, later ({rows['later']:,} windows)"),
-        ("unseen", f"loads not trained on: {', '.join(card['held_out'])} ({rows['unseen']:,})"),
+        ("unseen", f"loads not trained on: {', '.join(card['held_out_scores'])} ({rows['unseen']:,})"),
     ):
         if part in card["scores"]:
             console.print(_table(title, card["scores"][part]))
+    if len(card["held_out_scores"]) > 1:
+        for name, scores in card["held_out_scores"].items():
+            console.print(_table(f"of these, {name}", scores))
     for limit in card["limits"]:
         console.print(f"- {limit}", highlight=False)
     console.print(f"{output}: {made.hash}", highlight=False, soft_wrap=True)

@@ -31,7 +31,8 @@ class Recorded:
     that stood all through each window, shape (n,), and ``known`` to whether one did. ``records``
     is kind to its fields, each of shape (records,). ``sweep`` is knob to the values that were set
     by turns. ``outcome``, shape (n, 3), is what the load itself counted, where that is on record:
-    begin and end of a span in seconds, and the rate between.
+    begin and end of a span in seconds, and the rate between. ``phases`` says which of several
+    loads ran when: begin and end in seconds, and its name.
     """
 
     instance: str
@@ -43,6 +44,7 @@ class Recorded:
     tags: Mapping[str, str]
     sweep: Mapping[str, tuple[int | str, ...]]
     outcome: _Array | None = None
+    phases: tuple[tuple[float, float, str], ...] = ()
 
     def rate(self, feature: str) -> npt.NDArray[np.float64]:
         """A counter in each window, a second."""

@@ -17,10 +17,13 @@ from kmind.learn._part import CLOSED, OPEN, batches_of_stream
 from kmind.learn._schema import missing_columns, records_from, windows_from
 from kmind.learn.meta import Meta, Stream, decode_meta
 
-__all__ = ["OUTCOME", "Recording", "decode_records", "open_recordings"]
+__all__ = ["OUTCOME", "PHASES", "Recording", "decode_records", "open_recordings"]
 
 OUTCOME = "outcome.csv"
 """A file beside a recording: what the load itself counted, in lines ``start_ns,end_ns,per_s``."""
+
+PHASES = "phases.csv"
+"""Another: which of several loads ran when, in lines ``start_ns,end_ns,name``."""
 
 _Array = npt.NDArray[Any]
 
@@ -95,6 +98,22 @@ class Recording:
             if rows.shape[1:] != (3,) and len(rows):
                 raise ValueError("it has not three columns")
             return rows.reshape(-1, 3)
+        except (OSError, ValueError) as error:
+            raise _damaged(path, error) from None
+
+    def phases(self) -> list[tuple[int, int, str]]:
+        """Which load ran when: begin and end in ns, and its name, in order of time.
+
+        Nothing without a file ``PHASES`` in the recording's folder. Raises RecordingError for
+        one that cannot be read.
+        """
+        path = self._files[0].path.with_name(PHASES)
+        if not path.exists():
+            return []
+        try:
+            lines = path.read_text().splitlines()[1:]
+            cells = [line.split(",") for line in lines if line.strip()]
+            return sorted((int(begin), int(end), name.strip()) for begin, end, name in cells)
         except (OSError, ValueError) as error:
             raise _damaged(path, error) from None
 

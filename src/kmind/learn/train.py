@@ -30,7 +30,7 @@ from kmind.infer.reference import evaluate
 from kmind.infer.sklearn import from_sklearn
 from kmind.learn._models import make_model
 from kmind.learn._schema import KNOB_UNKNOWN
-from kmind.learn.recording import OUTCOME, Recording, decode_records, open_recordings
+from kmind.learn.recording import OUTCOME, PHASES, Recording, decode_records, open_recordings
 from kmind.learn.scores import Split, balanced_accuracy, blocks_of, folds, score, split
 
 __all__ = ["load_recipe", "read_data", "train"]
@@ -146,6 +146,12 @@ def train(
             for name, rows in (("later", parts.later), ("unseen", parts.unseen))
             if rows.any()
         },
+        # Each by itself too: one that goes badly is not to be averaged away.
+        "held_out_scores": {
+            name: _scores(dataset, rows, said, recipe, seed)
+            for name, rows in _held_out(recipe, dataset, data).items()
+            if rows.any()
+        },
         "notes": dict(dataset.notes),
         "limits": list(recipe.limits),
     }
@@ -177,15 +183,14 @@ def _recorded(recording: Recording) -> Recorded:
         tags=meta.tags,
         sweep=meta.sweep,
         outcome=None if outcome is None else outcome / np.array([1e9, 1e9, 1.0]),
+        phases=tuple((begin / 1e9, end / 1e9, name) for begin, end, name in recording.phases()),
     )
 
 
 def _split(recipe: Recipe, dataset: Dataset, data: Sequence[Recorded]) -> Split:
     held = np.zeros(len(dataset.y), bool)
-    if recipe.held_out:
-        tag, values = recipe.held_out
-        numbers = [n for n, each in enumerate(data) if each.tags.get(tag) in values]
-        held = np.isin(dataset.group, numbers)
+    for rows in _held_out(recipe, dataset, data).values():
+        held |= rows
     parts = split(dataset.group, dataset.time_s, held, recipe.test_share, recipe.purge_s)
     if not parts.train.any():
         raise UsageError("nothing is left to train on", hint="record loads that are not held out")
@@ -198,6 +203,16 @@ def _split(recipe: Recipe, dataset: Dataset, data: Sequence[Recorded]) -> Split:
             hint="record loads that differ",
         )
     return parts
+
+
+def _held_out(recipe: Recipe, dataset: Dataset, data: Sequence[Recorded]) -> dict[str, _Array]:
+    # The rows of each value that is held out, as a mask.
+    tag, values = recipe.held_out or ("", ())
+    found = {}
+    for value in values:
+        numbers = [n for n, each in enumerate(data) if each.tags.get(tag) == value]
+        found[value] = np.isin(dataset.group, numbers)
+    return found
 
 
 def _validate(name: ModelName, dataset: Dataset, parts: Split, purge_s: float, seed: int) -> float:
@@ -232,7 +247,8 @@ def _named(model: FloatModel, classes: Sequence[str]) -> FloatModel:
 def _described(recording: Recording) -> dict[str, Any]:
     meta = recording.meta
     digest = hashlib.sha256()
-    for path in [*recording.paths, recording.paths[0].with_name(OUTCOME)]:
+    beside = [recording.paths[0].with_name(name) for name in (OUTCOME, PHASES)]
+    for path in [*recording.paths, *beside]:
         if not path.exists():
             continue
         digest.update(hashlib.sha256(path.read_bytes()).digest())

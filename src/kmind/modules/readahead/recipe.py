@@ -11,6 +11,7 @@ told from the best, the smallest is taken, which wastes least memory.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -89,13 +90,43 @@ def _part(times: int, part: _Array, whole: _Array) -> _Array:
     return np.minimum(_mean(times * part, whole), _MOST)
 
 
+@dataclass(frozen=True)
+class _Load:
+    # What a sweep showed of one load: ``label`` is the place of the best value in the ladder.
+    label: int
+    payoff: _Array
+    rounds: int
+    counted: bool
+
+    @classmethod
+    def of(cls, data: Recorded, ladder: Sequence[int]) -> _Load:
+        rounds = _rounds(data, ladder, _name_of(data))
+        mean = rounds.mean(axis=0)
+        payoff = np.exp(mean - mean.max())
+        return cls(_best(rounds), payoff, len(rounds), data.outcome is not None)
+
+    def as_json(self, ladder: Sequence[int]) -> dict[str, Any]:
+        return {
+            "best": ladder[self.label],
+            "by": "its own count" if self.counted else "pages served",
+            "rounds": self.rounds,
+            "relative": {
+                str(v): round(float(p), 3) for v, p in zip(ladder, self.payoff, strict=True)
+            },
+        }
+
+
 class ReadaheadRecipe(Recipe):
-    """Which of the sweep's values is best; trained on four of KML's loads, tested on two more."""
+    """Which of the sweep's values is best: four of KML's loads to learn from, two more to test.
+
+    So is a recording in which loads take turns (phases.csv): its windows have the label of
+    what ran at their end, so that one which saw a change is asked for what comes.
+    """
 
     models = ("tree", "forest", "boosted", "logistic")
-    held_out = (_TAG, ("mixgraph", "updaterandom"))
+    held_out = (_TAG, ("mixgraph", "updaterandom", "phases"))
     limits = (
-        "The label is one value for all of a load: phases within it are not told apart.",
+        "The label is one value for all of a load, whatever it does at a moment.",
         "Where no outcome is on record, pages served stand for it; mapped pages that are touched "
         "again are not seen.",
         "Windows of a load that is served from memory alone are left out.",
@@ -105,40 +136,27 @@ class ReadaheadRecipe(Recipe):
     def dataset(self, recordings: Sequence[Recorded]) -> Dataset:
         """Rows of windows in which the disk was read under one value of the ladder."""
         ladder = _ladder(recordings)
+        swept = [None if data.phases else _Load.of(data, ladder) for data in recordings]
+        named = {
+            _name_of(data): load for data, load in zip(recordings, swept, strict=True) if load
+        }
         parts: list[tuple[_Array, ...]] = []
-        best: dict[str, Any] = {}
-        for number, data in enumerate(recordings):
-            name = data.tags.get(_TAG)
-            if name is None:
-                raise ValueError(
-                    f"{data.instance} has no tag {_TAG}: record it with --tag {_TAG}=NAME"
-                )
-            rounds = _rounds(data, ladder, name)
-            mean = rounds.mean(axis=0)
-            payoff = np.exp(mean - mean.max())
-            label = _best(rounds)
-            best[name] = {
-                "best": ladder[label],
-                "by": "pages served" if data.outcome is None else "its own count",
-                "rounds": len(rounds),
-                "relative": {
-                    str(v): round(float(p), 3) for v, p in zip(ladder, payoff, strict=True)
-                },
-            }
+        for number, (data, load) in enumerate(zip(recordings, swept, strict=True)):
             use = _usable(data, ladder)
-            count = int(use.sum())
+            ran = [load] * int(use.sum()) if load else _by_turns(data, use, named)
             parts.append(
                 (
                     columns_of(data.windows["value"][use], data.features, data.knobs[_KNOB][use]),
-                    np.full(count, label),
-                    np.full(count, number),
+                    np.array([each.label for each in ran], np.int64),
+                    np.full(len(ran), number),
                     data.windows["start_ns"][use] / 1e9,
-                    np.tile(payoff, (count, 1)),
+                    np.array([each.payoff for each in ran]).reshape(-1, len(ladder)),
                 )
             )
         x, y, group, time_s, payoffs = (
             np.concatenate(column) for column in zip(*parts, strict=True)
         )
+        best = {name: load.as_json(ladder) for name, load in named.items()}
         return Dataset(
             COLUMNS,
             tuple(map(str, ladder)),
@@ -153,6 +171,24 @@ class ReadaheadRecipe(Recipe):
     def rule(self, x: _Array, classes: Sequence[str]) -> _Array:
         """The least value of the ladder for reads at random, the largest for those in order."""
         return np.where(x[:, 0] < 500, 0, len(classes) - 1)
+
+
+def _name_of(data: Recorded) -> str:
+    if _TAG not in data.tags:
+        raise ValueError(f"{data.instance} has no tag {_TAG}: record it with --tag {_TAG}=NAME")
+    return data.tags[_TAG]
+
+
+def _by_turns(data: Recorded, use: _Array, loads: Mapping[str, _Load]) -> list[_Load]:
+    # What ran at the end of each window; ``use`` loses those that end while nothing ran.
+    for _, _, name in data.phases:
+        if name not in loads:
+            raise ValueError(f"{name} ran in {_name_of(data)}, and has no recording of its own")
+    begins, ends = (np.array([phase[n] for phase in data.phases]) for n in (0, 1))
+    ended = data.windows["end_ns"] / 1e9
+    place = np.searchsorted(begins, ended) - 1
+    use &= (place >= 0) & (ended <= ends[place])
+    return [loads[data.phases[number][2]] for number in place[use]]
 
 
 def _ladder(recordings: Sequence[Recorded]) -> list[int]:
