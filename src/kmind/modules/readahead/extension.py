@@ -275,7 +275,9 @@ class Readahead(Extension):
             return
         if not self._recent.agree(phase):
             return
-        candidate = self._candidate(phase)
+        context = self._recent.context(phase)
+        ladder = self._ladder(phase, context)
+        candidate = self._candidate(phase, ladder)
         if candidate is None:
             kept = f"keeping {self._now_set} KiB, " if self._stands else ""
             self._doing = f"{kept}nothing to try: {_in_words(phase)}"
@@ -285,21 +287,19 @@ class Readahead(Extension):
             wait = self._recent.until_cached_s
             self._doing = f"waiting: what is read fits in memory, and is cached in {wait:.1f} s"
             return
-        known = candidate == self._ladder(phase, self._recent.context(phase)).best
-        if not known and now < self._entered + _SEARCH_S:
+        if candidate != ladder.best and now < self._entered + _SEARCH_S:
             return
         self._doing = f"proposing {candidate} KiB against {self._now_set} KiB"
         self._proposal = _Proposal(
             candidate,
             phase,
             f"{candidate} KiB instead of {self._now_set} KiB is {self._tense}, "
-            f"{self._why(candidate, phase)}.",
-            self._names(phase) | self._recent.numbers(),
+            f"{self._why(candidate, phase, ladder)}.",
+            {"outcome": self._outcome(phase), "context": context} | self._recent.numbers(),
         )
         self._recommend(self._proposal)
 
-    def _candidate(self, phase: Phase) -> int | None:
-        ladder = self._ladder(phase, self._recent.context(phase))
+    def _candidate(self, phase: Phase, ladder: Ladder) -> int | None:
         for value in ladder.next(self._now_set, self.context.now(), self._guess(phase)):
             # Nothing to save where a miss brings in no more than the candidate would.
             if value > self._now_set or self._recent.miss_kb > value:
@@ -350,18 +350,15 @@ class Readahead(Extension):
         self._remember()
         self._not_before = self.context.now() + _RENEW_S
 
-    def _names(self, phase: Phase) -> dict[str, float | int | str]:
+    def _outcome(self, phase: Phase) -> str:
         # What the owner goes by: requests; in a stream pages, for they are merged there; and where
         # all is soon in memory how fast it comes in, for then the disk is waited for no more.
-        outcome = "requests"
         if phase == "stream":
-            outcome = "pages_in" if self._recent.mapped else "pages"
-        elif self._soon_cached:
-            outcome = "pages_in"
-        return {"outcome": outcome, "context": self._recent.context(phase)}
+            return "pages_in" if self._recent.mapped else "pages"
+        return "pages_in" if self._soon_cached else "requests"
 
-    def _why(self, candidate: int, phase: Phase) -> str:
-        if candidate == self._ladder(phase, self._recent.context(phase)).best:
+    def _why(self, candidate: int, phase: Phase, ladder: Ladder) -> str:
+        if candidate == ladder.best:
             return f"as it was the best before while reads were {_in_words(phase)}"
         if candidate == self._guess(phase):
             first = (
