@@ -77,6 +77,31 @@ def test_noise_is_no_gain() -> None:
     assert kept <= 7
 
 
+def test_what_helps_for_two_seconds_only_does_not_stay() -> None:
+    """A block of one second cannot tell that from a gain; the longer ones of the proof can."""
+
+    def worth(knobs: Mapping[str, Any]) -> float:
+        if knobs["block.rq_affinity"] != 2:
+            return 100.0
+        return 150.0 if world.now - world.history[-1][0] < 2.0 else 75.0
+
+    world = World(worth, QUEUE, recheck=60)
+    world.run(900)
+    first = outcomes(world).index("gain")
+    assert "gain" not in outcomes(world)[first + 1 :]
+    assert any("measures again" in line for line in world.lines)
+    assert world.stands == QUEUE
+    assert world.status["best"] == "nothing"
+
+
+def test_what_is_found_is_proven_before_the_search_is_over() -> None:
+    world = World(hill, QUEUE)  # which would measure it again after a day
+    while world.status["converged_s"] < 0:
+        world.run(5)
+    assert "measures again" in world.lines[-2]
+    assert outcomes(world)[-1] == "gain"
+
+
 def test_a_loss_is_never_kept() -> None:
     world = World(lambda knobs: hill({"block.nr_requests": 512 * 64 / knobs["block.nr_requests"]})
                   if knobs["block.nr_requests"] >= 64 else 50.0, QUEUE)  # fmt: skip

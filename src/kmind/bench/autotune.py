@@ -3,7 +3,8 @@
 
 Each load runs on while its settings change. The sweep has the same time as the search,
 tries settings at random, each for as long as a pair of blocks, and takes the best. In the
-end all settings are measured by turns: ``vs_default`` and the like are ratios within a round.
+end all settings are measured by turns, the default twice: ``vs_default`` and the like are ratios
+within a round, ``aa`` that of the default to itself.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from kmind.errors import (
     UsageError,
 )
 from kmind.guard import Actuator, Journal, Policy
+from kmind.infer._lazy import need
 from kmind.knobs import Knob, Target, Value, get_knob, parse_target
 from kmind.testing.host import device_of
 from kmind.testing.loads import LOADS, Count, start_load
@@ -74,7 +76,7 @@ class _Plan:
     pairs: int
 
 
-_FULL = _Plan(300, 1.0, 10, 5, 14)
+_FULL = _Plan(300, 1.0, 8, 6, 14)
 _QUICK = _Plan(90, 1.0, 4, 2, 6)
 
 
@@ -91,6 +93,7 @@ def run_autotune_bench(
     not installed is left out, and named. Needs root. Raises PrivilegeError, UsageError, and
     KmindError when kmind fails.
     """
+    need("scipy.stats", "learn")  # asked for now, and not after the first quarter of an hour
     names = list(LOADS) if only is None else only
     for name in names:
         if name not in LOADS:
@@ -131,6 +134,7 @@ class _Bench:
             found["kmind"], cost = self._search(name, count)
             _say(f"{name}: kmind found {dict(found['kmind']) or 'nothing'}; the sweep's turn")
             found["sweep"] = self._sweep(knobs, count)
+            found["default-again"] = {}  # an A/A comparison with all the others' chances
             values: dict[str, list[float]] = {arm: [] for arm in found}
             for order in interleaved(list(found), self._plan.rounds):
                 for arm in order:
@@ -138,14 +142,13 @@ class _Bench:
                         time.sleep(self._plan.block_s)
                         values[arm].append(_rate(count, self._plan.final_s))
         row: dict[str, Any] = {"name": name, "knobs": list(KNOBS[name])}
-        mine = Metric("kmind", values["kmind"])
         for arm, rates in values.items():
             word = arm.replace("-", "_")
-            metric = Metric(word, rates)
-            row |= metric.as_json()
+            row |= Metric(word, rates).as_json()
             if arm != "kmind":
-                row |= mine.over(f"vs_{word}", metric).as_json()
+                row |= _ratio(f"vs_{word}", values["kmind"], rates)
             _say(f"{name}: {arm} {row[word]:,.1f} a second")
+        row |= _ratio("aa", values["default-again"], values["default"])
         settings = {arm: dict(setting) for arm, setting in found.items()}
         row |= cost | {"settings": settings}
         _say(json.dumps(row))
@@ -236,6 +239,15 @@ class _Bench:
             if len(refused) == len(todo):
                 raise refused[0][1]
             todo = [name for name, _ in refused]
+
+
+def _ratio(name: str, these: Sequence[float], those: Sequence[float]) -> dict[str, float]:
+    # The mean of the rounds' ratios, by logarithms, with Student's 95% interval.
+    logs = np.log(np.maximum(these, 1e-9)) - np.log(np.maximum(those, 1e-9))
+    quantile = float(need("scipy.stats", "learn").t.ppf(0.975, len(logs) - 1))
+    half = quantile * logs.std(ddof=1) / np.sqrt(len(logs))
+    ends = {"": 0.0, "_low": -half, "_high": half}
+    return {name + end: round(float(np.exp(logs.mean() + far)), 4) for end, far in ends.items()}
 
 
 def _any(knob: Knob, target: Target, policy: Policy, chance: np.random.Generator) -> Value:

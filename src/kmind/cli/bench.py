@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import json as json_module
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,12 @@ def bench_command(
             raise UsageError(f"bench {name} has no option --{option}", hint="leave it away")
         options[option] = value
     run = getattr(importlib.import_module(f"kmind.bench.{name}"), f"run_{name}_bench")
-    result = run(quick=quick, **options)
+    # Ended by a signal it puts back what it changed, as it does at any other end.
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        result = run(quick=quick, **options)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if json:
         sys.stdout.write(json_module.dumps(result) + "\n")
     else:

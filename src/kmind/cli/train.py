@@ -48,7 +48,10 @@ def train_command(module_name: str, data: Path, output: Path, *, seed: int, json
     )
     for part, title in (
         ("later", f"the same loads, later ({rows['later']:,} windows)"),
-        ("unseen", f"loads not trained on: {', '.join(card['held_out_scores'])} ({rows['unseen']:,})"),
+        (
+            "unseen",
+            f"loads not trained on: {', '.join(card['held_out_scores'])} ({rows['unseen']:,})",
+        ),
     ):
         if part in card["scores"]:
             console.print(_table(title, card["scores"][part]))

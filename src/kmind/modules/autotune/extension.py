@@ -43,6 +43,11 @@ _PAUSE_S = 5.0
 _LONGEST_S = 86400.0
 _CALIBRATION = 8  # blocks
 _SCREEN = 2  # pairs, after which most are known to be of no use
+# What stands is measured again in blocks so much longer, and that many pairs of them: what a
+# change does in its first second need not last.
+_LONG = 4
+_LONG_CALIBRATION = 4
+_LONG_PAIRS = 10
 _LIVE = ("canary", "auto")
 
 
@@ -141,6 +146,9 @@ class Autotune(Extension):
             self._begin(phase, self._baseline, phase.best, again=True)
             return
         if phase.tries >= self._param("trials") or phase.search.exhausted:
+            if phase.best != self._baseline and not phase.proven:
+                self._begin(phase, self._baseline, phase.best, again=True)
+                return
             self._why = "has searched this phase"
             if phase.converged_s is None:
                 phase.converged_s = now - phase.began
@@ -155,20 +163,9 @@ class Autotune(Extension):
     def _begin(
         self, phase: Phase, incumbent: Codes, candidate: Codes, *, again: bool = False
     ) -> None:
-        every, block = self._param("every"), self._param("block")
         settle = self._settle_s(incumbent, candidate)
         noise = None if again else phase.noise
-        # The first blocks of all only say how noisy it is.
-        first = 0 if noise and noise.blocks >= _CALIBRATION else _CALIBRATION
-        design = Design(
-            block_s=block,
-            wash_out_s=settle + every,
-            max_s=(2 * self._param("pairs") + first) * (block + settle + every),
-            calibration=_CALIBRATION,
-            min_gain=0.0 if again else self._param("min_gain"),
-            better=self._better(),
-            screen_pairs=0 if again else _SCREEN,
-        )
+        design = self._design(settle, again=again, known=noise.blocks if noise else 0)
         experiment = Experiment(design, self.context.rng, noise)
         self._trial = Trial(
             incumbent,
@@ -183,6 +180,23 @@ class Autotune(Extension):
         found = experiment.detectable
         least = f"{found:.3f} times" if math.isfinite(found) else "not known yet"
         self.context.log(f"{self._why}; the least gain that it can find is {least}")
+
+    def _design(self, settle_s: float, *, again: bool, known: int) -> Design:
+        block_s, pairs, calibration = self._param("block"), self._param("pairs"), _CALIBRATION
+        if again:
+            block_s, pairs, calibration = _LONG * block_s, _LONG_PAIRS, _LONG_CALIBRATION
+        wash_out_s = settle_s + self._param("every")
+        # The first blocks of all only say how noisy it is.
+        blocks = 2 * pairs + max(0, calibration - known)
+        return Design(
+            block_s=block_s,
+            wash_out_s=wash_out_s,
+            max_s=blocks * (block_s + wash_out_s),
+            calibration=calibration,
+            min_gain=0.0 if again else self._param("min_gain"),
+            better=self._better(),
+            screen_pairs=0 if again else _SCREEN,
+        )
 
     def _go_on(self, trial: Trial, phase: Phase) -> None:
         if self._setter.want == trial.want and self._setter.refused:
@@ -275,6 +289,7 @@ class Autotune(Extension):
         if failed and not (interval and interval.low >= 1):
             # No longer above the baseline for certain: so it goes, and the search goes on.
             phase.search.tell(trial.candidate, min(0.0, trial.log_ratio))
+            phase.search.away.add(trial.candidate)
             phase.best, phase.gain, phase.recheck_at = self._baseline, 0.0, math.inf
             phase.pause_s = 0.0
             return

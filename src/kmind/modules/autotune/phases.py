@@ -50,6 +50,11 @@ class Phase:
     converged_s: float | None = None
     noise: Noise = field(default_factory=Noise)
 
+    @property
+    def proven(self) -> bool:
+        """Whether ``best`` has shown itself against the baseline since it was found."""
+        return self.pause_s > 0
+
     def learn_noise(self, noise: Noise) -> None:
         """Keep what a comparison knew of the noise, if it knew enough."""
         if noise.sigma is not None:

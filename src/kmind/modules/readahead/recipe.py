@@ -137,9 +137,7 @@ class ReadaheadRecipe(Recipe):
         """Rows of windows in which the disk was read under one value of the ladder."""
         ladder = _ladder(recordings)
         swept = [None if data.phases else _Load.of(data, ladder) for data in recordings]
-        named = {
-            _name_of(data): load for data, load in zip(recordings, swept, strict=True) if load
-        }
+        named = {_name_of(data): load for data, load in zip(recordings, swept, strict=True) if load}
         parts: list[tuple[_Array, ...]] = []
         for number, (data, load) in enumerate(zip(recordings, swept, strict=True)):
             use = _usable(data, ladder)
