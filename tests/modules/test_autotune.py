@@ -83,7 +83,7 @@ def test_what_helps_for_two_seconds_only_does_not_stay() -> None:
     def worth(knobs: Mapping[str, Any]) -> float:
         if knobs["block.rq_affinity"] != 2:
             return 100.0
-        return 150.0 if world.now - world.history[-1][0] < 2.0 else 75.0
+        return 150.0 if world.now - world.history[-1][0] < 2.6 else 50.0
 
     world = World(worth, QUEUE, recheck=60)
     world.run(900)

@@ -290,6 +290,8 @@ class Autotune(Extension):
             # No longer above the baseline for certain: so it goes, and the search goes on.
             phase.search.tell(trial.candidate, min(0.0, trial.log_ratio))
             phase.search.away.add(trial.candidate)
+            if trial.log_ratio < 0:  # nor is it to be tried again with something else beside it
+                phase.search.lost.add(trial.candidate)
             phase.best, phase.gain, phase.recheck_at = self._baseline, 0.0, math.inf
             phase.pause_s = 0.0
             return
