@@ -44,7 +44,7 @@ from kmind.testing.workloads import DEFAULT_DIR
 
 __all__ = ["KNOBS", "PROFILES", "SCHEMA", "run_autotune_bench"]
 
-SCHEMA = "kmind.bench.autotune/1"
+SCHEMA = "kmind.bench.autotune/2"
 
 KNOBS: Mapping[str, tuple[str, ...]] = {
     "fio-fsync": ("block.scheduler", "block.rq_affinity", "vm.dirty_writeback_centisecs"),
