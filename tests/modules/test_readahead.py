@@ -235,6 +235,20 @@ def test_what_fits_in_memory_is_first_tried_to_be_read_sooner() -> None:
     assert bench.value == 4096
 
 
+def test_files_that_are_read_one_by_one_are_measured_though_each_is_soon_cached() -> None:
+    """A table is scanned backwards: a file is cached in 0.3 s, and then comes the next one."""
+    bench = Bench(gains={(128, 4096)}, baseline=128)
+    for _ in range(15):
+        for uncached in (17_000, 12_000, 7_000):
+            bench.feed(1, **at_random(200.0, 128, uncached=uncached, left=1 << 22))
+    assert bench.proposed[0] == 4096
+    assert bench.value == 4096
+    single = Bench(gains={(128, 4096)}, baseline=128)
+    for uncached in (17_000, 12_000, 7_000, 2_000):
+        single.feed(1, **at_random(200.0, 128, uncached=uncached, left=1 << 22))
+    assert single.proposed == []
+
+
 def test_what_is_dropped_when_measured_again_is_let_go() -> None:
     bench = Bench()
     bench.feed(300, **random_reads())

@@ -232,6 +232,7 @@ class Readahead(Extension):
 
     def _enter_phase(self) -> None:
         phase = self._tracker.phase
+        self._recent.begin()
         self._silent = None
         self._not_before = 0.0
         self._entered = self.context.now()
@@ -313,7 +314,8 @@ class Readahead(Extension):
     @property
     def _nearly_cached(self) -> bool:
         fills = self._tracker.phase != "stream" and self._soon_cached
-        return fills and self._recent.until_cached_s < _NEARLY_S
+        nearly = self._recent.until_cached_s < _NEARLY_S
+        return fills and nearly and not self._recent.file_by_file
 
     def _guess(self, phase: Phase) -> int | None:
         if 0 < self._recent.said <= len(self._classes):

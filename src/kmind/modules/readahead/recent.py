@@ -12,17 +12,33 @@ __all__ = ["Recent"]
 
 _BLOCK = 3  # windows that a decision stands on
 _PAGE_KB = 4
+_RISES = 3  # how often what is left to be cached has to rise before it is believed to go on so
+_RISE_PAGES = 1024  # by that much, and to the double
 
 
 class Recent:
-    """The last windows. But for ``agree``, all of it wants at least one."""
+    """The last windows. But for ``agree`` and ``mapped``, all of it wants at least one."""
 
     def __init__(self) -> None:
         self._windows: deque[Usage] = deque(maxlen=_BLOCK)
+        self.begin()
+
+    def begin(self) -> None:
+        """Another phase begins."""
+        self._rises = 0
+        self._least: int | None = None
 
     def learn_one(self, usage: Usage) -> None:
         """Take one window."""
         self._windows.append(usage)
+        if usage.added <= 0:
+            return
+        uncached, least = usage.uncached_pages, self._least
+        if least is not None and uncached > 2 * least + _RISE_PAGES:
+            self._rises += 1
+        elif least is not None:
+            uncached = min(uncached, least)
+        self._least = uncached
 
     def agree(self, phase: Phase) -> bool:
         """Whether there are enough of them, and all look like that phase."""
@@ -59,6 +75,14 @@ class Recent:
         if not self.fits or self._added <= self._removed:
             return float("inf")
         return self._uncached / (self._added - self._removed)
+
+    @property
+    def file_by_file(self) -> bool:
+        """Whether one file after the other is read in this phase, so that there is always a next.
+
+        Then what is left of the files that are read now says nothing of when all is cached.
+        """
+        return self._rises >= _RISES
 
     @property
     def _added(self) -> float:
