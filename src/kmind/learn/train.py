@@ -9,7 +9,7 @@ recordings give the same file.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,8 @@ def train(
         dataset = recipe.dataset(data)
     except ValueError as error:
         raise UsageError(f"the recordings do not suffice: {error}") from None
-    parts = _split(recipe, dataset, data)
+    held_out = _held_out(recipe, dataset, data)
+    parts = _split(recipe, dataset, held_out)
     x, y = dataset.x[parts.train], dataset.y[parts.train]
     validation = {
         name: _validate(name, dataset, parts, recipe.purge_s, seed) for name in recipe.models
@@ -149,7 +150,7 @@ def train(
         # Each by itself too: one that goes badly is not to be averaged away.
         "held_out_scores": {
             name: _scores(dataset, rows, said, recipe, seed)
-            for name, rows in _held_out(recipe, dataset, data).items()
+            for name, rows in held_out.items()
             if rows.any()
         },
         "notes": dict(dataset.notes),
@@ -187,9 +188,9 @@ def _recorded(recording: Recording) -> Recorded:
     )
 
 
-def _split(recipe: Recipe, dataset: Dataset, data: Sequence[Recorded]) -> Split:
+def _split(recipe: Recipe, dataset: Dataset, held_out: Mapping[str, _Array]) -> Split:
     held = np.zeros(len(dataset.y), bool)
-    for rows in _held_out(recipe, dataset, data).values():
+    for rows in held_out.values():
         held |= rows
     parts = split(dataset.group, dataset.time_s, held, recipe.test_share, recipe.purge_s)
     if not parts.train.any():
