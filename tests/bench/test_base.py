@@ -7,12 +7,14 @@ import os
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from scipy import stats
 
-from kmind.bench import Metric, describe_machine, interleaved, print_result
+from kmind.bench import Metric, describe_machine, interleaved, over_rounds, print_result
 
 
 def test_a_spread_is_half_the_interquartile_range_in_percent_of_the_median():
@@ -28,6 +30,19 @@ def test_spreads_without_a_scale():
     assert Metric("x", [5.0]).spread == 0
     assert Metric("x", [0.0, 0.0]).spread == 0
     assert Metric("x", [-1.0, 0.0, 1.0]).spread == 50
+
+
+def test_the_interval_over_rounds_is_that_of_the_paired_t_test():
+    these, those = [11.0, 12.5, 9.0, 10.0], [10.0, 10.0, 10.0, 9.0]
+    logs = np.log(these) - np.log(those)
+    interval = stats.ttest_1samp(logs, 0).confidence_interval(0.95)
+    ratio = over_rounds("r", these, those)
+    found = [ratio["r"], ratio["r_low"], ratio["r_high"]]
+    assert found == pytest.approx(np.exp([logs.mean(), *interval]), abs=1e-4)
+
+
+def test_equal_rounds_have_no_width():
+    assert over_rounds("r", [2.0, 4.0], [1.0, 2.0]) == {"r": 2.0, "r_low": 2.0, "r_high": 2.0}
 
 
 @given(st.lists(st.floats(0.1, 1e12), min_size=1), st.floats(0.1, 1e3))

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from kmind.bench._base import Metric, describe_machine, interleaved
+from kmind.bench._base import Metric, describe_machine, interleaved, over_rounds
 from kmind.bench._instance import kmind_beside
 from kmind.bench._samplers import compare_samplers
 from kmind.errors import (
@@ -53,8 +53,9 @@ KNOBS: Mapping[str, tuple[str, ...]] = {
     "redis": ("block.scheduler", "block.rq_affinity", "thp.enabled"),
     "zram": ("vm.page_cluster", "vm.swappiness", "vm.watermark_scale_factor"),
     "build": ("block.scheduler", "vm.vfs_cache_pressure", "vm.dirty_writeback_centisecs"),
+    "mmap-random": ("block.read_ahead_kb", "block.scheduler", "block.rq_affinity"),
 }
-"""What is tuned for each load."""
+"""What is tuned for each load; the last is one where a knob is known to matter."""
 
 PROFILES = ("throughput-performance", "latency-performance")
 """Profiles of Debian's tuned that it is compared with, as far as kmind knows their settings."""
@@ -146,9 +147,9 @@ class _Bench:
             word = arm.replace("-", "_")
             row |= Metric(word, rates).as_json()
             if arm != "kmind":
-                row |= _ratio(f"vs_{word}", values["kmind"], rates)
+                row |= over_rounds(f"vs_{word}", values["kmind"], rates)
             _say(f"{name}: {arm} {row[word]:,.1f} a second")
-        row |= _ratio("aa", values["default-again"], values["default"])
+        row |= over_rounds("aa", values["default-again"], values["default"])
         settings = {arm: dict(setting) for arm, setting in found.items()}
         row |= cost | {"settings": settings}
         _say(json.dumps(row))
@@ -239,15 +240,6 @@ class _Bench:
             if len(refused) == len(todo):
                 raise refused[0][1]
             todo = [name for name, _ in refused]
-
-
-def _ratio(name: str, these: Sequence[float], those: Sequence[float]) -> dict[str, float]:
-    # The mean of the rounds' ratios, by logarithms, with Student's 95% interval.
-    logs = np.log(np.maximum(these, 1e-9)) - np.log(np.maximum(those, 1e-9))
-    quantile = float(need("scipy.stats", "learn").t.ppf(0.975, len(logs) - 1))
-    half = quantile * logs.std(ddof=1) / np.sqrt(len(logs))
-    ends = {"": 0.0, "_low": -half, "_high": half}
-    return {name + end: round(float(np.exp(logs.mean() + far)), 4) for end, far in ends.items()}
 
 
 def _any(knob: Knob, target: Target, policy: Policy, chance: np.random.Generator) -> Value:

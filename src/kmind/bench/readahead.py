@@ -25,11 +25,12 @@ from typing import Any
 
 import numpy as np
 
-from kmind.bench._base import Metric, describe_machine, interleaved
+from kmind.bench._base import Metric, describe_machine, interleaved, over_rounds
 from kmind.bench._instance import agent_statistics, cpu_shares, kmind_beside, sampled, tree
 from kmind.bench._proposal import measure_proposals
 from kmind.errors import KmindError, PrivilegeError, UsageError
 from kmind.guard import Actuator, Journal, Policy
+from kmind.infer._lazy import need
 from kmind.knobs import get_knob, parse_target
 from kmind.testing._dbbench import BENCHMARKS
 from kmind.testing.host import device_of, free_memory_kept
@@ -37,7 +38,7 @@ from kmind.testing.workloads import DEFAULT_DIR, Alternating, Workload, make_wor
 
 __all__ = ["PARTS", "SCHEMA", "WORKLOADS", "run_readahead_bench"]
 
-SCHEMA = "kmind.bench.readahead/3"
+SCHEMA = "kmind.bench.readahead/4"
 
 WORKLOADS = (
     "mmap-random",
@@ -50,7 +51,11 @@ WORKLOADS = (
 )
 """Loads that kmind tunes, one row each, from each start."""
 
-_OVERHEAD = {"observe": "pread-random-direct", "observe_cached": "pread-random-cached"}
+_OVERHEAD = {
+    "observe": "pread-random-direct",
+    "observe_cached": "pread-random-cached",
+    "observe_mapped": "db-readseq-mmap",
+}
 _STEADY = "pread-sequential-steady"
 
 PARTS = (*WORKLOADS, *_OVERHEAD, "cpu", "proposal")
@@ -80,8 +85,8 @@ class _Plan:
 
 # The kernel's own start, and the one of many virtual machines' images.
 _STARTS = (128, 8192)
-_FULL = _Plan(8, 3, 3, 6, 6, [4, 16, 64, 256, 1024, 4096], _STARTS)
-_QUICK = _Plan(6, 2, 1, 4, 2, [16, 1024], _STARTS)
+_FULL = _Plan(8, 3, 6, 6, 6, [4, 16, 64, 256, 1024, 4096], _STARTS)
+_QUICK = _Plan(6, 2, 2, 4, 2, [16, 1024], _STARTS)
 
 
 def run_readahead_bench(
@@ -105,6 +110,7 @@ def run_readahead_bench(
             raise UsageError(
                 f"bench readahead has no part {part!r}", hint=f"choose from {', '.join(PARTS)}"
             )
+    need("scipy.stats", "learn")  # asked for now, and not after the first load
     if os.geteuid() != 0:
         raise PrivilegeError("bench readahead changes a disk's settings", hint="run as root")
     dir.mkdir(parents=True, exist_ok=True)
@@ -347,11 +353,13 @@ class _Bench:
 def _beside(
     default: list[float], oracle: list[float], oracle_value: int, kmind: list[float]
 ) -> dict[str, Any]:
-    fixed, best, mine = Metric("default", default), Metric("oracle", oracle), Metric("kmind", kmind)
-    found = fixed.as_json() | best.as_json() | {"oracle_value": oracle_value} | mine.as_json()
-    for base in (fixed, best):
-        found |= mine.over(f"vs_{base.name}", base).as_json()
-    return found
+    arms = {"default": default, "oracle": oracle, "kmind": kmind}
+    found: dict[str, Any] = {"oracle_value": oracle_value}
+    for name, values in arms.items():
+        found |= Metric(name, values).as_json()
+    return (
+        found | over_rounds("vs_default", kmind, default) | over_rounds("vs_oracle", kmind, oracle)
+    )
 
 
 def _say(text: str) -> None:

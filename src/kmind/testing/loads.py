@@ -23,7 +23,14 @@ from pathlib import Path
 
 from kmind.errors import KmindError, NotSupportedError
 from kmind.testing._dbbench import build_database
-from kmind.testing.host import find_tool, memory_limit, need_space, stop_process, under_limit
+from kmind.testing.host import (
+    drop_caches,
+    find_tool,
+    memory_limit,
+    need_space,
+    stop_process,
+    under_limit,
+)
 
 __all__ = ["LOADS", "Count", "Load", "start_load"]
 
@@ -214,6 +221,20 @@ while True:
 """
 
 
+_FAULTS = """
+import mmap, os, random, struct, sys
+file, counter = sys.argv[1:]
+words = mmap.mmap(os.open(counter, os.O_RDWR), 8)
+memory = mmap.mmap(os.open(file, os.O_RDONLY), 0, prot=mmap.PROT_READ)
+done, chance, pages = 0, random.Random(1), len(memory) // 4096
+while True:
+    memory[chance.randrange(pages) * 4096]
+    done += 1
+    if not done % 16:
+        words[:] = struct.pack("<Q", done)
+"""
+
+
 @contextlib.contextmanager
 def _counted(
     folder: Path, program: str, words: list[str], procs: Path | None = None
@@ -252,6 +273,23 @@ def _zram(folder: Path, quick: bool) -> Iterator[Count]:
         stack.callback(subprocess.run, ["swapoff", f"/dev/{name}"], capture_output=True)
         procs = stack.enter_context(memory_limit(size // 2))
         yield stack.enter_context(_counted(folder, _MEMORY, [str(size)], procs))
+
+
+@contextlib.contextmanager
+def _mmap_random(folder: Path, quick: bool) -> Iterator[Count]:
+    size = (256 if quick else 2048) * _MIB
+    file = folder / f"read-{size // _MIB}M.dat"
+    if not file.exists() or file.stat().st_size != size:
+        with file.open("wb") as out:
+            for _ in range(size // _MIB):
+                out.write(os.urandom(_MIB))
+            os.fsync(out.fileno())
+    drop_caches()
+    with (
+        memory_limit(size // 4) as procs,
+        _counted(folder, _FAULTS, [str(file)], procs) as count,
+    ):
+        yield count
 
 
 def _is_unused(name: str) -> bool:
@@ -327,5 +365,6 @@ LOADS: Mapping[str, Load] = {
     "redis": _redis,
     "zram": _zram,
     "build": _build,
+    "mmap-random": _mmap_random,
 }
 """By name; each with what it needs installed."""
