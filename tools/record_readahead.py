@@ -32,7 +32,7 @@ from kmind.testing._dbbench import (
 )
 from kmind.testing.host import device_of, drop_caches, memory_limit, under_limit
 
-KEYS = 4_000_000
+KEYS = 10_000_000  # a pass of readseq is to last some seconds, for each begins the report anew
 SWEEP = "block.read_ahead_kb=16,128,1024,8192"
 STEP_S = 2.5
 HEAD_START_S = 3.0
