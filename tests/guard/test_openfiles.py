@@ -166,6 +166,38 @@ def test_a_reader_in_order_is_read_ahead_less_when_that_is_lowered(
         os.close(fd)
 
 
+def test_readahead_stops_only_for_files_that_are_being_read_in_order(
+    disk: Target, tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "mnt" / "stream"
+    path.write_bytes(os.urandom(12 << 20))
+    fd = os.open(path, os.O_RDONLY)
+    stops: list[float] = []
+    monkeypatch.setattr(_propagate.time, "sleep", stops.append)
+    actuator = Actuator(journal, Policy())
+
+    def lowered_from_1024() -> int:
+        stops.clear()
+        actuator.apply(READ_AHEAD, disk, 1024, who="test@it", why="")
+        for at in places:
+            os.pread(fd, 4096, at << 12)
+        actuator.apply(READ_AHEAD, disk, 16, who="test@it", why="")
+        assert readahead_kb(disk, os.getpid()) == [16]
+        return len(stops)
+
+    try:
+        os.fsync(fd)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        places = list(range(1024))
+        assert lowered_from_1024() == 1
+        places = [2999, 2400, 2700, 2200, 2550]  # its window stays where it was
+        assert lowered_from_1024() == 0
+        places = list(range(1024, 1900))
+        assert lowered_from_1024() == 1
+    finally:
+        os.close(fd)
+
+
 def _reads(disk: Target) -> int:
     return int((disk.root / f"sys/block/{disk.name}/stat").read_text().split()[0])
 

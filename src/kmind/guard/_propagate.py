@@ -26,7 +26,7 @@ def propagate(knob: Knob, target: Target, olds: set[Value | None], new: Value) -
     if knob.propagate == "open_files" and isinstance(new, int):
         numbers = {v for v in olds if isinstance(v, int)}
         refreshed = refresh_open_files(target, numbers, new)
-        if refreshed.files and knob.drain is not None and knob.drain < new < max(numbers):
+        if refreshed.streams and knob.drain is not None and knob.drain < new < max(numbers):
             _drain(knob, target, new, knob.drain)
         return str(refreshed)
     return ""
@@ -36,7 +36,8 @@ def _drain(knob: Knob, target: Target, value: int, drain: int) -> None:
     # A stream goes on with the largest window that it ever had: where readahead was started
     # ahead of time, the next window is never smaller than the last one (mm/readahead.c,
     # page_cache_async_ra; seen on 6.18, where lowering the value had no effect on a reader in
-    # order). So readahead is switched off until what was read ahead is used up.
+    # order). So readahead is switched off until what was read ahead is used up. That is
+    # not for nothing: meanwhile each page that is read waits for the disk by itself.
     try:
         knob.write(target, drain)
     except KnobError:

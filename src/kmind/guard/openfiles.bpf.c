@@ -6,6 +6,7 @@
  */
 #include <linux/types.h>
 
+#include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -35,6 +36,8 @@ struct inode {
 };
 
 struct file_ra_state {
+	unsigned long start;
+	unsigned int size;
 	unsigned int ra_pages;
 };
 
@@ -78,6 +81,7 @@ struct bpf_iter__task_vma {
 struct open_file {
 	__u64 file; /* which struct file: descriptors may share one */
 	__u64 inode;
+	__u64 start; /* of what was read ahead last, in pages */
 	__u32 disk; /* dev_t of the whole disk */
 	__u32 dev;  /* dev_t of the file system */
 	__s32 pid;
@@ -85,7 +89,7 @@ struct open_file {
 	__u32 fd;
 	__u32 mode;
 	__u32 ra_pages;
-	__u32 pad;
+	__u32 window; /* how many pages were read ahead last */
 };
 
 #define MINOR_BITS 20 /* include/linux/kdev_t.h */
@@ -112,6 +116,9 @@ static void print(struct bpf_iter_meta *meta, struct task_struct *task, struct f
 	out.tgid = task->tgid;
 	out.fd = fd;
 	out.mode = file->f_mode;
+	/* By the helper: f_ra shares its place with others, and the verifier takes the first. */
+	bpf_core_read(&out.start, sizeof(out.start), &file->f_ra.start);
+	bpf_core_read(&out.window, sizeof(out.window), &file->f_ra.size);
 	out.ra_pages = file->f_ra.ra_pages;
 	bpf_seq_write(meta->seq, &out, sizeof(out));
 }

@@ -29,7 +29,7 @@ from kmind.knobs import Target
 __all__ = ["OpenFile", "Refreshed", "open_files", "refresh_open_files", "unload_iterators"]
 
 _OBJECT = Path(__file__).with_name("openfiles.bpf.o")
-_RECORD = Struct("=QQIIiiIIII")  # struct open_file of openfiles.bpf.c
+_RECORD = Struct("=QQQIIiiIIII")  # struct open_file of openfiles.bpf.c
 
 # include/linux/fs.h: FMODE_RANDOM is bit 12; FMODE_NOREUSE bit 23 (since 6.3). What a
 # program asked for with POSIX_FADV_RANDOM and POSIX_FADV_NOREUSE.
@@ -43,16 +43,21 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 _loaded: dict[Path, BpfObject] = {}
 
+# By disk and struct file: what was read ahead when the disk's files were refreshed last.
+_ahead: dict[int, dict[int, tuple[int, int]]] = {}
+
 
 class OpenFile(NamedTuple):
     """One descriptor, or mapping, of a regular file; fields as in openfiles.bpf.c.
 
     ``disk`` and ``dev`` are the kernel's ``dev_t`` of the whole disk and of the
-    file system, ``ra_pages`` the file's own readahead in pages.
+    file system, ``ra_pages`` the file's own readahead in pages; ``start`` and ``window`` are
+    where, and how many pages, the kernel read ahead last.
     """
 
     file: int
     inode: int
+    start: int
     disk: int
     dev: int
     pid: int
@@ -60,7 +65,7 @@ class OpenFile(NamedTuple):
     fd: int
     mode: int
     ra_pages: int
-    pad: int = 0
+    window: int
 
     @property
     def advised(self) -> bool:
@@ -74,13 +79,15 @@ class Refreshed:
 
     ``files`` follow the new value. ``skipped`` hold one that their program asked
     for. ``unreachable`` keep the old value until they are opened anew: they are
-    only mapped, or their process let nobody in. ``why`` says why nothing was
+    only mapped, or their process let nobody in. ``streams`` of ``files`` were read
+    ahead by more than the new value since the last time. ``why`` says why nothing was
     done, or "".
     """
 
     files: int = 0
     skipped: int = 0
     unreachable: int = 0
+    streams: int = 0
     why: str = ""
 
     def __str__(self) -> str:
@@ -136,6 +143,9 @@ def refresh_open_files(target: Target, old_kb: int | set[int], new_kb: int) -> R
         descriptors, mappings = open_files()
     except KmindError as error:
         return Refreshed(why=str(error))
+    before = _ahead.get(target.id, {})
+    now = {e.file: (e.start, e.window) for e in descriptors if e.disk == target.id}
+    _ahead[target.id] = now
     done: dict[int, bool] = {}
     advised = set()
     for each in descriptors:
@@ -148,8 +158,9 @@ def refresh_open_files(target: Target, old_kb: int | set[int], new_kb: int) -> R
     for each in mappings:
         if each.disk == target.id and each.ra_pages in old_pages and not each.advised:
             done.setdefault(each.file, False)
-    files = sum(done.values())
-    return Refreshed(files, len(advised), len(done) - files)
+    follow = [file for file, could in done.items() if could]
+    streams = sum(now[file][1] > new_pages and now[file] != before.get(file) for file in follow)
+    return Refreshed(len(follow), len(advised), len(done) - len(follow), streams)
 
 
 def _refresh(each: OpenFile) -> bool:

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import io
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,7 @@ PHASES = "phases.csv"
 """Another: which of several loads ran when, in lines ``start_ns,end_ns,name``."""
 
 _Array = npt.NDArray[Any]
+_T = TypeVar("_T")
 
 # What pyarrow raises on a damaged file: its own, and those of the types that it decodes to.
 _DAMAGE = (pa.ArrowException, OSError, ValueError, LookupError, OverflowError, MemoryError)
@@ -90,16 +92,7 @@ class Recording:
         None without a file ``OUTCOME`` in the recording's folder. Raises RecordingError for one
         that cannot be read.
         """
-        path = self._files[0].path.with_name(OUTCOME)
-        if not path.exists():
-            return None
-        try:
-            rows = np.loadtxt(path, np.float64, delimiter=",", skiprows=1, ndmin=2)
-            if rows.shape[1:] != (3,) and len(rows):
-                raise ValueError("it has not three columns")
-            return rows.reshape(-1, 3)
-        except (OSError, ValueError) as error:
-            raise _damaged(path, error) from None
+        return self._beside(OUTCOME, _outcome_from)
 
     def phases(self) -> list[tuple[int, int, str]]:
         """Which load ran when: begin and end in ns, and its name, in order of time.
@@ -107,13 +100,14 @@ class Recording:
         Nothing without a file ``PHASES`` in the recording's folder. Raises RecordingError for
         one that cannot be read.
         """
-        path = self._files[0].path.with_name(PHASES)
+        return self._beside(PHASES, _phases_from) or []
+
+    def _beside(self, name: str, parsed: Callable[[str], _T]) -> _T | None:
+        path = self._files[0].path.with_name(name)
         if not path.exists():
-            return []
+            return None
         try:
-            lines = path.read_text().splitlines()[1:]
-            cells = [line.split(",") for line in lines if line.strip()]
-            return sorted((int(begin), int(end), name.strip()) for begin, end, name in cells)
+            return parsed(path.read_text())
         except (OSError, ValueError) as error:
             raise _damaged(path, error) from None
 
@@ -126,6 +120,18 @@ class Recording:
                     yield file.meta, table
             except _DAMAGE as error:
                 raise _damaged(file.path, error) from None
+
+
+def _outcome_from(text: str) -> _Array:
+    rows = np.loadtxt(io.StringIO(text), np.float64, delimiter=",", skiprows=1, ndmin=2)
+    if rows.shape[1:] != (3,) and len(rows):
+        raise ValueError("it has not three columns")
+    return rows.reshape(-1, 3)
+
+
+def _phases_from(text: str) -> list[tuple[int, int, str]]:
+    cells = [line.split(",") for line in text.splitlines()[1:] if line.strip()]
+    return sorted((int(begin), int(end), name.strip()) for begin, end, name in cells)
 
 
 def open_recordings(path: Path) -> list[Recording]:

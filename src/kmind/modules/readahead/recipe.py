@@ -140,8 +140,9 @@ class ReadaheadRecipe(Recipe):
         named = {_name_of(data): load for data, load in zip(recordings, swept, strict=True) if load}
         parts: list[tuple[_Array, ...]] = []
         for number, (data, load) in enumerate(zip(recordings, swept, strict=True)):
-            use = _usable(data, ladder)
-            ran = [load] * int(use.sum()) if load else _by_turns(data, use, named)
+            at_end = [load] * len(data.windows) if load else _by_turns(data, named)
+            use = _usable(data, ladder) & np.array([each is not None for each in at_end], bool)
+            ran = [each for each, used in zip(at_end, use, strict=True) if used and each]
             parts.append(
                 (
                     columns_of(data.windows["value"][use], data.features, data.knobs[_KNOB][use]),
@@ -177,16 +178,19 @@ def _name_of(data: Recorded) -> str:
     return data.tags[_TAG]
 
 
-def _by_turns(data: Recorded, use: _Array, loads: Mapping[str, _Load]) -> list[_Load]:
-    # What ran at the end of each window; ``use`` loses those that end while nothing ran.
+def _by_turns(data: Recorded, loads: Mapping[str, _Load]) -> list[_Load | None]:
+    # What ran at the end of each window, if anything did.
     for _, _, name in data.phases:
         if name not in loads:
             raise ValueError(f"{name} ran in {_name_of(data)}, and has no recording of its own")
     begins, ends = (np.array([phase[n] for phase in data.phases]) for n in (0, 1))
     ended = data.windows["end_ns"] / 1e9
     place = np.searchsorted(begins, ended) - 1
-    use &= (place >= 0) & (ended <= ends[place])
-    return [loads[data.phases[number][2]] for number in place[use]]
+    ran = (place >= 0) & (ended <= ends[place])
+    return [
+        loads[data.phases[number][2]] if some else None
+        for number, some in zip(place.tolist(), ran.tolist(), strict=True)
+    ]
 
 
 def _ladder(recordings: Sequence[Recorded]) -> list[int]:
