@@ -139,6 +139,7 @@ def test_a_reader_in_order_is_read_ahead_less_when_that_is_lowered(
     disk: Target, tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # In windows of 1 MiB at first, then of 16 KiB.
+    monkeypatch.setattr(openfiles, "_ahead", {})  # of a file at the same address, in another test
     path = tmp_path / "mnt" / "stream"
     path.write_bytes(os.urandom(12 << 20))
     fd = os.open(path, os.O_RDONLY)
@@ -173,6 +174,7 @@ def test_readahead_stops_only_for_files_that_are_being_read_in_order(
     path.write_bytes(os.urandom(12 << 20))
     fd = os.open(path, os.O_RDONLY)
     stops: list[float] = []
+    monkeypatch.setattr(openfiles, "_ahead", {})
     monkeypatch.setattr(_propagate.time, "sleep", stops.append)
     actuator = Actuator(journal, Policy())
 

@@ -124,7 +124,8 @@ def _iterators(path: Path) -> BpfObject:
 
 
 def unload_iterators() -> None:
-    """Give back what ``open_files`` keeps for its next call."""
+    """Give back what is kept for the next call: the iterators, and what they saw."""
+    _ahead.clear()
     while _loaded:
         _loaded.popitem()[1].close()
 
