@@ -82,8 +82,8 @@ struct open_file {
 	__u64 file; /* which struct file: descriptors may share one */
 	__u64 inode;
 	__u64 start; /* of what was read ahead last, in pages */
-	__u32 disk; /* dev_t of the whole disk */
-	__u32 dev;  /* dev_t of the file system */
+	__u32 disk;  /* dev_t of the whole disk */
+	__u32 dev;   /* dev_t of the file system */
 	__s32 pid;
 	__s32 tgid;
 	__u32 fd;
