@@ -322,20 +322,22 @@ class Readahead(Extension):
             return self._classes[self._recent.said - 1]
         # What fits in memory gets there sooner under a large value.
         large = int(self.context.params["stream_kb"])
-        return large if phase != "stream" and self._recent.fits and large > self._now_set else None
+        wanted = phase != "stream" and self._recent.fits and not self._recent.in_steps
+        return large if wanted and large > self._now_set else None
 
     def _ladder(self, phase: Phase, name: str) -> Ladder:
         params, knob = self.context.params, self.context.knobs[_KNOB]
-        first = {"random": params["random_kb"], "stream": params["stream_kb"]}
         if name not in self._ladders:
-            value = int(first.get(phase, _MIXED_KB))
+            onwards = phase == "stream" or self._recent.in_steps
+            otherwise = params["random_kb"] if phase == "random" else _MIXED_KB
+            value = int(params["stream_kb"] if onwards else otherwise)
             most = max(min(knob.maximum, _MOST_KB), knob.minimum)
             self._ladders[name] = Ladder(
                 value,
                 knob.minimum,
                 most,
                 grid=knob.grid,
-                up=phase == "stream",
+                up=onwards,
                 search=bool(params["search"]),
             )
             self._ladders[name].recall(self._remembered.get(name), self.context.now())
@@ -354,10 +356,12 @@ class Readahead(Extension):
 
     def _outcome(self, phase: Phase) -> str:
         # What the owner goes by: requests; in a stream pages, for they are merged there; and where
-        # all is soon in memory how fast it comes in, for then the disk is waited for no more.
+        # all is soon in memory how fast it comes in, for then the disk is waited for no more. So
+        # where mapped files are read in steps: each window read ahead makes some faults, whatever
+        # its size, so that a small value makes more of them and not more of the work.
         if phase == "stream":
             return "pages_in" if self._recent.mapped else "pages"
-        return "pages_in" if self._soon_cached else "requests"
+        return "pages_in" if self._recent.in_steps or self._soon_cached else "requests"
 
     def _why(self, candidate: int, phase: Phase, ladder: Ladder) -> str:
         if candidate == ladder.best:

@@ -29,6 +29,7 @@ _ADD_FEW = 2500
 _RANDOM = 0.3  # sequential share below which requests count as random
 _STREAM = 0.7  # and above which as in order
 _FAR = 8192  # pages between the misses of a file: further than readahead goes
+_NEAR = 512  # and nearer than that the disk reads on about where it was: no reads at random
 _AHEAD = 0.5  # readahead ahead of time to a miss: below that it is misses that fetch
 
 
@@ -119,6 +120,15 @@ class Usage:
         """
         waits = self.misses * (self.end_s - self.start_s) >= _FEW and self.phase != "stream"
         return self.mapped_misses if waits else self.mapped_requests
+
+    @property
+    def steps(self) -> bool:
+        """Whether misses go on, or back, from where the last one of their file was, step by step.
+
+        Seen of a table that is scanned backwards: strides of 54 to 1,025 pages under 16 to
+        8192 KiB, where reads at random in files of 64 MiB had 4,000 to 6,400.
+        """
+        return 0 < self.stride_pages <= max(_NEAR, 1.5 * self.pages_per_miss)
 
     @property
     def _jumps(self) -> bool:
