@@ -67,8 +67,9 @@ class Calm:
 
     def _learn_one(self, name: str, value: float | None) -> None:
         noise = self.noise(name)
-        if value is not None and noise.level and noise.blocks >= _ENOUGH:
-            off = max(value / noise.level, noise.level / value)
+        level = noise.level if value is not None and noise.blocks >= _ENOUGH else None
+        if value is not None and level:
+            off = max(value / level, level / value)
             self._jumps[name] = self._jumps[name] + 1 if off > _JUMP else 0
             if self._jumps[name] >= 2:
                 self._forget()
