@@ -216,18 +216,19 @@ def test_a_program_that_fails_says_so_with_its_last_line():
         host.run_process(["sh", "-c", "echo bad >&2; echo worse >&2; exit 3"])
 
 
-def test_stopping_interrupts_and_then_kills():
-    polite = subprocess.Popen(["sleep", "60"], text=True)
-    assert host.stop_process(polite) == -2
-    assert host.stop_process(polite) == -2
-    deaf = subprocess.Popen(
+@pytest.mark.parametrize(("handler", "status"), [("SIG_DFL", -2), ("SIG_IGN", -9)])
+def test_stopping_interrupts_and_then_kills(handler, status):
+    # It says itself what it does about SIGINT: what a shell starts with & ignores it.
+    process = subprocess.Popen(
         [sys.executable, "-c",
-         "import signal,time; signal.signal(2, signal.SIG_IGN); print(flush=True); time.sleep(60)"],
+         f"import signal,time; signal.signal(2, signal.{handler}); print(flush=True); "
+         "time.sleep(60)"],
         text=True, stdout=subprocess.PIPE,
     )  # fmt: skip
-    with deaf:
-        deaf.stdout.readline()
-        assert host.stop_process(deaf, grace=0.1) == -9
+    with process:
+        process.stdout.readline()
+        assert host.stop_process(process, grace=10 if status == -2 else 0.1) == status
+        assert host.stop_process(process) == status
 
 
 def test_the_disk_below_a_path_is_a_whole_one(folder):
