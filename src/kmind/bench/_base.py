@@ -55,10 +55,6 @@ class Metric:
         scale = abs(self.median) or float(np.max(np.abs(self.values))) or 1.0
         return 100 * half / scale
 
-    def over(self, name: str, other: "Metric") -> "Metric":
-        """This one's values over those of another, one by one: ratios within a round."""
-        return Metric(name, [a / b for a, b in zip(self.values, other.values, strict=True)])
-
     def as_json(self) -> dict[str, float]:
         """``{name: median, name_spread: spread}``, as it stands in a result."""
         return {self.name: self.median, f"{self.name}_spread": self.spread}

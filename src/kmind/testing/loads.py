@@ -23,6 +23,7 @@ from pathlib import Path
 
 from kmind.errors import KmindError, NotSupportedError
 from kmind.testing._dbbench import build_database
+from kmind.testing._fio import lay_out_file
 from kmind.testing.host import (
     drop_caches,
     find_tool,
@@ -278,12 +279,7 @@ def _zram(folder: Path, quick: bool) -> Iterator[Count]:
 @contextlib.contextmanager
 def _mmap_random(folder: Path, quick: bool) -> Iterator[Count]:
     size = (256 if quick else 2048) * _MIB
-    file = folder / f"read-{size // _MIB}M.dat"
-    if not file.exists() or file.stat().st_size != size:
-        with file.open("wb") as out:
-            for _ in range(size // _MIB):
-                out.write(os.urandom(_MIB))
-            os.fsync(out.fileno())
+    file = lay_out_file(folder, size)
     drop_caches()
     with (
         memory_limit(size // 4) as procs,
