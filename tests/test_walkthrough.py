@@ -22,7 +22,7 @@ pytestmark = [
 ]
 
 PAGE = Path(__file__).parent.parent / "docs" / "daemon.md"
-FOLDER, DISK = "/var/tmp/walk", "loop0"
+FOLDER, DISK = "/srv/walk", "loop0"
 # What the knob is set to, and has to be set to.
 VALUES = {"16", "1024", "2048", "4096", "16384"}
 # These change nothing, and are asked again until they show what they are to show.

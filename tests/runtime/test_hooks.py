@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Hooks that stand only while there is something to see."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -90,7 +89,7 @@ def test_a_hook_that_an_earlier_owner_attached_stands_at_first() -> None:
 
 @pytest.mark.kernel("arena", "tp_btf", "tp_filemap")
 def test_a_deferred_hook_in_the_kernel(tmp_path: Path) -> None:
-    folder = Path("/var/tmp")
+    folder = tmp_path
     module = find_module("readahead")
     params = {parameter.name: parameter.default for parameter in module.manifest.parameters}
     agent = make_bpf_agent(
@@ -100,7 +99,7 @@ def test_a_deferred_hook_in_the_kernel(tmp_path: Path) -> None:
         deadline_s=10.0,
     )
     columns = module.manifest.columns
-    file = folder / f"kmind-hooks-{os.getpid()}"
+    file = folder / "read"
     try:
         file.write_bytes(bytes(1 << 20))
         agent.start()

@@ -41,6 +41,7 @@ from kmind.knobs import Knob, Target, Value, get_knob, parse_target
 from kmind.testing.host import device_of
 from kmind.testing.loads import LOADS, Count, start_load
 from kmind.testing.workloads import DEFAULT_DIR
+from kmind.util.scratch import scratch_folder
 
 __all__ = ["KNOBS", "PROFILES", "SCHEMA", "run_autotune_bench"]
 
@@ -101,9 +102,9 @@ def run_autotune_bench(
             raise UsageError(f"there is no load {name!r}", hint=f"choose from {', '.join(LOADS)}")
     if os.geteuid() != 0:
         raise PrivilegeError("bench autotune changes this machine's settings", hint="run as root")
-    dir.mkdir(parents=True, exist_ok=True)
-    disk = device or device_of(dir)
-    bench = _Bench(_QUICK if quick else _FULL, quick, dir, disk)
+    folder = scratch_folder(dir)
+    disk = device or device_of(folder)
+    bench = _Bench(_QUICK if quick else _FULL, quick, folder, disk)
     rows, missing = [], {}
     for name in names:
         try:

@@ -64,9 +64,8 @@ def run_iolat_bench(*, quick: bool = False, dir: Path = DEFAULT_DIR) -> dict[str
     Raises PrivilegeError without root, NotSupportedError without fio.
     """
     need_root()
-    dir.mkdir(parents=True, exist_ok=True)
-    disk = device_of(dir)
     file = lay_out_file(dir, _SIZE)
+    disk = device_of(file)
     seconds = _QUICK_RECORD_S if quick else _RECORD_S
     result: dict[str, Any] = {"schema": SCHEMA, "quick": quick, "machine": describe_machine(disk)}
     loads, missing, models = [], {}, {}

@@ -35,6 +35,7 @@ from kmind.knobs import get_knob, parse_target
 from kmind.testing._dbbench import BENCHMARKS
 from kmind.testing.host import device_of, free_memory_kept
 from kmind.testing.workloads import DEFAULT_DIR, Alternating, Workload, make_workload
+from kmind.util.scratch import scratch_folder
 
 __all__ = ["PARTS", "SCHEMA", "WORKLOADS", "run_readahead_bench"]
 
@@ -113,8 +114,8 @@ def run_readahead_bench(
     need("scipy.stats", "learn")  # asked for now, and not after the first load
     if os.geteuid() != 0:
         raise PrivilegeError("bench readahead changes a disk's settings", hint="run as root")
-    dir.mkdir(parents=True, exist_ok=True)
-    bench = _Bench(_QUICK if quick else _FULL, quick, dir, device or device_of(dir))
+    folder = scratch_folder(dir)
+    bench = _Bench(_QUICK if quick else _FULL, quick, folder, device or device_of(folder))
     result: dict[str, Any] = {
         "schema": SCHEMA,
         "quick": quick,

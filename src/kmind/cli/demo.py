@@ -16,7 +16,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from kmind.cli._report import describe
@@ -26,6 +25,7 @@ from kmind.guard import Journal, Policy, restore
 from kmind.knobs import get_knob, parse_target
 from kmind.testing.host import device_of
 from kmind.testing.workloads import Workload, make_workload
+from kmind.util.scratch import default_scratch, scratch_folder
 
 __all__ = ["SCHEMA", "demo_command", "tell_change"]
 
@@ -35,7 +35,6 @@ _NEEDS = ("libbpf", "btf", "arena", "bpf_timer", "tp_btf")
 _MODULE = "readahead"
 _KNOB = "block.read_ahead_kb"
 _WORKLOAD = "mmap-random"
-_FOLDER = Path("/var/tmp/kmind-demo")
 _BEFORE_S = 6.0
 _WITH_S = 27.0
 _STOP_S = 20.0
@@ -85,16 +84,16 @@ def _lacking() -> str:
 
 
 def _on_the_kernel(say: Callable[[str], None]) -> dict[str, Any]:
-    _FOLDER.mkdir(parents=True, exist_ok=True)
-    device = device_of(_FOLDER)
+    folder = scratch_folder(default_scratch("demo"))
+    device = device_of(folder)
     target, knob = parse_target(device), get_knob(_KNOB)
     with Journal() as journal:
         restore(journal, Policy.load())
     baseline = knob.read(target)
     say(f"kmind demo on the real kernel: disk {device}, {_KNOB} {baseline}.")
-    say(f"A file is laid out in {_FOLDER}, and kept there for the next time.")
+    say(f"A file is laid out in {folder}, and kept there for the next time.")
     load = make_workload(_WORKLOAD, quick=True)
-    load.prepare(_FOLDER)
+    load.prepare(folder)
     say("fio reads 4 KiB at random through mmap; its memory holds a quarter of the file.")
     before = statistics.median(_series(load, _BEFORE_S))
     say(f"Before: {before:,.0f} reads a second.")

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from kmind.errors import KmindError, UsageError
 from kmind.testing.host import find_tool, run_process
+from kmind.util.scratch import scratch_folder
 
 __all__ = [
     "BENCHMARKS",
@@ -77,8 +78,9 @@ def _argv(path: Path, keys: int) -> list[str]:
 
 def build_database(path: Path, keys: int) -> None:
     """Fill a fresh database in key order and compact it; a file ``complete`` ends it."""
+    scratch_folder(path.parent)
     shutil.rmtree(path, ignore_errors=True)
-    path.mkdir(parents=True)
+    path.mkdir()
     run_process([*_argv(path, keys), "--benchmarks=fillseq,compact", "--disable_wal=1", "--seed=1"])
     (path / "complete").touch()
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from kmind.errors import KmindError
 from kmind.testing.host import find_tool, need_space, run_process
+from kmind.util.scratch import create_scratch, finished_scratch, scratch_folder
 
 __all__ = ["FioJob", "lay_out_file", "parse_report", "parse_series", "run_fio", "warm_file"]
 
@@ -38,15 +39,16 @@ def lay_out_file(dir: Path, size: int) -> Path:
     """A file of ``size`` random bytes under ``dir``; one that is there already is kept.
 
     Random, because storage below may compress or share equal blocks. The file
-    takes its name only when it is complete.
+    takes its name only when it is complete. Raises KmindError where another user can
+    change the folder.
     """
-    path = dir / f"read-{size >> 20}M.dat"
-    if path.exists() and path.stat().st_size == size:
+    path = scratch_folder(dir) / f"read-{size >> 20}M.dat"
+    if finished_scratch(path, size):
         return path
     need_space(dir, size + (1 << 30))
     unfinished = path.with_suffix(".part")
     random = np.random.default_rng(size)
-    with unfinished.open("wb") as file:
+    with os.fdopen(create_scratch(unfinished), "wb") as file:
         for start in range(0, size, _CHUNK):
             file.write(random.bytes(min(_CHUNK, size - start)))
         file.flush()

@@ -32,6 +32,8 @@ from kmind.testing.host import (
     stop_process,
     under_limit,
 )
+from kmind.util.files import make_folder
+from kmind.util.scratch import create_scratch, scratch_folder
 
 __all__ = ["LOADS", "Count", "Load", "start_load"]
 
@@ -48,8 +50,7 @@ _START_S = 30.0
 @contextlib.contextmanager
 def start_load(name: str, folder: Path, *, quick: bool = False) -> Iterator[Count]:
     """Run a load of ``LOADS`` inside the block. Raises NotSupportedError for what it lacks."""
-    place = folder / name
-    place.mkdir(parents=True, exist_ok=True)
+    place = scratch_folder(scratch_folder(folder) / name)
     need_space(folder, 4 << 30)
     with LOADS[name](place, quick) as count:
         before, until = count(), time.monotonic() + _START_S
@@ -62,7 +63,7 @@ def start_load(name: str, folder: Path, *, quick: bool = False) -> Iterator[Coun
 
 @contextlib.contextmanager
 def _running(argv: list[str], log: Path, **how: object) -> Iterator[subprocess.Popen[str]]:
-    with log.open("w") as out:
+    with os.fdopen(create_scratch(log), "w") as out:
         process = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, text=True,
             start_new_session=True, **how,
@@ -241,7 +242,8 @@ def _counted(
     folder: Path, program: str, words: list[str], procs: Path | None = None
 ) -> Iterator[Count]:
     counter = folder / "count"
-    counter.write_bytes(b"\0" * 8)
+    with os.fdopen(create_scratch(counter), "wb") as file:
+        file.write(b"\0" * 8)
     argv = under_limit([sys.executable, "-c", program, *words, str(counter)], procs)
     with _running(argv, folder / "log") as process:
 
@@ -254,8 +256,7 @@ def _counted(
 
 @contextlib.contextmanager
 def _build(folder: Path, quick: bool) -> Iterator[Count]:
-    place = folder / "files"
-    place.mkdir(exist_ok=True)
+    place = scratch_folder(folder / "files")
     with _counted(folder, _BUILD, [str(place)]) as count:
         yield count
 
@@ -304,26 +305,29 @@ def _pgbench(folder: Path, quick: bool) -> Iterator[Count]:
         raise NotSupportedError("postgresql is not installed", hint="apt install postgresql")
     bin_ = tools[-1].parent
     account = pwd.getpwnam("postgres")
-    os.chown(folder, account.pw_uid, account.pw_gid)
+    # Its own folder is in ours: root writes no log where another user could put a link.
+    own = folder / "postgres"
+    make_folder(own, 0o700)
+    os.chown(own, account.pw_uid, account.pw_gid, follow_symlinks=False)
     who: dict[str, object] = {
-        "user": account.pw_uid, "group": account.pw_gid, "extra_groups": [], "cwd": folder,
+        "user": account.pw_uid, "group": account.pw_gid, "extra_groups": [], "cwd": own,
     }  # fmt: skip
-    data = folder / "data"
+    data = own / "data"
     if not (data / "PG_VERSION").exists():
         subprocess.run([bin_ / "initdb", "-D", data, "-A", "trust"], check=True,
                        capture_output=True, **who)  # type: ignore[call-overload]  # fmt: skip
-    server = [str(bin_ / "postgres"), "-D", str(data), "-k", str(folder), "-h", ""]
+    server = [str(bin_ / "postgres"), "-D", str(data), "-k", str(own), "-h", ""]
     client = str(bin_ / "pgbench")
     with _running(server, folder / "log", **who) as process:
-        ready = [str(bin_ / "pg_isready"), "-h", str(folder)]
+        ready = [str(bin_ / "pg_isready"), "-h", str(own)]
         _wait_for(lambda: not subprocess.run(ready, capture_output=True).returncode,
                   process, folder / "log")  # fmt: skip
-        subprocess.run([client, "-h", folder, "-i", "-q", "-s", "5" if quick else "50", "postgres"],
+        subprocess.run([client, "-h", own, "-i", "-q", "-s", "5" if quick else "50", "postgres"],
                        check=True, capture_output=True, **who)  # type: ignore[call-overload]  # fmt: skip
         load = [
             client,
             "-h",
-            str(folder),
+            str(own),
             "-c",
             "8",
             "-j",

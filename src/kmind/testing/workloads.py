@@ -28,6 +28,7 @@ from kmind.errors import UsageError
 from kmind.testing._dbbench import BENCHMARKS, build_database, database_size, run_benchmark
 from kmind.testing._fio import FioJob, lay_out_file, run_fio, warm_file
 from kmind.testing.host import back_memory, drop_caches, find_tool, memory_limit, need_space
+from kmind.util.scratch import default_scratch, scratch_folder
 
 __all__ = [
     "DEFAULT_DIR",
@@ -40,7 +41,7 @@ __all__ = [
     "workload_names",
 ]
 
-DEFAULT_DIR = Path("/var/tmp/kmind-bench")
+DEFAULT_DIR = default_scratch("bench")
 """Where the files of the loads are kept between runs."""
 
 _MIB = 1 << 20
@@ -108,7 +109,6 @@ class Fio:
     def prepare(self, dir: Path) -> None:
         """Lay out one file of random bytes; loads of the same size share it."""
         find_tool("fio", "fio")
-        dir.mkdir(parents=True, exist_ok=True)
         self.file_ = lay_out_file(dir, self.size)
 
     def run(self, duration: float) -> Result:
@@ -156,8 +156,7 @@ class DbBench:
     def prepare(self, dir: Path) -> None:
         """Build the database, unless a complete one of this size is there."""
         find_tool("db_bench", "rocksdb-tools")
-        dir.mkdir(parents=True, exist_ok=True)
-        path = dir / f"db-{self.keys}"
+        path = scratch_folder(dir) / f"db-{self.keys}"
         if not (path / "complete").exists():
             need_space(dir, 3 * database_size(self.keys))
             build_database(path, self.keys)

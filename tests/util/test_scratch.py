@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Places that root writes large files to: nobody else can put a link there."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from kmind.errors import KmindError
+from kmind.testing import _fio
+from kmind.util.files import create_file
+from kmind.util.scratch import (
+    create_scratch,
+    default_scratch,
+    finished_scratch,
+    scratch_folder,
+)
+
+NOBODY = 65534
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give folders away")
+MIB = 1 << 20
+
+
+def test_defaults_lie_in_folders_that_only_their_owner_can_write_to(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("KMIND_CACHE_DIR", raising=False)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert default_scratch("demo") == Path("/var/cache/kmind/demo")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_scratch("demo") == tmp_path / "kmind/demo"
+    monkeypatch.setenv("KMIND_CACHE_DIR", str(tmp_path / "own"))
+    assert default_scratch("demo") == tmp_path / "own/demo"
+
+
+def test_scratch_folder_is_made_private_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        made = scratch_folder(tmp_path / "deep/er")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(made.stat().st_mode) == 0o711
+    assert not (tmp_path / "deep").stat().st_mode & 0o022
+
+
+@AS_ROOT
+def test_scratch_folder_of_another_user_is_refused(tmp_path: Path) -> None:
+    theirs = tmp_path / "kmind-bench"
+    theirs.mkdir()
+    os.chown(theirs, NOBODY, NOBODY)
+    with pytest.raises(KmindError, match=r"kmind-bench: it belongs to user 65534; delete it"):
+        scratch_folder(theirs)
+
+
+@AS_ROOT
+def test_scratch_folder_that_others_write_to_is_refused(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    for mode in (0o777, 0o775, 0o1777):
+        shared.chmod(mode)
+        with pytest.raises(KmindError, match="can be written to by"):
+            scratch_folder(shared)
+    with pytest.raises(KmindError, match="1777"):
+        _fio.lay_out_file(shared, MIB)
+    assert list(shared.iterdir()) == []
+
+
+@AS_ROOT
+def test_scratch_folder_below_another_users_is_refused(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    ours = scratch_folder(theirs / "ours")
+    os.chown(theirs, NOBODY, NOBODY)
+    with pytest.raises(KmindError, match=r"theirs belongs to user 65534"):
+        scratch_folder(ours)
+    os.chown(theirs, 0, 0)
+    theirs.chmod(0o1777)  # as /tmp is: what is ours there cannot be replaced
+    assert scratch_folder(ours) == ours
+
+
+@AS_ROOT
+def test_link_that_waits_under_the_name_of_the_file_is_not_followed(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    folder = scratch_folder(tmp_path / "bench")
+    for name in ("read-1M.part", "read-1M.dat"):
+        (folder / name).symlink_to(victim)
+        path = _fio.lay_out_file(folder, MIB)
+        assert victim.read_bytes() == b"precious"
+        assert not path.is_symlink()
+        assert path.stat().st_size == MIB
+        path.unlink()
+
+
+@AS_ROOT
+def test_complete_file_of_another_user_is_not_taken_for_ours(tmp_path: Path) -> None:
+    path = tmp_path / "read-1M.dat"
+    path.write_bytes(bytes(MIB))
+    assert finished_scratch(path, MIB)
+    assert not finished_scratch(path, MIB + 1)
+    os.chown(path, NOBODY, NOBODY)
+    assert not finished_scratch(path, MIB)
+
+
+def test_new_file_is_private_and_replaces_what_had_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"before")
+    other = tmp_path / "hard"
+    os.link(path, other)
+    for make in (create_scratch, create_file):
+        fd = make(path)
+        os.write(fd, b"after")
+        os.close(fd)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert (path.read_bytes(), other.read_bytes()) == (b"after", b"before")
+    with pytest.raises(KmindError, match="cannot make"):
+        create_scratch(tmp_path / ("x" * 300))
