@@ -185,7 +185,13 @@ def test_wrong_words(
 
 def test_an_unload_that_does_not_restore(cli: "Cli", daemon: "Served") -> None:
     cli("load", "readahead", DISK)
-    change = {"knob": "block.read_ahead_kb", "baseline": 128, "values": [512, 64], "yielded": False}
+    change = {
+        "knob": "block.read_ahead_kb",
+        "baseline": 128,
+        "values": [512, 64],
+        "yielded": False,
+        "gone": False,
+    }
     daemon.supervisor.unload = lambda name: {  # type: ignore[method-assign]
         "changes": [change | {"now": 64}], "restored": False, "failed": "",
     }  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from kmind.knobs import (
     Value,
     all_knobs,
     block_devices,
+    block_targets,
     get_knob,
     knob_by_id,
     parse_target,
@@ -289,6 +291,77 @@ def test_a_partition_is_refused_with_its_disk(tmp_path: Path) -> None:
     (partition / "partition").write_text("1\n")
     with pytest.raises(UsageError, match=r"sda1 is a partition.*name its disk: sda"):
         Target.block("sda1", root=tmp_path)
+
+
+def disk_tree(root: Path) -> Path:
+    """A disk and its partition, and the folder that finds them by number."""
+    disk = root / "sys/block/sda"
+    partition = disk / "sda1"
+    partition.mkdir(parents=True)
+    (disk / "dev").write_text("8:16\n")
+    (partition / "dev").write_text("8:17\n")
+    (partition / "partition").write_text("1\n")
+    by_number = root / "sys/dev/block"
+    by_number.mkdir(parents=True)
+    (by_number / "8:16").symlink_to(disk)
+    (by_number / "8:17").symlink_to(partition)
+    (root / "dev/disk/by-id").mkdir(parents=True)
+    return root
+
+
+def node(path: Path, number: int) -> Path:
+    """A device node, which only root can make."""
+    try:
+        os.mknod(path, 0o600 | stat.S_IFBLK, number)
+    except PermissionError:
+        pytest.skip("needs root: mknod(2)")
+    return path
+
+
+def test_target_by_path_is_found_by_number_not_by_spelling(tmp_path: Path) -> None:
+    root = disk_tree(tmp_path)
+    node(root / "dev/anything", os.makedev(8, 16))
+    node(root / "dev/part", os.makedev(8, 17))
+    (root / "dev/disk/by-id/ata-X").symlink_to("../../anything")
+    (root / "dev/disk/by-id/ata-X-part1").symlink_to("../../part")
+    for path in ("/dev/anything", "/dev/disk/by-id/ata-X", "dev/disk/by-id/../by-id/ata-X"):
+        target = parse_target(path, root=root)
+        assert (target.name, target.id) == ("sda", 8 << 20 | 16), path
+    assert parse_target("/dev/disk/by-id/ata-X-part1", root=root).name == "sda"
+
+
+def test_target_by_path_to_something_else_is_refused(tmp_path: Path) -> None:
+    root = disk_tree(tmp_path)
+    (root / "dev/gone").symlink_to("nowhere")
+    (root / "dev/loop").symlink_to("loop")
+    node(root / "dev/stranger", os.makedev(8, 99))
+    (root / "dev/file").write_text("")
+    for name, why in (
+        ("/dev/gone", "leads to no device: No such file"),
+        ("/dev/loop", "leads to no device: Too many levels"),
+        ("/dev/stranger", "block device 8:99, which the kernel does not have"),
+        ("/dev/file", "is no block device"),
+        ("/dev/disk/by-id", "is no block device"),
+        ("/dev/disk/by-id/none", "unknown block device"),
+        ("/dev/a\0b", "is no path"),
+    ):
+        with pytest.raises(UsageError, match=why):
+            parse_target(name, root=root)
+    assert parse_target("/dev/sda", root=root).name == "sda"  # a container may lack the node
+    with pytest.raises(UsageError, match="is a partition"):
+        parse_target("/dev/sda1", root=root)
+
+
+def test_hidden_disk_is_no_target(tmp_path: Path) -> None:
+    root = disk_tree(tmp_path)
+    path = root / "sys/block/nvme0c0n1"
+    path.mkdir()
+    (path / "hidden").write_text("1\n")
+    (root / "sys/block/torn").mkdir()  # a disk that goes while it is looked at
+    assert block_devices(root) == ["sda", "torn"]
+    assert [target.name for target in block_targets(root)] == ["sda"]
+    with pytest.raises(UsageError, match="nvme0c0n1 is hidden"):
+        parse_target("nvme0c0n1", root=root)
 
 
 def test_a_machine_without_sysfs_says_so(tmp_path: Path) -> None:

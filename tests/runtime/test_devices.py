@@ -41,7 +41,7 @@ def test_one_that_cannot_be_loaded_does_not_stop_the_others(tmp_path: Path) -> N
     loaded.clear()
     said.clear()
     for name, action in (("loop8", "add"), ("loop9", "add"), ("loop9", "remove")):
-        devices._waiting.append(Uevent(action, "block", name, {"ACTION": action}))
+        devices._waiting.append(Uevent(action, "block", name, {"ACTION": action, "MAJOR": "7"}))
         devices.turn()
     assert fd is not None
     assert loaded == [("slowio", "loop9")]

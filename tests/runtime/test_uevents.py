@@ -184,7 +184,7 @@ def manifest(name: str, kind: str, aliases: list[str]) -> Manifest:
 
 
 def block(name: str, kind: str = "disk", action: str = "add") -> Uevent:
-    return Uevent(action, "block", name, {"ACTION": action, "DEVTYPE": kind})
+    return Uevent(action, "block", name, {"ACTION": action, "DEVTYPE": kind, "MAJOR": "8"})
 
 
 def test_match(tmp_path: Path) -> None:
@@ -204,6 +204,8 @@ def test_match(tmp_path: Path) -> None:
     assert match(conf, manifests, block("sda1", "partition")) == []
     assert match(conf, manifests, block("sda", action="change")) == []
     assert match(conf, manifests, block("sda", action="remove")) == []
+    hidden = Uevent("add", "block", "nvme0c0n1", {"ACTION": "add", "DEVTYPE": "disk"})
+    assert match(conf, manifests, hidden) == []
     card = Uevent("add", "net", "eth0", {"ACTION": "add"})
     assert match(conf, manifests, card) == [("whole", "system")]  # no disk called eth0
 

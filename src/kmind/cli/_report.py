@@ -183,6 +183,9 @@ def _describe_stop(fields: Mapping[str, Any]) -> str:
         values = [change["baseline"], *change["values"]]
         steps = " -> ".join(str(value) for value in values[:6]) + (" ..." if values[6:] else "")
         holds = f"holds {change['now']}"
+        if change["gone"]:
+            parts.append(f"{change['knob']} {steps}, gone with {change['target']}")
+            continue
         if change["now"] == change["baseline"]:
             holds += " again"
         elif change["yielded"]:

@@ -14,7 +14,14 @@ from urllib.parse import quote, urlencode
 
 from kmind.errors import KmindError, PrivilegeError, UsageError
 
-__all__ = ["Client", "DaemonError", "default_run_dir", "default_socket_path", "path_to"]
+__all__ = [
+    "Client",
+    "DaemonError",
+    "default_run_dir",
+    "default_socket_path",
+    "kernel_name",
+    "path_to",
+]
 
 _TIMEOUT_S = 75.0  # longer than the daemon waits for its supervisor
 _ALLOWED = "only root and members of the group kmind may connect"
@@ -37,10 +44,32 @@ def default_socket_path() -> Path:
 
 
 def path_to(kind: str, name: str) -> str:
-    """Where an instance or an advice stands. UsageError for what cannot be a name of either."""
+    """The API's path to an instance or a piece of advice.
+
+    The target of an instance may be spelled as ``kmind load`` takes it, as in
+    readahead@/dev/disk/by-id/x. UsageError for what cannot be a name of either.
+    """
+    module, at, target = name.partition("@")
+    if kind == "instance" and module and at and "/" in target:
+        name = f"{module}@{kernel_name(target)}"
     if "/" in name or not name:
         raise UsageError(f"there is no {kind} {name!r}", hint="no name has a slash in it")
     return f"/v1/{'instances' if kind == 'instance' else kind}/{name}"
+
+
+def kernel_name(target: str) -> str:
+    """A target's name as the kernel has it, where it was given as a path.
+
+    Links are followed here, in the user's folder and with the user's rights: the daemon
+    follows none for its clients. Raises UsageError.
+    """
+    if "/" not in target:
+        return target
+    if target.startswith("cgroup:"):  # it may have gone, and its instance be there still
+        return "cgroup:" + target.removeprefix("cgroup:").strip("/").replace("/", "!")
+    from kmind.knobs import parse_target  # only here: it takes 30 ms, and most names have no path
+
+    return parse_target(target).name
 
 
 class Client:

@@ -104,7 +104,7 @@ def _chosen(words: Sequence[str], root: Path) -> tuple[list[Knob], list[Target]]
     if rest and (found := _matching(rest[0])):
         knobs = found
         rest.pop(0)
-    elif len(rest) == 2 or (rest and "." in rest[0] and not rest[0].startswith("cgroup:")):
+    elif len(rest) == 2 or (rest and "." in rest[0] and "/" not in rest[0]):
         get_knob(rest[0])  # says what is wrong with the name
     if rest:
         return knobs, [parse_target(rest[0], root=root)]

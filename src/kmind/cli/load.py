@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kmind.cli.client import Client
+from kmind.cli.client import Client, kernel_name
 from kmind.cli.output import json_line
 from kmind.errors import UsageError
 
@@ -27,7 +27,7 @@ def load_command(
     """Load it, and say how to undo that. ``words``: perhaps a target, then parameters."""
     body: dict[str, Any] = {"module": _absolute(module), "dry_run": dry_run}
     if words and "=" not in words[0]:
-        body["target"], *words = words
+        body["target"], words = kernel_name(words[0]), words[1:]
     body["parameters"] = _parameters(words)
     if mode:
         body["mode"] = mode

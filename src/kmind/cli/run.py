@@ -113,6 +113,8 @@ def run(
             summary = instance.stop()
     if instance.failed:
         state = "everything was put back" if summary["restored"] else "see kmind restore"
+        if not target.is_present():
+            state = "nothing is left to be put back"
         raise KmindError(instance.failed, hint=state)
     return 0 if summary["restored"] else 1
 

@@ -31,7 +31,9 @@ def unload_command(name: str, *, json: bool, socket: Path | None) -> int:
 def _change(change: Mapping[str, Any]) -> str:
     values = [change["baseline"], *change["values"]]
     steps = " -> ".join(str(value) for value in values[:6]) + (" ..." if values[6:] else "")
-    if change["now"] == change["baseline"]:
+    if change["gone"]:
+        holds = f"gone with {change['target']}"
+    elif change["now"] == change["baseline"]:
         holds = f"holds {change['now']} again"
     elif change["yielded"]:
         holds = f"holds {change['now']}, set by somebody else"

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from kmind.errors import UsageError
 from kmind.knobs import block, cgroup, ksm, thp, vm, zram, zswap
 from kmind.knobs._base import Knob, Rule, RuleOp, Value, canonical
-from kmind.knobs._target import Target, TargetKind, block_devices, parse_target
+from kmind.knobs._target import Target, TargetKind, block_devices, block_targets, parse_target
 
 __all__ = [
     "Knob",
@@ -20,6 +20,7 @@ __all__ = [
     "Value",
     "all_knobs",
     "block_devices",
+    "block_targets",
     "get_knob",
     "knob_by_id",
     "parse_target",

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import os
+import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -12,7 +15,7 @@ from zlib import crc32
 from kmind.errors import KnobError, UsageError
 from kmind.knobs._cgroup import cgroup_mounts
 
-__all__ = ["Target", "TargetKind", "block_devices", "parse_target"]
+__all__ = ["Target", "TargetKind", "block_devices", "block_targets", "parse_target"]
 
 TargetKind = Literal["block", "system", "cgroup"]
 
@@ -41,26 +44,36 @@ class Target:
 
     @classmethod
     def block(cls, name: str, *, root: Path = _ROOT) -> Target:
-        """The whole disk ``name`` ("vda" or "/dev/vda").
+        """The whole disk of that name ("vda"), or the one that a path leads to.
 
-        Raises ``UsageError`` for a partition (its queue is the disk's), and for
-        what is not a block device.
+        A path ("/dev/vda", "/dev/disk/by-id/...", "/dev/mapper/vg-root", "./link") is
+        followed to its device node, and the node's number counts, not the spelling
+        (stat(2), /sys/dev/block). A link to a partition stands for the partition's disk.
+
+        Raises ``UsageError`` for a partition by its own name (its queue is the disk's), for
+        a hidden device (one path of an NVMe multipath disk), and for what is no block device.
         """
-        # sysfs writes the slash of names such as cciss/c0d0 as an exclamation mark.
-        short = name.removeprefix("/dev/").replace("/", "!")
         devices = block_devices(root)
+        short = _followed(name, devices, root)
         if short in devices:
-            try:
-                major, minor = (root / f"sys/block/{short}/dev").read_text().split(":")
-                return cls("block", short, int(major) << 20 | int(minor), root)
-            except (OSError, ValueError) as error:
-                raise KnobError(f"cannot read the device number of {short}: {error}") from None
+            number = _number(root / "sys/block" / short)
+            if number is None:
+                raise KnobError(
+                    f"cannot read the device number of {short}",
+                    hint=f"see: cat /sys/block/{short}/dev",
+                )
+            return cls("block", short, number, root)
         for disk in devices:
             if (root / f"sys/block/{disk}/{short}/partition").exists():
                 raise UsageError(
                     f"{short} is a partition and has no request queue of its own",
                     hint=f"name its disk: {disk}",
                 )
+        if _is_hidden(root / "sys/block" / short):
+            raise UsageError(
+                f"{short} is hidden: one path of a disk that has several",
+                hint=f"name the disk itself: {', '.join(devices)}",
+            )
         raise UsageError(f"unknown block device {name!r}", hint=_known(short, devices))
 
     @classmethod
@@ -100,6 +113,12 @@ class Target:
         folders = [self.cgroup_folder(name) for name in sorted(cgroup_mounts(self.root))]
         return [folder for folder in folders if folder.is_dir()]
 
+    def is_present(self) -> bool:
+        """True until the device or cgroup has gone, or another device has taken its name."""
+        if self.kind == "block":
+            return _number(self.root / "sys/block" / self.name) == self.id
+        return self.kind == "system" or bool(self._cgroup_folders())
+
     def identity(self) -> str:
         """What tells this device or cgroup from another that takes its name later.
 
@@ -125,20 +144,83 @@ class Target:
 
 
 def block_devices(root: Path = _ROOT) -> list[str]:
-    """Names of all whole block devices, sorted; empty where sysfs is not mounted."""
+    """Names of all whole block devices, sorted; empty where sysfs is not mounted.
+
+    Hidden ones are left out: the paths of an NVMe multipath disk (``nvme0c0n1``) have
+    neither node nor number (GENHD_FL_HIDDEN, block/genhd.c).
+    """
+    folder = root / "sys/block"
     try:
-        return sorted(entry.name for entry in (root / "sys/block").iterdir())
+        return sorted(entry.name for entry in folder.iterdir() if not _is_hidden(entry))
     except OSError:
         return []
 
 
+def block_targets(root: Path = _ROOT) -> list[Target]:
+    """All whole block devices that can be read, by name: one that goes meanwhile is left out."""
+    numbers = ((name, _number(root / "sys/block" / name)) for name in block_devices(root))
+    return [Target("block", name, number, root) for name, number in numbers if number is not None]
+
+
 def parse_target(text: str, *, root: Path = _ROOT) -> Target:
-    """A target from its name: "system", "cgroup:" and a path, or a block device."""
+    """The target of that name: "system", "cgroup:" and a path, or a block device.
+
+    Raises ``UsageError`` where there is none. See ``Target.block`` for paths to disks.
+    """
     if text == "system":
         return Target.system(root=root)
     if text.startswith(_CGROUP):
         return Target.cgroup(text.removeprefix(_CGROUP), root=root)
     return Target.block(text, root=root)
+
+
+def _followed(name: str, devices: Sequence[str], root: Path) -> str:
+    """The kernel's name of what a name or a path stands for."""
+    # sysfs writes the slash of names such as cciss/c0d0 as an exclamation mark.
+    spelled = name.removeprefix("/dev/").replace("/", "!")
+    if "/" not in name:
+        return spelled
+    if "\0" in name:
+        raise UsageError(f"{name!r} is no path", hint="name a block device, such as vda")
+    path = Path(name) if root == _ROOT else root / name.lstrip("/")
+    try:
+        node = path.stat()
+    except OSError as error:
+        # A container may see a disk in /sys and have no node of it; so may cciss/c0d0 be meant.
+        if not path.is_symlink():
+            return spelled
+        raise UsageError(
+            f"{name} leads to no device: {error.strerror}", hint="see: ls -l, and readlink -f"
+        ) from None
+    if not stat.S_ISBLK(node.st_mode):
+        if spelled in devices:
+            return spelled
+        raise UsageError(f"{name} is no block device", hint=_known(spelled, list(devices)))
+    number = f"{os.major(node.st_rdev)}:{os.minor(node.st_rdev)}"
+    folder = (root / "sys/dev/block" / number).resolve()
+    if not folder.is_dir():
+        raise UsageError(
+            f"{name} is block device {number}, which the kernel does not have",
+            hint="is the disk gone, or /sys not mounted?",
+        )
+    is_link_to_part = (folder / "partition").exists() and folder.name != spelled
+    return folder.parent.name if is_link_to_part else folder.name
+
+
+def _number(folder: Path) -> int | None:
+    """The device number of a folder in /sys/block; None where there is none to read."""
+    try:
+        major, _, minor = (folder / "dev").read_text().partition(":")
+        return int(major) << 20 | int(minor)
+    except (OSError, ValueError):
+        return None
+
+
+def _is_hidden(folder: Path) -> bool:
+    try:
+        return (folder / "hidden").read_text().strip() == "1"
+    except OSError:
+        return False
 
 
 def _known(name: str, devices: list[str]) -> str:

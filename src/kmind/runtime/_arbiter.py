@@ -17,7 +17,7 @@ from typing import Any
 from kmind.agent._base import Action, Mode, Verdict
 from kmind.agent.core import Core
 from kmind.errors import KmindError
-from kmind.knobs import all_knobs, block_devices, get_knob, parse_target
+from kmind.knobs import Target, all_knobs, block_targets, get_knob
 from kmind.runtime._admin import ADMIN
 from kmind.runtime._member import Member
 from kmind.runtime._text import Bucket
@@ -124,7 +124,7 @@ class Arbiter:
     def leases(self) -> list[dict[str, Any]]:
         """Leases that are held, in words; ``expires_s`` is the time left."""
         knobs = {knob.id: knob.name for knob in all_knobs()}
-        targets = {parse_target(name).id: name for name in ["system", *block_devices()]}
+        targets = {each.id: each.name for each in [Target.system(), *block_targets()]}
         now = time.monotonic()
         return [
             {

@@ -184,6 +184,18 @@ class Changes:
             if (held := each.before if each.measured else each)
         )
 
+    def describe_holds(self) -> list[dict[str, Any]]:
+        """``holds`` for an admin, each with the seconds that are left; JSON can hold it."""
+        return [
+            {
+                "knob": hold.knob,
+                "value": hold.value,
+                "id": hold.rec_id,
+                "left_s": round(max(0.0, hold.until_ns / 1e9 - self._now()), 3),
+            }
+            for hold in self.holds()
+        ]
+
     @property
     def yielded(self) -> tuple[str, ...]:
         """The knobs that somebody else has set, by name."""
@@ -422,6 +434,7 @@ class Changes:
                 "baseline": each.baseline,
                 "values": values,
                 "now": self._read(each),
+                "gone": not each.target.is_present(),
                 "yielded": each.key in self._yielded | self._handed,
                 "check": f"cat {each.knob.file(each.target)}",
             }

@@ -299,6 +299,9 @@ class Instance:
                 self.look()
                 self._misuse.look()
                 over = self._extension_or_raise().exceeded()
+                if not self.target.is_present():
+                    self.emergency(f"{self.target.name} has gone")
+                    return
         except JournalError as error:
             self.emergency(f"changes cannot be kept on record: {error}")
             return
@@ -377,7 +380,7 @@ class Instance:
         """Put everything back and end extension and agent; what was changed, in words.
 
         ``changes`` lists each knob with its values and what it holds now; ``restored``
-        says whether each holds its baseline again, or what somebody else has set.
+        says whether each holds its baseline again, or what somebody else has set, or has gone.
         """
         self._changes.undo_all("the run ended")
         self._watcher.look()
@@ -390,7 +393,7 @@ class Instance:
         self._selector.close()
         self._stopped = True
         changes = self._changes.summary()
-        restored = all(c["yielded"] or c["now"] == c["baseline"] for c in changes)
+        restored = all(c["yielded"] or c["gone"] or c["now"] == c["baseline"] for c in changes)
         summary = {"changes": changes, "restored": restored, "failed": self.failed}
         self._emit("stop", instance=self.name, account=account, **summary)
         return summary
@@ -456,15 +459,6 @@ class Instance:
     def status(self) -> dict[str, Any]:
         """What an admin may want to know of it; JSON can hold it."""
         manifest = self.module.manifest
-        holds = [
-            {
-                "knob": hold.knob,
-                "value": hold.value,
-                "id": hold.rec_id,
-                "left_s": round(max(0.0, hold.until_ns / 1e9 - self._now()), 3),
-            }
-            for hold in self._changes.holds()
-        ]
         return {
             "name": self.name,
             "module": manifest.name,
@@ -477,7 +471,7 @@ class Instance:
             "started": self.started,
             "params": self.params,
             "knobs": self._changes.values(),
-            "holds": holds,
+            "holds": self._changes.describe_holds(),
             "experiment": self._trials.status(),
             "yielded": list(self._changes.yielded),
             "extension": self._extension.describe() if self._extension else None,

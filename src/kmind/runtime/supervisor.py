@@ -28,7 +28,7 @@ from kmind.extension import Module, Value, find_module, parse_parameters
 from kmind.extension.conf import Autoload, ModuleConf
 from kmind.extension.depends import load_order, target_of
 from kmind.guard import Actuator, Gate, Journal, Policy
-from kmind.knobs import Knob, Target
+from kmind.knobs import Knob, Target, parse_target
 from kmind.runtime import _models as models
 from kmind.runtime._admin import Admin
 from kmind.runtime._arbiter import Arbiter
@@ -429,10 +429,10 @@ class Supervisor:
         return Member(instance, agent, slot, str(module.folder) if "/" in wanted else wanted)
 
     def _autoload(self, line: Autoload) -> None:
-        if self._is_settled(line.module, line.target.removeprefix("/dev/")):
-            return
         mode = Mode[line.mode.upper()] if line.mode else None
         try:
+            if self._is_settled(line.module, parse_target(line.target).name):
+                return
             self.load(line.module, line.target, line.words, mode=mode)
         except KmindError as error:
             self.log(f"{line.at}: {line.module} is not loaded for {line.target}: {error}")

@@ -145,7 +145,7 @@ def match(conf: ModuleConf, manifests: Iterable[Manifest], event: Uevent) -> lis
     """Which modules the event asks for, each with its target; no blacklisted ones.
 
     The administrator's aliases come first, then those of the manifests. A module that
-    works on a block device gets whole ones only, never a partition.
+    works on a block device gets whole ones only, never a partition, and none that is hidden.
     """
     known = {manifest.name: manifest for manifest in manifests}
     wanted = [(line.pattern, line.module) for line in conf.aliases]
@@ -162,9 +162,15 @@ def match(conf: ModuleConf, manifests: Iterable[Manifest], event: Uevent) -> lis
             continue
         if known[name].target.kind == "system":
             found[name] = "system"
-        elif event.subsystem == "block" and event.properties.get("DEVTYPE") != "partition":
+        elif event.subsystem == "block" and _is_disk(event.properties):
             found[name] = event.name
     return list(found.items())
+
+
+def _is_disk(properties: Mapping[str, str]) -> bool:
+    # Each device with a number tells it (dev_uevent, drivers/base/core.c): a hidden one, as a
+    # path of an NVMe multipath disk is, has none.
+    return properties.get("DEVTYPE") != "partition" and "MAJOR" in properties
 
 
 def coldplug(conf: ModuleConf, manifests: Iterable[Manifest]) -> list[Uevent]:

@@ -105,7 +105,7 @@ def load_instance(context: Context, call: Call) -> dict[str, Any]:
     """Load a module: make an instance of it."""
     body: schema.LoadRequest = call.body
     module = _find(body.module)
-    target = body.target or _only_target(module)
+    target = _not_a_path(body.target) or _only_target(module)
     words = [f"{name}={_word(value)}" for name, value in body.parameters.items()]
     mode = Mode[body.mode.upper()] if body.mode else None
     result = context.supervisor.load(body.module, target, words, mode=mode, dry_run=body.dry_run)
@@ -283,6 +283,17 @@ def _find(name: str) -> Module:
         raise UsageError(
             f"module {name[:80]!r} cannot be read: {error.strerror}", hint="see: kmind modules"
         ) from None
+
+
+def _not_a_path(target: str) -> str:
+    # A client's path may lead to where a look takes forever, as a dead network mount does: it
+    # is for the client to follow it. What lies in /dev itself is root's.
+    if "/" in target.removeprefix("/dev/") and not target.startswith("cgroup:"):
+        raise UsageError(
+            f"the daemon follows no path of its clients: {target!r}",
+            hint="name the disk as the kernel does, such as vda (see: readlink -f)",
+        )
+    return target
 
 
 def _only_target(module: Module) -> str:
