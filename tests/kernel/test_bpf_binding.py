@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """The libbpf binding against the real kernel."""
 
+import ctypes
+import mmap
 import os
 import re
 import shutil
 import subprocess
 import sys
 import uuid
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from kmind.bpf import (
@@ -282,6 +286,38 @@ def test_arrays_survive_the_closing_of_their_arena(hooks: BpfObject) -> None:
     del words
     with map_arena(fd, ADDRESS, 2, prefault=False) as again:
         assert again.buffer[0] == 7
+
+
+@pytest.mark.kernel("tp_btf", "arena")
+def test_libbpf_maps_no_arena_and_unmaps_none(objects: Path) -> None:
+    """From 1.5 on it would, over whatever lies there; this fails with one that may."""
+    taken = mmap_at(ADDRESS, PAGE)
+    taken[:4] = list(b"mine")
+    with BpfObject(objects / "hooks.bpf.o") as obj:
+        obj.set_arena("arena", ADDRESS, 2)
+        obj.set_rodata({"arena_base": ADDRESS, "watched_pid": os.getpid()})
+        obj.load()
+        assert bytes(taken[:4]) == b"mine"
+        with pytest.raises(BpfError, match="mapped there already"):
+            map_arena(obj.maps["arena"].fd, ADDRESS, 2)
+        del taken
+        with map_arena(obj.maps["arena"].fd, ADDRESS, 2) as arena:
+            words = arena.buffer.view("u8")
+            words[0] = 7
+            obj.close()
+            assert words[0] == 7
+
+
+def mmap_at(address: int, size: int) -> np.ndarray:
+    """New memory at that place, which must be free, until the array is gone."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x100000  # MAP_FIXED_NOREPLACE
+    words = (ctypes.c_void_p(address), ctypes.c_size_t(size), 3, flags, -1, ctypes.c_long(0))
+    assert libc.mmap(*words) == address
+    region = (ctypes.c_uint8 * size).from_address(address)
+    weakref.finalize(region, libc.munmap, ctypes.c_void_p(address), ctypes.c_size_t(size))
+    return np.frombuffer(memoryview(region).cast("B"), np.uint8)
 
 
 @pytest.mark.kernel("arena")

@@ -79,6 +79,10 @@ class RunOptions(ctypes.Structure):
 
 SampleCallback = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p, c_size_t)
 
+_WARNING = (
+    0  # LIBBPF_WARN. Below that it tells what it tries and does without, each version its own.
+)
+
 # A va_list reaches a callee as an address, on x86-64 and on arm64.
 _PrintCallback = ctypes.CFUNCTYPE(c_int, c_int, c_char_p, c_void_p)
 
@@ -100,6 +104,7 @@ _DECLARATIONS: dict[str, tuple[type | None, list[type]]] = {
     "bpf_map__value_size": (_U32, [_PTR]),
     "bpf_map__max_entries": (_U32, [_PTR]),
     "bpf_map__map_extra": (_U64, [_PTR]),
+    "bpf_map__map_flags": (_U32, [_PTR]),
     "bpf_map__set_max_entries": (_INT, [_PTR, _U32]),
     "bpf_map__set_map_extra": (_INT, [_PTR, _U64]),
     "bpf_map__initial_value": (_PTR, [_PTR, ctypes.POINTER(_SIZE)]),
@@ -169,7 +174,7 @@ def version() -> tuple[int, ...]:
 
 @contextmanager
 def captured() -> Iterator[list[str]]:
-    """Collect what libbpf says in this thread while the block runs, one text a message."""
+    """Collect libbpf's warnings in this thread while the block runs, one text a message."""
     outer = getattr(_sinks, "messages", None)
     messages: list[str] = []
     _sinks.messages = messages
@@ -217,7 +222,7 @@ _libc.free.argtypes = [c_void_p]
 
 def _keep_message(level: int, template: bytes, arguments: int) -> int:
     messages = getattr(_sinks, "messages", None)
-    if messages is None:
+    if messages is None or level != _WARNING:
         return 0
     text = c_void_p()
     length: int = _libc.vasprintf(ctypes.byref(text), template, arguments)

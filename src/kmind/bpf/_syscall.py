@@ -133,18 +133,19 @@ def map_create(
     *,
     flags: int = 0,
     extra: int = 0,
+    name: str = "kmind_probe",
     btf: tuple[int, int, int, int] = (0, 0, 0, 0),
 ) -> int:
-    """Make a map.
+    """Make a map. The kernel keeps 15 characters of its name.
 
     ``btf``: descriptor, ids in it of the key's and the value's type, id in the kernel's
     BTF of the value's type.
     """
     attributes = bytearray(80)
     struct.pack_into("<IIIII", attributes, 0, type, key_size, value_size, max_entries, flags)
-    struct.pack_into("<16sIIIII", attributes, 28, b"kmind_probe", 0, *btf)
+    struct.pack_into("<16sIIIII", attributes, 28, name.encode()[:15], 0, *btf)
     struct.pack_into("<Q", attributes, 64, extra)
-    return _bpf(_MAP_CREATE, attributes, "making a map")
+    return _bpf(_MAP_CREATE, attributes, f"making map {name}")
 
 
 def map_update(map_fd: int, key: bytes, value: bytes) -> None:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from kmind.bpf import _syscall as raw
 from kmind.bpf._errors import PIN_HINT, check
 from kmind.bpf._libbpf import lib
 from kmind.errors import BpfError
@@ -118,6 +119,27 @@ class Map:
             lib().bpf_map__reuse_fd(self._unloaded(), fd),
             f"cannot use descriptor {fd} for map {self.name}",
         )
+
+    def create(self) -> None:
+        """Make the map now, unless it has a descriptor; before load only.
+
+        For arenas. From version 1.5 on libbpf maps those that it makes into this process
+        (MAP_FIXED, over whatever lies there) and unmaps them when the object is closed, below
+        arrays that are still in use. It leaves maps alone that it is given, in all versions.
+        """
+        if lib().bpf_map__fd(self._unloaded()) >= 0:
+            return
+        fd = raw.map_create(
+            self.type,
+            self.key_size,
+            self.value_size,
+            self.max_entries,
+            flags=self._get("map_flags"),
+            extra=self.extra,
+            name=self.name,
+        )
+        with raw.owned(fd):
+            self.reuse_fd(fd)
 
     # After load.
 

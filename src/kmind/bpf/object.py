@@ -86,7 +86,7 @@ class BpfObject:
         """Give an arena its address in every process, and its size; before load only.
 
         The kernel wants the address before it can verify programs that use the arena.
-        Map it after load with `kmind.bpf.map_arena`.
+        `load` maps no arena, whichever libbpf is installed: map it with `kmind.bpf.map_arena`.
         """
         self._require_unloaded("place an arena of")
         arena = self.maps.get(map_name)
@@ -104,6 +104,9 @@ class BpfObject:
         refuses before that. After any of these only `close` makes sense.
         """
         self._require_unloaded("load")
+        for each in self.maps.values():
+            if each.type == MAP_TYPE_ARENA:
+                each.create()
         with captured() as said:
             result: int = lib().bpf_object__load(self._handle.get())
         if result < 0:
