@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What LightGBM and XGBoost save, through treelite: the import must say what they say."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +82,27 @@ def test_what_is_not_supported_is_named(tmp_path: Path) -> None:
     poisson = lightgbm.LGBMRegressor(verbose=-1, objective="poisson", **SMALL).fit(X, y)
     with pytest.raises(ModelError, match="exponential"):
         from_lightgbm(saved(tmp_path / "p.txt", poisson))
-    dart = xgboost.XGBClassifier(booster="dart", **SMALL).fit(X, y)
+    plain = saved(tmp_path / "g.json", xgboost.XGBClassifier(**SMALL).fit(X, y))
+    model = json.loads(plain.read_text())
+    booster = model["learner"]["gradient_booster"]
+    dart = {"name": "dart", "gbtree": booster, "weight_drop": [0.5]}  # until XGBoost 3.3
+    model["learner"]["gradient_booster"] = dart
+    (tmp_path / "d.json").write_text(json.dumps(model))
     with pytest.raises(ModelError, match="booster dart"):
-        from_xgboost(saved(tmp_path / "d.json", dart))
+        from_xgboost(tmp_path / "d.json")
+
+
+@pytest.mark.filterwarnings("ignore:.*booster=dart. is deprecated")
+def test_dropout_is_refused_or_decides_as_xgboost_does(tmp_path: Path) -> None:
+    """From 3.4 on XGBoost puts the trees' weights into their leaves, and calls them gbtree."""
+    booster = xgboost.XGBClassifier(booster="dart", rate_drop=0.5, **SMALL).fit(X, labels(X, 2))
+    path = saved(tmp_path / "d.json", booster)
+    if '"name":"dart"' in path.read_text():
+        with pytest.raises(ModelError, match="booster dart"):
+            from_xgboost(path)
+    else:
+        margin = booster.predict(X, output_margin=True)
+        assert np.allclose(from_xgboost(path).scores(X)[:, 0], margin, atol=1e-4)
 
 
 @pytest.mark.parametrize(

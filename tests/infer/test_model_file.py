@@ -162,10 +162,17 @@ def test_a_header_nested_without_end_is_refused() -> None:
     deep = header.rstrip()[:-1] + b',"x":' + b"[" * 500_000 + b"]" * 500_000 + b"}"
     with pytest.raises(ModelError):
         ModelFile.from_bytes(resealed(deep[: 1 << 20], slot))
-    nested = json.loads(header) | {"card": {}}
-    text = json.dumps(nested).replace('"card": {}', '"card": {"x":' + "[" * 9000 + "]" * 9000 + "}")
-    with pytest.raises(ModelError):
-        ModelFile.from_bytes(resealed(text.encode(), slot))
+    for depth in (31, 100, 9000):
+        # Brackets in a string count for nothing.
+        card = {"y": "]" * depth, "z": '\\"' + "[" * 100}
+        text = json.dumps(json.loads(header) | {"card": card})
+        text = text.replace('"y"', f'"x": {"[" * depth + "]" * depth}, "y"')
+        with pytest.raises(ModelError, match="nested more than 32 deep"):
+            ModelFile.from_bytes(resealed(text.encode(), slot))
+    text = json.dumps(json.loads(header) | {"card": card})
+    text = text.replace('"y"', f'"x": {"[" * 30 + "]" * 30}, "y"')
+    read = ModelFile.from_bytes(resealed(text.encode(), slot))
+    assert read.card["z"] == '\\"' + "[" * 100
 
 
 def test_a_small_file_cannot_ask_for_much_memory() -> None:

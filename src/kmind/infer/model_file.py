@@ -16,6 +16,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import stat
 import struct
 from collections.abc import Mapping
@@ -39,6 +40,9 @@ LARGEST_HEADER = 1 << 20
 _MAGIC = b"KMINDMDL"
 _FIXED = struct.Struct("<8sIIQ32s")
 _VERSION = 1
+_DEEPEST = 32
+# Brackets, and strings as a whole: an unfinished one is no JSON, and ends the search.
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\Z)|[\[\]{}]', re.DOTALL)
 
 _ClassName = Annotated[str, msgspec.Meta(max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
@@ -185,7 +189,21 @@ class ModelFile:
         return cls.from_bytes(data, str(path))
 
 
+def _nesting(text: bytes) -> int:
+    # How deep a decoder follows is its own affair, and differs from one Python to the next.
+    depth = deepest = 0
+    for token in _TOKEN.findall(text):
+        if token in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif token in b"]}":
+            depth -= 1
+    return deepest
+
+
 def _decode(text: bytes) -> _Header:
+    if _nesting(text) > _DEEPEST:
+        raise ModelError(f"the header is not valid: nested more than {_DEEPEST} deep")
     try:
         header = msgspec.json.decode(text, type=_Header)
     except (msgspec.MsgspecError, RecursionError, ValueError) as error:
