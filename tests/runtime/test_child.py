@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from extension_process import QUIET, Running, running
 
+from kmind.abi import layout
 from kmind.bpf._landlock import landlock_version
 from kmind.runtime.child import EXIT_SETUP
 
@@ -146,7 +147,8 @@ def test_seen_from_outside(tmp_path: Path) -> None:
         status = status_of(pid)
         uids = status["Uid"].split()
         assert len(set(uids)) == 1
-        assert 61184 <= int(uids[0]) <= 65519
+        first = layout.LIMIT["FIRST_UID"]
+        assert first <= int(uids[0]) < first + layout.LIMIT["UIDS"]
         assert status["Gid"].split() == uids
         assert status["Groups"].split() == []
         assert status["NoNewPrivs"] == "1"

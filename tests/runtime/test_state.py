@@ -25,7 +25,7 @@ STATE = InstanceState(
     process=ProcessState(pid=7, start=99, uid=61200, log="/run/kmind/log/x", cgroup="x"),
     holds=(HoldState(knob="block.read_ahead_kb", until_ns=5, change=8, rec_id=9, value=512),),
     yielded=("block.nomerges",),
-    window_seq=17,
+    windows=17,
     last_id=21,
     running=True,
 )
@@ -93,13 +93,13 @@ def test_killed_while_saving_leaves_the_old_or_the_new(tmp_path: Path) -> None:
             while True:
                 number += 1
                 holds = STATE.holds * (number % 200)
-                folder.save(msgspec.structs.replace(STATE, window_seq=len(holds), holds=holds))
+                folder.save(msgspec.structs.replace(STATE, windows=len(holds), holds=holds))
         time.sleep(0.002 + turn % 7 * 0.003)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         good, bad = folder.load()
         assert bad == {}
-        assert len(good[0].holds) == good[0].window_seq or good[0].window_seq == 17
-        seen.add(good[0].window_seq)
+        assert len(good[0].holds) == good[0].windows or good[0].windows == 17
+        seen.add(good[0].windows)
         assert list(tmp_path.iterdir()) == [tmp_path / "sample@vda.json"]
     assert len(seen) > 3

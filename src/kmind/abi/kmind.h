@@ -18,7 +18,7 @@
 
 enum kmind_limit {
 	KMIND_ABI = 3,		   /* of arena, records and windows */
-	KMIND_CORE_ABI = 4,	   /* of what the owner shares with agents: core, grants, control */
+	KMIND_CORE_ABI = 5,	   /* of what the owner shares with agents: core, grants, control */
 	KMIND_MAX_CPUS = 256,	   /* CPUs that one agent can serve */
 	KMIND_FEATURES = 28,	   /* counters in one window */
 	KMIND_WINDOW_SLOTS = 256,  /* windows kept for a slow reader */
@@ -37,6 +37,12 @@ enum kmind_limit {
 	KMIND_LEASE_SLACK_MS = 2000,
 	KMIND_OWNER_MS = 5000, /* an owner that gives no sign for so long applies nothing */
 	KMIND_IDLE_MS = 2000,  /* a window in which nothing happened runs on for so long */
+	/*
+	 * The user ids of extensions, of every kmind on a machine. systemd's table (UIDS-GIDS.md)
+	 * gives them as unused: between homed's and those of DynamicUser=.
+	 */
+	KMIND_FIRST_UID = 60706,
+	KMIND_UIDS = 478,
 };
 
 /* How far an instance may go. Zero is never set: it fails closed. */
@@ -311,6 +317,7 @@ struct kmind_account {
 	__u64 hook_ns; /* a sample of the runs, scaled up */
 	__u64 applied;
 	__u64 undone;
+	__u64 busy; /* times that a window was due and a counter had moved since the last time */
 	__u64 verdicts[KMIND_VERDICTS];
 };
 

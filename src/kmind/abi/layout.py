@@ -45,7 +45,7 @@ __all__ = [
 
 LIMIT = {
     "ABI": 3,
-    "CORE_ABI": 4,
+    "CORE_ABI": 5,
     "MAX_CPUS": 256,
     "FEATURES": 28,
     "WINDOW_SLOTS": 256,
@@ -63,6 +63,8 @@ LIMIT = {
     "LEASE_SLACK_MS": 2000,
     "OWNER_MS": 5000,
     "IDLE_MS": 2000,
+    "FIRST_UID": 60706,
+    "UIDS": 478,
 }
 
 MODE = {
@@ -421,6 +423,7 @@ ACCOUNT = np.dtype(
             "hook_ns",
             "applied",
             "undone",
+            "busy",
             "verdicts",
         ],
         "formats": [
@@ -436,10 +439,11 @@ ACCOUNT = np.dtype(
             "<u8",
             "<u8",
             "<u8",
+            "<u8",
             ("<u8", (20,)),
         ],
-        "offsets": [0, 8, 16, 24, 32, 40, 48, 56, 64, 72, 80, 88, 96],
-        "itemsize": 256,
+        "offsets": [0, 8, 16, 24, 32, 40, 48, 56, 64, 72, 80, 88, 96, 104],
+        "itemsize": 264,
     }
 )
 
@@ -519,7 +523,7 @@ INSTANCE = np.dtype(
             ACCOUNT,
         ],
         "offsets": [0, 48, 80, 96, 100, 104, 108, 112, 116, 120, 128, 136],
-        "itemsize": 392,
+        "itemsize": 400,
     }
 )
 

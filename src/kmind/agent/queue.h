@@ -71,6 +71,9 @@ struct km_state {
 	__u64 windows;
 	__u64 applied;
 	__u64 undone;
+	__u64 busy;	      /* see struct kmind_account */
+	__u64 counted;	      /* sum of all counters when a window was last due */
+	__u64 window_counted; /* and when the last one was closed */
 	__u64 window_last[KMIND_FEATURES];
 	struct km_cpu window_ring; /* head of the window ring; its counters: gauges */
 	struct km_cpu cpus[KMIND_MAX_CPUS];

@@ -39,6 +39,7 @@ static __always_inline void km_show_account(struct seq_file *seq)
 	BPF_SEQ_PRINTF(seq, "applied %llu\nundone %llu\nactions_lost %llu\nheartbeat_ms %llu\n",
 		       account.applied, account.undone, account.actions_lost,
 		       (bpf_ktime_get_ns() - account.heartbeat_ns) / 1000000);
+	BPF_SEQ_PRINTF(seq, "busy %llu\n", account.busy);
 	for (int i = KMIND_VERDICT_APPROVED; i < KMIND_VERDICTS; i++)
 		BPF_SEQ_PRINTF(seq, "verdict_%s %llu\n", km_verdict_names[i], account.verdicts[i]);
 }

@@ -142,6 +142,7 @@ class SimAgent:
         self._actions: deque[bytes] = deque()
         self._values = [0] * _FEATURES
         self._last_values = [0] * _FEATURES
+        self._counted = self._window_counted = 0
         self._running = False
         self._beat = 0
         self._beat_ns = self._window_start = self._now
@@ -158,6 +159,7 @@ class SimAgent:
                 "hook_runs",
                 "applied",
                 "undone",
+                "busy",
             ),
             0,
         )
@@ -283,6 +285,7 @@ class SimAgent:
                 "hook_ns": 0,  # it has no hooks: their time is the caller's
                 "applied": self._counters["applied"],
                 "undone": self._counters["undone"],
+                "busy": self._counters["busy"],
             }
             for name, code in _VERDICT.items():
                 if code:
@@ -307,8 +310,10 @@ class SimAgent:
 
     # What hooks do
 
-    def count(self, feature: int, by: int = 1) -> None:
-        """Add to a feature of the open window."""
+    def count(self, feature: int, by: int = 1, *, by_extension: bool = False) -> None:
+        """Add to a feature of the open window; what an extension does is passed over."""
+        if by_extension:
+            return
         with self._lock:
             self._values[feature] = (self._values[feature] + by) & _U64
 
@@ -389,14 +394,11 @@ class SimAgent:
 
     def _close_window(self) -> None:
         self._window_due = self._now + self._window_ns
+        counted = sum(v for n, v in enumerate(self._values) if n not in self._gauges)
+        self._counters["busy"] += counted != self._counted
+        self._counted = counted
         # Nothing to tell: let the reader sleep on.
-        idle = all(
-            value == last or feature in self._gauges
-            for feature, (value, last) in enumerate(
-                zip(self._values, self._last_values, strict=True)
-            )
-        )
-        if idle and self._now - self._window_start < _IDLE_NS:
+        if counted == self._window_counted and self._now - self._window_start < _IDLE_NS:
             return
         # No room: the counters run on, and the next window covers this one too.
         if self._windows.used() == _WINDOW_SLOTS:
@@ -415,6 +417,7 @@ class SimAgent:
         )
         if done:
             self._last_values = list(self._values)
+            self._window_counted = counted
             self._window_start = self._now
             self._counters["windows"] += 1
 

@@ -4,7 +4,7 @@
 from kmind.queue._layout import Geometry
 from kmind.queue.completion import CompletionQueue, read_note
 from kmind.queue.doorbell import Doorbell
-from kmind.queue.endpoint import Bell, Endpoint, peek_windows, read_status, window_head
+from kmind.queue.endpoint import Bell, Endpoint, peek_windows, read_status
 from kmind.queue.memory import MEMORY_MOST, MemoryReader
 from kmind.queue.ring import Reader
 
@@ -20,5 +20,4 @@ __all__ = [
     "peek_windows",
     "read_note",
     "read_status",
-    "window_head",
 ]

@@ -15,7 +15,7 @@ from kmind.queue.completion import CompletionQueue
 from kmind.queue.memory import write_memory
 from kmind.queue.ring import Reader
 
-__all__ = ["Bell", "Endpoint", "peek_windows", "read_status", "window_head"]
+__all__ = ["Bell", "Endpoint", "peek_windows", "read_status"]
 
 _STATUS = layout.LIMIT["STATUS_SIZE"]
 
@@ -110,20 +110,13 @@ def read_status(arena: Bytes, geometry: Geometry) -> bytes:
     return arena[start + 4 : start + 4 + min(length, _STATUS - 5)].tobytes()
 
 
-def window_head(arena: Bytes, geometry: Geometry) -> int:
-    """How many windows there were: where it stands still there is none to peek at."""
-    ring = geometry.rings + geometry.nr_cpus * layout.RING.itemsize
-    return int(arena[ring : ring + layout.RING.itemsize].view(layout.RING)["head"][0])
+def peek_windows(arena: Bytes, geometry: Geometry, head: int, count: int) -> npt.NDArray[np.void]:
+    """Copies of the last ``count`` windows of ``head``, oldest first, without consuming any.
 
-
-def peek_windows(arena: Bytes, geometry: Geometry, count: int) -> npt.NDArray[np.void]:
-    """Copies of the last ``count`` windows, oldest first, without consuming any.
-
-    For the owner. The slots are in the extension's reach: show them, decide
-    nothing by them.
+    For the owner: ``head`` is how many the agent has closed, by its account. The slots are in the
+    extension's reach: show them, decide nothing by them.
     """
     slots = window_view(arena, geometry)
-    head = window_head(arena, geometry)
     count = min(count, head, len(slots))
     order = np.arange(head - count, head) % len(slots)
     return slots[order]

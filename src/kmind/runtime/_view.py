@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from kmind.extension import Manifest
 from kmind.extension import Value as Parameter
 from kmind.knobs import Value
-from kmind.queue import peek_windows, read_status, window_head
+from kmind.queue import peek_windows, read_status
 from kmind.runtime._owned import OwnedAgent
 from kmind.runtime._text import parse_status
 from kmind.runtime.changes import Emit
 
-__all__ = ["View", "Watcher"]
+__all__ = ["Seen", "View", "Watcher"]
 
 _WINDOWS_AT_ONCE = 64
 
@@ -28,36 +28,46 @@ class View:
     knobs: dict[str, Value] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What came since the last look, by the agent's own count.
+
+    ``busy`` is how often a window was due and some counter had moved. Windows may fail to come
+    although there is much to see: an extension that reads none leaves no room for them.
+    """
+
+    windows: int
+    busy: int
+
+
 class Watcher:
     """Tells of each window once, and keeps a ``View`` of the last one and of the status.
 
-    ``seq`` is the number of the last window that was told, -1 before the first.
+    What lies in the arena is shown, and decides nothing: how many windows there are, and whether
+    there is traffic, says the agent's account, which no extension can reach. ``told`` is how
+    many windows there were at the last look.
     """
 
     def __init__(
         self, who: str, manifest: Manifest, agent: OwnedAgent, view: View, emit: Emit
     ) -> None:
-        self.seq = -1
+        self.told = 0
         self._who = who
         self._columns = manifest.columns
         self._agent = agent
         self._view = view
         self._emit = emit
         self._status = b""
-        self._head = -1
+        self._busy = 0
 
-    def look(self) -> int:
-        """Tell what is new; how many new windows there were."""
+    def look(self) -> Seen:
+        """Tell what is new; how much of it there was."""
         arena, geometry = self._agent.arena, self._agent.geometry
-        new = 0
-        before, self._head = self._head, window_head(arena, geometry)
-        waiting = (self._head - before) % (1 << 32) if before >= 0 else _WINDOWS_AT_ONCE
-        for window in peek_windows(arena, geometry, min(waiting, _WINDOWS_AT_ONCE)):
-            seq = int(window["seq"])
-            if 0 <= (self.seq - seq) % (1 << 32) < 1 << 31 and self.seq >= 0:
-                continue
-            self.seq = seq
-            new += 1
+        account = self._agent.account()
+        new, self.told = max(0, account["windows"] - self.told), account["windows"]
+        busy, self._busy = account["busy"] - self._busy, account["busy"]
+        windows = peek_windows(arena, geometry, self.told, min(new, _WINDOWS_AT_ONCE))
+        for seq, window in enumerate(windows, self.told - len(windows)):
             values = window["value"].tolist()
             self._view.features = {name: values[c] for name, c in self._columns.items()}
             self._emit(
@@ -73,4 +83,4 @@ class Watcher:
         if status != self._status:
             self._status = status
             self._view.status = parse_status(status)
-        return new
+        return Seen(new, busy)

@@ -45,7 +45,7 @@ class HookWatch:
     def look(self, now: float, *, quiet: bool = False, keep: bool = False) -> None:
         """Compare each counter with what it was at the last look; ``now`` is in seconds.
 
-        ``quiet`` says that no window has closed since: then no counter has moved far.
+        ``quiet`` says that no counter has moved since, by the agent's own count.
         With ``keep`` none is detached: an experiment counts with them.
         """
         if (

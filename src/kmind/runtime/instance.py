@@ -47,7 +47,7 @@ _START_S = 30.0
 # How often windows, knobs and limits are looked at; less often where nothing happens.
 _LOOK_S, _IDLE_LOOK_S = 0.5, 1.0
 _CHECK_S, _IDLE_CHECK_S = 1.0, 2.0
-# Of an idle agent a window closes every other second (KMIND_IDLE_MS).
+# So many windows' worth of time with traffic, between two looks.
 _BUSY_WINDOWS = 3
 # In the time after which the agent takes the extension for stalled. Under the daemon a
 # beat comes between two windows of an idle agent, and not just before one.
@@ -206,7 +206,7 @@ class Instance:
         self._misuse.adopt()
         self.started = state.started
         self._verdicts.last_id = self._recorded_id = state.last_id
-        self._watcher.seq = state.window_seq
+        self._watcher.told = state.windows
         self._changes.adopt(self._granted(), state.holds, state.yielded, self._trials.adopt())
         self._trials.take_up()
         self._announce("taken over")
@@ -226,9 +226,9 @@ class Instance:
         self._close_extension()
         self.module = module
         self.params = dict(params)
-        seq = self._watcher.seq
+        told = self._watcher.told
         self._watcher = Watcher(self.name, module.manifest, self._agent, self.view, self._emit)
-        self._watcher.seq = seq
+        self._watcher.told = told
         self._hooks = HookWatch(module.manifest, self._agent)
         self._trials.configure(module.manifest, params)
         self._changes.reclaim()
@@ -306,9 +306,9 @@ class Instance:
             self.emergency(f"changes cannot be kept on record: {error}")
             return
         if now >= self._look_at:
-            new = self._watcher.look()
-            self._hooks.look(now, quiet=not new, keep=self._trials.running)
-            busy = new >= _BUSY_WINDOWS
+            seen = self._watcher.look()
+            self._hooks.look(now, quiet=not seen.busy, keep=self._trials.running)
+            busy = seen.busy >= _BUSY_WINDOWS
             self._trials.look(busy=busy)
             self._memory.look()
             self._look_at = _next(now, _LOOK_S if busy else _IDLE_LOOK_S)
@@ -442,7 +442,7 @@ class Instance:
             process=self._extension.state() if self._extension else None,
             holds=self._changes.holds(),
             yielded=self._changes.yielded,
-            window_seq=self._watcher.seq,
+            windows=self._watcher.told,
             last_id=self._verdicts.last_id,
             running=not (self._starting or self.failed),
         )

@@ -18,14 +18,17 @@ import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from kmind.abi import layout
 from kmind.errors import NotSupportedError, PrivilegeError
 from kmind.runtime import landlock
 from kmind.runtime.seccomp import limit_system_calls
 
 __all__ = ["close_other_fds", "drop_privileges", "free_uid"]
 
-# The range that systemd's DynamicUser= takes its ids from.
-_FIRST_UID, _LAST_UID = 61184, 65519
+# By these the agents know extensions, whose doings are not to be counted as the load's. Not those
+# that systemd hands out (DynamicUser=): a service's must be counted.
+_FIRST_UID = layout.LIMIT["FIRST_UID"]
+_LAST_UID = _FIRST_UID + layout.LIMIT["UIDS"] - 1
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4

@@ -76,7 +76,7 @@ class InstanceState(msgspec.Struct, frozen=True, kw_only=True):
     process: ProcessState | None = None
     holds: tuple[HoldState, ...] = ()
     yielded: tuple[str, ...] = ()
-    window_seq: int = -1
+    windows: int = 0
     last_id: int = 0
     running: bool = False
     schema: str = STATE_SCHEMA

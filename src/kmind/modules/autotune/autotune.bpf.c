@@ -50,7 +50,7 @@ int KM_HOOK(on_complete, struct request *rq, int error, unsigned int bytes)
 
 /* A task has to free memory itself before it gets some. */
 SEC("tp_btf/mm_vmscan_direct_reclaim_begin")
-int KM_HOOK(on_reclaim)
+int KM_TASK_HOOK(on_reclaim)
 {
 	__u32 cpu;
 

@@ -73,7 +73,7 @@ static __always_inline __u64 dt_folio_pages(struct folio *folio)
 
 /* A page of a file becomes dirty. Runs for each: no clock, this CPU's lines only. */
 SEC("tp_btf/writeback_dirty_folio")
-int KM_HOOK(on_dirtied, struct folio *folio)
+int KM_TASK_HOOK(on_dirtied, struct folio *folio)
 {
 	__u32 cpu;
 
@@ -107,7 +107,7 @@ int KM_HOOK(on_writeback, struct bdi_writeback *wb)
 
 /* A writer is over half-way to the limit; if the pause is above 0 it has to wait. */
 SEC("tp_btf/balance_dirty_pages")
-int KM_HOOK(on_pause)
+int KM_TASK_HOOK(on_pause)
 {
 	struct km_cpu *own;
 	long pause;

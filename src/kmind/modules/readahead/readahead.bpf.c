@@ -158,7 +158,7 @@ static __always_inline void ra_demanded(struct ra_cpu *own, unsigned long inode,
 
 /* A buffered read looks its pages up, cached or not. */
 SEC("tp_btf/mm_filemap_get_pages")
-int KM_HOOK(on_read, struct address_space *mapping, unsigned long first, unsigned long last)
+int KM_TASK_HOOK(on_read, struct address_space *mapping, unsigned long first, unsigned long last)
 {
 	struct inode *inode = mapping->host;
 	struct ra_cpu *ra;
@@ -180,7 +180,7 @@ int KM_HOOK(on_read, struct address_space *mapping, unsigned long first, unsigne
 
 /* A mapped page was touched that fault-around had not mapped. */
 SEC("tp_btf/mm_filemap_fault")
-int KM_HOOK(on_fault, struct address_space *mapping, unsigned long index)
+int KM_TASK_HOOK(on_fault, struct address_space *mapping, unsigned long index)
 {
 	struct inode *inode = mapping->host;
 	struct ra_cpu *ra;
@@ -200,7 +200,8 @@ int KM_HOOK(on_fault, struct address_space *mapping, unsigned long index)
 
 /* A mapped page was touched that is cached: its neighbours are mapped with it. */
 SEC("tp_btf/mm_filemap_map_pages")
-int KM_HOOK(on_fault_around, struct address_space *mapping, unsigned long first, unsigned long last)
+int KM_TASK_HOOK(on_fault_around, struct address_space *mapping, unsigned long first,
+		 unsigned long last)
 {
 	struct inode *inode = mapping->host;
 	struct km_cpu *own;
@@ -216,8 +217,8 @@ int KM_HOOK(on_fault_around, struct address_space *mapping, unsigned long first,
 }
 
 SEC("tp_btf/page_cache_sync_ra")
-int KM_HOOK(on_sync, struct inode *inode, unsigned long index, struct file_ra_state *state,
-	    unsigned long asked)
+int KM_TASK_HOOK(on_sync, struct inode *inode, unsigned long index, struct file_ra_state *state,
+		 unsigned long asked)
 {
 	__u32 cpu;
 
@@ -227,8 +228,8 @@ int KM_HOOK(on_sync, struct inode *inode, unsigned long index, struct file_ra_st
 }
 
 SEC("tp_btf/page_cache_async_ra")
-int KM_HOOK(on_async, struct inode *inode, unsigned long index, struct file_ra_state *state,
-	    unsigned long asked)
+int KM_TASK_HOOK(on_async, struct inode *inode, unsigned long index, struct file_ra_state *state,
+		 unsigned long asked)
 {
 	__u32 cpu;
 
@@ -320,7 +321,7 @@ static __always_inline void ra_missed(struct km_cpu *own, struct inode *inode,
 }
 
 SEC("tp_btf/mm_filemap_add_to_page_cache")
-int KM_HOOK(on_added, struct folio *folio)
+int KM_TASK_HOOK(on_added, struct folio *folio)
 {
 	struct inode *inode = folio->mapping->host;
 	struct ra_demand *demand;
@@ -349,7 +350,7 @@ int KM_HOOK(on_added, struct folio *folio)
 }
 
 SEC("tp_btf/mm_filemap_delete_from_page_cache")
-int KM_HOOK(on_removed, struct folio *folio)
+int KM_TASK_HOOK(on_removed, struct folio *folio)
 {
 	__u32 cpu;
 
