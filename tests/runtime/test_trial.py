@@ -3,9 +3,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import time
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
+import pytest
 
 from kmind.evidence import Arm, Design, Experiment
+from kmind.evidence.chart import render_experiment
+from kmind.runtime.effort import CPU_LIMIT, FAULTS_LIMIT, IO_LIMIT, Effort, read_effort
 from kmind.runtime.meter import Block, Reading
 from kmind.runtime.trial import Trial
 
@@ -20,12 +29,15 @@ class Load:
         self.rate = {"incumbent": 1000.0, "candidate": 1000.0}
         self.arm: Arm = "incumbent"
         self.set: list[Arm] = []
+        self.used: Effort | None = Effort(0.0, 0, 0)
+        self.burns: dict[Arm, dict[str, float]] = {}  # what the extension uses a second
         self.trial = Trial(
             Experiment(DESIGN, np.random.default_rng(seed)),
             "rate",
             self,  # type: ignore[arg-type]
             self.switch,
             now=lambda: self.now,
+            effort=lambda: self.used,
         )
         self.trial.start()
 
@@ -42,7 +54,9 @@ class Load:
     def block(self) -> None:
         """Until a block has ended: it is washed out, read, and read again."""
         for _ in range(2):
-            self.now = self.trial.due
+            passed, self.now = self.trial.due - self.now, self.trial.due
+            for name, rate in self.burns.get(self.trial.arm, {}).items() if self.used else ():
+                self.used = replace(self.used, **{name: getattr(self.used, name) + rate * passed})
             self.trial.turn()
 
     def up_to(self, arm: Arm) -> None:
@@ -106,3 +120,74 @@ def test_a_load_that_stays_changed_ends_it_without_a_verdict() -> None:
             load.block()
     assert load.trial.experiment.outcome == "aborted"
     assert not load.trial.experiment.broken
+
+
+def to_the_end(load: Load, *under: Arm, **a_second: float) -> Experiment:
+    """Until it is over; the extension uses so much a second under these arms."""
+    load.burns = dict.fromkeys(under, a_second)
+    while not load.trial.over:
+        load.block()
+    return load.trial.experiment
+
+
+@pytest.mark.parametrize("arm", ["incumbent", "candidate"])
+@pytest.mark.parametrize(
+    ("used", "said"),
+    [
+        ({"cpu_s": 1.1 * CPU_LIMIT}, "of a CPU more"),
+        ({"io_bytes": 1.1 * IO_LIMIT}, "bytes a second more"),
+        ({"faults": 1.1 * FAULTS_LIMIT}, "page faults a second more"),
+    ],
+)
+def test_a_gain_beside_efforts_that_differ_is_void(
+    arm: Arm, used: dict[str, Any], said: str
+) -> None:
+    load = Load()
+    load.rate["candidate"] = 2000.0
+    experiment = to_the_end(load, arm, **used)
+    assert (experiment.outcome, experiment.broken) == ("aborted", False)
+    assert experiment.reason.startswith("void: the extension itself")
+    assert said in experiment.reason
+    assert experiment.reason.endswith(f"under the {arm}")
+    record = experiment.to_dict()
+    assert record["effort"][arm]["seconds"] > 0
+    assert record["broken"], "it is not gone on with"
+    assert Experiment.go_on(record, np.random.default_rng(1)) is None
+    assert Experiment.from_dict(record).to_dict()["effort"] == record["effort"]
+    assert "the extension itself used" in render_experiment(record)
+
+
+def test_an_honest_extension_keeps_its_gain() -> None:
+    load = Load()
+    load.rate["candidate"] = 2000.0
+    experiment = to_the_end(load, "incumbent", "candidate", cpu_s=0.3, io_bytes=1e6, faults=100.0)
+    assert experiment.outcome == "gain"
+    assert experiment.to_dict()["effort"]["candidate"]["cpu_s"] > 0
+
+
+def test_what_cannot_be_read_voids() -> None:
+    load = Load()
+    load.rate["candidate"] = 2000.0
+    load.up_to("candidate")
+    load.used = None
+    assert to_the_end(load).reason == "void: what the extension itself used is not known"
+
+
+def test_a_loss_stays_one_whatever_the_extension_does() -> None:
+    load = Load()
+    load.rate["candidate"] = 900.0
+    assert to_the_end(load, "candidate", cpu_s=0.9).outcome == "loss"
+
+
+def test_effort_is_the_kernels_account_of_a_process() -> None:
+    before = read_effort(os.getpid())
+    assert before is not None
+    until = time.thread_time() + 0.05
+    while time.thread_time() < until:
+        pass
+    after = read_effort(os.getpid())
+    assert after is not None
+    assert 0.05 <= after.cpu_s - before.cpu_s < 5
+    child = subprocess.Popen(["true"])
+    child.wait()
+    assert read_effort(child.pid) is None

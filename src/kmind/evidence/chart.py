@@ -72,7 +72,19 @@ def _verdict(experiment: Experiment, stored: Mapping[str, Any], width: int) -> l
     )
     reason = experiment.reason or "it has not ended yet"
     text = f"{experiment.outcome or 'no verdict'}: {reason}"
-    return [*_folded(text.split(), width), *_folded(beforehand.split(), width)]
+    texts = [text, beforehand, *_effort(experiment)]
+    return [line for each in texts for line in _folded(each.split(), width)]
+
+
+def _effort(experiment: Experiment) -> list[str]:
+    # What the extension itself used beside each arm.
+    said = []
+    for arm, used in (experiment.effort or {}).items():
+        seconds = used["seconds"]
+        if seconds > 0:
+            io = f", {used['io_bytes'] / seconds:,.0f} bytes/s" if used["io_bytes"] else ""
+            said.append(f"{used['cpu_s'] / seconds:.1%} of a CPU{io} under the {arm}")
+    return [f"the extension itself used {' and '.join(said)}"] if said else []
 
 
 def _folded(words: Sequence[str], width: int) -> list[str]:

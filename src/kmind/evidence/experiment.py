@@ -29,7 +29,8 @@ class Experiment:
     something; ``reason`` is then one sentence, and ``broken`` says that a guard ended it, or blocks
     that only the candidate had no reading in. Without a clock: time is counted in blocks.
     ``noise`` (A/A blocks) and ``guards`` are copied. ``blocks`` is what was measured: arm and
-    value, None for no reading. ``calibration`` of them, the first, are A/A.
+    value, None for no reading. ``calibration`` of them, the first, are A/A. ``effort`` is kept with
+    it: what the one that proposed the candidate used meanwhile, by arm, where that is known.
     """
 
     def __init__(
@@ -46,6 +47,8 @@ class Experiment:
         self.outcome: Outcome | None = None
         self.reason = ""
         self.broken = False
+        self.effort: dict[str, Any] | None = None
+        self._void = False
         self._given = self.noise.to_dict()
         self._rng = rng
         self._collapse: Guard | None = None
@@ -135,6 +138,10 @@ class Experiment:
         if self.outcome is None:
             self.outcome, self.reason = "aborted", reason
 
+    def void(self, reason: str) -> None:
+        """Take its verdict back: what was measured does not bear it. It is not gone on with."""
+        self.outcome, self.reason, self._void = "aborted", reason, True
+
     def _break(self, reason: str) -> None:
         if self.outcome is None:
             self.broken = True
@@ -201,7 +208,8 @@ class Experiment:
             "detectable": detectable if math.isfinite(detectable) else None,
             "outcome": self.outcome,
             "reason": self.reason,
-            "broken": self.broken,
+            "broken": self.broken or self._void,
+            "effort": self.effort,
         }
 
     @classmethod
@@ -215,6 +223,7 @@ class Experiment:
         made = cls._replayed(data, rng)
         made.outcome, made.reason = data["outcome"], data["reason"]
         made.broken = bool(data.get("broken", False))
+        made.effort = data.get("effort")
         return made
 
     @classmethod

@@ -19,6 +19,7 @@ from kmind.runtime._config import CgroupEntry, ChildConfig
 from kmind.runtime._owned import OwnedAgent
 from kmind.runtime.cgroup import ExtensionCgroup
 from kmind.runtime.child import EXIT_MODULE, EXIT_SETUP
+from kmind.runtime.effort import Effort, read_effort
 from kmind.runtime.process import ENDED_UNSEEN, ExtensionProcess
 from kmind.runtime.reports import Reports
 from kmind.runtime.sandbox import free_uid
@@ -202,6 +203,10 @@ class Extension:
             log=self._log,
             cgroup=self._cgroup.name if self._cgroup else "",
         )
+
+    def effort(self) -> Effort | None:
+        """What it has used so far, by the kernel's accounts; None if it has ended."""
+        return read_effort(self.pid) if self._process.ended() is None else None
 
     def describe(self) -> dict[str, Any]:
         """Process, user and what its cgroup counts; JSON can hold it."""

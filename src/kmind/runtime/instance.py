@@ -124,6 +124,7 @@ class Instance:
             emit=emit,
             mode=mode,
             now=now,
+            effort=lambda: self._extension.effort() if self._extension else None,
         )
         self._memory = Memory(self.name, memory, log=self._log, now=now)
         self._reports = Reports(

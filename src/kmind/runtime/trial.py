@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 
 from kmind.evidence import Arm, Experiment
+from kmind.runtime.effort import Effort, Efforts
 from kmind.runtime.meter import Block, Meter, Reading
 
 __all__ = ["Trial"]
@@ -24,6 +25,8 @@ class Trial:
 
     What ``switch`` raises passes through ``turn``. ``outcome`` of the experiment says when it
     is over; the knob is then left at the arm of the last block. ``now`` is in seconds.
+    ``effort`` reads what the extension itself has used, if there is one: a verdict that lets the
+    candidate stand is void where that differs between the arms (`kmind.runtime.effort`).
     """
 
     def __init__(
@@ -32,8 +35,8 @@ class Trial:
         metric: str,
         meter: Meter,
         switch: Callable[[Arm], None],
-        *,
         now: Callable[[], float],
+        effort: Callable[[], Effort | None] | None = None,
     ) -> None:
         self.experiment = experiment
         self.metric = metric
@@ -43,6 +46,9 @@ class Trial:
         self._now = now
         self._began: Reading | None = None
         self._doubted: Block | None = None
+        self._effort = effort
+        self._efforts = Efforts()
+        self._used: tuple[float, Effort | None] = (now(), None)
         self.due = now()
 
     @property
@@ -52,6 +58,8 @@ class Trial:
 
     def start(self) -> None:
         """Begin with the first block, under the arm that comes first."""
+        if self._effort:
+            self._used = self._now(), self._effort()
         self._go_to(self.experiment.arm)
 
     def turn(self) -> None:
@@ -66,14 +74,33 @@ class Trial:
             return
         block = self._meter.between(self._began, reading)
         self._began = reading
+        self._add_effort(now)
         if block.seconds > _LATE * design.block_s:
             self.due = now + design.block_s  # the owner was kept: no block of this length
             return
         self._learn(block)
         if self.over:
+            self._doubt()
             self.due = math.inf
         elif self._doubted is None:
             self._go_to(self.experiment.arm)
+
+    def _add_effort(self, now: float) -> None:
+        # From the end of the last block to the end of this one. A/A blocks have nothing to compare.
+        if self._effort is None:
+            return
+        (then, before), self._used = self._used, (now, self._effort())
+        if not self.experiment.calibrating:
+            self._efforts.add(self.arm, now - then, before, self._used[1])
+
+    def _doubt(self) -> None:
+        # A loss stands: the extension could get rid of it otherwise.
+        if self._effort is None:
+            return
+        self.experiment.effort = self._efforts.to_dict()
+        why = self._efforts.why_void
+        if why and self.experiment.outcome in ("gain", "no change"):
+            self.experiment.void(f"void: {why}")
 
     def _learn(self, block: Block) -> None:
         # A block that is far below all others, whatever its arm: the incumbent's turn comes at

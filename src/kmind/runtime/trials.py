@@ -26,6 +26,7 @@ from kmind.knobs import Target, Value
 from kmind.runtime._owned import OwnedAgent
 from kmind.runtime.calm import Calm
 from kmind.runtime.changes import Emit
+from kmind.runtime.effort import Effort
 from kmind.runtime.evidence_store import UNMEASURED, EvidenceStore
 from kmind.runtime.grants import Granted
 from kmind.runtime.measured import MeasuredChanges
@@ -101,8 +102,9 @@ class Trials:
         mode: Mode,
         rng: np.random.Generator | None = None,
         now: Callable[[], float] = time.monotonic,
+        effort: Callable[[], Effort | None] | None = None,
     ) -> None:
-        self._who = who
+        self._who, self._effort = who, effort
         self._target = target
         self._agent = agent
         self._changes = changes
@@ -220,15 +222,8 @@ class Trials:
         if key in self._noted or len(self._noted) >= _MOST_PUT_OFF:
             return
         self._noted.add(key)
-        case = _Case(
-            each,
-            self._changes.baseline(each),
-            each.knob.decode(action.value),
-            "",
-            "",
-            reason,
-            evidence,
-        )
+        value = each.knob.decode(action.value)
+        case = _Case(each, self._changes.baseline(each), value, "", "", reason, evidence)
         if number := self._begin_row(case, action.id, 0, "", kind="unmeasured"):
             self._end_row(number, {**UNMEASURED, "reason": self._unmeasured}, kept=True)
 
@@ -328,7 +323,7 @@ class Trials:
         def switch(arm: Arm) -> None:
             self._changes.switch(case.each, candidate=arm == "candidate")
 
-        trial = Trial(experiment, case.metric, self._meter, switch, now=self._now)
+        trial = Trial(experiment, case.metric, self._meter, switch, self._now, self._effort)
         trial.arm = "candidate" if again else "incumbent"
         self._running = _Running(case, trial, number, rec_id, again)
         self._tell_beforehand()
@@ -397,7 +392,11 @@ class Trials:
         else:
             why = f"{case.candidate} against {case.incumbent}: {outcome}, {experiment.reason}"
             self._changes.drop(case.each, outcome, why, experiment=running.number)
-            if postpone or outcome != "aborted" or experiment.reason.startswith("guard "):
+            if (
+                postpone
+                or outcome != "aborted"
+                or experiment.reason.startswith(("guard ", "void:"))
+            ):
                 self._postpone(case)
         kept = winner == "candidate"
         record = experiment.to_dict()
