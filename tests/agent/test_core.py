@@ -162,7 +162,7 @@ def test_a_number_that_is_another_process_s_shows_nothing(core: Core) -> None:
     core.register("one@vda", "one", "tuner", pid=os.getpid(), uid=os.getuid() + 1)
     core.register("two@vda", "two", "tuner", pid=(1 << 22) + 1, uid=0)
     for row in columns(core.stats()).values():
-        assert (row["cpu_ms"], row["rss_kib"]) == ("0", "0")
+        assert (row["pid"], row["cpu_ms"], row["rss_kib"]) == ("-", "-", "-")
 
 
 # Actions

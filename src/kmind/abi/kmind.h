@@ -373,8 +373,9 @@ struct kmind_instance {
 	char name[48];
 	char module[32];
 	char class_name[16];
-	__u32 slot; /* 0: free */
-	__u32 pid;  /* of the extension */
+	__u32 slot;	/* 0: free */
+	__u32 pid;	/* of the extension, as its owner's PID namespace numbers it */
+	__u32 host_pid; /* as the initial one does; 0: not known */
 	__u32 uid;
 	__u32 generation;
 	__u32 mode;
@@ -389,7 +390,7 @@ enum kmind_core_op {
 	KMIND_CORE_ACQUIRE = 1,	    /* slot, knob, target, priority, hold_ms */
 	KMIND_CORE_RELEASE = 2,	    /* slot, knob, target */
 	KMIND_CORE_RELEASE_ALL = 3, /* slot */
-	KMIND_CORE_PROCESS = 4,	    /* slot, pid, uid */
+	KMIND_CORE_PROCESS = 4,	    /* slot, pid as the caller numbers it, uid */
 	KMIND_CORE_DISAPPROVE = 5,  /* slot, or 0: anybody's; knob, target */
 };
 

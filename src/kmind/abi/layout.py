@@ -500,6 +500,7 @@ INSTANCE = np.dtype(
             "class_name",
             "slot",
             "pid",
+            "host_pid",
             "uid",
             "generation",
             "mode",
@@ -517,13 +518,14 @@ INSTANCE = np.dtype(
             "<u4",
             "<u4",
             "<u4",
+            "<u4",
             "<i4",
             "<u8",
             "<u8",
             ACCOUNT,
         ],
-        "offsets": [0, 48, 80, 96, 100, 104, 108, 112, 116, 120, 128, 136],
-        "itemsize": 400,
+        "offsets": [0, 48, 80, 96, 100, 104, 108, 112, 116, 120, 128, 136, 144],
+        "itemsize": 408,
     }
 )
 

@@ -10,6 +10,7 @@
 
 #include "core.h"
 #include "kernel.h"
+#include "pids.h"
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_tracing.h>
 
@@ -53,6 +54,34 @@ static __always_inline int release(struct kmind_core_call *call, struct kmind_gr
 	return lease && km_lease_release(lease, call->slot);
 }
 
+extern struct task_struct *bpf_task_from_pid(__s32 pid) __weak __ksym;
+extern void bpf_task_release(struct task_struct *task) __weak __ksym;
+extern int bpf_iter_task_new(struct bpf_iter_task *it, struct task_struct *task,
+			     unsigned int flags) __weak __ksym;
+extern struct task_struct *bpf_iter_task_next(struct bpf_iter_task *it) __weak __ksym;
+extern void bpf_iter_task_destroy(struct bpf_iter_task *it) __weak __ksym;
+extern void bpf_rcu_read_lock(void) __weak __ksym;
+extern void bpf_rcu_read_unlock(void) __weak __ksym;
+
+/* The caller names a process by its own PID namespace: which one is it? 0: none. */
+static __always_inline __u32 host_pid_of(__u32 pid)
+{
+	struct bpf_iter_task tasks;
+	struct task_struct *task;
+	__u32 found = 0;
+
+	if (!km_pid_level())
+		return pid;
+	bpf_rcu_read_lock();
+	bpf_iter_task_new(&tasks, NULL, KM_ITER_ALL_PROCS);
+	while (!found && (task = bpf_iter_task_next(&tasks)))
+		if (km_pid_here(task) == pid)
+			found = BPF_CORE_READ(task, pid);
+	bpf_iter_task_destroy(&tasks);
+	bpf_rcu_read_unlock();
+	return found;
+}
+
 static __always_inline int set_process(struct kmind_core_call *call)
 {
 	struct kmind_instance *instance = bpf_map_lookup_elem(&km_instances, &call->slot);
@@ -60,6 +89,7 @@ static __always_inline int set_process(struct kmind_core_call *call)
 	if (!instance || !call->slot)
 		return -1;
 	WRITE_ONCE(instance->pid, call->pid);
+	WRITE_ONCE(instance->host_pid, call->pid ? host_pid_of(call->pid) : 0);
 	WRITE_ONCE(instance->uid, call->uid);
 	return 1;
 }
@@ -113,14 +143,10 @@ int km_core(struct kmind_core_call *args)
 
 /* What `cat` shows: a line for each instance. */
 
-extern struct task_struct *bpf_task_from_pid(__s32 pid) __weak __ksym;
-extern void bpf_task_release(struct task_struct *task) __weak __ksym;
-extern int bpf_iter_task_new(struct bpf_iter_task *it, struct task_struct *task,
-			     unsigned int flags) __weak __ksym;
-extern struct task_struct *bpf_iter_task_next(struct bpf_iter_task *it) __weak __ksym;
-extern void bpf_iter_task_destroy(struct bpf_iter_task *it) __weak __ksym;
-
 struct usage {
+	bool known;
+	__u32 pid; /* as who reads this numbers it; 0: not at all */
+
 	__u64 cpu_ns;
 	__u64 rss_kib;
 };
@@ -133,6 +159,8 @@ static __always_inline void read_usage(struct task_struct *task, struct usage *u
 	struct task_struct *thread;
 	long pages = 0;
 
+	usage->known = true;
+	usage->pid = km_pid_here(task);
 	usage->cpu_ns = BPF_CORE_READ(task, signal, sum_sched_runtime);
 	bpf_iter_task_new(&threads, task, KM_ITER_PROC_THREADS);
 	while ((thread = bpf_iter_task_next(&threads)))
@@ -151,9 +179,9 @@ static __always_inline void look_at(const struct kmind_instance *instance, struc
 {
 	struct task_struct *task;
 
-	if (!instance->pid)
+	if (!instance->host_pid)
 		return;
-	task = bpf_task_from_pid(instance->pid);
+	task = bpf_task_from_pid(instance->host_pid);
 	if (!task)
 		return;
 	/* A number may be another process's by now: that has another uid. */
@@ -196,9 +224,13 @@ int km_stats(struct bpf_iter__bpf_map_elem *ctx)
 	mode = instance->mode;
 	if (mode > KMIND_MODE_EMERGENCY)
 		mode = 0;
-	BPF_SEQ_PRINTF(seq, "%-4u %-32s %-10s %-10s %5u %8u %10llu %9llu ", instance->slot,
-		       instance->name, instance->class_name, mode_names[mode], instance->generation,
-		       instance->pid, usage.cpu_ns / 1000000, usage.rss_kib);
+	BPF_SEQ_PRINTF(seq, "%-4u %-32s %-10s %-10s %5u ", instance->slot, instance->name,
+		       instance->class_name, mode_names[mode], instance->generation);
+	if (usage.known)
+		BPF_SEQ_PRINTF(seq, "%8u %10llu %9llu ", usage.pid, usage.cpu_ns / 1000000,
+			       usage.rss_kib);
+	else
+		BPF_SEQ_PRINTF(seq, "%8s %10s %9s ", "-", "-", "-");
 	BPF_SEQ_PRINTF(seq, "%12llu %14llu %12llu %9llu %9llu %9llu ", account->hook_runs,
 		       account->hook_ns, account->pushed, account->dropped,
 		       account->verdicts[KMIND_VERDICT_APPROVED], refused);

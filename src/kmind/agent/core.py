@@ -106,11 +106,12 @@ class Core:
         words = np.zeros((), layout.INSTANCE)
         for field, value in (("name", name), ("module", module), ("class_name", class_)):
             words[field] = text(value, layout.INSTANCE[field].itemsize, field)
-        words["slot"], words["pid"], words["uid"] = slot, pid, uid
+        words["slot"] = slot
         words["started_ns"] = time.monotonic_ns()
         self._count_class(class_, 1)
         self._map("instances").update(_key(slot), words.tobytes())
         self._since[slot] = int(words["started_ns"])
+        self.set_process(slot, pid, uid)
         return slot
 
     def unregister(self, slot: int) -> None:

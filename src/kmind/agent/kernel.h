@@ -117,6 +117,7 @@ struct sched_entity {
 };
 
 struct task_struct {
+	int pid;
 	struct sched_entity se;
 	struct mm_struct *mm;
 	const struct cred *cred;
@@ -150,6 +151,7 @@ struct bpf_iter_task {
 	__u64 __opaque[3];
 } __attribute__((aligned(8)));
 
+#define KM_ITER_ALL_PROCS 0    /* BPF_TASK_ITER_ALL_PROCS, Linux 6.7 */
 #define KM_ITER_PROC_THREADS 2 /* BPF_TASK_ITER_PROC_THREADS, Linux 6.7 */
 #define KM_MINOR_BITS 20       /* include/linux/kdev_t.h */
 #define KM_PAGE_SHIFT 12

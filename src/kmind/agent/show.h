@@ -23,8 +23,9 @@ static __always_inline void km_show_instance(struct seq_file *seq, struct kmind_
 		mode = 0;
 	BPF_SEQ_PRINTF(seq, "name %s\nmodule %s\nclass %s\nmode %s\n", instance->name,
 		       instance->module, instance->class_name, km_mode_names[mode]);
-	BPF_SEQ_PRINTF(seq, "slot %u\ngeneration %u\npid %u\nuid %u\nheld %d\n", instance->slot,
-		       km_generation, instance->pid, instance->uid, instance->held);
+	BPF_SEQ_PRINTF(seq, "slot %u\ngeneration %u\npid %u\nhost_pid %u\nuid %u\nheld %d\n",
+		       instance->slot, km_generation, instance->pid, instance->host_pid,
+		       instance->uid, instance->held);
 }
 
 static __always_inline void km_show_account(struct seq_file *seq)

@@ -28,14 +28,20 @@ __all__ = [
     "libbpf",
     "lockdown",
     "mounted",
+    "pid_namespace",
     "pidfd_getfd",
     "root",
+    "time_namespace",
     "tracepoints",
 ]
 
 LOCKDOWN = Path("/sys/kernel/security/lockdown")
 LSMS = Path("/sys/kernel/security/lsm")
 MOUNTS = Path("/proc/self/mountinfo")
+PROC = Path("/proc")
+
+# The numbers of the initial namespaces are fixed (include/uapi/linux/nsfs.h).
+_HOSTS = {"user": 0xEFFFFFFD, "pid": 0xEFFFFFFC}
 
 _CONTROLLERS = ("cpu", "memory", "pids")
 
@@ -60,7 +66,46 @@ def capabilities() -> str:
     lacking = [name for name, bit in _CAPABILITIES.items() if not held >> bit & 1]
     if lacking:
         raise PrivilegeError(f"not held: {', '.join(lacking)}")
+    if not _is_hosts("user"):
+        raise PrivilegeError("held in a user namespace only, where they are not asked for by BPF")
     return ", ".join(_CAPABILITIES)
+
+
+def _is_hosts(kind: str) -> bool:
+    # Where the kernel has no such namespaces there is only the host's.
+    try:
+        return str((PROC / "self/ns" / kind).readlink()) == f"{kind}:[{_HOSTS[kind]}]"
+    except OSError:
+        return True
+
+
+def pid_namespace() -> str:
+    """The PID namespace is the host's, so that every process is seen."""
+    if str((PROC / "self").readlink()) != str(os.getpid()):
+        raise NotSupportedError(
+            "/proc shows the processes of another PID namespace than this one",
+            hint="mount -t proc proc /proc",
+        )
+    if not _is_hosts("pid"):
+        raise NotSupportedError("not the host's: this is a container, which sees its own processes")
+    return ""
+
+
+def time_namespace() -> str:
+    """Clocks are the kernel's own, not set off by a time namespace (time_namespaces(7))."""
+    try:
+        lines = (PROC / "self/timens_offsets").read_text().splitlines()
+    except OSError:  # a kernel that has none
+        return ""
+    for clock, seconds, nanoseconds in map(str.split, lines):
+        offset = int(seconds) + int(nanoseconds) / 1e9
+        if offset:
+            raise NotSupportedError(
+                f"a time namespace sets the {clock} clock {offset:g} s off the kernel's, "
+                "which agents go by",
+                hint="start kmind in the host's: nsenter --time=/proc/1/ns/time kmind ...",
+            )
+    return ""
 
 
 def btf() -> str:

@@ -80,6 +80,12 @@ _LOSES_GUARD = "an extra guard; none of kmind needs it"
 _TRIES: Mapping[str, _Try] = {
     "root": _Try(machine.root, "agents, knobs, restore: only the simulator is left", True),
     "capabilities": _Try(machine.capabilities, _NO_AGENTS, True),
+    "time_namespace": _Try(machine.time_namespace, _NO_AGENTS, True),
+    "pid_namespace": _Try(
+        machine.pid_namespace,
+        "processes outside it: files that they hold open keep the old readahead, their user ids "
+        "may be an extension's too",
+    ),
     "libbpf": _Try(machine.libbpf, _NO_AGENTS, True),
     "btf": _Try(machine.btf, _NO_AGENTS, True),
     "lockdown": _Try(

@@ -9,6 +9,8 @@
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 
+#include "pids.h"
+
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
 struct backing_dev_info;
@@ -48,8 +50,7 @@ struct file {
 };
 
 struct task_struct {
-	int pid;
-	int tgid;
+	struct task_struct *group_leader;
 };
 
 struct vm_area_struct {
@@ -84,7 +85,7 @@ struct open_file {
 	__u64 start; /* of what was read ahead last, in pages */
 	__u32 disk;  /* dev_t of the whole disk */
 	__u32 dev;   /* dev_t of the file system */
-	__s32 pid;
+	__s32 pid;   /* as who reads this numbers it */
 	__s32 tgid;
 	__u32 fd;
 	__u32 mode;
@@ -112,8 +113,8 @@ static void print(struct bpf_iter_meta *meta, struct task_struct *task, struct f
 	out.inode = inode->i_ino;
 	out.disk = (__u32)bdev->bd_disk->major << MINOR_BITS | bdev->bd_disk->first_minor;
 	out.dev = sb->s_dev;
-	out.pid = task->pid;
-	out.tgid = task->tgid;
+	out.pid = km_pid_here(task);
+	out.tgid = km_pid_here(task->group_leader);
 	out.fd = fd;
 	out.mode = file->f_mode;
 	/* By the helper: f_ra shares its place with others, and the verifier takes the first. */

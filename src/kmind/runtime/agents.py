@@ -11,6 +11,7 @@ from kmind.agent._base import ModelUse
 from kmind.agent._place import Settings
 from kmind.agent.bpf import BpfAgent
 from kmind.agent.core import Core
+from kmind.bpf._machine import time_namespace
 from kmind.errors import KmindError, PrivilegeError, UsageError
 from kmind.extension import Module, Value, agent_parameters, find_module
 from kmind.knobs import Target, parse_target
@@ -108,11 +109,15 @@ def adopt_bpf_agent(folder: Path, module: Module, *, core: Core, slot: int) -> B
 
 
 def need_root() -> None:
-    """Raise PrivilegeError unless this is root."""
+    """Raise PrivilegeError unless this is root, NotSupportedError if clocks are not the kernel's.
+
+    For holds, leases and signs of life are times that agents compare with their own.
+    """
     if os.geteuid() != 0:
         raise PrivilegeError(
             "loading an agent into the kernel needs root", hint="run as root: sudo kmind ..."
         )
+    time_namespace()
 
 
 class _Made(Settings):
