@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Agents for tests: one without hooks on the real kernel, and recommendations as bytes."""
 
-import shutil
 import subprocess
 import sys
 import time
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
+from programs import program
 
 from kmind.abi import layout
 from kmind.agent.bpf import BpfAgent
@@ -46,8 +45,7 @@ def compile_bpf(source: Path, target: Path) -> Path:
         import hatch_build
     finally:
         sys.path.remove(str(ROOT))
-    if not any(map(shutil.which, ("clang-19", "clang"))):
-        pytest.skip("clang is not installed")
+    program("clang-19")
     command = [hatch_build.find_clang(), *hatch_build._flags(), "-c", source, "-o", target]
     subprocess.run(command, check=True)
     return target

@@ -3,8 +3,9 @@
 
 ``@pytest.mark.kernel("arena", "tp_btf")`` names the features of ``kmind.bpf.probe`` that a test
 needs. It is skipped, with the reason, if they are not there; so is one that is marked ``guest``,
-if qemu or a kernel for it is not. Under ``CI=true`` every other skip is a failure: what this
-machine can run, it runs.
+if qemu or a kernel for it is not, and one without a program that ``needs`` names. Under
+``CI=true`` every other skip is a failure, and so is that for a program, for ``make setup``
+installs them: what this machine can run, it runs.
 """
 
 import functools
@@ -18,6 +19,7 @@ from typing import Any
 
 import machine
 import pytest
+from programs import Lacking, program
 
 CI = os.environ.get("CI") == "true"
 REASON_STANDS = pytest.StashKey[bool]()
@@ -46,6 +48,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test of the kernel, or of a guest's, that this machine cannot run."""
+    for needed in item.iter_markers("needs"):
+        for name in needed.args:
+            program(name)
     if guest_marker := item.get_closest_marker("guest"):
         from vm import guest
 
@@ -72,7 +77,8 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Under CI, let a skip fail whose reason is not this machine."""
     report = yield
-    expected = hasattr(report, "wasxfail") or item.stash.get(REASON_STANDS, False)
+    lacking = call.excinfo is not None and call.excinfo.errisinstance(Lacking)
+    expected = hasattr(report, "wasxfail") or item.stash.get(REASON_STANDS, False) or lacking
     if CI and report.skipped and not expected:
         _fail(report)
     return report

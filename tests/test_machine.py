@@ -10,6 +10,7 @@ from pathlib import Path
 
 import machine
 import pytest
+from programs import program
 
 HERE = Path(__file__).resolve().parent
 SETTING = Path("/proc/sys/vm/stat_interval")  # how often counters are folded: harmless
@@ -51,7 +52,7 @@ def test_a_pin_and_a_program_are_seen(tmp_path: Path) -> None:
     )
     before = machine.full()
     pin = Path("/sys/fs/bpf/left")
-    subprocess.run(["/usr/sbin/bpftool", "prog", "load", tmp_path / "left.o", pin], check=True)
+    subprocess.run([program("bpftool"), "prog", "load", tmp_path / "left.o", pin], check=True)
     try:
         lines = machine.differences(before, machine.full())
     finally:

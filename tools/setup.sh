@@ -5,15 +5,39 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# package: what for. clang and libbpf-dev compile the BPF objects, libbpf1 loads them, fio and
-# db_bench (rocksdb-tools) are the demo's and the bench's load, the rest is for the tests.
-packages=(
-    clang-19 llvm-19 libbpf-dev linux-libc-dev
+# Each package, and the programs of it that the project runs. clang and libbpf-dev compile the
+# BPF objects, libbpf1 loads them, fio and db_bench are the demo's and the bench's load, gcc is
+# for the bench of models; the rest is for the tests (tests/programs.py reads this list). None of
+# them starts a service.
+programs="
+    bpftool           bpftool
+    clang-19          clang-19
+    clang-format-19   clang-format-19
+    coreutils         cat env false sleep stat true
+    dash              sh
+    e2fsprogs         mkfs.ext4
+    fio               fio
+    gcc               cc
+    git               git
+    libbpf-dev
     libbpf1
-    fio rocksdb-tools
-    bpftool clang-format-19 shellcheck git e2fsprogs
+    libc-bin          ldconfig ldd
+    libc6-dev
+    linux-libc-dev
+    llvm-19
+    mount             losetup mount umount
     python3-venv
-)
+    rocksdb-tools     db_bench
+    shellcheck        shellcheck
+    systemd           systemd-analyze
+    util-linux        dmesg fincore partx setpriv unshare
+"
+# For the clean roots of tools/clean.sh; only when asked for.
+for_clean_roots="
+    mmdebstrap        mmdebstrap
+"
+[[ ${1-} != --clean-roots ]] || programs+=$for_clean_roots
+mapfile -t packages < <(awk 'NF { print $1 }' <<<"$programs")
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 

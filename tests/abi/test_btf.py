@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from programs import program
 
 from kmind.abi.btf import KERNEL_BTF, Btf, Kind
 from kmind.errors import KmindError
@@ -61,9 +62,7 @@ __attribute__((section("syscall"), used)) int run(void *ctx)
 
 @pytest.fixture(scope="session")
 def object_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    clang = shutil.which("clang-19")
-    if clang is None:
-        pytest.skip("clang-19 is not installed")
+    clang = program("clang-19")
     folder = tmp_path_factory.mktemp("btf")
     (folder / "types.bpf.c").write_text(SOURCE)
     command = [clang, "-g", "-O2", "-target", "bpf", "-mcpu=v3", "-c", "types.bpf.c"]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from agents import ROOT, compile_bpf
+from programs import program
 
 from kmind.abi import layout
 from kmind.abi.btf import Btf
@@ -93,9 +94,7 @@ def _members(name: str, dtype: Any, path: str = "") -> list[tuple[str, int, int]
 @pytest.mark.parametrize("compiler", ["cc", "clang-19"])
 def test_the_host_lays_it_out_alike(tmp_path: Path, compiler: str) -> None:
     """A C program prints sizes, offsets and constants; kmind.h serves the host as it is."""
-    found = shutil.which(compiler)
-    if found is None:
-        pytest.skip(f"{compiler} is not installed")
+    found = program(compiler)
     expected: list[str] = []
     lines = ['#include <stddef.h>\n#include <stdio.h>\n#include "kmind.h"', "int main(void)\n{"]
     for name in STRUCTS:
@@ -114,17 +113,15 @@ def test_the_host_lays_it_out_alike(tmp_path: Path, compiler: str) -> None:
         expected.append(f"{constant} {value}")
     source = tmp_path / "host.c"
     source.write_text("\n".join([*lines, "return 0;\n}\n"]))
-    program = tmp_path / "host"
+    built = tmp_path / "host"
     flags = ["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-I", str(ABI)]
-    subprocess.run([found, *flags, str(source), "-o", str(program)], check=True)
-    printed = subprocess.run([program], capture_output=True, text=True, check=True)
+    subprocess.run([found, *flags, str(source), "-o", str(built)], check=True)
+    printed = subprocess.run([built], capture_output=True, text=True, check=True)
     assert printed.stdout.splitlines() == expected
 
 
 def test_the_check_is_computed_alike(tmp_path: Path) -> None:
-    found = shutil.which("cc")
-    if found is None:
-        pytest.skip("no C compiler is installed")
+    found = program("cc")
     choose = random.Random(4)
     rows = [[choose.getrandbits(64) for _ in range(6)] for _ in range(50)]
     rows += [[0] * 6, [(1 << 64) - 1] * 6]
@@ -139,9 +136,9 @@ def test_the_check_is_computed_alike(tmp_path: Path) -> None:
         "for (int i = 0; i < 6; i++) hash = kmind_mix(hash, words[row * 6 + i]);\n"
         'printf("%llu\\n", (unsigned long long)hash);\n}\nreturn 0;\n}\n'
     )
-    program = tmp_path / "mix"
-    subprocess.run([found, "-I", str(ABI), str(source), "-o", str(program)], check=True)
-    printed = subprocess.run([program], capture_output=True, text=True, check=True)
+    built = tmp_path / "mix"
+    subprocess.run([found, "-I", str(ABI), str(source), "-o", str(built)], check=True)
+    printed = subprocess.run([built], capture_output=True, text=True, check=True)
     computed = [check_words(np.array([*row, 0, 0], np.uint64)) for row in rows]
     assert [int(line) for line in printed.stdout.split()] == computed
 

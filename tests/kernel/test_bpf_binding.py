@@ -5,7 +5,6 @@ import ctypes
 import mmap
 import os
 import re
-import shutil
 import subprocess
 import sys
 import uuid
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from programs import program
 
 from kmind.bpf import (
     BpfObject,
@@ -37,9 +37,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 @pytest.fixture(scope="module")
 def objects(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the compiled programs of tests/bpf."""
-    clang = shutil.which("clang-19") or shutil.which("clang")
-    if clang is None:
-        pytest.skip("clang is not installed")
+    clang = program("clang-19")
     folder = tmp_path_factory.mktemp("objects")
     machine = {"x86_64": "x86", "aarch64": "arm64"}[os.uname().machine]
     flags = ["-g", "-O2", "-Wall", "-Werror", "-target", "bpf", "-mcpu=v3"]

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from programs import machine_lacks
 
 from kmind.errors import KnobError, PrivilegeError, UsageError
 from kmind.knobs import (
@@ -46,7 +47,7 @@ def spare() -> Target:
     for name in reversed(block_devices()):
         if Path(f"/sys/block/{name}/size").read_text() == "0\n" and name.startswith("loop"):
             return Target.block(name)
-    pytest.skip("no free loop device")
+    return machine_lacks("no free loop device")
 
 
 def unused_zram() -> Target:
@@ -54,7 +55,7 @@ def unused_zram() -> Target:
         state = Path(f"/sys/block/{name}/initstate")
         if state.exists() and state.read_text() == "0\n":
             return Target.block(name)
-    pytest.skip("no zram device that is not set up")
+    return machine_lacks("no zram device that is not set up: modprobe zram")
 
 
 def another(knob: Knob, target: Target) -> Value:
@@ -386,7 +387,7 @@ def test_a_device_that_lacks_a_knob_is_named() -> None:
         (n for n in block_devices() if not Path(f"/sys/block/{n}/queue/scheduler").exists()), None
     )
     if name is None:
-        pytest.skip("every block device here has a scheduler")
+        machine_lacks("every block device here has a scheduler")
     target, knob = Target.block(name), get_knob("block.scheduler")
     assert not knob.exists(target)
     for act in (knob.read, knob.available, lambda t: knob.write(t, "none")):

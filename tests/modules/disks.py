@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
+from programs import machine_lacks
 
 from kmind.agent._base import Mode
 from kmind.agent.bpf import BpfAgent
@@ -26,7 +26,7 @@ def disk_of(path: Path) -> str:
     device = path.stat().st_dev
     entry = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}")
     if not entry.exists():
-        pytest.skip(f"{path} is on no block device")
+        machine_lacks(f"{path} is on no block device")
     entry = entry.resolve()
     return (entry.parent if (entry / "partition").exists() else entry).name
 
@@ -58,7 +58,7 @@ def loop(folder: Path) -> Iterator[str]:
     node = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
     try:
         if Path(f"/sys/block/{Path(node).name}/loop/dio").read_text().strip() != "1":
-            pytest.skip("the file system takes no direct I/O from a loop device")
+            machine_lacks("the file system takes no direct I/O from a loop device")
         yield node
     finally:
         subprocess.run(["losetup", "--detach", node], check=True)
@@ -72,7 +72,7 @@ def brake(disk: str) -> Iterator[Any]:
     """
     root = Path("/sys/fs/cgroup/blkio")
     if not (root / "blkio.throttle.read_iops_device").exists():
-        pytest.skip("no blkio controller with throttling in cgroup v1 here")
+        machine_lacks("no blkio controller with throttling in cgroup v1 here")
     device = (Path("/sys/block") / disk / "dev").read_text().strip()
     line = next(
         text for text in Path("/proc/self/cgroup").read_text().splitlines() if "blkio" in text

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from modules.disks import agent_of
+from programs import machine_lacks
 
 from kmind.abi import layout
 from kmind.extension import (
@@ -353,7 +354,7 @@ def _small_disk(folder: Path) -> Iterator[Path]:
     try:
         bdi = Path("/sys/block") / Path(node).name / "bdi"
         if not (bdi / "strict_limit").exists():
-            pytest.skip("this kernel has no strict_limit for a disk")
+            machine_lacks("this kernel has no strict_limit for a disk")
         before = {name: (bdi / name).read_text() for name in ("strict_limit", "max_ratio")}
         try:
             (bdi / "strict_limit").write_text("1")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from extension_process import QUIET, running
+from programs import machine_lacks
 
 from kmind.errors import KmindError, UsageError
 from kmind.runtime import cgroup as cgroups
@@ -55,7 +56,7 @@ def made(name: str, *, need: str, **limits: float) -> ExtensionCgroup:
     group = ExtensionCgroup(name, Limits(**limits))  # type: ignore[arg-type]
     if need in group.missing:
         group.close()
-        pytest.skip(f"no cgroup limits {need} here: {group.missing[need]}")
+        machine_lacks(f"no cgroup limits {need} here: {group.missing[need]}")
     return group
 
 
@@ -307,7 +308,7 @@ def test_memory_is_limited_without_a_controller_too(tmp_path: Path) -> None:
 def test_a_cgroup_that_is_gone_is_not_made_up(name: str, tmp_path: Path) -> None:
     group = ExtensionCgroup(name, Limits())
     if not group.entry().join:
-        pytest.skip("no cgroup hierarchy is mounted")
+        machine_lacks("no cgroup hierarchy is mounted")
     entry = group.entry()
     group.close()
     with running(tmp_path, cgroup=entry) as run:
@@ -382,7 +383,7 @@ def version_2() -> Iterator[tuple[Hierarchy, str]]:
     top = next((h.base for h in cgroups._mounted() if h.version == 2), None)
     controllers = read_words(top / "cgroup.controllers") if top else []
     if top is None or not controllers:
-        pytest.skip("no hierarchy of version 2 with a controller")
+        machine_lacks("no hierarchy of version 2 with a controller")
     controller = "pids" if "pids" in controllers else controllers[0]
     control = top / "cgroup.subtree_control"
     had = controller in read_words(control)

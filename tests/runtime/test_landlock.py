@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from programs import machine_lacks
 
 from kmind.bpf import _landlock
 from kmind.bpf._landlock import landlock_version
@@ -72,7 +73,7 @@ def version() -> int:
     try:
         return landlock_version()
     except NotSupportedError as error:
-        pytest.skip(str(error))
+        machine_lacks(str(error))
 
 
 def attempts(tmp_path: Path, *, files: tuple[str, ...], network: bool = False) -> dict[str, str]:

@@ -2,12 +2,11 @@
 """The unit for systemd, as systemd itself sees it."""
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+from programs import program
 
 import kmind.serve
 
@@ -15,9 +14,7 @@ UNIT = Path(kmind.serve.__file__).parent / "kmind.service"
 
 
 def analyze(*words: str | Path) -> "subprocess.CompletedProcess[str]":
-    tool = shutil.which("systemd-analyze")
-    if tool is None:
-        pytest.skip("systemd-analyze is not installed")
+    tool = program("systemd-analyze")
     return subprocess.run([tool, *words], capture_output=True, text=True, timeout=60, check=False)
 
 
