@@ -4,6 +4,7 @@
 import os
 import select
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from kmind.errors import UsageError
 from kmind.extension import find_module, parse_parameters
 from kmind.guard import Policy
 from kmind.knobs import Target
-from kmind.runtime.asking import Asking
+from kmind.runtime.asking import Asking, settle
 from kmind.runtime.objective import GapError
 from kmind.runtime.wishes import check_wishes, chosen_knobs
 
@@ -37,8 +38,9 @@ class Scripted:
     """Answers what it is given, one after another, then nothing until it is cancelled."""
 
     better: Literal["higher", "lower", ""] = "lower"
+    timeout_s = 1.0
 
-    def __init__(self, *answers: float | GapError | None) -> None:
+    def __init__(self, *answers: float | Exception | None) -> None:
         self._answers = list(answers)
         self.done = threading.Event()
 
@@ -47,12 +49,35 @@ class Scripted:
             self.done.set()
             return None
         answer = self._answers.pop(0)
-        if isinstance(answer, GapError):
+        if isinstance(answer, Exception):
             raise answer
         return answer
 
+    def cancel(self) -> None:
+        pass
 
-def asked(*answers: float | GapError | None) -> tuple[list[tuple[Kind, int]], list[str]]:
+
+class Hanging:
+    """A question that nothing ends, as one that waits for a name server."""
+
+    better: Literal["higher", "lower", ""] = ""
+    timeout_s = 5.0
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self.cut = threading.Event()
+        self.answered = threading.Event()
+
+    def ask(self, cancelled: Callable[[], bool]) -> float | None:
+        self.asked.set()
+        assert self.answered.wait(60)
+        return 1.0
+
+    def cancel(self) -> None:
+        self.cut.set()
+
+
+def asked(*answers: float | Exception | None) -> tuple[list[tuple[Kind, int]], list[str]]:
     told, lines, objective = Told(), [], Scripted(*answers)
     asking = Asking(objective, told, every_s=0.001, looks_back_s=0, log=lines.append)  # type: ignore[arg-type]
     asking.start()
@@ -66,10 +91,10 @@ def asked(*answers: float | GapError | None) -> tuple[list[tuple[Kind, int]], li
 
 
 def test_answers_are_handed_on_in_millionths() -> None:
-    notices, lines = asked(None, 1.5, -2.0, 1e-7)
+    notices, lines = asked(None, 1.5, 2.0, 1e-7)
     assert notices == [
         (Kind.OBJECTIVE, 1_500_000),
-        (Kind.OBJECTIVE, -2_000_000),
+        (Kind.OBJECTIVE, 2_000_000),
         (Kind.OBJECTIVE, 0),
     ]
     assert lines == []
@@ -87,10 +112,102 @@ def test_gaps_are_handed_on_and_said_once() -> None:
     ]
 
 
+def test_an_answer_that_nobody_foresaw_is_a_gap_and_the_next_is_asked() -> None:
+    notices, lines = asked(RuntimeError("surprise \x1b[2J"), 2.0)
+    assert notices == [(Kind.NO_OBJECTIVE, 1), (Kind.OBJECTIVE, 2_000_000)]
+    assert "RuntimeError: surprise  [2J" in lines[0]
+
+
+def test_gaps_that_come_and_go_do_not_fill_the_log() -> None:
+    text = GapError("text", "this is no number: 'x'")
+    _, lines = asked(*[text, 1.0] * 30)
+    assert 2 <= len(lines) <= 8
+
+
 def test_closing_leaves_no_thread_and_no_descriptor() -> None:
-    before = threading.active_count(), len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
     asked(1.0)
-    assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before  # noqa: PTH208
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+    until = time.monotonic() + 30
+    while any(each.name == "objective" for each in threading.enumerate()):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def hanging(told: Told, lines: list[str], clock: list[float]) -> tuple[Asking, Hanging]:
+    objective = Hanging()
+    asking = Asking(
+        objective,
+        told,  # type: ignore[arg-type]
+        every_s=0.5,
+        looks_back_s=0,
+        log=lines.append,
+        now=lambda: clock[0],
+    )
+    asking.start()
+    return asking, objective
+
+
+def test_closing_never_waits_for_a_question_that_hangs() -> None:
+    asking, objective = hanging(Told(), [], [0.0])
+    try:
+        assert objective.asked.wait(30)
+        began = time.monotonic()
+        asking.close()
+        assert time.monotonic() - began < 1
+        assert objective.cut.is_set()
+        again = os.eventfd(0)  # takes the number of the descriptor that was closed
+        try:
+            objective.answered.set()
+            settle(30)
+            assert not select.select([again], [], [], 0)[0]
+        finally:
+            os.close(again)
+    finally:
+        objective.answered.set()
+
+
+def test_a_question_that_hangs_is_a_gap_again_and_again() -> None:
+    told, lines, clock = Told(), list[str](), [0.0]
+    asking, objective = hanging(told, lines, clock)
+    try:
+        assert objective.asked.wait(30)
+        for clock[0] in (1.0, 5.9, 6.5, 6.7, 7.6):
+            asking.turn()
+        assert told.notices == [(Kind.NO_OBJECTIVE, 2)] * 2
+        assert len(lines) == 1
+        assert "no answer within 5 s, and the question hangs" in lines[0]
+    finally:
+        objective.answered.set()
+        asking.close()
+
+
+def test_threads_that_hang_are_bounded_in_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    settle(30)
+    monkeypatch.setattr("kmind.runtime.asking.MOST_LEFT", 2)
+    told, lines, made = Told(), list[str](), []
+    try:
+        for _ in range(2):
+            asking, objective = hanging(Told(), [], [0.0])
+            made.append(objective)
+            assert objective.asked.wait(30)
+            asking.close()
+        asking, objective = hanging(told, lines, [0.0])
+        made.append(objective)
+        asking.turn()
+        assert told.notices == [(Kind.NO_OBJECTIVE, 1)]
+        assert "2 earlier questions hang" in lines[0]
+        for each in made[:2]:
+            each.answered.set()
+        settle(30)
+        asking._late_at = 0.0
+        asking.turn()
+        assert objective.asked.wait(30)
+        asking.close()
+    finally:
+        for each in made:
+            each.answered.set()
+        settle(30)
 
 
 def wishes(

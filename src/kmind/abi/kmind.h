@@ -121,7 +121,7 @@ enum kmind_gap {
 	KMIND_GAP_TIMEOUT = 2, /* no answer in time */
 	KMIND_GAP_EMPTY = 3,   /* it said nothing */
 	KMIND_GAP_TEXT = 4,    /* what it said is no number */
-	KMIND_GAP_RANGE = 5,   /* no finite number, or too large a one */
+	KMIND_GAP_RANGE = 5,   /* no finite number, too large, or below zero */
 };
 
 /* Why the agent changed its mode. */

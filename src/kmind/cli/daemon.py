@@ -13,6 +13,7 @@ from kmind.errors import NotSupportedError
 from kmind.extension.conf import ModuleConf
 from kmind.guard import Journal, Policy
 from kmind.runtime.agents import need_root
+from kmind.runtime.asking import settle
 from kmind.runtime.log import StructuredLog
 from kmind.runtime.supervisor import RUN_DIR, Supervisor
 
@@ -28,6 +29,9 @@ except ModuleNotFoundError as error:
     ) from None
 
 __all__ = ["daemon_command"]
+
+# Commands that measured are killed already; their threads reap them.
+_SETTLE_S = 0.5
 
 
 def daemon_command(
@@ -72,12 +76,16 @@ def daemon_command(
 
         return Daemon(make=supervisor, check=check, emit=log.emit, keep=keep)
 
+    def before_exec() -> None:
+        settle(_SETTLE_S)
+        log.close()
+
     try:
         run_daemon(
             make,
             run_dir=run_dir,
             socket=socket or default_socket_path(),
-            before_exec=log.close,
+            before_exec=before_exec,
         )
     finally:
         log.close()

@@ -9,13 +9,14 @@ import pwd
 import select
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 from kmind.errors import KmindError, UsageError
 
-__all__ = ["GapError", "GapName", "check_user", "run_command"]
+__all__ = ["Command", "GapError", "GapName", "check_user"]
 
 GapName = Literal["failed", "timeout", "empty", "text", "range"]
 """Why there is no value: ``enum kmind_gap``, in lower case."""
@@ -37,44 +38,74 @@ def check_user(name: str) -> None:
     """UsageError unless there is such an account."""
     try:
         pwd.getpwnam(name)
-    except KeyError:
-        raise UsageError(f"there is no user {name!r}", hint="name one, or: nobody") from None
+    except (KeyError, ValueError):
+        raise UsageError(f"there is no user {name[:80]!r}", hint="name one, or: nobody") from None
 
 
-def run_command(
-    words: list[str], timeout_s: float, user: str, cancelled: Callable[[], bool]
-) -> str:
-    """What it prints, at most 4 KiB. Raises GapError; then nothing of it runs on.
+class Command:
+    """A command that measures.
 
-    As root it becomes ``user``, with no other groups and no capabilities. It has a
-    session of its own, an empty standard input, and nobody reads what it complains.
+    As root it becomes ``user``, with no other groups and no capabilities. It has a session of
+    its own, an empty standard input, and nobody reads what it complains.
     """
-    who: dict[str, object] = {}
-    if os.geteuid() == 0:
-        account = pwd.getpwnam(user)
-        who = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-    try:
-        process = subprocess.Popen(
-            words,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            cwd="/",
-            env=_ENVIRONMENT,
-            start_new_session=True,
-            **who,  # type: ignore[call-overload]
-        )
-    except OSError as error:
-        raise GapError("failed", f"{words[0]} cannot be run: {error.strerror}") from None
-    try:
-        text = _read(process, time.monotonic() + timeout_s, timeout_s, cancelled)
-    finally:
-        # It may have left others behind that hold on to its group.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.stdout.close()
-        process.wait()
-    return text
+
+    def __init__(self, words: list[str], timeout_s: float, user: str) -> None:
+        self.timeout_s = timeout_s
+        self._words = words
+        self._user = user
+        self._lock = threading.Lock()
+        self._group = 0  # of the process that runs: nobody has reaped it while this is set
+
+    def run(self, cancelled: Callable[[], bool]) -> str:
+        """Run it; what it prints, at most 4 KiB. Raises GapError; then nothing of it runs on."""
+        process = self._start()
+        with self._lock:
+            self._group = process.pid
+        try:
+            text = _read(process, time.monotonic() + self.timeout_s, self.timeout_s, cancelled)
+        finally:
+            # It may have left others behind that hold on to its group.
+            self.cancel()
+            with self._lock:
+                self._group = 0
+            assert process.stdout is not None
+            process.stdout.close()
+            process.wait()
+        if process.returncode:
+            how = f"ended with status {process.returncode}"
+            if process.returncode < 0:
+                how = f"was killed by signal {-process.returncode}"
+            raise GapError("failed", f"it {how}")
+        return text
+
+    def cancel(self) -> None:
+        """Kill it with its process group, and wait for nothing; from any thread."""
+        with self._lock, contextlib.suppress(ProcessLookupError, PermissionError):
+            if self._group:
+                os.killpg(self._group, signal.SIGKILL)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        who: dict[str, Any] = {}
+        try:
+            if os.geteuid() == 0:
+                account = pwd.getpwnam(self._user)
+                who = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+            process: subprocess.Popen[bytes] = subprocess.Popen(
+                self._words,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                env=_ENVIRONMENT,
+                start_new_session=True,
+                **who,
+            )
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or "it cannot be written so"
+            raise GapError("failed", f"{self._words[0]} cannot be run: {why}") from None
+        except KeyError:
+            raise GapError("failed", f"there is no user {self._user!r} any more") from None
+        return process
 
 
 def _read(
@@ -84,9 +115,9 @@ def _read(
     poll = select.poll()
     poll.register(process.stdout, select.POLLIN)
     os.set_blocking(process.stdout.fileno(), False)
-    parts: list[bytes] = []
+    text = b""
     open_ = True
-    while open_ or process.poll() is None:
+    while open_ or not _has_ended(process.pid):
         left = until - time.monotonic()
         if left <= 0 or cancelled():
             raise GapError("timeout", f"it did not end within {timeout_s:g} s")
@@ -95,12 +126,12 @@ def _read(
         elif poll.poll(min(left, _LOOK_S) * 1000):
             part = process.stdout.read(_MOST_TEXT) or b""
             open_ = bool(part)
-            parts.append(part)
-            if sum(map(len, parts)) > _MOST_TEXT:
+            text += part
+            if len(text) > _MOST_TEXT:
                 raise GapError("text", f"it printed more than {_MOST_TEXT} bytes")
-    if process.returncode:
-        how = f"ended with status {process.returncode}"
-        if process.returncode < 0:
-            how = f"was killed by signal {-process.returncode}"
-        raise GapError("failed", f"it {how}")
-    return b"".join(parts).decode("utf-8", "replace")
+    return text.decode("utf-8", "replace")
+
+
+def _has_ended(pid: int) -> bool:
+    # Without reaping it, so that its number stays its own until its group is killed.
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
