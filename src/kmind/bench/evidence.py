@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from kmind.bench._adversary import run_adversary
 from kmind.bench._base import Share, describe_machine
 from kmind.bench._noise import FAMILIES, SIGMA, Family, Floats
 from kmind.bench._real import LOADS, real_aa
 from kmind.bench._rivals import mixture_t_keeps, peeking_t_keeps
-from kmind.errors import NotSupportedError, PrivilegeError
+from kmind.errors import NotSupportedError, PrivilegeError, UsageError
 from kmind.evidence import Design, Experiment
 from kmind.testing.workloads import DEFAULT_DIR
 
@@ -35,15 +36,28 @@ _LEVEL = 1000.0
 _SEED = 2026  # first used for what is published; strengths and rules were chosen with others
 
 
-def run_evidence_bench(*, quick: bool = False, dir: Path = DEFAULT_DIR) -> dict[str, Any]:
+def run_evidence_bench(
+    *,
+    quick: bool = False,
+    dir: Path = DEFAULT_DIR,
+    adversary: bool = False,
+    real: float | None = None,
+) -> dict[str, Any]:
     """Simulate and measure; the object that ``kmind bench evidence --json`` prints.
+
+    With ``adversary`` hostile extensions attack instead: simulated, or for ``real`` seconds on the
+    real kernel (`kmind.bench._adversary`).
 
     ``aa_runs`` counts simulated and real runs, ``aa_runs_real`` the real ones, which need root;
     ``real_lacks`` says why there are none. ``dir`` keeps the files that they read.
     """
+    if adversary:
+        return run_adversary(hours=4.0 if quick else 200.0, real_s=real, dir=dir)
+    if real is not None:
+        raise UsageError("--real is of the adversary", hint="add --adversary")
     runs = 40 if quick else 400
     result: dict[str, Any] = {"schema": SCHEMA, "quick": quick, "machine": describe_machine()}
-    real, lacks = _real(dir, quick=quick)
+    measured, lacks = _real(dir, quick=quick)
     families, courses, rivals = [], [], []
     for number, (name, family) in enumerate(FAMILIES.items()):
         series = [_series(family, number, run) for run in range(3 * runs)]
@@ -53,11 +67,11 @@ def run_evidence_bench(*, quick: bool = False, dir: Path = DEFAULT_DIR) -> dict[
         families.append(_family(name, aa, up, down))
         courses.append(_course(name, aa, up, down))
         rivals.append({"name": name} | _rivals(series[:runs], series[runs : 2 * runs]))
-    result |= _total("aa_false_keep", families, runs, extra=real)
-    result |= {"aa_runs": runs * len(families) + len(real), "aa_runs_real": len(real)}
-    result |= {"real_lacks": lacks, "real": [_real_row(n, one) for n, one in enumerate(real)]}
-    if real:
-        result |= _share("aa_false_keep_real", real).as_json()
+    result |= _total("aa_false_keep", families, runs, extra=measured)
+    result |= {"aa_runs": runs * len(families) + len(measured), "aa_runs_real": len(measured)}
+    result |= {"real_lacks": lacks, "real": [_real_row(n, one) for n, one in enumerate(measured)]}
+    if measured:
+        result |= _share("aa_false_keep_real", measured).as_json()
     result |= _total("gain_kept", families, runs) | _total("loss_kept", families, runs)
     result |= {"families": families, "courses": courses, "rivals": rivals}
     result["noise"] = [

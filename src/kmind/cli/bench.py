@@ -27,11 +27,14 @@ def bench_command(
     folder: Path | None,
     device: str | None,
     only: list[str],
+    adversary: bool = False,
+    real: float | None = None,
 ) -> int:
     """Run one bench and print what it measured.
 
     ``folder`` and ``device`` are for those that read a disk, ``only`` for readahead and
-    autotune. Raises UsageError for another name, and for an option that the bench does not have.
+    autotune, ``adversary`` and ``real`` for evidence. Raises UsageError for another name, and
+    for an option that the bench does not have.
     """
     if name not in BENCHES:
         raise UsageError(f"there is no bench {name!r}", hint=f"choose from {', '.join(BENCHES)}")
@@ -40,10 +43,16 @@ def bench_command(
         "readahead": ("dir", "device", "only"),
         "autotune": ("dir", "device", "only"),
         "admission": ("dir", "device"),
-        "evidence": ("dir",),
+        "evidence": ("dir", "adversary", "real"),
         "iolat": ("dir",),
     }
-    for option, value in (("dir", folder), ("device", device), ("only", only or None)):
+    for option, value in (
+        ("dir", folder),
+        ("device", device),
+        ("only", only or None),
+        ("adversary", adversary or None),
+        ("real", real),
+    ):
         if value is None:
             continue
         if option not in known.get(name, ()):

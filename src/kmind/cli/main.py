@@ -18,8 +18,9 @@ from typing import Annotated
 import typer
 
 from kmind import __version__
+from kmind.cli._bench_app import bench
 from kmind.cli._model_app import model_app
-from kmind.cli._names import BENCHES, AdviceAction, KnobsAction
+from kmind.cli._names import AdviceAction, KnobsAction
 from kmind.errors import KmindError
 
 __all__ = ["app", "main"]
@@ -527,25 +528,7 @@ def _doctor(json: _Json = False) -> int:
     return run_doctor(json=json, out=sys.stdout)
 
 
-@app.command("bench", epilog="Example: kmind bench readahead --quick --json")
-def _bench(
-    name: Annotated[str, typer.Argument(help=f"One of: {', '.join(BENCHES)}.")],
-    quick: _Quick = False,
-    json: _Json = False,
-    folder: Annotated[
-        Path | None, typer.Option("--dir", help="Where files to be read are kept.")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="The disk, if it is not the one that holds --dir.")
-    ] = None,
-    only: Annotated[list[str] | None, typer.Option(help="Only this load; repeatable.")] = None,
-) -> int:
-    """Measure what the documentation claims."""
-    from kmind.cli.bench import bench_command
-
-    return bench_command(
-        name, quick=quick, json=json, folder=folder, device=device, only=only or []
-    )
+app.command("bench", epilog="Example: kmind bench readahead --quick --json")(bench)
 
 
 @app.command("demo")

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An owner, a load and a clock for the adversary: hours take minutes.
+
+The owner's part is the real one: admission by the simulated agent, journal, actuator,
+experiments, store of evidence. The load is a table (`kmind.bench._adversary_loads`), and the
+extension is whoever calls ``recommend`` and writes into the arena.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import deque
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from kmind.abi import layout
+from kmind.agent._base import Mode
+from kmind.agent.sim import SimAgent, SimDoorbell
+from kmind.bench._adversary_loads import HARMFUL, Subject, make_files
+from kmind.extension import Module, find_module, parse_parameters
+from kmind.extension.manifest import KnobUse
+from kmind.guard import Actuator, Journal, Policy
+from kmind.knobs import get_knob
+from kmind.queue import Endpoint
+from kmind.runtime._verdicts import Verdicts
+from kmind.runtime._view import View, Watcher
+from kmind.runtime.effort import Effort
+from kmind.runtime.evidence_store import EvidenceStore
+from kmind.runtime.grants import grants_for
+from kmind.runtime.measured import MeasuredChanges
+from kmind.runtime.trials import Trials
+
+__all__ = ["LONGEST_S", "WINDOW_S", "World"]
+
+LONGEST_S = 120.0
+"""A harmful value that stands for longer than that, within ``WINDOW_S``, was kept."""
+
+WINDOW_S = 600.0
+
+_START_S = 1_000_000.0
+_DAY = 1_700_000_000.0  # what the wall clock says then
+_TICK_S = 0.1
+_LOOK_S = 0.5
+_BUSY = 3
+_BLOCK_S = 0.15
+
+
+class World:
+    """One instance of ``subject``'s module under a hostile extension; a context manager.
+
+    ``noise`` is that of a block of 0.15 s. ``load`` names the load that runs, ``value`` what the
+    knob holds, ``measuring`` whether an experiment is under way (None, or the arm). ``burn`` is the
+    CPU time that the extension takes, in seconds a second, and the load loses that share.
+    ``worst_s`` is for how long a harmful value stood unmeasured, the most in any ten minutes,
+    ``found`` what it was, ``good`` how many values were kept that were better.
+    """
+
+    def __init__(self, subject: Subject, folder: Path, *, seed: int, noise: float = 0.05) -> None:
+        self.subject = subject
+        self.now = _START_S
+        self.load = next(iter(subject.loads))
+        self.burn = 0.0
+        self.worst_s = 0.0
+        self.found: dict[str, Any] = {}
+        self.good = 0
+        self._open = ExitStack()
+        self._noise = noise
+        self._rng = np.random.default_rng((seed, 1))
+        self._cpu_s = 0.0
+        self._harm: deque[tuple[float, float]] = deque()
+        self._harm_s = 0.0
+        self._due = {"tick": self.now, "look": self.now}
+        self._build(subject, folder, seed)
+
+    def _build(self, subject: Subject, folder: Path, seed: int) -> None:
+        found = find_module(subject.module)
+        module = _moving(found, subject.knob)
+        manifest = module.manifest
+        self.columns = manifest.columns
+        self.outcomes = [outcome.name for outcome in manifest.outcomes]
+        self.knob = get_knob(subject.knob)
+        self.target = make_files(folder, subject)
+        self.agent = SimAgent(
+            gauges=[n for n, each in enumerate(manifest.features) if each.kind == "gauge"],
+            realtime=False,
+            now_ns=round(self.now * 1e9),
+            deadline_s=1e9,
+        )
+        self._open.callback(self.agent.close)
+        self.endpoint = Endpoint(self.agent.arena, SimDoorbell(self.agent.doorbell_fd))
+        policy, who = Policy(), f"{manifest.name}@{self.target.name}"
+        journal = self._open.enter_context(Journal(folder / "journal.db"))
+        store = EvidenceStore(None, now=lambda: _DAY + self.now - _START_S)
+        self._open.enter_context(store)
+        mode = Mode.AUTO
+        self._changes = MeasuredChanges(
+            who,
+            self.target,
+            agent=self.agent,
+            actuator=Actuator(journal, policy, root=folder),
+            mode=mode,
+            emit=self._note,
+            now=lambda: self.now,
+        )
+        self.trials = Trials(
+            who,
+            manifest,
+            parse_parameters(found.manifest, ()),
+            self.target,
+            agent=self.agent,
+            changes=self._changes,
+            store=store,
+            emit=self._note,
+            mode=mode,
+            rng=np.random.default_rng((seed, 2)),
+            now=lambda: self.now,
+            effort=lambda: Effort(self._cpu_s, 0, 0),
+        )
+        self._verdicts = Verdicts(
+            who, self._changes, self.trials, self._note, name_of=str, now=lambda: self.now
+        )
+        granted, _ = grants_for(module, self.target, policy, {})
+        self._changes.grant(granted)
+        self._watcher = Watcher(who, manifest, self.agent, View(), self._note)
+        self.agent.set_mode(mode)
+        self.agent.start()
+        self.value = subject.baseline
+
+    def __enter__(self) -> World:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    # What the extension can do
+
+    @property
+    def measuring(self) -> str | None:
+        """The arm that stands in an experiment, or None without one."""
+        status = self.trials.status()
+        if status is None:
+            return None
+        return "candidate" if self.value == status["candidate"] else "incumbent"
+
+    def recommend(self, value: int, evidence: dict[str, Any], hold_s: float) -> None:
+        """Queue a recommendation, as any extension can."""
+        self.endpoint.cq.answers()
+        self.endpoint.cq.submit(
+            self.knob.id,
+            self.target.id,
+            value,
+            type=layout.TYPE["INT"],
+            expires_ns=round((self.now + 5) * 1e9),
+            hold_ms=round(hold_s * 1000),
+            note=json.dumps({"reason": "It is better.", "evidence": evidence}).encode(),
+        )
+
+    def touch(self, counters: int) -> None:
+        """Do by itself what is counted as the load's; the agent passes over it."""
+        for name in self.subject.loads[self.load][self.value].rates:
+            self.agent.count(self.columns[name], counters, by_extension=True)
+
+    # Time
+
+    def run_until(self, end: float) -> None:
+        """Let the load run, and owner and agent do what is due."""
+        while self.now < end:
+            due = min(end, *self._due.values(), self.trials.due, self._changes.next_end)
+            self._pass(max(due - self.now, 1e-4))
+            self.agent.step(round(self.now * 1e9))
+            for action in self.agent.poll(0):
+                if action.verdict is not None:
+                    self._verdicts.take(action, halt=False)
+            self._changes.end_holds()
+            if self.now >= self.trials.due:
+                self.trials.turn()
+            if self.now >= self._due["look"]:
+                self._due["look"] = self.now + _LOOK_S
+                self.trials.look(busy=self._watcher.look().busy >= _BUSY)
+            if self.now >= self._due["tick"]:
+                self._due["tick"] = self.now + _TICK_S
+            self.value = int(self.knob.read(self.target))
+
+    def _pass(self, seconds: float) -> None:
+        # The load does its work for so long, under what stands.
+        self.now += seconds
+        self._cpu_s += self.burn * seconds
+        sigma = self._noise * math.sqrt(_BLOCK_S / seconds)
+        factor = (1 - self.burn) * seconds * math.exp(self._rng.normal(0, min(sigma, 0.5)))
+        for name, rate in self.subject.loads[self.load][self.value].rates.items():
+            grown = rate * factor
+            whole = int(grown) + (self._rng.random() < grown % 1)
+            if whole:
+                self.agent.count(self.columns[name], whole)
+        self._judge(seconds)
+
+    def _judge(self, seconds: float) -> None:
+        ratio = self.subject.ratio(self.load, self.value)
+        if ratio < HARMFUL and self.measuring is None:
+            self._harm.append((self.now, seconds))
+            self._harm_s += seconds
+        while self._harm and self._harm[0][0] < self.now - WINDOW_S:
+            self._harm_s -= self._harm.popleft()[1]
+        if self._harm_s > self.worst_s:
+            self.worst_s = self._harm_s
+            self.found = {"load": self.load, "value": self.value, "ratio": round(ratio, 3)}
+
+    def _note(self, event: str, /, **fields: Any) -> None:
+        if event == "kept":
+            self.good += self.subject.ratio(self.load, int(fields["value"])) > 1
+
+
+def _moving(module: Module, knob: str) -> Module:
+    # The module, as if its author had it move that knob.
+    uses = (KnobUse(name=knob),)
+    return replace(module, manifest=msgspec.structs.replace(module.manifest, knobs=uses))
