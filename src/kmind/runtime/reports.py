@@ -81,6 +81,7 @@ class _Record(msgspec.Struct, forbid_unknown_fields=True):
     outcome: Literal["gain", "loss", "no change", "aborted"]
     reason: _Text
     broken: bool
+    effort: None = None  # read by the owner alone: what a module says of itself is no evidence
 
 
 class _Report(msgspec.Struct, forbid_unknown_fields=True):
