@@ -12,7 +12,7 @@ from kmind.abi import layout
 from kmind.agent.sim import SimAgent
 from kmind.runtime._config import ChildConfig
 from kmind.runtime.process import ExtensionProcess
-from kmind.runtime.sandbox import free_uid
+from kmind.runtime.uids import free_uid
 
 PATIENCE_S = 30
 

@@ -81,6 +81,27 @@ def test_what_can_be_no_folder(name: str) -> None:
         find_module(name)
 
 
+@pytest.mark.parametrize("name", ["outside", "outside.quiet", "beside"])
+def test_imports_of_its_own_distribution_are_refused(site: Path, name: str) -> None:
+    """They would run beside the sources that were read and checked."""
+    (site / "outside-1.dist-info/RECORD").write_text("outside/__init__.py,,\nbeside.py,,\n")
+    manifest = site / "outside/quiet/module.toml"
+    text = manifest.read_text()
+    manifest.write_text(text.replace(':Nothing"', f':Nothing", imports = ["{name}"]'))
+    with pytest.raises(ModuleError, match=f"{name} belongs to the module's own distribution"):
+        find_module("quiet")
+    assert "outside" not in sys.modules
+
+
+@pytest.mark.parametrize("name", ["", ".up", "a b", "os;", "a..b", "../x", "x" * 300])
+def test_imports_that_are_no_names(site: Path, name: str) -> None:
+    manifest = site / "outside/quiet/module.toml"
+    text = manifest.read_text()
+    manifest.write_text(text.replace(':Nothing"', f':Nothing", imports = ["{name}"]'))
+    with pytest.raises(ModuleError, match=r"module\.toml:\d+: extension\.imports"):
+        find_module("quiet")
+
+
 def test_in_packages_without_init(site: Path) -> None:
     """What stands in packages that nobody imported is found all the same."""
     below = site / "deep" / "down"

@@ -26,7 +26,8 @@ PAGES = 1024
 # has the file open when it becomes that, as an extension has libc.
 WORK = """
 import mmap, os, sys, threading
-from kmind.runtime.sandbox import drop_privileges, free_uid
+from kmind.runtime.sandbox import drop_privileges
+from kmind.runtime.uids import free_uid
 
 kind, path, pages = sys.argv[1], sys.argv[2], int(sys.argv[3])
 fd = os.open(path, os.O_RDONLY)

@@ -5,15 +5,16 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from extension_process import QUIET, Running, running
 
-from kmind.abi import layout
 from kmind.bpf._landlock import landlock_version
 from kmind.runtime.child import EXIT_SETUP
+from kmind.runtime.uids import FIRST_UID, LAST_UID
 
 if TYPE_CHECKING:
     from conftest import Bench
@@ -113,7 +114,18 @@ class Sample(Extension):
             "eat_descriptors": lambda: select.epoll(),
             "eat_memory": lambda: mmap.mmap(-1, 4 << 30, flags=mmap.MAP_PRIVATE),
             "lock_memory": lambda: call("mlock", room, 4096),
+            "shared_memory": lambda: mmap.mmap(-1, 4096),
+            "shared_validated": lambda: mmap.mmap(-1, 4096, flags=0x23),
+            "shared_to_read": lambda: mmap.mmap(-1, 4096, flags=0x21, prot=mmap.PROT_READ),
+            "growing_memory": lambda: mmap.mmap(-1, 4096, flags=0x122),
+            "huge_pages": lambda: mmap.mmap(-1, 2 << 20, flags=0x40022),
+            "size_of_passwd": lambda: os.stat("/etc/passwd"),
+            "size_of_knob": lambda: os.lstat("/proc/sys/vm/swappiness"),
+            "size_the_old_way": lambda: system_call(4, b"/etc/passwd", room),
+            "size_by_statx": lambda: system_call(332, -100, b"/etc/passwd", 0, 0x7FF, room),
+            "is_it_there": lambda: system_call(21, b"/etc/passwd", 0),
             "import_late": lambda: importlib.import_module("wave"),
+            "import_side_effects": lambda: importlib.import_module("antigravity"),
         }
         for name, attempt in tries.items():
             try:
@@ -147,8 +159,7 @@ def test_seen_from_outside(tmp_path: Path) -> None:
         status = status_of(pid)
         uids = status["Uid"].split()
         assert len(set(uids)) == 1
-        first = layout.LIMIT["FIRST_UID"]
-        assert first <= int(uids[0]) < first + layout.LIMIT["UIDS"]
+        assert FIRST_UID <= int(uids[0]) <= LAST_UID < 61184  # from there on systemd's
         assert status["Gid"].split() == uids
         assert status["Groups"].split() == []
         assert status["NoNewPrivs"] == "1"
@@ -194,8 +205,10 @@ def check_prisoner(run: Running) -> None:
     assert run.said("tried") == f"{len(refused)} tried"
     assert len(refused) > 50
     late = run.said("import_late")
-    assert "wave cannot be imported any more: privileges are dropped" in late
+    assert "wave cannot be imported any more: the sandbox is shut" in late
     assert "add it to imports of [extension] in module.toml" in late
+    side = run.said("import_side_effects")
+    assert "antigravity is none of the standard modules that an extension may import" in side
     assert "folder /" in run.lines
     assert "environment []" in run.lines
     run.alive()
@@ -212,6 +225,137 @@ def test_tried_from_inside(tmp_path: Path, kept: bool) -> None:
             assert victim.poll() is None
         finally:
             victim.kill()
+
+
+PACKAGE = """\
+import ctypes, mmap, os, socket
+
+PASSWD = os.open("/proc/self/status", os.O_RDONLY) if os.path.exists("/proc/self") else None
+libc = ctypes.CDLL(None, use_errno=True)
+FOUND = []
+
+
+def attempt(name, call):
+    try:
+        result = call()
+    except OSError as error:
+        FOUND.append(f"{name}: refused, {error.strerror}")
+    else:
+        FOUND.append(f"{name}: {result!r}")
+
+
+def system_call(number, *args):
+    if libc.syscall(number, *args) < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+FOUND.append(f"ids: {os.getuid()} {os.geteuid()} {os.getgid()}")
+attempt("passwd", lambda: open("/etc/passwd").read())
+attempt("seen", lambda: os.stat("/etc/passwd"))
+attempt("write", lambda: open(__file__, "a"))
+attempt("new", lambda: open("/new", "w"))
+attempt("fork", os.fork)
+attempt("exec", lambda: os.execv("/bin/true", ["true"]))
+attempt("socket", socket.socket)
+attempt("shared", lambda: mmap.mmap(-1, 4096))
+attempt("setuid", lambda: os.setuid(0))
+attempt("unshare", lambda: system_call(272, 0x20000))
+attempt("bpf", lambda: system_call(321, 0, 0, 0))
+attempt("kill", lambda: os.kill(os.getppid(), 0))
+attempt("dumpable", lambda: system_call(157, 4, 1, 0, 0, 0))
+attempt("folder", lambda: os.listdir("/work"))
+"""
+
+IMPORTER = """\
+import string
+
+import package_of_others
+from kmind.extension import Extension
+
+
+class Sample(Extension):
+    def start(self):
+        for line in package_of_others.FOUND:
+            self.context.log(line)
+        self.context.log("all told " + string.digits)
+
+    def status(self):
+        return {}
+"""
+
+
+def interpreters() -> list[str]:
+    # Debian's too, where it is of the version that numpy here was built for.
+    other = "/usr/bin/python3"
+    words = [other, "-c", "import sys; print(sys.version_info[:2])"]
+    if not Path(other).exists() or Path(other).samefile(sys.executable):
+        return [sys.executable]
+    found = subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
+    return [sys.executable, *([other] if found == str(sys.version_info[:2]) else [])]
+
+
+@pytest.mark.parametrize("interpreter", interpreters())
+def test_imports_run_without_any_privilege(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interpreter: str
+) -> None:
+    """A package that the manifest names is imported by a user who can do nothing with it."""
+    others = tmp_path / "others"
+    others.mkdir()
+    (others / "package_of_others.py").write_text(PACKAGE)
+    # pytest's folder is root's alone, as the one that an interpreter may lie in.
+    assert tmp_path.stat().st_mode & 0o077 == 0
+    monkeypatch.syspath_prepend(str(others))
+    if interpreter != sys.executable:
+        standard = Path(os.__file__).parent
+        own = [p for p in sys.path if not (p.startswith(str(standard)) or p.endswith(".zip"))]
+        monkeypatch.setattr(sys, "path", own)
+        monkeypatch.setattr(sys, "executable", interpreter)
+    mounts = Path("/proc/self/mountinfo").read_text()
+    with running(tmp_path, IMPORTER, imports=("package_of_others",)) as run:
+        run.until(lambda: run.said("all told"))
+        status = status_of(run.process.pid)
+        # Of the system's folders only the libraries are there, and none is the host's own.
+        seen = {path.name for path in Path(f"/proc/{run.process.pid}/root").iterdir()}
+        assert not seen & {"proc", "sys", "dev", "run", "var", "boot"}
+    assert Path("/proc/self/mountinfo").read_text() == mounts
+    found = dict(line.split(": ", 1) for line in run.lines if ": " in line)
+    uid = status["Uid"].split()[0]
+    assert uid != "0"
+    assert found.pop("ids") == f"{uid} {uid} {uid}"
+    assert len(found) == 14
+    assert {name: end for name, end in found.items() if not end.startswith("refused")} == {}
+
+
+def test_a_package_that_ends_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others/package_that_exits.py").write_text("raise SystemExit(0)")
+    monkeypatch.syspath_prepend(str(tmp_path / "others"))
+    with running(tmp_path, imports=("package_that_exits",)) as run:
+        run.until(lambda: run.process.ended() is not None)
+        assert run.process.ended() == EXIT_SETUP
+        run.until(lambda: run.said("package_that_exits cannot be imported: SystemExit: 0"))
+
+
+def test_a_file_that_its_user_cannot_get_at_is_not_brought_into_reach(tmp_path: Path) -> None:
+    """A mount would do that: a file that all may read, in a folder that is root's alone."""
+    secret = tmp_path / "hidden"
+    secret.mkdir(mode=0o700)
+    (secret / "open").write_text("x")
+    with running(tmp_path, files=(str(secret / "open"),)) as run:
+        run.until(lambda: run.process.ended() is not None)
+        assert run.process.ended() == EXIT_SETUP
+        run.until(lambda: run.said("cannot be opened: Permission denied"))
+
+
+def test_a_source_that_is_a_link(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("SECRET = 1")
+    (tmp_path / "sample").mkdir()
+    (tmp_path / "sample" / "more.py").symlink_to(secret)
+    with running(tmp_path) as run:
+        run.until(lambda: run.process.ended() is not None)
+        assert run.process.ended() == EXIT_SETUP
+        run.until(lambda: run.said("more.py is a link"))
 
 
 READER = """\
@@ -310,7 +454,7 @@ def test_a_file_that_is_asked_for_and_absent(tmp_path: Path) -> None:
 
 
 def test_two_extensions_have_two_users(tmp_path: Path) -> None:
-    from kmind.runtime.sandbox import free_uid
+    from kmind.runtime.uids import free_uid
 
     with running(tmp_path) as run:
         run.alive()

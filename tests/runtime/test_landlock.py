@@ -149,6 +149,6 @@ def test_says_why_there_is_none(monkeypatch: pytest.MonkeyPatch, number: int, wo
     monkeypatch.setattr(_landlock, "_libc", Refusing)
     with pytest.raises(NotSupportedError, match=words):
         landlock_version()
-    lacking = sandbox._fence_off(["/etc/hosts"], False)
+    lacking = sandbox._fence_off(["/usr/lib"], ["/etc/hosts"], False)
     assert len(lacking) == 1
     assert "the filter on system calls alone; /etc/hosts cannot be read" in lacking[0]

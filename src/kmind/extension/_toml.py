@@ -11,10 +11,13 @@ from typing import TypeVar
 import msgspec
 
 from kmind.errors import ModuleError
+from kmind.extension._files import read_beneath
 
 __all__ = ["TomlFile"]
 
 _Record = TypeVar("_Record")
+
+_MOST = 1 << 20  # bytes
 
 _FIELD = re.compile(r"(\w*)(?:\[(\d+)\])?\.?(.*)")
 # How a record's own check names the field at fault: "hook[1].program: ...".
@@ -27,7 +30,7 @@ class TomlFile:
     def __init__(self, path: Path, *, hint: str = "") -> None:
         self.path = path
         try:
-            self._text = path.read_text(encoding="utf-8")
+            self._text = read_beneath(path.parent, path.name, _MOST).decode("utf-8")
         except OSError as error:
             raise ModuleError(f"{path}: {error.strerror}", hint=hint) from None
         except UnicodeDecodeError as error:

@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING
 
 import kmind
 from kmind.errors import ModuleError
+from kmind.extension._files import read_sources
 from kmind.extension._trust import refuse_untrusted
+from kmind.extension.loader import refuse_own_imports
 from kmind.extension.manifest import Manifest, load_manifest
 from kmind.extension.parameters import nearest
 
@@ -70,11 +72,11 @@ class Module:
         return tuple(map(str, list(_places(self.name))[1:])) if self.name else ()
 
     def sources(self) -> dict[str, bytes]:
-        """All Python files below the folder: path relative to it, to content."""
-        return {
-            str(path.relative_to(self.folder)): path.read_bytes()
-            for path in sorted(self.folder.rglob("*.py"))
-        }
+        """All Python files below the folder: path relative to it, to content.
+
+        Raises ModuleError for a link among them; see ``read_sources``.
+        """
+        return read_sources(self.folder)
 
 
 @dataclass(frozen=True)
@@ -171,10 +173,24 @@ def _load(place: _Place, found_by: str = "") -> Module:
             f"{folder / MANIFEST}: name: {manifest.name!r}, and the package is {place.package}",
             hint="the last part of the package's name is the module's",
         )
+    refuse_own_imports(place.package, _provided(place.origin), manifest.extension.imports)
     entry = manifest.extension.entry.partition(":")[0] + ".py"
     if not (folder / entry).is_file():
         raise ModuleError(f"{folder / MANIFEST}: extension.entry: there is no {folder / entry}")
     return Module(manifest, folder, place.package, place.origin, found_by)
+
+
+def _provided(origin: str) -> set[str]:
+    # Top-level names of what the distribution that brought a module installs.
+    if origin in MODULE_DIRS or origin == "folder":
+        return set()
+    from importlib.metadata import PackageNotFoundError, files
+
+    try:
+        found = files(origin) or []
+    except PackageNotFoundError:
+        return set()
+    return {path.parts[0].partition(".")[0] for path in found if path.suffix == ".py"}
 
 
 def _locate(package: str) -> Path | None:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Loading an extension's class from source that is in memory already.
 
-A process that has dropped its privileges may be unable to read the module's folder,
-or the interpreter's own. So all files are read before, and imported from memory.
+A process that has dropped its privileges may be unable to read the module's folder, so its files
+are read before, and imported from memory. Everything else that the module needs is imported by
+``import_early``, after the drop and before the interpreter's own folders are shut too.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import ast
 import functools
 import importlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.abc import InspectLoader, MetaPathFinder
 from importlib.machinery import BuiltinImporter, FrozenImporter, ModuleSpec
 from importlib.util import spec_from_loader
@@ -20,8 +21,15 @@ from typing import TypeVar
 
 from kmind.errors import ModuleError
 from kmind.extension._base import Extension
+from kmind.extension._standard import ALLOWED_STANDARD
 
-__all__ = ["import_early", "load_class", "load_extension", "refuse_other_imports"]
+__all__ = [
+    "import_early",
+    "load_class",
+    "load_extension",
+    "refuse_other_imports",
+    "refuse_own_imports",
+]
 
 _Base = TypeVar("_Base")
 
@@ -74,30 +82,41 @@ class _Refuser(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        raise ModuleNotFoundError(
-            f"{fullname} cannot be imported any more: privileges are dropped; "
-            "add it to imports of [extension] in module.toml",
-            name=fullname,
-        )
+        if not _is_allowed(fullname):
+            why = "is none of the standard modules that an extension may import"
+        else:
+            why = (
+                "cannot be imported any more: the sandbox is shut; "
+                "add it to imports of [extension] in module.toml"
+            )
+        raise ModuleNotFoundError(f"{fullname} {why}", name=fullname)
 
 
 def import_early(imports: Sequence[str], sources: Mapping[str, bytes]) -> None:
     """Import what the manifest names, and what the sources take from the standard library.
 
-    Raises ModuleError for a named package that is absent.
+    This runs the code of those packages: the caller has dropped its privileges. Of the standard
+    library only ``ALLOWED_STANDARD`` is imported. Raises ModuleError for a named package that is
+    absent, that fails, or that is not allowed.
     """
     for name in imports:
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
+        if not _is_allowed(name):
             raise ModuleError(
-                f"extension.imports: {name} cannot be imported: {error}",
-                hint="install it, or take it out of module.toml",
-            ) from None
-    for name in sorted(_standard_imports(sources)):
+                f"extension.imports: {name} is none of the standard modules that an extension "
+                "may import",
+                hint="take it out of module.toml",
+            )
         try:
             importlib.import_module(name)
-        except ImportError:
+        except BaseException as error:  # SystemExit too: it is no code of ours
+            raise ModuleError(
+                f"extension.imports: {name} cannot be imported: {_told(error)}",
+                hint="install it, so that every user may read it, or take it out of module.toml",
+            ) from None
+    for name in sorted(filter(_is_allowed, _standard_imports(sources))):
+        try:
+            importlib.import_module(name)
+        except Exception:
             continue  # "from x import y" where y is no module; what is wrong shows later
 
 
@@ -107,6 +126,32 @@ def refuse_other_imports() -> None:
     sys.meta_path[:] = [BuiltinImporter, FrozenImporter, *sources, _Refuser()]
     sys.path.clear()
     sys.path_importer_cache.clear()
+
+
+def refuse_own_imports(package: str, provided: Iterable[str], imports: Sequence[str]) -> None:
+    """Raise ModuleError if ``imports`` names code of the module's own distribution.
+
+    That is its own ``package``, or one of the top-level packages that the distribution
+    ``provided``. It would run beside the sources that the owner has read and checked.
+    """
+    own = {package.partition(".")[0], *provided} - {"kmind"}
+    for name in imports:
+        if name.partition(".")[0] in own or f"{name}.".startswith("kmind.modules."):
+            raise ModuleError(
+                f"extension.imports: {name} belongs to the module's own distribution",
+                hint="put what the extension needs into the module's folder, and import it from "
+                "there: from .name import ...",
+            )
+
+
+def _is_allowed(name: str) -> bool:
+    top = name.partition(".")[0]
+    return top not in sys.stdlib_module_names or top in ALLOWED_STANDARD
+
+
+def _told(error: BaseException) -> str:
+    text = str(error)
+    return text if isinstance(error, ImportError) else f"{type(error).__name__}: {text}"[:400]
 
 
 def load_extension(

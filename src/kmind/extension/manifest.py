@@ -49,6 +49,9 @@ __all__ = [
 ]
 
 
+_Dotted = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$", max_length=200)]
+
+
 class AgentPart(Part, frozen=True):
     """``[agent]``: ``object`` is the C source, compiled to ``.bpf.o`` beside it."""
 
@@ -58,12 +61,13 @@ class AgentPart(Part, frozen=True):
 class ExtensionPart(Part, frozen=True):
     """``[extension]``: ``entry`` is ``file:Class``.
 
-    ``imports`` are the packages outside of the module and the standard library that
-    its code uses: after the privileges are dropped nothing else can be imported.
+    ``imports`` are the packages outside of the module and the standard library that its code
+    uses. They are imported once the privileges are dropped, and then nothing else can be. None
+    may be of the module's own distribution: what is its own stands in its folder.
     """
 
     entry: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_]\w*:[A-Za-z_]\w*$")]
-    imports: tuple[Text, ...] = ()
+    imports: tuple[_Dotted, ...] = ()
 
 
 class TargetPart(Part, frozen=True):

@@ -14,13 +14,10 @@ class CgroupEntry(msgspec.Struct, frozen=True, kw_only=True):
     """How a process enters the cgroup that `kmind.runtime.cgroup` made for it.
 
     ``join`` are the ``cgroup.procs`` files that it writes itself to, before it imports
-    anything; ``seal`` are files and what to write into each once it is set up, so that
-    the limit of its CPU time does not hold back its start; ``data_bytes`` stands in for
-    a limit of memory that no cgroup holds (0: one does).
+    anything; ``data_bytes`` stands in for a limit of memory that no cgroup holds (0: one does).
     """
 
     join: tuple[str, ...] = ()
-    seal: tuple[tuple[str, str], ...] = ()
     data_bytes: int = 0
 
 

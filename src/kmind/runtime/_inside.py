@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What runs inside the extension's process once it is in its cgroup.
 
-Order is everything here: what needs privileges comes first and runs only kmind's code
-and the named imports; then they are dropped for good; only then does the module's code
-run. All that it prints goes to the log.
+Order is everything here: what needs privileges comes first and runs only kmind's code; then
+they are dropped for good; then what the manifest names is imported; then the interpreter's
+folders are shut too; only then does the module's code run. All that it prints goes to the log.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ import numpy.typing as npt
 
 from kmind.errors import KmindError
 from kmind.extension import Context, Dispatcher
+from kmind.extension._files import read_sources
 from kmind.extension.loader import import_early, load_extension, refuse_other_imports
 from kmind.queue import Bell, Doorbell, Endpoint
 from kmind.runtime._config import ChildConfig
 from kmind.runtime._output import LineOutput
 from kmind.runtime._parts import send_parts
 from kmind.runtime.child import EXIT_MODULE, EXIT_SETUP
-from kmind.runtime.sandbox import close_other_fds, drop_privileges
+from kmind.runtime.sandbox import close_other_fds, drop_privileges, shut
 
 __all__ = ["run"]
 
@@ -44,32 +45,28 @@ def run(config_fd: int) -> int:
     try:
         os.set_blocking(1, False)
         config = _read_config(config_fd)
-        sources = {
-            str(path.relative_to(config.folder)): path.read_bytes()
-            for path in sorted(Path(config.folder).rglob("*.py"))
-        }
-        import_early(config.imports, sources)
-        _import_late_parts(sources)
-        if config.network:
-            importlib.import_module("encodings.idna")  # what socket asks for, by name
+        sources = read_sources(Path(config.folder))
         endpoint = Endpoint(_map(config), _doorbell(config), config.first_id)
         close_other_fds({0, 1, 2, config.doorbell})
         os.environ.clear()
-        for path, text in config.cgroup.seal:
-            Path(path).write_text(text)
-        lacking = drop_privileges(
+        fences = drop_privileges(
             config.uid,
             None if config.keep else config.parent,
             files=config.files,
             network=config.network,
             data_bytes=config.cgroup.data_bytes,
         )
+        import_early(config.imports, sources)
+        _import_late_parts(sources)
+        if config.network:
+            importlib.import_module("encodings.idna")  # what socket asks for, by name
+        shut(fences)
         refuse_other_imports()
     except (KmindError, OSError, msgspec.MsgspecError) as error:
         print(f"the extension cannot start: {error}", file=sys.stderr)
         return EXIT_SETUP
     sys.stdout = sys.stderr = output
-    for line in lacking:
+    for line in fences.lacking:
         print(line)
     try:
         _serve(config, sources, endpoint, lambda text: send_parts(text, output))

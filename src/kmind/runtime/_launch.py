@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,10 +23,12 @@ from kmind.runtime.child import EXIT_MODULE, EXIT_SETUP
 from kmind.runtime.effort import Effort, read_effort
 from kmind.runtime.process import ENDED_UNSEEN, ExtensionProcess
 from kmind.runtime.reports import Reports
-from kmind.runtime.sandbox import free_uid
 from kmind.runtime.state import ProcessState
+from kmind.runtime.uids import free_uid
 
 __all__ = ["Extension", "Sandbox"]
+
+_UNLIMITED_S = 10.0  # for imports, which take a second or two
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class Extension:
         self._log = log
         self._heartbeat = agent.arena[: layout.HEADER.itemsize].view(layout.HEADER)["heartbeat"]
         self._first_beat = int(self._heartbeat[0])
+        self._unlimited_until: float | None = None
 
     @classmethod
     def start(
@@ -123,7 +127,9 @@ class Extension:
                 cgroup.close()
             raise
         reports.manifest = manifest
-        return cls(agent, process, cgroup, reports=reports, uid=uid, log=sandbox.log)
+        extension = cls(agent, process, cgroup, reports=reports, uid=uid, log=sandbox.log)
+        extension._unlimited_until = time.monotonic() + _UNLIMITED_S
+        return extension
 
     @classmethod
     def adopt(cls, agent: OwnedAgent, state: ProcessState, reports: Reports) -> Extension:
@@ -151,8 +157,17 @@ class Extension:
         return self._process.log_fd
 
     def beats(self) -> bool:
-        """Whether its heart has beaten since it was started."""
-        return int(self._heartbeat[0]) != self._first_beat
+        """Whether its heart has beaten since it was started.
+
+        To be asked now and then until it does: its CPU time is limited from then on, or
+        after 10 s, whichever is first. Raises KmindError if the kernel refuses that.
+        """
+        beats = int(self._heartbeat[0]) != self._first_beat
+        until = self._unlimited_until
+        if self._cgroup and until is not None and (beats or time.monotonic() > until):
+            self._cgroup.limit_cpu()
+            self._unlimited_until = None
+        return beats
 
     def ended(self) -> str:
         """How it ended, as a sentence's end, or "" while it runs."""

@@ -161,22 +161,34 @@ class ExtensionCgroup:
         """How the extension's process enters it; see there."""
         return CgroupEntry(
             join=tuple(str(folder / "cgroup.procs") for folder in self._folders.all),
-            seal=self._seals(),
             data_bytes=self.limits.memory_mib << 20 if "memory" in self.missing else 0,
         )
 
     def add(self, pid: int) -> None:
-        """Move a process into it, and let the limit of CPU time hold from now on.
+        """Move a process into it, and limit its CPU time from now on.
 
         Raises KmindError if it has ended, or the kernel refuses.
         """
-        entry = self.entry()
         try:
-            for path, text in [*((path, str(pid)) for path in entry.join), *entry.seal]:
-                write_file(Path(path), text)
+            for path in self.entry().join:
+                write_file(Path(path), str(pid))
         except OSError as error:
             raise KmindError(
                 f"process {pid} cannot enter the cgroup {self.name}: {error.strerror}"
+            ) from None
+        self.limit_cpu()
+
+    def limit_cpu(self) -> None:
+        """Limit CPU time from now on: not before, so that a start is not held back.
+
+        Raises KmindError if the kernel refuses.
+        """
+        try:
+            for path, text in self._quota():
+                write_file(path, text)
+        except OSError as error:
+            raise KmindError(
+                f"CPU time of the cgroup {self.name} cannot be limited: {error.strerror}"
             ) from None
 
     def usage(self) -> Usage:
@@ -235,15 +247,14 @@ class ExtensionCgroup:
                     self.missing[controller] = f"{folder / file}: {error.strerror}"
                     return
 
-    def _seals(self) -> tuple[tuple[str, str], ...]:
-        # Apart from the rest, so that it does not hold back the start: see CgroupEntry.
+    def _quota(self) -> tuple[tuple[Path, str], ...]:
         if "cpu" in self.missing or not self.limits.cpu_percent:
             return ()
         version, folder = self._folders.at["cpu"]
         quota = max(_LEAST_QUOTA_US, round(self.limits.cpu_percent / 100 * _PERIOD_US))
         if version == 2:
-            return ((str(folder / "cpu.max"), f"{quota} {_PERIOD_US}"),)
-        return ((str(folder / "cpu.cfs_quota_us"), str(quota)),)
+            return ((folder / "cpu.max", f"{quota} {_PERIOD_US}"),)
+        return ((folder / "cpu.cfs_quota_us", str(quota)),)
 
     def _cpu_exceeded(self) -> str | None:
         now = self._now()

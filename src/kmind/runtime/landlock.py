@@ -15,7 +15,7 @@ import struct
 from collections.abc import Iterable
 
 from kmind.bpf._landlock import landlock_version
-from kmind.errors import KmindError
+from kmind.runtime.ownroot import open_promised
 
 __all__ = ["restrict"]
 
@@ -60,13 +60,7 @@ def restrict(files: Iterable[str] = (), *, network: bool = False) -> None:
 
 
 def _let_read(rules: int, path: str) -> None:
-    try:
-        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except OSError as error:
-        raise KmindError(
-            f"sandbox.files: {path} cannot be opened: {error.strerror}",
-            hint="correct it in module.toml, or make the file",
-        ) from None
+    fd = open_promised(path)
     try:
         folder = stat.S_ISDIR(os.fstat(fd).st_mode)
         rights = _READ_FILE | (_READ_DIR if folder else 0)

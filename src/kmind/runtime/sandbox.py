@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Giving up all privileges, for good, before any code of a module runs.
+"""Giving up all privileges, for good, before any code of a module, or that it names, runs.
 
 What stays: memory that is mapped, descriptors that are open, a user id of its own.
 What goes: root, every capability, new descriptors, files and processes, and all system
-calls but a few. Numbers are those of linux/prctl.h and linux/capability.h.
+calls but a few. It goes in two steps: after ``drop_privileges`` packages can be imported,
+and after ``shut`` the module's code may run. Numbers are those of linux/prctl.h and
+linux/capability.h.
 """
 
 from __future__ import annotations
@@ -11,24 +13,18 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import pwd
 import resource
 import signal
-import zlib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from kmind.abi import layout
 from kmind.errors import NotSupportedError, PrivilegeError
 from kmind.runtime import landlock
+from kmind.runtime.ownroot import enter_own_root, library_folders
 from kmind.runtime.seccomp import limit_system_calls
 
-__all__ = ["close_other_fds", "drop_privileges", "free_uid"]
-
-# By these the agents know extensions, whose doings are not to be counted as the load's. Not those
-# that systemd hands out (DynamicUser=): a service's must be counted.
-_FIRST_UID = layout.LIMIT["FIRST_UID"]
-_LAST_UID = _FIRST_UID + layout.LIMIT["UIDS"] - 1
+__all__ = ["Fences", "close_other_fds", "drop_privileges", "shut"]
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
@@ -50,21 +46,6 @@ _TIMER_SLACK_NS = 50_000_000
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def free_uid(seed: str) -> int:
-    """A user id that no account and no process has, stable for ``seed`` while it is free.
-
-    Raises PrivilegeError where all are taken.
-    """
-    taken = _uids_in_use()
-    count = _LAST_UID - _FIRST_UID + 1
-    start = zlib.crc32(seed.encode())
-    for step in range(count):
-        uid = _FIRST_UID + (start + step) % count
-        if uid not in taken and not _has_account(uid):
-            return uid
-    raise PrivilegeError(f"no user id from {_FIRST_UID} to {_LAST_UID} is free")
-
-
 def close_other_fds(keep: Iterable[int]) -> None:
     """Close every descriptor but those."""
     first = 0
@@ -74,6 +55,20 @@ def close_other_fds(keep: Iterable[int]) -> None:
         first = fd + 1
 
 
+@dataclass(frozen=True)
+class Fences:
+    """What stands around a process that has dropped its privileges.
+
+    ``lacking`` says, in words, what this machine lacks for it; the rest holds all the same.
+    ``files`` can be read, and the ``network`` be used, where true, once it is shut.
+    """
+
+    files: tuple[str, ...]
+    network: bool
+    landlock: bool
+    lacking: tuple[str, ...]
+
+
 def drop_privileges(
     uid: int | None,
     parent: int | None,
@@ -81,21 +76,27 @@ def drop_privileges(
     files: Sequence[str] = (),
     network: bool = False,
     data_bytes: int = 0,
-) -> list[str]:
+) -> Fences:
     """Give up everything and become ``uid``; no change of user where it is None.
 
     ``parent`` is the process without which this one shall not live, if any: it exits at
     once if that one died already. What stays in reach are ``files``, to read, and the
-    ``network``, if true. ``data_bytes`` limits memory of its own (0: to 1 GiB).
+    ``network``, if true; and, until ``shut``, the interpreter's libraries, so that packages
+    can be imported that are not trusted with privileges. ``data_bytes`` limits memory of its
+    own (0: to 1 GiB).
 
-    Returns what this kernel lacks for it, in words; the rest holds all the same. Raises
-    PrivilegeError if anything is refused: the caller must not go on then.
+    Raises PrivilegeError if anything is refused: the caller must not go on then.
     """
+    lacking: list[str] = []
+    libraries = library_folders()
     try:
         _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-        lacking = _fence_off(files, network)
         if uid is not None:
+            lacking += _own_root(libraries, files, uid)
             _become(uid)
+            libraries = _in_reach(libraries, lacking)
+        fenced = _fence_off(libraries, files, network)
+        lacking += fenced
         # A change of the user id clears the signal: so it is asked for after that.
         if parent is not None:
             _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -103,23 +104,57 @@ def drop_privileges(
         _prctl(_PR_SET_TIMERSLACK, _TIMER_SLACK_NS)
         os.umask(0o777)
         os.chdir("/")
-        # Without landlock no file may be opened, whatever the manifest asks for.
-        readable = bool(files) and not lacking
-        _limit_resources(data_bytes or _MOST_DATA, opens=readable or network)
+        _limit_resources(data_bytes or _MOST_DATA)
         gone = parent is not None and os.getppid() != parent
-        limit_system_calls(files=readable, network=network)
+        limit_system_calls(files=True, network=network, importing=True)
     except OSError as error:
         raise PrivilegeError(
             f"privileges cannot be dropped: {error.strerror}", hint="run as root, or not as root"
         ) from None
     if gone:
         os._exit(0)
-    return lacking
+    # Without landlock no file may be opened, whatever the manifest asks for.
+    return Fences(() if fenced else tuple(files), network, not fenced, tuple(lacking))
 
 
-def _fence_off(files: Sequence[str], network: bool) -> list[str]:
+def shut(fences: Fences) -> None:
+    """Close what was open for imports only, for good: the interpreter's libraries.
+
+    Raises PrivilegeError if that is refused.
+    """
     try:
-        landlock.restrict(files, network=network)
+        if fences.landlock:
+            landlock.restrict(fences.files, network=fences.network)
+        # No new descriptor fits below 3, and poll(2) still takes three.
+        most = _MOST_FILES if fences.files or fences.network else 3
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        limit_system_calls(files=bool(fences.files), network=fences.network)
+    except OSError as error:
+        raise PrivilegeError(f"the sandbox cannot be shut: {error.strerror}") from None
+
+
+def _own_root(libraries: Sequence[str], files: Sequence[str], uid: int) -> list[str]:
+    try:
+        enter_own_root(libraries, files, uid)
+    except NotSupportedError as error:
+        return [f"{error}; names, sizes and times of files can be seen where it may read some"]
+    return []
+
+
+def _in_reach(libraries: Sequence[str], lacking: Sequence[str]) -> list[str]:
+    # Without a file system of its own the interpreter's may be out of reach.
+    standard = Path(os.__file__).parent
+    if not os.access(standard, os.R_OK | os.X_OK, effective_ids=True):
+        raise PrivilegeError(
+            ": ".join((f"the extension's user cannot read {standard}", *lacking)),
+            hint="or use a python3 that every user can read, as /usr/bin/python3",
+        )
+    return [path for path in libraries if os.access(path, os.R_OK, effective_ids=True)]
+
+
+def _fence_off(libraries: Sequence[str], files: Sequence[str], network: bool) -> list[str]:
+    try:
+        landlock.restrict([*libraries, *files], network=network)
     except NotSupportedError as error:
         lost = f"; {', '.join(files)} cannot be read" if files else ""
         return [f"{error}; files are refused by the filter on system calls alone{lost}"]
@@ -136,7 +171,7 @@ def _become(uid: int) -> None:
         raise PrivilegeError("the user id did not change")
 
 
-def _limit_resources(data_bytes: int, *, opens: bool) -> None:
+def _limit_resources(data_bytes: int) -> None:
     limits = {
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_FSIZE: 0,
@@ -144,8 +179,7 @@ def _limit_resources(data_bytes: int, *, opens: bool) -> None:
         resource.RLIMIT_MSGQUEUE: 0,
         resource.RLIMIT_MEMLOCK: 0,
         resource.RLIMIT_DATA: data_bytes,
-        # No new descriptor fits below 3, and poll(2) still takes three.
-        resource.RLIMIT_NOFILE: _MOST_FILES if opens else 3,
+        resource.RLIMIT_NOFILE: _MOST_FILES,
     }
     for kind, most in limits.items():
         _, hard = resource.getrlimit(kind)
@@ -179,23 +213,3 @@ def _prctl(option: int, value: int) -> None:
     if _libc.prctl(ctypes.c_int(option), ctypes.c_ulong(value), zero, zero, zero):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
-
-
-def _uids_in_use() -> set[int]:
-    uids: set[int] = set()
-    for status in Path("/proc").glob("[0-9]*/status"):
-        try:
-            text = status.read_text(errors="replace")  # a name may be any bytes
-        except OSError:
-            continue  # it ended meanwhile
-        line = next(line for line in text.splitlines() if line.startswith("Uid:"))
-        uids.update(int(word) for word in line.split()[1:])
-    return uids
-
-
-def _has_account(uid: int) -> bool:
-    try:
-        pwd.getpwuid(uid)
-    except KeyError:
-        return False
-    return True

@@ -14,13 +14,16 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
+import mmap
 import os
 import platform
 import struct
+from collections.abc import Mapping
 
 from kmind.errors import NotSupportedError
 
-__all__ = ["CALLS", "FILE_CALLS", "NETWORK_CALLS", "limit_system_calls"]
+__all__ = ["CALLS", "FILE_CALLS", "IMPORT_CALLS", "NETWORK_CALLS", "limit_system_calls"]
 
 CALLS: dict[str, tuple[int, int]] = {
     "read": (0, 63),
@@ -62,7 +65,6 @@ CALLS: dict[str, tuple[int, int]] = {
     "clock_getres": (229, 114),
     "clock_nanosleep": (230, 115),
     "exit_group": (231, 94),
-    "newfstatat": (262, 79),
     "ppoll": (271, 73),
     "getrandom": (318, 278),
     "membarrier": (324, 283),
@@ -73,11 +75,29 @@ CALLS: dict[str, tuple[int, int]] = {
 FILE_CALLS: dict[str, tuple[int, int]] = {
     "pread64": (17, 67),
     "getdents64": (217, 61),
+    "newfstatat": (262, 79),
     "openat": (257, 56),
     "readlinkat": (267, 78),
     "statx": (332, 291),
 }
-"""Allowed to one that may read files; ``openat`` only to read."""
+"""Allowed to one that may read files; ``openat`` only to read.
+
+Those that tell sizes and times of any path are among them, for no filter sees the path.
+"""
+
+IMPORT_CALLS: dict[str, tuple[int, int]] = FILE_CALLS | {
+    "ioctl": (16, 29),
+    "fcntl": (72, 25),
+    "prctl": (157, 167),
+    "faccessat": (269, 48),
+    "prlimit64": (302, 261),
+    "faccessat2": (439, 439),
+    "landlock_create_ruleset": (444, 444),
+    "landlock_add_rule": (445, 445),
+    "landlock_restrict_self": (446, 446),
+}
+"""Allowed while packages are imported, and to shut the sandbox after that: what reads the
+interpreter's libraries, and what only takes away. ``prctl`` only installs a filter."""
 
 NETWORK_CALLS: dict[str, tuple[int, int]] = {
     "ioctl": (16, 29),
@@ -96,6 +116,7 @@ NETWORK_CALLS: dict[str, tuple[int, int]] = {
 """Allowed to one that may connect; ``socket`` only for IP, ``ioctl`` only FIONBIO."""
 
 _ONLY_X86 = {"poll": 7}
+_ONLY_X86_IMPORTS = {"stat": 4, "lstat": 6, "access": 21, "readlink": 89}
 _MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column, AUDIT_ARCH_*
 
 _PR_SET_SECCOMP = 22
@@ -112,6 +133,8 @@ _ALLOW: _Line = (_RETURN, 0, 0, _RET_ALLOW)
 _REFUSE: _Line = (_RETURN, 0, 0, _RET_ERRNO | errno.EPERM)
 
 _AF_INET, _AF_INET6 = 2, 10  # linux/socket.h
+# asm-generic/mman.h and linux/mman.h; MAP_SHARED_VALIDATE has the first bit too.
+_MAP_SHARED, _MAP_ANONYMOUS, _MAP_GROWSDOWN, _MAP_HUGETLB = 0x01, 0x20, 0x100, 0x40000
 _FIONBIO = 0x5421  # asm-generic/ioctls.h
 # What more is asked of a call, as lines that begin with its arguments and end it.
 _CONDITIONS: dict[str, list[_Line]] = {
@@ -129,15 +152,40 @@ _CONDITIONS: dict[str, list[_Line]] = {
         _REFUSE,
     ],
     "ioctl": [(_LOAD, 0, 0, _ARGUMENT[1]), (_IF_EQUAL, 0, 1, _FIONBIO), _ALLOW, _REFUSE],
+    "prctl": [(_LOAD, 0, 0, _ARGUMENT[0]), (_IF_EQUAL, 0, 1, _PR_SET_SECCOMP), _ALLOW, _REFUSE],
+    "fcntl": [
+        (_LOAD, 0, 0, _ARGUMENT[1]),
+        (_IF_EQUAL, 2, 0, fcntl.F_GETFD),
+        (_IF_EQUAL, 1, 0, fcntl.F_SETFD),
+        (_IF_EQUAL, 0, 1, fcntl.F_GETFL),
+        _ALLOW,
+        _REFUSE,
+    ],
+    # Memory that no limit counts: shared (of shmem), that which grows downwards (no part of
+    # RLIMIT_DATA), huge pages (of a pool of their own). A file that is shared to be read, as numpy
+    # and mmap do, takes none.
+    "mmap": [
+        (_LOAD, 0, 0, _ARGUMENT[3]),
+        (_IF_ANY_BIT, 5, 0, _MAP_GROWSDOWN | _MAP_HUGETLB),
+        (_IF_ANY_BIT, 0, 3, _MAP_SHARED),
+        (_IF_ANY_BIT, 3, 0, _MAP_ANONYMOUS),
+        (_LOAD, 0, 0, _ARGUMENT[2]),
+        (_IF_ANY_BIT, 1, 0, mmap.PROT_WRITE),
+        _ALLOW,
+        _REFUSE,
+    ],
 }
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def limit_system_calls(*, files: bool = False, network: bool = False) -> None:
+def limit_system_calls(
+    *, files: bool = False, network: bool = False, importing: bool = False
+) -> None:
     """Install the filter, for good. The caller has set no_new_privs.
 
-    With ``files`` files can be opened to read, with ``network`` connections be made.
+    With ``files`` files can be opened to read, with ``network`` connections be made. With
+    ``importing`` another filter can be installed on top of it: both hold then.
 
     Raises NotSupportedError on another machine, OSError where the kernel refuses.
     """
@@ -146,7 +194,8 @@ def limit_system_calls(*, files: bool = False, network: bool = False) -> None:
         raise NotSupportedError(
             f"kmind knows no system calls of {machine}", hint=f"it knows {', '.join(_MACHINES)}"
         )
-    program = _program(*_MACHINES[machine], files=files, network=network)
+    calls = CALLS | (FILE_CALLS if files else {}) | (NETWORK_CALLS if network else {})
+    program = _program(*_MACHINES[machine], calls | (IMPORT_CALLS if importing else {}), importing)
     code = ctypes.create_string_buffer(program, len(program))
     # struct sock_fprog: a count, padding, a pointer
     whole = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code))
@@ -155,10 +204,12 @@ def limit_system_calls(*, files: bool = False, network: bool = False) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def _program(column: int, architecture: int, *, files: bool, network: bool) -> bytes:
-    calls = CALLS | (FILE_CALLS if files else {}) | (NETWORK_CALLS if network else {})
+def _program(
+    column: int, architecture: int, calls: Mapping[str, tuple[int, int]], importing: bool
+) -> bytes:
     numbers = {name: pair[column] for name, pair in calls.items()}
-    numbers |= {} if column else _ONLY_X86
+    if not column:
+        numbers |= _ONLY_X86 | (_ONLY_X86_IMPORTS if importing else {})
     lines: list[_Line] = [
         (_LOAD, 0, 0, 4),  # the architecture
         (_IF_EQUAL, 1, 0, architecture),

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Root reads a module's own files, and nothing that they only point to."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from kmind.errors import ModuleError
+from kmind.extension._files import MOST_SOURCES, read_beneath, read_sources
+from kmind.extension.manifest import load_manifest
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A module's folder beside a secret."""
+    (tmp_path / "secret.py").write_text("SECRET = 1\n")
+    (tmp_path / "secret.py").chmod(0o600)
+    module = tmp_path / "module"
+    (module / "parts").mkdir(parents=True)
+    (module / "extension.py").write_text("A = 1\n")
+    (module / "parts/more.py").write_text("B = 1\n")
+    (module / "notes.txt").write_text("no source")
+    return module
+
+
+def test_sources_are_read_in_order(folder: Path) -> None:
+    found = read_sources(folder)
+    assert found == {"extension.py": b"A = 1\n", "parts/more.py": b"B = 1\n"}
+    assert list(found) == sorted(found)
+    assert read_beneath(folder, "parts/more.py") == b"B = 1\n"
+
+
+def test_a_linked_folder_above_is_followed(folder: Path) -> None:
+    (folder.parent / "link").symlink_to(folder)
+    assert read_sources(folder.parent / "link") == read_sources(folder)
+
+
+@pytest.mark.parametrize("place", ["stolen.py", "parts/stolen.py"])
+@pytest.mark.parametrize("leads_to", ["secret.py", "nowhere", "/etc/passwd", "module/extension.py"])
+def test_linked_files_are_refused(folder: Path, place: str, leads_to: str) -> None:
+    (folder / place).symlink_to(folder.parent / leads_to)
+    with pytest.raises(ModuleError, match=f"{place} is a link, and root follows none"):
+        read_sources(folder)
+    with pytest.raises(ModuleError, match="is a link"):
+        read_beneath(folder, place)
+
+
+def test_linked_folders_are_refused_by_name_and_passed_over_in_search(folder: Path) -> None:
+    (folder / "others").symlink_to(folder.parent)
+    assert set(read_sources(folder)) == {"extension.py", "parts/more.py"}
+    with pytest.raises(ModuleError, match=r"others/secret\.py is a link"):
+        read_beneath(folder, "others/secret.py")
+
+
+@pytest.mark.parametrize("path", ["../secret.py", "parts/../../secret.py", "."])
+def test_paths_that_lead_out_are_refused(folder: Path, path: str) -> None:
+    with pytest.raises((ModuleError, FileNotFoundError)):
+        read_beneath(folder, path)
+
+
+def test_a_second_name_of_a_secret_is_refused(folder: Path) -> None:
+    os.link(folder.parent / "secret.py", folder / "stolen.py")
+    with pytest.raises(ModuleError, match="has a second name elsewhere"):
+        read_sources(folder)
+    (folder.parent / "secret.py").chmod(0o644)  # as package managers link what is no secret
+    assert read_sources(folder)["stolen.py"] == b"SECRET = 1\n"
+
+
+def test_a_pipe_does_not_hold_root_up(folder: Path) -> None:
+    os.mkfifo(folder / "pipe.py")
+    with pytest.raises(ModuleError, match="is no plain file"):
+        read_sources(folder)
+
+
+def test_too_much_is_refused(folder: Path) -> None:
+    with (folder / "extension.py").open("w") as file:
+        file.truncate(MOST_SOURCES + 1)
+    with pytest.raises(ModuleError, match="at most"):
+        read_sources(folder)
+
+
+def test_a_manifest_that_is_a_link(folder: Path) -> None:
+    (folder / "module.toml").symlink_to("/etc/shadow")
+    with pytest.raises(ModuleError, match=r"module\.toml is a link") as caught:
+        load_manifest(folder / "module.toml")
+    assert "root:" not in str(caught.value)
