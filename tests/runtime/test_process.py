@@ -16,6 +16,7 @@ from kmind.agent._base import Mode
 from kmind.agent.sim import SimAgent
 from kmind.errors import KmindError
 from kmind.guard import _owner
+from kmind.runtime import ownroot, process
 from kmind.runtime.child import EXIT_MODULE, EXIT_SETUP
 from kmind.runtime.process import ENDED_UNSEEN, ExtensionProcess
 
@@ -222,3 +223,13 @@ def test_a_file_in_place_of_the_log_is_left_alone(tmp_path: Path) -> None:
     ):
         pass
     assert tmp_path.joinpath("log").read_text() == "mine"
+
+
+def test_nothing_is_imported_from_where_the_owner_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a folder may be the root: an extension would see the whole file system."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["/", "", str(tmp_path), *sys.path])
+    assert not {"/", "", str(tmp_path)} & set(process._import_folders())
+    assert "/" not in ownroot.library_folders()

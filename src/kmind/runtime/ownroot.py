@@ -49,7 +49,7 @@ def library_folders() -> list[str]:
     """What an import reads: all of ``sys.path``, the interpreter's libraries, the linker's."""
     prefixes = {sys.base_prefix, sys.base_exec_prefix}
     named = {*sys.path, *_LINKER, *(f"{prefix}/lib" for prefix in prefixes)}
-    absolute = {path for path in named if path.startswith("/") and Path(path).exists()}
+    absolute = {path for path in named if path.startswith("/") and Path(path).exists()} - {"/"}
     return sorted(absolute | {os.path.realpath(path) for path in absolute})
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+import kmind
 from kmind.errors import KmindError
 from kmind.guard import _owner
 from kmind.runtime._config import ChildConfig
@@ -160,6 +161,14 @@ def _spawn(config: ChildConfig, from_here: int, log_end: int) -> int:
     )
 
 
+def _import_folders() -> list[str]:
+    # ``python -m kmind`` puts the folder that it was started in first: nothing is imported from
+    # there, and it may be the root, with which an extension would see the whole file system.
+    own = str(Path(kmind.__file__).parent.parent)
+    started_in = {"", "/", str(Path.cwd())} - {own}
+    return [path for path in sys.path if path not in started_in]
+
+
 def _open_log(path: str) -> tuple[int, int]:
     # Returns the end to read from and the child's. A pipe ends with its owner; a FIFO
     # does not, and the child holds it for reading too, so that it is never without a
@@ -203,7 +212,7 @@ def _environment() -> dict[str, str]:
         "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
         "LANG": "C.UTF-8",
         # The same modules as here; the interpreter adds nothing of its own in front.
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "PYTHONPATH": os.pathsep.join(_import_folders()),
         "PYTHONDONTWRITEBYTECODE": "1",
         # Threads of numeric libraries could not be started after the drop.
         "OMP_NUM_THREADS": "1",

@@ -152,10 +152,17 @@ class Hostile(Extension):
         self.report("fork", refused, 400)
 
     def memory(self):
-        """More and more of it, of the kind that no limit of the process counts."""
+        """More and more of it: shared, which no limit of the process counts, else private."""
         taken = []
+        kind = mmap.MAP_SHARED
         while True:
-            block = mmap.mmap(-1, 1 << 20)
+            try:
+                block = mmap.mmap(-1, 1 << 20, mmap.MAP_ANONYMOUS | kind)
+            except OSError:
+                if kind == mmap.MAP_PRIVATE:
+                    raise
+                kind = mmap.MAP_PRIVATE
+                continue
             block[:: mmap.PAGESIZE] = b"x" * (len(block) // mmap.PAGESIZE)
             taken.append(block)
             self.header["heartbeat"] += 1
