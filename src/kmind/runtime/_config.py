@@ -7,7 +7,10 @@ import msgspec
 
 from kmind.extension import KnobInfo, Value
 
-__all__ = ["CgroupEntry", "ChildConfig"]
+__all__ = ["THREADS", "CgroupEntry", "ChildConfig"]
+
+THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+"""Environment of an extension until all is imported: no numeric library may start threads."""
 
 
 class CgroupEntry(msgspec.Struct, frozen=True, kw_only=True):

@@ -27,7 +27,7 @@ from kmind.extension import Context, Dispatcher
 from kmind.extension._files import read_sources
 from kmind.extension.loader import import_early, load_extension, refuse_other_imports
 from kmind.queue import Bell, Doorbell, Endpoint
-from kmind.runtime._config import ChildConfig
+from kmind.runtime._config import THREADS, ChildConfig
 from kmind.runtime._output import LineOutput
 from kmind.runtime._parts import send_parts
 from kmind.runtime.child import EXIT_MODULE, EXIT_SETUP
@@ -48,7 +48,9 @@ def run(config_fd: int) -> int:
         sources = read_sources(Path(config.folder))
         endpoint = Endpoint(_map(config), _doorbell(config), config.first_id)
         close_other_fds({0, 1, 2, config.doorbell})
-        os.environ.clear()
+        # What says that numeric libraries start no threads is needed until they are imported.
+        for name in os.environ.keys() - THREADS.keys():
+            del os.environ[name]
         fences = drop_privileges(
             config.uid,
             None if config.keep else config.parent,
@@ -60,6 +62,7 @@ def run(config_fd: int) -> int:
         _import_late_parts(sources)
         if config.network:
             importlib.import_module("encodings.idna")  # what socket asks for, by name
+        os.environ.clear()
         shut(fences)
         refuse_other_imports()
     except (KmindError, OSError, msgspec.MsgspecError) as error:

@@ -17,7 +17,7 @@ import msgspec
 import kmind
 from kmind.errors import KmindError
 from kmind.guard import _owner
-from kmind.runtime._config import ChildConfig
+from kmind.runtime._config import THREADS, ChildConfig
 from kmind.runtime._text import LineReader
 
 __all__ = ["ENDED_UNSEEN", "ExtensionProcess"]
@@ -214,10 +214,7 @@ def _environment() -> dict[str, str]:
         # The same modules as here; the interpreter adds nothing of its own in front.
         "PYTHONPATH": os.pathsep.join(_import_folders()),
         "PYTHONDONTWRITEBYTECODE": "1",
-        # Threads of numeric libraries could not be started after the drop.
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-        "MKL_NUM_THREADS": "1",
+        **THREADS,
     }
     if sys.pycache_prefix:
         environment["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
