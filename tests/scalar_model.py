@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The integer model once more, one number at a time: written from its description alone."""
 
+import struct
 from math import isqrt
 
-from kmind.infer.integer import Input, IntMlp, IntModel, IntTrees, Step
+from kmind.infer.integer import Exact, Input, IntMlp, IntModel, IntTrees, Output, Step
 
 
 def int64(value: int) -> int:
@@ -41,6 +42,8 @@ def stage(model: Input, x: list[int]) -> list[int]:
         inside = clamp(value, int(model.lo[number]), int(model.hi[number]))
         product = int64(int64(inside - int(model.offset[number])) * int(model.mul[number]))
         q.append(int64(product + int(model.round[number])) >> int(model.shift[number]))
+        if model.edges and len(model.edges[number]):
+            q[-1] = sum(edge < value for edge in model.edges[number].tolist())
     return q
 
 
@@ -64,8 +67,9 @@ def network(model: IntMlp, q: list[int]) -> list[int]:
     return q
 
 
-def trees(model: IntTrees, q: list[int]) -> list[int]:
-    scores = model.base.tolist()
+def trees(model: IntTrees, q: list[int]) -> tuple[list[int], list[int]]:
+    """Return the scores, and the leaf of each tree."""
+    scores, leaves = model.base.tolist(), []
     for root, output in zip(model.root.tolist(), model.output_of.tolist(), strict=True):
         node, turns = root, 0
         while model.feature[node] >= 0:
@@ -73,17 +77,50 @@ def trees(model: IntTrees, q: list[int]) -> list[int]:
             node = int(model.right[node] if right else model.left[node])
             turns += 1
         assert turns <= model.depth
-        leaf = model.leaf[int(model.left[node])].tolist()
+        leaves.append(int(model.left[node]))
+        leaf = model.leaf[leaves[-1]].tolist()
         for place, value in enumerate(leaf):
             scores[output if len(leaf) == 1 else place] += value
         assert all(-(1 << 31) <= score < 1 << 31 for score in scores)
-    return scores
+    return scores, leaves
+
+
+def is_close(output: Output, exact: Exact, scores: list[int]) -> bool:
+    if output.kind == "threshold":
+        return abs(scores[0] - output.threshold) <= exact.close
+    second, first = sorted(scores)[-2:]
+    return first - second <= exact.close
+
+
+def exact_label(model: IntTrees, exact: Exact, leaves: list[int]) -> int:
+    """Python's floats are doubles; a single is what is packed as one."""
+
+    def rounded(value: float) -> float:
+        return struct.unpack("<f", struct.pack("<f", value))[0] if exact.single else value
+
+    sums = exact.base.tolist()
+    for tree, leaf in enumerate(leaves):
+        row = exact.leaf[leaf].tolist()
+        for place, value in enumerate(row):
+            output = int(model.output_of[tree]) if len(row) == 1 else place
+            # The sum of two singles as a double is rounded twice, which is once (Figueroa, 1995).
+            sums[output] = rounded(sums[output] + value)
+    sums = [
+        rounded(rounded(a + b) / exact.divide)
+        for a, b in zip(sums, exact.last.tolist(), strict=True)
+    ]
+    if len(sums) == 1:
+        return int(sums[0] > exact.threshold)
+    return next(n for n, each in enumerate(sums) if rounded(max(sums) - each) <= exact.tie)
 
 
 def decide(model: IntModel, x: list[int]) -> tuple[int, list[int], int]:
     """Return label, scores and probability (-1: none) for one vector."""
-    q = stage(model.input, x)
-    scores = network(model, q) if isinstance(model, IntMlp) else trees(model, q)
+    q, leaves = stage(model.input, x), []
+    if isinstance(model, IntMlp):
+        scores = network(model, q)
+    else:
+        scores, leaves = trees(model, q)
     output, label, probability = model.output, 0, -1
     if output.kind == "argmax":
         label = scores.index(max(scores))
@@ -91,4 +128,7 @@ def decide(model: IntModel, x: list[int]) -> tuple[int, list[int], int]:
         label = int(scores[0] > output.threshold)
     if output.probability is not None:
         probability = step(output.probability, scores[0])
+    exact = model.exact if isinstance(model, IntTrees) else None
+    if exact is not None and is_close(output, exact, scores):
+        label = exact_label(model, exact, leaves)
     return label, scores, probability

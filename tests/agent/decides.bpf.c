@@ -13,6 +13,8 @@ struct {
 	struct km_trees trees;
 	struct km_tree_group group;
 	struct km_tree_node node;
+	struct km_exact exact;
+	struct km_exact_tree exact_tree;
 	struct km_model_control control;
 	struct km_model_trial trial;
 	struct km_model_answer answer;

@@ -261,6 +261,8 @@ def test_an_agent_without_slots_says_so():
         ("km_trees", _pack_trees.TREES),
         ("km_tree_group", _pack_trees.GROUP),
         ("km_tree_node", _pack_trees.NODE),
+        ("km_exact", _pack_trees.EXACT),
+        ("km_exact_tree", _pack_trees.EXACT_TREE),
         ("km_model_control", _models.CONTROL),
         ("km_model_trial", _models.TRIAL),
         ("km_model_answer", _models.ANSWER),

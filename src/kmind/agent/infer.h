@@ -33,7 +33,7 @@
 #include "kmind.h"
 
 #define KM_MODEL_MAGIC 0x49444d4b /* "KMDI" */
-#define KM_MODEL_ABI 2
+#define KM_MODEL_ABI 3
 #define KM_MODEL_BYTES (1 << 18)
 #define KM_MODEL_SLACK (1 << 14) /* a masked offset, and the furthest from there */
 #define KM_MODEL_INPUTS 256
@@ -71,7 +71,12 @@ struct km_step {
 	__u8 shift, pad;
 };
 
-/* One feature of the input: ((clamp(x, lo, hi) - offset) * mul + round) >> shift. */
+/*
+ * One feature of the input: ((clamp(x, lo, hi) - offset) * mul + round) >> shift.
+ * With KM_INPUT_SEARCH, how many of the edges lie below x: s64[2 * round - 1] at
+ * offset, sorted.
+ */
+#define KM_INPUT_SEARCH 63
 struct km_input {
 	__s64 lo, hi, offset, round;
 	__u32 mul, shift;
@@ -93,7 +98,8 @@ struct km_image {
 	__u32 cost_ns;
 	__u8 output, probability, raw, norm; /* raw: features need no more than 32 bits */
 	struct km_step step;		     /* of the probability */
-	__u32 input, body, layers, reserved;
+	__u32 input, body, layers;
+	__u32 exact; /* struct km_exact of trees, or 0: no call is close */
 };
 
 struct km_decision {
@@ -105,6 +111,7 @@ struct km_decision {
 	/* Words of lanes are written whole, and the last ones may be of no neuron. */
 	__s64 score[2 * KM_MODEL_OUTPUTS + 16];
 	__u16 activation[2][2 * KM_MODEL_WIDTH + 16];
+	__u64 exact[KM_MODEL_OUTPUTS]; /* doubles */
 };
 
 struct {
@@ -181,8 +188,9 @@ static __always_inline __s64 km_input(const struct km_input *input, __s64 value)
 #include "infer_norm.h"
 #include "infer_network.h"
 #include "infer_trees.h"
+#include "infer_exact.h"
 
-static __always_inline void km_output(const char *model, struct km_decision *decision)
+static __always_inline void km_output(const char *model, __u32 slot, struct km_decision *decision)
 {
 	const struct km_image *image = (const void *)model;
 	__u32 outputs = image->outputs, label = 0;
@@ -202,6 +210,8 @@ static __always_inline void km_output(const char *model, struct km_decision *dec
 		if (image->probability)
 			decision->probability = km_step(model, &image->step, best);
 	}
+	if (image->exact)
+		label = km_exact(slot, decision, label);
 	decision->label = label;
 	decision->version = image->version;
 }
@@ -223,7 +233,7 @@ __noinline int km_evaluate(__u32 slot, struct km_decision *decision)
 		km_network(model, decision);
 	else
 		km_trees(model, decision);
-	km_output(model, decision);
+	km_output(model, slot, decision);
 	return 0;
 }
 

@@ -24,6 +24,8 @@
 #define KM_TREE_SIX 0  /* six complete trees of one depth, at most 10 */
 #define KM_TREE_ONE 1  /* one of them */
 #define KM_TREE_FOUR 2 /* four of the other kind */
+#define KM_TREE_LEAF_SHIFT 11
+#define KM_TREE_LEAF_MASK 0xfffff
 
 struct km_trees {
 	__u32 group, groups; /* where, how many */
@@ -38,7 +40,7 @@ struct km_tree_group {
 };
 
 struct km_tree_node {
-	__u64 test;  /* threshold << 31 | offset of x[feature] */
+	__u64 test;  /* threshold << 31 | offset of x[feature]; in a leaf, its number << 11 */
 	__u32 left;  /* the right one stands behind it; a leaf's left is itself */
 	__u32 value; /* of a leaf, or where its values are */
 };
@@ -233,6 +235,20 @@ static __always_inline void km_tree_raw(__s64 *x)
 	x[3] = (__u64)d << KM_TREE_SHIFT;
 }
 
+static __always_inline __s64 km_tree_feature(const char *model, const struct km_input *input,
+					     __s64 value)
+{
+	__u32 edges = input->offset, place = 0;
+
+	if (input->shift != KM_INPUT_SEARCH)
+		return km_input(input, value);
+	/* There is always one more edge than are left to look at: none lies outside. */
+	for (__u32 half = input->round; half && KM_CAN_LOOP; half >>= 1)
+		if (*(const __s64 *)KM_IN_SLOT(model, edges + 8 * (place + half - 1)) < value)
+			place += half;
+	return place;
+}
+
 /* Inputs as nodes are compared with them. */
 static __always_inline void km_tree_input(const char *model, struct km_decision *decision)
 {
@@ -250,7 +266,7 @@ static __always_inline void km_tree_input(const char *model, struct km_decision 
 	for (i = start; i < features && KM_CAN_LOOP; i++) {
 		__s64 *one = x + (i & (KM_MODEL_INPUTS - 1));
 
-		*one = (__u64)km_input(KM_IN_SLOT(model, at), *one) << KM_TREE_SHIFT;
+		*one = (__u64)km_tree_feature(model, KM_IN_SLOT(model, at), *one) << KM_TREE_SHIFT;
 		at += sizeof(struct km_input);
 	}
 }

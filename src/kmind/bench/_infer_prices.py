@@ -2,8 +2,9 @@
 """What the operations of decisions cost: models of many shapes timed, and prices fitted to them.
 
 The grid is drawn at random, but the same each time: networks of all widths of numbers, trees of
-all layouts, with and without a Normalizer. The fit minimises the relative errors, with no
-price below 0 (C. Lawson and R. Hanson, "Solving Least Squares Problems", 1974; scipy's ``nnls``).
+all layouts, with and without a Normalizer, and those whose every call is close. The fit minimises
+the relative errors, with no price below 0 (C. Lawson and R. Hanson, "Solving Least Squares
+Problems", 1974; scipy's ``nnls``).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from kmind.agent.evaluator import KernelEvaluator
 from kmind.errors import ModelError
 from kmind.infer._lazy import need
 from kmind.infer.cost import MARGIN, Operations, Prices, count, estimate_ns, price_ns
-from kmind.infer.integer import IntModel
+from kmind.infer.integer import Exact, IntModel, IntTrees
 from kmind.testing.models import random_inputs, random_mlp, random_trees
 
 __all__ = ["compare_prices", "fit_prices", "grid"]
@@ -37,8 +38,12 @@ _POINTERS = (  # trees, depth, features, scores
     (1, 3, 4, 1), (1, 12, 8, 1), (4, 8, 16, 1), (10, 5, 40, 1), (20, 7, 8, 3), (60, 6, 16, 1),
     (8, 9, 64, 5), (100, 4, 24, 1),
 )  # fmt: skip
+_CLOSE = (  # trees, depth, features of complete trees each of whose decisions is a close call
+    (6, 4, 8), (30, 3, 11), (30, 5, 16), (60, 4, 32), (100, 6, 16),
+)  # fmt: skip
 _REPEATS = 3  # of each shape, with other widths, steps and norms
 _VECTORS = 256
+_ALWAYS = (1 << 40) - 1  # further apart no scores are
 
 _F64 = NDArray[np.float64]
 _Complete = Callable[[np.random.Generator, int, int, int], IntModel]
@@ -55,8 +60,28 @@ def grid(complete: _Complete) -> Iterator[tuple[str, IntModel]]:
         yield f"complete-{trees}x{depth}-{features}", complete(rng, trees, depth, features)
     for trees, depth, features, scores in _POINTERS:
         for turn in range(_REPEATS):
-            model = random_trees(rng, trees, depth, features, scores, complete=bool(turn))
+            full = bool(turn)
+            model = random_trees(rng, trees, depth, features, scores, complete=full, plain=True)
             yield f"pointers-{trees}x{depth}-{features}/{turn}", model
+    for trees, depth, features in _CLOSE:
+        for single in (False, True):
+            name = f"close-{trees}x{depth}-{features}/{'single' if single else 'double'}"
+            yield name, _close(complete(rng, trees, depth, features), rng, single)
+    for trees, depth, features, scores in _POINTERS:
+        each = random_trees(rng, trees, depth, features, scores, complete=True, norms=False)
+        if each.exact is not None:
+            each = replace(each, exact=replace(each.exact, close=_ALWAYS))
+        yield f"close-pointers-{trees}x{depth}-{features}", each
+
+
+def _close(model: IntModel, rng: np.random.Generator, single: bool) -> IntModel:
+    # Doubles are added and divided as a forest's votes are, singles as boosted leaves.
+    assert isinstance(model, IntTrees)
+    sums = 1 if single else 2
+    leaf = rng.normal(0, 0.1, (len(model.leaf), sums)).astype(np.float32).astype(np.float64)
+    zero = np.zeros(sums)
+    divide = 1 if single else len(model.root)
+    return replace(model, exact=Exact(leaf, zero, zero, _ALWAYS, single, divide))
 
 
 def compare_prices(

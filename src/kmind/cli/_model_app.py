@@ -60,7 +60,21 @@ def _import(
         list[str] | None,
         typer.Option(help="A feature's unit in the agent, as latency=ns or latency=ns*1e-6."),
     ] = None,
-    limit: Annotated[float, typer.Option(help="Points that integers may cost.")] = 0.5,
+    names: Annotated[
+        list[str] | None,
+        typer.Option(help="The column of a model's feature, as 'queue_depth=queue depth'."),
+    ] = None,
+    limit: Annotated[
+        float,
+        typer.Option(help="Points that integers may cost; rows of 100 the library may deny."),
+    ] = 0.5,
+    all_rounds: Annotated[
+        bool, typer.Option("--all-rounds", help="Take XGBoost's rounds after the best one, too.")
+    ] = False,
+    rounded: Annotated[
+        bool,
+        typer.Option("--rounded", help="Decide close calls of trees by rounded leaves: cheaper."),
+    ] = False,
     card: Annotated[
         Path | None, typer.Option(help="A JSON object to keep in the file as its card.")
     ] = None,
@@ -78,7 +92,10 @@ def _import(
         format=format.value,
         classes=[name.strip() for name in classes.split(",")] if classes else [],
         units=unit or [],
+        names=names or [],
         limit=limit,
+        all_rounds=all_rounds,
+        exact=not rounded,
         card=card,
         force=force,
         json=json,

@@ -50,7 +50,10 @@ def import_command(
     format: str,
     classes: Sequence[str],
     units: Sequence[str],
+    names: Sequence[str] = (),
     limit: float,
+    all_rounds: bool = False,
+    exact: bool = True,
     card: Path | None,
     force: bool,
     json: bool,
@@ -62,16 +65,19 @@ def import_command(
 
     if output.exists() and not force:
         raise UsageError(f"{output} exists", hint="say --force to replace it")
-    model = _read(source, format, classes)
+    model = _read(source, format, classes, all_rounds)
     table = read_table(calibration)
-    names = model.names or tuple(name for name in table.columns if name != label)
-    if len(names) != model.features:
+    if model.names:
+        columns = table.match(model.names, _named(names, model.names))
+    else:
+        columns = tuple(name for name in table.columns if name != label)
+    if len(columns) != model.features:
         raise ModelError(
-            f"{calibration} has {len(names)} features, the model takes {model.features}"
+            f"{calibration} has {len(columns)} features, the model takes {model.features}"
         )
-    given = _units(units, names)
-    features = [Feature(name, *given.get(name, ())) for name in names]
-    rows = table.features(names)
+    given = _units(units, columns)
+    features = [Feature(name, *given.get(name, ())) for name in columns]
+    rows = table.features(columns)
     held_out = None
     if label is not None:
         if label not in table.columns:
@@ -80,19 +86,40 @@ def import_command(
         first = len(rows) * 2 // 3
         held_out = (rows[first:], table.columns[label][first:])
         rows = rows[:first]
-    file = quantise(model, rows, held_out, features=features, limit=limit, card=_card(card))
+    file = quantise(
+        model, rows, held_out, features=features, limit=limit, exact=exact, card=_card(card)
+    )
     file.save(output)
     _show(file, output, json)
     return 0
 
 
-def _read(source: Path, format: str, classes: Sequence[str]) -> FloatModel:
+def _named(words: Sequence[str], names: Sequence[str]) -> dict[str, str]:
+    """Parse ``queue_depth=queue depth``: a feature of the model, and its column."""
+    given = {}
+    for word in words:
+        fitting = [name for name in names if word.startswith(f"{name}=")]
+        if not fitting:
+            raise UsageError(
+                f"--names {word}: there is no such feature", hint=f"these are: {', '.join(names)}"
+            )
+        name = max(fitting, key=len)
+        given[name] = word[len(name) + 1 :]
+    return given
+
+
+def _read(
+    source: Path, format: str, classes: Sequence[str], all_rounds: bool = False
+) -> FloatModel:
     from kmind.infer import from_lightgbm, from_onnx, from_xgboost
 
     kind = _guess(source) if format == "auto" else format
     if kind == "onnx":
         return from_onnx(source, classes)
-    model = from_lightgbm(source) if kind == "lightgbm" else from_xgboost(source)
+    if kind == "lightgbm":
+        model = from_lightgbm(source)
+    else:
+        model = from_xgboost(source, all_rounds=all_rounds)
     if classes and len(classes) != len(model.target.classes):
         raise ModelError(
             f"{len(classes)} classes are named, the model has {len(model.target.classes)}"
@@ -186,6 +213,7 @@ def _facts(file: ModelFile, path: Path) -> dict[str, Any]:
         ],
         "slot_bytes": len(file.slot()),
         "estimate_ns": round(estimate_ns(model), 1),
+        "usual_ns": round(estimate_ns(model, close=False), 1),
         "quantisation": dict(file.quantisation),
         "card": dict(file.card),
     }
@@ -207,7 +235,7 @@ def _show(file: ModelFile, path: Path, json: bool) -> None:
         ("model", f"{facts['kind']}, {size}"),
         ("output", facts["output"] + (f": {', '.join(file.classes)}" if file.classes else "")),
         ("features", ", ".join(_feature(feature) for feature in file.features)),
-        ("estimate", f"at most {facts['estimate_ns']:,.0f} ns a decision"),
+        ("estimate", _cost(facts)),
         ("slot", f"{facts['slot_bytes']:,} bytes"),
     ]
     lost = file.quantisation.get("lost_points")
@@ -216,9 +244,36 @@ def _show(file: ModelFile, path: Path, json: bool) -> None:
         lines.append(
             ("integers cost", f"{lost:.2f} points of {q.get('metric')} over {q.get('rows')} rows")
         )
+    lines += _agreed(file.quantisation)
     lines += [(f"card: {name}", str(value)) for name, value in file.card.items()]
     for name, value in lines:
         sys.stdout.write(f"{_printable(name):>14}  {_printable(value)}\n")
+
+
+def _cost(facts: Mapping[str, Any]) -> str:
+    said = f"at most {facts['estimate_ns']:,.0f} ns a decision"
+    if facts["usual_ns"] == facts["estimate_ns"]:
+        return said
+    return f"{said}, {facts['usual_ns']:,.0f} ns unless it is a close call"
+
+
+def _agreed(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """How the model's labels were held against its library's, as lines to be shown."""
+    lines = []
+    if facts.get("library"):
+        rows, edges = facts.get("library_rows"), facts.get("library_edges")
+        said = f"{facts.get('library_differ')} of {rows} calibration rows differ"
+        if edges:
+            said += f", and {facts.get('library_edges_differ')} of {edges} rows at thresholds"
+        lines.append((f"{facts['library']}", said))
+    elif facts.get("library_missing"):
+        lines.append(("library", f"not compared: {facts['library_missing']} is not installed"))
+    if facts.get("close_calls"):
+        how = {"exact": "by the library's own sums", "rounded": "by rounded leaves"}
+        lines.append(("close calls", how.get(str(facts["close_calls"]), "unknown")))
+    notes = facts.get("notes")
+    lines += [("note", str(note)) for note in notes] if isinstance(notes, list) else []
+    return lines
 
 
 def _feature(feature: Feature) -> str:

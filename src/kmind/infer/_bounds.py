@@ -15,13 +15,26 @@ from numpy.typing import NDArray
 from kmind.errors import ModelError
 
 if TYPE_CHECKING:
-    from kmind.infer.integer import Input, IntMlp, IntTrees, Limits, Output, Step
+    from kmind.infer.integer import Exact, Input, IntMlp, IntTrees, Limits, Output, Step
 
-__all__ = ["check_input", "check_mlp", "check_step", "check_trees", "input_range"]
+__all__ = [
+    "EXPONENTS",
+    "LONGEST_EDGES",
+    "check_exact",
+    "check_input",
+    "check_mlp",
+    "check_step",
+    "check_trees",
+    "input_range",
+]
 
+LONGEST_EDGES = (1 << 15) - 1
+"""Of one feature: what a search of 15 steps looks through."""
 _I64 = 1 << 63
 _I32 = 1 << 31
 _ACTIVATION = 32767
+EXPONENTS = {True: 90, False: 900}
+"""Exact leaves lie within these powers of two, in single precision and in double."""
 # |weight| <= 2**15, activation < 2**15, at most 2**10 inputs: sums stay below 2**40.
 _BIAS = 1 << 46
 
@@ -54,7 +67,11 @@ def input_range(stage: Input) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
                 )
             ]
         )
-    return np.array(ends[0], np.int64), np.array(ends[1], np.int64)
+    low, high = np.array(ends[0], np.int64), np.array(ends[1], np.int64)
+    for feature, edges in enumerate(stage.edges):
+        if len(edges):  # how many of them lie below the value
+            low[feature], high[feature] = 0, len(edges)
+    return low, high
 
 
 def check_input(stage: Input) -> None:
@@ -68,9 +85,35 @@ def check_input(stage: Input) -> None:
         raise _refuse("an input's lower end lies above its upper one")
     if (stage.mul < 0).any() or (stage.shift < 0).any() or (stage.shift > 62).any():
         raise _refuse("an input's factor is negative, or its shift not 0 to 62")
+    if stage.edges and len(stage.edges) != len(stage):
+        raise _refuse("the input's lists of edges are not one a feature")
+    for edges in stage.edges:
+        if edges.ndim != 1 or len(edges) > LONGEST_EDGES or (edges[1:] <= edges[:-1]).any():
+            raise _refuse("an input's edges are too many, or not in order")
     low, high = input_range(stage)
     if (low < -_I32).any() or (high >= _I32).any():
         raise _refuse("an input does not fit in 32 bits")
+
+
+def check_exact(exact: Exact, limits: Limits) -> None:
+    """Refuse floats that the kernel's arithmetic does not take: tiny, huge, or none."""
+    sums = len(exact.base)
+    if not 1 <= sums <= limits.outputs or exact.last.shape != (sums,):
+        raise _refuse("the exact sums to begin with")
+    if exact.leaf.shape[1] not in (1, sums) or not 0 <= exact.close < 1 << 40:
+        raise _refuse("the exact leaves, or what is close")
+    if not 1 <= exact.divide <= limits.trees or not 0 <= exact.tie < 1:
+        raise _refuse("the exact sums' divisor or tie")
+    edges = np.array([exact.tie, exact.threshold])
+    if not np.isfinite(edges).all():
+        raise _refuse("an exact threshold that is not finite")
+    widest = EXPONENTS[exact.single]
+    for part in (exact.leaf, exact.base, exact.last):
+        size = np.abs(part)
+        if not ((size == 0) | ((size >= 2.0**-widest) & (size <= 2.0**widest))).all():
+            raise _refuse("an exact leaf that is too small or too large")
+        if exact.single and (part.astype(np.float32) != part).any():
+            raise _refuse("an exact leaf of more than single precision")
 
 
 def check_step(step: Step, longest: int) -> None:
@@ -116,6 +159,8 @@ def check_mlp(model: IntMlp, limits: Limits) -> tuple[int, ...]:
     low, high = input_range(model.input)
     if (low < 0).any() or (high > _ACTIVATION).any():
         raise _refuse("an input of a network is not within 0 to 32767")
+    if model.input.edges:
+        raise _refuse("a network with lists of edges")
     largest = []
     for number, layer in enumerate(model.layers):
         out, fan_in = layer.weight.shape
@@ -206,7 +251,23 @@ def _check_nodes(model: IntTrees, trees: int, nodes: int, leaves: int, limits: L
         raise _refuse("the scores do not fit in 32 bits")
     low, high = (-total).tolist(), total.tolist()
     _check_output(model.output, len(total), low, high)
+    if model.exact is not None:
+        _check_fit(model, leaves)
     return depth
+
+
+def _check_fit(model: IntTrees, leaves: int) -> None:
+    exact = model.exact
+    assert exact is not None
+    wanted = (len(model.base),) if model.output.kind == "argmax" else (1, 2)
+    if model.output.kind == "value" or len(exact.base) not in wanted:
+        raise _refuse("the exact sums do not fit the output")
+    if len(exact.leaf) != leaves or (
+        exact.leaf.shape[1] == 1 and len(exact.base) > len(model.base)
+    ):
+        raise _refuse("the exact leaves do not fit the trees")
+    if exact.leaf.shape[1] < model.width:
+        raise _refuse("the exact leaves are fewer than the rounded ones")
 
 
 def _depth(model: IntTrees, roots: NDArray[np.int64], most: int) -> int:

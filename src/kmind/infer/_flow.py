@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from kmind.errors import ModelError
 from kmind.infer.floating import Dense, FloatMlp, FloatModel, FloatTrees, Target
 from kmind.infer.integer import LIMITS, Norm
+from kmind.infer.stages import Stage
 
 __all__ = ["Flow"]
 
@@ -19,20 +20,33 @@ F64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
+class Affine:
+    """``x * factor + shift``, and the operations by which the graph computes it."""
+
+    factor: F64
+    shift: F64
+    steps: tuple[tuple[Any, F64], ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
 class Flow:
     """The input, scaled and divided by its size; then layers or trees; then what ends it.
 
     ``width`` is the number of numbers that flow here (0: not known yet). ``root`` tells flows
-    apart that come from different scores.
+    apart that come from different scores. ``names`` are the labels of a graph whose first output
+    is one of them. ``single``: the input has single precision, and so has
+    what is computed from it.
     """
 
     width: int
-    before: tuple[tuple[F64, F64], ...] = ()
+    single: bool = True
+    before: tuple[Affine, ...] = ()
     norm: Norm = "none"
-    after: tuple[tuple[F64, F64], ...] = ()
+    after: tuple[Affine, ...] = ()
     layers: tuple[Dense, ...] = ()
     trees: FloatTrees | None = None
     target: Target | None = None
+    names: tuple[str, ...] = ()
     end: str = ""
     root: object = field(default_factory=object)
 
@@ -50,8 +64,8 @@ class Flow:
         if self.is_over:
             raise ModelError(f"{what} after the model's scores is not supported")
 
-    def affine(self, factor: Any, shift: Any) -> Flow:
-        """Multiply and add a constant to each number."""
+    def affine(self, factor: Any, shift: Any, *steps: tuple[Any, Any]) -> Flow:
+        """Multiply and add a constant to each number; ``steps`` are the graph's operations."""
         self._goes_on("arithmetic")
         factor, shift = np.squeeze(np.asarray(factor)), np.squeeze(np.asarray(shift))
         if factor.ndim > 1 or shift.ndim > 1:
@@ -63,11 +77,21 @@ class Flow:
             raise ModelError(f"a layer is wider than {LIMITS.width}")
         pair = (np.asarray(factor, np.float64), np.asarray(shift, np.float64))
         if not self.layers:
+            pieces = tuple((op, np.squeeze(np.asarray(value, np.float64))) for op, value in steps)
+            done = Affine(*pair, pieces)
             if self.norm == "none":
-                return replace(self, width=width, before=(*self.before, pair), root=object())
-            return replace(self, width=width, after=(*self.after, pair), root=object())
+                return replace(self, width=width, before=(*self.before, done), root=object())
+            return replace(self, width=width, after=(*self.after, done), root=object())
         weight = np.diag(np.broadcast_to(pair[0], width))
         return self.dense(weight, np.broadcast_to(pair[1], width))
+
+    def cast(self, *, single: bool) -> Flow:
+        """Round to single precision, or go on in double."""
+        if single == self.single:
+            return self
+        done = Affine(np.ones(()), np.zeros(()), (("round", np.zeros(())),))
+        part = {"before": (*self.before, done)} if self.norm == "none" else {}
+        return replace(self, single=single, root=object(), **part)  # type: ignore[arg-type]
 
     def normalised(self, norm: Norm) -> Flow:
         """Divide each vector by its size."""
@@ -127,17 +151,22 @@ class Flow:
             )
         if classes:
             model = replace(model, target=replace(model.target, classes=classes))
-        for factor, shift in reversed(self.after):
-            model = model.scaled(*self._wide(model, factor, shift))
+        for each in reversed(self.after):
+            model = self._behind(model, each)
         if self.norm != "none":
             model = replace(model, norm=self.norm)
-        for factor, shift in reversed(self.before):
-            model = model.scaled(*self._wide(model, factor, shift))
+        for each in reversed(self.before):
+            model = self._behind(model, each)
         return model
 
-    @staticmethod
-    def _wide(model: FloatModel, factor: F64, shift: F64) -> tuple[F64, F64]:
-        return np.broadcast_to(factor, model.features), np.broadcast_to(shift, model.features)
+    def _behind(self, model: FloatModel, done: Affine) -> FloatModel:
+        if isinstance(model, FloatTrees):
+            if any(op == "sub_from" for op, _ in done.steps):
+                raise ModelError("constants less features cannot be folded into trees")
+            first = Stage("round", single=self.single)
+            return model.staged(first, *(Stage(op, value, self.single) for op, value in done.steps))
+        wide = model.features
+        return model.scaled(np.broadcast_to(done.factor, wide), np.broadcast_to(done.shift, wide))
 
     def _network(self, classes: tuple[str, ...]) -> FloatMlp:
         layers, last = self.layers, self.layers[-1]

@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From float numbers to integer ones: inputs, layers, trees and outputs of given widths."""
+"""From a float network to integer ones of given widths; trees have a module of their own."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kmind.errors import ModelError
-from kmind.infer.floating import Activation, FloatMlp, FloatTrees, Target, activate
-from kmind.infer.integer import Input, IntMlp, IntTrees, Layer, Norm, Output, Step
+from kmind.infer._scores import PROBABILITY_ONE, make_output
+from kmind.infer.floating import Activation, FloatMlp, activate
+from kmind.infer.integer import Input, IntMlp, Layer, Norm, Step
+from kmind.infer.trees import integer_trees
 
 __all__ = ["PROBABILITY_ONE", "Widths", "integer_mlp", "integer_trees"]
 
@@ -22,14 +23,9 @@ I64 = NDArray[np.int64]
 _ONE = 1 << 30  # a feature divided by its vector's size has 30 fractional bits
 _FACTOR_BITS = 15
 _TABLE = 2048
-_LIMIT = 1 << 62
 _WIDEST = 1 << 60
 # The logistic function differs from 0 and 1 by less than 2**-11 outside of this.
 _SPAN: dict[Activation, float] = {"sigmoid": 8.0, "tanh": 4.0}
-PROBABILITY_ONE = 32767
-# All leaves together fit in 32 bits, and each in the 23 that the kernel packs it into.
-_LEAVES = 1 << 30
-_LEAF = (1 << 22) - 1
 
 
 @dataclass(frozen=True)
@@ -151,85 +147,4 @@ def integer_mlp(
         if (np.abs(whole) >= 1 << 46).any():
             raise ModelError("a bias of the network is out of proportion to its weights")
         layers.append(Layer(np.rint(weight / unit).astype(np.int16), whole.astype(np.int64), step))
-    return IntMlp(stage, tuple(layers), _output(model.target, unit, 1 << 46))
-
-
-def _output(target: Target, unit: float, largest: int) -> Output:
-    threshold = math.floor(target.threshold / unit)
-    probability = None
-    if target.kind == "threshold" and target.link != "none":
-        low, high = (-8.0, 8.0) if target.link == "logistic" else (0.0, 1.0)
-        size = 1024
-        wanted = (high - low) / size / unit
-        shift = max(math.ceil(math.log2(wanted)) - 1, 0) if wanted > 1 else 0
-        # One entry is 2**shift units: finer than wanted, over a table twice as long.
-        width = unit * 2.0**shift
-        size *= 2
-        centre = round((low + high) / 2 / width)
-        z: F64 = (np.arange(size, dtype=np.float64) - size // 2 + centre + 0.5) * width
-        p = activate("sigmoid", z) if target.link == "logistic" else np.clip(z, 0.0, 1.0)
-        table = np.rint(p * PROBABILITY_ONE).astype(np.int16)
-        probability = Step(1, (size // 2 - centre) << shift, shift, 0, size - 1, table)
-    return Output(target.kind, threshold, unit, probability)
-
-
-def integer_trees(model: FloatTrees, scale: F64) -> IntTrees:
-    """Return the trees in integers.
-
-    On integer features each comparison is exact, unless a feature's thresholds lie further
-    apart than 32 bits reach. ``scale[F]`` is the worth of the agent's integers.
-    """
-    features = model.features
-    inner = model.feature >= 0
-    where = np.maximum(model.feature, 0)
-    if model.norm != "none":
-        scale = np.full(features, 1.0 / _ONE)
-    # right: x > threshold, so as integers: raw > floor(threshold / scale)
-    edge = np.floor(np.clip(model.threshold / scale[where], -float(_LIMIT), float(_LIMIT)))
-    threshold = np.where(inner, edge, 0.0).astype(np.int64)
-    lo, hi = np.zeros(features, np.int64), np.zeros(features, np.int64)
-    offset, shift = np.zeros(features, np.int64), np.zeros(features, np.int32)
-    for number in range(features):
-        mine = threshold[inner & (model.feature == number)]
-        if not len(mine):
-            continue
-        lo[number], hi[number] = mine.min(), mine.max() + 1
-        low, high = int(lo[number]), int(hi[number])
-        if low < -(1 << 31) or high >= 1 << 31:
-            offset[number] = low
-            shift[number] = max((high - low).bit_length() - 30, 0)
-            # Whatever lies above the last threshold must still do so when it is shifted.
-            hi[number] = high + (1 << int(shift[number]))
-    threshold = np.where(inner, (threshold - offset[where]) >> shift[where], 0)
-    stage = Input(
-        lo, hi, offset, np.zeros(features, np.int64), np.ones(features, np.int32), shift, model.norm
-    )
-    leaf, base, unit = _leaves(model)
-    return IntTrees(
-        input=stage,
-        root=model.root,
-        output_of=model.output_of,
-        feature=model.feature,
-        threshold=threshold.astype(np.int32),
-        left=model.left,
-        right=model.right,
-        leaf=leaf,
-        base=base,
-        output=_output(model.target, unit, _LEAVES),
-    )
-
-
-def _leaves(model: FloatTrees) -> tuple[NDArray[np.int32], I64, float]:
-    """Return leaves and bases as integers whose sums fit in 32 bits, and the worth of a unit."""
-    ends: Any = np.append(model.root[1:], len(model.feature))
-    total = np.abs(model.base)
-    for root, end, output in zip(model.root, ends, model.output_of, strict=True):
-        rows = model.left[root:end][model.feature[root:end] < 0]
-        most = np.abs(model.leaf[rows]).max(axis=0)
-        if model.leaf.shape[1] == 1:
-            total[output] += most[0]
-        else:
-            total = total + most
-    unit = max(float(total.max()) / _LEAVES, float(np.abs(model.leaf).max()) / _LEAF) or 1.0
-    leaf = np.rint(model.leaf / unit).astype(np.int32)
-    return leaf, np.rint(model.base / unit).astype(np.int64), unit
+    return IntMlp(stage, tuple(layers), make_output(model.target, unit))

@@ -28,9 +28,24 @@ def label_numbers(classes: tuple[str, ...], labels: Any) -> NDArray[np.int64]:
     """Return each label's place among the classes; raises ModelError for one that is not there."""
     place = {name: number for number, name in enumerate(classes)}
     try:
-        return np.array([place[str(label)] for label in np.asarray(labels).tolist()], np.int64)
+        return np.array(
+            [place[_class(label, place)] for label in np.asarray(labels).tolist()], np.int64
+        )
     except KeyError as error:
         known = ", ".join(classes)
         raise ModelError(
             f"the label {error.args[0]!r} is not one of the model's classes ({known})"
         ) from None
+
+
+def _class(label: object, place: dict[str, int]) -> str:
+    # Tables write the class 1 as 1.0 or True, too.
+    word = str(label)
+    if word in place:
+        return word
+    truth = {"true": "1", "false": "0"}.get(word.lower(), word)
+    try:
+        whole = str(int(float(truth))) if float(truth).is_integer() else word
+    except ValueError:
+        return word
+    return whole if whole in place else word

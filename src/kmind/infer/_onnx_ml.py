@@ -11,7 +11,7 @@ import numpy as np
 
 from kmind.errors import ModelError
 from kmind.infer._flow import Flow
-from kmind.infer.floating import Grower, Target
+from kmind.infer.floating import Grower, Link, Sums, Target
 from kmind.infer.integer import Norm
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
 
 Arguments = dict[str, Any]
 
+_VOTE = ("treeids", "nodeids", "ids", "weights")
 _NORMS: dict[bytes, Norm] = {b"L1": "l1", b"L2": "l2", b"MAX": "max"}
 _POSTS = (b"NONE", b"SOFTMAX", b"LOGISTIC", b"SOFTMAX_ZERO")
 
@@ -38,7 +39,7 @@ def scaler(flow: Flow, arguments: Arguments) -> Flow:
     offset, scale = _numbers(arguments, "offset"), _numbers(arguments, "scale")
     scale = scale if scale.size else np.ones(1)
     offset = offset if offset.size else np.zeros(1)
-    return flow.affine(scale, -offset * scale)
+    return flow.affine(scale, -offset * scale, ("sub", offset), ("mul", scale))
 
 
 def normalizer(flow: Flow, arguments: Arguments) -> Flow:
@@ -119,23 +120,37 @@ def tree_regressor(flow: Flow, arguments: Arguments) -> Flow:
 
 
 def tree_classifier(flow: Flow, arguments: Arguments) -> Flow:
-    """Trees that vote; with one score for two classes, as onnxruntime decides it."""
+    """Trees that vote; two classes are decided as onnxruntime decides them."""
     classes, post = _classes(arguments), _post(arguments)
     used = sorted(set(arguments.get("class_ids", ())))
-    if len(classes) == 2 and len(used) == 1:
-        weights = _numbers(arguments, "class_weights")
-        shares = post == b"NONE" and bool((weights >= 0).all())
-        target = Target(
-            "threshold",
-            classes,
-            0.5 if shares else 0.0,
-            "share" if shares else "logistic" if post == b"LOGISTIC" else "none",
-        )
-        arguments = arguments | {"class_ids": [0] * len(weights)}
-        return _ensemble(flow, arguments, "class", 1, target, 1.0)
     if len(classes) < 2:
         raise ModelError("TreeEnsembleClassifier of fewer than two classes")
-    return _ensemble(flow, arguments, "class", len(classes), Target("argmax", classes), 1.0)
+    if len(classes) > 2:
+        flow = _ensemble(flow, arguments, "class", len(classes), Target("argmax", classes), 1.0)
+        return replace(flow, names=classes)
+    weights = _numbers(arguments, "class_weights")
+    link: Link = "logistic" if post == b"LOGISTIC" else "none"
+    if len(used) == 1:
+        # One score, of whichever class: above 0.5 where nothing votes against it, else above 0.
+        edge = 0.5 if bool((weights >= 0).all()) else 0.0
+        if edge and post == b"NONE":
+            link = "share"
+        if used == [1]:  # onnxruntime adds the base to the other class
+            arguments = arguments | {"base_values": ()}
+        arguments = arguments | {"class_ids": [0] * len(weights)}
+    else:
+        # Two scores: the second one alone decides.
+        edge = 0.0
+        rows = zip(*(arguments[f"class_{name}"] for name in _VOTE), strict=True)
+        mine = [row for row in rows if row[2] == 1]
+        columns = zip(*mine, strict=True) if mine else [()] * len(_VOTE)
+        arguments = arguments | {
+            f"class_{name}": column for name, column in zip(_VOTE, columns, strict=True)
+        }
+        arguments["class_ids"] = [0] * len(mine)
+        arguments["base_values"] = _numbers(arguments, "base_values")[1:]
+    target = Target("threshold", classes, edge, link)
+    return replace(_ensemble(flow, arguments, "class", 1, target, 1.0), names=classes)
 
 
 def _ensemble(
@@ -144,9 +159,7 @@ def _ensemble(
     if flow.layers or flow.trees is not None or not 1 <= outputs <= 64:
         raise ModelError("trees after a model, or with more than 64 outputs")
     votes: dict[tuple[int, int], dict[int, float]] = defaultdict(lambda: defaultdict(float))
-    columns = [
-        arguments.get(f"{what}_{name}", ()) for name in ("treeids", "nodeids", "ids", "weights")
-    ]
+    columns = [arguments.get(f"{what}_{name}", ()) for name in _VOTE]
     for tree, node, output, weight in zip(*columns, strict=True):
         if not 0 <= output < outputs:
             raise ModelError("a leaf votes for an output that is not there")
@@ -166,17 +179,30 @@ def _ensemble(
     grower = Grower()
     for tree, nodes in trees.items():
         output = next(iter(voted[tree]), 0) if narrow else 0
-        grower.add(*_nodes(tree, nodes, votes, outputs, narrow), output=output)
+        grower.add(*_nodes(tree, nodes, votes, outputs, narrow, flow.single), output=output)
     base = _numbers(arguments, "base_values")
     base = base if base.size else np.zeros(outputs)
     if base.size != outputs:
         raise ModelError("the base values do not fit the outputs")
-    model = grower.trees(base, max(flow.width, int(max(rows[2])) + 1), target)
+    # onnxruntime adds the base in the end.
+    model = grower.trees(
+        np.zeros(outputs),
+        max(flow.width, int(max(rows[2])) + 1),
+        target,
+        single=flow.single,
+        sums=Sums(single=flow.single),
+        last=base,
+    )
     return replace(flow, trees=model, width=model.features, root=object())
 
 
 def _nodes(
-    tree: int, nodes: list[tuple[Any, ...]], votes: Any, outputs: int, narrow: bool
+    tree: int,
+    nodes: list[tuple[Any, ...]],
+    votes: Any,
+    outputs: int,
+    narrow: bool,
+    single: bool,
 ) -> tuple[Any, Any, Any, Any, Any]:
     place = {row[0]: number for number, row in enumerate(nodes)}
     size = len(nodes)
@@ -196,6 +222,7 @@ def _nodes(
         feature[number], edge[number] = column, value
         if mode in (b"BRANCH_LT", b"BRANCH_GTE"):
             # Where the number itself goes right, the edge is the one before it.
-            edge[number] = np.nextafter(np.float32(value), np.float32(-np.inf))
+            kind = np.float32 if single else np.float64
+            edge[number] = np.nextafter(kind(value), kind(-np.inf))
         left[number], right[number] = place[yes if below else no], place[no if below else yes]
     return feature, edge, left, right, values

@@ -33,14 +33,21 @@ class Trees(Protocol):
     def depth(self) -> int: ...
 
 
-def add_leaves(trees: Trees, x: NDArray[Any], scores: NDArray[Any]) -> None:
-    """Add to ``scores[n, K]`` the leaf that each row of ``x[n, F]`` ends in, of every tree."""
+def add_leaves(
+    trees: Trees, x: NDArray[Any], scores: NDArray[Any], leaf: NDArray[Any] | None = None
+) -> None:
+    """Add to ``scores[n, K]`` the leaf that each row of ``x[n, F]`` ends in, of every tree.
+
+    One tree after the other, in their order: sums of floats are rounded as a loop rounds them.
+    ``leaf`` are other leaves than the trees' own.
+    """
+    leaf = trees.leaf if leaf is None else leaf
+    leaf = leaf.astype(scores.dtype)
     for output, rows in _leaves(trees, x):
-        values = trees.leaf[rows].astype(scores.dtype)
-        if values.shape[1] == 1:
-            scores[:, output] += values[:, 0]
+        if leaf.shape[1] == 1:
+            scores[:, output] += leaf[rows, 0]
         else:
-            scores += values
+            scores += leaf[rows]
 
 
 def _leaves(trees: Trees, x: NDArray[Any]) -> Iterator[tuple[int, NDArray[np.int32]]]:

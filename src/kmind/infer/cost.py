@@ -9,7 +9,7 @@ come to: a bound, for warm caches on a processor like that one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from kmind.errors import ModelError
 from kmind.infer._pack_network import STEP_KIND, plan_layer
@@ -42,6 +42,10 @@ class Operations:
 
     Trees: ``groups``. ``levels``: turns of trees that walk six at a time; ``alone``: of one that
     walks by itself; ``turns``: of trees with pointers. ``leaves``: values added.
+    ``searches``: steps of a search among a feature's edges.
+
+    A close call, which any decision by such trees may be: ``again``: turns of trees that walk once
+    more; ``floats``: values added as floats; ``ends``: sums divided and compared.
     """
 
     decisions: int = 1
@@ -60,6 +64,10 @@ class Operations:
     alone: int = 0
     turns: int = 0
     leaves: int = 0
+    searches: int = 0
+    again: int = 0
+    floats: int = 0
+    ends: int = 0
 
 
 @dataclass(frozen=True)
@@ -82,6 +90,10 @@ class Prices:
     alone: float
     turns: float
     leaves: float
+    searches: float
+    again: float
+    floats: float
+    ends: float
 
 
 PRICES = Prices(
@@ -101,8 +113,15 @@ PRICES = Prices(
     alone=2.33,
     turns=1.76,
     leaves=0.968,
+    searches=4.7,
+    again=4.85,
+    floats=19.0,
+    ends=30.0,
 )
-"""As ``kmind bench infer`` fitted them on the machine of docs/benchmarks.md."""
+"""As ``kmind bench infer`` fitted them on the machine of docs/benchmarks.md.
+
+The last four were fitted later, and brought to that run by what the others took beside them.
+"""
 
 MARGIN = 1.5
 """An estimate is that many times the price: no shape that was measured took longer."""
@@ -153,6 +172,12 @@ def _trees(model: IntTrees, counted: dict[str, int]) -> dict[str, int]:
         else:
             done["levels"] += 6 * group.depth
             done["leaves"] += 6
+    done["searches"] = sum(len(edges).bit_length() for edges in model.input.edges)
+    if model.exact is not None:
+        # The place of each tree that walked costs as much as a turn.
+        done["again"] = sum(len(group.trees) * (group.depth + 1) for group in groups)
+        done["floats"] = len(model.root) * model.exact.leaf.shape[1]
+        done["ends"] = len(model.exact.base)
     return counted | done | {"groups": len(groups)}
 
 
@@ -163,9 +188,12 @@ def price_ns(operations: Operations, prices: Prices = PRICES) -> float:
     )
 
 
-def estimate_ns(model: IntModel) -> float:
-    """Return what a decision takes at most, in nanoseconds."""
-    return MARGIN * price_ns(count(model))
+def estimate_ns(model: IntModel, *, close: bool = True) -> float:
+    """Return what a decision takes at most, in nanoseconds; without ``close``, if none is."""
+    operations = count(model)
+    if not close:
+        operations = replace(operations, again=0, floats=0, ends=0)
+    return MARGIN * price_ns(operations)
 
 
 def check_budget(model: IntModel, budget_ns: float) -> float:

@@ -6,6 +6,7 @@ Both take ``x[n, F]`` of real numbers (an agent's integers times the features' s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from kmind.errors import ModelError
 from kmind.infer._walk import add_leaves
 from kmind.infer.integer import Norm, OutputKind
+from kmind.infer.stages import DOUBLE, SINGLE, Stage, apply_stages
 
 __all__ = [
     "Activation",
@@ -23,7 +25,9 @@ __all__ = [
     "FloatModel",
     "FloatTrees",
     "Grower",
+    "Library",
     "Link",
+    "Sums",
     "Target",
     "activate",
     "normalise",
@@ -40,13 +44,15 @@ class Target:
 
     ``kind``: as in the integer model; a label is 1 where the one score is above ``threshold``.
     ``classes``: what each label means; empty for a value. ``link``: how a threshold's score
-    becomes a probability: by the logistic function, or as it stands (``share``).
+    becomes a probability: by the logistic function of ``slope`` times the score, or as it stands
+    (``share``).
     """
 
     kind: OutputKind
     classes: tuple[str, ...] = ()
     threshold: float = 0.0
     link: Link = "none"
+    slope: float = 1.0
 
     def labels(self, scores: _F64) -> NDArray[np.int64]:
         """Return the labels ``[n]`` for scores ``[n, K]``; 0 for a value."""
@@ -59,8 +65,21 @@ class Target:
     def probability(self, scores: _F64) -> _F64:
         """Return the probability ``[n]`` of label 1, as ``link`` makes it of the one score."""
         if self.link == "logistic":
-            return activate("sigmoid", scores[:, 0])
+            return activate("sigmoid", self.slope * scores[:, 0])
         return np.clip(scores[:, 0], 0.0, 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Library:
+    """The library that a model comes from, to be asked for its own labels.
+
+    ``name`` says which one and which version. ``labels(x)`` returns the numbers of the classes
+    that it predicts for rows ``[n, F]`` (int64, or float64 where features have a scale); it may
+    raise NotSupportedError, where the library is not installed.
+    """
+
+    name: str
+    labels: Callable[[Any], NDArray[np.int64]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +116,8 @@ class FloatMlp:
     names: tuple[str, ...] = ()
     norm: Norm = "none"
     source: str = ""
+    library: Library | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         width = self.layers[0].weight.shape[1]
@@ -119,6 +140,10 @@ class FloatMlp:
             x = layer(x)
         return x
 
+    def labels(self, x: Any) -> NDArray[np.int64]:
+        """Return the labels ``[n]`` for ``x[n, F]``; 0 for a value."""
+        return self.target.labels(self.scores(np.asarray(x, np.float64)))
+
     def scaled(self, factor: _F64, shift: _F64) -> FloatMlp:
         """Return the model that takes ``x`` where this one takes ``x * factor + shift``."""
         if self.norm != "none":
@@ -139,12 +164,32 @@ class FloatMlp:
         return replace(self, layers=tuple(layers))
 
 
+@dataclass(frozen=True)
+class Sums:
+    """How a library adds leaves up, and how it decides by the sums.
+
+    Leaves are added in the order of the trees, each sum rounded to single or double precision;
+    then ``divide`` divides. An argmax takes the first class that lies no more than ``tie`` below
+    the largest: where probabilities are compared, scores that lie closer give the same one.
+    """
+
+    single: bool = False
+    divide: int = 1
+    tie: float = 0.0
+
+    @property
+    def kind(self) -> Any:
+        """The sums' dtype."""
+        return np.float32 if self.single else np.float64
+
+
 @dataclass(frozen=True, eq=False)
 class FloatTrees:
     """Trees whose leaves are added up: as ``IntTrees``, with float thresholds and leaves.
 
-    From a node, ``x[feature] > threshold`` goes right. ``single``: features are rounded to
-    single precision first, as most libraries do.
+    From a node, ``x[feature] > threshold`` goes right, where ``stages`` have brought ``x`` to what
+    the library compares. ``base`` is what sums begin with, ``last`` is added in the end. A target
+    of two classes (``threshold``) may have two sums, one a class: label 1 needs the larger one.
     """
 
     root: NDArray[np.int32]
@@ -160,12 +205,19 @@ class FloatTrees:
     names: tuple[str, ...] = ()
     source: str = ""
     norm: Norm = "none"
-    single: bool = True
+    stages: tuple[Stage, ...] = SINGLE
+    sums: Sums = Sums()
+    last: Any = 0.0
+    library: Library | None = None
+    notes: tuple[str, ...] = ()
     depth: int = field(init=False)
 
     def __post_init__(self) -> None:
-        if not (np.isfinite(self.leaf).all() and np.isfinite(self.base).all()):
-            raise ModelError("the trees have leaves that are not finite")
+        last = np.broadcast_to(np.asarray(self.last, np.float64), self.base.shape)
+        object.__setattr__(self, "last", last)
+        for part in (self.leaf, self.base, last):
+            if not np.isfinite(part).all():
+                raise ModelError("the trees have leaves that are not finite")
         if np.isnan(self.threshold).any():
             raise ModelError("the trees have thresholds that are no numbers")
         if (self.feature >= self.features).any():
@@ -176,24 +228,58 @@ class FloatTrees:
             depth += 1
         object.__setattr__(self, "depth", depth)
 
-    def scores(self, x: _F64) -> _F64:
-        """Return the scores ``[n, K]`` for ``x[n, F]``."""
-        x = normalise(self.norm, x)
-        if self.single:
-            x = x.astype(np.float32).astype(np.float64)
-        scores = np.repeat(self.base[None, :], len(x), axis=0)
-        add_leaves(self, x, scores)
+    @property
+    def is_paired(self) -> bool:
+        """Whether two sums decide about two classes."""
+        return self.target.kind == "threshold" and len(self.base) == 2
+
+    def raw(self, x: Any) -> NDArray[Any]:
+        """Return the library's sums ``[n, K]`` for ``x[n, F]``, in its precision."""
+        if self.norm != "none":
+            x = normalise(self.norm, np.asarray(x, np.float64))
+        x = apply_stages(self.stages, x)
+        kind = self.sums.kind
+        sums = np.repeat(self.base.astype(kind)[None, :], len(x), axis=0)
+        add_leaves(self, x, sums)
+        return np.asarray((sums + self.last.astype(kind)) / kind(self.sums.divide))
+
+    def labels(self, x: Any) -> NDArray[np.int64]:
+        """Return the labels ``[n]`` that the library gives ``x[n, F]``; 0 for a value."""
+        return self._labels(self.raw(x))
+
+    def labels_of(self, sums: _F64) -> NDArray[np.int64]:
+        """Return the labels for sums ``[n, K]`` as trees have added them up, in double precision.
+
+        They are rounded as the last sum is, and divided.
+        """
+        kind = self.sums.kind
+        return self._labels((sums.astype(kind) + self.last.astype(kind)) / kind(self.sums.divide))
+
+    def _labels(self, sums: NDArray[Any]) -> NDArray[np.int64]:
+        if self.is_paired:
+            return np.asarray(sums[:, 1] > sums[:, 0], np.int64)
+        if self.target.kind == "argmax" and self.sums.tie:
+            below = sums.max(axis=1, keepdims=True) - sums
+            return np.asarray((below <= self.sums.tie).argmax(axis=1), np.int64)
+        return self.target.labels(sums.astype(np.float64))
+
+    def scores(self, x: Any) -> _F64:
+        """Return the scores ``[n, K]`` for ``x[n, F]``, on the side that the label says."""
+        sums = self.raw(x)
+        label, scores = self._labels(sums), sums.astype(np.float64)
+        if self.is_paired:
+            edge = self.target.threshold
+            above = np.maximum(scores[:, 1], np.nextafter(edge, np.inf))
+            return np.where(label == 1, above, np.minimum(scores[:, 1], edge))[:, None]
+        if self.target.kind == "argmax" and self.sums.tie:
+            scores[np.arange(len(scores)), label] = scores.max(axis=1)
         return scores
 
-    def scaled(self, factor: _F64, shift: _F64) -> FloatTrees:
-        """Return the model that takes ``x`` where this one takes ``x * factor + shift``."""
+    def staged(self, *stages: Stage) -> FloatTrees:
+        """Return the model behind these stages, which come before its own."""
         if self.norm != "none":
             raise ModelError("a scaler before a normaliser cannot be folded into a model")
-        if (factor <= 0).any():
-            raise ModelError("a scaler whose factor is not positive cannot be folded into trees")
-        where = np.maximum(self.feature, 0)
-        threshold = (self.threshold - shift[where]) / factor[where]
-        return replace(self, threshold=threshold, single=False)
+        return replace(self, stages=(*stages, *self.stages))
 
 
 FloatModel = FloatMlp | FloatTrees
@@ -257,8 +343,10 @@ class Grower:
             waiting.append((int(right[node]), "right", here))
             waiting.append((int(left[node]), "left", here))
 
-    def trees(self, base: Any, features: int, target: Target, **more: Any) -> FloatTrees:
-        """Return the model of all trees added so far."""
+    def trees(
+        self, base: Any, features: int, target: Target, *, single: bool = True, **more: Any
+    ) -> FloatTrees:
+        """Return the model of all trees added so far; ``single``: of features in that precision."""
         leaf = np.array(self.leaf, np.float64)
         return FloatTrees(
             root=np.array(self.root, np.int32),
@@ -271,5 +359,6 @@ class Grower:
             base=np.atleast_1d(np.asarray(base, np.float64)),
             features=features,
             target=target,
+            stages=SINGLE if single else DOUBLE,
             **more,
         )

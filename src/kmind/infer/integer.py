@@ -17,10 +17,21 @@ Then each feature is brought to the model's own scale::
 
     q[f] = ((clamp(x[f], lo[f], hi[f]) - offset[f]) * mul[f] + round[f]) >> shift[f]
 
+A feature of trees whose thresholds lie further apart than 32 bits reach has a list of them,
+``edges[f]``, instead: ``q[f]`` is how many of them lie below ``x[f]``.
+
 **Trees** (``IntTrees``). From a tree's root, go right where ``q[feature] > threshold``, else
 left, down to a leaf. A leaf's values are added to the scores (``base`` at first): with
 ``width == 1`` to score ``output_of[tree]``, else value ``k`` to score ``k``. All scores, and all
 partial sums of them, fit in int32.
+
+**Close calls** (``Exact``). Leaves are rounded, and libraries round sums, so where scores lie
+closer than ``close`` the label is found again as the library finds it: floats are added in the
+order of the trees, each sum rounded to single or double precision (to nearest, ties to even), from
+``base`` on, ``last`` in the end; divided by ``divide``, rounded. Of one sum the label is 1 where it
+is above ``threshold``; of several it is the first that lies no more than ``tie`` below the largest.
+Scores and probabilities stay those of the rounded leaves. Closer than ``close``: of one score, the
+distance to the threshold is at most that; of several, that of the two largest.
 
 **Network** (``IntMlp``). Activations are never negative: 0 to 32767 (zero points are folded
 into the biases). For each layer, with ``a`` the layer before (``q`` at first)::
@@ -51,6 +62,7 @@ __all__ = [
     "LIMITS",
     "NORMS",
     "OUTPUTS",
+    "Exact",
     "Input",
     "IntMlp",
     "IntModel",
@@ -73,6 +85,7 @@ OUTPUTS: tuple[OutputKind, ...] = get_args(OutputKind)
 _I64 = NDArray[np.int64]
 _I32 = NDArray[np.int32]
 _I16 = NDArray[np.int16]
+_F64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -108,7 +121,10 @@ def _hold(record: object, **dtypes: tuple[Any, int]) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Input:
-    """How a vector of int64 becomes the model's ``q``: see the module. All arrays are ``[F]``."""
+    """How a vector of int64 becomes the model's ``q``: see the module. All arrays are ``[F]``.
+
+    ``edges`` is empty, or has one sorted array a feature, which is empty for most.
+    """
 
     lo: _I64
     hi: _I64
@@ -117,8 +133,13 @@ class Input:
     mul: _I32
     shift: _I32
     norm: Norm = "none"
+    edges: tuple[_I64, ...] = ()
 
     def __post_init__(self) -> None:
+        held = tuple(np.array(each, np.int64) for each in self.edges)
+        for each in held:
+            each.flags.writeable = False
+        object.__setattr__(self, "edges", held)
         _hold(
             self,
             lo=(np.int64, 1),
@@ -177,6 +198,29 @@ class Output:
 
 
 @dataclass(frozen=True, eq=False)
+class Exact:
+    """How close calls of trees are decided, in the library's own floats: see the module.
+
+    ``leaf[L, W]``: as ``IntTrees.leaf``; ``base[K]``, ``last[K]``. K is the number of scores, or
+    2 for a threshold that two sums decide about; W is 1 or K. Floats are doubles, and all of them
+    have single precision where ``single`` says that sums are rounded so.
+    """
+
+    leaf: _F64
+    base: _F64
+    last: _F64
+    close: int
+    single: bool = False
+    divide: int = 1
+    tie: float = 0.0
+    threshold: float = 0.0
+
+    def __post_init__(self) -> None:
+        _hold(self, leaf=(np.float64, 2), base=(np.float64, 1), last=(np.float64, 1))
+        bounds.check_exact(self, LIMITS)
+
+
+@dataclass(frozen=True, eq=False)
 class IntMlp:
     """A network of integers, or a linear model: see the module.
 
@@ -213,7 +257,8 @@ class IntTrees:
     leaf). ``left[N]``, ``right[N]`` int32: nodes; in a leaf, ``left`` is its row in ``leaf`` and
     ``right`` is 0. ``leaf[L, width]`` int32. ``base[K]`` int64: scores to begin with.
 
-    ``depth`` is learnt: the most turns from a root to a leaf.
+    ``exact`` decides close calls; None where the rounded leaves decide as the library does, or
+    where nobody can say how it does. ``depth`` is learnt: the most turns from a root to a leaf.
     """
 
     input: Input
@@ -226,6 +271,7 @@ class IntTrees:
     leaf: _I32
     base: _I64
     output: Output
+    exact: Exact | None = None
     depth: int = field(init=False)
 
     def __post_init__(self) -> None:

@@ -18,9 +18,10 @@ import numpy as np
 
 from kmind.errors import ModelError
 from kmind.infer import _onnx_ml as ml
+from kmind.infer._ask import ask_library
 from kmind.infer._flow import Flow
 from kmind.infer._lazy import need
-from kmind.infer.floating import FloatModel
+from kmind.infer.floating import FloatModel, Library
 
 __all__ = ["LARGEST_FILE", "SUPPORTED", "from_onnx"]
 
@@ -35,6 +36,7 @@ _ON_WEIGHTS = ("Identity", "Cast", "Transpose")
 _ON_SIZES = ("Gather", "Unsqueeze", "Concat")
 _SIZES = 8
 _FLOATS = (1, 10, 11, 16)  # TensorProto: FLOAT, FLOAT16, DOUBLE, BFLOAT16
+_DOUBLE = 11
 _ACTIVATIONS = {"Relu": "relu", "Sigmoid": "sigmoid", "Tanh": "tanh"}
 _ML = {
     "Scaler": ml.scaler,
@@ -82,9 +84,23 @@ def from_onnx(source: str | Path | bytes, classes: Sequence[str] = ()) -> FloatM
             # The parser's own class of error moved from release to release of protobuf.
             raise ModelError("not an ONNX model, or a damaged one") from None
         flow = _walk(onnx, graph)
-        return replace(flow.finish(tuple(classes)), source=f"ONNX {flow.kind}")
+        model = replace(flow.finish(tuple(classes)), source=f"ONNX {flow.kind}")
+        if model.target.classes and flow.names and not isinstance(source, bytes):
+            return replace(model, library=_library(source, flow.names))
+        return model
     except ModelError as error:
         raise ModelError(f"{name}: {error}") from None
+
+
+def _library(path: str | Path, names: tuple[str, ...]) -> Library:
+    # The graph's first output is a label of these names.
+    place = {name: number for number, name in enumerate(names)}
+
+    def labels(x: Any) -> Any:
+        said = ask_library("onnxruntime", path, x)
+        return np.array([place.get(str(label), -1) for label in said.tolist()], np.int64)
+
+    return Library("onnxruntime", labels)
 
 
 def _read(path: Path) -> bytes:
@@ -103,12 +119,16 @@ def _walk(onnx: Any, graph: Any) -> Flow:
     inputs = [value for value in graph.input if value.name not in constants]
     if len(inputs) != 1:
         raise ModelError(f"the graph has {len(inputs)} inputs; one tensor of features is wanted")
-    flows: dict[str, Flow] = {inputs[0].name: Flow(_width(inputs[0]))}
+    double = inputs[0].type.tensor_type.elem_type == onnx.TensorProto.DOUBLE
+    flows: dict[str, Flow] = {inputs[0].name: Flow(_width(inputs[0]), single=not double)}
     for node in graph.node:
         arguments = {
             attribute.name: onnx.helper.get_attribute_value(attribute)
             for attribute in node.attribute
         }
+        for name in [name for name in arguments if name.endswith("_as_tensor")]:
+            # Numbers in double precision, since version 3 of the operators.
+            arguments[name.removesuffix("_as_tensor")] = _array(onnx, arguments.pop(name))
         if node.op_type == "Constant":
             if "value" not in arguments:
                 raise ModelError("a Constant without a tensor is not supported")
@@ -197,13 +217,12 @@ def _apply(name: str, operands: list[Any], arguments: dict[str, Any]) -> Flow:
         raise ModelError(f"{name} over {len(streams)} tensors that depend on the input")
     flow = streams[0]
     if name in _NOTHING:
-        if (
-            name == "Cast"
-            and flow.layers
-            and not flow.is_over
-            and arguments.get("to") not in _FLOATS
-        ):
-            raise ModelError("Cast to integers within a network is not supported")
+        kind = arguments.get("to")
+        if name == "Cast" and not flow.is_over:
+            if kind not in _FLOATS and flow.layers:
+                raise ModelError("Cast to integers within a network is not supported")
+            if kind in _FLOATS and not flow.layers:
+                return flow.cast(single=kind != _DOUBLE)
         return flow
     if name == "Transpose":
         raise ModelError("Transpose of anything but weights is not supported")
@@ -228,18 +247,18 @@ def _apply(name: str, operands: list[Any], arguments: dict[str, Any]) -> Flow:
             raise ModelError("MatMul of anything but features by a matrix is not supported")
         return flow.dense(constant.T, np.zeros(constant.shape[1]))
     if name == "Add":
-        return flow.affine(np.ones(()), constant)
+        return flow.affine(np.ones(()), constant, ("add", constant))
     if name == "Mul":
-        return flow.affine(constant, np.zeros(()))
+        return flow.affine(constant, np.zeros(()), ("mul", constant))
     if name == "Sub":
         return (
-            flow.affine(np.ones(()), -constant)
+            flow.affine(np.ones(()), -constant, ("sub", constant))
             if flow_first
-            else flow.affine(-np.ones(()), constant)
+            else flow.affine(-np.ones(()), constant, ("sub_from", constant))
         )
     if not flow_first or not constant.all():
         raise ModelError("Div by the input, or by zero, is not supported")
-    return flow.affine(1.0 / constant, np.zeros(()))
+    return flow.affine(1.0 / constant, np.zeros(()), ("div", constant))
 
 
 def _shaped(name: str, flow: Flow, operands: list[Any]) -> Flow:
@@ -260,7 +279,8 @@ def _batch_norm(flow: Flow, operands: list[Any], arguments: dict[str, Any]) -> F
     if not (variance >= 0).all():
         raise ModelError("BatchNormalization with a variance below 0")
     factor = scale / np.sqrt(variance + arguments.get("epsilon", 1e-5))
-    return flow.affine(factor, shift - mean * factor)
+    rest = shift - mean * factor
+    return flow.affine(factor, rest, ("mul", factor), ("add", rest))
 
 
 def _gemm(flow: Flow, operands: list[Any], arguments: dict[str, Any]) -> Flow:

@@ -16,11 +16,11 @@ from kmind.errors import ModelError
 from kmind.infer._pack_network import put_network
 from kmind.infer._pack_trees import CAPACITY, is_raw, put_trees
 from kmind.infer.integer import NORMS, OUTPUTS, IntMlp, IntModel
-from kmind.infer.slot import STEP, Writer, input_array
+from kmind.infer.slot import STEP, Writer
 
-__all__ = ["CAPACITY", "IMAGE", "image_check", "model_image"]
+__all__ = ["CAPACITY", "IMAGE", "fits_slot", "image_check", "model_image"]
 
-MAGIC, ABI = 0x49444D4B, 2
+MAGIC, ABI = 0x49444D4B, 3
 KIND_TREES, KIND_NETWORK = 1, 2
 
 IMAGE = np.dtype([
@@ -29,7 +29,7 @@ IMAGE = np.dtype([
     ("content", "V32"), ("schema", "V32"), ("quantisation", "V32"),
     ("threshold", "<i8"), ("features", "<u4"), ("outputs", "<u4"), ("cost_ns", "<u4"),
     ("output", "u1"), ("probability", "u1"), ("raw", "u1"), ("norm", "u1"),
-    ("step", STEP), ("input", "<u4"), ("body", "<u4"), ("layers", "<u4"), ("reserved", "<u4"),
+    ("step", STEP), ("input", "<u4"), ("body", "<u4"), ("layers", "<u4"), ("exact", "<u4"),
 ])  # fmt: skip
 """``struct km_image``: what an image begins with."""
 
@@ -57,13 +57,13 @@ def model_image(
     head["norm"] = NORMS.index(model.input.norm)
     head["probability"] = model.output.probability is not None
     head["step"] = writer.step(model.output.probability)
-    head["input"] = writer.put(input_array(model.input))
+    head["input"] = writer.put(writer.input(model.input, searched=True))
     if isinstance(model, IntMlp):
         head["kind"], head["layers"] = KIND_NETWORK, len(model.layers)
         head["body"] = put_network(writer, model)
     else:
         head["kind"], head["raw"] = KIND_TREES, is_raw(model)
-        head["body"] = put_trees(writer, model)
+        head["body"], head["exact"] = put_trees(writer, model)
     head["size"] = len(writer.data)
     if len(writer.data) > CAPACITY:
         raise ModelError(
@@ -72,6 +72,16 @@ def model_image(
         )
     writer.data[: IMAGE.itemsize] = head.tobytes()
     return bytes(writer.data)
+
+
+def fits_slot(model: IntModel) -> bool:
+    """Return whether the model's image fits into a slot of an agent."""
+    nothing = bytes(32)
+    try:
+        model_image(model, content=nothing, schema=nothing, quantisation=nothing, cost_ns=0)
+    except ModelError:
+        return False
+    return True
 
 
 def image_check(image: bytes) -> int:

@@ -18,12 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kmind.errors import ModelError
+from kmind.infer._agreement import close_calls, compare, facts_of
 from kmind.infer._integers import PROBABILITY_ONE, Widths, integer_mlp, integer_trees
 from kmind.infer._measure import balanced_accuracy, label_numbers, r_squared
+from kmind.infer.cost import estimate_ns
 from kmind.infer.features import Feature, to_array, to_raw
-from kmind.infer.floating import FloatMlp, FloatModel
-from kmind.infer.integer import IntModel
+from kmind.infer.floating import FloatMlp, FloatModel, FloatTrees
+from kmind.infer.integer import IntModel, IntTrees
 from kmind.infer.model_file import ModelFile
+from kmind.infer.pack import fits_slot
 from kmind.infer.reference import Decisions, evaluate, normalise_input
 from kmind.infer.selftest import digest
 
@@ -73,6 +76,8 @@ def quantise(
     features: Sequence[Feature] | None = None,
     limit: float = DEFAULT_LIMIT,
     widths: tuple[int, int] | None = None,
+    exact: bool = True,
+    budget_ns: float = math.inf,
     card: Mapping[str, Any] | None = None,
 ) -> ModelFile:
     """Return the model file of a float model.
@@ -82,7 +87,12 @@ def quantise(
     the last third of the calibration rows is kept for the loss, and the float model is the truth.
     ``features`` name the columns; by default they come from the model or the frame, without unit.
     ``widths`` are (weight bits, activation bits) of a network instead of the narrowest that do.
-    ``card`` is kept in the file. Raises ModelError where more than ``limit`` points are lost.
+    ``exact``: close calls of trees are decided in the library's own floats, where the model fits
+    into a slot so, and into ``budget_ns``; else by rounded leaves. ``card`` is kept in the file.
+
+    Where the model's library is installed, its labels of the calibration rows are compared with
+    the integer model's, and for trees those of rows at each threshold, too. Raises ModelError
+    where more than ``limit`` points are lost, or more of 100 calibration rows differ.
     """
     features = _features(model, calibration, features)
     table = to_array(features, calibration)
@@ -103,7 +113,7 @@ def quantise(
         model = model.merged()
         integer, chosen = _narrowest(model, features, sample, limit, widths)
     else:
-        integer, chosen = integer_trees(model, _scales(features)), None
+        integer, chosen = _trees(model, _scales(features), exact, budget_ns), None
     loss = measure(model, integer, features, other, truth)
     if not loss.lost <= limit:
         raise ModelError(
@@ -111,8 +121,18 @@ def quantise(
             f"({loss.floating:.4f} to {loss.integer:.4f}); the limit is {limit:g}",
             hint="calibrate with data that spans what the model will see, or raise the limit",
         )
+    agreement = compare(model, integer, features, np.concatenate([table, other]))
+    if agreement is not None and agreement.lost > limit:
+        raise ModelError(
+            f"{agreement.differ} of {agreement.rows} rows get another label than {agreement.name} "
+            f"gives them; the limit is {limit:g} of 100",
+            hint="raise the limit, if this is good enough",
+        )
     facts = {
         "source": model.source,
+        **facts_of(agreement, model),
+        "notes": list(model.notes),
+        "close_calls": close_calls(model, integer),
         "metric": loss.metric,
         "float": loss.floating,
         "integer": loss.integer,
@@ -128,6 +148,13 @@ def quantise(
         "selftest": digest(integer),
     }
     return ModelFile(integer, tuple(features), model.target.classes, facts, dict(card or {}))
+
+
+def _trees(model: FloatTrees, scale: NDArray[np.float64], exact: bool, budget: float) -> IntTrees:
+    made = integer_trees(model, scale, exact=exact)
+    if made.exact is None or (estimate_ns(made) <= budget and fits_slot(made)):
+        return made
+    return integer_trees(model, scale, exact=False)
 
 
 def _features(
@@ -190,7 +217,7 @@ def measure(
             return Loss("R2", 1.0, r_squared(scores, values), len(table))
         known = np.asarray(truth, np.float64).reshape(len(table), -1)
         return Loss("R2", r_squared(known, scores), r_squared(known, values), len(table))
-    labels = model.target.labels(scores)
+    labels = model.labels(table)
     extra: dict[str, Any] = {"rows": len(table), "same": float((labels == decisions.label).mean())}
     if integer.output.probability is not None:
         ours = decisions.probability / PROBABILITY_ONE

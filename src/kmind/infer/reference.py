@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from kmind.errors import ModelError
 from kmind.infer._walk import add_leaves
-from kmind.infer.integer import Input, IntMlp, IntModel, IntTrees, Step
+from kmind.infer.integer import Exact, Input, IntMlp, IntModel, IntTrees, Output, Step
 
-__all__ = ["Decisions", "evaluate", "normalise_input", "quantise_input"]
+__all__ = ["Decisions", "evaluate", "is_close", "normalise_input", "quantise_input"]
 
 _I64 = NDArray[np.int64]
 
@@ -47,7 +47,29 @@ def evaluate(model: IntModel, x: Any) -> Decisions:
         label = (scores[:, 0] > output.threshold).astype(np.int64)
     if output.probability is not None:
         probability = _step(output.probability, scores[:, 0])
+    if isinstance(model, IntTrees) and model.exact is not None:
+        close = is_close(output, model.exact, scores)
+        label[close] = _exact_labels(model, model.exact, q[close])
     return Decisions(label, scores, probability)
+
+
+def is_close(output: Output, exact: Exact, scores: _I64) -> NDArray[np.bool_]:
+    """Return which decisions ``[n]`` the rounded leaves leave to the exact ones."""
+    if output.kind == "threshold":
+        return np.asarray(np.abs(scores[:, 0] - output.threshold) <= exact.close)
+    top = np.partition(scores, -2, axis=1)[:, -2:]
+    return np.asarray(top[:, 1] - top[:, 0] <= exact.close)
+
+
+def _exact_labels(model: IntTrees, exact: Exact, q: _I64) -> _I64:
+    kind: Any = np.float32 if exact.single else np.float64
+    sums = np.repeat(exact.base.astype(kind)[None, :], len(q), axis=0)
+    add_leaves(model, q, sums, exact.leaf)
+    sums = (sums + exact.last.astype(kind)) / kind(exact.divide)
+    if sums.shape[1] == 1:
+        return np.asarray(sums[:, 0] > exact.threshold, np.int64)
+    below = sums.max(axis=1, keepdims=True) - sums
+    return np.asarray((below <= exact.tie).argmax(axis=1), np.int64)
 
 
 def quantise_input(stage: Input, x: Any) -> _I64:
@@ -64,6 +86,9 @@ def quantise_input(stage: Input, x: Any) -> _I64:
         x = normalise_input(stage.norm, x)
     inside = np.clip(x, stage.lo, stage.hi) - stage.offset
     q: _I64 = (inside * stage.mul + stage.round) >> stage.shift
+    for feature, edges in enumerate(stage.edges):
+        if len(edges):
+            q[:, feature] = np.searchsorted(edges, x[:, feature], side="left")
     return q
 
 

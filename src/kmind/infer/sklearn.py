@@ -14,7 +14,17 @@ from typing import Any
 import numpy as np
 
 from kmind.errors import ModelError
-from kmind.infer.floating import Dense, FloatMlp, FloatModel, FloatTrees, Grower, Target
+from kmind.infer.floating import (
+    Dense,
+    FloatMlp,
+    FloatModel,
+    FloatTrees,
+    Grower,
+    Library,
+    Sums,
+    Target,
+)
+from kmind.infer.stages import Stage
 
 __all__ = ["SUPPORTED", "from_sklearn"]
 
@@ -24,6 +34,11 @@ def from_sklearn(estimator: Any) -> FloatModel:
 
     Raises ModelError, which names the estimator, where it is not supported or not fitted.
     """
+    model = _model(estimator)
+    return replace(model, library=_library(estimator) if model.target.classes else None)
+
+
+def _model(estimator: Any) -> FloatModel:
     name = type(estimator).__name__
     if name == "Pipeline":
         return _pipeline(estimator)
@@ -38,9 +53,21 @@ def from_sklearn(estimator: Any) -> FloatModel:
     return replace(model, names=names, source=f"scikit-learn {name}")
 
 
+def _library(estimator: Any) -> Library:
+    import sklearn
+
+    place = {name: number for number, name in enumerate(np.asarray(estimator.classes_).tolist())}
+
+    def labels(x: Any) -> Any:
+        said = _ask(estimator.predict, x)
+        return np.array([place[name] for name in said.tolist()], np.int64)
+
+    return Library(f"scikit-learn {sklearn.__version__}", labels)
+
+
 def _pipeline(pipeline: Any) -> FloatModel:
     steps = [(name, step) for name, step in pipeline.steps if step not in (None, "passthrough")]
-    model = from_sklearn(steps[-1][1])
+    model = _model(steps[-1][1])
     for name, step in reversed(steps[:-1]):
         kind = type(step).__name__
         if kind == "Normalizer":
@@ -53,41 +80,55 @@ def _pipeline(pipeline: Any) -> FloatModel:
                 f"the step {name} of the pipeline, {kind}, is not supported",
                 hint=f"these are: {', '.join(_SCALERS)}, Normalizer",
             )
-        factor, shift = _SCALERS[kind](step)
-        count = model.features
-        model = model.scaled(
-            np.broadcast_to(np.asarray(factor, np.float64), count),
-            np.broadcast_to(np.asarray(shift, np.float64), count),
-        )
+        model = _behind(model, kind, _SCALERS[kind](step))
     names = tuple(str(word) for word in getattr(pipeline, "feature_names_in_", model.names))
     kinds = "+".join(type(step).__name__ for _, step in steps)
     return replace(model, names=names, source=f"scikit-learn {kinds}")
 
 
-def _standard(scaler: Any) -> tuple[Any, Any]:
+def _behind(model: FloatModel, kind: str, stages: list[Stage]) -> FloatModel:
+    # Trees compare what the scaler's own operations give; a network's first layer takes them in.
+    if isinstance(model, FloatTrees):
+        return model.staged(Stage("round"), *stages)
+    factor, shift = np.ones(model.features), np.zeros(model.features)
+    for stage in stages:
+        if stage.op == "clip":
+            raise ModelError(f"{kind} with clip=True is not supported before a network")
+        value = np.broadcast_to(np.asarray(stage.value, np.float64), model.features)
+        if stage.op in ("add", "sub"):
+            shift = shift + (value if stage.op == "add" else -value)
+            continue
+        by = value if stage.op == "mul" else 1.0 / value
+        factor, shift = factor * by, shift * by
+    return model.scaled(factor, shift)
+
+
+def _standard(scaler: Any) -> list[Stage]:
     # A scaler that does not centre has learnt the mean all the same.
-    scale = scaler.scale_ if scaler.with_std else 1.0
-    mean = scaler.mean_ if scaler.with_mean else 0.0
-    return 1.0 / np.asarray(scale), -np.asarray(mean) / scale
+    stages = [Stage("sub", scaler.mean_)] if scaler.with_mean else []
+    return [*stages, Stage("div", scaler.scale_)] if scaler.with_std else stages
 
 
-def _min_max(scaler: Any) -> tuple[Any, Any]:
-    if scaler.clip:
-        raise ModelError("MinMaxScaler with clip=True is not supported")
-    return scaler.scale_, scaler.min_
+def _min_max(scaler: Any) -> list[Stage]:
+    stages = [Stage("mul", scaler.scale_), Stage("add", scaler.min_)]
+    return [*stages, Stage("clip", scaler.feature_range)] if scaler.clip else stages
 
 
-def _robust(scaler: Any) -> tuple[Any, Any]:
-    scale = scaler.scale_ if scaler.with_scaling else 1.0
-    center = scaler.center_ if scaler.with_centering else 0.0
-    return 1.0 / np.asarray(scale), -np.asarray(center) / scale
+def _max_abs(scaler: Any) -> list[Stage]:
+    stages = [Stage("div", scaler.scale_)]
+    return [*stages, Stage("clip", (-1.0, 1.0))] if getattr(scaler, "clip", False) else stages
 
 
-# Each returns factor and shift: x * factor + shift.
-_SCALERS: dict[str, Callable[[Any], tuple[Any, Any]]] = {
+def _robust(scaler: Any) -> list[Stage]:
+    stages = [Stage("sub", scaler.center_)] if scaler.with_centering else []
+    return [*stages, Stage("div", scaler.scale_)] if scaler.with_scaling else stages
+
+
+# Each returns the operations of its ``transform``, in their order.
+_SCALERS: dict[str, Callable[[Any], list[Stage]]] = {
     "StandardScaler": _standard,
     "MinMaxScaler": _min_max,
-    "MaxAbsScaler": lambda scaler: (1.0 / scaler.scale_, 0.0),
+    "MaxAbsScaler": _max_abs,
     "RobustScaler": _robust,
 }
 
@@ -118,22 +159,19 @@ def _forest(estimator: Any) -> FloatTrees:
         target = Target("argmax", classes)
         base = np.zeros(len(classes))
         if len(classes) == 2:
-            target, base = Target("threshold", classes, 0.5, "share"), np.zeros(1)
+            target = Target("threshold", classes, 0.5, "share")
     for member in members:
         tree = member.tree_
-        values = tree.value[:, 0, :]
-        if target.classes:
-            # Shares since scikit-learn 1.3, counts before.
-            values = values / values.sum(axis=1, keepdims=True)
-            values = values[:, 1:] if len(target.classes) == 2 else values
-        _add_tree(grower, tree, values / len(members))
-    return grower.trees(base, estimator.n_features_in_, target)
+        # Shares since scikit-learn 1.3, as they are: to divide once more might round them.
+        _add_tree(grower, tree, tree.value[:, 0, :])
+    sums = Sums(divide=len(members))
+    return grower.trees(base, estimator.n_features_in_, target, sums=sums)
 
 
-def _decision(classes: tuple[str, ...]) -> Target:
-    """What scores by log-odds mean."""
+def _decision(classes: tuple[str, ...], edge: float = 0.0) -> Target:
+    """Return what scores by log-odds mean: label 1 where the one score is above ``edge``."""
     return (
-        Target("threshold", classes, 0.0, "logistic")
+        Target("threshold", classes, edge, "logistic")
         if len(classes) == 2
         else Target("argmax", classes)
     )
@@ -144,7 +182,8 @@ def _gradient_boosting(estimator: Any) -> FloatTrees:
         raise ModelError(f"{type(estimator).__name__} with an estimator as init is not supported")
     grower, target = Grower(), Target("value")
     if hasattr(estimator, "classes_"):
-        target = _decision(_classes(estimator))
+        # A score of 0 is of the second class here, and nowhere else.
+        target = _decision(_classes(estimator), np.nextafter(0.0, -1.0))
         if estimator.loss == "exponential":
             # Its score is half the log-odds.
             target = replace(target, link="none")
@@ -154,19 +193,16 @@ def _gradient_boosting(estimator: Any) -> FloatTrees:
             _add_tree(grower, member.tree_, values, output)
     outputs = estimator.estimators_.shape[1]
     model = grower.trees(np.zeros(outputs), estimator.n_features_in_, target)
-    # What it begins with is whatever its answer has beyond the trees.
-    zero = np.zeros((1, model.features))
-    answer = estimator.decision_function if target.classes else estimator.predict
-    return replace(model, base=_ask(estimator, answer, zero).reshape(-1) - model.scores(zero)[0])
+    return replace(model, base=_ask(estimator._raw_predict_init, np.zeros((1, model.features)))[0])
 
 
-def _ask(estimator: Any, answer: Callable[[Any], Any], x: Any) -> Any:
+def _ask(answer: Callable[[Any], Any], x: Any) -> Any:
     """Call it without a warning of names that an array does not have."""
     import warnings
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return np.asarray(answer(x), np.float64)
+        return np.asarray(answer(x))
 
 
 def _hist_boosting(estimator: Any) -> FloatTrees:
@@ -192,8 +228,7 @@ def _hist_boosting(estimator: Any) -> FloatTrees:
                 output,
             )
     base = np.ravel(estimator._baseline_prediction)
-    model = grower.trees(base, estimator.n_features_in_, target)
-    return replace(model, single=False)
+    return grower.trees(base, estimator.n_features_in_, target, single=False)
 
 
 def _linear(estimator: Any) -> FloatMlp:

@@ -7,7 +7,7 @@ byte. The header (``HEADER``, 192 bytes):
 | at | type | name | what |
 |---|---|---|---|
 | 0 | u32 | magic | 0x4c444d4b, "KMDL" |
-| 4 | u16 | version | 1 |
+| 4 | u16 | version | 2 |
 | 6 | u16 | kind | 1: trees, 2: network |
 | 8 | u32 | size | of the whole slot, a multiple of 8 |
 | 12 | u16 | features | |
@@ -35,10 +35,12 @@ from typing import Any
 import numpy as np
 
 from kmind.errors import ModelError
+from kmind.infer._bounds import LONGEST_EDGES
 from kmind.infer.integer import (
     LIMITS,
     NORMS,
     OUTPUTS,
+    Exact,
     Input,
     IntMlp,
     IntModel,
@@ -49,6 +51,7 @@ from kmind.infer.integer import (
 )
 
 __all__ = [
+    "EXACT",
     "HEADER",
     "INPUT",
     "KIND_NETWORK",
@@ -56,19 +59,19 @@ __all__ = [
     "LAYER",
     "MAGIC",
     "NODE",
+    "SEARCH",
     "STEP",
     "TREES",
     "VERSION",
     "Writer",
     "content_hash",
-    "input_array",
     "quantisation_hash",
     "read_slot",
     "slot_bytes",
 ]
 
 MAGIC = 0x4C444D4B
-VERSION = 1
+VERSION = 2
 KIND_TREES = 1
 KIND_NETWORK = 2
 
@@ -77,6 +80,8 @@ STEP = np.dtype([
     ("add", "<i8"), ("mul", "<u4"), ("lo", "<u2"), ("hi", "<u2"),
     ("table", "<u4"), ("table_size", "<u2"), ("shift", "u1"), ("pad", "u1"),
 ])  # fmt: skip
+# shift SEARCH: s64[round] edges stand at offset.
+SEARCH = 63
 INPUT = np.dtype([
     ("lo", "<i8"), ("hi", "<i8"), ("offset", "<i8"), ("round", "<i8"),
     ("mul", "<u4"), ("shift", "<u4"),
@@ -91,7 +96,13 @@ LAYER = np.dtype([
 TREES = np.dtype([
     ("trees", "<u4"), ("nodes", "<u4"), ("leaves", "<u4"), ("width", "<u4"),
     ("depth", "<u4"), ("root", "<u4"), ("output_of", "<u4"), ("node", "<u4"),
-    ("leaf", "<u4"), ("base", "<u4"),
+    ("leaf", "<u4"), ("base", "<u4"), ("exact", "<u4"), ("reserved", "<u4"),
+])  # fmt: skip
+# Where close calls are decided: leaf f64[leaves][width], base f64[sums], last f64[sums].
+EXACT = np.dtype([
+    ("close", "<i8"), ("tie", "<f8"), ("threshold", "<f8"), ("sums", "<u4"), ("width", "<u4"),
+    ("single", "<u4"), ("divide", "<u4"), ("leaf", "<u4"), ("base", "<u4"), ("last", "<u4"),
+    ("reserved", "<u4"),
 ])  # fmt: skip
 # feature -1: a leaf, whose row is left.
 NODE = np.dtype([("feature", "<i4"), ("threshold", "<i4"), ("left", "<u4"), ("right", "<u4")])
@@ -137,19 +148,33 @@ class Writer:
                 record["table_size"] = len(step.table)
         return record
 
+    def input(self, stage: Input, *, searched: bool = False) -> _Record:
+        """``INPUT[features]`` of a model's input; its edges are appended.
 
-def input_array(stage: Input) -> _Record:
-    """``INPUT[features]`` of a model's input."""
-    array = np.zeros(len(stage), INPUT)
-    for name in INPUT.names or ():
-        array[name] = getattr(stage, name)
-    return array
+        ``searched``: as the kernel searches them, one less than a power of two, whose half stands
+        for their number.
+        """
+        array = np.zeros(len(stage), INPUT)
+        for name in ("lo", "hi", "offset", "round", "mul", "shift"):
+            array[name] = getattr(stage, name)
+        for number, edges in enumerate(stage.edges):
+            if not len(edges):
+                continue
+            count = len(edges)
+            if searched:
+                count = 1 << (count.bit_length() - 1)
+                most = np.full(2 * count - 1 - len(edges), np.iinfo(np.int64).max)
+                edges = np.concatenate([edges, most])
+            array["offset"][number], array["round"][number] = self.put(edges), count
+            array["shift"][number] = SEARCH
+        return array
 
 
 def quantisation_hash(model: IntModel) -> bytes:
     """SHA-256 (32 bytes) of how the model's input and scores are scaled."""
     digest = hashlib.sha256(model.input.norm.encode())
-    digest.update(input_array(model.input).tobytes())
+    writer = Writer(0)
+    digest.update(writer.input(model.input).tobytes() + bytes(writer.data))
     digest.update(np.array(model.output.scale, "<f8").tobytes())
     digest.update(np.array(model.output.threshold, "<i8").tobytes())
     return digest.digest()
@@ -177,7 +202,7 @@ def slot_bytes(model: IntModel, schema: bytes) -> bytes:
     header["threshold"], header["scale"] = model.output.threshold, model.output.scale
     header["probability"] = model.output.probability is not None
     header["step"] = writer.step(model.output.probability)
-    header["input"] = writer.put(input_array(model.input))
+    header["input"] = writer.put(writer.input(model.input))
     if isinstance(model, IntMlp):
         header["kind"], header["layers"] = KIND_NETWORK, len(model.layers)
         header["body"] = _put_layers(writer, model)
@@ -213,7 +238,19 @@ def _put_trees(writer: Writer, model: IntTrees) -> int:
     trees["node"] = writer.put(nodes)
     for name in ("root", "output_of", "leaf", "base"):
         trees[name] = writer.put(getattr(model, name))
+    if model.exact is not None:
+        trees["exact"] = _put_exact(writer, model.exact)
     return writer.put(trees)
+
+
+def _put_exact(writer: Writer, exact: Exact) -> int:
+    record = np.zeros((), EXACT)
+    for name in ("close", "tie", "threshold", "single", "divide"):
+        record[name] = getattr(exact, name)
+    record["sums"], record["width"] = len(exact.base), exact.leaf.shape[1]
+    for name in ("leaf", "base", "last"):
+        record[name] = writer.put(getattr(exact, name))
+    return writer.put(record)
 
 
 class _Reader:
@@ -254,14 +291,16 @@ def read_slot(data: bytes) -> IntModel:
         raise ModelError("a model slot is damaged: it has more layers or features than may be")
     reader = _Reader(data)
     stage = reader.take(INPUT, int(header["input"]), int(header["features"]))
+    searched = stage["shift"] == SEARCH
     read = Input(
         lo=stage["lo"],
         hi=stage["hi"],
-        offset=stage["offset"],
-        round=stage["round"],
+        offset=np.where(searched, 0, stage["offset"]),
+        round=np.where(searched, 0, stage["round"]),
         mul=stage["mul"].astype(np.int32),
-        shift=stage["shift"].astype(np.int32),
+        shift=np.where(searched, 0, stage["shift"]).astype(np.int32),
         norm=NORMS[int(header["norm"])],
+        edges=_edges(reader, stage, searched),
     )
     output = Output(
         kind=OUTPUTS[int(header["output"])],
@@ -274,6 +313,19 @@ def read_slot(data: bytes) -> IntModel:
     if header["kind"] != KIND_TREES:
         raise ModelError("a model slot is damaged: an unknown kind of model")
     return _trees(reader, header, read, output)
+
+
+def _edges(reader: _Reader, stage: _Record, searched: Any) -> tuple[Any, ...]:
+    if not searched.any():
+        return ()
+    count = np.where(searched, stage["round"], 0)
+    if (count[searched] < 1).any() or (count > LONGEST_EDGES).any():
+        raise ModelError("a model slot is damaged: an input has more edges than may be, or none")
+    nothing = np.zeros(0, np.int64)
+    return tuple(
+        reader.take("<i8", int(at), int(many)) if many else nothing
+        for at, many in zip(stage["offset"], count, strict=True)
+    )
 
 
 def _layers(reader: _Reader, header: _Record) -> tuple[Layer, ...]:
@@ -307,4 +359,22 @@ def _trees(reader: _Reader, header: _Record, stage: Input, output: Output) -> In
         leaf=reader.take("<i4", int(trees["leaf"]), leaves * width).reshape(leaves, width),
         base=reader.take("<i8", int(trees["base"]), int(header["outputs"])),
         output=output,
+        exact=_exact(reader, int(trees["exact"]), leaves) if trees["exact"] else None,
+    )
+
+
+def _exact(reader: _Reader, at: int, leaves: int) -> Exact:
+    record = reader.take(EXACT, at, 1)[0]
+    sums, width = int(record["sums"]), int(record["width"])
+    if not 1 <= sums <= LIMITS.outputs or not 1 <= width <= sums or record["single"] > 1:
+        raise ModelError("a model slot is damaged: exact sums of more outputs than may be")
+    return Exact(
+        leaf=reader.take("<f8", int(record["leaf"]), leaves * width).reshape(leaves, width),
+        base=reader.take("<f8", int(record["base"]), sums),
+        last=reader.take("<f8", int(record["last"]), sums),
+        close=int(record["close"]),
+        single=bool(record["single"]),
+        divide=int(record["divide"]),
+        tie=float(record["tie"]),
+        threshold=float(record["threshold"]),
     )

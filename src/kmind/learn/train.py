@@ -9,6 +9,7 @@ recordings give the same file.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -109,6 +110,7 @@ def train(
         (dataset.x[known], [dataset.classes[n] for n in dataset.y[known]]),
         features=features,
         limit=_LIMIT_POINTS,
+        budget_ns=module.manifest.model.budget_ns if module.manifest.model else math.inf,
     )
     majority = int(np.bincount(y).argmax())
     logistic = make_model("logistic", seed).fit(x, y)

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kmind.infer.integer import (
+    Exact,
     Input,
     IntMlp,
     IntModel,
@@ -35,6 +37,12 @@ def random_inputs(rng: np.random.Generator, model: IntModel, count: int) -> NDAr
     stage = model.input
     size = (count, len(stage))
     low, high = stage.lo, stage.hi
+    if stage.edges:
+        # Where a feature has edges, they are what it is compared with.
+        ends = [(each[0], each[-1]) if len(each) else (0, 0) for each in stage.edges]
+        has = np.array([len(each) > 0 for each in stage.edges])
+        low = np.where(has, np.array(ends)[:, 0], low)
+        high = np.where(has, np.array(ends)[:, 1], high)
     inside = low + (rng.random(size) * (high - low).astype(np.float64)).astype(np.int64)
     edge = np.where(rng.random(size) < 0.5, low, high) + rng.integers(-2, 3, size)
     far = rng.integers(-(1 << 63), 1 << 63, size, dtype=np.int64)
@@ -126,8 +134,12 @@ def random_trees(
     *,
     complete: bool = False,
     norms: bool = True,
+    plain: bool = False,
 ) -> IntTrees:
-    """Return trees of at most this depth, each full if ``complete``; what is None is random."""
+    """Return trees of at most this depth, each full if ``complete``; what is None is random.
+
+    ``plain``: no feature is searched for among edges, and no call is close.
+    """
     trees = int(rng.integers(1, 30)) if trees is None else trees
     depth = int(rng.integers(0, 9)) if depth is None else depth
     features = int(rng.integers(1, 20)) if features is None else features
@@ -139,6 +151,12 @@ def random_trees(
         ((np.array([stage.lo, stage.hi]) - stage.offset) >> stage.shift)[:, number]
         for number in range(features)
     ]
+    if norm == "none" and not plain and rng.random() < 0.3:
+        stage = replace(stage, edges=_edges(rng, features))
+        edges = [
+            np.array([0, len(each)]) if len(each) else mine
+            for each, mine in zip(stage.edges, edges, strict=True)
+        ]
     columns: tuple[list[int], ...] = ([], [], [], [])
     root, leaves = [], 0
 
@@ -164,6 +182,10 @@ def random_trees(
     most = ((1 << 31) - 1) // (trees + 1)
     leaf = rng.integers(-most, most + 1, (leaves, width)).astype(np.int32)
     output_of = rng.integers(0, outputs, trees) if width == 1 else np.zeros(trees)
+    output = _output(rng, outputs, most)
+    exact = None
+    if output.kind != "value" and not plain and rng.random() < 0.5:
+        exact = _exact(rng, output.kind, (leaves, width), outputs, most)
     return IntTrees(
         input=stage,
         root=np.array(root, np.int32),
@@ -174,5 +196,42 @@ def random_trees(
         right=right,
         leaf=leaf,
         base=rng.integers(-most, most + 1, outputs),
-        output=_output(rng, outputs, most),
+        output=output,
+        exact=exact,
+    )
+
+
+def _edges(rng: np.random.Generator, features: int) -> tuple[NDArray[np.int64], ...]:
+    made = []
+    for _ in range(features):
+        count = int(rng.integers(1, 40)) if rng.random() < 0.5 else 0
+        span = 1 << int(rng.integers(33, 63))
+        made.append(np.unique(rng.integers(-span, span, count)))
+    return tuple(made)
+
+
+def _exact(
+    rng: np.random.Generator, kind: OutputKind, shape: tuple[int, int], outputs: int, most: int
+) -> Exact:
+    """Floats whose sums often tie but for their rounding, for decisions of which many are close."""
+    leaves, width = shape
+    sums = 2 if kind == "threshold" and rng.random() < 0.5 else outputs
+    wide = sums if width > 1 or sums > outputs else 1
+    single = bool(rng.random() < 0.5)
+
+    def floats(*size: int) -> NDArray[np.float64]:
+        few = rng.integers(-9, 10, size) / 10.0
+        many = rng.normal(0, 1, size) * 2.0 ** rng.integers(-40, 40, size)
+        made = few if rng.random() < 0.7 else many
+        return made.astype(np.float32).astype(np.float64) if single else made
+
+    return Exact(
+        leaf=floats(leaves, wide),
+        base=floats(sums),
+        last=floats(sums) * int(rng.integers(2)),
+        close=int(most * rng.random()),
+        single=single,
+        divide=int(rng.choice([1, 2, 3, 10, 13, 100, 4096])),
+        tie=float(rng.choice([0.0, 2.0**-25, 2.0**-54])) if sums == outputs > 1 else 0.0,
+        threshold=float(rng.choice([0.0, 0.1, 0.5, np.nextafter(0.0, -1.0)])),
     )
