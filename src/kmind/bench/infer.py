@@ -34,8 +34,23 @@ _VECTORS = 1024
 _SPAN = 1000  # features go from 0 to this
 
 
-def run_infer_bench(*, quick: bool = False) -> dict[str, Any]:
-    """Measure; the object that ``kmind bench infer --json`` prints."""
+def run_infer_bench(*, quick: bool = False, agreement: bool = False) -> dict[str, Any]:
+    """Measure; the object that ``kmind bench infer --json`` prints.
+
+    With ``agreement`` labels are counted instead that differ from those of the libraries:
+    1,000 random models a family, 10,000 rows each (``quick``: 20 models, 2,000 rows).
+    """
+    if agreement:
+        from kmind.bench._agreement import agreement as compare  # it needs the libraries
+
+        counts = {"models": 20, "rows": 2_000} if quick else {"models": 1_000, "rows": 10_000}
+        families = compare(**counts)
+        return {
+            "schema": "kmind.bench.agreement/1",
+            "quick": quick,
+            "machine": describe_machine(),
+            "families": families,
+        }
     rounds = 9 if quick else 41
     result: dict[str, Any] = {"schema": SCHEMA, "quick": quick, "machine": describe_machine()}
     result["compiler"] = f"{compiler().rsplit('/', 1)[-1]} -O2, scalar"

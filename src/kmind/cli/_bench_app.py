@@ -30,6 +30,10 @@ def bench(
         bool,
         typer.Option("--adversary", help="Of evidence: 200 hours of hostile extensions."),
     ] = False,
+    agreement: Annotated[
+        bool,
+        typer.Option("--agreement", help="Of infer: random models beside their libraries."),
+    ] = False,
     real: Annotated[
         float | None,
         typer.Option(metavar="SECONDS", help="Of --adversary: so long on the real kernel instead."),
@@ -46,5 +50,6 @@ def bench(
         device=device,
         only=only or [],
         adversary=adversary,
+        agreement=agreement,
         real=real,
     )

@@ -28,12 +28,13 @@ def bench_command(
     device: str | None,
     only: list[str],
     adversary: bool = False,
+    agreement: bool = False,
     real: float | None = None,
 ) -> int:
     """Run one bench and print what it measured.
 
     ``folder`` and ``device`` are for those that read a disk, ``only`` for readahead and
-    autotune, ``adversary`` and ``real`` for evidence. Raises UsageError for another name, and
+    autotune, ``adversary`` and ``real`` for evidence, ``agreement`` for infer. Raises UsageError for another name, and
     for an option that the bench does not have.
     """
     if name not in BENCHES:
@@ -44,6 +45,7 @@ def bench_command(
         "autotune": ("dir", "device", "only"),
         "admission": ("dir", "device"),
         "evidence": ("dir", "adversary", "real"),
+        "infer": ("agreement",),
         "iolat": ("dir",),
     }
     for option, value in (
@@ -51,6 +53,7 @@ def bench_command(
         ("device", device),
         ("only", only or None),
         ("adversary", adversary or None),
+        ("agreement", agreement or None),
         ("real", real),
     ):
         if value is None:
