@@ -43,8 +43,7 @@ def run_infer_bench(*, quick: bool = False, agreement: bool = False) -> dict[str
     if agreement:
         from kmind.bench._agreement import agreement as compare  # it needs the libraries
 
-        counts = {"models": 20, "rows": 2_000} if quick else {"models": 1_000, "rows": 10_000}
-        families = compare(**counts)
+        families = compare(*((20, 2_000) if quick else (1_000, 10_000)))
         return {
             "schema": "kmind.bench.agreement/1",
             "quick": quick,

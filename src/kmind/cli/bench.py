@@ -34,8 +34,8 @@ def bench_command(
     """Run one bench and print what it measured.
 
     ``folder`` and ``device`` are for those that read a disk, ``only`` for readahead and
-    autotune, ``adversary`` and ``real`` for evidence, ``agreement`` for infer. Raises UsageError for another name, and
-    for an option that the bench does not have.
+    autotune, ``adversary`` and ``real`` for evidence, ``agreement`` for infer.
+    Raises UsageError for another name, and for an option that the bench does not have.
     """
     if name not in BENCHES:
         raise UsageError(f"there is no bench {name!r}", hint=f"choose from {', '.join(BENCHES)}")
