@@ -22,6 +22,8 @@ GUEST = {"kmind", "systemctl"}
 ELSEWHERE = GUEST | {"ruff", "sphinx-build", "no-such-tool"}
 STARTERS = {"run", "Popen", "call", "check_call", "check_output"}
 FINDERS = {"which", "program", "missing", "needs", "find_tool"}
+# Of what is imported only where it is needed: kmind.infer._lazy, and pytest's own.
+IMPORTERS = {"need", "importorskip", "import_module"}
 OWN = {"kmind", "hatch_build", "readahead", "conftest"}
 
 
@@ -81,6 +83,8 @@ def test_every_package_that_is_imported_is_declared() -> None:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and not node.level and node.module:
                 names = [node.module]
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in IMPORTERS:
+                names = [word.value for word in node.args[:1] if isinstance(word, ast.Constant)]
             for top in {name.partition(".")[0] for name in names}:
                 if top in sys.stdlib_module_names or (top in ours and top not in homes):
                     continue
