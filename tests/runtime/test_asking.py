@@ -2,6 +2,7 @@
 """Passing an objective's answers on to the extension, and what its parameters may say."""
 
 import os
+import pwd
 import select
 import threading
 import time
@@ -12,11 +13,11 @@ from typing import Any, Literal
 import pytest
 
 from kmind.agent._base import Kind
-from kmind.errors import UsageError
+from kmind.errors import PrivilegeError, UsageError
 from kmind.extension import find_module, parse_parameters
 from kmind.guard import Policy
 from kmind.knobs import Target
-from kmind.runtime.asking import Asking, settle
+from kmind.runtime.asking import Asking, check_asker, settle
 from kmind.runtime.objective import GapError
 from kmind.runtime.wishes import check_wishes, chosen_knobs
 
@@ -269,3 +270,47 @@ def test_a_disk_that_lacks_a_knob_is_named(tmp_path: Path) -> None:
     (tmp_path / "sys/block/sda/dev").write_text("8:0\n")
     with pytest.raises(UsageError, match=r"sda has no knob block\.nomerges"):
         wishes(Target.block("sda", root=tmp_path), knobs="block.nomerges")
+
+
+COMMAND, KNOBS = "command:/bin/true", "knobs=vm.swappiness"
+SOMEBODY = 54321  # has no account
+OTHER = pwd.getpwnam("daemon")
+
+
+@pytest.mark.parametrize("asker", [SOMEBODY, OTHER.pw_uid, -1])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"objective": COMMAND, "user": "root"},
+        {"objective": COMMAND, "user": "bin"},
+        {"objective": COMMAND},  # beside a user that root set
+        {"user": "root"},  # beside a command that root set
+    ],
+)
+def test_only_root_has_commands_run_as_others(given: dict[str, str], asker: int) -> None:
+    manifest = find_module("autotune").manifest
+    words = {
+        "objective": COMMAND,
+        "user": "root",
+        "better": "lower",
+        "knobs": "vm.swappiness",
+    } | given
+    params = parse_parameters(manifest, [f"{k}={v}" for k, v in words.items()])
+    with pytest.raises(PrivilegeError, match="only root may have a command run as the user"):
+        check_asker(manifest, params, given, asker)
+    check_asker(manifest, params, given, 0)
+    # An objective that is all root's own choice is not the asker's.
+    check_asker(manifest, params, {"better"}, asker)
+
+
+def test_others_may_have_commands_run_as_nobody_and_as_themselves() -> None:
+    manifest = find_module("autotune").manifest
+    for user, asker in (("nobody", SOMEBODY), (OTHER.pw_name, OTHER.pw_uid)):
+        words = (f"objective={COMMAND}", f"user={user}", "better=lower", KNOBS)
+        params = parse_parameters(manifest, words)
+        check_asker(manifest, params, {"objective", "user"}, asker)
+    params = parse_parameters(manifest, ["objective=psi.io.some", "user=root", KNOBS])
+    check_asker(manifest, params, {"objective", "user"}, SOMEBODY)  # it runs nothing
+    nosuch = parse_parameters(manifest, [f"objective={COMMAND}", "user=nosuch", KNOBS])
+    with pytest.raises(UsageError, match="no user"):
+        check_asker(manifest, nosuch, {"objective"}, SOMEBODY)

@@ -20,6 +20,7 @@ from kmind.errors import KmindError, ModelError, UsageError
 from kmind.extension import find_module, parse_parameters
 from kmind.infer.model_file import ModelFile
 from kmind.runtime.advice import AdviceStore
+from kmind.runtime.asking import check_asker
 
 # One that no other test makes or takes away, if there is such.
 _DISKS = [path.parent.name for path in sorted(Path("/sys/block").glob("*/device"))]
@@ -50,9 +51,11 @@ class MemorySupervisor:
         *,
         mode: Mode | None,
         dry_run: bool = False,
+        asker: int = 0,
     ) -> dict[str, Any]:
         found = find_module(module)
         params = parse_parameters(found.manifest, words)
+        check_asker(found.manifest, params, [word.partition("=")[0] for word in words], asker)
         if target not in ("system", *(path.name for path in Path("/sys/block").iterdir())):
             raise UsageError(f"there is no target {target!r}", hint="see /sys/block")
         name = f"{found.manifest.name}@{target}"

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the API answers, over its real socket."""
 
+import dataclasses
 import http.client
 import json
 import os
@@ -21,7 +22,7 @@ from kmind.cli.client import Client, _UnixConnection
 from kmind.errors import KmindError
 from kmind.infer.features import Feature
 from kmind.infer.model_file import ModelFile
-from kmind.serve import api, schema
+from kmind.serve import api, peers, schema
 from kmind.serve.routes import ROUTES
 from kmind.testing.models import random_trees
 
@@ -179,6 +180,27 @@ def test_who_asked_for_a_change_is_recorded(served: "Served", disk: str) -> None
     assert (entry["peer"], entry["pid"]) == (f"uid {os.getuid()}", os.getpid())
     assert (entry["method"], entry["path"]) == ("POST", "/v1/instances")
     assert entry["result"] == "done"
+
+
+def test_members_of_the_group_have_no_command_run_as_root(
+    served: "Served", disk: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel says who asks, and what they may have run goes by that."""
+    words = {"objective": "command:/bin/true", "knobs": "block.nomerges", "better": "lower"}
+    root = {"parameters": words | {"user": "root"}}
+    body = {"module": "autotune", "target": disk, "parameters": words}
+    real = peers.Peer.of
+
+    def member(connection: socket.socket) -> peers.Peer:
+        return dataclasses.replace(real(connection), uid=54321)
+
+    monkeypatch.setattr(peers.Peer, "of", member)
+    monkeypatch.setattr(peers.Peer, "may_connect", lambda self: True)
+    with pytest.raises(KmindError, match="only root may have a command run as") as caught:
+        served.client.call("POST", "/v1/instances", body | root)
+    assert caught.value.exit_code == 77
+    served.client.call("POST", "/v1/instances", body)
+    assert len(served.client.get("/v1/instances")["instances"]) == 1
 
 
 def test_many_at_once(served: "Served", disk: str) -> None:

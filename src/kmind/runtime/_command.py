@@ -14,13 +14,14 @@ import time
 from collections.abc import Callable
 from typing import Any, Literal
 
-from kmind.errors import KmindError, UsageError
+from kmind.errors import KmindError, PrivilegeError, UsageError
 
-__all__ = ["Command", "GapError", "GapName", "check_user"]
+__all__ = ["Command", "GapError", "GapName", "check_user", "refuse_other_user"]
 
 GapName = Literal["failed", "timeout", "empty", "text", "range"]
 """Why there is no value: ``enum kmind_gap``, in lower case."""
 
+_NOBODY = "nobody"
 _MOST_TEXT = 4096
 _LOOK_S = 0.1
 _ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
@@ -40,6 +41,22 @@ def check_user(name: str) -> None:
         pwd.getpwnam(name)
     except (KeyError, ValueError):
         raise UsageError(f"there is no user {name[:80]!r}", hint="name one, or: nobody") from None
+
+
+def refuse_other_user(name: str, asker: int) -> None:
+    """PrivilegeError unless ``asker``, a user id, may have a command run as the user ``name``.
+
+    Root may name any. Others may name ``nobody``, and themselves: as those they gain nothing that
+    they could not do without kmind.
+    """
+    uid = pwd.getpwnam(name).pw_uid
+    if asker in (0, uid) or (name == _NOBODY and uid != 0):
+        return
+    raise PrivilegeError(
+        f"only root may have a command run as the user {name[:80]!r}",
+        hint=f"leave user at {_NOBODY}, or let root set the objective and its user in "
+        "/etc/kmind/modules.d",
+    )
 
 
 class Command:

@@ -16,7 +16,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from kmind.abi import layout
@@ -25,11 +25,11 @@ from kmind.errors import UsageError
 from kmind.extension import Manifest
 from kmind.extension import Value as Parameter
 from kmind.knobs import Target
-from kmind.runtime._command import check_user
+from kmind.runtime._command import check_user, refuse_other_user
 from kmind.runtime._text import Bucket, clean
 from kmind.runtime.objective import GapError, GapName, Objective, parse_objective
 
-__all__ = ["MOST_LEFT", "Asking", "check_objective", "settle"]
+__all__ = ["MOST_LEFT", "Asking", "check_asker", "check_objective", "settle"]
 
 MOST_LEFT = 64
 """So many threads may hang in questions that nobody waits for any more."""
@@ -86,6 +86,24 @@ def check_objective(
             hint=f"add {part.better}=higher or {part.better}=lower",
         )
     return objective
+
+
+def check_asker(
+    manifest: Manifest, params: Mapping[str, Parameter], given: Collection[str], asker: int
+) -> None:
+    """Refuse a command that ``asker`` may not have run as the user that ``params`` say.
+
+    ``asker`` is the user id of whoever loads the module, ``given`` the names of the parameters
+    that they gave themselves: an objective and a user that are both root's own settings are root's
+    choice, whoever loads the module. Raises PrivilegeError, and UsageError for an unknown user.
+    """
+    part = manifest.objective
+    if part is None or not {part.what, part.user}.intersection(given):
+        return
+    if str(params[part.what]).partition(":")[0] == "command":
+        user = str(params[part.user])
+        check_user(user)
+        refuse_other_user(user, asker)
 
 
 class Asking:

@@ -27,6 +27,7 @@ from kmind.errors import KmindError, UsageError
 from kmind.extension import Module, Value, find_module, parse_parameters
 from kmind.extension.conf import Autoload, ModuleConf
 from kmind.extension.depends import load_order, target_of
+from kmind.extension.parameters import split_word
 from kmind.guard import Actuator, Gate, Journal, Policy
 from kmind.knobs import Knob, Target, parse_target
 from kmind.runtime import _models as models
@@ -38,6 +39,7 @@ from kmind.runtime._member import Member
 from kmind.runtime._takeover import clear_leftovers, open_gate, take_over
 from kmind.runtime.advice import AdviceStore
 from kmind.runtime.agents import bind, make_bpf_agent, upgrade_bpf_agent, words_of
+from kmind.runtime.asking import check_asker
 from kmind.runtime.changes import Emit
 from kmind.runtime.evidence_store import EvidenceStore, default_evidence_path
 from kmind.runtime.grants import grants_for
@@ -195,9 +197,11 @@ class Supervisor:
         *,
         mode: Mode | None,
         dry_run: bool = False,
+        asker: int = 0,
     ) -> dict[str, Any]:
         """Make an instance, after those of the modules that it depends on.
 
+        ``asker`` is the user id of whoever asked: root's command objectives are root's alone.
         Raises KmindError; then it is not there, and nothing is changed.
         """
         found, where = bind(module, target)
@@ -206,6 +210,7 @@ class Supervisor:
             raise KmindError(f"{name} is loaded already", hint=f"kmind reload {name}")
         options = self._conf.options(found.manifest.name)
         params = parse_parameters(found.manifest, words, options)
+        check_asker(found.manifest, params, [split_word(word)[0] for word in words], asker)
         check_wishes(found, where, params, self.policy)
         wanted = self._conf.mode(found.manifest.name)
         mode = mode or (Mode[wanted.upper()] if wanted else Mode.ADVISE)

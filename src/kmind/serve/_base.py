@@ -56,8 +56,9 @@ class Supervisor(Protocol):
         *,
         mode: Mode | None,
         dry_run: bool = False,
+        asker: int = 0,
     ) -> dict[str, Any]:
-        """Make an instance; what was done, or would be."""
+        """Make an instance, as the user ``asker`` may; what was done, or would be."""
 
     def unload(self, name: str) -> dict[str, Any]:
         """End an instance; what it had changed, and whether that is restored."""

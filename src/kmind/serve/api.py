@@ -72,7 +72,7 @@ class Api:
         """The ASGI application that answers one request."""
         try:
             body = await _read(request, route.body, route.body_bytes) if route.body else None
-            call = Call(request.path_params, request.query_params, body)
+            call = Call(request.path_params, request.query_params, body, _uid(request))
             if route.where == "loop":
                 return route.handler(self._context, call)
             if route.where == "thread":
@@ -142,6 +142,12 @@ class _Endpoint:
             await answer(scope, receive, send)
         except HttpError as error:  # a stream that could not begin
             await _refusal(error)(scope, receive, send)
+
+
+def _uid(request: Request) -> int:
+    # Of the process that connected, as PeerSocket names it.
+    words = request.client.host.split() if request.client else []
+    return int(words[1]) if len(words) == 2 and words[1].isdecimal() else -1
 
 
 async def _read(request: Request, kind: type, most: int) -> Any:

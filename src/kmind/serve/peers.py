@@ -23,7 +23,7 @@ from kmind.errors import KmindError, PrivilegeError
 __all__ = ["GROUP", "Peer", "PeerSocket", "listen"]
 
 GROUP = "kmind"
-"""Members of this group may do what root may; without it, root alone."""
+"""Members of this group may do what root may, but run commands as others; without it, root."""
 
 _UCRED = struct.Struct("iII")  # struct ucred: pid, uid, gid
 _SO_PEERGROUPS = 59  # include/uapi/asm-generic/socket.h, Linux 4.13

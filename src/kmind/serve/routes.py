@@ -60,11 +60,15 @@ class Context:
 
 @dataclass(frozen=True)
 class Call:
-    """A request: what stands in its path and its query, and its body as the route's record."""
+    """A request: what stands in its path and its query, and its body as the route's record.
+
+    ``uid`` is the user who asks; -1 where the kernel did not say.
+    """
 
     path: Mapping[str, str] = field(default_factory=dict)
     query: Mapping[str, str] = field(default_factory=dict)
     body: Any = None
+    uid: int = -1
 
 
 Handler: TypeAlias = Callable[[Context, Call], Any]
@@ -108,7 +112,9 @@ def load_instance(context: Context, call: Call) -> dict[str, Any]:
     target = _not_a_path(body.target) or _only_target(module)
     words = [f"{name}={_word(value)}" for name, value in body.parameters.items()]
     mode = Mode[body.mode.upper()] if body.mode else None
-    result = context.supervisor.load(body.module, target, words, mode=mode, dry_run=body.dry_run)
+    result = context.supervisor.load(
+        body.module, target, words, mode=mode, dry_run=body.dry_run, asker=call.uid
+    )
     return _change(str(result.get("name", f"{module.manifest.name}@{target}")), result)
 
 
