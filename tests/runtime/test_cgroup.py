@@ -4,6 +4,7 @@
 import itertools
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from kmind.runtime import cgroup as cgroups
 from kmind.runtime._cgroupfs import Folders, read_words, write_file
 from kmind.runtime._hierarchy import Hierarchy, find_hierarchies
 from kmind.runtime.cgroup import ExtensionCgroup, list_cgroups
+from kmind.runtime.child import EXIT_SETUP
 
 root = pytest.mark.kernel()
 _numbers = itertools.count()
@@ -303,6 +305,72 @@ def test_memory_is_limited_without_a_controller_too(tmp_path: Path) -> None:
         run.until(lambda: run.said("MemoryError"))
     assert group.exceeded() is None
     group.close()
+
+
+@root
+def test_nothing_starts_where_the_kernel_ignores_the_limit(tmp_path: Path) -> None:
+    switch = Path("/sys/module/kernel/parameters/ignore_rlimit_data")
+    before = switch.read_text()
+    group = ExtensionCgroup("none", Limits(memory_mib=128), hierarchies=[])
+    try:
+        switch.write_text("Y")
+        with running(tmp_path, cgroup=group.entry()) as run:
+            run.until(lambda: run.process.ended() is not None)
+            run.until(lambda: run.said("nothing limits the extension's memory"))
+            assert run.process.ended() == EXIT_SETUP
+        assert not run.beats
+    finally:
+        switch.write_text(before)
+    group.close()
+
+
+@root
+def test_memory_that_is_no_data_is_limited_too(tmp_path: Path) -> None:
+    group = ExtensionCgroup("none", Limits(memory_mib=128), hierarchies=[])
+    with running(tmp_path, cgroup=group.entry()) as run:
+        run.alive()
+        limits = Path(f"/proc/{run.process.pid}/limits").read_text().splitlines()
+    found = {line[:26].strip(): line[26:].split()[:2] for line in limits}
+    assert found["Max data size"] == [str(128 << 20)] * 2
+    assert found["Max stack size"] == [str(8 << 20)] * 2
+    assert found["Max address space"] == [str(16 << 30)] * 2
+
+
+def test_a_limit_of_memory_that_does_not_stand_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plain files stand in for a kernel that keeps what it likes."""
+    tmp_path.joinpath("cgroup.controllers").write_text("memory\n")
+    own = tmp_path / "kmind" / "x@y"
+    for folder in (tmp_path, tmp_path / "kmind"):
+        folder.mkdir(exist_ok=True)
+        folder.joinpath("cgroup.subtree_control").write_text("memory")
+    hierarchy = Hierarchy(2, tmp_path, frozenset())
+    swapping = [False]
+    monkeypatch.setattr(cgroups, "_swaps", lambda: swapping[0])
+    real = cgroups.write_file
+
+    def limited(stands: str) -> ExtensionCgroup:
+        shutil.rmtree(own, ignore_errors=True)
+
+        def write(path: Path, text: str) -> None:
+            if path.name == "memory.max":
+                path.write_text(stands)
+            else:
+                real(path, text)
+
+        monkeypatch.setattr(cgroups, "write_file", write)
+        return ExtensionCgroup("x@y", Limits(memory_mib=128), hierarchies=[hierarchy])
+
+    assert "memory" not in limited(str(128 << 20)).missing
+    for stands in ("max", "", str(256 << 20)):
+        group = limited(stands)
+        assert group.missing["memory"].startswith(f"{own}/memory.max says ")
+        assert group.entry().data_bytes == 128 << 20
+    swapping[0] = True  # and no memory.swap.max: all of the swap space would be its own
+    group = limited(str(128 << 20))
+    assert group.missing["memory"].startswith(f"{own}/memory.swap.max: ")
+    assert group.entry().data_bytes == 128 << 20
 
 
 @root

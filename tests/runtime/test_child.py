@@ -113,6 +113,9 @@ class Sample(Extension):
             "raise_limit": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)),
             "eat_descriptors": lambda: select.epoll(),
             "eat_memory": lambda: mmap.mmap(-1, 4 << 30, flags=mmap.MAP_PRIVATE),
+            "eat_page_tables": lambda: mmap.mmap(
+                -1, 32 << 30, flags=mmap.MAP_PRIVATE | 0x4000, prot=mmap.PROT_READ
+            ),
             "lock_memory": lambda: call("mlock", room, 4096),
             "shared_memory": lambda: mmap.mmap(-1, 4096),
             "shared_validated": lambda: mmap.mmap(-1, 4096, flags=0x23),

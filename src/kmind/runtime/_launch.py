@@ -116,7 +116,9 @@ class Extension:
             log=sandbox.log,
             files=manifest.sandbox.files,
             network=manifest.sandbox.network,
-            cgroup=cgroup.entry() if cgroup else CgroupEntry(),
+            cgroup=cgroup.entry()
+            if cgroup
+            else CgroupEntry(data_bytes=manifest.limits.memory_mib << 20),
         )
         header = agent.arena[: layout.HEADER.itemsize].view(layout.HEADER)
         header["heartbeat"][0] = 0

@@ -243,9 +243,11 @@ class ExtensionCgroup:
             try:
                 write_file(folder / file, text)
             except OSError as error:
-                if needed:
+                if needed or _swaps():
                     self.missing[controller] = f"{folder / file}: {error.strerror}"
                     return
+        if controller == "memory" and (why := _ineffective(version, folder, self.limits)):
+            self.missing[controller] = why
 
     def _quota(self) -> tuple[tuple[Path, str], ...]:
         if "cpu" in self.missing or not self.limits.cpu_percent:
@@ -337,6 +339,24 @@ def _settings(controller: str, version: int, limits: Limits) -> list[tuple[str, 
         ("memory.limit_in_bytes", memory, True),
         ("memory.memsw.limit_in_bytes", memory, False),
     ]
+
+
+def _swaps() -> bool:
+    # Of proc(5), after a heading: a line for each place that memory is swapped to.
+    try:
+        return len(Path("/proc/swaps").read_text().splitlines()) > 1
+    except OSError:
+        return False  # a kernel without
+
+
+def _ineffective(version: int, folder: Path, limits: Limits) -> str:
+    # Read back: a limit that stands in no file is none.
+    file = folder / ("memory.max" if version == 2 else "memory.limit_in_bytes")
+    words = read_words(file)
+    stands = int(words[0]) if words and words[0].isdigit() else None
+    if stands is not None and stands <= limits.memory_mib << 20:
+        return ""
+    return f"{file} says {' '.join(words)[:40] or 'nothing'} after {limits.memory_mib} MiB"
 
 
 def _limits_of(folders: Folders) -> Limits:

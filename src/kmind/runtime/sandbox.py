@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import os
 import resource
 import signal
@@ -35,9 +36,13 @@ _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _CAPABILITY_VERSION_3 = 0x20080522
 
-# Where no cgroup limits memory, and no manifest names a limit.
-_MOST_DATA = 1 << 30
+# Beside a cgroup's limit: the most that a manifest can ask for.
+_MOST_DATA = 4 << 30
+# Memory that RLIMIT_DATA does not count: the stack, and page tables, 1/512 of what they map.
+_MOST_STACK = 8 << 20
+_MOST_ADDRESSES = 16 << 30
 _MOST_FILES = 32
+_MAP_NORESERVE = 0x4000  # asm-generic/mman.h
 
 # Lets the kernel end sleeps of several extensions by one interrupt: some 50 ms late at
 # most, far below the time in which a heartbeat is due. The doorbell is not delayed.
@@ -83,7 +88,7 @@ def drop_privileges(
     once if that one died already. What stays in reach are ``files``, to read, and the
     ``network``, if true; and, until ``shut``, the interpreter's libraries, so that packages
     can be imported that are not trusted with privileges. ``data_bytes`` limits memory of its
-    own (0: to 1 GiB).
+    own, where no cgroup does (0: one does).
 
     Raises PrivilegeError if anything is refused: the caller must not go on then.
     """
@@ -105,6 +110,8 @@ def drop_privileges(
         os.umask(0o777)
         os.chdir("/")
         _limit_resources(data_bytes or _MOST_DATA)
+        if data_bytes:
+            _try_limit(data_bytes)
         gone = parent is not None and os.getppid() != parent
         limit_system_calls(files=True, network=network, importing=True)
     except OSError as error:
@@ -179,12 +186,28 @@ def _limit_resources(data_bytes: int) -> None:
         resource.RLIMIT_MSGQUEUE: 0,
         resource.RLIMIT_MEMLOCK: 0,
         resource.RLIMIT_DATA: data_bytes,
+        resource.RLIMIT_STACK: _MOST_STACK,
+        resource.RLIMIT_AS: max(_MOST_ADDRESSES, data_bytes),
         resource.RLIMIT_NOFILE: _MOST_FILES,
     }
     for kind, most in limits.items():
         _, hard = resource.getrlimit(kind)
         most = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(kind, (most, most))
+
+
+def _try_limit(data_bytes: int) -> None:
+    # The kernel can be told to look past it (ignore_rlimit_data= on its command line).
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
+    try:
+        mmap.mmap(-1, data_bytes, flags=flags).close()
+    except OSError:
+        return
+    raise PrivilegeError(
+        "nothing limits the extension's memory: no cgroup does, and the kernel ignores RLIMIT_DATA",
+        hint="mount a cgroup hierarchy with the memory controller, or write N to "
+        "/sys/module/kernel/parameters/ignore_rlimit_data",
+    )
 
 
 def _empty_bounding_set() -> None:
