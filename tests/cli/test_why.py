@@ -141,4 +141,4 @@ def test_a_file_that_is_none(cli: "Cli", tmp_path: Path) -> None:
 def test_of_somebody_else(cli: "Cli", state: Path) -> None:
     done = cli("why", root=False)
     assert (done.returncode, done.stdout) == (77, "")
-    assert "may not be opened" in done.stderr
+    assert "members of the group kmind may ask the daemon" in done.stderr

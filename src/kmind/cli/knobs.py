@@ -31,6 +31,7 @@ from kmind.knobs import (
     get_knob,
     parse_target,
 )
+from kmind.util.sqlite import is_database_there
 
 __all__ = ["ACTIONS", "SCHEMA", "knobs_command"]
 
@@ -252,8 +253,8 @@ def _tell(changed: dict[str, Any], json: bool, *, done: bool, text: str) -> int:
 
 def _verify(*, json: bool, root: Path) -> int:
     found: list[Standing] = []
-    if default_journal_path().exists():
-        with Journal() as journal:
+    if is_database_there(default_journal_path(), what="journal"):
+        with Journal(read_only=True) as journal:
             found = find_standing(journal, root=root)
     drifted = any(each.state == "drifted" for each in found)
     if json:

@@ -545,6 +545,8 @@ def main(argv: list[str] | None = None) -> int:
     Never raises: every error is one line on stderr.
     """
     words = sys.argv[1:] if argv is None else argv
+    if argv is None and os.geteuid() == 0:
+        os.umask(0o077)  # what root writes is for others only where it says so
     try:
         code = _narrowed(words)(words, prog_name="kmind", standalone_mode=False)
         sys.stdout.flush()

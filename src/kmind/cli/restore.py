@@ -10,6 +10,7 @@ from typing import Any
 from kmind.cli.output import json_line
 from kmind.errors import PrivilegeError
 from kmind.guard import Journal, Outcome, Policy, default_journal_path, restore
+from kmind.util.sqlite import is_database_there
 
 __all__ = ["SCHEMA", "restore_command"]
 
@@ -22,7 +23,7 @@ def restore_command(*, json: bool, force: bool, dry_run: bool) -> int:
     ``force`` takes knobs from running instances too. Raises PrivilegeError without
     root, JournalError if the journal cannot be used.
     """
-    if not default_journal_path().exists():
+    if not is_database_there(default_journal_path(), what="journal"):
         _say(json, {"restored": [], "skipped": [], "kept": []}, ["nothing to restore"])
         return 0
     if os.geteuid() != 0:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import time
@@ -12,10 +11,11 @@ from typing import Any
 
 from kmind.cli._columns import columns
 from kmind.cli.output import json_line
-from kmind.errors import PrivilegeError, UsageError
+from kmind.errors import UsageError
 from kmind.evidence.chart import render_experiment
 from kmind.guard import default_journal_path
 from kmind.runtime.evidence_store import BY_MODULE, EvidenceStore, default_evidence_path
+from kmind.util.sqlite import is_database_there
 
 __all__ = ["SCHEMA", "why_command"]
 
@@ -31,13 +31,11 @@ def why_command(id: str | None, *, json: bool) -> int:
     for this user.
     """
     path = default_evidence_path(default_journal_path())
-    if not path.exists():
+    if not is_database_there(path, what="record of experiments"):
         if id is not None:
             raise UsageError(f"there is no experiment {id}", hint="none was made here yet")
         return _say({"experiments": []}, "no experiment was made here yet\n", json=json)
-    if not os.access(path, os.R_OK | os.W_OK):
-        raise PrivilegeError(f"{path} may not be opened", hint="run as root")
-    with EvidenceStore(path) as store:
+    with EvidenceStore(path, read_only=True) as store:
         if id is None:
             rows = store.latest()
             return _say({"experiments": rows}, _table(rows), json=json)

@@ -3,8 +3,8 @@
 
 One SQLite file in WAL mode with ``synchronous=FULL``: a transaction that returned
 is on disk. Several processes may use it at once; SQLite locks it, and each waits
-up to ten seconds for its turn. A ``Journal`` belongs to one thread, and must not
-be carried over a fork.
+up to ten seconds for its turn. No other user can open it. A ``Journal`` belongs to one
+thread, and must not be carried over a fork.
 
 A change is a row that moves through these states:
 
@@ -27,16 +27,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from kmind.errors import JournalError
+from kmind.errors import JournalError, KmindError, PrivilegeError
 from kmind.guard._owner import Owner, boot_id
 from kmind.knobs import Knob, Target, Value
+from kmind.util.sqlite import connect_private, connect_reader, not_for_this_user, sqlite_hint
 
 __all__ = ["Change", "Journal", "State", "default_journal_path"]
 
 State = Literal["intended", "applied", "undone", "kept", "yielded", "failed", "expired"]
 
 _VERSION = 1
-_BUSY_SECONDS = 10.0
+_PATIENCE_S = 10.0
 _KEPT_ROWS = 100_000
 
 _SCHEMA = """
@@ -106,17 +107,18 @@ def default_journal_path() -> Path:
 class Journal:
     """The journal in one file; made with its folder if it is not there.
 
-    Every method raises ``JournalError`` where the file cannot be used.
+    Every method raises ``JournalError`` where the file cannot be used, and PrivilegeError
+    where it is not for this user. With ``read_only`` nothing is made or changed.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | None = None, *, read_only: bool = False) -> None:
         self.path = path or default_journal_path()
         self._boot = boot_id()
+        connect = connect_reader if read_only else connect_private
         with self._errors("open"):
-            self.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            self._db = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None)
+            self._db = connect(self.path, patience_s=_PATIENCE_S)
             try:
-                self._prepare()
+                self._prepare(read_only)
             except BaseException:
                 self._db.close()
                 raise
@@ -290,23 +292,30 @@ class Journal:
             raise JournalError(f"the journal {self.path} has no change {change_id}")
         return rows[0]
 
-    def _prepare(self) -> None:
+    def _prepare(self, read_only: bool) -> None:
         self._db.row_factory = sqlite3.Row
-        self._db.execute("PRAGMA synchronous = FULL")
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            self._db.execute("PRAGMA journal_mode = WAL")
-            with self.exclusive():
-                # Another process may have made it between the two looks.
-                if self._db.execute("PRAGMA user_version").fetchone()[0] == 0:
-                    for statement in _SCHEMA.split(";")[:-1]:
-                        self._db.execute(statement)
-                    self._db.execute(f"PRAGMA user_version = {_VERSION}")
-        elif version != _VERSION:
+        version = self._version()
+        if version not in (0, _VERSION):
             raise JournalError(
                 f"the journal {self.path} has version {version}, and this kmind knows {_VERSION}",
                 hint="use the kmind that wrote it, or move the file away",
             )
+        if read_only:
+            if version == 0:
+                raise ValueError("it is empty")
+            return
+        self._db.execute("PRAGMA synchronous = FULL")
+        if version == 0:
+            self._db.execute("PRAGMA journal_mode = WAL")
+            with self.exclusive():
+                # Another process may have made it between the two looks.
+                if self._version() == 0:
+                    for statement in _SCHEMA.split(";")[:-1]:
+                        self._db.execute(statement)
+                    self._db.execute(f"PRAGMA user_version = {_VERSION}")
+
+    def _version(self) -> int:
+        return int(self._db.execute("PRAGMA user_version").fetchone()[0])
 
     def _select(self, where: str, *values: object, order: str = "id") -> list[Change]:
         with self._errors("read"):
@@ -321,16 +330,20 @@ class Journal:
     def _errors(self, verb: str) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, OSError, ValueError) as error:
-            hint = "no knob is changed without it; free space on its disk, or set KMIND_STATE_DIR"
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            damaged = code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
-            if damaged or isinstance(error, ValueError):
-                hint = "it is left as it is; move it away to start a new one"
-            elif code == sqlite3.SQLITE_BUSY:
-                hint = "another process has held it for ten seconds"
+        except PermissionError as error:
+            raise not_for_this_user("journal", self.path, error) from None
+        except (sqlite3.Error, OSError, ValueError, TypeError, RecursionError) as error:
+            hint = sqlite_hint(error)
+            if verb == "write":
+                hint = f"no knob is changed without it; {hint}".removesuffix("; ")
             raise JournalError(
                 f"cannot {verb} the journal {self.path}: {error}", hint=hint
+            ) from None
+        except (JournalError, PrivilegeError):
+            raise
+        except KmindError as error:  # the folder, or the file, is not ours
+            raise JournalError(
+                f"cannot {verb} the journal: {error.args[0]}", hint=error.hint
             ) from None
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from kmind.errors import KmindError, UsageError
 from kmind.runtime._hierarchy import Hierarchy
+from kmind.util.files import make_folder
 
 __all__ = ["FOLDER", "Folders", "read_words", "write_file"]
 
@@ -141,10 +142,12 @@ def _make(folder: Path) -> None:
     # Another instance that ends may take the folder above away in between.
     for _ in range(100):
         with contextlib.suppress(FileNotFoundError):
-            folder.parent.mkdir(exist_ok=True)
+            make_folder(folder.parent, 0o755)
             folder.mkdir()
-            return
-    folder.mkdir()
+            break
+    else:
+        folder.mkdir()
+    folder.chmod(0o755)  # what it counts is no secret
 
 
 def _hand_down(hierarchy: Hierarchy, controller: str) -> None:

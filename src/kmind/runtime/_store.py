@@ -13,30 +13,39 @@ from pathlib import Path
 from typing import Self
 
 from kmind.errors import KmindError
+from kmind.util.sqlite import (
+    connect_private,
+    connect_reader,
+    not_for_this_user,
+    sqlite_hint,
+)
 
 __all__ = ["Store"]
 
-_BUSY_SECONDS = 2.0
+_PATIENCE_S = 2.0
 
 
 class Store:
     """One file, made with its folder if it is not there; in memory without ``path``.
 
-    ``what`` is in it, as errors call it; ``version`` is that of ``schema``. It belongs to one
-    thread. All methods raise KmindError where the file cannot be used.
+    ``what`` is in it, as errors call it; ``version`` is that of ``schema``. No other user can
+    open it. With ``read_only`` nothing is made or changed. It belongs to one thread. All
+    methods raise KmindError where the file cannot be used.
     """
 
-    def __init__(self, path: Path | None, *, what: str, schema: str, version: int) -> None:
+    def __init__(
+        self, path: Path | None, *, what: str, schema: str, version: int, read_only: bool = False
+    ) -> None:
         self._path = path
         self._what = what
         with self._errors("open"):
-            if path is not None:
-                path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            self._db = sqlite3.connect(
-                path or ":memory:", timeout=_BUSY_SECONDS, isolation_level=None
-            )
+            if path is None:
+                self._db = sqlite3.connect(":memory:", isolation_level=None)
+            else:
+                connect = connect_reader if read_only else connect_private
+                self._db = connect(path, patience_s=_PATIENCE_S)
             try:
-                self._prepare(schema, version)
+                self._prepare(schema, version, read_only)
             except BaseException:
                 self._db.close()
                 raise
@@ -51,10 +60,11 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _prepare(self, schema: str, version: int) -> None:
+    def _prepare(self, schema: str, version: int, read_only: bool) -> None:
         self._db.row_factory = sqlite3.Row
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = NORMAL")
+        if not read_only:
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = NORMAL")
         found = self._version()
         if found not in (0, version):
             raise KmindError(
@@ -63,6 +73,8 @@ class Store:
             )
         if found:
             return
+        if read_only:
+            raise ValueError("it is empty")
         self._db.execute("BEGIN IMMEDIATE")
         try:
             if not self._version():  # another process may have made it meanwhile
@@ -82,8 +94,9 @@ class Store:
     def _errors(self, verb: str) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, OSError, ValueError) as error:
+        except PermissionError as error:
+            raise not_for_this_user(self._what, self._path, error) from None
+        except (sqlite3.Error, OSError, ValueError, TypeError, RecursionError) as error:
             raise KmindError(
-                f"cannot {verb} the {self._what} in {self._path}: {error}",
-                hint="free space on its disk, or move the file away to start a new one",
+                f"cannot {verb} the {self._what} in {self._path}: {error}", hint=sqlite_hint(error)
             ) from None

@@ -95,11 +95,24 @@ def default_evidence_path(journal: Path) -> Path:
 class EvidenceStore(Store):
     """All experiments of this machine. ``now`` is in seconds since 1970.
 
-    Without ``path`` it is kept in memory, and ends with the object.
+    Without ``path`` it is kept in memory, and ends with the object. With ``read_only`` nothing
+    is made or changed.
     """
 
-    def __init__(self, path: Path | None, *, now: Callable[[], float] = time.time) -> None:
-        super().__init__(path, what="record of experiments", schema=_SCHEMA, version=_VERSION)
+    def __init__(
+        self,
+        path: Path | None,
+        *,
+        now: Callable[[], float] = time.time,
+        read_only: bool = False,
+    ) -> None:
+        super().__init__(
+            path,
+            what="record of experiments",
+            schema=_SCHEMA,
+            version=_VERSION,
+            read_only=read_only,
+        )
         self._now = now
         self._boot = boot_id()
 

@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 from kmind.errors import KmindError, PrivilegeError
+from kmind.util.files import make_folder
 
 __all__ = ["DaemonLock", "running_daemon"]
 
@@ -56,7 +57,7 @@ def running_daemon(folder: Path) -> int | None:
 
 def _open(folder: Path) -> int:
     try:
-        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        make_folder(folder, 0o755)
         # Whoever can open it can hold it: it is root's alone.
         return os.open(folder / _NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except PermissionError as error:

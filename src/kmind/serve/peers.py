@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from kmind.errors import KmindError, PrivilegeError
+from kmind.util.files import make_folder
 
 __all__ = ["GROUP", "Peer", "PeerSocket", "listen"]
 
@@ -103,7 +104,7 @@ def listen(path: Path) -> PeerSocket:
     """
     listener = PeerSocket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        make_folder(path.parent, 0o755)
         if path.is_socket():
             path.unlink()
         # Until the mode is set nobody else gets in, and then by the group only.

@@ -17,13 +17,15 @@ __all__ = ["create_file", "make_folder", "refuse_shared", "shared_by"]
 
 
 def make_folder(path: Path, mode: int) -> bool:
-    """Make a folder, and those above it, with that mode whatever the umask; whether it is new.
+    """Make a folder with that mode, whatever the umask; whether it is new.
 
-    One that is there is left as it is. Raises OSError as ``mkdir`` does.
+    Those above it that are missing are made with mode 0755. One that is there is left as it
+    is. Raises OSError as ``mkdir`` does.
     """
     if path.is_dir():
         return False
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    if path.parent != path:
+        make_folder(path.parent, 0o755)
     try:
         path.mkdir(mode=mode)
     except FileExistsError:
