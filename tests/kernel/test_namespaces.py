@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """kmind in a container: other numbers for processes, other clocks."""
 
+import errno
 import json
 import os
 import shlex
@@ -131,6 +132,108 @@ def test_a_clock_that_is_set_off_is_refused_in_one_line(
     (error,) = done.stderr.strip().splitlines()
     assert "time namespace" in error
     assert "nsenter --time" in error
+
+
+# The case root-without-perfmon, and its neighbours: what a container's root lacks.
+LACKING = [
+    ("perfmon,-sys_admin", "CAP_PERFMON"),
+    ("bpf,-sys_admin", "CAP_BPF"),
+    ("bpf,-perfmon,-sys_admin", "CAP_BPF, CAP_PERFMON"),
+    ("kill", "CAP_KILL"),
+    ("setuid,-setgid,-setpcap", "CAP_SETGID, CAP_SETUID, CAP_SETPCAP"),
+]
+COMMANDS = [
+    "run static {} value=128 --duration 2",
+    "daemon --no-devices",
+    "record readahead@{} -o {}-recorded --duration 1",
+    "evaluate readahead {} block.read_ahead_kb=16 --duration 2",
+    "knobs set vm.swappiness=60",
+    "bench admission --quick",
+    "bench readahead --quick",
+    "bench queue --quick",
+]
+
+
+def without(capabilities: str, command: str) -> subprocess.CompletedProcess[str]:
+    """Run kmind as a root that lacks capabilities, as in a container."""
+    lacking = [f"--bounding-set=-{capabilities}", f"--inh-caps=-{capabilities}"]
+    argv = ["setpriv", *lacking, *shlex.split(f"{KMIND} {command}")]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
+
+
+def refused(done: subprocess.CompletedProcess[str], code: int, said: str) -> None:
+    """Check that a command ended with one clear line."""
+    assert done.returncode == code, done.stderr
+    (error,) = done.stderr.strip().splitlines()
+    assert said in error
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KMIND_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("KMIND_RUN_DIR", str(tmp_path / "run"))
+
+
+@pytest.mark.usefixtures("state")
+@pytest.mark.parametrize("command", COMMANDS)
+def test_root_without_perfmon_is_told_so(command: str, tmp_path: Path) -> None:
+    with loop_disk(tmp_path) as disk:
+        done = without("perfmon,-sys_admin", command.format(disk, tmp_path / "trace"))
+    refused(done, 77, "root lacks CAP_PERFMON, as in a container")
+
+
+@pytest.mark.usefixtures("state")
+@pytest.mark.parametrize(("capabilities", "named"), LACKING)
+def test_whichever_capability_is_lacking_is_named(
+    capabilities: str, named: str, tmp_path: Path
+) -> None:
+    with loop_disk(tmp_path) as disk:
+        done = without(capabilities, f"run static {disk} value=128 --duration 2")
+    refused(done, 77, f"root lacks {named}, as in a container")
+    done = without(capabilities, "doctor")
+    assert done.returncode == 77
+    assert f"root lacks {named}, as in a container" in done.stdout
+
+
+@pytest.mark.usefixtures("state")
+def test_sys_admin_stands_for_perfmon_and_bpf(tmp_path: Path) -> None:
+    with loop_disk(tmp_path) as disk:
+        done = without("perfmon,-bpf", f"run static {disk} value=64 --duration 2")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.usefixtures("state")
+def test_recording_starts_no_extension(tmp_path: Path) -> None:
+    with loop_disk(tmp_path) as disk:
+        output = tmp_path / "trace"
+        done = without("kill,-setuid", f"record readahead@{disk} -o {output} --duration 1")
+    assert done.returncode == 0, done.stderr
+
+
+# Makes bpf(2) fail with an error, as the filters of containers and units do; then a command.
+FILTER = """
+import ctypes, os, platform, struct, sys
+
+number = {"x86_64": 321, "aarch64": 280}[platform.machine()]
+rows = [(0x20, 0, 0, 0), (0x15, 0, 1, number), (6, 0, 0, 0x50000 | int(sys.argv[1]))]
+rows += [(6, 0, 0, 0x7FFF0000)]  # SECCOMP_RET_ALLOW
+code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *row) for row in rows))
+program = struct.pack("HxxxxxxQ", len(rows), ctypes.addressof(code))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0
+assert libc.prctl(22, 2, program, 0, 0) == 0, os.strerror(ctypes.get_errno())
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
+
+
+@pytest.mark.usefixtures("state")
+@pytest.mark.parametrize(("error", "code"), [(errno.EPERM, 77), (errno.ENOSYS, 4)])
+def test_a_filter_on_system_calls_is_suspected(error: int, code: int, tmp_path: Path) -> None:
+    with loop_disk(tmp_path) as disk:
+        words = f"{KMIND} run static {disk} value=128 --duration 2"
+        argv = [sys.executable, "-c", FILTER, str(error), *shlex.split(words)]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
+    refused(done, code, "a filter on system calls is in force")
 
 
 def test_a_time_namespace_without_an_offset_is_none() -> None:

@@ -24,10 +24,11 @@ from typing import Any
 
 from kmind.bench._adversary_loads import HARMFUL
 from kmind.bench._base import Share
-from kmind.errors import KmindError, PrivilegeError
+from kmind.errors import KmindError
 from kmind.extension import find_module
 from kmind.guard import Actuator, Journal, Policy
 from kmind.knobs import get_knob, parse_target
+from kmind.runtime.agents import need_root
 from kmind.testing.host import device_of, stop_process
 from kmind.testing.workloads import Workload, make_workload
 from kmind.util.scratch import scratch_folder
@@ -120,8 +121,7 @@ def run_real(seconds: float, dir: Path) -> dict[str, Any]:
 
     Raises PrivilegeError without root, KmindError where a load or ``kmind run`` fails.
     """
-    if os.geteuid() != 0:
-        raise PrivilegeError("the real part sets a knob and loads an agent", hint="run as root")
+    need_root(extension=True)
     place, rows = scratch_folder(dir), []
     device = device_of(place)
     with tempfile.TemporaryDirectory(prefix="kmind-adversary-") as name:

@@ -9,7 +9,6 @@ from the page cache; the disk's own readahead is 128 KiB all the while.
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 import threading
@@ -19,12 +18,12 @@ from typing import Any
 import numpy as np
 
 from kmind.agent.core import Core
-from kmind.errors import KmindError, PrivilegeError
+from kmind.errors import KmindError
 from kmind.evidence import Design, Experiment
 from kmind.extension import find_module, parse_parameters
 from kmind.guard import Actuator, Gate, Journal, Policy
 from kmind.knobs import get_knob, parse_target
-from kmind.runtime.agents import make_bpf_agent
+from kmind.runtime.agents import make_bpf_agent, need_root
 from kmind.runtime.evaluate import Question, evaluate
 from kmind.runtime.evidence_store import EvidenceStore
 from kmind.testing.host import device_of
@@ -51,8 +50,7 @@ def real_aa(runs: int, dir: Path) -> list[Experiment]:
     ``dir`` keeps the files that are read. Raises PrivilegeError without root,
     NotSupportedError where kernel or fio lack something.
     """
-    if os.geteuid() != 0:
-        raise PrivilegeError("the real part loads an agent and sets a knob", hint="run as root")
+    need_root()
     loads = [make_workload(name, quick=True) for name in LOADS]
     for load in loads:
         load.prepare(dir)

@@ -7,7 +7,6 @@ those of a daemon that this bench starts, with its socket and files in a folder 
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,9 @@ from kmind.agent.bpf import BpfAgent
 from kmind.agent.core import Core
 from kmind.bench._base import Metric, describe_machine
 from kmind.bench._daemon import measure_crowd, measure_load, measure_restart
-from kmind.errors import KmindError, PrivilegeError
+from kmind.errors import KmindError
 from kmind.queue import Doorbell, Endpoint
+from kmind.runtime.agents import need_root
 from kmind.testing.host import device_of
 from kmind.testing.workloads import DEFAULT_DIR, make_workload
 
@@ -46,8 +46,7 @@ def run_admission_bench(
     ``dir`` keeps the file that is read, ``device`` is the disk that holds it. Needs
     root, and changes no knob: every instance only advises.
     """
-    if os.geteuid() != 0:
-        raise PrivilegeError("bench admission loads agents into the kernel", hint="run as root")
+    need_root()
     load = make_workload("pread-random-direct", quick=quick)
     load.prepare(dir)
     disk = device or device_of(dir)

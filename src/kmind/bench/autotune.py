@@ -13,7 +13,6 @@ import configparser
 import contextlib
 import http.server
 import json
-import os
 import sys
 import tempfile
 import threading
@@ -32,12 +31,12 @@ from kmind.errors import (
     KmindError,
     NotSupportedError,
     PolicyError,
-    PrivilegeError,
     UsageError,
 )
 from kmind.guard import Actuator, Journal, Policy
 from kmind.infer._lazy import need
 from kmind.knobs import Knob, Target, Value, get_knob, parse_target
+from kmind.runtime.agents import need_root
 from kmind.testing.host import device_of
 from kmind.testing.loads import LOADS, Count, start_load
 from kmind.testing.workloads import DEFAULT_DIR
@@ -100,8 +99,7 @@ def run_autotune_bench(
     for name in names:
         if name not in LOADS:
             raise UsageError(f"there is no load {name!r}", hint=f"choose from {', '.join(LOADS)}")
-    if os.geteuid() != 0:
-        raise PrivilegeError("bench autotune changes this machine's settings", hint="run as root")
+    need_root(extension=True)
     folder = scratch_folder(dir)
     disk = device or device_of(folder)
     bench = _Bench(_QUICK if quick else _FULL, quick, folder, disk)

@@ -12,7 +12,6 @@ proposal by a model costs (``kmind.bench._proposal``).
 """
 
 import json
-import os
 import sys
 import tempfile
 import threading
@@ -28,10 +27,11 @@ import numpy as np
 from kmind.bench._base import Metric, describe_machine, interleaved, over_rounds
 from kmind.bench._instance import agent_statistics, cpu_shares, kmind_beside, sampled, tree
 from kmind.bench._proposal import measure_proposals
-from kmind.errors import KmindError, PrivilegeError, UsageError
+from kmind.errors import KmindError, UsageError
 from kmind.guard import Actuator, Journal, Policy
 from kmind.infer._lazy import need
 from kmind.knobs import get_knob, parse_target
+from kmind.runtime.agents import need_root
 from kmind.testing._dbbench import BENCHMARKS
 from kmind.testing.host import device_of, free_memory_kept
 from kmind.testing.workloads import DEFAULT_DIR, Alternating, Workload, make_workload
@@ -112,8 +112,7 @@ def run_readahead_bench(
                 f"bench readahead has no part {part!r}", hint=f"choose from {', '.join(PARTS)}"
             )
     need("scipy.stats", "learn")  # asked for now, and not after the first load
-    if os.geteuid() != 0:
-        raise PrivilegeError("bench readahead changes a disk's settings", hint="run as root")
+    need_root(extension=True)
     folder = scratch_folder(dir)
     bench = _Bench(_QUICK if quick else _FULL, quick, folder, device or device_of(folder))
     result: dict[str, Any] = {

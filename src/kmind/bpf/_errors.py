@@ -3,6 +3,8 @@
 
 import errno
 import os
+import re
+from pathlib import Path
 
 from kmind.errors import BpfError, KmindError, NotSupportedError, PrivilegeError
 
@@ -33,10 +35,24 @@ def error_from(number: int, what: str, hint: str | None = None) -> KmindError:
     if number in _REFUSED:
         if hint is None:
             hint = "run as root" if os.geteuid() else "see kmind doctor for what is refused to root"
-        return PrivilegeError(message, hint=hint)
+        return PrivilegeError(message, hint=_filtered() or hint)
     if number in _LACKING:
-        return NotSupportedError(message, hint="see kmind doctor" if hint is None else hint)
+        hint = "see kmind doctor" if hint is None else hint
+        return NotSupportedError(message, hint=_filtered() or hint)
     return BpfError(message, hint=hint or "")
+
+
+def _filtered() -> str:
+    # Containers and units may refuse bpf(2) by a filter, with any error (seccomp(2)).
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return ""
+    if os.geteuid() or not re.search(r"^Seccomp:\s*[12]$", status, re.MULTILINE):
+        return ""
+    return (
+        "a filter on system calls is in force and may be why; let it pass bpf and perf_event_open"
+    )
 
 
 def check(result: int, what: str, hint: str | None = None) -> int:

@@ -30,7 +30,9 @@ __all__ = [
     "mounted",
     "pid_namespace",
     "pidfd_getfd",
+    "reads_kernel_memory",
     "root",
+    "sandbox_capabilities",
     "time_namespace",
     "tracepoints",
 ]
@@ -45,7 +47,11 @@ _HOSTS = {"user": 0xEFFFFFFD, "pid": 0xEFFFFFFC}
 
 _CONTROLLERS = ("cpu", "memory", "pids")
 
-_CAPABILITIES = {"CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
+# Bits of capabilities (linux/capability.h): those that an agent needs, and those with which its
+# owner makes the extension a user of its own, and ends it.
+_SYS_ADMIN = 21  # stands for both of the former
+_LOADING = {"CAP_BPF": 39, "CAP_PERFMON": 38}
+_STARTING = {"CAP_KILL": 5, "CAP_SETGID": 6, "CAP_SETUID": 7, "CAP_SETPCAP": 8}
 _OLDEST_LIBBPF = (1, 1)
 _OLDEST_CLANG = 19
 _RAW_TP = 17  # BPF_PROG_TYPE_RAW_TRACEPOINT
@@ -59,16 +65,40 @@ def root() -> str:
 
 
 def capabilities() -> str:
-    """The capabilities that loading and attaching needs."""
-    status = Path("/proc/self/status").read_text()
-    found = re.search(r"^CapEff:\s*([0-9a-f]+)", status, re.MULTILINE)
-    held = int(found[1], 16) if found else 0
-    lacking = [name for name, bit in _CAPABILITIES.items() if not held >> bit & 1]
-    if lacking:
-        raise PrivilegeError(f"not held: {', '.join(lacking)}")
+    """The capabilities that loading and attaching needs (capabilities(7))."""
+    held = _held()
+    lacking = [name for name, bit in _LOADING.items() if not held >> bit & 1]
+    if lacking and not held >> _SYS_ADMIN & 1:
+        raise _not_held(lacking, "agents cannot be loaded")
     if not _is_hosts("user"):
-        raise PrivilegeError("held in a user namespace only, where they are not asked for by BPF")
-    return ", ".join(_CAPABILITIES)
+        raise PrivilegeError(
+            "the capabilities are held in a user namespace only, where BPF does not count them",
+            hint="run kmind as the host's root",
+        )
+    return "CAP_SYS_ADMIN" if lacking else ", ".join(_LOADING)
+
+
+def sandbox_capabilities() -> str:
+    """The capabilities that starting and ending an extension needs."""
+    held = _held()
+    if lacking := [name for name, bit in _STARTING.items() if not held >> bit & 1]:
+        raise _not_held(lacking, "extensions cannot be started and ended")
+    return ", ".join(_STARTING)
+
+
+def _held() -> int:
+    found = re.search(r"^CapEff:\s*([0-9a-f]+)", (PROC / "self/status").read_text(), re.MULTILINE)
+    return int(found[1], 16) if found else 0
+
+
+def _not_held(lacking: list[str], costs: str) -> PrivilegeError:
+    if os.geteuid():
+        return PrivilegeError(f"not held: {', '.join(lacking)}", hint="run as root")
+    wanted = " ".join(f"--cap-add {name.removeprefix('CAP_')}" for name in lacking)
+    return PrivilegeError(
+        f"root lacks {', '.join(lacking)}, as in a container: {costs}",
+        hint=f"start the container with {wanted}",
+    )
 
 
 def _is_hosts(kind: str) -> bool:
@@ -121,6 +151,16 @@ def lockdown() -> str:
         state = found[1] if found else "unknown"
     except OSError:
         state = "state not shown, for securityfs is not mounted or has none"
+    if not reads_kernel_memory():
+        raise PrivilegeError(
+            f"{state}: programs may not read kernel memory",
+            hint="boot with lockdown=integrity, or none",
+        )
+    return state
+
+
+def reads_kernel_memory() -> bool:
+    """Whether programs may read kernel memory. PrivilegeError where none may be loaded at all."""
     # r0 = bpf_probe_read_kernel(stack, 8, stack)
     code = raw.insn(0xBF, 1, 10) + raw.insn(0x07, 1, imm=-8) + raw.insn(0xB7, 2, imm=8)
     code += raw.insn(0xBF, 3, 1) + raw.call(113) + raw.returns(0)
@@ -129,8 +169,8 @@ def lockdown() -> str:
     except PrivilegeError:
         raise
     except BpfError:
-        raise PrivilegeError(f"{state}: programs may not read kernel memory") from None
-    return state
+        return False
+    return True
 
 
 def mounted(kind: str, where: str) -> str:

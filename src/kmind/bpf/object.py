@@ -5,6 +5,7 @@ import ctypes
 import errno
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -12,10 +13,11 @@ from types import MappingProxyType
 from kmind.abi.btf import Btf, Kind, Variable
 from kmind.bpf._errors import error_from, strerror
 from kmind.bpf._libbpf import Handle, OpenOptions, captured, lib, pointer_or_raise
+from kmind.bpf._machine import capabilities, reads_kernel_memory
 from kmind.bpf.arena import check_place
 from kmind.bpf.map import MAP_TYPE_ARENA, Map
 from kmind.bpf.program import Link, Program
-from kmind.errors import BpfError, KmindError, LoadError
+from kmind.errors import BpfError, KmindError, LoadError, NotSupportedError, PrivilegeError
 
 __all__ = ["BpfObject", "RodataValue"]
 
@@ -180,6 +182,8 @@ class BpfObject:
         failure = next((m.strip() for m in said if "failed" in m), "")
         program = _PROGRAM.search(failure)
         what = f"cannot load {program[1] if program else 'the maps'} of {self.path.name}"
+        if refusal := _refusal(what):
+            return refusal
         if not log and abs(result) == errno.ESRCH:
             return LoadError(f"{what}: {failure or strerror(result)}", hint="see kmind doctor")
         if not log:
@@ -194,6 +198,22 @@ class BpfObject:
             verifier_log="\n".join(lines[-_LOG_LINES:]),
             source_line=source,
         )
+
+
+def _refusal(what: str) -> KmindError | None:
+    """The error where this process, and not the object, is why nothing can be loaded."""
+    # The verifier's complaint would be about code that only the privileged may write.
+    try:
+        capabilities()
+    except PrivilegeError as error:
+        return PrivilegeError(f"{what}: {error.args[0]}", hint=error.hint)
+    with suppress(PrivilegeError):  # then the refusal that came first says it
+        if not reads_kernel_memory():
+            return NotSupportedError(
+                f"{what}: programs may not read kernel memory (lockdown=confidentiality)",
+                hint="boot with lockdown=integrity, or none",
+            )
+    return None
 
 
 _NUMBERS = frozenset({Kind.INT, Kind.ENUM, Kind.ENUM64})

@@ -55,7 +55,7 @@ class Probe:
 
     ``state`` is "ok", "missing" (not there) or "refused" (there, but not for us).
     ``cause`` says why not, and what to do; when ok, what was found, or nothing.
-    ``costs`` says what of kmind is lost without it. Without a ``required`` one no agent
+    ``costs`` says what of kmind is lost without it. Without a ``required`` one no instance
     can run.
     """
 
@@ -80,6 +80,9 @@ _LOSES_GUARD = "an extra guard; none of kmind needs it"
 _TRIES: Mapping[str, _Try] = {
     "root": _Try(machine.root, "agents, knobs, restore: only the simulator is left", True),
     "capabilities": _Try(machine.capabilities, _NO_AGENTS, True),
+    "sandbox_capabilities": _Try(
+        machine.sandbox_capabilities, "extensions: nothing is tuned; recording works", True
+    ),
     "time_namespace": _Try(machine.time_namespace, _NO_AGENTS, True),
     "pid_namespace": _Try(
         machine.pid_namespace,

@@ -51,7 +51,7 @@ def daemon_command(
     to restart.
     """
     run_dir = default_run_dir()
-    need_root()
+    need_root(extension=True)
     if replace_it:
         return _replace(running_daemon(run_dir), socket)
     log = StructuredLog()

@@ -31,7 +31,16 @@ __all__ = ["SCHEMA", "demo_command", "tell_change"]
 
 SCHEMA = "kmind.demo/1"
 
-_NEEDS = ("libbpf", "btf", "arena", "bpf_timer", "tp_btf")
+_NEEDS = (
+    "capabilities",
+    "sandbox_capabilities",
+    "time_namespace",
+    "libbpf",
+    "btf",
+    "arena",
+    "bpf_timer",
+    "tp_btf",
+)
 _MODULE = "readahead"
 _KNOB = "block.read_ahead_kb"
 _WORKLOAD = "mmap-random"

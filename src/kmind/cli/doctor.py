@@ -18,14 +18,15 @@ __all__ = ["SCHEMA", "run_doctor"]
 
 SCHEMA = "kmind.doctor/1"
 
+_PRIVILEGES = {"root", "capabilities", "sandbox_capabilities"}
 _COLOURS = {"ok": "green", "missing": "yellow", "refused": "red"}
 
 
 def run_doctor(*, json: bool, out: TextIO) -> int:
     """Try everything, write what was found to ``out``, and return the exit code.
 
-    0 if all that is required is there, 77 if this is not root, 4 if something else that
-    is required is not there. Nothing that it tries is left behind.
+    0 if all that is required is there, 77 if this is not root or root lacks capabilities, 4
+    if something else that is required is not there. Nothing that it tries is left behind.
     """
     probes = probe_all()
     known = facts()
@@ -43,7 +44,7 @@ def run_doctor(*, json: bool, out: TextIO) -> int:
         out.write(
             f"Needed, but not here: {needed}\n" if lacking else "All that is needed is here.\n"
         )
-    if "root" in lacking:
+    if not _PRIVILEGES.isdisjoint(lacking):
         return PrivilegeError.exit_code
     return NotSupportedError.exit_code if lacking else 0
 

@@ -72,7 +72,7 @@ def run(
     params = parse_parameters(module.manifest, words)
     policy = Policy.load(policy_file)
     check_wishes(module, target, params, policy)
-    need_root()
+    need_root(extension=True)
     name = f"{module.manifest.name}@{target.name}"
     remove_dead_runs()
     with (

@@ -21,7 +21,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from kmind.bpf import BpfObject, Link, Map, RingBuffer, open_link, open_map
-from kmind.errors import BpfError, KmindError, KnobError
+from kmind.errors import BpfError, KmindError, KnobError, PrivilegeError
 from kmind.guard._cgroup2 import cgroup2_root, private_cgroup2
 from kmind.guard._gate_layout import (
     APPROVALS,
@@ -155,8 +155,9 @@ class Gate:
         """Gate a knob from now on; ``baseline`` can always be written.
 
         Nothing happens if this process guards it already, and if an earlier one does
-        whose gate was adopted, with ``inherit``. ``KnobError`` says why it cannot be
-        gated: then it must not be written.
+        whose gate was adopted, with ``inherit``. ``KnobError``, or ``PrivilegeError`` where
+        this process may not load programs, says why it cannot be gated: then it must not be
+        written.
         """
         key = key_of(knob, target)
         if key in self._guarded and (inherit or key not in self._inherited):
@@ -181,9 +182,8 @@ class Gate:
                 self._map(FILES).update(name, FILE.pack(*KEY.unpack(key), number == 0, 0))
         except KmindError as error:
             self.release(knob, target)
-            raise KnobError(
-                f"{knob.name} cannot be gated: {error}", hint="it is only read then"
-            ) from error
+            kind = PrivilegeError if isinstance(error, PrivilegeError) else KnobError
+            raise kind(f"{knob.name} cannot be gated: {error}", hint="it is only read") from error
 
     def release(self, knob: Knob, target: Target) -> None:
         """Gate it no more. An approval that came after the last claim is left."""

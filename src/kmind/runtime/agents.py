@@ -11,7 +11,7 @@ from kmind.agent._base import ModelUse
 from kmind.agent._place import Settings
 from kmind.agent.bpf import BpfAgent
 from kmind.agent.core import Core
-from kmind.bpf._machine import time_namespace
+from kmind.bpf._machine import capabilities, sandbox_capabilities, time_namespace
 from kmind.errors import KmindError, PrivilegeError, UsageError
 from kmind.extension import Module, Value, agent_parameters, find_module
 from kmind.knobs import Target, parse_target
@@ -108,15 +108,20 @@ def adopt_bpf_agent(folder: Path, module: Module, *, core: Core, slot: int) -> B
     )
 
 
-def need_root() -> None:
-    """Raise PrivilegeError unless this is root, NotSupportedError if clocks are not the kernel's.
+def need_root(*, extension: bool = False) -> None:
+    """Raise unless this process may load agents; with ``extension``, also start extensions.
 
-    For holds, leases and signs of life are times that agents compare with their own.
+    PrivilegeError without root or its capabilities, as in a container; NotSupportedError if
+    clocks are not the kernel's: holds, leases and signs of life are times that agents compare
+    with their own.
     """
     if os.geteuid() != 0:
         raise PrivilegeError(
             "loading an agent into the kernel needs root", hint="run as root: sudo kmind ..."
         )
+    capabilities()
+    if extension:
+        sandbox_capabilities()
     time_namespace()
 
 
