@@ -38,7 +38,7 @@ WRONG = [
     (
         ["evaluate", "readahead", "DISK", "block.nomerges=1", "--metric", "joy"],
         2,
-        "module readahead has no outcome 'joy'; it has requests, pages",
+        "module readahead has no outcome 'joy'; it has pages_in, pages, requests",
     ),
     (
         ["evaluate", "readahead", "DISK", "block.nomerges=1", "--against", "no"],

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What experiments go by: the agent's totals, the kernel's pressure, and A/A blocks."""
+"""What experiments go by: the agent's totals, and the kernel's pressure."""
 
-import math
 from pathlib import Path
 from typing import Literal
 
@@ -10,8 +9,7 @@ import pytest
 
 from kmind.extension import find_module
 from kmind.extension._outcome import GuardPart, OutcomePart
-from kmind.runtime.calm import Calm
-from kmind.runtime.meter import Block, Meter
+from kmind.runtime.meter import Meter
 
 BASE = find_module("readahead").manifest
 MANIFEST = msgspec.structs.replace(
@@ -105,61 +103,3 @@ def test_a_simulated_agent_has_nothing_to_do_with_this_machine(tmp_path: Path) -
     agent = _Agent()
     agent.backend = "sim"
     assert [guard.name for guard in _Rig(tmp_path, agent).meter.guards()] == ["lost"]
-
-
-def test_calm_learns_noise_and_levels(tmp_path: Path) -> None:
-    rig = _Rig(tmp_path)
-    calm = Calm(rig.meter, 0.4, now=lambda: rig.now)
-    assert calm.due == math.inf
-    calm.go_on()
-    for number in range(20):
-        assert calm.due == pytest.approx(rig.now + 0.4)
-        rig.pass_time(0.4, reads=400 + number % 3, removed_pages=4)
-        calm.turn()
-    assert calm.noise("rate").blocks == 20
-    assert calm.noise("rate").level == pytest.approx(1002, rel=0.01)
-    (guard,) = calm.guards()
-    assert guard.level == pytest.approx(10)
-
-
-def test_calm_costs_one_reading_a_block_and_none_while_it_pauses(tmp_path: Path) -> None:
-    rig = _Rig(tmp_path)
-    calm = Calm(rig.meter, 0.4, now=lambda: rig.now)
-    calm.go_on()
-    each = rig.agent.reads
-    for _ in range(40):
-        rig.pass_time(0.04, reads=40)
-        calm.turn()
-    assert rig.agent.reads <= 5 * each
-    calm.pause()
-    before = rig.agent.reads
-    for _ in range(40):
-        rig.pass_time(0.04, reads=40)
-        calm.turn()
-    assert (rig.agent.reads, calm.due) == (before, math.inf)
-
-
-def test_silence_and_an_owner_that_was_stopped_say_nothing(tmp_path: Path) -> None:
-    rig = _Rig(tmp_path)
-    calm = Calm(rig.meter, 0.4, now=lambda: rig.now)
-    calm.go_on()
-    rig.pass_time(0.4)
-    calm.turn()
-    rig.pass_time(60.0, reads=5)
-    calm.turn()
-    assert calm.noise("rate").blocks == 0
-
-
-def test_another_load_begins_anew(tmp_path: Path) -> None:
-    rig = _Rig(tmp_path)
-    calm = Calm(rig.meter, 0.4, now=lambda: rig.now)
-    calm.go_on()
-    for count in [400] * 12 + [1600] * 3:
-        rig.pass_time(0.4, reads=count)
-        calm.turn()
-    assert calm.noise("rate").level == pytest.approx(4000)
-    known = [Block(0.4, {"rate": value}, {"lost": 7.0}) for value in (1.0, None, 2.0)]
-    calm.begin_anew("rate", known)
-    assert calm.noise("rate").blocks == 2
-    assert [(guard.blocks, guard.level) for guard in calm.guards()] == [(3, 7.0)]
-    assert calm.due == math.inf

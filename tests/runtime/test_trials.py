@@ -109,7 +109,7 @@ def test_without_it_the_first_blocks_are_under_the_incumbent(owner: Make) -> Non
     one = owner(ratio(1.5))
     one.recommend(512)
     assert one.of("experiment") == []
-    one.run(1.9)
+    one.run(0.7)
     assert one.value == BASELINE
     one.run(70, lambda: one.of("result"))
     assert results(one) == [("gain", True)]
@@ -301,13 +301,14 @@ def test_what_showed_no_gain_waits_twice_as_long_each_time(owner: Make) -> None:
     assert one.trials.running
 
 
-def test_the_same_in_other_circumstances_may_be_tried(owner: Make) -> None:
+def test_another_word_of_the_extension_shortens_no_wait(owner: Make) -> None:
     one = owner(ratio(0.7))
     one.run(5)
     one.recommend(512, context="this")
     one.run(70, lambda: one.of("result"))
     one.recommend(512, context="that")
-    assert one.trials.running
+    assert "showed no gain" in one.of("failed")[0]["why"]
+    assert not one.trials.running
 
 
 def test_what_was_kept_is_remembered_in_its_context(owner: Make) -> None:
@@ -318,6 +319,8 @@ def test_what_was_kept_is_remembered_in_its_context(owner: Make) -> None:
         one.run(70, lambda value=value: one.value == value and not one.trials.running)
     one.recommend(BASELINE)
     one.recommend(1024, context="random")  # never measured against the baseline itself
+    assert one.value == BASELINE  # which load it is has to be seen first
+    one.run(3, lambda: one.of("applied"))
     assert one.value == 1024
     applied = one.of("applied")
     assert [each["value"] for each in applied] == [1024]
@@ -325,7 +328,8 @@ def test_what_was_kept_is_remembered_in_its_context(owner: Make) -> None:
     assert (KIND["APPLIED"], 1024) in one.records()
     one.recommend(BASELINE)
     one.recommend(1024, context="stream")
-    assert one.trials.running
+    one.run(3)
+    assert len(one.of("experiment")) == 3
 
 
 def test_what_was_cut_short_is_gone_on_with_in_its_context(owner: Make) -> None:
@@ -347,9 +351,9 @@ def test_what_was_cut_short_is_gone_on_with_in_its_context(owner: Make) -> None:
     # Elsewhere nothing is known.
     one.recommend(BASELINE)
     one.recommend(512, context="stream")
-    one.run(0.5)
+    one.run(1.5)
     one.recommend(BASELINE)
-    assert one.of("result")[-1]["blocks"] < 4
+    assert one.of("result")[-1]["blocks"] < 6
 
 
 def test_what_a_guard_ended_is_not_gone_on_with(owner: Make) -> None:
@@ -381,6 +385,7 @@ def test_memory_fades_and_a_later_verdict_overrules(tmp_path: Path) -> None:
         now[0] -= 8 * 86400 - 1
         one = Owner(tmp_path, ratio(0.5), store=store, recheck=2.0)
         one.recommend(512, context="x")
+        one.run(3, lambda one=one: one.of("applied"))
         assert one.value == 512
         one.run(90, lambda: one.of("result"))
         assert results(one) == [("loss", False)]  # measured again, and refuted
@@ -507,13 +512,6 @@ def test_a_knob_that_cannot_be_set_ends_it(owner: Make, monkeypatch: pytest.Monk
     one.run(5, lambda: one.of("result"))
     assert results(one) == [("aborted", False)]
     assert "the kernel says no" in one.of("result")[0]["why"]
-
-
-def test_an_outcome_that_the_module_lacks_is_refused(owner: Make) -> None:
-    one = owner(ratio(1.0))
-    one.recommend(512, outcome="happiness")
-    assert "declares no outcome 'happiness'" in one.of("failed")[0]["why"]
-    assert one.value == BASELINE
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def test_the_best_value_is_found_and_remembered() -> None:
         assert simulation.value == 8192
         # The second visit needs no search.
         done = len(results)
-        simulation.run(stream, 0.9, mapped=True)
+        simulation.run(stream, 1.6, mapped=True)
         assert (simulation.value, len(results)) == (4, done)
         assert simulation.run(stream, 0.3, mapped=True) > 5 * before
         assert set(simulation.verdicts) == {"approved", "renewed"}

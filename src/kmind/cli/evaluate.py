@@ -17,7 +17,7 @@ from kmind.extension import parse_parameters
 from kmind.guard import Actuator, Gate, Journal, Policy
 from kmind.knobs import Knob, Target, Value, get_knob, parse_target
 from kmind.runtime.agents import bind, make_bpf_agent, need_root
-from kmind.runtime.evaluate import Question, evaluate, metric_of
+from kmind.runtime.evaluate import Question, check_metric, evaluate
 from kmind.runtime.evidence_store import EvidenceStore, default_evidence_path
 from kmind.runtime.leftovers import restore_leftovers
 
@@ -45,7 +45,7 @@ def evaluate_command(
     everything is put back.
     """
     module, target = bind(module_name, target_name)
-    metric = metric_of(metric, module.manifest)
+    check_metric(metric, module.manifest)
     question = _question(target, change, against, duration_s, metric)
     policy = Policy.load(policy_file)
     need_root()

@@ -6,17 +6,23 @@ comes next, measures one block under it, and hands the number in. See docs/evide
 """
 
 from kmind.evidence._base import Arm, Better, Design, Interval, Outcome
+from kmind.evidence.budget import DAY_ALPHA, LEAST_LEVEL, Budget
 from kmind.evidence.experiment import Experiment
 from kmind.evidence.guard import Guard
 from kmind.evidence.noise import Noise
+from kmind.evidence.side import Side
 
 __all__ = [
+    "DAY_ALPHA",
+    "LEAST_LEVEL",
     "Arm",
     "Better",
+    "Budget",
     "Design",
     "Experiment",
     "Guard",
     "Interval",
     "Noise",
     "Outcome",
+    "Side",
 ]

@@ -9,7 +9,7 @@ import numpy as np
 
 from kmind.evidence._base import Design, Interval, Outcome
 from kmind.evidence.betting import Bet, Bets, strengths
-from kmind.evidence.noise import robust_scale
+from kmind.evidence.noise import clipped_mean, robust_scale
 
 __all__ = ["Judge"]
 
@@ -51,8 +51,8 @@ class Judge:
         for bet in (self._gain, self._no_gain, self._loss):
             bet.learn_one(difference, scale)
 
-    def _residuals(self, pairs: int | None = None) -> list[float]:
-        past = np.array(self.bets.differences[:pairs])
+    def _residuals(self) -> list[float]:
+        past = np.array(self.bets.differences)
         return list(past - np.median(past))
 
     def _scale(self) -> float:
@@ -64,10 +64,7 @@ class Judge:
         return math.sqrt(weight * seen**2 + (1 - weight) * self._sigma**2)
 
     def _middle(self, pairs: int | None = None) -> float:
-        # The mean, with what lies beyond two deviations from the median held there.
-        past = np.array(self.bets.differences[:pairs])
-        median, reach = float(np.median(past)), 2 * robust_scale(self._residuals(pairs))
-        return float(np.mean(np.clip(past, median - reach, median + reach)))
+        return clipped_mean(self.bets.differences[:pairs])
 
     def interval(self, pairs: int | None = None) -> Interval:
         """The effect after so many pairs, from one on; after all of them, if None."""

@@ -15,6 +15,7 @@ from kmind.evidence._base import Arm, Design, Interval, Outcome
 from kmind.evidence._verdict import Judge
 from kmind.evidence.guard import Guard
 from kmind.evidence.noise import Noise, log_ratio, usable
+from kmind.evidence.side import Side
 
 __all__ = ["Experiment"]
 
@@ -28,9 +29,9 @@ class Experiment:
     Ask ``arm``, measure one block under it, hand it to ``learn_one``, until ``outcome`` is
     something; ``reason`` is then one sentence, and ``broken`` says that a guard ended it, or blocks
     that only the candidate had no reading in. Without a clock: time is counted in blocks.
-    ``noise`` (A/A blocks) and ``guards`` are copied. ``blocks`` is what was measured: arm and
-    value, None for no reading. ``calibration`` of them, the first, are A/A. ``effort`` is kept with
-    it: what the one that proposed the candidate used meanwhile, by arm, where that is known.
+    ``noise`` (A/A blocks), ``guards`` and ``sides`` are copied. ``blocks`` is what was measured:
+    arm and value, None for no reading. ``calibration`` of them, the first, are A/A. ``effort`` is
+    kept with it: what the one that proposed the candidate used meanwhile, by arm, if known.
     """
 
     def __init__(
@@ -39,10 +40,12 @@ class Experiment:
         rng: np.random.Generator,
         noise: Noise | None = None,
         guards: Iterable[Guard] = (),
+        sides: Iterable[Side] = (),
     ) -> None:
         self.design = design
         self.noise = copy.deepcopy(noise) if noise is not None else Noise()
         self.guards = [copy.deepcopy(guard) for guard in guards]
+        self.sides = [copy.deepcopy(side) for side in sides]
         self.blocks: list[tuple[Arm, float | None]] = []
         self.outcome: Outcome | None = None
         self.reason = ""
@@ -61,6 +64,7 @@ class Experiment:
         self._readings: list[dict[str, float | None]] = []
         self._order: list[Arm] = []
         self._pair: dict[Arm, float | None] = {}
+        self._beside: dict[Arm, dict[str, float | None]] = {}
         self._gaps = dict.fromkeys(_BOTH, 0)
         self._gaps_in_a_row = 0
         self._judge = Judge(design, self.noise.sigma)
@@ -116,7 +120,7 @@ class Experiment:
     def learn_one(
         self, value: float | None, guards: Mapping[str, float | None] | None = None
     ) -> None:
-        """Take one block of the arm ``arm``, and the guards' readings in it.
+        """Take one block of the arm ``arm``, and what guards and sides read in it.
 
         None, NaN, infinite or negative: no reading, which voids the pair. Zero is a reading.
         Raises UsageError if the experiment is over.
@@ -128,10 +132,20 @@ class Experiment:
 
     def _decide(self) -> None:
         between = not self.calibrating and not self._pair
-        if self.outcome is None and between:
-            verdict = self._judge.decide((self.design.max_blocks - len(self.blocks)) // 2)
-            if verdict is not None:
-                self.outcome, self.reason = verdict
+        if self.outcome is not None or not between:
+            return
+        left = (self.design.max_blocks - len(self.blocks)) // 2
+        verdict = self._judge.decide(left)
+        unsure = next((side for side in self.sides if not side.fine), None)
+        if worse := next((side for side in self.sides if side.worse), None):
+            self._break(f"guard {worse.name}: {worse.ratio:.3f} times as good{_bound(worse)}")
+        elif verdict is not None and verdict[0] == "gain" and unsure is not None:
+            # A gain, but at whose cost? More pairs will tell, if there are any.
+            if left <= 0:
+                self.outcome = "no change"
+                self.reason = f"guard {unsure.name} was not seen to hold{_bound(unsure)}"
+        elif verdict is not None:
+            self.outcome, self.reason = verdict
 
     def abort(self, reason: str) -> None:
         """End it without a verdict; nothing happens if it is over."""
@@ -151,9 +165,8 @@ class Experiment:
         value = float(value) if value is not None and usable(value) else None
         arm, calibrating = self.arm, self.calibrating
         self.blocks.append((arm, value))
-        self._readings.append(
-            {guard.name: _plain(readings.get(guard.name)) for guard in self.guards}
-        )
+        names = [guard.name for guard in self.guards] + [side.name for side in self.sides]
+        self._readings.append({name: _plain(readings.get(name)) for name in names})
         self._watch(arm, value)
         self._count_gaps(arm, value, calibrating)
         if calibrating:
@@ -162,7 +175,7 @@ class Experiment:
                 self._judge = Judge(self.design, self.noise.sigma)
             return
         self._order.pop(0)
-        self._pair[arm] = value
+        self._pair[arm], self._beside[arm] = value, self._readings[-1]
         if len(self._pair) == len(_BOTH):
             self._close_pair()
 
@@ -193,6 +206,8 @@ class Experiment:
         if incumbent is not None and candidate is not None:
             ratio = log_ratio(candidate, incumbent)
             self._judge.learn_one(ratio if self.design.better == "higher" else -ratio)
+            for side in self.sides:
+                side.learn_one(*(self._beside[arm].get(side.name) for arm in _BOTH))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON, for the store and the chart; unbounded numbers are null."""
@@ -201,6 +216,7 @@ class Experiment:
             "design": self.design.to_dict(),
             "noise": self._given,
             "guards": [guard.to_dict() for guard in self.guards],
+            "sides": [side.to_dict() for side in self.sides],
             "calibration": self.calibration,
             "blocks": [list(block) for block in self.blocks],
             "readings": self._readings,
@@ -268,7 +284,7 @@ class Experiment:
         if made._pair:
             made.blocks.pop()
             made._readings.pop()
-        made._order, made._pair = [], {}
+        made._order, made._pair, made._beside = [], {}, {}
         made._gaps, made._gaps_in_a_row = dict.fromkeys(_BOTH, 0), 0
         made.guards = [copy.deepcopy(guard) for guard in guards]
         for guard in made.guards:
@@ -288,6 +304,7 @@ class Experiment:
             rng if rng is not None else np.random.default_rng(),
             Noise.from_dict(data["noise"]),
             [Guard.from_dict(guard) for guard in data["guards"]],
+            [Side.from_dict(side) for side in data.get("sides", ())],
         )
         made.calibration = int(data["calibration"])
         for (arm, value), readings in zip(data["blocks"], data["readings"], strict=True):
@@ -299,6 +316,10 @@ class Experiment:
             if judge:
                 made._decide()
         return made
+
+
+def _bound(side: Side) -> str:
+    return f", and {1 / side.limit:.3f} is the least that is allowed"
 
 
 def _plain(value: float | None) -> float | None:

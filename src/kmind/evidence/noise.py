@@ -14,7 +14,7 @@ import numpy as np
 from kmind.evidence._base import Design
 from kmind.evidence.betting import detectable_delta
 
-__all__ = ["Noise", "log_ratio", "robust_scale", "usable"]
+__all__ = ["Noise", "clipped_mean", "log_ratio", "robust_scale", "usable"]
 
 _KEPT = 512
 _FLOOR = 1e-4  # noise below a hundredth of a percent is taken for that
@@ -50,6 +50,14 @@ def robust_scale(residuals: Sequence[float]) -> float:
     if middle > 0:
         size = np.minimum(size, 4 * middle)
     return max(float(np.sqrt(np.mean(size * size))), _FLOOR)
+
+
+def clipped_mean(values: Sequence[float]) -> float:
+    """The mean, with what lies beyond two robust deviations from the median held there."""
+    past = np.asarray(values, float)
+    median = float(np.median(past))
+    reach = 2 * robust_scale(list(past - median))
+    return float(np.mean(np.clip(past, median - reach, median + reach)))
 
 
 class Noise:

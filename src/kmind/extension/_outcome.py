@@ -13,17 +13,13 @@ import msgspec
 
 from kmind.extension._parameter import Name, Part, Text
 
-__all__ = ["EvidencePart", "GuardPart", "OutcomePart"]
+__all__ = ["CircumstancePart", "EvidencePart", "GuardPart", "MeasurePart", "OutcomePart"]
 
 _Seconds = Annotated[float, msgspec.Meta(ge=0.05, le=3600)]
 
 
-class OutcomePart(Part, frozen=True, kw_only=True):
-    """``[[outcome]]``: what is to become ``better``, a ratio of two sums of counters.
-
-    Without a ``denominator`` it is per second. An experiment goes by the first, unless
-    the recommendation names another one as ``outcome`` in its evidence.
-    """
+class MeasurePart(Part, frozen=True, kw_only=True):
+    """A ratio of two sums of counters; without a ``denominator`` it is per second."""
 
     name: Name
     help: Text
@@ -38,10 +34,59 @@ class OutcomePart(Part, frozen=True, kw_only=True):
         return self.numerator + self.denominator
 
 
-class GuardPart(OutcomePart, frozen=True, kw_only=True):
+class OutcomePart(MeasurePart, frozen=True, kw_only=True):
+    """``[[outcome]]``: what is to become ``better``.
+
+    The first one decides an experiment whose ``when`` holds: any of its tables, each of which
+    names circumstances and the class that they are to be in; without it always. Where another
+    one decides, it must not get ``guard`` times worse; 0 says that it means nothing there.
+    """
+
+    when: tuple[dict[Name, Name], ...] = ()
+    guard: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 1.1
+
+    def __post_init__(self) -> None:
+        if 0 < self.guard <= 1:
+            raise ValueError(f"guard is {self.guard}: give how many times worse, above 1, or 0")
+
+
+class GuardPart(MeasurePart, frozen=True, kw_only=True):
     """``[[guard]]``: what must not become ``limit`` times worse; if it does, it is aborted."""
 
     limit: Annotated[float, msgspec.Meta(gt=1, le=1000)]
+
+
+_Term = Annotated[str, msgspec.Meta(pattern=r"^-?[a-z][a-z0-9_]{0,39}$")]
+
+
+class CircumstancePart(Part, frozen=True, kw_only=True):
+    """``[[circumstance]]``: a ratio of sums of counters, in coarse classes.
+
+    It is what the owner tells loads apart by. A counter with ``-`` before its name is taken
+    away; without a ``denominator`` the ratio is per second. ``classes`` has one name more than
+    there are ``bounds``, which rise: the first is for what lies below the first bound. Where the
+    denominator is 0 the class is ``none``.
+    """
+
+    name: Name
+    help: Text
+    numerator: Annotated[tuple[_Term, ...], msgspec.Meta(min_length=1)]
+    bounds: Annotated[tuple[float, ...], msgspec.Meta(min_length=1, max_length=16)]
+    classes: tuple[Name, ...]
+    denominator: tuple[_Term, ...] = ()
+
+    def __post_init__(self) -> None:
+        if list(self.bounds) != sorted(set(self.bounds)):
+            raise ValueError("bounds do not rise")
+        if len(self.classes) != len(self.bounds) + 1 or len(set(self.classes)) < len(self.classes):
+            raise ValueError("classes: one name for each part that the bounds make")
+        if "none" in self.classes:
+            raise ValueError("classes: none is what there is nothing to divide by for")
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The counters that it is made of."""
+        return tuple(term.removeprefix("-") for term in self.numerator + self.denominator)
 
 
 class EvidencePart(Part, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from kmind.extension._outcome import OutcomePart
+from kmind.extension._outcome import MeasurePart
 from kmind.extension.conf import ModuleConf
 from kmind.extension.discovery import Module
 
@@ -106,7 +106,7 @@ def describe(module: Module, conf: ModuleConf) -> dict[str, Any]:
     }
 
 
-def _measure(part: OutcomePart) -> dict[str, Any]:
+def _measure(part: MeasurePart) -> dict[str, Any]:
     return {
         "name": part.name,
         "unit": part.unit,

@@ -17,7 +17,7 @@ import msgspec
 from kmind.abi import layout
 from kmind.errors import UsageError
 from kmind.extension._objective import ObjectivePart
-from kmind.extension._outcome import EvidencePart, GuardPart, OutcomePart
+from kmind.extension._outcome import CircumstancePart, EvidencePart, GuardPart, OutcomePart
 from kmind.extension._parameter import Name, Parameter, Part, Text, Value
 from kmind.extension._toml import TomlFile
 from kmind.extension.alias import Alias
@@ -25,6 +25,7 @@ from kmind.knobs import get_knob
 
 __all__ = [
     "AgentPart",
+    "CircumstancePart",
     "EvidencePart",
     "ExtensionPart",
     "Feature",
@@ -259,6 +260,7 @@ class Manifest(Part, frozen=True):
     features: tuple[Feature, ...] = msgspec.field(name="feature", default=())
     outcomes: tuple[OutcomePart, ...] = msgspec.field(name="outcome", default=())
     guards: tuple[GuardPart, ...] = msgspec.field(name="guard", default=())
+    circumstances: tuple[CircumstancePart, ...] = msgspec.field(name="circumstance", default=())
     evidence: EvidencePart = EvidencePart()
     records: tuple[RecordKind, ...] = msgspec.field(name="record", default=())
 
@@ -286,11 +288,29 @@ class Manifest(Part, frozen=True):
                 )
 
         self._check_parameters()
-        for field, parts in (("outcome", self.outcomes), ("guard", self.guards)):
-            for index, part in enumerate(parts):
-                for name in part.features:
+        for field, parts in (
+            ("outcome", [part.features for part in self.outcomes]),
+            ("guard", [part.features for part in self.guards]),
+            ("circumstance", [part.features for part in self.circumstances]),
+        ):
+            for index, names in enumerate(parts):
+                for name in names:
                     if name not in counters:
                         raise ValueError(f"{field}[{index}]: {name!r} is no counter")
+        self._check_outcomes()
+
+    def _check_outcomes(self) -> None:
+        classes = {each.name: (*each.classes, "none") for each in self.circumstances}
+        for index, outcome in enumerate(self.outcomes):
+            for name, wanted in (pair for table in outcome.when for pair in table.items()):
+                if wanted not in classes.get(name, ()):
+                    raise ValueError(
+                        f"outcome[{index}].when: {name} = {wanted!r} is no class of a circumstance"
+                    )
+            if any(guard.name == outcome.name for guard in self.guards):
+                raise ValueError(f"outcome[{index}]: a guard is called {outcome.name!r} too")
+        if self.outcomes and all(outcome.when for outcome in self.outcomes):
+            raise ValueError("outcome: one has to decide where none has its when: without when")
 
     def _check_names(self) -> None:
         for field, names in (
@@ -300,6 +320,7 @@ class Manifest(Part, frozen=True):
             ("feature[{}].name", [f.name for f in self.features]),
             ("outcome[{}].name", [o.name for o in self.outcomes]),
             ("guard[{}].name", [g.name for g in self.guards]),
+            ("circumstance[{}].name", [c.name for c in self.circumstances]),
             ("record[{}].name", [r.name for r in self.records]),
             ("record[{}].kind", [str(r.kind) for r in self.records]),
             ("aliases[{}]", self.aliases),

@@ -11,7 +11,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from kmind.evidence import Guard, Noise
-from kmind.runtime.meter import Block, Meter, Reading
+from kmind.runtime.circumstances import BLOCKS, Counted, Ledger
+from kmind.runtime.meter import Reading
 
 __all__ = ["Calm"]
 
@@ -22,13 +23,21 @@ _LATE = 3
 
 
 class Calm:
-    """Learns noise and levels, one reading a block. ``due`` is infinite while it pauses."""
+    """Learns noise and levels, one reading a block. ``due`` is infinite while it pauses.
 
-    def __init__(self, meter: Meter, block_s: float, *, now: Callable[[], float]) -> None:
+    After ``begin_anew`` it waits ``wash_out_s``, for what is under way is of what stood before.
+    """
+
+    def __init__(
+        self, meter: Ledger, block_s: float, *, wash_out_s: float = 0.0, now: Callable[[], float]
+    ) -> None:
         self.due = math.inf
         self._meter = meter
         self._block_s = block_s
+        self._wash_out_s = wash_out_s
         self._now = now
+        self._going = False
+        self._from = -math.inf
         self._began: Reading | None = None
         self._forget()
 
@@ -37,31 +46,44 @@ class Calm:
             name: deque(maxlen=_KEPT) for name in self._meter.outcomes
         }
         self._jumps = dict.fromkeys(self._values, 0)
-        self._blocks: deque[Block] = deque(maxlen=_KEPT)
+        self._blocks: deque[Counted] = deque(maxlen=_KEPT)
+        self._latest: deque[Counted] = deque(maxlen=BLOCKS)
 
     def go_on(self) -> None:
         """Collect, if it does not already."""
-        if self._began is None:
+        if self._going:
+            return
+        self._going = True
+        if self._now() < self._from:
+            self.due = self._from
+        else:
             self._began, self.due = self._meter.read(), self._now() + self._block_s
 
     def pause(self) -> None:
-        """Collect no more; what was learnt stays."""
-        if self._began is not None:
-            self._began, self.due = None, math.inf
+        """Collect no more; what was learnt of the noise stays."""
+        self._latest.clear()
+        if self._going:
+            self._going, self._began, self.due = False, None, math.inf
             for values in self._values.values():
                 values.append(None)
 
     def turn(self) -> None:
         """Take a block if one is due."""
         now = self._now()
-        if self._began is None or now < self.due:
+        if not self._going or now < self.due:
             return
-        reading = self._meter.read()
-        block = self._meter.between(self._began, reading)
+        began, reading = self._began, self._meter.read()
         self._began, self.due = reading, now + self._block_s
-        if block.seconds > _LATE * self._block_s:
+        if began is None:
             return
+        block = self._meter.between(began, reading)
+        if block.seconds <= _LATE * self._block_s:
+            self._take(block)
+
+    def _take(self, block: Counted) -> None:
         self._blocks.append(block)
+        if any(block.counts.values()):
+            self._latest.append(block)
         for name, value in block.values.items():
             self._learn_one(name, value or None)  # silence says nothing of the noise
 
@@ -79,6 +101,14 @@ class Calm:
         """What is known of one outcome."""
         return Noise.from_dict({"values": list(self._values[name])})
 
+    @property
+    def latest(self) -> list[Counted]:
+        """The latest blocks, as many as say which load it is; none before there are so many.
+
+        They are of now: what was seen before a pause, or before another load, is not among them.
+        """
+        return list(self._latest) if len(self._latest) >= BLOCKS else []
+
     def guards(self) -> list[Guard]:
         """The guards, with the levels that were seen."""
         made = self._meter.guards()
@@ -87,10 +117,13 @@ class Calm:
                 guard.learn_one(block.guards.get(guard.name))
         return made
 
-    def begin_anew(self, name: str = "", blocks: Iterable[Block] = ()) -> None:
-        """Forget all, as something else stands now; ``blocks`` are known of it, for one outcome."""
+    def begin_anew(self, blocks: Iterable[Counted] = ()) -> None:
+        """Forget all, as something else stands now; ``blocks`` are known of it."""
         self._forget()
-        self._began, self.due = None, math.inf
+        self._going, self._began, self.due = False, None, math.inf
+        self._from = self._now() + self._wash_out_s
         for block in blocks:
             self._blocks.append(block)
-            self._values[name].append(block.values.get(name))
+            self._latest.append(block)
+            for name, value in block.values.items():
+                self._values[name].append(value)

@@ -21,11 +21,11 @@ from kmind.extension import Manifest
 from kmind.guard import Actuator, Change
 from kmind.knobs import Knob, Target, Value
 from kmind.runtime.changes import Emit
+from kmind.runtime.circumstances import BLOCKS, Circumstances, Ledger, Load
 from kmind.runtime.evidence_store import EvidenceStore
-from kmind.runtime.meter import Meter
 from kmind.runtime.trial import Trial
 
-__all__ = ["Question", "evaluate", "metric_of"]
+__all__ = ["Question", "check_metric", "evaluate"]
 
 _LOOK_S = 1.0
 _NAP_S = 0.1
@@ -35,9 +35,9 @@ _NAP_S = 0.1
 class Question:
     """Whether ``candidate`` is better than ``incumbent``, by ``metric``.
 
-    By default the incumbent is what stands, and the metric the module's first outcome. With
-    both values alike it is an A/A experiment. ``design`` says how it is found out; whether
-    the metric is better high or low says the module.
+    By default the incumbent is what stands, and the metric the outcome that decides under the
+    load that there is. With both values alike it is an A/A experiment. ``design`` says how it is
+    found out; whether the metric is better high or low says the module.
     """
 
     knob: Knob
@@ -48,8 +48,8 @@ class Question:
     design: Design | None = None
 
 
-def metric_of(name: str, manifest: Manifest) -> str:
-    """The outcome of that name, or the module's first for "". UsageError if it has none such."""
+def check_metric(name: str, manifest: Manifest) -> None:
+    """Raise UsageError if the module has no outcome of that name, or for "" none at all."""
     names = [outcome.name for outcome in manifest.outcomes]
     if not names:
         raise UsageError(
@@ -60,7 +60,6 @@ def metric_of(name: str, manifest: Manifest) -> str:
         raise UsageError(
             f"module {manifest.name} has no outcome {name!r}", hint=f"it has {', '.join(names)}"
         )
-    return name or names[0]
 
 
 def evaluate(
@@ -82,8 +81,8 @@ def evaluate(
     UsageError where the module declares no such outcome, KmindError where the knob cannot
     be set; it is as it was then.
     """
-    metric = metric_of(question.metric, manifest)
-    meter = Meter(manifest, agent, now=now)
+    check_metric(question.metric, manifest)
+    meter = Ledger(manifest, agent, now=now)
     who = f"evaluate@{question.target.name}"
     agent.set_mode(Mode.OBSERVE)
     agent.start()
@@ -95,8 +94,9 @@ def evaluate(
         incumbent = stands if question.incumbent is None else question.incumbent
         if incumbent != stands:
             _apply(actuator, question, incumbent, who)
+        load = _load(question, manifest, meter, sleep)
         change = _apply(actuator, question, question.candidate, who, parked=True)
-        run = _Run(question, metric, meter, actuator, change, rng or np.random.default_rng(), now)
+        run = _Run(question, load, meter, actuator, change, rng or np.random.default_rng(), now)
         number = store.begin(
             kind="by hand",
             instance=who,
@@ -106,8 +106,9 @@ def evaluate(
             target=question.target,
             incumbent=incumbent,
             candidate=question.candidate,
-            metric=metric,
-            unit=meter.outcomes[metric].unit,
+            metric=load.outcome.name,
+            unit=load.outcome.unit,
+            context=load.context,
             change=change.id,
         )
         run.to_the_end(emit, number, incumbent, cancelled, sleep)
@@ -131,26 +132,39 @@ def _apply(
     )
 
 
+def _load(
+    question: Question, manifest: Manifest, meter: Ledger, sleep: Callable[[float], None]
+) -> Load:
+    # Some blocks under the incumbent say which outcome decides.
+    blocks, before = [], meter.read()
+    for _ in range(BLOCKS):
+        sleep((question.design or Design()).block_s)
+        after = meter.read()
+        blocks.append(meter.between(before, after))
+        before = after
+    return Circumstances(manifest).tell(blocks, question.metric)
+
+
 class _Run:
     def __init__(
         self,
         question: Question,
-        metric: str,
-        meter: Meter,
+        load: Load,
+        meter: Ledger,
         actuator: Actuator,
         change: Change,
         rng: np.random.Generator,
         now: Callable[[], float],
     ) -> None:
-        better = meter.outcomes[metric].better
+        better = load.outcome.better
         design = question.design or Design()
         plan = Design.from_dict(design.to_dict() | {"better": better})
-        self.experiment = Experiment(plan, rng, guards=meter.guards())
+        self.experiment = Experiment(plan, rng, guards=meter.guards(), sides=load.sides)
         self._question = question
         self._actuator = actuator
         self._change = change
         self._now = now
-        self._trial = Trial(self.experiment, metric, meter, self._switch, now=now)
+        self._trial = Trial(self.experiment, load.outcome.name, meter, self._switch, now=now)
 
     def _switch(self, arm: Arm) -> None:
         (self._actuator.resume if arm == "candidate" else self._actuator.park)(self._change)

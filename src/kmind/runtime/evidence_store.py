@@ -19,7 +19,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kmind.errors import UsageError
+from kmind.errors import KmindError, UsageError
+from kmind.evidence import Budget
 from kmind.guard import Owner
 from kmind.guard._owner import boot_id
 from kmind.knobs import Knob, Target, Value
@@ -77,6 +78,19 @@ CREATE INDEX experiment_same ON experiment (module, identity, knob, context, id)
 CREATE INDEX experiment_running ON experiment (instance) WHERE state = 'running';
 """
 
+# One row a knob and day: how many experiments there were, and what those handed on.
+_BUDGET = """
+CREATE TABLE IF NOT EXISTS budget (
+    identity TEXT NOT NULL,
+    knob TEXT NOT NULL,
+    day INTEGER NOT NULL,      -- since 1970, UTC
+    tests INTEGER NOT NULL,
+    carried REAL NOT NULL,
+    PRIMARY KEY (identity, knob)
+) STRICT
+"""
+_DAY_S = 86400
+
 _JSON = ("incumbent", "candidate", "evidence", "record")
 _SHORT = (
     "id, state, kind, time, ended, instance, module, backend, target, knob, incumbent, candidate, "
@@ -115,6 +129,9 @@ class EvidenceStore(Store):
         )
         self._now = now
         self._boot = boot_id()
+        self._budgets: dict[tuple[str, str], tuple[int, Budget]] = {}
+        with self._errors("open"):
+            self._db.execute(_BUDGET)
 
     def begin(
         self,
@@ -238,14 +255,29 @@ class EvidenceStore(Store):
         """The experiments on record by which the candidate beats the incumbent; [] if none do.
 
         One, or several in a row where each incumbent is the one before's candidate. Of a
-        pair of values the latest verdict counts.
+        pair of values the latest verdict counts; one that refutes what stood counts in every
+        context, and one that confirms it in none.
         """
         latest: dict[tuple[str, str], _Row] = {}
-        where, values = self._about(module, knob, target, context, younger_s)
-        where += " AND kind <> ? AND outcome IN ('gain', 'loss', 'no change')"
-        rows = self._select(where, *values, BY_MODULE)
+        refuted: dict[tuple[str, str], int] = {}
+        rows = self._select(
+            "module = ? AND identity = ? AND knob = ? AND ended > ? "
+            "AND (kind = 'trial' AND context = ? OR kind = 'recheck' AND NOT kept) "
+            "AND (outcome IN ('gain', 'loss', 'no change') OR why LIKE 'guard %' "
+            "OR why LIKE 'void:%')",
+            module,
+            target.identity(),
+            knob.name,
+            self._now() - younger_s,
+            context,
+        )
         for row in rows:
-            latest[json.dumps(row["incumbent"]), json.dumps(row["candidate"])] = row
+            pair = json.dumps(row["incumbent"]), json.dumps(row["candidate"])
+            if row["kind"] == "recheck":
+                refuted[pair] = row["id"]
+                latest.pop(pair, None)
+            else:
+                latest[pair] = row
         start, goal = json.dumps(incumbent), json.dumps(candidate)
         ways: dict[str, list[_Row]] = {start: []}
         todo = [start]
@@ -255,7 +287,8 @@ class EvidenceStore(Store):
                 if old == here and new not in ways and row["kept"]:
                     ways[new] = [*ways[here], row]
                     todo.append(new)
-        return ways.get(goal, [])
+        way = ways.get(goal, [])
+        return [] if any(row["id"] < refuted.get((start, goal), 0) for row in way) else way
 
     def cut_short(
         self,
@@ -285,6 +318,36 @@ class EvidenceStore(Store):
                 lambda row: row["kind"] == "trial" and row["outcome"] == "aborted", rows
             )
         )
+
+    # The error that a day's experiments on a knob may make
+
+    def budget(self, knob: Knob, target: Target) -> Budget:
+        """What is left today (UTC) of the budget of a knob and target, whoever measures it."""
+        key, today = (target.identity(), knob.name), int(self._now() // _DAY_S)
+        known = [self._budgets[key]] if key in self._budgets else []
+        try:
+            with self._errors("read"):
+                row = self._db.execute(
+                    "SELECT day, tests, carried FROM budget WHERE identity = ? AND knob = ?", key
+                ).fetchone()
+            known += [(row["day"], Budget(row["tests"], row["carried"]))] if row else []
+        except KmindError:  # then it is what this process knows of it
+            pass
+        # That of tomorrow counts where the clock was set back a little.
+        known = [each for each in known if today <= each[0] <= today + 1]
+        return max((budget for _, budget in known), key=lambda each: each.tests, default=Budget())
+
+    def set_budget(self, knob: Knob, target: Target, budget: Budget) -> None:
+        """Take down what is left of it."""
+        key, today = (target.identity(), knob.name), int(self._now() // _DAY_S)
+        self._budgets[key] = today, budget
+        with self._errors("write"):
+            self._db.execute(
+                "INSERT INTO budget (identity, knob, day, tests, carried) VALUES (?, ?, ?, ?, ?) "
+                "ON CONFLICT (identity, knob) DO UPDATE SET day = excluded.day, "
+                "tests = excluded.tests, carried = excluded.carried",
+                (*key, today, budget.tests, budget.carried),
+            )
 
     def _about(
         self, module: str, knob: Knob, target: Target, context: str, younger_s: float

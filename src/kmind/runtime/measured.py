@@ -168,6 +168,15 @@ class MeasuredChanges(Changes):
         self._tell_applied(each, now, held.value, reason, evidence, measured)
         return True
 
+    def hold_s(self, action: Action) -> float:
+        """How long what was approved is to stand from now on, in seconds."""
+        return self._hold_s(action)
+
+    def pass_over(self, each: Granted, rec_id: int, why: str) -> None:
+        """Tell that what was approved is not done, as something else is; the lease stays."""
+        self._tell(each, "FAILED", rec_id)
+        self._emit("failed", instance=self._who, id=rec_id, knob=each.knob.name, why=why)
+
     def standing(self, each: Granted) -> Value:
         """What an approved value would take the place of: what is held, or the baseline."""
         held = self._held.get(each.key)

@@ -14,7 +14,7 @@ from pathlib import Path
 from kmind.agent._base import Agent
 from kmind.evidence import Guard
 from kmind.extension import Manifest
-from kmind.extension._outcome import OutcomePart
+from kmind.extension._outcome import MeasurePart
 
 __all__ = ["PRESSURE", "Block", "Meter", "Reading"]
 
@@ -65,7 +65,7 @@ class Meter:
         self._guards = manifest.guards
         self._agent = agent
         self._now = now
-        parts: Sequence[OutcomePart] = [*manifest.outcomes, *manifest.guards]
+        parts: Sequence[MeasurePart] = [*manifest.outcomes, *manifest.guards]
         wanted = {name for part in parts for name in part.features}
         self._columns = {n: c for n, c in manifest.columns.items() if n in wanted}
         files = {name: pressure / name for name, _, _ in _PRESSURES}
@@ -102,7 +102,7 @@ class Meter:
         return Block(seconds, values, guards)
 
 
-def _value(part: OutcomePart, before: Reading, after: Reading) -> float | None:
+def _value(part: MeasurePart, before: Reading, after: Reading) -> float | None:
     def grown(names: Sequence[str]) -> int:
         return sum((after.totals[name] - before.totals[name]) & _U64 for name in names)
 

@@ -66,10 +66,18 @@ class _Guard(msgspec.Struct, forbid_unknown_fields=True):
     at_once: bool
 
 
+class _Side(msgspec.Struct, forbid_unknown_fields=True):
+    name: _Name
+    better: _Better
+    limit: _Ratio
+    floor: Annotated[float, msgspec.Meta(ge=0, le=1e18)]
+
+
 class _Record(msgspec.Struct, forbid_unknown_fields=True):
     design: _Design
     noise: _Noise
     guards: Annotated[list[_Guard], msgspec.Meta(max_length=8)]
+    sides: Annotated[list[_Side], msgspec.Meta(max_length=8)]
     calibration: _Count
     blocks: Annotated[
         list[tuple[Literal["incumbent", "candidate"], float | None]],
@@ -195,7 +203,8 @@ def _check(record: _Record) -> Experiment:
         raise ValueError(f"{record.calibration} blocks of calibration are not in its design")
     if len(record.readings) != len(record.blocks):
         raise ValueError("its readings are not those of its blocks")
-    if any(not guard.name.isprintable() for guard in record.guards):
+    names = [guard.name for guard in record.guards] + [side.name for side in record.sides]
+    if any(not name.isprintable() for name in names):
         raise ValueError("a guard has no name")
     data: dict[str, Any] = msgspec.to_builtins(record)
     return Experiment.judged(data)

@@ -2,16 +2,17 @@
 """From approved values to experiments, and from their outcomes to what stands.
 
 The extension only proposes. Where its module declares an outcome, an approved value has to
-show a gain, measured here, before it stands. What was kept in the same circumstances
-before is remembered: it is applied at once, and measured again later.
+show a gain, measured here, before it stands. What was kept under the same load before is
+remembered: it is applied at once, and measured again later. By what it is judged, under which load,
+when it is measured again and how much error is left for it: nothing of that the extension says.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -25,60 +26,31 @@ from kmind.extension import Value as Parameter
 from kmind.knobs import Target, Value
 from kmind.runtime._owned import OwnedAgent
 from kmind.runtime.calm import Calm
+from kmind.runtime.case import Case, Pending, Running
 from kmind.runtime.changes import Emit
+from kmind.runtime.circumstances import Circumstances, Counted, Ledger
 from kmind.runtime.effort import Effort
-from kmind.runtime.evidence_store import UNMEASURED, EvidenceStore
+from kmind.runtime.evidence_store import EvidenceStore
 from kmind.runtime.grants import Granted
 from kmind.runtime.measured import MeasuredChanges
-from kmind.runtime.meter import Block, Meter
+from kmind.runtime.publish import Publisher, gain_in_words, status_of
+from kmind.runtime.recall import Recall
+from kmind.runtime.standing import Clocks
 from kmind.runtime.trial import Trial
 
-__all__ = ["CONTEXT", "OUTCOME", "Trials"]
-
-OUTCOME = "outcome"
-"""Entry of a recommendation's evidence: the outcome to go by."""
-
-CONTEXT = "context"
-"""Entry of a recommendation's evidence: the circumstances, to remember what was kept in them."""
+__all__ = ["Trials"]
 
 _PARAMETERS = (("min_gain", "min_gain"), ("recheck", "recheck_s"))  # a module's own, if it has them
 # Blocks under the incumbent, the fewest that give a noise: those of an experiment that was won
 # are often as many, so that the next one can begin at once.
 _CALIBRATION = 5
+_LOSS_LEVEL = 0.01  # the error that the high end may make, which a loss stands on
+_NEWEST = 2  # blocks that have to look like the ones before them for what is remembered to hold
 _BACK_OFF_S = 30.0
 _LONGEST_S = 3600.0
 _MOST_PUT_OFF = 256
-_CONTEXT_MOST = 100
 _NOT_MEASURED = "not measured: the module declares no outcome"
 _BY_MODULE = "not measured here: the module runs experiments of its own"
-
-
-@dataclass
-class _Case:
-    # A value against the one before it, in certain circumstances.
-    each: Granted
-    incumbent: Value
-    candidate: Value
-    metric: str
-    context: str
-    reason: str
-    evidence: Mapping[str, Any]
-    recheck_at: float = math.inf
-    pause_s: float = 0.0
-
-    @property
-    def key(self) -> tuple[Any, ...]:
-        return (*self.each.key, self.candidate, self.context)
-
-
-@dataclass
-class _Running:
-    case: _Case
-    trial: Trial
-    number: int
-    rec_id: int
-    again: bool
-    told: bool = False
 
 
 class Trials:
@@ -111,10 +83,12 @@ class Trials:
         self._store = store
         self._emit = emit
         self._mode = mode
-        self._rng = rng
+        self._rng = np.random.default_rng() if rng is None else rng
         self._now = now
-        self._running: _Running | None = None
-        self._kept: dict[tuple[int, int], _Case] = {}
+        self._running: Running | None = None
+        self._pending: Pending | None = None
+        self._busy = False
+        self._clocks = Clocks(math.inf)
         changes.on_gone(self._on_gone)
         self._put_off: dict[tuple[Any, ...], tuple[float, float]] = {}
         self._noted: set[tuple[int, ...]] = set()
@@ -123,54 +97,63 @@ class Trials:
     def configure(self, manifest: Manifest, params: Mapping[str, Parameter]) -> None:
         """Go by another version of the module from now on."""
         self.abort("the module was loaded anew")
-        self._module = manifest.name
         plan = manifest.evidence
         own = {field: float(params[name]) for name, field in _PARAMETERS if name in params}
-        self._plan = msgspec.structs.replace(plan, **own)
+        self._plan = plan = msgspec.structs.replace(plan, **own)
         self._measures = bool(manifest.outcomes) and plan.by == "owner"
         self._by_module = plan.by == "module"
         self._unmeasured = _BY_MODULE if plan.by == "module" else _NOT_MEASURED
-        self._meter = Meter(manifest, self._agent, now=self._now)
-        self._calm = Calm(self._meter, self._plan.block_s, now=self._now)
+        self._meter = Ledger(manifest, self._agent, now=self._now)
+        self._circumstances = Circumstances(manifest)
+        self._calm = Calm(self._meter, plan.block_s, wash_out_s=plan.wash_out_s, now=self._now)
+        self._clocks.first_s = plan.recheck_s
+        self._publish = Publisher(
+            self._who,
+            manifest.name,
+            self._target,
+            self._agent.backend,
+            store=self._store,
+            emit=self._emit,
+        )
+        self._recall = Recall(self._store, manifest.name, self._target, plan, self._publish.log)
 
     @property
     def due(self) -> float:
         """When it wants its next turn, in the clock's seconds."""
         if self._running:
             return self._running.trial.due
-        return self._calm.due
+        return min(self._calm.due, self._pending.until if self._pending else math.inf)
 
     @property
     def running(self) -> bool:
-        """Whether an experiment is under way."""
-        return self._running is not None
+        """Whether an experiment is under way, or about to be."""
+        return self._running is not None or self._pending is not None
 
     def look(self, *, busy: bool) -> None:
         """Say whether the agent sees anything: only then are blocks collected."""
-        live = self._measures and self._mode in (Mode.CANARY, Mode.AUTO)
-        if self._running or not (live and busy):
+        self._busy = busy
+        self._tick()
+        if self._running or not (self._live and busy):
             self._calm.pause()
         else:
             self._calm.go_on()
-            self._recheck()
+            self._next()
+
+    @property
+    def _live(self) -> bool:
+        return self._measures and self._mode in (Mode.CANARY, Mode.AUTO)
 
     def status(self) -> dict[str, Any] | None:
         """The experiment that runs, for the admin."""
-        running = self._running
-        if running is None:
-            return None
-        case, experiment = running.case, running.trial.experiment
-        interval = experiment.interval
-        return {
-            "experiment": running.number,
-            "knob": case.each.knob.name,
-            "incumbent": case.incumbent,
-            "candidate": case.candidate,
-            "metric": case.metric,
-            "blocks": len(experiment.blocks),
-            "detectable": _finite(experiment.detectable),
-            "interval": interval.to_dict() if interval else None,
-        }
+        return status_of(self._running) if self._running else None
+
+    def _tick(self) -> None:
+        standing = [
+            (each.key, self._changes.standing(each))
+            for each in self._changes.usable()
+            if self._changes.holding(*each.key)
+        ]
+        self._clocks.tick(self._now(), standing)
 
     # What the agent let through
 
@@ -178,190 +161,244 @@ class Trials:
         self, each: Granted, action: Action, reason: str, evidence: Mapping[str, Any]
     ) -> None:
         """Measure, apply or refuse what was approved. JournalError passes through."""
-        candidate = each.knob.decode(action.value)
-        if self._measures and self._changes.stands(each, action.value):
-            # The agent was told otherwise meanwhile, by whom it shares the knob with.
-            self._changes.renew(each, action)
+        if not self._measures:
+            self._apply_unmeasured(each, action, reason, evidence)
             return
-        if self._running:
-            if self._running.case.each.key != each.key:
-                busy = f"{self._running.case.each.knob.name} is just being measured"
-                self._changes.refuse(each, action.id, KmindError(busy))
-                return
+        self._tick()
+        if self._changes.stands(each, action.value):
+            # The agent was told otherwise meanwhile, by whom it shares the knob with.
+            self.renewed(each, action)
+            return
+        if busy := self._elsewhere(each):
+            self._changes.refuse(each, action.id, KmindError(f"{busy} is just being measured"))
+            return
+        back = each.knob.decode(action.value) == self._changes.baseline(each)
+        # What stands is measured to the end, whatever is recommended meanwhile.
+        if self._running and (back or not self._running.again):
             self.abort("another value was recommended")
+        self._pass_over(action.value)
+        if back:
+            self._calm.begin_anew()
+            self._changes.release(each, action, reason)
+            return
+        until = self._now() + self._changes.hold_s(action)
+        self._pending = Pending(each, action, reason, evidence, until)
+        if self._live and self._busy and not self._running:
+            self._calm.go_on()
+        self._next()
+
+    def _elsewhere(self, each: Granted) -> str:
+        # The knob that is measured, or waits for that, if it is another one.
+        for other in (
+            self._running and self._running.case.each,
+            self._pending and self._pending.each,
+        ):
+            if other and other.key != each.key:
+                return other.knob.name
+        return ""
+
+    def _pass_over(self, value: int) -> None:
+        # What waits has been recommended again, or something else has been.
+        pending, self._pending = self._pending, None
+        if pending is not None and pending.action.value != value:
+            why = "another value was recommended before it could be measured"
+            self._changes.pass_over(pending.each, pending.action.id, why)
+
+    def renewed(self, each: Granted, action: Action) -> None:
+        """Hold on to what was recommended again."""
+        pending = self._pending
+        if pending is not None and pending.each.key == each.key:
+            if pending.action.value == action.value:
+                pending.action = action
+                pending.until = self._now() + self._changes.hold_s(action)
+            else:
+                self._pass_over(action.value)
+        self._changes.renew(each, action)
+
+    def _apply_unmeasured(
+        self, each: Granted, action: Action, reason: str, evidence: Mapping[str, Any]
+    ) -> None:
         if self._by_module and self._changes.go_back(
             each, action, reason, evidence, self._unmeasured
         ):
             return
-        if not self._measures:
-            if self._changes.apply(each, action, reason, evidence, self._unmeasured):
-                self._note_unmeasured(each, action, reason, evidence)
+        if not self._changes.apply(each, action, reason, evidence, self._unmeasured):
             return
-        incumbent = self._changes.standing(each)
-        self._kept.pop(each.key, None)
-        if candidate == self._changes.baseline(each):
-            self._calm.begin_anew()
-            self._changes.release(each, action, reason)
-            return
-        try:
-            case = self._case(each, incumbent, candidate, reason, evidence)
-        except KmindError as error:
-            self._changes.refuse(each, action.id, error)
-            return
-        if not self._remembered(case, action):
-            self._begin(case, action)
-
-    def renewed(self, each: Granted, action: Action) -> None:
-        """Hold on to what was recommended again."""
-        self._changes.renew(each, action)
-
-    def _note_unmeasured(
-        self, each: Granted, action: Action, reason: str, evidence: Mapping[str, Any]
-    ) -> None:
         key = (*each.key, action.value)
-        if key in self._noted or len(self._noted) >= _MOST_PUT_OFF:
+        if key not in self._noted and len(self._noted) < _MOST_PUT_OFF:
+            self._noted.add(key)
+            values = self._changes.baseline(each), each.knob.decode(action.value)
+            self._publish.unmeasured(
+                each, values, action.id, self._unmeasured, reason=reason, evidence=evidence
+            )
+
+    # What comes next
+
+    def _next(self) -> None:
+        # What stands longer than it may goes first, and then what was recommended.
+        pending = self._pending
+        if pending is not None and self._now() >= pending.until:
+            self._pending = None
+            error = KmindError("it was not recommended again before it could be measured")
+            self._changes.refuse(pending.each, pending.action.id, error)
+        latest = self._calm.latest
+        if self._running or not latest or not self._live:
             return
-        self._noted.add(key)
-        value = each.knob.decode(action.value)
-        case = _Case(each, self._changes.baseline(each), value, "", "", reason, evidence)
-        if number := self._begin_row(case, action.id, 0, "", kind="unmeasured"):
-            self._end_row(number, {**UNMEASURED, "reason": self._unmeasured}, kept=True)
+        load = self._circumstances.tell(latest).context
+        standing = [each for each in self._changes.usable() if self._changes.holding(*each.key)]
+        for each in standing:
+            self._clocks.under(each.key, self._changes.standing(each), load)
+        for each in standing:
+            clock = self._clocks.get(each.key, self._changes.standing(each))
+            if clock is not None and clock.owed and self._mode == Mode.AUTO:
+                self._recheck(each, clock.case, latest)
+                return
+        if self._pending is not None:
+            self._decide(self._pending, latest)
+
+    def _decide(self, pending: Pending, latest: Sequence[Counted]) -> None:
+        self._pending = None
+        each, action = pending.each, pending.action
+        if self._changes.stands(each, action.value):
+            self._changes.renew(each, action)
+            return
+        candidate = each.knob.decode(action.value)
+        case = self._case(each, candidate, pending.reason, pending.evidence, latest)
+        until, pause = self._put_off.get(case.back_off, (0.0, 0.0))
+        if (left := until - self._now()) > 0:
+            error = KmindError(
+                f"{each.knob.name} {candidate} showed no gain {pause - left:.0f} s ago: "
+                f"it is not tried again for {left:.0f} s"
+            )
+            self._changes.refuse(each, action.id, error)
+        elif not self._remembered(case, action, latest):
+            self._begin(case, action)
 
     def _case(
         self,
         each: Granted,
-        incumbent: Value,
         candidate: Value,
         reason: str,
         evidence: Mapping[str, Any],
-    ) -> _Case:
-        metric = evidence.get(OUTCOME, next(iter(self._meter.outcomes)))
-        if metric not in self._meter.outcomes:
-            known = ", ".join(self._meter.outcomes)
-            raise KmindError(f"the module declares no outcome {metric!r}", hint=f"it has {known}")
-        context = str(evidence.get(CONTEXT, ""))[:_CONTEXT_MOST]
-        case = _Case(each, incumbent, candidate, str(metric), context, reason, evidence)
-        until, pause = self._put_off.get(case.key, (0.0, 0.0))
-        if (left := until - self._now()) > 0:
-            raise KmindError(
-                f"{each.knob.name} {candidate} showed no gain {pause - left:.0f} s ago: "
-                f"it is not tried again for {left:.0f} s"
-            )
-        return case
+        latest: Sequence[Counted],
+    ) -> Case:
+        load = self._circumstances.tell(latest)
+        return Case(
+            each,
+            self._changes.standing(each),
+            candidate,
+            reason,
+            evidence,
+            load.outcome,
+            load.sides,
+            load.context,
+            _level(latest, load.outcome.name),
+        )
 
-    def _remembered(self, case: _Case, action: Action) -> bool:
-        # Whether it was kept before, and is applied for that.
-        if not case.context or self._mode != Mode.AUTO:
+    def _remembered(self, case: Case, action: Action, latest: Sequence[Counted]) -> bool:
+        # Whether it was kept before under this load, and is applied for that.
+        clock = self._clocks.get(case.each.key, case.candidate)
+        if self._mode != Mode.AUTO or (clock is not None and clock.owed):
             return False
-        try:
-            rows = self._store.gains(**self._pair(case))
-        except KmindError as error:
-            self._log(str(error))
+        # The load may be changing just now.
+        newest = self._circumstances.tell(latest[-_NEWEST:])
+        if newest.context != case.load:
             return False
+        rows = self._recall.gains(case)
         if not rows:
             return False
         numbers = ", ".join(str(row["id"]) for row in rows)
         ratio = math.prod(row["ratio"] or 1.0 for row in rows)
-        known = f"remembered: {ratio:.2f} times {case.metric} in experiment {numbers}"
+        known = f"remembered: {ratio:.2f} times {case.outcome.name} in experiment {numbers}"
         if self._changes.apply(case.each, action, case.reason, case.evidence, known):
-            self._stands(case, self._plan.recheck_s)
+            self._clocks.recalled(case)
             self._calm.begin_anew()
         return True
 
-    def _pair(self, case: _Case) -> dict[str, Any]:
-        # What the store is asked about, in the circumstances of a case.
-        return {
-            "module": self._module,
-            "knob": case.each.knob,
-            "target": self._target,
-            "incumbent": case.incumbent,
-            "candidate": case.candidate,
-            "context": case.context,
-            "younger_s": self._plan.memory_s,
-        }
-
-    def _stands(self, case: _Case, pause_s: float) -> None:
-        pause_s = min(pause_s, _LONGEST_S)
-        self._kept[case.each.key] = replace(case, recheck_at=self._now() + pause_s, pause_s=pause_s)
-
     # Running one
 
-    def _begin(self, case: _Case, action: Action) -> None:
-        change = self._changes.begin(case.each, action, case.reason, case.evidence)
-        if change is not None:
-            self._run(case, action.id, change.id, again=False)
-
-    def _recheck(self) -> None:
-        now = self._now()
-        for key, case in self._kept.items():
-            if now >= case.recheck_at and self._changes.holding(*key):
-                change = self._changes.remeasure(case.each)
-                incumbent = self._changes.standing(case.each)
-                self._run(replace(case, incumbent=incumbent), change.rec_id, change.id, again=True)
-                return
-
-    def _run(self, case: _Case, rec_id: int, change: int, *, again: bool) -> None:
-        outcome = self._meter.outcomes[case.metric]
+    def _design(self, case: Case, level: float | None = None) -> Design:
+        # ``level`` is the error that a gain may make; that of a first experiment if it is None.
         plan = self._plan
         design = Design(
             block_s=plan.block_s,
             wash_out_s=plan.wash_out_s,
             max_s=max(plan.max_s, 4 * (plan.block_s + plan.wash_out_s)),
             min_gain=plan.min_gain,
-            better=outcome.better,
+            better=case.outcome.better,
             calibration=_CALIBRATION,
         )
+        if level is None:
+            return design
+        alpha = level + _LOSS_LEVEL
+        return Design.from_dict(design.to_dict() | {"alpha": alpha, "keep_share": level / alpha})
+
+    def _begin(self, case: Case, action: Action) -> None:
+        level, guards = 0.0, self._calm.guards()
+        experiment = self._recall.cut_short(case, self._design(case), self._rng, guards)
+        if experiment is None:
+            level = self._recall.draw(case.each)
+            if not level:
+                self._changes.refuse(case.each, action.id, self._recall.used_up(case.each))
+                return
+            noise = self._calm.noise(case.outcome.name)
+            design = self._design(case, level)
+            experiment = Experiment(design, self._rng, noise, guards, case.sides)
+        change = self._changes.begin(case.each, action, case.reason, case.evidence)
+        if change is None:
+            self._recall.hand_on(case.each, level)
+            return
+        self._run(case, experiment, action.id, change.id, again=False, level=level)
+
+    def _recheck(self, each: Granted, known: Case, latest: Sequence[Counted]) -> None:
+        value = self._changes.standing(each)
+        change = self._changes.remeasure(each)
+        case = self._case(each, value, known.reason, known.evidence, latest)
+        clock = self._clocks.get(each.key, value)
+        experiment = clock.go_on(case, self._design(case), self._rng) if clock else None
+        if experiment is None:
+            noise, guards = self._calm.noise(case.outcome.name), self._calm.guards()
+            experiment = Experiment(self._design(case), self._rng, noise, guards, case.sides)
+        self._run(case, experiment, change.rec_id, change.id, again=True)
+
+    def _run(
+        self,
+        case: Case,
+        experiment: Experiment,
+        rec_id: int,
+        change: int,
+        *,
+        again: bool,
+        level: float = 0.0,
+    ) -> None:
         self._calm.pause()
-        self._rng = self._rng or np.random.default_rng()
-        resumed = None if again else self._cut_short(case, design, self._rng)
-        experiment = resumed or Experiment(
-            design, self._rng, self._calm.noise(case.metric), self._calm.guards()
-        )
-        kind = "recheck" if again else "trial"
-        number = self._begin_row(case, rec_id, change, outcome.unit, kind=kind)
+        number = self._publish.begin_row(case, rec_id, change, again=again)
 
         def switch(arm: Arm) -> None:
             self._changes.switch(case.each, candidate=arm == "candidate")
 
-        trial = Trial(experiment, case.metric, self._meter, switch, self._now, self._effort)
+        trial = Trial(experiment, case.outcome.name, self._meter, switch, self._now, self._effort)
         trial.arm = "candidate" if again else "incumbent"
-        self._running = _Running(case, trial, number, rec_id, again)
-        self._tell_beforehand()
+        running = self._running = Running(case, trial, number, rec_id, again, level)
+        self._meter.told = lambda block: running.seen.append((trial.arm, block))
+        self._publish.announce(running)
         self._safely(trial.start)
-
-    def _cut_short(
-        self, case: _Case, design: Design, rng: np.random.Generator
-    ) -> Experiment | None:
-        # What was measured of it in this context, before something else ended that.
-        if not case.context:
-            return None
-        try:
-            rows = self._store.cut_short(**self._pair(case), metric=case.metric)
-        except KmindError as error:
-            self._log(str(error))
-            return None
-        level = self._calm.noise(case.metric).level
-        records = (row["record"] for row in rows if row["record"])
-        for record in (each for each in records if each["design"] == design.to_dict()):
-            resumed = Experiment.go_on(record, rng, self._calm.guards())
-            # Where it is many times slower now it was another load.
-            if resumed and not (level and resumed.collapsed(level)):
-                return resumed
-        return None
 
     def turn(self) -> None:
         """Do what is due."""
         if self._running is None:
             self._calm.turn()
+            self._tick()
+            self._next()
             return
         self._safely(self._running.trial.turn)
         if self._running is None:
             return
-        self._tell_beforehand()
+        self._publish.announce(self._running)
         if self._running.trial.over:
             self._changes.look()  # somebody else may have set the knob
             if self._running is not None:
-                self._conclude(self._running)
+                self._conclude(self._running, by_itself=True)
 
     def _safely(self, step: Callable[[], None]) -> None:
         # A knob that cannot be set ends the experiment.
@@ -375,10 +412,12 @@ class Trials:
                 self._running.trial.experiment.abort(str(error))
                 self._conclude(self._running, postpone=True)
 
-    def _conclude(self, running: _Running, *, postpone: bool = False) -> None:
-        self._running = None
+    def _conclude(
+        self, running: Running, *, postpone: bool = False, by_itself: bool = False
+    ) -> None:
         case, experiment = running.case, running.trial.experiment
-        outcome = experiment.outcome or "aborted"
+        self._check_load(running)
+        self._end(running)
         winner: Arm = "incumbent"
         if self._keeps(running):
             try:
@@ -387,29 +426,47 @@ class Trials:
             except JournalError:
                 raise
             except KmindError as error:
-                self._log(str(error))
+                self._publish.log(str(error))
                 self._changes.drop(case.each, "aborted", str(error), experiment=running.number)
+        elif self._stays(running, by_itself=by_itself):
+            self._changes.keep(case.each, "", {}, again=True, experiment=running.number)
+            winner = "candidate"
         else:
-            why = f"{case.candidate} against {case.incumbent}: {outcome}, {experiment.reason}"
+            outcome = experiment.outcome or "aborted"
+            why = f"{case.pair}: {outcome}, {experiment.reason}"
             self._changes.drop(case.each, outcome, why, experiment=running.number)
-            if (
-                postpone
-                or outcome != "aborted"
-                or experiment.reason.startswith(("guard ", "void:"))
-            ):
+            if postpone or outcome != "aborted" or _is_against(experiment):
                 self._postpone(case)
-        kept = winner == "candidate"
-        record = experiment.to_dict()
-        known = [
-            Block(experiment.design.block_s, {case.metric: value}, guards)
-            for (arm, value), guards in zip(record["blocks"], record["readings"], strict=True)
-            if arm == winner
-        ]
-        self._calm.begin_anew(case.metric, known)
-        self._end_row(running.number, record, kept=kept)
-        self._tell_result(running, kept=kept)
+        self._calm.begin_anew(running.blocks(winner))
+        self._tick()
+        self._publish.result(running, kept=winner == "candidate")
 
-    def _keeps(self, running: _Running) -> bool:
+    def _end(self, running: Running) -> None:
+        # It runs no longer. What it drew goes on if it was no error, or could not be one.
+        self._running = None
+        self._meter.told = lambda block: None
+        case, experiment = running.case, running.trial.experiment
+        gain = experiment.outcome == "gain" and self._mode == Mode.AUTO
+        if gain or not experiment.pairs:
+            self._recall.hand_on(case.each, running.level)
+        if not running.again:
+            return
+        refuted = experiment.outcome != "aborted" and not self._keeps(running)
+        if refuted or _is_against(experiment):
+            self._clocks.refuted(case)
+
+    def _check_load(self, running: Running) -> None:
+        # A gain counts by the outcome that decides under the load that there was, not another one.
+        experiment, seen = running.trial.experiment, running.blocks("incumbent")
+        if experiment.outcome in (None, "aborted") or not seen:
+            return
+        outcome = self._circumstances.tell(seen).outcome.name
+        if outcome != running.case.outcome.name:
+            experiment.void(
+                f"the load has changed: {outcome} would decide now, not {running.case.outcome.name}"
+            )
+
+    def _keeps(self, running: Running) -> bool:
         experiment = running.trial.experiment
         if self._mode != Mode.AUTO:
             return False
@@ -422,36 +479,38 @@ class Trials:
         favourable = interval is not None and interval.ratio > bar
         return running.again and experiment.outcome == "no change" and favourable
 
-    def _keep(self, running: _Running) -> None:
-        case, interval = running.case, running.trial.experiment.interval
-        evidence: dict[str, Any] = {"experiment": running.number}
-        reason = f"{case.candidate} instead of {case.incumbent} still stands."
-        if interval is not None:
-            high = interval.high if math.isfinite(interval.high) else None
-            evidence |= {
-                "ratio": round(interval.ratio, 3),
-                "low": round(interval.low, 3),
-                "high": high and round(high, 3),
-                "pairs": interval.pairs,
-            }
-            upto = "infinity" if high is None else f"{high:.2f}"
-            reason = (
-                f"{case.candidate} instead of {case.incumbent} gave {interval.ratio:.2f} times "
-                f"{case.metric} (95% interval {interval.low:.2f} to {upto}, "
-                f"{interval.pairs} pairs of blocks)."
-            )
-        self._changes.keep(
-            case.each, reason, evidence, again=running.again, experiment=running.number
-        )
-        self._put_off.pop(case.key, None)
-        self._stands(case, 2 * case.pause_s if running.again else self._plan.recheck_s)
+    def _stays(self, running: Running, *, by_itself: bool) -> bool:
+        # What stands outlives a measurement that the load cut off, some few times.
+        experiment = running.trial.experiment
+        if not running.again or experiment.outcome != "aborted" or _is_against(experiment):
+            return False
+        last = self._clocks.cut(running.case, experiment.to_dict())
+        return by_itself and not last and self._mode == Mode.AUTO
 
-    def _postpone(self, case: _Case) -> None:
+    def _keep(self, running: Running) -> None:
+        case = running.case
+        reason, numbers = gain_in_words(case, running.trial.experiment)
+        self._changes.keep(
+            case.each,
+            reason,
+            {"experiment": running.number} | numbers,
+            again=running.again,
+            experiment=running.number,
+        )
+        self._put_off.pop(case.back_off, None)
+        clock = self._clocks.get(case.each.key, case.candidate)
+        if running.again and clock is not None:
+            seen = running.blocks("candidate")
+            self._clocks.confirmed(clock, self._circumstances.tell(seen).context if seen else "")
+        else:
+            self._clocks.proven(case)
+
+    def _postpone(self, case: Case) -> None:
         if len(self._put_off) >= _MOST_PUT_OFF:
             del self._put_off[next(iter(self._put_off))]
-        _, pause = self._put_off.pop(case.key, (0.0, _BACK_OFF_S / 2))
+        _, pause = self._put_off.pop(case.back_off, (0.0, _BACK_OFF_S / 2))
         pause = min(2 * pause, _LONGEST_S)
-        self._put_off[case.key] = (self._now() + pause, pause)
+        self._put_off[case.back_off] = (self._now() + pause, pause)
 
     # Being interrupted
 
@@ -460,20 +519,23 @@ class Trials:
         self.abort(f"the mode is {mode.name.lower()} now")
         self._mode = mode
         if mode != Mode.AUTO:
-            self._kept.clear()
+            self._clocks.clear()
 
     def abort(self, why: str) -> None:
-        """End the experiment that runs, and put back what stood; nothing if none does."""
+        """End the experiment that runs or waits, and put back what stood; nothing if none does."""
         if running := self._running:
             running.trial.experiment.abort(why)
             self._conclude(running)
+        if pending := self._pending:
+            self._pending = None
+            self._changes.refuse(pending.each, pending.action.id, KmindError(why))
 
     def adopt(self) -> set[int]:
         """Changes, by the journal's number, that an earlier owner did not measure to the end."""
         try:
             return {int(row["change"]) for row in self._store.mark_interrupted(self._who)}
         except KmindError as error:
-            self._log(str(error))
+            self._publish.log(str(error))
             return set()
 
     def take_up(self) -> None:
@@ -481,119 +543,36 @@ class Trials:
         for each in self._changes.usable():
             if not (self._measures and self._changes.holding(*each.key)):
                 continue
-            try:
-                row = self._store.kept(self._who, each.knob)
-            except KmindError as error:
-                self._log(str(error))
-                return
-            known = row is not None and row["metric"] in self._meter.outcomes
-            if row is not None and known and row["candidate"] == self._changes.standing(each):
-                case = _Case(
-                    each,
-                    row["incumbent"],
-                    row["candidate"],
-                    row["metric"],
-                    row["context"],
-                    row["reason"],
-                    row["evidence"],
-                )
-                self._stands(case, self._plan.recheck_s)
+            row = self._recall.kept(self._who, each)
+            outcome = self._meter.outcomes.get(row["metric"]) if row else None
+            if row and outcome and row["candidate"] == self._changes.standing(each):
+                values = row["incumbent"], row["candidate"]
+                case = Case(each, *values, row["reason"], row["evidence"], outcome, (), "", None)
+                self._clocks.proven(case)
+        self._tick()
 
     def _on_gone(self, key: tuple[int, int], why: str) -> None:
         """A knob is held no longer; what was measured of it ends."""
-        self._kept.pop(key, None)
+        if self._pending is not None and self._pending.each.key == key:
+            pending, self._pending = self._pending, None
+            self._changes.pass_over(pending.each, pending.action.id, why)
         running = self._running
-        if running is None or running.case.each.key != key:
-            if running is None:
-                self._calm.begin_anew()
-            return
-        self._running = None
-        running.trial.experiment.abort(why)
-        self._calm.begin_anew()
-        self._end_row(running.number, running.trial.experiment.to_dict(), kept=False)
-        self._tell_result(running, kept=False)
-
-    # Telling
-
-    def _tell_beforehand(self) -> None:
-        # As soon as the noise is known, and before the candidate is set for the first time.
-        running = self._running
-        if running is None or running.told or running.trial.experiment.calibrating:
-            return
-        running.told = True
-        case, experiment = running.case, running.trial.experiment
-        detectable = _finite(experiment.detectable)
-        self._emit(
-            "experiment",
-            instance=self._who,
-            id=running.rec_id,
-            experiment=running.number,
-            kind="recheck" if running.again else "trial",
-            knob=case.each.knob.name,
-            incumbent=case.incumbent,
-            candidate=case.candidate,
-            metric=case.metric,
-            better=experiment.design.better,
-            context=case.context,
-            detectable=detectable,
-            max_s=experiment.design.max_s,
-            reason=case.reason,
-            evidence=case.evidence,
-        )
-
-    def _tell_result(self, running: _Running, *, kept: bool) -> None:
-        case, experiment = running.case, running.trial.experiment
-        interval = experiment.interval
-        self._emit(
-            "result",
-            instance=self._who,
-            id=running.rec_id,
-            experiment=running.number,
-            knob=case.each.knob.name,
-            incumbent=case.incumbent,
-            candidate=case.candidate,
-            metric=case.metric,
-            outcome=experiment.outcome,
-            why=experiment.reason,
-            kept=kept,
-            interval=interval.to_dict() if interval else None,
-            blocks=len(experiment.blocks),
-        )
-
-    def _begin_row(self, case: _Case, rec_id: int, change: int, unit: str, *, kind: str) -> int:
-        try:
-            return self._store.begin(
-                kind=kind,
-                instance=self._who,
-                module=self._module,
-                backend=self._agent.backend,
-                knob=case.each.knob,
-                target=self._target,
-                incumbent=case.incumbent,
-                candidate=case.candidate,
-                metric=case.metric,
-                unit=unit,
-                context=case.context,
-                reason=case.reason,
-                evidence=case.evidence,
-                rec_id=rec_id,
-                change=change,
-            )
-        except KmindError as error:
-            self._log(str(error))
-            return 0
-
-    def _end_row(self, number: int, record: Mapping[str, Any], *, kept: bool) -> None:
-        if not number:
-            return
-        try:
-            self._store.end(number, record, kept=kept)
-        except KmindError as error:
-            self._log(str(error))
-
-    def _log(self, message: str) -> None:
-        self._emit("log", instance=self._who, source="kmind", message=message)
+        if running is not None and running.case.each.key == key:
+            running.trial.experiment.abort(why)
+            self._end(running)
+            if running.again:
+                self._clocks.cut(running.case, running.trial.experiment.to_dict())
+            self._publish.result(running, kept=False)
+        if self._running is None:
+            self._calm.begin_anew()
+        self._tick()
 
 
-def _finite(ratio: float) -> float | None:
-    return ratio if math.isfinite(ratio) else None
+def _is_against(experiment: Experiment) -> bool:
+    # A guard ended it, or the extension's own effort voids it: that speaks against the candidate.
+    return experiment.broken or experiment.reason.startswith("void:")
+
+
+def _level(blocks: Sequence[Counted], name: str) -> float | None:
+    values = [value for block in blocks if (value := block.values.get(name))]
+    return statistics.median(values) if values else None

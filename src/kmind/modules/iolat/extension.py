@@ -181,7 +181,7 @@ class IoLat(Extension):
             advice.knob,
             advice.value,
             reason=advice.reason,
-            evidence=advice.evidence | {"outcome": "slow_share"},
+            evidence=advice.evidence,
             hold_s=_HOLD_S,
         )
 

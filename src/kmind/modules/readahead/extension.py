@@ -296,7 +296,7 @@ class Readahead(Extension):
             phase,
             f"{candidate} KiB instead of {self._now_set} KiB is {self._tense}, "
             f"{self._why(candidate, phase, ladder)}.",
-            {"outcome": self._outcome(phase), "context": context} | self._recent.numbers(),
+            {"context": context} | self._recent.numbers(),
         )
         self._recommend(self._proposal)
 
@@ -353,15 +353,6 @@ class Readahead(Extension):
         self._ladder(proposal.phase, proposal.context).tried(proposal.value, self.context.now())
         self._remember()
         self._not_before = self.context.now() + _RENEW_S
-
-    def _outcome(self, phase: Phase) -> str:
-        # What the owner goes by: requests; in a stream pages, for they are merged there; and where
-        # all is soon in memory how fast it comes in, for then the disk is waited for no more. So
-        # where mapped files are read in steps: each window read ahead makes some faults, whatever
-        # its size, so that a small value makes more of them and not more of the work.
-        if phase == "stream":
-            return "pages_in" if self._recent.mapped else "pages"
-        return "pages_in" if self._recent.in_steps or self._soon_cached else "requests"
 
     def _why(self, candidate: int, phase: Phase, ladder: Ladder) -> str:
         if candidate == ladder.best:

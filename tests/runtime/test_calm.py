@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A/A blocks: what is known of the load while nothing is tried, and whether it is of now."""
+
+import math
+
+import msgspec
+import pytest
+
+from kmind.extension import find_module
+from kmind.extension._outcome import GuardPart, OutcomePart
+from kmind.runtime.calm import Calm
+from kmind.runtime.circumstances import BLOCKS, Counted, Ledger
+
+BASE = find_module("readahead").manifest
+MANIFEST = msgspec.structs.replace(
+    BASE,
+    outcomes=(
+        OutcomePart(name="rate", help="x", better="higher", numerator=("reads", "faults")),
+        OutcomePart(
+            name="wait", help="x", better="lower", numerator=("device_ns",), denominator=("reads",)
+        ),
+    ),
+    guards=(
+        GuardPart(name="lost", help="x", better="lower", numerator=("removed_pages",), limit=3.0),
+    ),
+)
+
+
+class _Agent:
+    backend = "sim"
+
+    def __init__(self) -> None:
+        self.totals = dict.fromkeys(BASE.columns, 0)
+        self.reads = 0
+
+    def feature(self, column: int) -> int:
+        self.reads += 1
+        return list(self.totals.values())[column]
+
+
+class _Rig:
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.agent = _Agent()
+        meter = Ledger(MANIFEST, self.agent, now=lambda: self.now)  # type: ignore[arg-type]
+        self.calm = Calm(meter, 0.4, wash_out_s=0.2, now=lambda: self.now)
+
+    def pass_time(self, seconds: float, **counts: int) -> None:
+        self.now += seconds
+        for name, by in counts.items():
+            self.agent.totals[name] += by
+
+    def blocks(self, count: int, reads: int) -> None:
+        for _ in range(count):
+            self.pass_time(0.4, reads=reads)
+            self.calm.turn()
+
+
+def test_calm_learns_noise_and_levels() -> None:
+    rig = _Rig()
+    calm = rig.calm
+    assert calm.due == math.inf
+    calm.go_on()
+    for number in range(20):
+        assert calm.due == pytest.approx(rig.now + 0.4)
+        rig.pass_time(0.4, reads=400 + number % 3, removed_pages=4)
+        calm.turn()
+    assert calm.noise("rate").blocks == 20
+    assert calm.noise("rate").level == pytest.approx(1002, rel=0.01)
+    (guard,) = calm.guards()
+    assert guard.level == pytest.approx(10)
+
+
+def test_calm_costs_one_reading_a_block_and_none_while_it_pauses() -> None:
+    rig = _Rig()
+    calm = rig.calm
+    calm.go_on()
+    each = rig.agent.reads
+    for _ in range(40):
+        rig.pass_time(0.04, reads=40)
+        calm.turn()
+    assert rig.agent.reads <= 5 * each
+    calm.pause()
+    before = rig.agent.reads
+    for _ in range(40):
+        rig.pass_time(0.04, reads=40)
+        calm.turn()
+    assert (rig.agent.reads, calm.due) == (before, math.inf)
+
+
+def test_silence_and_an_owner_that_was_stopped_say_nothing() -> None:
+    rig = _Rig()
+    calm = rig.calm
+    calm.go_on()
+    rig.pass_time(0.4)
+    calm.turn()
+    rig.pass_time(60.0, reads=5)
+    calm.turn()
+    assert calm.noise("rate").blocks == 0
+
+
+def test_another_load_begins_anew() -> None:
+    rig = _Rig()
+    calm = rig.calm
+    calm.go_on()
+    for count in [400] * 12 + [1600] * 3:
+        rig.pass_time(0.4, reads=count)
+        calm.turn()
+    assert calm.noise("rate").level == pytest.approx(4000)
+    known = [
+        Counted(0.4, {"rate": value, "wait": None}, {"lost": 7.0}) for value in (1.0, None, 2.0)
+    ]
+    calm.begin_anew(known)
+    assert calm.noise("rate").blocks == 2
+    assert [(guard.blocks, guard.level) for guard in calm.guards()] == [(3, 7.0)]
+    assert calm.due == math.inf
+
+
+def test_which_load_it_is_says_what_was_seen_without_a_pause() -> None:
+    rig = _Rig()
+    rig.calm.go_on()
+    rig.blocks(BLOCKS - 1, 400)
+    assert rig.calm.latest == []
+    rig.blocks(1, 400)
+    assert len(rig.calm.latest) == BLOCKS
+    rig.calm.pause()
+    assert rig.calm.latest == []  # another load may begin after it
+    assert rig.calm.noise("rate").blocks == BLOCKS
+
+
+def test_another_load_is_told_by_its_own_blocks() -> None:
+    rig = _Rig()
+    rig.calm.go_on()
+    rig.blocks(20, 400)
+    rig.blocks(3, 4000)
+    assert rig.calm.latest == []
+    rig.blocks(BLOCKS, 4000)
+    assert {block.counts["reads"] for block in rig.calm.latest} == {4000}
+
+
+def test_silent_blocks_say_nothing_of_the_load() -> None:
+    rig = _Rig()
+    rig.calm.go_on()
+    rig.blocks(BLOCKS, 0)
+    assert rig.calm.latest == []
+
+
+def test_what_is_under_way_is_washed_out_first() -> None:
+    rig = _Rig()
+    rig.calm.begin_anew()
+    rig.calm.go_on()
+    assert rig.calm.due == pytest.approx(rig.now + 0.2)
+    rig.pass_time(0.2, reads=100_000)
+    rig.calm.turn()
+    rig.blocks(1, 400)
+    assert rig.calm.noise("rate").level == pytest.approx(1000)
