@@ -86,7 +86,7 @@ def test_a_gain_is_found_and_nothing_is_kept(machine: Machine) -> None:
     ((event, fields),) = machine.events
     assert (event, fields["incumbent"], fields["candidate"]) == ("experiment", 128, 16)
     assert 1 < fields["detectable"] < 1.2
-    row = machine.store.latest()[0]
+    (row,) = machine.store.latest()
     assert (row["kind"], row["outcome"], row["kept"]) == ("by hand", "gain", False)
 
 

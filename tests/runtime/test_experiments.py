@@ -138,7 +138,7 @@ def test_a_gain_is_kept_and_ends_with_the_extension_s_interest(rig: Rig, disk: s
         rig.run_until(lambda: rig.of("undone"))
     assert value_of(disk) == before
     assert rig.supervisor
-    (row,) = rig.supervisor.evidence.latest()
+    row = rig.supervisor.evidence.get(str(rig.of("result")[0]["experiment"]))
     assert (row["instance"], row["backend"], row["state"]) == (name, "bpf", "ended")
     account = rig.supervisor.status(name)[0]["account"]
     assert (account["applied"], account["undone"]) == (1, 1)
@@ -191,7 +191,7 @@ def test_the_daemon_is_killed(rig: Rig, disk: str, take_over: bool) -> None:
     with load(disk, steady):
         daemon = Daemon(rig.folder, f"{module} {disk} {' '.join(WORDS)}")
         try:
-            daemon.wait_for("experiment")
+            number = daemon.wait_for("experiment")["experiment"]
             while value_of(disk) != 512:
                 time.sleep(0.005)
         finally:
@@ -199,7 +199,7 @@ def test_the_daemon_is_killed(rig: Rig, disk: str, take_over: bool) -> None:
         supervisor = rig.start(take_over=take_over)
         assert len(supervisor.members) == take_over
         assert value_of(disk) == before
-        row = supervisor.evidence.latest()[-1]
+        row = supervisor.evidence.get(str(number))
         assert (row["state"], row["why"]) == ("interrupted", "its owner was killed")
         if take_over:
             rig.run_until(lambda: rig.of("experiment"))
@@ -211,10 +211,11 @@ def test_what_was_on_record_can_be_shown(rig: Rig, disk: str, tmp_path: Path) ->
     with load(disk, faster):
         begun(rig, disk, GAIN)
         rig.run_until(lambda: rig.of("result"))
+        number = rig.of("result")[0]["experiment"]
     rig.close()
     with EvidenceStore(tmp_path / "evidence.db") as store:
         rows: list[dict[str, Any]] = store.latest()
         assert "512" in _table(rows)
-        text = _whole(store.get("1"))
+        text = _whole(store.get(str(number)))
     assert "proposed: The test says so." in text
     assert "gain" in text
