@@ -447,6 +447,21 @@ def test_calls_from_other_threads(rig: Rig, disk: str) -> None:
         supervisor.submit(lambda: None).result(1)
 
 
+def test_one_look_serves_all_who_read_in_one_round(rig: Rig, disk: str) -> None:
+    supervisor = rig.start()
+    name = rig.load(rig.module(), disk, mode="observe")
+    reads = [supervisor.submit(lambda: supervisor.status(name)[0], reads=True) for _ in range(64)]
+    moved = supervisor.submit(lambda: supervisor.set_mode(name, Mode.ADVISE))
+    later = supervisor.submit(lambda: supervisor.status()[0], reads=True)
+    rig.run_until(later.done)
+    rows = [each.result(0) for each in reads]
+    assert len({id(row) for row in rows}) < 16  # one a round, and each round answers some
+    assert {row["mode"] for row in rows} == {"observe"}
+    assert moved.result(0)["before"] == "observe"
+    assert later.result(0)["mode"] == "advise"
+    assert supervisor.turns.describe()["turns"] > 0
+
+
 def test_a_subscriber_that_fails_is_told_nothing_more(rig: Rig, disk: str) -> None:
     supervisor = rig.start()
     told = 0

@@ -54,7 +54,8 @@ def serve(folder: Path, **options: Any) -> Iterator[Served]:
         audit: list[dict[str, Any]] = []
         api = Api(
             Context(supervisor, hub, lambda: {"ok": True, "version": "1", "pid": 1,
-                    "started": 1.0, "step_age_s": worker.step_age_s}),
+                    "started": 1.0, "step_age_s": worker.step_age_s,
+                    "owner": supervisor.turns.describe()}),
             audit=lambda event, **fields: audit.append({"event": event, **fields}),
             **options,
         )  # fmt: skip

@@ -21,6 +21,7 @@ from kmind.extension import find_module, parse_parameters
 from kmind.infer.model_file import ModelFile
 from kmind.runtime.advice import AdviceStore
 from kmind.runtime.asking import check_asker
+from kmind.runtime.turns import TurnTimes
 
 # One that no other test makes or takes away, if there is such.
 _DISKS = [path.parent.name for path in sorted(Path("/sys/block").glob("*/device"))]
@@ -37,6 +38,7 @@ class MemorySupervisor:
         self._callbacks: list[Callable[[dict[str, Any]], None]] = []
         self._changes = 0
         self.advice = AdviceStore(folder / "advice.db", self)
+        self.turns = TurnTimes()
 
     def start(self) -> None:
         if self._file.exists():
@@ -112,6 +114,9 @@ class MemorySupervisor:
     def status(self, name: str | None = None) -> list[dict[str, Any]]:
         return [dict(each) for each in self._instances.values() if name in (None, each["name"])]
 
+    def names(self) -> list[str]:
+        return list(self._instances)
+
     def leases(self) -> list[dict[str, Any]]:
         return [
             {
@@ -122,13 +127,16 @@ class MemorySupervisor:
         ]  # fmt: skip
 
     def step(self, timeout_s: float) -> None:
+        self.turns.end()
         try:
             call = self._calls.get(timeout=timeout_s)
         except queue.Empty:
             return
+        finally:
+            self.turns.begin()
         call()
 
-    def submit(self, call: Callable[[], Any]) -> Future[Any]:
+    def submit(self, call: Callable[[], Any], *, reads: bool = False) -> Future[Any]:
         future: Future[Any] = Future()
 
         def run() -> None:

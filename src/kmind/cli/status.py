@@ -34,7 +34,9 @@ def status_command(name: str | None, *, json: bool, socket: Path | None) -> int:
 
 def _daemon(health: Mapping[str, Any]) -> str:
     state = "well" if health["ok"] else f"stalled for {health['step_age_s']:.0f} s"
-    return f"daemon: {state}, pid {health['pid']}, version {health['version']}"
+    owner = health["owner"]
+    turns = f"turns of up to {owner['max_ms']:.1f} ms (p99 {owner['p99_ms']:.1f} ms)"
+    return f"daemon: {state}, pid {health['pid']}, version {health['version']}, {turns}"
 
 
 def _fields(fields: Mapping[str, Any], *, skip: tuple[str, ...] = (), indent: str) -> Iterator[str]:

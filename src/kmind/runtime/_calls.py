@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from kmind.errors import KmindError
 from kmind.runtime.changes import Emit
@@ -19,24 +19,30 @@ __all__ = ["Calls", "Events"]
 
 T = TypeVar("T")
 _Event = dict[str, Any]
+_Waiting: TypeAlias = tuple[Callable[[], Any], Future[Any], bool]
 
 
 class Calls:
     """A queue of calls. ``submit`` is for any thread, the rest for the one that runs them.
 
-    ``fd`` is readable when there is one.
+    ``fd`` is readable when there is one. ``changed`` is called after each call that may have
+    changed something.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, changed: Callable[[], None] = lambda: None) -> None:
         self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._queue: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
+        self._changed = changed
+        self._queue: queue.SimpleQueue[_Waiting] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._closed = False
 
-    def submit(self, call: Callable[[], T]) -> Future[T]:
-        """Have it run; its result or exception comes through the future."""
+    def submit(self, call: Callable[[], T], *, reads: bool = False) -> Future[T]:
+        """Have it run; its result or exception comes through the future.
+
+        One that only ``reads`` may be answered by what another one has read just before.
+        """
         future: Future[T] = Future()
-        self._queue.put((call, future))
+        self._queue.put((call, future, reads))
         with self._lock:
             if not self._closed:
                 os.eventfd_write(self.fd, 1)
@@ -49,16 +55,30 @@ class Calls:
         with suppress(BlockingIOError):
             os.eventfd_read(self.fd)
 
-    def run(self) -> None:
-        """Run what waits."""
-        while not self._queue.empty():
-            call, future = self._queue.get()
-            if not future.set_running_or_notify_cancel():
-                continue
-            try:
-                future.set_result(call())
-            except Exception as error:
-                future.set_exception(error)
+    def run(self, most_s: float) -> None:
+        """Run what waits now, until ``most_s`` seconds are over; at least one.
+
+        The rest waits, and ``fd`` is readable again: however many ask in a loop, whoever
+        runs this comes to its other work.
+        """
+        until = time.monotonic() + most_s
+        for _ in range(self._queue.qsize()):
+            self._run_one(*self._queue.get())
+            if time.monotonic() >= until:
+                break
+        with self._lock:
+            if not self._closed and not self._queue.empty():
+                os.eventfd_write(self.fd, 1)
+
+    def _run_one(self, call: Callable[[], Any], future: Future[Any], reads: bool) -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            future.set_result(call())
+        except Exception as error:
+            future.set_exception(error)
+        if not reads:
+            self._changed()
 
     def close(self) -> None:
         """Refuse what waits, and what comes later."""

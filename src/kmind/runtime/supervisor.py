@@ -36,6 +36,7 @@ from kmind.runtime._arbiter import Arbiter
 from kmind.runtime._calls import Calls, Events
 from kmind.runtime._devices import Devices, Unwanted
 from kmind.runtime._member import Member
+from kmind.runtime._shown import Shown
 from kmind.runtime._takeover import clear_leftovers, open_gate, take_over
 from kmind.runtime.advice import AdviceStore
 from kmind.runtime.agents import bind, make_bpf_agent, upgrade_bpf_agent, words_of
@@ -46,6 +47,7 @@ from kmind.runtime.grants import grants_for
 from kmind.runtime.instance import Instance, Sandbox
 from kmind.runtime.memory import default_memory_folder
 from kmind.runtime.state import StateFolder
+from kmind.runtime.turns import TurnTimes
 from kmind.runtime.wishes import check_wishes
 
 __all__ = ["DEADLINE_S", "RUN_DIR", "Supervisor"]
@@ -58,6 +60,8 @@ DEADLINE_S = 3.0
 
 _BEAT_S = 1.0
 _WAIT_S = 0.01
+# Of each round, for what others ask: what is left of it waits for the next.
+_CALLS_S = 0.01
 
 _T = TypeVar("_T")
 
@@ -111,7 +115,9 @@ class Supervisor:
                 self._conf, load=self._load_alone, gone=self._device_gone, log=self.log
             )
         self._arbiter = Arbiter(core, self.members, self.advice, self.log)
-        self._calls = Calls()
+        self.turns = TurnTimes()
+        self._shown = Shown(self.members, self._arbiter)
+        self._calls = Calls(self._shown.forget)
         self._selector = selectors.DefaultSelector()
         self.watch(self._calls.fd, self._calls.woken)
         self.watch(core.action_fd, lambda: None)
@@ -145,13 +151,16 @@ class Supervisor:
         """Do what there is to do, waiting for it at most that long."""
         self._wait(timeout_s)
         self._turn()
-        self._calls.run()
+        self._calls.run(_CALLS_S)
         if self._devices:
             self._safely("devices", self._devices.turn)
 
-    def submit(self, call: Callable[[], _T]) -> Future[_T]:
-        """Have a call run on the owner's thread, between two steps; thread-safe."""
-        return self._calls.submit(call)
+    def submit(self, call: Callable[[], _T], *, reads: bool = False) -> Future[_T]:
+        """Have a call run on the owner's thread, between two steps; thread-safe.
+
+        ``reads`` says that it changes nothing.
+        """
+        return self._calls.submit(call, reads=reads)
 
     def watch(self, fd: int, callback: Callable[[], None]) -> None:
         """Call back from ``step`` whenever a descriptor is readable."""
@@ -326,22 +335,20 @@ class Supervisor:
         return {"name": name, **models.roll_back(self._member(name).agent)}
 
     def status(self, name: str | None = None) -> list[dict[str, Any]]:
-        """All instances, in the order of their loading, or the one of that name."""
-        members = [self._member(name)] if name else list(self.members.values())
-        leases = self.leases()
-        return [
-            each.instance.status()
-            | {
-                "slot": each.slot,
-                "generation": each.agent.generation,
-                "leases": [held for held in leases if held["holder"] == each.instance.name],
-            }
-            for each in members
-        ]
+        """All instances, in the order of their loading, or the one of that name.
+
+        One look serves all who ask in one round.
+        """
+        wanted = [self._member(name)] if name else list(self.members.values())
+        return [self._shown.row(member) for member in wanted]
+
+    def names(self) -> list[str]:
+        """The names of all instances."""
+        return list(self.members)
 
     def leases(self) -> list[dict[str, Any]]:
         """Leases that are held: ``knob``, ``target``, ``holder``, ``priority``, ``expires_s``."""
-        return self._arbiter.leases()
+        return self._shown.leases()
 
     # For its parts
 
@@ -506,7 +513,11 @@ class Supervisor:
         if self._devices and self._devices.waiting:
             timeout_s = 0.0
         due = min([self._beat_at, *(each.instance.due for each in self.members.values())])
-        for key, _ in self._selector.select(max(0.0, min(timeout_s, due - time.monotonic()))):
+        self.turns.end()
+        ready = self._selector.select(max(0.0, min(timeout_s, due - time.monotonic())))
+        self.turns.begin()
+        self._shown.forget()
+        for key, _ in ready:
             key.data()
 
     def _turn(self) -> None:

@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar
 
 from kmind.agent._base import Mode
+from kmind.runtime.turns import TurnTimes
 
 __all__ = ["Advices", "Event", "Supervisor"]
 
@@ -44,6 +45,10 @@ class Supervisor(Protocol):
     @property
     def advice(self) -> Advices:
         """What the instances advise."""
+
+    @property
+    def turns(self) -> TurnTimes:
+        """How long the supervisor's turns take; from any thread."""
 
     def start(self) -> None:
         """Take over, or restore, what an earlier daemon left."""
@@ -81,14 +86,17 @@ class Supervisor(Protocol):
     def status(self, name: str | None = None) -> list[dict[str, Any]]:
         """All instances, or the one of that name."""
 
+    def names(self) -> list[str]:
+        """The names of all instances."""
+
     def leases(self) -> list[dict[str, Any]]:
         """Leases that are held: knob, target, holder, priority, seconds until they expire."""
 
     def step(self, timeout_s: float) -> None:
         """Do what there is to do, waiting for it at most that long."""
 
-    def submit(self, call: Callable[[], T]) -> Future[T]:
-        """Have a call run on the supervisor's thread, and wake it."""
+    def submit(self, call: Callable[[], T], *, reads: bool = False) -> Future[T]:
+        """Have a call run on the supervisor's thread, and wake it; ``reads``: it only reads."""
 
     def subscribe(self, callback: Callable[[Event], None]) -> Callable[[], None]:
         """Call back with each event, on the supervisor's thread; what ends that."""

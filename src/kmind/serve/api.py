@@ -77,7 +77,8 @@ class Api:
                 return route.handler(self._context, call)
             if route.where == "thread":
                 return _json(await asyncio.to_thread(route.handler, self._context, call))
-            return _json(await self._ask(partial(self._run, route, call, request)))
+            asked = partial(self._run, route, call, request)
+            return _json(await self._ask(asked, reads=route.method == "GET"))
         except Exception as error:
             if not isinstance(error, KmindError):
                 self._audit(
@@ -106,14 +107,14 @@ class Api:
                     result=result,
                 )
 
-    async def _ask(self, call: Callable[[], Any]) -> Any:
+    async def _ask(self, call: Callable[[], Any], *, reads: bool) -> Any:
         if self._waiting >= self._most:
             raise HttpError(
                 503, f"{self._waiting} requests wait already", hint="ask again in a moment"
             )
         self._waiting += 1
         try:
-            future = asyncio.wrap_future(self._context.supervisor.submit(call))
+            future = asyncio.wrap_future(self._context.supervisor.submit(call, reads=reads))
             return await asyncio.wait_for(future, self._call_s)
         except TimeoutError:
             raise HttpError(

@@ -70,7 +70,7 @@ class Daemon:
 
         self._started = time.time()
         worker = self._worker = Worker(self.make, ended=ended)
-        supervisor = await asyncio.wrap_future(worker.started)
+        supervisor = self._supervisor = await asyncio.wrap_future(worker.started)
         hub = Hub(loop)
         await asyncio.wrap_future(supervisor.submit(lambda: supervisor.subscribe(hub.publish)))
         context = Context(supervisor, hub, self._health)
@@ -127,4 +127,5 @@ class Daemon:
             "pid": os.getpid(),
             "started": self._started,
             "step_age_s": round(age, 3),
+            "owner": self._supervisor.turns.describe(),
         }

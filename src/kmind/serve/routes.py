@@ -267,7 +267,7 @@ ROUTES = (
 
 def _name(context: Context, call: Call) -> str:
     name = call.path["name"]
-    loaded = [str(each["name"]) for each in context.supervisor.status()]
+    loaded = context.supervisor.names()
     if name not in loaded:
         some = f"loaded: {', '.join(loaded[:16])}" if loaded else "nothing is loaded"
         raise NotFoundError(f"there is no instance {name!r}", hint=some)

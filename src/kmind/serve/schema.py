@@ -171,13 +171,17 @@ class ModuleList(_Answer, frozen=True):
 
 
 class Health(_Answer, frozen=True):
-    """The daemon. ``step_age_s`` is the time since its supervisor last went round."""
+    """The daemon. ``step_age_s`` is the time since its supervisor last went round.
+
+    ``owner`` tells how long the turns of that thread take, in ms: see docs/daemon.md.
+    """
 
     ok: bool
     version: str
     pid: int
     started: float
     step_age_s: float
+    owner: dict[str, Any]
     schema: Literal["kmind.health/1"] = "kmind.health/1"
 
 

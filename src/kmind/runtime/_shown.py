@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One look at the instances for all who ask in one round of the owner."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kmind.runtime._arbiter import Arbiter
+from kmind.runtime._member import Member
+
+__all__ = ["Shown"]
+
+
+class Shown:
+    """What ``status`` and ``leases`` show; whoever changes something calls ``forget``."""
+
+    def __init__(self, members: Mapping[str, Member], arbiter: Arbiter) -> None:
+        self._members = members
+        self._arbiter = arbiter
+        self._rows: dict[str, dict[str, Any]] = {}
+        self._leases: list[dict[str, Any]] | None = None
+
+    def forget(self) -> None:
+        """Look again the next time."""
+        self._rows.clear()
+        self._leases = None
+
+    def row(self, member: Member) -> dict[str, Any]:
+        """One instance, its leases among it."""
+        name = member.instance.name
+        if name not in self._rows:
+            self._rows[name] = member.instance.status() | {
+                "slot": member.slot,
+                "generation": member.agent.generation,
+                "leases": [held for held in self.leases() if held["holder"] == name],
+            }
+        return self._rows[name]
+
+    def leases(self) -> list[dict[str, Any]]:
+        """All leases that are held."""
+        if self._leases is None:
+            self._leases = self._arbiter.leases()
+        return self._leases
