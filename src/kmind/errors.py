@@ -17,6 +17,7 @@ __all__ = [
     "PolicyError",
     "PrivilegeError",
     "RecordingError",
+    "UndoError",
     "UsageError",
 ]
 
@@ -99,3 +100,7 @@ class ModuleError(UsageError):
 
 class RecordingError(KmindError):
     """A recording cannot be written or read, or is not what was asked for."""
+
+
+class UndoError(KmindError):
+    """A change failed half-way, and could not be taken back as a whole."""

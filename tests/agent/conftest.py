@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """A core object of each test's own, pinned or not."""
 
+import contextlib
+import os
 import shutil
+import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from agents import BARE, compile_bpf
+from renamers import RENAMES
 
 from kmind.agent.core import Core
 
@@ -15,6 +19,23 @@ from kmind.agent.core import Core
 @pytest.fixture(scope="session")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return compile_bpf(BARE, tmp_path_factory.mktemp("bare") / "bare.bpf.o")
+
+
+@pytest.fixture(scope="session")
+def renames(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compile_bpf(RENAMES, tmp_path_factory.mktemp("renames") / "renames.bpf.o")
+
+
+@pytest.fixture
+def started() -> Iterator[list[int]]:
+    """Ids of processes that are not to outlive the test, if it fails half-way."""
+    pids: list[int] = []
+    yield pids
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+                os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
 
 
 @pytest.fixture

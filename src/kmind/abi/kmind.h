@@ -331,10 +331,13 @@ struct kmind_state {
 	__u32 pad;
 };
 
-/* While one generation of programs follows another; see km_is_active(). */
+/*
+ * While one generation of programs follows another; see km_is_active(). Forward: 1,
+ * 1 | LEAVING, 2 | ENTERING, 2. Back: 2, 2 | ENTERING, 1 | LEAVING | ENTERING, 1.
+ */
 enum kmind_phase {
-	KMIND_PHASE_LEAVING = 0x40000000,
-	KMIND_PHASE_ENTERING = 0x80000000,
+	KMIND_PHASE_LEAVING = 0x40000000,  /* the old one takes events, and notes that */
+	KMIND_PHASE_ENTERING = 0x80000000, /* the new one takes what the old one did not */
 };
 
 /*

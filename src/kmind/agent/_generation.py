@@ -11,6 +11,7 @@ import errno
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -34,7 +35,7 @@ from kmind.bpf import (
 )
 from kmind.errors import BpfError, NotSupportedError
 
-__all__ = ["Generation"]
+__all__ = ["Generation", "read_state"]
 
 _STATE = ".data.kmind"
 _INHERITED = ("km_arena", "km_doorbell", "km_grants", _STATE)
@@ -155,16 +156,12 @@ class Generation:
             link.close()
         self._attached.discard(name)
 
-    def show(self, instances_fd: int, path: Path) -> None:
-        """Pin the iterator that prints the agent's account at ``path``."""
-        program = self.programs["km_show"]
-        assert isinstance(program, Program)
-        with program.attach_iter(instances_fd) as link:
-            link.pin(path)
+    def pin(self, agent: Path, instances_fd: int) -> None:
+        """Pin all of it below the agent's folder, so that it works on without this process.
 
-    def pin(self, agent: Path) -> None:
-        """Pin all of it below the agent's folder, so that it works on without this process."""
-        folder = agent / str(self.number)
+        ``show`` among it is what prints its account, an iterator over the core's instances.
+        """
+        self.folder = folder = agent / str(self.number)
         for name in ("maps", "programs", "links"):
             (folder / name).mkdir(mode=0o700, parents=True)
         for name, program in self.programs.items():
@@ -176,7 +173,15 @@ class Generation:
                 each.pin(folder / "maps" / name)
         for name, link in self._links.items():
             link.pin(folder / "links" / name)
-        self.folder = folder
+        show = self.programs["km_show"]
+        assert isinstance(show, Program)
+        with show.attach_iter(instances_fd) as link:
+            link.pin(folder / "show")
+
+    def show(self, path: Path) -> None:
+        """Have its account read at ``path``, in the place of an earlier one's."""
+        if self.folder is not None and (self.folder / "show").exists():
+            (self.folder / "show").replace(path)
 
     def unpin(self) -> None:
         """Remove the pins. What only they held is gone."""
@@ -184,6 +189,17 @@ class Generation:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder = None
             self._attached &= self._links.keys()
+
+    def retire(self) -> None:
+        """Detach its hooks, remove its pins and let go of it, as far as that can be done.
+
+        For one that works no more: where something is left, whoever takes over next removes it.
+        """
+        for name in sorted(self._attached):
+            with suppress(OSError, BpfError):
+                self.detach(name)
+        self.unpin()
+        self.close()
 
     def close(self) -> None:
         """Let go of it; what is pinned stays. Safe to repeat."""
@@ -209,9 +225,7 @@ class Generation:
 
     def read_head(self) -> np.void:
         """``struct kmind_state``: what the generations of an agent share."""
-        packed = self.maps["state"].lookup(bytes(4)) or b""
-        head: np.void = np.frombuffer(packed[: layout.STATE.itemsize], layout.STATE)[0]
-        return head
+        return read_state(self.maps["state"])
 
     def _write_head(self, place: Place) -> None:
         # Nothing runs yet: the state can be written as a whole.
@@ -221,6 +235,15 @@ class Generation:
         head["geometry"] = np.frombuffer(place.geometry.pack(), layout.GEOMETRY)[0]
         packed[: layout.STATE.itemsize] = head.tobytes()
         self.maps["state"].update(bytes(4), bytes(packed))
+
+
+def read_state(state: Map) -> np.void:
+    """``struct kmind_state`` at the start of that map. BpfError if it is none."""
+    packed = state.lookup(bytes(4)) or b""
+    if len(packed) < layout.STATE.itemsize:
+        raise BpfError(f"the state of the agent has {len(packed)} bytes")
+    head: np.void = np.frombuffer(packed[: layout.STATE.itemsize], layout.STATE)[0]
+    return head
 
 
 def _leave_out(loading: BpfObject, spec: Spec) -> dict[str, str]:

@@ -7,14 +7,17 @@ import ctypes
 import platform
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from kmind.abi import layout
-from kmind.agent._generation import Generation
+from kmind.agent._generation import Generation, read_state
+from kmind.bpf import open_map
 from kmind.errors import BpfError
+from kmind.util.steps import Step, nothing
 
-__all__ = ["find_active", "hand_over", "settle"]
+__all__ = ["find_active", "hand_over_steps", "settle"]
 
 _LEAVING = layout.PHASE["LEAVING"]
 _ENTERING = layout.PHASE["ENTERING"]
@@ -27,75 +30,115 @@ _SETTLE_S = 0.1
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def hand_over(old: Generation, new: Generation, deferred: frozenset[str], *, running: bool) -> None:
-    """Let ``new`` work in the place of ``old``, which has no hook attached afterwards.
+def hand_over_steps(
+    old: Generation, new: Generation, deferred: frozenset[str], *, running: bool
+) -> list[Step]:
+    """The steps that let ``new`` work in the place of ``old``, which stays attached behind them.
 
-    The word that says which of them works goes through four steps, with a grace period
-    after each, so that no event sees two of them: km_is_active() in agent.h says how.
-    If it fails before the last step but one, ``old`` works on.
+    The word that says which of them works goes through four values, with a grace period
+    after each, so that no event sees two of them: km_is_active() in agent.h says how. Undone,
+    it goes back the same way, and each event is taken once, too.
     """
     before = set(old.attached())
     wanted = {name for name in new.hooks if name not in deferred or name in before}
     both = before & wanted if running else set[str]()
     # Only hooks of both can be handed over; others would leave notes that nobody takes.
-    lone = before - both
-    try:
-        for name in sorted(both):
-            new.attach(name)
-        for name in sorted(lone):
-            old.detach(name)
-        settle()
-        new.control("ACTIVE", value=old.number | _LEAVING)
-        settle()
-    except BaseException:
-        new.control("ACTIVE", value=old.number)
-        for name in new.attached():
-            new.detach(name)
-        for name in sorted(lone):
-            old.attach(name)
-        raise
-    new.control("ACTIVE", value=new.number | _ENTERING)
+    lone, added = before - both, wanted - both if running else set[str]()
+
+    def attach(name: str) -> Step:
+        return Step(f"attaching {name}", partial(new.attach, name), partial(new.detach, name))
+
+    def detach(name: str) -> Step:
+        return Step(f"detaching {name}", partial(old.detach, name), partial(_again, old, name))
+
+    def word(forth: int, back: int) -> Step:
+        return Step(f"word {forth:#x}", partial(_say, new, forth), partial(_say, old, back))
+
+    leaving, entering = old.number | _LEAVING, new.number | _ENTERING
+    return [
+        *map(attach, sorted(both)),
+        *map(detach, sorted(lone)),
+        Step("waiting for hooks", settle),
+        word(leaving, old.number),
+        Step("the old tick", nothing, partial(_tick, old, running)),
+        word(entering, old.number | _PHASES),
+        Step(
+            "the new tick", partial(_tick, new, running)
+        ),  # ends by itself once it is not its turn
+        word(new.number, entering),
+        *map(attach, sorted(added)),
+    ]
+
+
+def _say(generation: Generation, word: int) -> None:
+    generation.control("ACTIVE", value=word)
     settle()
-    new.control("ACTIVE", value=new.number)
+
+
+def _tick(generation: Generation, running: bool) -> None:
     if running:
-        new.control("START")
-        for name in sorted(wanted - both):
-            new.attach(name)
-    for name in before:
-        old.detach(name)
+        generation.control("START")
+
+
+def _again(generation: Generation, name: str) -> None:
+    if not generation.is_attached(name):
+        generation.attach(name)
 
 
 def find_active(folder: Path, hooks: Mapping[str, str]) -> Generation:
-    """The generation below an agent's folder that works; what else is there is removed.
+    """The generation below an agent's folder that works; the pins of others are removed.
 
-    An owner that ended in the middle of an upgrade leaves two: which of them works is
-    what the kernel's side says.
+    An owner that ended in the middle of an upgrade leaves two, one of them with all of its
+    pins. Which of them works is what the kernel's side says, by the state that they share.
+    Raises BpfError if nothing says it, or the one that works has lost pins.
     """
-    numbers = sorted(int(path.name) for path in folder.iterdir()) if folder.is_dir() else []
+    numbers = _generations(folder)
     if not numbers:
         raise BpfError(f"no agent is pinned at {folder}", hint="load its instance again")
-    chosen = _open(folder, numbers[0], hooks)
-    active = int(chosen.read_head()["active"])
+    active = _read_active(folder, numbers)
     number = active & ~_PHASES
-    if number != chosen.number:
+    chosen = _open(folder, number, hooks)
+    try:
+        if active != number:
+            settle()  # for what began before its owner was killed
+        _say(chosen, number)
+    except BaseException:
         chosen.close()
-        chosen = _open(folder, number, hooks)
-    chosen.control("ACTIVE", value=number)
+        raise
     for other in numbers:
         if other != number:
             shutil.rmtree(folder / str(other), ignore_errors=True)
     return chosen
 
 
+def _generations(folder: Path) -> list[int]:
+    names = (path.name for path in folder.iterdir()) if folder.is_dir() else ()
+    return sorted(int(name) for name in names if name.isascii() and name.isdigit())
+
+
+def _read_active(folder: Path, numbers: Sequence[int]) -> int:
+    cause: Exception | None = None
+    for number in numbers:
+        try:
+            with open_map(folder / str(number) / "maps" / "state") as state:
+                return int(read_state(state)["active"])
+        except (OSError, BpfError) as error:  # half pinned, or half removed
+            cause = error
+    raise _incomplete(folder, cause)
+
+
 def _open(folder: Path, number: int, hooks: Mapping[str, str]) -> Generation:
-    path = folder / str(number)
     try:
-        return Generation.open(path, hooks)
+        return Generation.open(folder / str(number), hooks)
     except (OSError, BpfError) as error:
-        raise BpfError(
-            f"the pins of the agent at {path} are not complete: {error}",
-            hint=f"load its instance again, after: rm -r {folder}",
-        ) from None
+        raise _incomplete(folder, error) from None
+
+
+def _incomplete(folder: Path, cause: Exception | None) -> BpfError:
+    return BpfError(
+        f"the pins of the agent at {folder} are not complete: {cause}",
+        hint=f"load its instance again, after: rm -r {folder}",
+    )
 
 
 def settle() -> None:

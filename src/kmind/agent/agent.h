@@ -82,9 +82,10 @@ static __always_inline void km_set_gauge(__u32 feature, __u64 value)
  * of them works is one word. An event during which that word changes would be
  * taken twice; so around the change the old one notes, in a stack of bits for
  * each CPU, whether it took the event, and the new one looks. A stack, because
- * events nest as interrupts do. Between two changes of the word the owner waits
- * for a grace period of RCU. (Where a task may be preempted between two programs
- * of one event, as in sys_enter, one event a CPU can still be taken twice.)
+ * events nest as interrupts do. An upgrade that fails goes back by the same way,
+ * the old one still being the first to run. Between two changes of the word the
+ * owner waits for a grace period of RCU. (Where a task may be preempted between two
+ * programs of one event, as in sys_enter, one event a CPU can still be taken twice.)
  */
 static __noinline bool km_is_taking_over(__u32 active)
 {
@@ -95,12 +96,17 @@ static __noinline bool km_is_taking_over(__u32 active)
 		return false;
 	km_this_cpu(&cpu);
 	taken = km.marks[cpu];
-	if (own == (phase == KMIND_PHASE_LEAVING)) { /* the old one */
+	if (own == !!(phase & KMIND_PHASE_LEAVING)) { /* the old one */
 		km.marks[cpu] = taken << 1 | own;
 		return own;
 	}
 	km.marks[cpu] = taken >> 1;
-	return own && !(taken & 1);
+	return phase & KMIND_PHASE_ENTERING && !(taken & 1);
+}
+
+static __always_inline bool km_leaves_first(__u32 active)
+{
+	return active & KMIND_PHASE_LEAVING && !(active & KMIND_PHASE_ENTERING);
 }
 
 /* Is it for the programs of this generation to take the event? */
@@ -367,11 +373,12 @@ static int km_tick(void *map, __u32 *key, struct km_timer *timer)
 {
 	struct kmind_header __arena *header;
 	__u64 now = bpf_ktime_get_ns();
-	__u32 beat;
+	__u32 beat, active;
 
 	KM_USES_ARENA();
-	/* A later generation has a timer of its own. */
-	if (!READ_ONCE(km.head.running) || READ_ONCE(km.head.active) != km_generation)
+	/* Each generation has a timer of its own, and one watches at any phase. */
+	active = READ_ONCE(km.head.active) & ~(KMIND_PHASE_LEAVING | KMIND_PHASE_ENTERING);
+	if (!READ_ONCE(km.head.running) || active != km_generation)
 		return 0;
 	header = km_header();
 	km.ticks++;
@@ -498,7 +505,8 @@ int km_control(struct kmind_control *args)
 		args->result = 0;
 		break;
 	case KMIND_CONTROL_ACTIVE:
-		for (int cpu = 0; args->value & KMIND_PHASE_LEAVING && cpu < KMIND_MAX_CPUS; cpu++)
+		/* Once, before the first note: on the way back, notes wait to be read. */
+		for (int cpu = 0; km_leaves_first(args->value) && cpu < KMIND_MAX_CPUS; cpu++)
 			km.marks[cpu] = 0;
 		WRITE_ONCE(km.head.active, args->value);
 		args->result = 0;

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
@@ -20,6 +21,7 @@ from kmind.agent.core import Core
 from kmind.bpf import Arena, RingBuffer, map_arena
 from kmind.errors import BpfError, KmindError
 from kmind.queue import Geometry
+from kmind.util.steps import Step, run_steps
 
 if TYPE_CHECKING:
     from kmind.agent._models import ModelSlots
@@ -90,13 +92,11 @@ class BpfAgent:
         except BaseException:
             found.close()
             raise
-        agent._folder = folder
-        agent._running = bool(head["running"])
-        if agent._running:
-            # The last owner may have ended in the middle of an upgrade.
-            found.control("START")
-            for name in found.hooks.keys() - agent._deferred - found.attached().keys():
-                found.attach(name)
+        try:
+            agent._go_on(folder, running=bool(head["running"]))
+        except BaseException:
+            agent.release()
+            raise
         return agent
 
     def _take_charge(
@@ -129,6 +129,17 @@ class BpfAgent:
             self.release()
             raise
 
+    def _go_on(self, folder: Path, *, running: bool) -> None:
+        # The last owner may have ended in the middle of an upgrade.
+        found = self._generation
+        self._folder = folder
+        self._running = running
+        found.show(self._shown(folder))
+        if running:
+            found.control("START")
+            for name in found.hooks.keys() - self._deferred - found.attached().keys():
+                found.attach(name)
+
     @property
     def arena(self) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
         """The arena as its owner maps it: bytes of shape ``(arena_size,)``."""
@@ -159,14 +170,17 @@ class BpfAgent:
         """
         if self._core is None or self._core.root is None:
             raise KmindError("only an agent of a pinned core can be pinned")
-        folder.mkdir(mode=0o700)
-        try:
-            self._generation.pin(folder)
-            self._show(folder, self._generation)
-        except BaseException:
-            self._generation.unpin()
-            folder.rmdir()
-            raise
+        pin = partial(self._generation.pin, folder, self._core.map_fd("instances"))
+        show = partial(self._generation.show, self._shown(folder))
+        run_steps(
+            [
+                Step(
+                    "making its folder", partial(folder.mkdir, mode=0o700), partial(_gone, folder)
+                ),
+                Step("pinning", pin, self._generation.unpin),
+                Step("showing its account", show),
+            ]
+        )
         self._folder = folder
 
     def unpin(self) -> None:
@@ -201,26 +215,32 @@ class BpfAgent:
         Each event is taken by one of them: no record is lost or counted twice. Queues,
         grants, mode and accounts go on; what the module's C keeps for itself begins anew.
         Raises as making an agent does, and NotSupportedError if the library that the
-        object was built with keeps another state; then all is as before.
+        object was built with keeps another state; then all is as before. UndoError: it is not.
         """
         old, left_out = self._generation, frozenset(deferred)
         spec = Spec.of(path, settings)
         new = Generation.load(spec, self._place, old.number + 1, core=self._core, before=old)
         try:
-            if self._folder is not None:
-                new.pin(self._folder)
-            _upgrade.hand_over(old, new, left_out, running=self._running)
+            run_steps(self._upgrade_steps(old, new, left_out))
         except BaseException:
-            new.unpin()
             new.close()
             raise
-        if self._folder is not None:
-            self._show(self._folder, new)
         self._generation, self._deferred = new, left_out
         self.arena_fd = new.maps["km_arena"].fd
         self.doorbell_fd = new.maps["km_doorbell"].fd
-        old.unpin()
-        old.close()
+        old.retire()
+
+    def _upgrade_steps(
+        self, old: Generation, new: Generation, deferred: frozenset[str]
+    ) -> list[Step]:
+        steps = _upgrade.hand_over_steps(old, new, deferred, running=self._running)
+        folder, core = self._folder, self._core
+        if folder is None or core is None:
+            return steps
+        pin = partial(new.pin, folder, core.map_fd("instances"))
+        show = partial(new.show, self._shown(folder))
+        # The account is shown by one or the other: nothing after it can fail.
+        return [Step("pinning", pin, new.unpin), *steps, Step("showing its account", show)]
 
     def close(self) -> None:
         """Detach and free everything, pins too."""
@@ -334,12 +354,11 @@ class BpfAgent:
     def _take(self, packed: bytes) -> None:
         self._actions.append(self._decode(packed))
 
-    def _show(self, folder: Path, generation: Generation) -> None:
-        assert self._core is not None
-        path = self._shown(folder)
-        path.unlink(missing_ok=True)
-        generation.show(self._core.map_fd("instances"), path)
-
     @staticmethod
     def _shown(folder: Path) -> Path:
         return folder.parent.parent / "instances" / folder.name
+
+
+def _gone(folder: Path) -> None:
+    if folder.is_dir():
+        folder.rmdir()

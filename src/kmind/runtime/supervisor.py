@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from kmind.agent._base import Mode
 from kmind.agent.bpf import BpfAgent
 from kmind.agent.core import Core
-from kmind.errors import KmindError, UsageError
+from kmind.errors import KmindError, UndoError, UsageError
 from kmind.extension import Module, Value, find_module, parse_parameters
 from kmind.extension.conf import Autoload, ModuleConf
 from kmind.extension.depends import load_order, target_of
@@ -281,7 +281,11 @@ class Supervisor:
         kept = {name: value for name, value in instance.params.items() if name in declared}
         params = parse_parameters(module.manifest, words_of(kept))
         deciding = models.active(member.agent)
-        upgrade_bpf_agent(member.agent, module, instance.target, params, deadline_s=DEADLINE_S)
+        try:
+            upgrade_bpf_agent(member.agent, module, instance.target, params, deadline_s=DEADLINE_S)
+        except UndoError as error:  # nobody knows how far it works
+            self._fail(member, f"its agent could not be upgraded: {error}")
+            raise
         lost = member.models.again(member.agent, deciding)
         if lost:
             self.log(f"{name} decides by no model: {lost}")
@@ -290,7 +294,7 @@ class Supervisor:
             self._save(member)
             self._await(member)
             instance.resume()
-        except KmindError as error:
+        except BaseException as error:
             instance.emergency(f"it could not be started again: {error}")
             raise
         finally:
@@ -300,6 +304,12 @@ class Supervisor:
             self._save(member)
         generation = member.agent.generation
         return {"name": name, "generation": generation, "pid": instance.extension_pid}
+
+    def _fail(self, member: Member, why: str) -> None:
+        member.instance.emergency(why)
+        self._after_turn(member)
+        self._set_process(member)
+        self._save(member)
 
     def set_mode(self, name: str, mode: Mode) -> dict[str, Any]:
         """Move an instance to a mode; what that does not hold is put back."""
