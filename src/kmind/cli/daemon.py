@@ -56,12 +56,14 @@ def daemon_command(
         return _replace(running_daemon(run_dir), socket)
     log = StructuredLog()
 
-    def check() -> tuple[Policy, ModuleConf]:
-        return Policy.load(policy_file), ModuleConf.load()
+    def check() -> None:
+        Policy.load(policy_file)
+        ModuleConf.load()
 
     def make(restarted: bool) -> Daemon:
         def supervisor() -> Supervisor:
-            policy, conf = check()
+            # Without the policy nothing may run. A wrong file of modules.d costs what it says.
+            policy, conf = Policy.load(policy_file), ModuleConf.load(strict=False)
             return Supervisor(
                 core=Core.open(mount=True),
                 journal=Journal(),

@@ -142,6 +142,10 @@ class Supervisor:
             self._set_process(member)
         self._turn()
         self._safely("arbiter", self._arbiter.reconcile, began_ns)
+        for why in self._conf.wrong:
+            self.log(f"nothing of this file counts, but what it blacklists: {why}")
+        for name in self._conf.passed_over:
+            self.log(f"{name} is not read: only names that end in .conf and begin with no dot are")
         for line in self._conf.autoload:
             self._autoload(line)
         if self._devices and (fd := self._devices.start()) is not None:

@@ -161,12 +161,14 @@ class LeaseList(_Answer, frozen=True):
 class ModuleList(_Answer, frozen=True):
     """Installed modules, and those that are broken, by name, with the reason.
 
-    ``unknown`` tells of lines of the configuration that name no module.
+    ``unknown`` tells of lines of the configuration that name no module, ``wrong`` of files of it
+    that are passed over.
     """
 
     modules: list[dict[str, Any]]
     broken: dict[str, str]
     unknown: list[str]
+    wrong: list[str]
     schema: Literal["kmind.modules/1"] = "kmind.modules/1"
 
 
