@@ -272,6 +272,34 @@ def test_one_window_in_three_tells_steps() -> None:
     assert bench.made == []
 
 
+# Windows of 100 ms as a disk had them when a load at random ended and other programs started:
+# misses, pages in a miss, mean stride and spread.
+STARTS = [(72, 3, 428, 766), (73, 6, 305, 585), (84, 6, 34, 61), (80, 5, 277, 515), (1, 20, 37, 0)]
+
+
+@pytest.mark.parametrize("window", STARTS, ids=str)
+def test_programs_that_start_are_not_read_step_by_step(window: tuple[int, int, int, int]) -> None:
+    """Under 16 KiB that looked like a step, and 4096 KiB was tried at the end of such a load."""
+    misses, pages, stride, spread = window
+    bench = Bench(gains={(16, 4)}, baseline=16)
+    bench.feed(30, **at_random(200.0, 16))
+    start = at_random(misses, 4 * pages) | {
+        "stride_pages": misses * stride,
+        "stride_spread": misses * spread,
+    }
+    bench.feed(1, **start)
+    bench.feed(30, **start)
+    assert bench.made
+    assert all(each["value"] <= 16 for each in bench.made), bench.proposed
+
+
+def test_regular_strides_are_steps_however_little_a_miss_brings_in() -> None:
+    bench = Bench(gains={(16, 4096)}, baseline=16)
+    strided = {"stride_pages": 200 * 64, "stride_spread": 200 * 8}
+    bench.feed(20, **(at_random(200.0, 16) | strided))
+    assert bench.proposed[0] == 4096
+
+
 def test_what_is_dropped_when_measured_again_is_let_go() -> None:
     bench = Bench()
     bench.feed(300, **random_reads())

@@ -29,7 +29,10 @@ _ADD_FEW = 2500
 _RANDOM = 0.3  # sequential share below which requests count as random
 _STREAM = 0.7  # and above which as in order
 _FAR = 8192  # pages between the misses of a file: further than readahead goes
-_NEAR = 512  # and nearer than that the disk reads on about where it was: no reads at random
+_NEAR = 512  # and nearer than that the disk reads on about where it was
+_STEPS_FEW = 3.5  # misses in a window: fewer are near each other by chance
+_STEP = (0.5, 1.5)  # from one miss to the next, as a part of what a miss brings in
+_ALIKE = 0.5  # the mean change of a stride to the stride, below that all are about the same
 _AHEAD = 0.5  # readahead ahead of time to a miss: below that it is misses that fetch
 
 
@@ -123,12 +126,18 @@ class Usage:
 
     @property
     def steps(self) -> bool:
-        """Whether misses go on, or back, from where the last one of their file was, step by step.
+        """True if misses go on, or back, from where the last one of their file was, step by step.
 
-        Seen of a table that is scanned backwards: strides of 54 to 1,025 pages under 16 to
-        8192 KiB, where reads at random in files of 64 MiB had 4,000 to 6,400.
+        Then a miss is about as far from the last as what that one brought in, or all are equally
+        far apart. Seen of a table that is scanned backwards: strides of 3, 17, 129 and 1,025
+        pages where misses brought in 3, 17, 125 and 1,026. Programs that start jump about in
+        small files: strides of 34 to 428 pages where misses brought in 3 to 6.
         """
-        return 0 < self.stride_pages <= max(_NEAR, 1.5 * self.pages_per_miss)
+        stride, brought = self.stride_pages, self.pages_per_miss
+        if self.misses * (self.end_s - self.start_s) < _STEPS_FEW or stride <= 0:
+            return False
+        alike = stride <= _NEAR and self.stride_spread <= _ALIKE * stride
+        return alike or _STEP[0] * brought <= stride <= _STEP[1] * brought
 
     @property
     def _jumps(self) -> bool:

@@ -66,7 +66,7 @@ class Recent:
     def in_steps(self) -> bool:
         """Whether mapped files are read step by step, backwards say, so that all of it is used.
 
-        One window in three is enough: it looks like that by chance in none of a hundred.
+        One window in three is enough: it looks like that by chance in none of 554.
         """
         return self.mapped and any(self._steps)
 
