@@ -10,10 +10,11 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # for the bench of models; the rest is for the tests (tests/programs.py reads this list). None of
 # them starts a service.
 programs="
+    bash              bash
     bpftool           bpftool
     clang-19          clang-19
     clang-format-19   clang-format-19
-    coreutils         cat env false sleep stat true
+    coreutils         cat dirname env false sleep stat true
     dash              sh
     e2fsprogs         mkfs.ext4
     fio               fio
@@ -30,7 +31,8 @@ programs="
     rocksdb-tools     db_bench
     shellcheck        shellcheck
     systemd           systemd-analyze
-    util-linux        dmesg fincore partx setpriv unshare
+    util-linux        dmesg partx setpriv unshare
+    util-linux-extra  fincore
 "
 # For the clean roots of tools/clean.sh; only when asked for.
 for_clean_roots="

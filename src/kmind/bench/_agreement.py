@@ -141,7 +141,7 @@ def _fitted(
     if rng.random() < 0.4:
         scaler = rng.choice(["StandardScaler", "MinMaxScaler", "RobustScaler", "MaxAbsScaler"])
         more = {"clip": True} if scaler == "MinMaxScaler" and rng.random() < 0.3 else {}
-        estimator = pipeline.make_pipeline(getattr(preprocessing, scaler)(**more), estimator)
+        estimator = pipeline.make_pipeline(getattr(preprocessing, str(scaler))(**more), estimator)
         step += "__"
     else:
         step = ""
@@ -167,7 +167,7 @@ def _forest(
     rng: np.random.Generator, table: _I64, y: _I64, weight: Any, folder: Path
 ) -> tuple[FloatTrees, _Labels]:
     name = rng.choice(["RandomForestClassifier", "ExtraTreesClassifier"])
-    kind = getattr(need("sklearn.ensemble", "learn"), name)
+    kind = getattr(need("sklearn.ensemble", "learn"), str(name))
     made = kind(int(rng.integers(2, 25)), n_jobs=1, **_leaves(rng))
     return _fitted(rng, made, table, y, weight, True)
 
@@ -259,7 +259,7 @@ def _onnx(
     more = _leaves(rng)
     if rng.random() < 0.7:
         kind = rng.choice(["RandomForestClassifier", "ExtraTreesClassifier"])
-        made = getattr(ensemble, kind)(int(rng.integers(1, 25)), n_jobs=1, **more)
+        made = getattr(ensemble, str(kind))(int(rng.integers(1, 25)), n_jobs=1, **more)
     else:
         more |= {"max_depth": int(rng.integers(1, 5))}
         made = ensemble.GradientBoostingClassifier(n_estimators=int(rng.integers(1, 15)), **more)

@@ -114,7 +114,9 @@ def _main(package: str, path: str, rounds: str) -> int:
         # Each library has errors of its own; one line of it is what the caller can show.
         sys.stderr.write("\n" + " ".join(str(error).split())[:300] + "\n")
         return 1
-    np.save(sys.stdout.buffer, labels, allow_pickle=False)
+    said = io.BytesIO()  # numpy asks a file for its position, which a pipe does not have
+    np.save(said, labels, allow_pickle=False)
+    sys.stdout.buffer.write(said.getvalue())
     return 0
 
 

@@ -1,0 +1,108 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# usage: tools/clean.sh [SUITE...]
+# Does what a newcomer does, in a system that has nothing but Debian's essential packages: clones
+# what is committed here, runs "make demo", which sets up first, then the plain tests. Once for
+# each suite; without one, for those that the README names. Where this machine cannot make such a
+# system it says why and stops, which is a failure under CI=true.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+suites=("$@")
+[[ $# -gt 0 ]] || suites=(bookworm trixie) # Debian 12 and 13
+work='' child=''
+
+say() { printf 'clean: %s\n' "$*" >&2; }
+
+cannot() {
+    say "skipped, $*"
+    [[ ${CI-} == true ]] && exit 1
+    exit 0
+}
+
+# Prints where this machine's own packages come from; a clean system's are from there too.
+mirror() {
+    # shellcheck disable=SC2016 # for apt
+    apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' \
+        'Label: Debian' 'Component: main' | head -n 1
+}
+
+# Waits for a command in a way that a signal ends at once.
+run() {
+    local code=0
+    "$@" &
+    child=$!
+    wait "$child" || code=$?
+    child=''
+    return "$code"
+}
+
+# What was started is in namespaces that end with their first process: see tools/in_root.sh.
+stop() {
+    trap '' INT TERM
+    [[ -z $child ]] || kill -KILL "$child" 2>/dev/null || true
+    [[ -n $work ]] || return 0
+    for _ in {1..100}; do # the rest of them ends a moment later, and may write until then
+        rm -rf --one-file-system "$work" 2>/dev/null && return
+        sleep 0.1
+    done
+    say "left behind: $work"
+}
+trap stop EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# How this machine reaches the network: names, certificates, pip's index.
+share() {
+    local file
+    for file in /etc/resolv.conf /etc/ssl/certs/ca-certificates.crt /etc/pip.conf \
+        "${XDG_CONFIG_HOME-$HOME/.config}/pip/pip.conf" "${PIP_CERT-}" "${SSL_CERT_FILE-}"; do
+        [[ ! -f $file ]] || install -D -m 644 "$file" "$1$file"
+    done
+}
+
+make_root() {
+    say "$2: making a clean system"
+    TMPDIR=$work run setpriv --pdeathsig KILL \
+        unshare --mount --propagation private --pid --fork --kill-child --mount-proc \
+        mmdebstrap --quiet --variant=minbase --include=ca-certificates,make,git "$2" "$1" "$from"
+    share "$1"
+    git clone --quiet --no-hardlinks . "$1/srv/kmind"
+}
+
+demo() {
+    local told=$work/$2.txt code=0
+    say "$2: make demo"
+    run tools/in_root.sh "$1" make -C /srv/kmind demo >"$told" 2>&1 || code=$?
+    cat "$told"
+    if ((code == 0)) && ! grep -q 'kmind demo on the real kernel' "$told"; then
+        say "$2: the demo is to run on the real kernel"
+        code=1
+    fi
+    return "$code"
+}
+
+plain() {
+    say "$2: the plain tests"
+    CI=true run tools/in_root.sh "$1" \
+        bash -c 'cd /srv/kmind && .venv/bin/python -m pytest -q -m "not (kernel or fault)"'
+}
+
+[[ $EUID -eq 0 ]] || cannot "for a system in a folder takes root"
+command -v apt-get >/dev/null || cannot "for this is no Debian"
+command -v mmdebstrap >/dev/null || cannot "for mmdebstrap is not installed: make test-clean"
+unshare --mount --pid --fork true 2>/dev/null || cannot "for no namespace can be made here"
+from=$(mirror)
+from=${from%/}
+[[ -n $from ]] || cannot "for apt knows no Debian mirror here: apt-get update"
+work=$(mktemp -d -p /var/tmp kmind-clean.XXXXXX)
+/usr/lib/apt/apt-helper download-file "$from/dists/${suites[0]}/InRelease" "$work/reached" \
+    >/dev/null 2>&1 || cannot "for $from cannot be reached"
+
+for suite in "${suites[@]}"; do
+    make_root "$work/$suite" "$suite"
+    demo "$work/$suite" "$suite"
+    plain "$work/$suite" "$suite"
+    rm -rf --one-file-system "${work:?}/$suite"
+    say "$suite: passed"
+done
