@@ -39,12 +39,12 @@ def world(tmp_path: Path) -> Iterator[World]:
         yield made
 
 
-def attack(world: World, seconds: float, turn_s: float = TURN_S, **words: Any) -> None:
+def attack(world: World, seconds: float, **words: Any) -> None:
     attacker = Attacker(Attack("goal", 16, **words), world, 1)
     end = world.now + seconds
     while world.now < end:
         attacker.turn()
-        world.run_until(world.now + turn_s)
+        world.run_until(world.now + TURN_S)
 
 
 def test_each_subject_has_ten_harmful_values_to_be_kept() -> None:
@@ -79,8 +79,12 @@ def test_harm_in_pieces_is_added_up(world: World, monkeypatch: pytest.MonkeyPatc
     assert world.worst_s > LONGEST_S
 
 
+@pytest.mark.parametrize(
+    ("burn", "share"),
+    [("incumbent", 0.5), ("candidate", 0.5), ("paid back", 0.3), ("in lumps", 0.3)],
+)
 def test_what_it_burns_costs_the_load_and_voids_the_verdict(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch, burn: str, share: float
 ) -> None:
     told = []
     note = world._note
@@ -89,11 +93,8 @@ def test_what_it_burns_costs_the_load_and_voids_the_verdict(
         told.append((event, fields))
         note(event, **fields)
 
-    monkeypatch.setattr(world.trials, "_emit", listen, raising=False)
-    if publisher := getattr(world.trials, "_publish", None):
-        monkeypatch.setattr(publisher, "_emit", listen)
-    # Quick enough to follow the arms, which change within one of the adversary's usual turns.
-    attack(world, 60, 0.02, bait="bait", bait_s=1000.0, burn="incumbent", share=0.5)
+    monkeypatch.setattr(world.trials._publish, "_emit", listen)
+    attack(world, 60, bait="bait", bait_s=1000.0, burn=burn, share=share)
     results = [fields for event, fields in told if event == "result"]
     assert results
     assert {each["outcome"] for each in results} == {"aborted"}

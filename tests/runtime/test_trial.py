@@ -14,7 +14,7 @@ import pytest
 
 from kmind.evidence import Arm, Design, Experiment
 from kmind.evidence.chart import render_experiment
-from kmind.runtime.effort import CPU_LIMIT, FAULTS_LIMIT, IO_LIMIT, Effort, read_effort
+from kmind.runtime.effort import CPU_LIMIT, FAULTS_LIMIT, IO_LIMIT, Effort, Efforts, read_effort
 from kmind.runtime.meter import Block, Reading
 from kmind.runtime.trial import Trial
 
@@ -31,6 +31,7 @@ class Load:
         self.set: list[Arm] = []
         self.used: Effort | None = Effort(0.0, 0, 0)
         self.burns: dict[Arm, dict[str, float]] = {}  # what the extension uses a second
+        self.uses = lambda: self.burns.get(self.trial.arm, {})
         self.trial = Trial(
             Experiment(DESIGN, np.random.default_rng(seed)),
             "rate",
@@ -55,7 +56,7 @@ class Load:
         """Until a block has ended: it is washed out, read, and read again."""
         for _ in range(2):
             passed, self.now = self.trial.due - self.now, self.trial.due
-            for name, rate in self.burns.get(self.trial.arm, {}).items() if self.used else ():
+            for name, rate in self.uses().items() if self.used else ():
                 self.used = replace(self.used, **{name: getattr(self.used, name) + rate * passed})
             self.trial.turn()
 
@@ -145,7 +146,7 @@ def test_a_gain_beside_efforts_that_differ_is_void(
     load = Load()
     load.rate["candidate"] = 2000.0
     experiment = to_the_end(load, arm, **used)
-    assert (experiment.outcome, experiment.broken) == ("aborted", False)
+    assert (experiment.outcome, experiment.broken) == ("aborted", True)
     assert experiment.reason.startswith("void: the extension itself")
     assert said in experiment.reason
     assert experiment.reason.endswith(f"under the {arm}")
@@ -163,6 +164,41 @@ def test_an_honest_extension_keeps_its_gain() -> None:
     experiment = to_the_end(load, "incumbent", "candidate", cpu_s=0.3, io_bytes=1e6, faults=100.0)
     assert experiment.outcome == "gain"
     assert experiment.to_dict()["effort"]["candidate"]["cpu_s"] > 0
+
+
+def test_what_is_burnt_in_blocks_cannot_be_paid_back_in_wash_outs() -> None:
+    load = Load()
+    load.rate["candidate"] = 2000.0
+    share, design = 0.2, load.trial.experiment.design
+
+    def uses() -> dict[str, float]:
+        if load.trial.arm == "incumbent":
+            return {"cpu_s": 0.0 if load.trial.washing else share}
+        return {"cpu_s": share * design.block_s / design.wash_out_s if load.trial.washing else 0.0}
+
+    load.uses = uses
+    experiment = to_the_end(load)
+    assert experiment.outcome == "aborted"
+    assert experiment.reason.startswith("void: the extension itself used 20.0% of a CPU more in b")
+    used = (experiment.effort or {}).values()
+    rates = [each["cpu_s"] / each["seconds"] for each in used]
+    assert max(rates) - min(rates) < CPU_LIMIT, "all in all it is as much"
+
+
+def test_what_is_burnt_in_many_blocks_cannot_be_paid_back_in_few() -> None:
+    efforts, none = Efforts(), Effort(0.0, 0, 0)
+    for number in range(10):
+        efforts.add("incumbent", 1.0, none, Effort(0.1, 0, 0))
+        efforts.add("candidate", 1.0, none, Effort(float(number == 5), 0, 0))
+    assert "used 18.0% of a CPU more or less in a block" in efforts.why_void
+
+
+def test_bursts_under_either_arm_void_nothing() -> None:
+    efforts, none = Efforts(), Effort(0.0, None, 0)
+    for number in range(10):
+        efforts.add("incumbent", 1.0, none, Effort(0.3 * (number in (2, 7)), None, 0))
+        efforts.add("candidate", 1.0, none, Effort(0.3 * (number in (0, 1)), None, 0))
+    assert efforts.why_void == ""
 
 
 def test_what_cannot_be_read_voids() -> None:

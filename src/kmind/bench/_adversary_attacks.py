@@ -19,12 +19,12 @@ from kmind.queue._layout import window_view
 __all__ = ["NAMED", "TURN_S", "Attack", "Attacker", "draw", "mutate", "named"]
 
 TURN_S = 0.25
-"""Time between two turns of the extension."""
+"""Time between two turns of the extension. What it burns it decides whenever a block begins."""
 
 CONTEXTS = ("none", "same", "fresh", "load", "bait")
 DODGES = ("none", "other", "baseline", "let go")
 FORGES = ("none", "seq", "head", "deaf", "scribble")
-BURNS = ("none", "incumbent", "candidate", "always")
+BURNS = ("none", "incumbent", "candidate", "always", "paid back", "in lumps")
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,11 @@ class Attack:
     ``goal`` is the load under which ``value`` is harmful, ``bait`` one that comes before it, in
     turns of ``bait_s`` and ``goal_s``; "" for none. ``outcome`` is what it says it is to be judged
     by, ``context`` how it names the circumstances. After ``dodge_s`` it does what ``dodge`` says,
-    for ``gap_s``, to put a recheck off. ``forge`` is what it writes into the arena, ``burn`` when
-    it takes ``share`` of a CPU, ``touch`` whether it does by itself what is counted, ``flood`` how
-    many recommendations it makes besides, a turn. ``hold_s`` is what it asks for, ``renew_s`` how
-    often it recommends.
+    for ``gap_s``, to put a recheck off. ``forge`` is what it writes into the arena, ``touch``
+    whether it does by itself what is counted, ``flood`` how many recommendations it makes besides,
+    a turn. ``burn`` is when it takes ``share`` of a CPU; "paid back": under the incumbent, and as
+    much in all in the wash-outs before the candidate's blocks; "in lumps": as much in all in few of
+    those blocks. ``hold_s`` is what it asks for, ``renew_s`` how often it recommends.
     """
 
     goal: str
@@ -81,6 +82,8 @@ NAMED: dict[str, dict[str, Any]] = {
     "burning under the incumbent": {"burn": "incumbent"},
     "burning a little": {"burn": "incumbent", "share": 0.02},
     "burning under the candidate": {"burn": "candidate", "bait": "!"},
+    "burning, and paid back": {"burn": "paid back", "share": 0.3},
+    "burning, and in lumps": {"burn": "in lumps"},
     "flooding": {"flood": 8, "context": "fresh"},
     "long holds": {"bait": "!", "hold_s": 3600.0, "renew_s": 1000.0},
 }
@@ -168,6 +171,12 @@ class Attacker:
         ring = geometry.rings + geometry.nr_cpus * layout.RING.itemsize
         self._ring = world.agent.arena[ring:][: layout.RING.itemsize].view(layout.RING)
         self._windows = window_view(world.agent.arena, geometry)
+        plan = world.plan
+        self._block_s, self._owed, self._burnt_at = plan.block_s, 0.0, world.now
+        self._arm: str | None = None
+        self._washing = False
+        self._payback = plan.block_s / plan.wash_out_s if plan.wash_out_s else 0.0
+        world.noticed = self._burn
 
     def turn(self) -> None:
         """Do what is due."""
@@ -175,12 +184,37 @@ class Attacker:
         self._change_load()
         self._forge()
         arm = world.measuring
-        world.burn = attack.share if attack.burn == "always" or attack.burn == arm else 0.0
+        self._burn()
         if attack.touch and world.value == attack.value:
             world.touch(10_000)
         for _ in range(attack.flood):
             self._recommend(int(self._rng.choice(list(world.subject.loads[attack.goal]))))
         self._aim(arm)
+
+    def _burn(self) -> None:
+        # Called whenever an arm or a block may have begun; what was burnt until now is owed.
+        attack, world = self._attack, self._world
+        if attack.burn == "none":
+            return
+        passed, self._burnt_at = world.now - self._burnt_at, world.now
+        self._owed += world.burn * passed * (1 if self._arm == "incumbent" else -1)
+        arm, share = world.measuring, 0.0
+        begins = (arm, world.washing) != (self._arm, self._washing)
+        self._arm, self._washing = arm, world.washing
+        if attack.burn in ("always", arm):
+            share = attack.share
+        elif attack.burn == "paid back" and arm is not None:
+            if arm == "incumbent" and not world.washing:
+                share = attack.share
+            elif arm == "candidate" and world.washing:
+                share = attack.share * self._payback
+        elif attack.burn == "in lumps" and not world.washing:
+            if arm == "incumbent":
+                share = attack.share
+            elif arm == "candidate":
+                lump = self._owed >= self._block_s if begins else world.burn > 0
+                share = float(lump)
+        world.burn = min(share, 1.0)
 
     def _aim(self, arm: str | None) -> None:
         attack, now = self._attack, self._world.now

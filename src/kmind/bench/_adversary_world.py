@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections import deque
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -49,14 +50,17 @@ _TICK_S = 0.1
 _LOOK_S = 0.5
 _BUSY = 3
 _BLOCK_S = 0.15
+_MOST_BURNT = 0.9  # a load is not brought to a standstill: it has its turns, too
 
 
 class World:
     """One instance of ``subject``'s module under a hostile extension; a context manager.
 
     ``noise`` is that of a block of 0.15 s. ``load`` names the load that runs, ``value`` what the
-    knob holds, ``measuring`` whether an experiment is under way (None, or the arm). ``burn`` is the
-    CPU time that the extension takes, in seconds a second, and the load loses that share.
+    knob holds, ``measuring`` whether an experiment is under way (None, or the arm), ``washing``
+    whether its next block has not begun yet. ``burn`` is the CPU time that the extension takes, in
+    seconds a second, and the load loses that share. ``noticed`` is called whenever an experiment
+    may have gone on: an extension cannot be quicker.
     ``worst_s`` is for how long a harmful value stood unmeasured, the most in any ten minutes,
     ``found`` what it was, ``good`` how many values were kept that were better.
     """
@@ -66,6 +70,7 @@ class World:
         self.now = _START_S
         self.load = next(iter(subject.loads))
         self.burn = 0.0
+        self.noticed: Callable[[], None] = lambda: None
         self.worst_s = 0.0
         self.found: dict[str, Any] = {}
         self.good = 0
@@ -83,6 +88,7 @@ class World:
         module = _moving(found, subject.knob)
         manifest = module.manifest
         self.columns = manifest.columns
+        self.plan = manifest.evidence
         self.outcomes = [outcome.name for outcome in manifest.outcomes]
         self.knob = get_knob(subject.knob)
         self.target = make_files(folder, subject)
@@ -143,10 +149,16 @@ class World:
     @property
     def measuring(self) -> str | None:
         """The arm that stands in an experiment, or None without one."""
-        status = self.trials.status()
-        if status is None:
+        running = self.trials._running
+        if running is None:
             return None
-        return "candidate" if self.value == status["candidate"] else "incumbent"
+        return "candidate" if self.value == running.case.candidate else "incumbent"
+
+    @property
+    def washing(self) -> bool:
+        """Whether an experiment waits for what is under way to wash out."""
+        running = self.trials._running
+        return running is not None and running.trial.washing
 
     def recommend(self, value: int, evidence: dict[str, Any], hold_s: float) -> None:
         """Queue a recommendation, as any extension can."""
@@ -186,13 +198,18 @@ class World:
             if self.now >= self._due["tick"]:
                 self._due["tick"] = self.now + _TICK_S
             self.value = int(self.knob.read(self.target))
+            self.noticed()
 
     def _pass(self, seconds: float) -> None:
         # The load does its work for so long, under what stands.
         self.now += seconds
         self._cpu_s += self.burn * seconds
         sigma = self._noise * math.sqrt(_BLOCK_S / seconds)
-        factor = (1 - self.burn) * seconds * math.exp(self._rng.normal(0, min(sigma, 0.5)))
+        factor = (
+            (1 - min(self.burn, _MOST_BURNT))
+            * seconds
+            * math.exp(self._rng.normal(0, min(sigma, 0.5)))
+        )
         for name, rate in self.subject.loads[self.load][self.value].rates.items():
             grown = rate * factor
             whole = int(grown) + (self._rng.random() < grown % 1)

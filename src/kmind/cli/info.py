@@ -20,10 +20,7 @@ SCHEMA = "kmind.info/1"
 
 def info_command(name: str, *, field: str | None, json: bool) -> int:
     """Describe a module, by name or folder; of one field only the values, a line each."""
-    conf = ModuleConf.load(strict=False)
-    for line in conf.wrong:
-        sys.stderr.write(f"kmind: {line}\n")
-    record = describe(find_module(name), conf)
+    record = describe(find_module(name), ModuleConf.load())
     if field is not None:
         field = field.replace("-", "_")
         if field not in record:

@@ -27,8 +27,9 @@ class Experiment:
     """A candidate against the incumbent, in pairs of neighbouring blocks in random order.
 
     Ask ``arm``, measure one block under it, hand it to ``learn_one``, until ``outcome`` is
-    something; ``reason`` is then one sentence, and ``broken`` says that a guard ended it, or blocks
-    that only the candidate had no reading in. Without a clock: time is counted in blocks.
+    something; ``reason`` is then one sentence, and ``broken`` says that it speaks against the
+    candidate without a verdict: a guard ended it, or blocks that only the candidate had no reading
+    in, or whoever runs it says so. Without a clock: time is counted in blocks.
     ``noise`` (A/A blocks), ``guards`` and ``sides`` are copied. ``blocks`` is what was measured:
     arm and value, None for no reading. ``calibration`` of them, the first, are A/A. ``effort`` is
     kept with it: what the one that proposed the candidate used meanwhile, by arm, if known.

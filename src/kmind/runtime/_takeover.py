@@ -25,7 +25,6 @@ from kmind.runtime.cgroup import ExtensionCgroup, list_cgroups
 from kmind.runtime.leftovers import remove_dead_runs, restore_leftovers
 from kmind.runtime.process import ExtensionProcess
 from kmind.runtime.state import InstanceState, ProcessState
-from kmind.util.names import file_name
 
 if TYPE_CHECKING:
     from kmind.runtime.supervisor import Supervisor
@@ -58,7 +57,7 @@ def take_over(supervisor: Supervisor) -> list[Member]:
         try:
             if not state.running:
                 raise KmindError("it was not at work")
-            if slots.get(state.slot) != file_name(state.name):
+            if slots.get(state.slot) != state.name:
                 raise KmindError(f"slot {state.slot} is not its own any more")
             taken.append(_adopt(supervisor, state))
         except Exception as error:  # whatever it is, the others go on
@@ -90,7 +89,7 @@ def clear_leftovers(supervisor: Supervisor) -> None:
     states, bad = supervisor.states.load()
     for name, why in bad.items():
         supervisor.log(f"{name} is not taken over: {why}")
-        supervisor.states.discard(name)
+        supervisor.states.remove(name)
     for state in states:
         if state.name not in supervisor.members:
             if state.process:
@@ -99,16 +98,12 @@ def clear_leftovers(supervisor: Supervisor) -> None:
     _remove_cgroups(supervisor)
     _remove_logs(supervisor)
     for each in supervisor.core.instances():
-        if each.name not in (ADMIN, *_file_names(supervisor)):
+        if each.name not in (ADMIN, *supervisor.members):
             supervisor.core.unregister(each.slot)
     _remove_pins(supervisor)
     unrecorded = restore_leftovers(supervisor.journal, supervisor.policy, supervisor.emit)
     if unrecorded:
         supervisor.log(str(unrecorded))
-
-
-def _file_names(supervisor: Supervisor) -> set[str]:
-    return {file_name(name) for name in supervisor.members}
 
 
 def _end(state: ProcessState) -> None:
@@ -118,12 +113,11 @@ def _end(state: ProcessState) -> None:
 
 def _remove_cgroups(supervisor: Supervisor) -> None:
     remove_dead_runs()
-    names = _file_names(supervisor)
     for name in list_cgroups():
         if not name.startswith(supervisor.cgroups):
             continue
         instance = name.removeprefix(supervisor.cgroups)
-        if _INSTANCE.match(instance) and instance not in names:
+        if _INSTANCE.match(instance) and instance not in supervisor.members:
             try:
                 ExtensionCgroup.adopt(name).close()
             except KmindError as error:
@@ -131,9 +125,8 @@ def _remove_cgroups(supervisor: Supervisor) -> None:
 
 
 def _remove_logs(supervisor: Supervisor) -> None:
-    names = _file_names(supervisor)
     for path in (supervisor.run_dir / "log").glob("*@*"):
-        if path.name not in names:
+        if path.name not in supervisor.members:
             path.unlink(missing_ok=True)
 
 
@@ -141,8 +134,7 @@ def _remove_pins(supervisor: Supervisor) -> None:
     root = supervisor.core.root
     if root is None:
         return
-    names = _file_names(supervisor)
     for folder in (root / "agents").glob("*"):
-        if folder.name not in names:
+        if folder.name not in supervisor.members:
             shutil.rmtree(folder, ignore_errors=True)
             (root / "instances" / folder.name).unlink(missing_ok=True)

@@ -3,7 +3,10 @@
 
 It knows which arm stands, and could slow the load down under one of them: by burning CPU time, or
 by keeping the disk busy. So its own effort is read from the kernel's accounts at both ends of each
-block, and a verdict is void where it differs between the arms.
+block, and a verdict is void where it differs between the arms: in the blocks alone, for what it
+takes in the other arm's wash-outs costs that arm nothing, and with the wash-outs, for what it
+begins there may last into the block. So it is where blocks differ and their means do not: to burn
+all at once in one block costs one pair of blocks, as much spread over the others gains many.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from kmind.evidence import Arm
 
@@ -63,30 +68,39 @@ def _read_io(file: Path) -> int | None:
 
 
 class _Sum:
-    # What was used under one arm.
+    # What was used under one arm, and at what rate in each of its parts.
 
     def __init__(self) -> None:
         self.seconds = 0.0
-        self.cpu_s = 0.0
-        self.io_bytes: int | None = 0
-        self.faults = 0
+        self._totals: dict[str, float | None] = dict.fromkeys(_NAMES, 0)
+        self._rates: dict[str, list[float]] = {name: [] for name in _NAMES}
 
     def add(self, seconds: float, before: Effort, after: Effort) -> None:
         self.seconds += seconds
-        self.cpu_s += after.cpu_s - before.cpu_s
-        self.faults += after.faults - before.faults
-        if self.io_bytes is not None and None not in (before.io_bytes, after.io_bytes):
-            self.io_bytes += (after.io_bytes or 0) - (before.io_bytes or 0)
-        else:
-            self.io_bytes = None
+        for name in _NAMES:
+            then, now, total = getattr(before, name), getattr(after, name), self._totals[name]
+            known = None not in (then, now, total)
+            self._totals[name] = total + now - then if known else None
+            if known and seconds > 0:
+                self._rates[name].append((now - then) / seconds)
 
     def rate(self, name: str) -> float | None:
-        total = getattr(self, name)
+        total = self._totals[name]
         return None if total is None or self.seconds <= 0 else total / self.seconds
 
+    def apart(self, other: _Sum, name: str) -> float:
+        # How far their parts lie apart, sorted (the Wasserstein distance): never less than the
+        # means do, and more where one has in a few parts what the other has in many.
+        mine, others = self._rates[name], other._rates[name]
+        if not (mine and others):
+            return 0.0
+        count = max(len(mine), len(others))
+        at = (np.arange(count) + 0.5) / count
+        one, two = (np.quantile(each, at, method="inverted_cdf") for each in (mine, others))
+        return float(np.mean(np.abs(one - two)))
+
     def to_dict(self) -> dict[str, Any]:
-        names = ("cpu_s", "io_bytes", "faults")
-        return {"seconds": round(self.seconds, 3), **{n: getattr(self, n) for n in names}}
+        return {"seconds": round(self.seconds, 3), **self._totals}
 
 
 # What is compared: its limit a second, and how a difference is said.
@@ -95,36 +109,69 @@ _RULES = (
     ("io_bytes", IO_LIMIT, "moved {0:,.0f} bytes a second {1} to or from disks"),
     ("faults", FAULTS_LIMIT, "had {0:.0f} page faults a second {1} that waited for a disk"),
 )
+_NAMES = tuple(name for name, _, _ in _RULES)
+
+_Arms = dict[Arm, _Sum]
 
 
 class Efforts:
-    """What an extension used in one experiment, by arm; a wash-out is the next block's."""
+    """What an extension used in one experiment, by arm: in blocks, and with their wash-outs."""
 
     def __init__(self) -> None:
         self.lost = False
-        self._arms: dict[Arm, _Sum] = {"incumbent": _Sum(), "candidate": _Sum()}
+        self._all: _Arms = {"incumbent": _Sum(), "candidate": _Sum()}
+        self._blocks: _Arms = {"incumbent": _Sum(), "candidate": _Sum()}
 
-    def add(self, arm: Arm, seconds: float, before: Effort | None, after: Effort | None) -> None:
-        """Take what was used from one reading to another; ``lost`` where one is missing."""
+    def add(
+        self,
+        arm: Arm,
+        seconds: float,
+        before: Effort | None,
+        after: Effort | None,
+        *,
+        washing: bool = False,
+    ) -> None:
+        """Take what was used from one reading to another, ``washing`` before a block or in it.
+
+        ``lost`` says afterwards that a reading was missing.
+        """
         if before is None or after is None:
             self.lost = True
-        else:
-            self._arms[arm].add(seconds, before, after)
+            return
+        for sums in (self._all,) if washing else (self._all, self._blocks):
+            sums[arm].add(seconds, before, after)
 
     @property
     def why_void(self) -> str:
         """Why no verdict can be had beside this, or ""."""
         if self.lost:
             return "what the extension itself used is not known"
-        under = {"more": "candidate", "less": "incumbent"}
-        for name, limit, words in _RULES:
-            one, other = (self._arms[arm].rate(name) for arm in ("incumbent", "candidate"))
-            if one is not None and other is not None and abs(other - one) > limit:
-                said = words.format(abs(other - one), "more")
-                where = under["more" if other > one else "less"]
-                return f"the extension itself {said} under the {where}"
-        return ""
+        said = (
+            _why_means_differ(self._blocks, "in blocks ")
+            or _why_means_differ(self._all, "")
+            or _why_blocks_differ(self._blocks)
+        )
+        return said and f"the extension itself {said}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON, by arm."""
-        return {arm: each.to_dict() for arm, each in self._arms.items()}
+        """Plain JSON, by arm, wash-outs included."""
+        return {arm: each.to_dict() for arm, each in self._all.items()}
+
+
+def _why_means_differ(sums: _Arms, where: str) -> str:
+    for name, limit, words in _RULES:
+        one, other = (sums[arm].rate(name) for arm in ("incumbent", "candidate"))
+        if one is not None and other is not None and abs(other - one) > limit:
+            arm = "candidate" if other > one else "incumbent"
+            return f"{words.format(abs(other - one), 'more')} {where}under the {arm}"
+    return ""
+
+
+def _why_blocks_differ(sums: _Arms) -> str:
+    # Pairs of blocks decide, not means: what is used all at once costs one pair.
+    for name, limit, words in _RULES:
+        apart = sums["incumbent"].apart(sums["candidate"], name)
+        if apart > limit:
+            said = words.format(apart, "more or less")
+            return f"{said} in a block of one arm than in one of the other"
+    return ""

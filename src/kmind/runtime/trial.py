@@ -56,6 +56,11 @@ class Trial:
         """Whether there is an outcome."""
         return self.experiment.outcome is not None
 
+    @property
+    def washing(self) -> bool:
+        """Whether it waits for what is under way to wash out, before its next block."""
+        return self._began is None and not self.over
+
     def start(self) -> None:
         """Begin with the first block, under the arm that comes first."""
         if self._effort:
@@ -70,6 +75,7 @@ class Trial:
         design = self.experiment.design
         reading = self._meter.read()
         if self._began is None:
+            self._add_effort(now, washing=True)
             self._began, self.due = reading, now + design.block_s
             return
         block = self._meter.between(self._began, reading)
@@ -85,13 +91,14 @@ class Trial:
         elif self._doubted is None:
             self._go_to(self.experiment.arm)
 
-    def _add_effort(self, now: float) -> None:
-        # From the end of the last block to the end of this one. A/A blocks have nothing to compare.
+    def _add_effort(self, now: float, *, washing: bool = False) -> None:
+        # Since the last reading: a wash-out, or a block. A/A blocks have nothing to compare.
         if self._effort is None:
             return
         (then, before), self._used = self._used, (now, self._effort())
         if not self.experiment.calibrating:
-            self._efforts.add(self.arm, now - then, before, self._used[1])
+            used = self._used[1]
+            self._efforts.add(self.arm, now - then, before, used, washing=washing)
 
     def _doubt(self) -> None:
         # A loss stands: the extension could get rid of it otherwise.
@@ -101,6 +108,7 @@ class Trial:
         why = self._efforts.why_void
         if why and self.experiment.outcome in ("gain", "no change"):
             self.experiment.void(f"void: {why}")
+            self.experiment.broken = True  # it speaks against the candidate, as a guard does
 
     def _learn(self, block: Block) -> None:
         # A block that is far below all others, whatever its arm: the incumbent's turn comes at

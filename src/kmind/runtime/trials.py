@@ -435,7 +435,7 @@ class Trials:
             outcome = experiment.outcome or "aborted"
             why = f"{case.pair}: {outcome}, {experiment.reason}"
             self._changes.drop(case.each, outcome, why, experiment=running.number)
-            if postpone or outcome != "aborted" or _is_against(experiment):
+            if postpone or outcome != "aborted" or experiment.broken:
                 self._postpone(case)
         self._calm.begin_anew(running.blocks(winner))
         self._tick()
@@ -452,7 +452,7 @@ class Trials:
         if not running.again:
             return
         refuted = experiment.outcome != "aborted" and not self._keeps(running)
-        if refuted or _is_against(experiment):
+        if refuted or experiment.broken:
             self._clocks.refuted(case)
 
     def _check_load(self, running: Running) -> None:
@@ -482,7 +482,7 @@ class Trials:
     def _stays(self, running: Running, *, by_itself: bool) -> bool:
         # What stands outlives a measurement that the load cut off, some few times.
         experiment = running.trial.experiment
-        if not running.again or experiment.outcome != "aborted" or _is_against(experiment):
+        if not running.again or experiment.outcome != "aborted" or experiment.broken:
             return False
         last = self._clocks.cut(running.case, experiment.to_dict())
         return by_itself and not last and self._mode == Mode.AUTO
@@ -566,11 +566,6 @@ class Trials:
         if self._running is None:
             self._calm.begin_anew()
         self._tick()
-
-
-def _is_against(experiment: Experiment) -> bool:
-    # A guard ended it, or the extension's own effort voids it: that speaks against the candidate.
-    return experiment.broken or experiment.reason.startswith("void:")
 
 
 def _level(blocks: Sequence[Counted], name: str) -> float | None:
