@@ -199,3 +199,27 @@ def test_a_day_has_one_budget_whatever_is_loaded_anew(owner: Make) -> None:
     one.recommend(400)
     one.run(5, lambda: len(one.of("experiment")) > len(levels))
     assert one.of("experiment")[-1]["error"] == levels[0]
+
+
+@pytest.mark.parametrize("how", ["another value", "the baseline", "nothing"])
+def test_experiments_that_it_cuts_off_itself_are_no_way_to_do_harm(owner: Make, how: str) -> None:
+    # It ends each one as soon as it has seen the candidate stand, and proposes the next.
+    stood: list[int] = []
+
+    def speed(value: int) -> float:
+        stood.append(value)
+        return 1000.0 * (0.5 if value != BASELINE else 1.0)
+
+    one = owner(speed)
+    one.run(5)
+    for number in range(300):
+        one.recommend(200 + number, renew=how != "nothing", hold_s=1.0, context=str(number))
+        one.run(2.0, lambda: one.value != BASELINE)
+        one.run(0.16)
+        if how == "another value":
+            one.recommend(1000 + number)
+        elif how == "the baseline":
+            one.recommend(BASELINE)
+        one.run(2.0, lambda: one.value == BASELINE)
+    share = sum(value != BASELINE for value in stood[-10_000:]) / 10_000
+    assert share < 0.005

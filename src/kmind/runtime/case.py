@@ -77,7 +77,8 @@ class Pending:
 class Running:
     """An experiment under way; ``seen`` has its blocks by arm.
 
-    ``level`` is the error that it drew from the day's budget, 0 if it drew none.
+    ``level`` is the error that it drew from the day's budget, 0 if it drew none, and ``pairs`` how
+    many it began with. ``cut_off`` says that the extension ended it before it had another one.
     """
 
     case: Case
@@ -86,8 +87,15 @@ class Running:
     rec_id: int
     again: bool
     level: float = 0.0
+    pairs: int = 0
+    cut_off: bool = False
     told: bool = False
     seen: list[tuple[str, Counted]] = field(default_factory=list)
+
+    @property
+    def seen_nothing(self) -> bool:
+        """Whether it has no pair that it did not begin with."""
+        return self.trial.experiment.pairs <= self.pairs
 
     def blocks(self, arm: str) -> list[Counted]:
         """The blocks that were measured under an arm, but for those that took too long."""

@@ -175,7 +175,7 @@ class Trials:
         back = each.knob.decode(action.value) == self._changes.baseline(each)
         # What stands is measured to the end, whatever is recommended meanwhile.
         if self._running and (back or not self._running.again):
-            self.abort("another value was recommended")
+            self.abort("another value was recommended", own=True)
         self._pass_over(action.value)
         if back:
             self._calm.begin_anew()
@@ -379,7 +379,9 @@ class Trials:
 
         trial = Trial(experiment, case.outcome.name, self._meter, switch, self._now, self._effort)
         trial.arm = "candidate" if again else "incumbent"
-        running = self._running = Running(case, trial, number, rec_id, again, level)
+        running = self._running = Running(
+            case, trial, number, rec_id, again, level, experiment.pairs
+        )
         self._meter.told = lambda block: running.seen.append((trial.arm, block))
         self._publish.announce(running)
         self._safely(trial.start)
@@ -442,12 +444,13 @@ class Trials:
         self._publish.result(running, kept=winner == "candidate")
 
     def _end(self, running: Running) -> None:
-        # It runs no longer. What it drew goes on if it was no error, or could not be one.
+        # It runs no longer. What it drew goes on if it was no error, or could not be one; but not
+        # if the extension ended it so soon, for it could do that for ever.
         self._running = None
         self._meter.told = lambda block: None
         case, experiment = running.case, running.trial.experiment
         gain = experiment.outcome == "gain" and self._mode == Mode.AUTO
-        if gain or not experiment.pairs:
+        if gain or not (experiment.pairs or running.cut_off):
             self._recall.hand_on(case.each, running.level)
         if not running.again:
             return
@@ -521,11 +524,15 @@ class Trials:
         if mode != Mode.AUTO:
             self._clocks.clear()
 
-    def abort(self, why: str) -> None:
-        """End the experiment that runs or waits, and put back what stood; nothing if none does."""
+    def abort(self, why: str, *, own: bool = False) -> None:
+        """End the experiment that runs or waits, and put back what stood; nothing if none does.
+
+        ``own`` says that it is the extension's own doing.
+        """
         if running := self._running:
             running.trial.experiment.abort(why)
-            self._conclude(running)
+            running.cut_off = own and running.seen_nothing
+            self._conclude(running, postpone=running.cut_off)
         if pending := self._pending:
             self._pending = None
             self._changes.refuse(pending.each, pending.action.id, KmindError(why))
@@ -559,9 +566,12 @@ class Trials:
         running = self._running
         if running is not None and running.case.each.key == key:
             running.trial.experiment.abort(why)
+            running.cut_off = running.seen_nothing
             self._end(running)
             if running.again:
                 self._clocks.cut(running.case, running.trial.experiment.to_dict())
+            elif running.cut_off:
+                self._postpone(running.case)
             self._publish.result(running, kept=False)
         if self._running is None:
             self._calm.begin_anew()
