@@ -136,6 +136,52 @@ def test_unknown_modules_are_named_with_their_place(dirs: tuple[Path, Path]) -> 
     ]
 
 
+def test_what_an_editor_or_a_package_manager_leaves_is_passed_over(dirs: tuple[Path, Path]) -> None:
+    (dirs[1] / "local.conf").write_text("blacklist m\n")
+    (dirs[1] / ".#local.conf").symlink_to("admin@host.example.4242:1700000000")
+    for name in (
+        "local.conf~",
+        "#local.conf#",
+        ".local.conf.swp",
+        "local.conf.dpkg-old",
+        ".x.conf",
+    ):
+        (dirs[1] / name).write_text("this is no configuration\n")
+    (dirs[1] / "README").touch()
+    conf = ModuleConf.load(dirs)
+    assert conf.blacklisted("m")
+    assert conf.wrong == ()
+    names = {Path(each).name for each in conf.passed_over}
+    assert {".#local.conf", "local.conf~", ".x.conf"} <= names
+    assert not {"local.conf", "README"} & names
+
+
+BROKEN = {
+    "text": lambda path: path.write_text("blacklist barred\noptoins m x=1\noptions m y=2\n"),
+    "bytes": lambda path: path.write_bytes(b"blacklist \xff\n"),
+    "nowhere": lambda path: path.symlink_to("nowhere"),
+    "itself": lambda path: path.symlink_to(path.name),
+    "folder": lambda path: path.mkdir(),
+    "huge": lambda path: path.write_text("# \n" * (1 << 19)),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_wrong_file_costs_no_other_where_it_is_not_to(dirs: tuple[Path, Path], kind: str) -> None:
+    (dirs[0] / "10-good.conf").write_text("options m x=1\n")
+    BROKEN[kind](dirs[1] / "20-wrong.conf")
+    (dirs[1] / "30-good.conf").write_text("autoload n system\nautoload barred system\n")
+    with pytest.raises(ModuleError):
+        ModuleConf.load(dirs)
+    conf = ModuleConf.load(dirs, strict=False)
+    assert [(each.name, each.text) for each in conf.options("m")] == [("x", "1")]
+    (why,) = conf.wrong
+    assert "20-wrong.conf" in why
+    # What the file bars is barred all the same.
+    assert (conf.blacklisted("barred") is not None) == (kind == "text")
+    assert [each.module for each in conf.autoload] == ["n", "barred"][: 1 if kind == "text" else 2]
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root is protected from others' files")
 def test_a_file_that_others_can_write(dirs: tuple[Path, Path]) -> None:
     path = dirs[1] / "a.conf"

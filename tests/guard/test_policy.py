@@ -115,6 +115,8 @@ def test_layers_override_field_by_field_in_the_order_of_names(tmp_path: Path) ->
     put("etc/kmind/policy.toml", "max = 120")
     put("etc/kmind/policy.d/20-b.toml", "max = 80")
     put("etc/kmind/policy.d/10-a.toml", "max = 90\nmax_step = 5")
+    put("etc/kmind/policy.d/.30-c.toml", "max = 60")
+    (tmp_path / "etc/kmind/policy.d/.#10-a.toml").symlink_to("admin@host.example.4242:1700000000")
     put("etc/kmind/policy.d/30-c.txt", "max = 70")
     bound = Policy.load(root=tmp_path).bound(SWAPPINESS, SYSTEM)
     assert (bound.minimum, bound.maximum, bound.step) == (10, 80, 5)
@@ -123,6 +125,14 @@ def test_layers_override_field_by_field_in_the_order_of_names(tmp_path: Path) ->
     with pytest.raises(
         PolicyError, match=r"40-d\.toml:2: min 81 is above max 80 of .*20-b\.toml:2"
     ):
+        Policy.load(root=tmp_path)
+
+
+def test_drop_in_that_leads_nowhere_is_not_passed_over(tmp_path: Path) -> None:
+    folder = tmp_path / "etc/kmind/policy.d"
+    folder.mkdir(parents=True)
+    (folder / "10-a.toml").symlink_to("nowhere")
+    with pytest.raises(PolicyError, match=r"cannot read the policy .*10-a\.toml"):
         Policy.load(root=tmp_path)
 
 

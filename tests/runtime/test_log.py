@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from kmind.runtime.log import StructuredLog
+from kmind.runtime.log import DaemonLog, StructuredLog
 
 NOWHERE = Path("/nonexistent/socket")
 
@@ -121,14 +121,63 @@ def test_who_emits_never_waits(tmp_path: Path) -> None:
     os.close(reader)
 
 
-def test_what_json_cannot_hold_is_dropped(tmp_path: Path) -> None:
-    log = StructuredLog(tmp_path / "kmind.log", journald=NOWHERE)
+def test_line_is_bounded_whatever_an_event_holds(tmp_path: Path) -> None:
+    path = tmp_path / "kmind.log"
+    log = StructuredLog(path, journald=NOWHERE)
     loop: list[Any] = []
     loop.append(loop)
     log.emit("log", loop=loop)
+    log.emit("log", message="1" * 1_000_000)
+    log.emit("log", number=10**1_000_000, one=1)
+    log.emit("log", many=list(range(100_000)), deep={"a": {"b": "c" * 100_000}})
     log.emit("log", fine=True)
     log.close()
-    assert [line.get("lost") for line in lines(tmp_path / "kmind.log")] == [1]
+    found = lines(path)
+    assert len(found) == 5
+    assert log.lost == 0
+    assert max(map(len, path.read_bytes().splitlines())) < 10_000
+    assert (found[2]["number"], found[2]["one"]) == ("a number of more than 64 bits", 1)
+
+
+def test_flood_of_one_instance_pushes_nothing_out(tmp_path: Path) -> None:
+    """Refusals at the rate that is told of, for what would be a day."""
+    path, audit = tmp_path / "kmind.log", tmp_path / "audit.log"
+    log = DaemonLog(path, audit)
+    log.emit("start", instance="good@b")
+    log.emit("request", peer="user 0", pid=1, method="PUT", path="/v1/x", result="done")
+    sent = 0
+    for _ in range(20):
+        for _ in range(5000):
+            sent += 1
+            log.emit("verdict", instance="bad@a", verdict="rate", reason="x" * 400)
+        while not log.flush():
+            pass
+        log.emit("verdict", instance="good@b", verdict="approved")
+    log.emit("applied", instance="bad@a", value=1)
+    log.emit("stop", instance="bad@a")
+    log.close()
+    assert not (tmp_path / "kmind.log.1").exists()
+    found = lines(path)
+    bad = [line for line in found if line.get("instance") == "bad@a"]
+    assert sum(line.get("left_out", 0) + (line["event"] == "verdict") for line in bad) == sent
+    assert [line["event"] for line in bad[-2:]] == ["applied", "stop"]
+    assert sum(line["event"] == "verdict" for line in found if line not in bad) == 20
+    told = [line["event"] for line in lines(audit)]
+    assert told == ["start", "request", "applied", "stop"]
+
+
+def test_flood_of_a_clients_requests_is_counted_too(tmp_path: Path) -> None:
+    path = tmp_path / "audit.log"
+    log = StructuredLog(path, journald=None, burst=2000, rate=0)
+    for _ in range(100):
+        log.emit("request", peer="user 1000", pid=1, result="no")
+    log.emit("request", peer="user 0", pid=1, result="done")
+    log.emit("applied", instance="a@b", value=1)
+    log.close()
+    found = lines(path)
+    assert 2 < len(found) < 40
+    assert [line["event"] for line in found[-2:]] == ["request", "applied"]
+    assert found[-2]["peer"] == "user 0"
 
 
 def test_the_journal_hears_of_it(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from sample_module import MANIFEST, RECOMMENDER
 from kmind.abi import layout
 from kmind.agent._base import Mode
 from kmind.errors import KmindError, UsageError
+from kmind.extension.conf import ModuleConf
 from kmind.knobs import Target, get_knob
 from kmind.runtime import supervisor as module_under_test
 
@@ -445,6 +446,20 @@ def test_calls_from_other_threads(rig: Rig, disk: str) -> None:
     supervisor.close(keep=False)
     with pytest.raises(KmindError, match="is stopping"):
         supervisor.submit(lambda: None).result(1)
+
+
+def test_wrong_file_of_modules_d_is_told_and_stops_nothing(rig: Rig) -> None:
+    folder = rig.folder / "modules.d"
+    folder.mkdir()
+    (folder / "10-wrong.conf").write_text("optoins m x=1\n")
+    (folder / ".#20-good.conf").symlink_to("admin@host.example.4242:1700000000")
+    (folder / "20-good.conf").write_text("autoload dirty system mode=observe\n")
+    supervisor = rig.make(conf=ModuleConf.load([folder], strict=False))
+    supervisor.start()
+    assert supervisor.names() == ["dirty@system"]
+    told = " ".join(each["message"] for each in rig.of("log"))
+    assert "10-wrong.conf:1: unknown word 'optoins'" in told
+    assert ".#20-good.conf is not read" in told
 
 
 def test_one_look_serves_all_who_read_in_one_round(rig: Rig, disk: str) -> None:

@@ -40,6 +40,10 @@ class Host(DaemonHost):
         found: dict[str, Any] = self.client.get(f"/v1/instances/{name}")["instances"][0]
         return found
 
+    def listed(self, folder: str) -> list[str]:
+        """Names in a folder, without any daemon."""
+        return sorted(path.name for path in (self._root / folder.lstrip("/")).iterdir())
+
     def log(self) -> list[dict[str, Any]]:
         """The structured log."""
         text = self.cat("/var/log/kmind/kmind.log")

@@ -35,3 +35,14 @@ def test_it_is_not_more_exposed_than_it_was() -> None:
     found = re.search(r"exposure level for kmind.service: ([\d.]+)", done.stdout)
     assert found, done.stdout + done.stderr
     assert float(found[1]) <= 5.0
+
+
+def test_daemon_may_open_each_family_that_it_uses() -> None:
+    """Those that the source names, and those that a Prometheus server is reached by."""
+    source = UNIT.parent.parent
+    used = {"AF_INET", "AF_INET6"}
+    for path in source.rglob("*.py"):
+        if path.parts[len(source.parts)] not in ("bench", "testing"):
+            used |= set(re.findall(r"socket\.(AF_[A-Z0-9]+)", path.read_text()))
+    lines = re.findall(r"^RestrictAddressFamilies=(.*)$", UNIT.read_text(), re.MULTILINE)
+    assert {word for line in lines for word in line.split()} == used

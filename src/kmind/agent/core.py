@@ -22,6 +22,7 @@ from kmind.agent._base import Action
 from kmind.agent._core_words import Approved, Claim, CoreInstance, Lease, grant_key, text
 from kmind.bpf import BpfObject, Map, RingBuffer, read_iter
 from kmind.errors import KmindError
+from kmind.util.names import file_name
 
 __all__ = ["ROOT", "Approved", "Claim", "Core", "CoreInstance", "Lease"]
 
@@ -80,10 +81,10 @@ class Core:
         return self._map(name).fd
 
     def folder(self, name: str) -> Path:
-        """Where the agent of an instance is pinned. In a bpf file system a name has no dots."""
+        """Where the agent of an instance is pinned."""
         if self.root is None:
             raise KmindError("a private core has no pins")
-        return self.root / "agents" / name.replace(".", ":").replace("/", ":")
+        return self.root / "agents" / file_name(name)
 
     def share(self, agent: BpfObject) -> None:
         """Put the core's maps in the place of an agent's own; before load only."""

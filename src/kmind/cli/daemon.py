@@ -14,7 +14,7 @@ from kmind.extension.conf import ModuleConf
 from kmind.guard import Journal, Policy
 from kmind.runtime.agents import need_root
 from kmind.runtime.asking import settle
-from kmind.runtime.log import StructuredLog
+from kmind.runtime.log import DaemonLog
 from kmind.runtime.supervisor import RUN_DIR, Supervisor
 
 try:
@@ -54,14 +54,16 @@ def daemon_command(
     need_root(extension=True)
     if replace_it:
         return _replace(running_daemon(run_dir), socket)
-    log = StructuredLog()
+    log = DaemonLog()
 
-    def check() -> tuple[Policy, ModuleConf]:
-        return Policy.load(policy_file), ModuleConf.load()
+    def check() -> None:
+        Policy.load(policy_file)
+        ModuleConf.load()
 
     def make(restarted: bool) -> Daemon:
         def supervisor() -> Supervisor:
-            policy, conf = check()
+            # Without the policy nothing may run. A wrong file of modules.d costs what it says.
+            policy, conf = Policy.load(policy_file), ModuleConf.load(strict=False)
             return Supervisor(
                 core=Core.open(mount=True),
                 journal=Journal(),

@@ -20,6 +20,7 @@ from kmind.runtime.agents import bind, make_bpf_agent, need_root
 from kmind.runtime.evaluate import Question, check_metric, evaluate
 from kmind.runtime.evidence_store import EvidenceStore, default_evidence_path
 from kmind.runtime.leftovers import restore_leftovers
+from kmind.util.names import file_name
 
 __all__ = ["SCHEMA", "evaluate_command"]
 
@@ -66,7 +67,7 @@ def evaluate_command(
         if unrecorded := restore_leftovers(journal, policy, tell):
             raise unrecorded
         store.mark_interrupted()
-        slot = core.register(f"evaluate@{target.name}", module.manifest.name, "evaluate")
+        slot = core.register(file_name(f"evaluate@{target.name}"), module.manifest.name, "evaluate")
         params = parse_parameters(module.manifest, ())
         agent = make_bpf_agent(module, target, params, deadline_s=_PATIENT_S, core=core, slot=slot)
         try:

@@ -20,7 +20,10 @@ SCHEMA = "kmind.info/1"
 
 def info_command(name: str, *, field: str | None, json: bool) -> int:
     """Describe a module, by name or folder; of one field only the values, a line each."""
-    record = describe(find_module(name), ModuleConf.load())
+    conf = ModuleConf.load(strict=False)
+    for line in conf.wrong:
+        sys.stderr.write(f"kmind: {line}\n")
+    record = describe(find_module(name), conf)
     if field is not None:
         field = field.replace("-", "_")
         if field not in record:

@@ -17,8 +17,8 @@ SCHEMA = "kmind.modules/1"
 
 
 def modules_command(*, json: bool) -> int:
-    """List all modules; 1 if one of them is broken, which costs no other."""
-    conf = ModuleConf.load()
+    """List all modules; 1 if one of them, or a file of modules.d, is wrong: that costs no other."""
+    conf = ModuleConf.load(strict=False)
     good, broken = list_modules()
     records = [describe(module, conf) for module in good]
     known = [*(record["name"] for record in records), *broken]
@@ -27,16 +27,19 @@ def modules_command(*, json: bool) -> int:
             "modules": records,
             "broken": {name: str(error) for name, error in broken.items()},
             "unknown": conf.unknown(known),
+            "wrong": list(conf.wrong),
         }
         sys.stdout.write(json_line(SCHEMA, report) + "\n")
-        return 1 if broken else 0
+        return 1 if broken or conf.wrong else 0
     for record in records:
         sys.stdout.write(_text(record))
     for name, error in broken.items():
         sys.stdout.write(f"{name}: broken: {error}\n")
-    for line in conf.unknown(known):
+    for line in (*conf.unknown(known), *conf.wrong):
         sys.stderr.write(f"kmind: {line}\n")
-    return 1 if broken else 0
+    for name in conf.passed_over:
+        sys.stderr.write(f"kmind: {name} is not read, by its name\n")
+    return 1 if broken or conf.wrong else 0
 
 
 def _text(record: dict[str, Any]) -> str:

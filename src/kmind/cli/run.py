@@ -22,6 +22,7 @@ from kmind.runtime.instance import Instance, Sandbox
 from kmind.runtime.leftovers import remove_dead_runs, restore_leftovers, run_cgroup
 from kmind.runtime.memory import default_memory_folder
 from kmind.runtime.wishes import check_wishes
+from kmind.util.names import file_name
 
 __all__ = ["DEADLINE_S", "StopFlag", "run", "stop_signals"]
 
@@ -86,7 +87,7 @@ def run(
         if unrecorded := restore_leftovers(journal, policy, report.emit):
             raise unrecorded
         evidence.mark_interrupted()
-        slot = core.register(name, module.manifest.name, module.manifest.class_)
+        slot = core.register(file_name(name), module.manifest.name, module.manifest.class_)
         instance = Instance(
             module,
             target,

@@ -8,15 +8,16 @@ r"""How the administrator wants modules loaded: ``modules.d/*.conf``, one line a
 
 The vendor's files and the administrator's are read in the order of their names, and one
 in /etc hides that of the same name in /usr/lib: an empty one, or a link to /dev/null,
-takes it out. ``#`` begins a comment line, ``\`` at its end continues a line, and quotes
-hold words together, as in a shell.
+takes it out. Names that begin with a dot are passed over. ``#`` begins a comment line,
+``\`` at its end continues a line, and quotes hold words together, as in a shell.
 """
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kmind.errors import ModuleError, UsageError
@@ -36,6 +37,7 @@ _WORDS = {
     "blacklist": "blacklist MODULE",
     "autoload": "autoload MODULE TARGET [NAME=VALUE...]",
 }
+_MOST = 1 << 20  # bytes of one file
 _MODES = ("observe", "advise", "canary", "auto")
 
 
@@ -66,29 +68,44 @@ class Autoload:
 class ModuleConf:
     """All files put together; ``at`` is the place of a line, as ``file:line``.
 
-    ``autoload`` leaves blacklisted modules out.
+    ``autoload`` leaves blacklisted modules out. ``wrong`` says of each file that is wrong why, and
+    ``passed_over`` names files that only look like one, as an editor leaves them.
     """
 
     aliases: tuple[AliasLine, ...] = ()
     autoload: tuple[Autoload, ...] = ()
     settings: tuple[tuple[str, Setting], ...] = ()
     blacklist: tuple[tuple[str, str], ...] = ()
+    wrong: tuple[str, ...] = ()
+    passed_over: tuple[str, ...] = ()
 
     @classmethod
-    def load(cls, dirs: Sequence[Path] | None = None) -> ModuleConf:
+    def load(cls, dirs: Sequence[Path] | None = None, *, strict: bool = True) -> ModuleConf:
         """Read what is there, in ``CONF_DIRS`` by default.
 
-        Raises ModuleError that names the file and the line.
+        Raises ModuleError that names the file and the line. Unless ``strict``: then nothing
+        of a wrong file counts but its blacklist, the other files do, and ``wrong`` says why.
         """
-        reader = _Reader()
-        for path in _merged(CONF_DIRS if dirs is None else dirs):
-            reader.read(path)
+        found = _merged(CONF_DIRS if dirs is None else dirs, strict=strict)
+        reader, wrong = _Reader(), list(found.wrong)
+        for path in found.files:
+            one = _Reader()
+            try:
+                one.read(path)
+            except ModuleError as error:
+                if strict:
+                    raise
+                wrong.append(str(error))
+                one = _Reader(blacklist=one.blacklist)
+            reader.add(one)
         barred = {module for module, _ in reader.blacklist}
         return cls(
             tuple(reader.aliases),
             tuple(each for each in reader.autoload if each.module not in barred),
             tuple(reader.settings),
             tuple(reader.blacklist),
+            tuple(wrong),
+            tuple(found.passed_over),
         )
 
     def options(self, module: str) -> tuple[Setting, ...]:
@@ -127,25 +144,39 @@ class ModuleConf:
         ]
 
 
+@dataclass
 class _Reader:
-    def __init__(self) -> None:
-        self.aliases: list[AliasLine] = []
-        self.autoload: list[Autoload] = []
-        self.settings: list[tuple[str, Setting]] = []
-        self.blacklist: list[tuple[str, str]] = []
+    aliases: list[AliasLine] = field(default_factory=list)
+    autoload: list[Autoload] = field(default_factory=list)
+    settings: list[tuple[str, Setting]] = field(default_factory=list)
+    blacklist: list[tuple[str, str]] = field(default_factory=list)
+
+    def add(self, other: _Reader) -> None:
+        self.aliases += other.aliases
+        self.autoload += other.autoload
+        self.settings += other.settings
+        self.blacklist += other.blacklist
 
     def read(self, path: Path) -> None:
+        # The whole file, and the first error at its end: what bars modules is not to be lost.
         refuse_untrusted(path)
         try:
-            text = path.read_text(encoding="utf-8")
+            with path.open("rb") as file:
+                data = file.read(_MOST + 1)
+            text = data.decode("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ModuleError(f"{path}: cannot be read: {error}") from None
+        if len(data) > _MOST:
+            raise ModuleError(f"{path}: has more than {_MOST} bytes")
+        wrong = ""
         for number, line in _lines(text):
             at = f"{path}:{number}"
             try:
                 self._take(shlex.split(line), at)
             except (ValueError, UsageError) as error:
-                raise ModuleError(f"{at}: {error}") from None
+                wrong = wrong or f"{at}: {error}"
+        if wrong:
+            raise ModuleError(wrong)
 
     def _take(self, words: list[str], at: str) -> None:
         word, *rest = words
@@ -203,15 +234,34 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
         begun, start = "", 0
 
 
-def _merged(dirs: Sequence[Path]) -> list[Path]:
+@dataclass(frozen=True)
+class _Found:
+    files: list[Path]
+    passed_over: list[str]
+    wrong: list[str]
+
+
+def _merged(dirs: Sequence[Path], *, strict: bool) -> _Found:
     found: dict[str, Path] = {}
+    passed_over, wrong = [], []
     for folder in dirs:
         try:
-            found |= {path.name: path for path in folder.iterdir() if path.suffix == ".conf"}
+            paths = sorted(folder.iterdir())
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
-            raise ModuleError(f"{folder}: cannot be read: {error.strerror}") from None
+            message = f"{folder}: cannot be read: {error.strerror}"
+            if strict:
+                raise ModuleError(message) from None
+            wrong.append(message)
+            continue
+        for path in paths:
+            # As an editor names its locks and copies, and a package manager what it has replaced.
+            if path.suffix == ".conf" and not path.name.startswith("."):
+                found[path.name] = path
+            elif ".conf" in path.name:
+                passed_over.append(str(path))
     # /dev/null is not asked whose it is: it says nothing.
-    null = Path("/dev/null")
-    return [found[name] for name in sorted(found) if found[name].resolve() != null]
+    null = os.path.realpath("/dev/null")
+    files = [found[name] for name in sorted(found) if os.path.realpath(found[name]) != null]
+    return _Found(files, passed_over, wrong)

@@ -8,6 +8,7 @@ bounds, unless it says ``unsafe = true``. docs/policy.md describes the format.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,8 +108,10 @@ class Policy:
         if path is not None:
             files = [path]
         else:
-            files = [root / _VENDOR, root / _ADMIN, *sorted((root / _DROP_INS).glob("*.toml"))]
-            files = [file for file in files if file.exists()]
+            files = [file for file in (root / _VENDOR, root / _ADMIN) if os.path.lexists(file)]
+            # Editors' locks and copies begin with a dot; a link that leads nowhere is an error.
+            drop_ins = sorted((root / _DROP_INS).glob("*.toml"))
+            files += [file for file in drop_ins if not file.name.startswith(".")]
         policy = cls(tuple(read_layer(file) for file in files))
         for layer in policy.layers:
             for name in layer.sections:

@@ -92,6 +92,8 @@ class Target:
             raise UsageError(
                 f"{path!r} names no cgroup below the root", hint="such as cgroup:/system.slice"
             )
+        if not inner.isprintable():  # whoever may make cgroups names them, and logs show it
+            raise UsageError(f"{path!r} holds a character that cannot be printed")
         name = _CGROUP + inner.replace("/", "!")
         target = cls("cgroup", name, crc32(name.encode()), root)
         if not target._cgroup_folders():

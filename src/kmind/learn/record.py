@@ -31,6 +31,7 @@ from kmind.queue import Endpoint
 from kmind.runtime.agents import WINDOW_PARAMETER, bind, make_bpf_agent, need_root
 from kmind.runtime.grants import grants_for
 from kmind.runtime.hooks import HookWatch
+from kmind.util.names import file_name
 
 __all__ = ["HOOKS", "Plan", "Recorder", "Sweep", "plan_recording"]
 
@@ -183,7 +184,7 @@ class Recorder:
     def _add(self, core: Core, module: Module, target: Target, params: Mapping[str, Value]) -> None:
         manifest = module.manifest
         name = f"{manifest.name}@{target.name}"
-        slot = core.register(name, manifest.name, manifest.class_)
+        slot = core.register(file_name(name), manifest.name, manifest.class_)
         agent = make_bpf_agent(
             module,
             target,

@@ -25,6 +25,7 @@ from kmind.runtime.cgroup import ExtensionCgroup, list_cgroups
 from kmind.runtime.leftovers import remove_dead_runs, restore_leftovers
 from kmind.runtime.process import ExtensionProcess
 from kmind.runtime.state import InstanceState, ProcessState
+from kmind.util.names import file_name
 
 if TYPE_CHECKING:
     from kmind.runtime.supervisor import Supervisor
@@ -57,7 +58,7 @@ def take_over(supervisor: Supervisor) -> list[Member]:
         try:
             if not state.running:
                 raise KmindError("it was not at work")
-            if slots.get(state.slot) != state.name:
+            if slots.get(state.slot) != file_name(state.name):
                 raise KmindError(f"slot {state.slot} is not its own any more")
             taken.append(_adopt(supervisor, state))
         except Exception as error:  # whatever it is, the others go on
@@ -89,7 +90,7 @@ def clear_leftovers(supervisor: Supervisor) -> None:
     states, bad = supervisor.states.load()
     for name, why in bad.items():
         supervisor.log(f"{name} is not taken over: {why}")
-        supervisor.states.remove(name)
+        supervisor.states.discard(name)
     for state in states:
         if state.name not in supervisor.members:
             if state.process:
@@ -98,12 +99,16 @@ def clear_leftovers(supervisor: Supervisor) -> None:
     _remove_cgroups(supervisor)
     _remove_logs(supervisor)
     for each in supervisor.core.instances():
-        if each.name not in (ADMIN, *supervisor.members):
+        if each.name not in (ADMIN, *_file_names(supervisor)):
             supervisor.core.unregister(each.slot)
     _remove_pins(supervisor)
     unrecorded = restore_leftovers(supervisor.journal, supervisor.policy, supervisor.emit)
     if unrecorded:
         supervisor.log(str(unrecorded))
+
+
+def _file_names(supervisor: Supervisor) -> set[str]:
+    return {file_name(name) for name in supervisor.members}
 
 
 def _end(state: ProcessState) -> None:
@@ -113,11 +118,12 @@ def _end(state: ProcessState) -> None:
 
 def _remove_cgroups(supervisor: Supervisor) -> None:
     remove_dead_runs()
+    names = _file_names(supervisor)
     for name in list_cgroups():
         if not name.startswith(supervisor.cgroups):
             continue
         instance = name.removeprefix(supervisor.cgroups)
-        if _INSTANCE.match(instance) and instance not in supervisor.members:
+        if _INSTANCE.match(instance) and instance not in names:
             try:
                 ExtensionCgroup.adopt(name).close()
             except KmindError as error:
@@ -125,8 +131,9 @@ def _remove_cgroups(supervisor: Supervisor) -> None:
 
 
 def _remove_logs(supervisor: Supervisor) -> None:
+    names = _file_names(supervisor)
     for path in (supervisor.run_dir / "log").glob("*@*"):
-        if path.name not in supervisor.members:
+        if path.name not in names:
             path.unlink(missing_ok=True)
 
 
@@ -134,7 +141,8 @@ def _remove_pins(supervisor: Supervisor) -> None:
     root = supervisor.core.root
     if root is None:
         return
+    names = _file_names(supervisor)
     for folder in (root / "agents").glob("*"):
-        if folder.name not in supervisor.members:
+        if folder.name not in names:
             shutil.rmtree(folder, ignore_errors=True)
             (root / "instances" / folder.name).unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from kmind.errors import JournalError, KmindError
 from kmind.guard import Journal, Policy, restore
 from kmind.runtime.cgroup import ExtensionCgroup, list_cgroups
 from kmind.runtime.changes import Emit
+from kmind.util.names import file_name
 
 __all__ = ["remove_dead_runs", "restore_leftovers", "run_cgroup"]
 
@@ -42,7 +43,7 @@ def restore_leftovers(journal: Journal, policy: Policy, emit: Emit) -> JournalEr
 
 def run_cgroup(name: str) -> str:
     """The cgroup of the extension of a ``kmind run``: it names the process that made it."""
-    return f"run-{os.getpid()}.{name}"
+    return f"run-{os.getpid()}.{file_name(name)}"
 
 
 def remove_dead_runs() -> None:

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The daemon's own log: one JSON object a line in a file, and in the journal where there is one.
+"""The daemon's own logs: one JSON object a line in a file, and in the journal where there is one.
+
+One file has all that happens, but of each instance, and each client, only as many bytes as
+its budget lets through: what an extension causes cannot push the rest out. What is left out is
+counted (``left_out``). A second file has who changed what, and nothing else.
 
 A thread writes, so that a slow disk holds up nobody. What cannot be written, for the
 disk is full or too slow, is dropped and counted; the next line that gets through says
@@ -19,7 +23,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-__all__ = ["JOURNALD", "LOG_FILE", "LOG_SCHEMA", "StructuredLog"]
+from kmind.runtime._log_limits import AUDIT, Budget, bounded, source_of
+
+__all__ = ["AUDIT_FILE", "JOURNALD", "LOG_FILE", "LOG_SCHEMA", "DaemonLog", "StructuredLog"]
 
 LOG_SCHEMA = "kmind.log/1"
 """What each line is: ``schema``, ``ts`` (seconds since 1970), ``event`` and its fields."""
@@ -27,12 +33,17 @@ LOG_SCHEMA = "kmind.log/1"
 LOG_FILE = Path("/var/log/kmind/kmind.log")
 """Where it goes, unless the caller says so."""
 
+AUDIT_FILE = Path("/var/log/kmind/audit.log")
+"""Where changes, and who asked for them, are told once more."""
+
 JOURNALD = Path("/run/systemd/journal/socket")
 """systemd's socket for structured messages (its "Native Journal Protocol")."""
 
 _MAX_BYTES = 8 << 20
 _FILES = 5
 _MOST_WAITING = 10_000
+# Of one source: 17 MB a day, of the 40 MiB that are kept.
+_SOURCE_RATE, _SOURCE_BURST = 200.0, 256 << 10
 # syslog(3): what an admin should look at, and the rest.
 _WARNING, _INFO = 4, 6
 _WARNINGS = frozenset({"mode", "failed", "yielded", "lease", "trouble"})
@@ -42,8 +53,9 @@ class StructuredLog:
     """An ``Emit`` whose events become lines of ``path``.
 
     At ``max_bytes`` the file is renamed to ``.1``, what was ``.1`` to ``.2``, and so on;
-    ``files`` are kept, the present one included. Thread-safe. ``lost`` counts the lines
-    that were dropped.
+    ``files`` are kept, the present one included. One source may write ``rate`` bytes a second in
+    the long run, and ``burst`` at once. Thread-safe. ``lost`` counts the lines that were dropped
+    because they could not be written.
     """
 
     def __init__(
@@ -52,7 +64,9 @@ class StructuredLog:
         *,
         max_bytes: int = _MAX_BYTES,
         files: int = _FILES,
-        journald: Path = JOURNALD,
+        journald: Path | None = JOURNALD,
+        rate: float = _SOURCE_RATE,
+        burst: float = _SOURCE_BURST,
     ) -> None:
         self.lost = 0
         self._unsaid = 0
@@ -60,6 +74,7 @@ class StructuredLog:
         self._max_bytes = max_bytes
         self._files = files
         self._journald = journald
+        self._budget = Budget(time.monotonic, rate=rate, burst=burst)
         self._fd = -1
         self._size = 0
         self._socket: socket.socket | None = None
@@ -114,14 +129,21 @@ class StructuredLog:
             self._socket.close()
 
     def _write(self, ts: float, event: str, fields: Mapping[str, Any]) -> None:
-        record = {"schema": LOG_SCHEMA, "ts": ts, "event": event, **fields}
+        record = {"schema": LOG_SCHEMA, "ts": ts, "event": event, **bounded(fields)}
+        source = source_of(event, fields)
         with self._wake:
             unsaid = self._unsaid
         if unsaid:
             record["lost"] = unsaid
+        if left_out := self._budget.left_out(source):
+            record["left_out"] = left_out
         try:
-            line = json.dumps(record, default=str)
+            line = json.dumps(record)
+            always = not source or (event in AUDIT and event != "request")
+            if not self._budget.take(source, len(line), always=always):
+                return
             self._append(line.encode("utf-8", "replace") + b"\n")
+            self._budget.told(source)
         except (OSError, TypeError, ValueError, RecursionError):
             with self._wake:
                 self._drop(1)
@@ -167,7 +189,7 @@ class StructuredLog:
         )
         try:
             if self._socket is None:
-                if not self._journald.exists():
+                if self._journald is None or not self._journald.exists():
                     return
                 self._socket = socket.socket(
                     socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC
@@ -176,3 +198,26 @@ class StructuredLog:
             self._socket.sendto(message.encode("utf-8", "replace"), str(self._journald))
         except OSError:
             pass  # the file has it
+
+
+class DaemonLog:
+    """An ``Emit`` that tells both files; one ``StructuredLog`` each."""
+
+    def __init__(self, log: Path = LOG_FILE, audit: Path = AUDIT_FILE) -> None:
+        self._log = StructuredLog(log)
+        self._audit = StructuredLog(audit, journald=None)
+
+    def emit(self, event: str, /, **fields: Any) -> None:
+        """Have it written before long."""
+        self._log.emit(event, **fields)
+        if event in AUDIT:
+            self._audit.emit(event, **fields)
+
+    def flush(self, timeout_s: float = 5.0) -> bool:
+        """Wait until what was emitted is written or dropped; False if that takes too long."""
+        return self._log.flush(timeout_s) and self._audit.flush(timeout_s)
+
+    def close(self) -> None:
+        """Write what is left, for at most some seconds, and end. Safe to repeat."""
+        self._log.close()
+        self._audit.close()

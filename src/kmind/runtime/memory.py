@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kmind.queue import MEMORY_MOST, Geometry, MemoryReader
+from kmind.util.names import file_name
 
 __all__ = ["Memory", "default_memory_folder"]
 
@@ -43,7 +44,7 @@ class Memory:
         log: Callable[[str], None],
         now: Callable[[], float],
     ) -> None:
-        self._path = folder / f"{name}.json" if folder else None
+        self._path = folder / f"{file_name(name)}.json" if folder else None
         self._log = log
         self._now = now
         self._reader: MemoryReader | None = None

@@ -20,6 +20,7 @@ from kmind.errors import KmindError
 from kmind.extension import Value
 from kmind.guard._owner import boot_id
 from kmind.runtime._models import DeployedModels
+from kmind.util.names import file_name
 
 __all__ = ["STATE_SCHEMA", "HoldState", "InstanceState", "ProcessState", "StateFolder"]
 
@@ -126,8 +127,14 @@ class StateFolder:
             self._path(name).unlink(missing_ok=True)
             self._models_path(name).unlink(missing_ok=True)
 
+    def discard(self, stem: str) -> None:
+        """Remove a file of no use, as ``load`` names it, and the models beside it."""
+        with contextlib.suppress(OSError):
+            for suffix in (".json", ".models"):
+                (self._folder / (stem + suffix)).unlink(missing_ok=True)
+
     def load(self) -> tuple[list[InstanceState], dict[str, str]]:
-        """The states of this boot, and by instance why others are of no use."""
+        """The states of this boot, and by their files' names why others are of no use."""
         good: list[InstanceState] = []
         bad: dict[str, str] = {}
         for path in sorted(self._folder.glob("*.json")):
@@ -136,7 +143,7 @@ class StateFolder:
             except (OSError, msgspec.DecodeError) as error:
                 bad[path.stem] = f"{path} cannot be read: {error}"
                 continue
-            if state.name != path.stem:
+            if file_name(state.name) != path.stem:
                 bad[path.stem] = f"{path} says that it is of {state.name}"
             elif state.schema != STATE_SCHEMA:
                 bad[path.stem] = f"{path} is {state.schema}, and this kmind knows {STATE_SCHEMA}"
@@ -157,7 +164,7 @@ class StateFolder:
         partial.replace(path)
 
     def _path(self, name: str) -> Path:
-        return self._folder / f"{name}.json"
+        return self._folder / f"{file_name(name)}.json"
 
     def _models_path(self, name: str) -> Path:
-        return self._folder / f"{name}.models"
+        return self._folder / f"{file_name(name)}.models"

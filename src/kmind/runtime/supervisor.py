@@ -49,6 +49,7 @@ from kmind.runtime.memory import default_memory_folder
 from kmind.runtime.state import StateFolder
 from kmind.runtime.turns import TurnTimes
 from kmind.runtime.wishes import check_wishes
+from kmind.util.names import file_name
 
 __all__ = ["DEADLINE_S", "RUN_DIR", "Supervisor"]
 
@@ -142,6 +143,10 @@ class Supervisor:
             self._set_process(member)
         self._turn()
         self._safely("arbiter", self._arbiter.reconcile, began_ns)
+        for why in self._conf.wrong:
+            self.log(f"nothing of this file counts, but what it blacklists: {why}")
+        for name in self._conf.passed_over:
+            self.log(f"{name} is not read: only names that end in .conf and begin with no dot are")
         for line in self._conf.autoload:
             self._autoload(line)
         if self._devices and (fd := self._devices.start()) is not None:
@@ -372,7 +377,7 @@ class Supervisor:
 
     def pins(self, name: str) -> Path | None:
         """Where the agent of an instance is pinned; None for a private core."""
-        return self.core.root / "agents" / name if self.core.root else None
+        return self.core.folder(name) if self.core.root else None
 
     def make_instance(
         self,
@@ -385,7 +390,7 @@ class Supervisor:
     ) -> Instance:
         """An instance that is not started yet."""
         name = f"{module.manifest.name}@{target.name}"
-        log = str(self.run_dir / "log" / name) if self.core.root else ""
+        log = str(self.run_dir / "log" / file_name(name)) if self.core.root else ""
         return Instance(
             module,
             target,
@@ -397,7 +402,7 @@ class Supervisor:
             emit=self.emit,
             evidence=self.evidence,
             memory=default_memory_folder(self.journal.path),
-            sandbox=Sandbox(cgroup=self.cgroups + name, log=log),
+            sandbox=Sandbox(cgroup=self.cgroups + file_name(name), log=log),
             free=partial(self.core.free, slot),
             stands=self._stands,
             name_of=self._arbiter.name_of,
@@ -433,7 +438,7 @@ class Supervisor:
     ) -> Member:
         manifest = module.manifest
         name = f"{manifest.name}@{target.name}"
-        slot = self.core.register(name, manifest.name, manifest.class_, 0, 0)
+        slot = self.core.register(file_name(name), manifest.name, manifest.class_, 0, 0)
         try:
             agent = make_bpf_agent(
                 module, target, params, deadline_s=DEADLINE_S, core=self.core, slot=slot

@@ -187,7 +187,7 @@ def undo_advice(context: Context, call: Call) -> dict[str, Any]:
 
 def installed_modules(context: Context, call: Call) -> dict[str, Any]:
     """All installed modules."""
-    conf = ModuleConf.load()
+    conf = ModuleConf.load(strict=False)
     good, broken = list_modules()
     known = [*(each.manifest.name for each in good), *broken]
     return {
@@ -195,6 +195,7 @@ def installed_modules(context: Context, call: Call) -> dict[str, Any]:
         "modules": [describe(each, conf) for each in good],
         "broken": {name: str(error) for name, error in broken.items()},
         "unknown": conf.unknown(known),
+        "wrong": list(conf.wrong),
     }
 
 

@@ -44,6 +44,8 @@ MODEL_BYTES = 4 << 20
 # Control characters stand in no name, and a name ends where it ends.
 _TEXT = r"^[^\x00-\x1f\x7f]*$(?!\n)"
 
+_PATH_BYTES = 4096  # PATH_MAX of limits.h: a cgroup's path may be that long
+
 # A name, or where a folder is. What is relative would be so to the daemon.
 _MODULE = r"^([A-Za-z][A-Za-z0-9_-]{0,63}|/[^\x00-\x1f\x7f]*)$(?!\n)"
 
@@ -72,7 +74,7 @@ class LoadRequest(_Request, frozen=True):
     """
 
     module: Annotated[str, msgspec.Meta(max_length=4096, pattern=_MODULE)]
-    target: Annotated[str, msgspec.Meta(max_length=255, pattern=_TEXT)] = ""
+    target: Annotated[str, msgspec.Meta(max_length=_PATH_BYTES, pattern=_TEXT)] = ""
     parameters: Annotated[dict[_Word, _Parameter], msgspec.Meta(max_length=256)] = {}
     mode: Literal["observe", "advise", "canary", "auto"] | None = None
     dry_run: bool = False
@@ -161,12 +163,14 @@ class LeaseList(_Answer, frozen=True):
 class ModuleList(_Answer, frozen=True):
     """Installed modules, and those that are broken, by name, with the reason.
 
-    ``unknown`` tells of lines of the configuration that name no module.
+    ``unknown`` tells of lines of the configuration that name no module, ``wrong`` of files of it
+    that are passed over.
     """
 
     modules: list[dict[str, Any]]
     broken: dict[str, str]
     unknown: list[str]
+    wrong: list[str]
     schema: Literal["kmind.modules/1"] = "kmind.modules/1"
 
 
