@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from kmind.cli.output import Lines, is_live, json_line
+from kmind.cli.output import Lines, is_live, json_line, plain
 from kmind.runtime.instance import Instance
 
 __all__ = ["SCHEMA", "Report", "describe"]
@@ -64,7 +64,7 @@ class Report:
             if self._lines.write(json_line(SCHEMA, record)) and lost:
                 self._lines.lost = 0
             return
-        line = describe(event, fields)
+        line = plain(describe(event, fields))
         if not line or self._is_repeated(event, fields):
             return
         if self._live and event in ("start", "stop", "mode", "restored"):

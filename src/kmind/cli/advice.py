@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json as json_
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 from kmind.cli._columns import columns
 from kmind.cli.client import Client, path_to
-from kmind.cli.output import json_line
+from kmind.cli.output import json_line, write
 from kmind.errors import UsageError
 
 __all__ = ["ACTIONS", "advice_command"]
@@ -44,7 +43,7 @@ def advice_command(
 
 
 def _say(answer: dict[str, Any], json: bool, text: str) -> int:
-    sys.stdout.write(json_line(answer.pop("schema"), answer) + "\n" if json else text)
+    write(json_line(answer.pop("schema"), answer) + "\n" if json else text)
     return 0
 
 

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import sys
 import zlib
 from pathlib import Path
 
 from kmind.agent.core import Core
 from kmind.cli.client import Client, DaemonError, default_run_dir, default_socket_path
+from kmind.cli.output import write
 from kmind.errors import NotSupportedError
 from kmind.extension.conf import ModuleConf
 from kmind.guard import Journal, Policy
@@ -106,7 +106,5 @@ def _replace(pid: int | None, socket: Path | None) -> int:
     client = Client(socket)
     took_s = replace(pid, lambda: float(client.get("/v1/health")["started"]))
     count = len(client.get("/v1/instances")["instances"])
-    sys.stdout.write(
-        f"the daemon, pid {pid}, restarted in {took_s:.2f} s; {count} instances go on\n"
-    )
+    write(f"the daemon, pid {pid}, restarted in {took_s:.2f} s; {count} instances go on\n")
     return 0

@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
-from kmind.cli.output import json_line
+from kmind.cli.output import json_line, write
 from kmind.errors import ModuleError
 from kmind.extension import find_module, list_modules
 from kmind.extension.depends import load_order
@@ -21,16 +20,16 @@ def depends_command(name: str | None, *, json: bool) -> int:
     records, broken = _all() if name is None else ([_record(name)], {})
     if json:
         report = {"modules": records, "broken": broken}
-        sys.stdout.write(json_line(SCHEMA, report) + "\n")
+        write(json_line(SCHEMA, report) + "\n")
     elif name is not None:
         # As modprobe --show-depends: one line a module, the one to load first on top.
         for each in records[0]["order"]:
-            sys.stdout.write(f"{each['name']} {each['folder']}\n")
+            write(f"{each['name']} {each['folder']}\n")
     else:
         for record in records:
-            sys.stdout.write(f"{record['name']}: {' '.join(record['depends'])}".rstrip() + "\n")
+            write(f"{record['name']}: {' '.join(record['depends'])}".rstrip() + "\n")
         for module, why in broken.items():
-            sys.stdout.write(f"{module}: broken: {why}\n")
+            write(f"{module}: broken: {why}\n")
     return 1 if broken else 0
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from kmind.agent.core import Core
 from kmind.cli._report import describe
-from kmind.cli.output import json_line
+from kmind.cli.output import json_line, write
 from kmind.cli.run import stop_signals
 from kmind.errors import UsageError
 from kmind.evidence import Design
@@ -54,7 +54,7 @@ def evaluate_command(
     def tell(event: str, /, **fields: Any) -> None:
         text = describe(event, fields)
         line = json_line(SCHEMA, {"event": event, **fields}) if json else text
-        sys.stdout.write(line + "\n")
+        write(line + "\n")
         sys.stdout.flush()
 
     with (

@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
-from kmind.cli.output import json_line
+from kmind.cli.output import json_line, warn, write
 from kmind.errors import UsageError
 from kmind.extension import find_module
 from kmind.extension.conf import ModuleConf
@@ -22,7 +21,7 @@ def info_command(name: str, *, field: str | None, json: bool) -> int:
     """Describe a module, by name or folder; of one field only the values, a line each."""
     conf = ModuleConf.load(strict=False)
     for line in conf.wrong:
-        sys.stderr.write(f"kmind: {line}\n")
+        warn(f"kmind: {line}\n")
     record = describe(find_module(name), conf)
     if field is not None:
         field = field.replace("-", "_")
@@ -30,11 +29,11 @@ def info_command(name: str, *, field: str | None, json: bool) -> int:
             raise UsageError(f"a module has no field {field!r}", hint=nearest(field, record))
         record = {field: record[field]}
     if json:
-        sys.stdout.write(json_line(SCHEMA, record) + "\n")
+        write(json_line(SCHEMA, record) + "\n")
         return 0
     for key, value in record.items():
         for line in _lines(key, value):
-            sys.stdout.write(line + "\n" if field else f"{key + ':':<15} {line}\n")
+            write(line + "\n" if field else f"{key + ':':<15} {line}\n")
     return 0
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Column, Table
 
-from kmind.cli.output import json_line
+from kmind.cli.output import json_line, write
 from kmind.learn.recording import open_recordings
 from kmind.learn.summary import summarise
 
@@ -24,7 +24,7 @@ def inspect_command(path: Path, *, json: bool) -> int:
     """Summarise a file or a folder. Raises RecordingError for what is none."""
     found = [summarise(recording) for recording in open_recordings(path)]
     if json:
-        sys.stdout.write(json_line(SCHEMA, {"path": str(path), "recordings": found}) + "\n")
+        write(json_line(SCHEMA, {"path": str(path), "recordings": found}) + "\n")
         return 0
     console = Console(file=sys.stdout)
     for each in found:

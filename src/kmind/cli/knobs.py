@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kmind.cli._columns import columns
-from kmind.cli.output import json_line
+from kmind.cli.output import json_line, write
 from kmind.errors import KmindError, PrivilegeError, UsageError
 from kmind.guard import (
     Actuator,
@@ -92,7 +91,7 @@ def _show(words: Sequence[str], policy: Policy, *, json: bool, root: Path) -> in
             for each in shown
         ]
         text = columns(head, rows)
-    sys.stdout.write(text)
+    write(text)
     return 0
 
 
@@ -244,7 +243,7 @@ def _change(knob: Knob, target: Target, changed: dict[str, Any]) -> str:
 
 
 def _tell(changed: dict[str, Any], json: bool, *, done: bool, text: str) -> int:
-    sys.stdout.write((json_line(SCHEMA, {"set": changed, "done": done}) if json else text) + "\n")
+    write((json_line(SCHEMA, {"set": changed, "done": done}) if json else text) + "\n")
     return 0
 
 
@@ -258,10 +257,10 @@ def _verify(*, json: bool, root: Path) -> int:
             found = find_standing(journal, root=root)
     drifted = any(each.state == "drifted" for each in found)
     if json:
-        sys.stdout.write(json_line(SCHEMA, {"knobs": [_standing(e) for e in found]}) + "\n")
+        write(json_line(SCHEMA, {"knobs": [_standing(e) for e in found]}) + "\n")
     else:
         lines = [_line(each) for each in found] or ["we have set nothing since the machine started"]
-        sys.stdout.write("\n".join(lines) + "\n")
+        write("\n".join(lines) + "\n")
     return 1 if drifted else 0
 
 

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from kmind.cli._columns import columns
 from kmind.cli.client import Client
-from kmind.cli.output import json_line
+from kmind.cli.output import json_line, write
 
 __all__ = ["list_command"]
 
@@ -17,12 +16,12 @@ def list_command(*, json: bool, socket: Path | None) -> int:
     """List them."""
     answer = Client(socket).get("/v1/instances")
     if json:
-        sys.stdout.write(json_line(answer.pop("schema"), answer) + "\n")
+        write(json_line(answer.pop("schema"), answer) + "\n")
         return 0
     rows = [
         (each["name"], each.get("class", ""), each["mode"], each.get("state", ""))
         for each in answer["instances"]
     ]
     text = columns(("instance", "class", "mode", "state"), rows) if rows else "nothing is loaded\n"
-    sys.stdout.write(text)
+    write(text)
     return 0

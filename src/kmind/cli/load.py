@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from kmind.cli.client import Client, kernel_name
-from kmind.cli.output import json_line
+from kmind.cli.output import json_line, write
 from kmind.errors import UsageError
 
 __all__ = ["load_command"]
@@ -33,14 +32,14 @@ def load_command(
         body["mode"] = mode
     answer = Client(socket).call("POST", "/v1/instances", body)
     if json:
-        sys.stdout.write(json_line(answer.pop("schema"), answer) + "\n")
+        write(json_line(answer.pop("schema"), answer) + "\n")
         return 0
     name, result = answer["name"], answer["result"]
     about = f", mode {result['mode']}" if "mode" in result else ""
     if dry_run:
-        sys.stdout.write(f"would load {name}{about}\n")
+        write(f"would load {name}{about}\n")
     else:
-        sys.stdout.write(f"loaded {name}{about}; to undo: kmind unload {name}\n")
+        write(f"loaded {name}{about}; to undo: kmind unload {name}\n")
     return 0
 
 

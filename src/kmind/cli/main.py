@@ -21,6 +21,7 @@ from kmind import __version__
 from kmind.cli._bench_app import bench
 from kmind.cli._model_app import model_app
 from kmind.cli._names import AdviceAction, KnobsAction
+from kmind.cli.output import plain
 from kmind.errors import KmindError
 
 __all__ = ["app", "main"]
@@ -579,5 +580,5 @@ def _narrowed(words: list[str]) -> typer.Typer:
 
 
 def _say(message: str, code: int) -> int:
-    print("kmind: " + " ".join(message.split()), file=sys.stderr)
+    print("kmind: " + plain(" ".join(message.split())), file=sys.stderr)
     return code

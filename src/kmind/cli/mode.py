@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from kmind.cli.client import Client, path_to
-from kmind.cli.output import json_line
+from kmind.cli.output import json_line, write
 
 __all__ = ["mode_command"]
 
@@ -19,7 +18,7 @@ def mode_command(name: str, mode: str, *, json: bool, socket: Path | None) -> in
     answer = client.call("PUT", path_to("instance", name) + "/mode", {"mode": mode})
     if json:
         answer["result"] |= {"before": before}
-        sys.stdout.write(json_line(answer.pop("schema"), answer) + "\n")
+        write(json_line(answer.pop("schema"), answer) + "\n")
         return 0
-    sys.stdout.write(f"{name}: mode {before} -> {mode}; to undo: kmind mode {name} {before}\n")
+    write(f"{name}: mode {before} -> {mode}; to undo: kmind mode {name} {before}\n")
     return 0

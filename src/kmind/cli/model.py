@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kmind.cli.client import Client, path_to
-from kmind.cli.output import json_line
+from kmind.cli.output import json_line, write
 from kmind.errors import KmindError, ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -222,7 +221,7 @@ def _facts(file: ModelFile, path: Path) -> dict[str, Any]:
 def _show(file: ModelFile, path: Path, json: bool) -> None:
     facts = _facts(file, path)
     if json:
-        sys.stdout.write(json_line("kmind.modelfile/1", facts) + "\n")
+        write(json_line("kmind.modelfile/1", facts) + "\n")
         return
     size = (
         "-".join(map(str, facts["shape"]))
@@ -247,7 +246,7 @@ def _show(file: ModelFile, path: Path, json: bool) -> None:
     lines += _agreed(file.quantisation)
     lines += [(f"card: {name}", str(value)) for name, value in file.card.items()]
     for name, value in lines:
-        sys.stdout.write(f"{_printable(name):>14}  {_printable(value)}\n")
+        write(f"{_printable(name):>14}  {_printable(value)}\n")
 
 
 def _cost(facts: Mapping[str, Any]) -> str:
@@ -308,10 +307,10 @@ def check_command(path: Path, *, budget_ns: float | None, json: bool) -> int:
         "budget_ns": budget_ns,
     }
     if json:
-        sys.stdout.write(json_line("kmind.modelcheck/1", answer) + "\n")
+        write(json_line("kmind.modelcheck/1", answer) + "\n")
         return 0
     budget = f"budget {budget_ns:,.0f} ns" if budget_ns is not None else "no budget given"
-    sys.stdout.write(
+    write(
         f"{path}: good; hash {file.hash[:16]}; self test {answer['selftest']}; "
         f"at most {estimate:,.0f} ns a decision, {budget}\n"
     )
@@ -341,11 +340,11 @@ def bench_command(path: Path, *, json: bool) -> int:
     if answer["bit_exact"] is False:
         raise ModelError(f"{path}: the kernel decides otherwise than the reference")
     if json:
-        sys.stdout.write(json_line("kmind.modelbench/1", answer) + "\n")
+        write(json_line("kmind.modelbench/1", answer) + "\n")
         return 0
     kernel = f"{answer['ns']} ns" if answer["ns"] is not None else f"not measured: {answer['why']}"
-    sys.stdout.write(f"in the kernel: {kernel}, estimated {answer['estimate_ns']} ns\n")
-    sys.stdout.write(f"reference in numpy: {answer['reference_ns']} ns a decision\n")
+    write(f"in the kernel: {kernel}, estimated {answer['estimate_ns']} ns\n")
+    write(f"reference in numpy: {answer['reference_ns']} ns a decision\n")
     return 0
 
 
@@ -399,12 +398,12 @@ def rollback_command(instance: str, *, json: bool, socket: Path | None) -> int:
 
 def _changed(instance: str, answer: dict[str, Any], json: bool) -> None:
     if json:
-        sys.stdout.write(json_line(answer.pop("schema"), answer) + "\n")
+        write(json_line(answer.pop("schema"), answer) + "\n")
         return
     result = answer["result"]
     before = str(result["before"])[:16] if result["before"] else "none"
     undo = f"; to undo: kmind model rollback {instance}" if result["before"] else ""
-    sys.stdout.write(f"{instance}: model {before} -> {str(result['hash'])[:16]}{undo}\n")
+    write(f"{instance}: model {before} -> {str(result['hash'])[:16]}{undo}\n")
 
 
 def _times(call: Callable[[], object]) -> list[int]:

@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
-from kmind.cli.output import json_line
+from kmind.cli.output import json_line, warn, write
 from kmind.extension import list_modules
 from kmind.extension.conf import ModuleConf
 from kmind.extension.describe import describe
@@ -29,16 +28,16 @@ def modules_command(*, json: bool) -> int:
             "unknown": conf.unknown(known),
             "wrong": list(conf.wrong),
         }
-        sys.stdout.write(json_line(SCHEMA, report) + "\n")
+        write(json_line(SCHEMA, report) + "\n")
         return 1 if broken or conf.wrong else 0
     for record in records:
-        sys.stdout.write(_text(record))
+        write(_text(record))
     for name, error in broken.items():
-        sys.stdout.write(f"{name}: broken: {error}\n")
+        write(f"{name}: broken: {error}\n")
     for line in (*conf.unknown(known), *conf.wrong):
-        sys.stderr.write(f"kmind: {line}\n")
+        warn(f"kmind: {line}\n")
     for name in conf.passed_over:
-        sys.stderr.write(f"kmind: {name} is not read, by its name\n")
+        warn(f"kmind: {name} is not read, by its name\n")
     return 1 if broken or conf.wrong else 0
 
 

@@ -6,10 +6,33 @@ from __future__ import annotations
 import json
 import os
 import select
+import sys
 from collections.abc import Mapping
 from typing import Any, TextIO
 
-__all__ = ["Lines", "is_live", "json_line"]
+__all__ = ["Lines", "is_live", "json_line", "plain", "warn", "write"]
+
+# Control characters of both kinds, and those that turn the direction of what follows: a terminal
+# does as they say. Whatever is shown may come from an extension, a server, or another user.
+_CONTROLS = (
+    *range(0x20), *range(0x7F, 0xA0), *range(0x2028, 0x202F), *range(0x2066, 0x206A),
+)  # fmt: skip
+_BLANKS = dict.fromkeys(set(_CONTROLS) - {ord("\n"), ord("\t")}, " ")
+
+
+def plain(text: str) -> str:
+    """``text`` with a blank for each character that a terminal obeys; lines stay lines."""
+    return text.translate(_BLANKS)
+
+
+def write(text: str) -> None:
+    """Write to stdout, as plain text."""
+    sys.stdout.write(plain(text))
+
+
+def warn(text: str) -> None:
+    """Write to stderr, as plain text."""
+    sys.stderr.write(plain(text))
 
 
 def is_live(out: TextIO) -> bool:
@@ -43,7 +66,7 @@ class Lines:
         """Write one line; whether it went out."""
         if self.broken:
             return False
-        data = line.encode("utf-8", "replace") + b"\n"
+        data = plain(line).encode("utf-8", "replace") + b"\n"
         try:
             while data:
                 # A pipe that polls as writable takes PIPE_BUF bytes at once.

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kmind.cli.output import json_line
+from kmind.cli.output import json_line, write
 from kmind.cli.run import stop_signals
 from kmind.guard import Journal, Policy, restore
 from kmind.learn.record import Plan, Recorder
@@ -37,17 +37,15 @@ def record_command(
     if sys.stderr.isatty():
         sys.stderr.write("\n")
     if json:
-        sys.stdout.write(json_line(SCHEMA, done) + "\n")
+        write(json_line(SCHEMA, done) + "\n")
     else:
         for each in done["instances"]:
             lost = max(each["ring_dropped"], each["ring_lost"]) + each["queue_dropped"]
-            sys.stdout.write(
+            write(
                 f"{each['name']}: {each['windows']:,} windows and {each['records']:,} records, "
                 f"{lost:,} lost\n"
             )
-        sys.stdout.write(
-            f"{output}: {done['seconds']:.1f} s ({why}); see it with: kmind inspect {output}\n"
-        )
+        write(f"{output}: {done['seconds']:.1f} s ({why}); see it with: kmind inspect {output}\n")
     return 0
 
 

@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from kmind.cli.client import Client, path_to
-from kmind.cli.output import json_line
+from kmind.cli.output import json_line, write
 
 __all__ = ["reload_command"]
 
@@ -16,9 +15,9 @@ def reload_command(name: str, *, json: bool, socket: Path | None) -> int:
     """Reload it, and say which generation runs now."""
     answer = Client(socket).call("POST", path_to("instance", name) + "/reload")
     if json:
-        sys.stdout.write(json_line(answer.pop("schema"), answer) + "\n")
+        write(json_line(answer.pop("schema"), answer) + "\n")
         return 0
     generation = answer["result"].get("generation")
     about = f": generation {generation} runs" if generation else ""
-    sys.stdout.write(f"reloaded {name}{about}; no knob was touched\n")
+    write(f"reloaded {name}{about}; no knob was touched\n")
     return 0

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import platform
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from kmind.cli.output import json_line
+from kmind.cli.output import json_line, warn, write
 from kmind.errors import RecordingError, UsageError
 from kmind.extension import Value, find_module, parse_parameters
 from kmind.learn.recording import Recording, open_recordings
@@ -43,7 +42,7 @@ def replay_command(
     recording = _choose(open_recordings(path), module.manifest.name, path)
     meta = recording.meta
     if meta.host.kernel != platform.release():
-        sys.stderr.write(
+        warn(
             f"kmind: recorded on kernel {meta.host.kernel}; this is {platform.release()}: "
             "the ABI is the same, so it is replayed\n"
         )
@@ -52,18 +51,18 @@ def replay_command(
     replay.run(_show if not json else lambda made: None)
     seconds = time.monotonic() - started
     if json:
-        sys.stdout.write(json_line(SCHEMA, _report(replay, params)) + "\n")
+        write(json_line(SCHEMA, _report(replay, params)) + "\n")
         return 0
     for line in replay.log:
-        sys.stderr.write(f"{line}\n")
+        warn(f"{line}\n")
     verdicts = Counter(made.verdict for made in replay.recommended)
-    sys.stdout.write(
+    write(
         f"{replay.windows:,} windows and {replay.records:,} records over {replay.span_s:,.1f} s: "
         f"{len(replay.recommended)} recommendations"
         + "".join(f", {count} {name}" for name, count in sorted(verdicts.items()))
         + "\n"
     )
-    sys.stderr.write(f"replayed in {seconds:.2f} s\n")
+    warn(f"replayed in {seconds:.2f} s\n")
     return 0
 
 
@@ -80,7 +79,7 @@ def _choose(found: list[Recording], module: str, path: Path) -> Recording:
 
 def _show(made: Recommended) -> None:
     evidence = " ".join(f"{name}={value}" for name, value in made.evidence.items())
-    sys.stdout.write(
+    write(
         f"{made.time_s:10.3f} s  {made.verdict:<9} {made.knob} = {made.value} "
         f"(stood at {made.current})  {made.reason}  {evidence}\n"
     )

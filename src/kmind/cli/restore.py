@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import Any
 
-from kmind.cli.output import json_line
+from kmind.cli.output import json_line, write
 from kmind.errors import PrivilegeError
 from kmind.guard import Journal, Outcome, Policy, default_journal_path, restore
 from kmind.util.sqlite import is_database_there
@@ -82,4 +81,4 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
 
 def _say(json: bool, report: dict[str, Any], lines: list[str]) -> None:
     text = json_line(SCHEMA, report) if json else "\n".join(lines)
-    sys.stdout.write(text + "\n")
+    write(text + "\n")

@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from kmind.cli.client import Client, path_to
-from kmind.cli.output import json_line
+from kmind.cli.output import json_line, write
 
 __all__ = ["status_command"]
 
@@ -22,12 +21,12 @@ def status_command(name: str | None, *, json: bool, socket: Path | None) -> int:
     health.pop("schema")
     instances = answer["instances"]
     if json:
-        sys.stdout.write(json_line(answer.pop("schema"), {**answer, "daemon": health}) + "\n")
+        write(json_line(answer.pop("schema"), {**answer, "daemon": health}) + "\n")
     else:
         lines = [] if name else [_daemon(health), *([] if instances else ["nothing is loaded"])]
         for each in instances:
             lines += [each["name"], *_fields(each, skip=("name",), indent="    ")]
-        sys.stdout.write("\n".join(lines) + "\n")
+        write("\n".join(lines) + "\n")
     well = health["ok"] and not any(each.get("failed") for each in instances)
     return 0 if well else 1
 

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from kmind.cli.output import json_line
+from kmind.cli.output import json_line, write
 from kmind.errors import UsageError
 from kmind.extension import find_module
 from kmind.learn.train import load_recipe, read_data, train
@@ -38,7 +38,7 @@ def train_command(module_name: str, data: Path, output: Path, *, seed: int, json
     made.save(output)
     if json:
         report = {"output": str(output), "hash": made.hash, "card": made.card}
-        sys.stdout.write(json_line(SCHEMA, report) + "\n")
+        write(json_line(SCHEMA, report) + "\n")
         return 0
     card, console = made.card, Console(file=sys.stdout)
     rows = card["rows"]

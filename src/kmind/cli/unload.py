@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from kmind.cli.client import Client, path_to
-from kmind.cli.output import json_line
+from kmind.cli.output import json_line, write
 
 __all__ = ["unload_command"]
 
@@ -19,12 +18,12 @@ def unload_command(name: str, *, json: bool, socket: Path | None) -> int:
     answer = Client(socket).call("DELETE", path_to("instance", name))
     result = answer["result"]
     if json:
-        sys.stdout.write(json_line(answer.pop("schema"), answer) + "\n")
+        write(json_line(answer.pop("schema"), answer) + "\n")
     else:
         changes = result.get("changes", [])
         lines = [f"unloaded {name}" + ("" if changes else "; nothing was changed")]
         lines += [f"  {_change(each)}" for each in changes]
-        sys.stdout.write("\n".join(lines) + "\n")
+        write("\n".join(lines) + "\n")
     return 0 if result.get("restored", True) else 1
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kmind.cli._columns import columns
-from kmind.cli.output import json_line
+from kmind.cli.output import json_line, write
 from kmind.errors import UsageError
 from kmind.evidence.chart import render_experiment
 from kmind.guard import default_journal_path
@@ -44,7 +44,7 @@ def why_command(id: str | None, *, json: bool) -> int:
 
 
 def _say(report: Mapping[str, Any], text: str, *, json: bool) -> int:
-    sys.stdout.write(json_line(SCHEMA, report) + "\n" if json else text)
+    write(json_line(SCHEMA, report) + "\n" if json else text)
     return 0
 
 
