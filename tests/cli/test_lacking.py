@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from agents import compile_bpf
-from sample_module import MANIFEST, make_module
+from sample_module import MANIFEST, loop_disk, make_module
 
 pytestmark = pytest.mark.kernel("btf", "libbpf", "tp_btf", "arena")
 
@@ -91,6 +91,61 @@ def test_doctor_without_bpffs() -> None:
     probes = {probe["name"]: probe for probe in json.loads(done.stdout)["probes"]}
     assert probes["bpffs"]["state"] == "missing"
     assert probes["bpffs"]["costs"]
+
+
+READ_ONLY = "mount --rbind /sys /sys && mount -o remount,bind,ro /sys"
+# A window of an idle disk, by which static goes, comes every two seconds.
+SETS = ("run", "static", "value=64", "--duration", "8")
+
+
+@pytest.mark.usefixtures("state")
+@pytest.mark.parametrize("mode", ["auto", "canary"])
+def test_a_run_that_could_set_nothing_is_refused(mode: str, tmp_path: Path) -> None:
+    with loop_disk(tmp_path) as disk:
+        done = _kmind(READ_ONLY, *SETS[:2], disk, *SETS[2:], "--mode", mode)
+    _one_line(done, 1, "Read-only file system", "mount /sys and /proc/sys for writing")
+
+
+@pytest.mark.usefixtures("state")
+def test_advice_needs_no_sysfs_to_write_to(tmp_path: Path) -> None:
+    with loop_disk(tmp_path) as disk:
+        done = _kmind(READ_ONLY, *SETS[:2], disk, *SETS[2:], "--mode", "advise")
+    assert done.returncode == 0, done.stderr
+    assert "To do so: echo 64 > " in done.stdout
+
+
+@pytest.mark.usefixtures("state")
+def test_a_run_whose_value_the_kernel_refuses_fails(tmp_path: Path) -> None:
+    # A loop device has 128 tags at most, and no scheduler that would add to them.
+    with loop_disk(tmp_path) as disk:
+        Path(f"/sys/block/{disk}/queue/scheduler").write_text("none")
+        words = ("run", "static", disk, "knob=nr_requests", "value=2048", "--mode", "auto")
+        done = _kmind("true", *words, "--duration", "8")
+    _one_line(done, 1, "nothing could be set: cannot set block.nr_requests")
+
+
+# The daemon, which takes what only looks, and refuses what would set something.
+DAEMON = """
+{kmind} daemon --no-devices & daemon=$!
+until {kmind} list >/dev/null 2>&1; do kill -0 $daemon || exit 9; sleep 0.2; done
+{kmind} load static {disk} value=64 --mode auto; echo "load $?"
+{kmind} load static {disk} value=64 --mode advise >/dev/null; echo "advise $?"
+{kmind} mode static@{disk} canary; echo "mode $?"
+kill $daemon; wait $daemon
+"""
+
+
+def test_a_daemon_refuses_what_could_set_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KMIND_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("KMIND_RUN_DIR", str(tmp_path / "run"))
+    with loop_disk(tmp_path) as disk:
+        script = DAEMON.format(kmind=f"{sys.executable} -m kmind", disk=disk)
+        argv = ["unshare", "--mount", "sh", "-c", f"mount --make-rprivate /;{READ_ONLY};{script}"]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.split("\n")[:3] == ["load 1", "advise 0", "mode 1"], done.stderr
+    assert done.stderr.count("Read-only file system; mounted read-only, as in a container") == 2
 
 
 # What a kernel in lockdown=confidentiality says to a program that reads kernel memory: it has

@@ -28,10 +28,14 @@ _REPEATED = ("verdict", "advice")
 
 
 class Report:
-    """Takes the events of one run. ``broken`` is set when nobody reads them any more."""
+    """Takes the events of one run. ``broken`` is set when nobody reads them any more.
+
+    ``refused`` is the last reason why a knob was not set, or "".
+    """
 
     def __init__(self, *, json: bool) -> None:
         self.instance: Instance | None = None
+        self.refused = ""
         self._json = json
         self._lines = Lines(sys.stdout)
         self._live: Live | None = None
@@ -58,6 +62,8 @@ class Report:
 
     def emit(self, event: str, /, **fields: Any) -> None:
         """One event; see docs for the fields of each."""
+        if event == "failed" and fields["tried"]:
+            self.refused = str(fields["why"])
         if self._json:
             lost = {"lost": self._lines.lost} if self._lines.lost else {}
             record = {"event": event, "time": time.time(), **fields, **lost}

@@ -21,7 +21,7 @@ from kmind.runtime.evidence_store import EvidenceStore, default_evidence_path
 from kmind.runtime.instance import Instance, Sandbox
 from kmind.runtime.leftovers import remove_dead_runs, restore_leftovers, run_cgroup
 from kmind.runtime.memory import default_memory_folder
-from kmind.runtime.wishes import check_wishes
+from kmind.runtime.wishes import check_settable, check_wishes
 from kmind.util.names import file_name
 
 __all__ = ["DEADLINE_S", "StopFlag", "run", "stop_signals"]
@@ -74,6 +74,7 @@ def run(
     policy = Policy.load(policy_file)
     check_wishes(module, target, params, policy)
     need_root(extension=True)
+    check_settable(module, target, params, mode)
     name = f"{module.manifest.name}@{target.name}"
     remove_dead_runs()
     with (
@@ -117,6 +118,8 @@ def run(
         if not target.is_present():
             state = "nothing is left to be put back"
         raise KmindError(instance.failed, hint=state)
+    if report.refused and not summary["changes"]:
+        raise KmindError(f"nothing could be set: {report.refused}")
     return 0 if summary["restored"] else 1
 
 

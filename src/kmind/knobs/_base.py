@@ -203,6 +203,16 @@ class Knob:
                 target, error, f"cannot set {self.name} of {target} to {text}"
             ) from None
 
+    def check_writable(self, target: Target) -> None:
+        """Raise as ``write`` does where the knob's file cannot be opened for writing.
+
+        Nothing is written. The kernel may still refuse a value.
+        """
+        try:
+            os.close(os.open(self.file(target), os.O_WRONLY | os.O_CLOEXEC))
+        except OSError as error:
+            raise self._refused(target, error, f"cannot set {self.name} of {target}") from None
+
     def parse(self, text: str) -> Value:
         """A value from what a user typed; ``UsageError`` if it is none."""
         word = text.strip()
@@ -271,7 +281,8 @@ class Knob:
             errno.EBUSY: "it cannot be changed while it is in use",
             errno.EINVAL: "the kernel does not take that here, or the feature is off",
             errno.EPERM: "a sysctl gate or the kernel's lockdown forbids it",
-            errno.EROFS: "the file system is read-only, as in a container",
+            errno.EROFS: "mounted read-only, as in a container: run kmind on the host, "
+            "or mount /sys and /proc/sys for writing",
         }
         return KnobError(f"{what}: {error.strerror}", hint=hints.get(error.errno or 0, ""))
 

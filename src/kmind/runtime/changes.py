@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from kmind.agent._base import Action, Agent, Kind, Mode
-from kmind.errors import JournalError, KmindError, KnobError
+from kmind.errors import JournalError, KmindError, KnobError, PrivilegeError
 from kmind.guard import Actuator, Change, Outcome
 from kmind.knobs import Target, Value
 from kmind.runtime.grants import Granted
@@ -360,7 +360,14 @@ class Changes:
     def refuse(self, each: Granted, rec_id: int, error: KmindError) -> None:
         """Tell the extension that what was approved is not done, and why."""
         self._tell(each, "FAILED", rec_id)
-        self._emit("failed", instance=self._who, id=rec_id, knob=each.knob.name, why=str(error))
+        self._emit(
+            "failed",
+            instance=self._who,
+            id=rec_id,
+            knob=each.knob.name,
+            why=str(error),
+            tried=isinstance(error, KnobError | PrivilegeError),
+        )
         if each.key not in self._held:
             self._free(*each.key)
         if isinstance(error, JournalError):

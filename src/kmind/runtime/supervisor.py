@@ -48,7 +48,7 @@ from kmind.runtime.instance import Instance, Sandbox
 from kmind.runtime.memory import default_memory_folder
 from kmind.runtime.state import StateFolder
 from kmind.runtime.turns import TurnTimes
-from kmind.runtime.wishes import check_wishes
+from kmind.runtime.wishes import check_settable, check_wishes
 from kmind.util.names import file_name
 
 __all__ = ["DEADLINE_S", "RUN_DIR", "Supervisor"]
@@ -225,9 +225,9 @@ class Supervisor:
         options = self._conf.options(found.manifest.name)
         params = parse_parameters(found.manifest, words, options)
         check_asker(found.manifest, params, [split_word(word)[0] for word in words], asker)
-        check_wishes(found, where, params, self.policy)
         wanted = self._conf.mode(found.manifest.name)
         mode = mode or (Mode[wanted.upper()] if wanted else Mode.ADVISE)
+        check_wishes(found, where, params, self.policy, mode)
         before = self._depends(found, where)
         plan = {
             "name": name,
@@ -319,8 +319,10 @@ class Supervisor:
     def set_mode(self, name: str, mode: Mode) -> dict[str, Any]:
         """Move an instance to a mode; what that does not hold is put back."""
         member = self._member(name)
-        before = member.instance.mode
-        member.instance.set_mode(mode)
+        instance = member.instance
+        before = instance.mode
+        check_settable(instance.module, instance.target, instance.params, mode)
+        instance.set_mode(mode)
         self._after_turn(member)
         self._save(member)
         return {"name": name, "mode": mode.name.lower(), "before": before.name.lower()}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import combinations
 
+from kmind.agent._base import Mode
 from kmind.errors import KmindError, UsageError
 from kmind.extension import Manifest, Module
 from kmind.extension import Value as Parameter
@@ -16,7 +17,7 @@ from kmind.guard import Policy
 from kmind.knobs import Knob, Target, get_knob
 from kmind.runtime.asking import check_objective
 
-__all__ = ["check_wishes", "chosen_knobs", "target_for"]
+__all__ = ["check_settable", "check_wishes", "chosen_knobs", "target_for"]
 
 
 def check_wishes(
@@ -24,8 +25,12 @@ def check_wishes(
     target: Target,
     params: Mapping[str, Parameter],
     policy: Policy | None = None,
+    mode: Mode = Mode.OBSERVE,
 ) -> None:
-    """UsageError unless the parameters' knobs and objective make sense together, here."""
+    """UsageError unless the parameters' knobs and objective make sense together, here.
+
+    See ``check_settable`` for ``mode``.
+    """
     manifest = module.manifest
     check_objective(manifest, target, params)
     if manifest.chosen_by:
@@ -34,6 +39,32 @@ def check_wishes(
             _check_one(knob, target)
         for one, other in combinations(knobs, 2):
             _check_pair(one, other, target, policy or Policy())
+    check_settable(module, target, params, mode)
+
+
+def check_settable(
+    module: Module, target: Target, params: Mapping[str, Parameter], mode: Mode
+) -> None:
+    """Raise KmindError if the mode sets knobs, and none of the instance's can be written here.
+
+    As where /sys is mounted read-only. Modules that move no knob pass.
+    """
+    if mode not in (Mode.CANARY, Mode.AUTO):
+        return
+    refusals: list[KmindError] = []
+    for name in chosen_knobs(module.manifest, params):
+        knob = get_knob(name)
+        where = target_for(knob, target)
+        if not knob.exists(where):
+            continue
+        try:
+            knob.check_writable(where)
+        except KmindError as error:
+            refusals.append(error)
+        else:
+            return
+    if refusals:
+        raise refusals[0]
 
 
 def chosen_knobs(manifest: Manifest, params: Mapping[str, Parameter]) -> tuple[str, ...]:

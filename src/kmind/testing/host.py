@@ -7,6 +7,7 @@ that were started here.
 """
 
 import contextlib
+import errno
 import itertools
 import mmap
 import os
@@ -162,7 +163,10 @@ def memory_limit(limit: int) -> Iterator[Path]:
             group.mkdir()
         except OSError as error:
             raise PrivilegeError(
-                f"cannot make the control group {group}: {error.strerror}", hint="run as root"
+                f"cannot make the control group {group}: {error.strerror}",
+                hint="mount cgroups for writing, or run kmind on the host"
+                if error.errno == errno.EROFS
+                else "run as root",
             ) from None
         try:
             name = "memory.max" if version == 2 else "memory.limit_in_bytes"
