@@ -4,16 +4,18 @@
 from __future__ import annotations
 
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 from kmind.agent.core import Core
 from kmind.cli.client import Client, DaemonError, default_run_dir, default_socket_path
 from kmind.cli.output import write
-from kmind.errors import NotSupportedError
+from kmind.errors import KmindError, NotSupportedError
 from kmind.extension.conf import ModuleConf
 from kmind.guard import Journal, Policy
 from kmind.runtime.agents import need_root
 from kmind.runtime.asking import settle
+from kmind.runtime.leftovers import restore_leftovers
 from kmind.runtime.log import DaemonLog
 from kmind.runtime.supervisor import RUN_DIR, Supervisor
 
@@ -63,7 +65,14 @@ def daemon_command(
     def make(restarted: bool) -> Daemon:
         def supervisor() -> Supervisor:
             # Without the policy nothing may run. A wrong file of modules.d costs what it says.
-            policy, conf = Policy.load(policy_file), ModuleConf.load(strict=False)
+            try:
+                policy = Policy.load(policy_file)
+            except KmindError:
+                # What a dead one has left is put back all the same: no mistake stops an undo.
+                with suppress(KmindError), Journal() as journal:
+                    restore_leftovers(journal, None, log.emit)
+                raise
+            conf = ModuleConf.load(strict=False)
             return Supervisor(
                 core=Core.open(mount=True),
                 journal=Journal(),

@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from kmind.cli.output import json_line, write
-from kmind.errors import PrivilegeError
+from kmind.errors import KmindError, PolicyError, PrivilegeError
 from kmind.guard import Journal, Outcome, Policy, default_journal_path, restore
 from kmind.util.sqlite import is_database_there
 
@@ -20,7 +20,8 @@ def restore_command(*, json: bool, force: bool, dry_run: bool) -> int:
     """Restore, and say what was done; 1 if a knob could not be put back.
 
     ``force`` takes knobs from running instances too. Raises PrivilegeError without
-    root, JournalError if the journal cannot be used.
+    root, JournalError if the journal cannot be used, and, once all is put back, PolicyError for
+    a policy that cannot be read: what it says to keep is unknown then, and nothing is kept.
     """
     if not is_database_there(default_journal_path(), what="journal"):
         _say(json, {"restored": [], "skipped": [], "kept": []}, ["nothing to restore"])
@@ -30,7 +31,8 @@ def restore_command(*, json: bool, force: bool, dry_run: bool) -> int:
     with Journal() as journal:
         if dry_run:
             return _show_open(journal, json=json)
-        done = restore(journal, Policy.load(), force=force)
+        policy, wrong = _policy()
+        done = restore(journal, policy, force=force)
     lines = [f"{o.knob} of {o.target}: {o.found} -> {o.to}" for o in done.restored]
     lines += [f"{o.knob} of {o.target} not put back: {o.why}" for o in done.skipped]
     lines += [f"{o.knob} of {o.target} left at {o.found}: {o.why}" for o in done.kept]
@@ -42,7 +44,19 @@ def restore_command(*, json: bool, force: bool, dry_run: bool) -> int:
     _say(json, report, lines or ["nothing to restore"])
     if done.unrecorded:
         raise done.unrecorded
+    if wrong:
+        raise wrong
     return 1 if any(o.state == "skipped" for o in done.skipped) else 0
+
+
+def _policy() -> tuple[Policy | None, KmindError | None]:
+    # No mistake in a policy may stop an undo, whatever comes of reading it.
+    try:
+        return Policy.load(), None
+    except KmindError as error:
+        return None, error
+    except Exception as error:
+        return None, PolicyError(f"cannot read the policy: {type(error).__name__}: {error}")
 
 
 def _show_open(journal: Journal, *, json: bool) -> int:

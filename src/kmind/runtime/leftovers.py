@@ -19,11 +19,11 @@ __all__ = ["remove_dead_runs", "restore_leftovers", "run_cgroup"]
 _RUN = re.compile(r"^run-(\d+)\.")
 
 
-def restore_leftovers(journal: Journal, policy: Policy, emit: Emit) -> JournalError | None:
+def restore_leftovers(journal: Journal, policy: Policy | None, emit: Emit) -> JournalError | None:
     """Put back the knobs that dead owners left changed, and tell of each.
 
-    Those of running owners are theirs, and not spoken of. Returns what kept the journal
-    from being written, if anything did.
+    Those of running owners are theirs, and not spoken of. Without a policy all go back.
+    Returns what kept the journal from being written, if anything did.
     """
     done = restore(journal, policy)
     for outcome in done.restored:
