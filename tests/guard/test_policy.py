@@ -15,6 +15,7 @@ from kmind.guard import Bound, Policy, RefusedError
 from kmind.guard._policy_file import Section
 from kmind.guard.policy import MAX_RULES
 from kmind.knobs import Rule, Target, all_knobs, get_knob
+from kmind.testing.simulate import make_disk_files
 
 SYSTEM = Target.system()
 READ_AHEAD = get_knob("block.read_ahead_kb")
@@ -187,6 +188,104 @@ def test_a_wrong_file_is_refused_with_its_line(tmp_path: Path, text: str, messag
         load(tmp_path, text)
     assert str(tmp_path / "policy.toml") in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "policy.toml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("name", ["sim0", "/dev/sim0"])
+@pytest.mark.parametrize(
+    "text", ['[knob."block.read-ahead-kb@{}"]\nforbidden = true\n', 'forbidden = ["{}"]\n']
+)
+def test_a_disk_may_be_named_by_its_path(tmp_path: Path, text: str, name: str) -> None:
+    disk = make_disk_files(tmp_path)
+    other = make_disk_files(tmp_path, "sim1")
+    if not text.startswith("["):
+        name = f"block.read_ahead_kb@{name}"
+    policy = Policy.load(write(tmp_path, text.format(name)), root=tmp_path)
+    assert policy.bound(READ_AHEAD, disk).forbidden
+    assert not policy.bound(READ_AHEAD, other).forbidden
+    refusal = policy.check(READ_AHEAD, disk, 128, 8192, {})
+    assert refusal is not None
+    assert "the policy forbids the knob" in str(refusal)
+    assert f"{tmp_path / 'policy.toml'}:" in str(refusal)
+
+
+@pytest.mark.kernel
+def test_a_disk_may_be_named_by_a_link(tmp_path: Path) -> None:
+    disk = spare_disk()
+    link = tmp_path / "by-id"
+    link.symlink_to(f"/dev/{disk.name}")
+    text = f'[knob."block.read_ahead_kb@{link}"]\nmax = 64\n'
+    assert Policy.load(write(tmp_path, text)).bound(READ_AHEAD, disk).maximum == 64
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["/a.slice/x.service", "a.slice/x.service", "/a.slice/x.service/", "a.slice!x.service"],
+)
+def test_a_cgroup_may_be_named_as_on_the_command_line(tmp_path: Path, written: str) -> None:
+    cgroup = Target("cgroup", "cgroup:a.slice!x.service", 1, tmp_path)
+    knob = next(knob for knob in all_knobs() if knob.target == "cgroup" and knob.kind == "int")
+    text = f'[knob."{knob.name}@cgroup:{written}"]\nforbidden = true\n'
+    policy = Policy.load(write(tmp_path, text), root=tmp_path)
+    assert policy.bound(knob, cgroup).forbidden
+    elsewhere = Target("cgroup", "cgroup:a.slice!y.service", 1, tmp_path)
+    assert not policy.bound(knob, elsewhere).forbidden
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("vm.swappiness@sim0", "vm.swappiness is a knob of a system target, not 'sim0'"),
+        ("block.read_ahead_kb@system", "block.read_ahead_kb is a knob of a block target"),
+        ("block.read_ahead_kb@cgroup:/a.slice", "names no block target"),
+        ("block.read_ahead_kb@", "names no block target"),
+        ("block.read_ahead_kb@./sim0", "is no whole path; write it from / on"),
+        ("block.read_ahead_kb@/etc/plain", "is no block device"),
+        ("block.read_ahead_kb@sim0p1", "is a partition and has no request queue of its own"),
+    ],
+)
+def test_a_target_that_cannot_have_the_knob_is_refused(
+    tmp_path: Path, name: str, message: str
+) -> None:
+    make_disk_files(tmp_path)
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/plain").touch()
+    (tmp_path / "sys/block/sim0/sim0p1").mkdir()
+    (tmp_path / "sys/block/sim0/sim0p1/partition").write_text("1\n")
+    (tmp_path / "sys/class/block").mkdir(parents=True)
+    (tmp_path / "sys/class/block/sim0p1").symlink_to("../../block/sim0/sim0p1")
+    path = write(tmp_path, f'\n[knob."{name}"]\nforbidden = true\n')
+    with pytest.raises(PolicyError) as refused:
+        Policy.load(path, root=tmp_path)
+    assert str(refused.value).startswith(f"{path}:2: ")
+    assert message in str(refused.value)
+
+
+def test_a_disk_that_is_not_there_is_no_fault(tmp_path: Path) -> None:
+    for name in ("later0", "/dev/disk/by-id/later"):
+        Policy.load(write(tmp_path, f'forbidden = ["block.read_ahead_kb@{name}"]'), root=tmp_path)
+
+
+def test_two_sections_of_one_disk_are_refused(tmp_path: Path) -> None:
+    make_disk_files(tmp_path)
+    text = '[knob."block.read_ahead_kb@sim0"]\nmax = 64\n[knob."block.read_ahead_kb@/dev/sim0"]\n'
+    with pytest.raises(PolicyError, match=r"has two sections, as it is block\.read_ahead_kb@sim0"):
+        Policy.load(write(tmp_path, text), root=tmp_path)
+
+
+def test_a_later_layer_counts_however_the_disk_is_spelled(tmp_path: Path) -> None:
+    disk = make_disk_files(tmp_path)
+    folder = tmp_path / "etc/kmind/policy.d"
+    folder.mkdir(parents=True)
+    for number, name in enumerate(("/dev/sim0", "sim0", "/dev/sim0")):
+        text = f'[knob."block.read_ahead_kb@{name}"]\nmax = {(number + 1) * 64}\n'
+        (folder / f"{number}.toml").write_text(text)
+    assert Policy.load(root=tmp_path).bound(READ_AHEAD, disk).maximum == 192
 
 
 def test_the_documentation_names_every_field_and_its_example_loads(tmp_path: Path) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
 from kmind.errors import PolicyError, UsageError
-from kmind.knobs import RuleOp, get_knob
+from kmind.knobs import Knob, RuleOp, get_knob, parse_target
 
 __all__ = ["DaemonDeath", "Layer", "RuleEntry", "Section", "read_layer"]
 
@@ -89,8 +90,12 @@ class Layer(msgspec.Struct, frozen=True):
     lines: dict[tuple[str, str], str]
 
 
-def read_layer(path: Path) -> Layer:
-    """Read and check one policy file; ``PolicyError`` names the line at fault."""
+def read_layer(path: Path, *, root: Path = Path("/")) -> Layer:
+    """Read and check one policy file; ``PolicyError`` names the line at fault.
+
+    Targets in it are those of ``root``. One that is not there may come, and is no fault; one
+    that can never have the knob is.
+    """
     try:
         text = path.read_text()
         document = tomllib.loads(text)
@@ -98,12 +103,13 @@ def read_layer(path: Path) -> Layer:
         raise PolicyError(f"cannot read the policy {path}: {error}") from None
     except tomllib.TOMLDecodeError as error:
         raise PolicyError(f"{path}: not TOML: {error}", hint="see docs/policy.md") from None
-    return _Reader(path, text).layer(document)
+    return _Reader(path, text, root).layer(document)
 
 
 class _Reader:
-    def __init__(self, path: Path, text: str) -> None:
+    def __init__(self, path: Path, text: str, root: Path) -> None:
         self._path = path
+        self._root = root
         self._rows = text.splitlines()
         self._lines: dict[tuple[str, str], str] = {}
 
@@ -119,8 +125,9 @@ class _Reader:
         sections = {"defaults": self._section("defaults", defaults)}
         for written, table in self._table("knob", document.get("knob", {})).items():
             name = self._name(written)
-            if name in sections:
-                raise self._wrong(written, "", f"{name} has two sections", "merge them")
+            if twin := self._twin(name, sections):
+                what = f"{name} has two sections" + (f", as it is {twin}" if twin != name else "")
+                raise self._wrong(written, "", what, "merge them")
             sections[name] = self._section(name, self._table(written, table), written)
         names = self._convert("", "forbidden", document.get("forbidden", []), list[str])
         for written in names:
@@ -222,9 +229,47 @@ class _Reader:
             )
             raise self._wrong(header, key, what, hint)
         try:
-            return get_knob(knob).name + at + target
+            found = get_knob(knob)
+            if at:
+                self._check_target(found, target)
+            return found.name + at + target
         except UsageError as error:
             raise self._wrong(header, key, str(error), "") from None
+
+    def _check_target(self, knob: Knob, target: str) -> None:
+        """UsageError for a target that can never have the knob."""
+        if knob.target == "system" or target == "system":
+            if target != knob.target:
+                raise UsageError(f"{knob.name} is a knob of a {knob.target} target, not {target!r}")
+            return
+        if target.startswith("cgroup:") != (knob.target == "cgroup") or not target:
+            hint = "such as cgroup:/system.slice" if knob.target == "cgroup" else "such as @vda"
+            raise UsageError(f"{knob.name}@{target} names no {knob.target} target", hint=hint)
+        if target.startswith(".") or "\0" in target:
+            raise UsageError(f"{target!r} is no whole path", hint="write it from / on")
+        try:
+            parse_target(target, root=self._root)
+        except UsageError:
+            # One that is there and is no target never becomes one: a partition, a plain file.
+            there = self._root / target.lstrip("/")
+            if "/" not in target:
+                there = self._root / "sys/class/block" / target
+            if there.exists() or any(part == ".." for part in target.split("/")):
+                raise
+
+    def _twin(self, name: str, sections: Mapping[str, Section]) -> str:
+        """Another section of the same knob and target, however that is spelled, or ""."""
+        if name in sections:
+            return name
+        knob, at, written = name.partition("@")
+        if not at:
+            return ""
+        try:
+            target = parse_target(written, root=self._root)
+        except UsageError:
+            return ""
+        others = (n for n in sections if n.startswith(knob + at))
+        return next((n for n in others if target.is_named(n[len(knob + at) :])), "")
 
     def _table(self, name: str, value: object) -> dict[str, Any]:
         if not isinstance(value, dict):

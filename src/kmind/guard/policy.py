@@ -112,18 +112,28 @@ class Policy:
             # Editors' locks and copies begin with a dot; a link that leads nowhere is an error.
             drop_ins = sorted((root / _DROP_INS).glob("*.toml"))
             files += [file for file in drop_ins if not file.name.startswith(".")]
-        policy = cls(tuple(read_layer(file) for file in files))
+        policy = cls(tuple(read_layer(file, root=root) for file in files))
         for layer in policy.layers:
             for name in layer.sections:
                 policy.section(name)  # layers that contradict each other fail here
         return policy
 
     def section(self, *names: str) -> Section:
-        """The fields set for these sections, a later name and layer over an earlier one."""
+        """The fields set for these sections, a later name and layer over an earlier one.
+
+        Those with a target are of one rank, and hold if any says that the knob is forbidden in
+        the same layer.
+        """
         merged = Section()
-        for name in names:
+        for rank in [[name] for name in names if "@" not in name] + [
+            [name for name in names if "@" in name]
+        ]:
             for layer in self.layers:
-                merged = merged.overlaid(layer.sections.get(name))
+                found = [layer.sections[name] for name in rank if name in layer.sections]
+                for each in found:
+                    merged = merged.overlaid(each)
+                if any(each.forbidden for each in found):
+                    merged = merged.overlaid(Section(forbidden=True))
         if merged.min is not None and merged.max is not None and merged.min > merged.max:
             raise PolicyError(
                 f"{self._source('min', *names)}: min {merged.min} is above "
@@ -138,7 +148,7 @@ class Policy:
         Raises ``PolicyError`` where nothing is, and ``KnobError`` where the
         target lacks an enum knob.
         """
-        names = _names(knob, target)
+        names = self._names(knob, target)
         section = self.section(*names)
         interval_ns = _MINUTE_NS // section.per_minute if section.per_minute else 0
         rules = self._rules(knob)
@@ -195,7 +205,7 @@ class Policy:
         """
         bound = self.bound(knob, target)
         what = f"{knob.name} of {target} may not be set to {new!r}"
-        names = _names(knob, target)
+        names = self._names(knob, target)
         if bound.forbidden:
             return self._refusal("forbidden", f"{what}: the policy forbids the knob", names)
         try:
@@ -228,7 +238,14 @@ class Policy:
 
     def on_daemon_death(self, knob: Knob, target: Target) -> DaemonDeath:
         """What becomes of a change to this knob when its owner dies."""
-        return self.section(*_names(knob, target)).on_daemon_death or "restore"
+        return self.section(*self._names(knob, target)).on_daemon_death or "restore"
+
+    def _names(self, knob: Knob, target: Target) -> tuple[str, ...]:
+        """The sections that speak of a knob on a target, the most special last."""
+        ours = f"{knob.name}@"
+        special = [name for layer in self.layers for name in layer.sections if ours in name]
+        named = [n for n in special if n.startswith(ours) and target.is_named(n[len(ours) :])]
+        return ("defaults", knob.name, *dict.fromkeys(named))
 
     def _rules(self, knob: Knob) -> tuple[Rule, ...]:
         # A rule holds whichever of its two knobs is set, so each has it once.
@@ -269,8 +286,3 @@ class Policy:
         where = next(filter(None, sources), "")
         hints = [hint, f"set in {where}" if where else ""]
         return RefusedError(kind, message, hint=", ".join(filter(None, hints)))
-
-
-def _names(knob: Knob, target: Target) -> tuple[str, str, str]:
-    """The sections that speak of a knob on a target, the most special last."""
-    return "defaults", knob.name, f"{knob.name}@{target.name}"

@@ -121,6 +121,20 @@ class Target:
             return _number(self.root / "sys/block" / self.name) == self.id
         return self.kind == "system" or bool(self._cgroup_folders())
 
+    def is_named(self, text: str) -> bool:
+        """True if that is its name, or another spelling that ``parse_target`` takes for it."""
+        if text == self.name:
+            return True
+        if self.kind == "cgroup" and text.startswith(_CGROUP):
+            inner = text.removeprefix(_CGROUP).replace("!", "/").strip("/")
+            return _CGROUP + inner.replace("/", "!") == self.name
+        if self.kind != "block" or "/" not in text or text.startswith(_CGROUP):
+            return False
+        try:
+            return _followed(text, block_devices(self.root), self.root) == self.name
+        except UsageError:
+            return False  # it leads nowhere now
+
     def identity(self) -> str:
         """What tells this device or cgroup from another that takes its name later.
 
