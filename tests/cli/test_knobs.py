@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from kmind.cli.knobs import knobs_command
+from kmind.errors import KnobError
 from kmind.knobs import Target, all_knobs, get_knob
+from kmind.testing.simulate import make_disk_files
 
 if TYPE_CHECKING:
     from conftest import Cli
@@ -50,6 +53,38 @@ def test_the_policy_narrows_what_is_shown_and_set(cli: "Cli", tmp_path: Path) ->
         done = cli("knobs", "set", "-n", wish, "--policy", str(policy))
         assert done.returncode == 1
         assert why in done.stderr
+
+
+@pytest.fixture
+def odd(tmp_path: Path) -> Path:
+    """The root of a machine with a disk whose scheduler kmind does not know."""
+    disk = make_disk_files(tmp_path / "root")
+    get_knob("block.scheduler").file(disk).write_text("none mq-deadline [adios]\n")
+    (disk.root / "sys/block/sim0/size").write_text("8\n")
+    return disk.root
+
+
+def test_a_choice_that_kmind_does_not_know_is_marked(
+    odd: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in (["block", "sim0"], ["block.scheduler"]):
+        knobs_command("show", words, json=False, dry_run=False, root=odd)
+        assert "adios" in capsys.readouterr().out
+    knobs_command("show", ["block", "sim0"], json=False, dry_run=False, root=odd)
+    assert "adios (unknown)" in capsys.readouterr().out
+    knobs_command("show", ["block.scheduler"], json=True, dry_run=False, root=odd)
+    (each,) = json.loads(capsys.readouterr().out)["knobs"]
+    assert (each["value"], each["forbidden"]) == ("adios", True)
+    assert "adios is a choice that kmind does not know" in each["note"]
+
+
+def test_a_knob_at_a_choice_that_kmind_does_not_know_is_left_alone(odd: Path) -> None:
+    with pytest.raises(KnobError) as refused:
+        knobs_command(
+            "set", ["block.scheduler=mq-deadline", "sim0"], json=False, dry_run=False, root=odd
+        )
+    assert "stands at adios, which kmind does not know and could not put back" in str(refused.value)
+    assert "[adios]" in (odd / "sys/block/sim0/queue/scheduler").read_text()
 
 
 @pytest.mark.parametrize(

@@ -369,6 +369,16 @@ def test_a_choice_is_checked(tmp_path: Path) -> None:
         assert refusal.verdict == verdict
 
 
+@pytest.mark.parametrize("present", ["adios", ""])
+def test_what_stands_at_an_unknown_choice_is_left_alone(tmp_path: Path, present: str) -> None:
+    disk = make_disk_files(tmp_path)
+    SCHEDULER.file(disk).write_text(f"none [{present}] mq-deadline\n")
+    refusal = Policy().check(SCHEDULER, disk, "none", SCHEDULER.read(disk), {})
+    assert f"stands at {present}, which kmind does not know" in str(refusal)
+    SCHEDULER.file(disk).write_text("none adios [mq-deadline]\n")
+    assert Policy().check(SCHEDULER, disk, "none", SCHEDULER.read(disk), {}) is None
+
+
 def test_a_forbidden_knob_is_refused(tmp_path: Path) -> None:
     refusal = load(tmp_path, FULL).check(get_knob("vm.min_free_kbytes"), SYSTEM, 9000, 8000, {})
     assert refusal is not None

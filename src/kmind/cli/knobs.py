@@ -85,7 +85,7 @@ def _show(words: Sequence[str], policy: Policy, *, json: bool, root: Path) -> in
         head = ("knob", "target", "value", "bounds", "unit", "works", "cost", "reference")
         rows = [
             (
-                *(each["name"], each["target"], each["value"], _bounds(each), each["unit"]),
+                *(each["name"], each["target"], _value(each), _bounds(each), each["unit"]),
                 *(each["settle"], each["cost"], each["reference"]),
             )
             for each in shown
@@ -133,6 +133,7 @@ def _describe(knob: Knob, target: Target, policy: Policy) -> dict[str, Any]:
     report: dict[str, Any] = {"name": knob.name, "target": target.name, "value": None}
     with suppress(KmindError):
         report["value"] = knob.read(target)
+    unknown = knob.kind == "enum" and report["value"] not in (None, "", *knob.choices)
     low, high = knob.limits(target)
     choices: Iterable[str] = ()
     forbidden = False
@@ -143,6 +144,10 @@ def _describe(knob: Knob, target: Target, policy: Policy) -> dict[str, Any]:
         choices = [c for c in choices if bound.choices >> knob.encode(c) & 1]
     except KmindError:
         forbidden = True  # no value is allowed
+    note = knob.note
+    if unknown:
+        forbidden = True
+        note = f"{report['value']} is a choice that kmind does not know: the knob is left alone."
     number = knob.kind == "int"
     return report | {
         "kind": knob.kind,
@@ -157,10 +162,16 @@ def _describe(knob: Knob, target: Target, policy: Policy) -> dict[str, Any]:
         "cost": knob.cost,
         "cost_why": knob.cost_why,
         "summary": knob.summary,
-        "note": knob.note,
+        "note": note,
         "reference": knob.reference,
         "file": str(knob.file(target)),
     }
+
+
+def _value(each: dict[str, Any]) -> Value | None:
+    value: Value | None = each["value"]
+    known = each["kind"] == "int" or value in (None, "", *get_knob(each["name"]).choices)
+    return value if known else f"{value} (unknown)"
 
 
 def _bounds(each: dict[str, Any]) -> str:
@@ -230,7 +241,7 @@ def _wish(words: Sequence[str], root: Path) -> tuple[Knob, Value, Target]:
 
 def _undo(knob: Knob, target: Target, old: Value, policy: Policy) -> str:
     # What stood before need not be within the policy's bounds.
-    code = knob.encode(old)
+    code = knob.encode_found(old, target)
     if policy.bound(knob, target).refuses(code, code):
         return f"echo {knob.format(old)} > {knob.file(target)}"
     where = "" if knob.target == "system" else f" '{target.name}'"

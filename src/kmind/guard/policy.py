@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from kmind.errors import PolicyError, UsageError
+from kmind.errors import KnobError, PolicyError, UsageError
 from kmind.guard._policy_file import DaemonDeath, Layer, Section, read_layer
 from kmind.knobs import Knob, Rule, RuleOp, Target, Value
 
@@ -212,7 +212,10 @@ class Policy:
             code = knob.encode(new)  # type: ignore[arg-type]
         except UsageError as error:
             return RefusedError("type", f"{what}: {error}")
-        old = knob.encode(current)
+        try:
+            old = knob.encode_found(current, target)
+        except KnobError as error:
+            return RefusedError("type", error.args[0], hint=error.hint)
         kind = bound.refuses(code, old)
         if kind == "range":
             limits = f"{bound.minimum} to {bound.maximum}"

@@ -249,6 +249,22 @@ class Knob:
             + f"it takes {', '.join(self.choices)}",
         )
 
+    def encode_found(self, value: Value, target: Target) -> int:
+        """As ``encode``, of what the target holds now; ``KnobError`` for an unknown choice.
+
+        Some kernels have choices of their own, such as schedulers. What kmind does not know it
+        could not put back either, so such a knob is left alone.
+        """
+        try:
+            return self.encode(value)
+        except UsageError:
+            raise KnobError(
+                f"{self.name} of {target} stands at {value}, which kmind does not know and could "
+                "not put back: it is left alone",
+                hint=f"to have kmind change it, write one of {', '.join(self.choices)} to "
+                f"{self.file(target)} first",
+            ) from None
+
     def decode(self, code: int) -> Value:
         """The value that ``encode`` made an integer of."""
         if self.kind == "int":

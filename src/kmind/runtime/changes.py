@@ -513,11 +513,13 @@ class Changes:
         self._stands(*each.key, number)
 
     def _read(self, each: Granted) -> Value | None:
-        # None where the device is gone.
+        # None where the device is gone, or somebody chose what kmind does not know.
         try:
-            return each.knob.read(each.target)
+            value = each.knob.read(each.target)
+            each.knob.encode_found(value, each.target)
         except KmindError:
             return None
+        return value
 
 
 def _fits(each: Granted, change: Change) -> bool:

@@ -108,7 +108,7 @@ def grants_for(
                 refused[knob.name] = "the policy forbids it"
                 continue
             value = knob.read(where)
-            knob.encode(value)  # the kernel may have a choice that kmind does not know
+            knob.encode_found(value, where)
             granted[knob.name] = Granted(knob, where, bound, value, priority=use.priority)
         except KmindError as error:
             refused[knob.name] = str(error)
