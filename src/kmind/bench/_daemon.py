@@ -24,7 +24,7 @@ from kmind.errors import KmindError
 from kmind.testing.daemon import DaemonHost
 from kmind.testing.workloads import Workload
 
-__all__ = ["measure_crowd", "measure_load", "measure_restart"]
+__all__ = ["loops", "measure_crowd", "measure_load", "measure_restart"]
 
 _CROWD = 16
 _SETTLE_S = 5.0
@@ -50,11 +50,11 @@ def measure_crowd(seconds: float) -> dict[str, Any]:
     is what the kernel counts of the agents' programs, without their timers.
     ``extension_mib`` is by how much the proportional set sizes grow with one more extension.
     """
-    with _fresh_daemon() as host, _loops(_CROWD) as loops:
-        for index, loop in enumerate(loops[:-1]):
+    with _fresh_daemon() as host, loops(_CROWD) as disks:
+        for index, loop in enumerate(disks[:-1]):
             host.kmind("load", "slowio" if index % 2 else "readahead", loop)
         before = _extension_sizes(host)
-        host.kmind("load", "slowio", loops[-1])
+        host.kmind("load", "slowio", disks[-1])
         after = _extension_sizes(host)
         time.sleep(_SETTLE_S)
         if host.daemon is None:
@@ -119,8 +119,8 @@ def measure_restart(load: Workload, device: str, rounds: int) -> dict[str, Any]:
 
 
 @contextmanager
-def _loops(count: int) -> Iterator[list[str]]:
-    # Loop devices over empty files: disks that nobody reads.
+def loops(count: int) -> Iterator[list[str]]:
+    """Loop devices over empty files: disks that nobody reads; their names."""
     made: list[str] = []
     with tempfile.TemporaryDirectory(prefix="kmind-loops-") as folder:
         try:

@@ -17,6 +17,7 @@ from kmind.abi import layout
 from kmind.agent._base import Grant, Mode, Verdict
 from kmind.agent.bpf import BpfAgent
 from kmind.agent.core import Core
+from kmind.bench._attack import run_attacks
 from kmind.bench._base import Metric, describe_machine
 from kmind.bench._daemon import measure_crowd, measure_load, measure_restart
 from kmind.errors import KmindError
@@ -25,9 +26,10 @@ from kmind.runtime.agents import need_root
 from kmind.testing.host import device_of
 from kmind.testing.workloads import DEFAULT_DIR, make_workload
 
-__all__ = ["SCHEMA", "run_admission_bench"]
+__all__ = ["ATTACK_SCHEMA", "SCHEMA", "run_admission_bench"]
 
 SCHEMA = "kmind.bench.admission/1"
+ATTACK_SCHEMA = "kmind.bench.attack/1"
 
 _OBJECT = Path(__file__).with_name("admission.bpf.o")
 _NS = np.dtype([("ns", "<u8")])
@@ -39,14 +41,23 @@ _GAP_S = 0.005  # at most, between two recommendations: more than two ticks
 
 
 def run_admission_bench(
-    *, quick: bool = False, dir: Path = DEFAULT_DIR, device: str | None = None
+    *,
+    quick: bool = False,
+    dir: Path = DEFAULT_DIR,
+    device: str | None = None,
+    attack: bool = False,
 ) -> dict[str, Any]:
     """Measure; the object that ``kmind bench admission --json`` prints.
+
+    With ``attack`` only the owner's turns under attacks are, which sets knobs of loop devices.
 
     ``dir`` keeps the file that is read, ``device`` is the disk that holds it. Needs
     root, and changes no knob: every instance only advises.
     """
     need_root()
+    if attack:
+        told = {"schema": ATTACK_SCHEMA, "quick": quick, "machine": describe_machine(device)}
+        return told | run_attacks(quick=quick)
     load = make_workload("pread-random-direct", quick=quick)
     load.prepare(dir)
     disk = device or device_of(dir)

@@ -34,6 +34,10 @@ def bench(
         bool,
         typer.Option("--agreement", help="Of infer: random models beside their libraries."),
     ] = False,
+    attack: Annotated[
+        bool,
+        typer.Option("--attack", help="Of admission: the owner's turns under attacks."),
+    ] = False,
     real: Annotated[
         float | None,
         typer.Option(metavar="SECONDS", help="Of --adversary: so long on the real kernel instead."),
@@ -51,5 +55,6 @@ def bench(
         only=only or [],
         adversary=adversary,
         agreement=agreement,
+        attack=attack,
         real=real,
     )

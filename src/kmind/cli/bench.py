@@ -29,12 +29,14 @@ def bench_command(
     only: list[str],
     adversary: bool = False,
     agreement: bool = False,
+    attack: bool = False,
     real: float | None = None,
 ) -> int:
     """Run one bench and print what it measured.
 
     ``folder`` and ``device`` are for those that read a disk, ``only`` for readahead and
-    autotune, ``adversary`` and ``real`` for evidence, ``agreement`` for infer.
+    autotune, ``adversary`` and ``real`` for evidence, ``agreement`` for infer, ``attack``
+    for admission.
     Raises UsageError for another name, and for an option that the bench does not have.
     """
     if name not in BENCHES:
@@ -43,7 +45,7 @@ def bench_command(
     known = {
         "readahead": ("dir", "device", "only"),
         "autotune": ("dir", "device", "only"),
-        "admission": ("dir", "device"),
+        "admission": ("dir", "device", "attack"),
         "evidence": ("dir", "adversary", "real"),
         "infer": ("agreement",),
         "iolat": ("dir",),
@@ -54,6 +56,7 @@ def bench_command(
         ("only", only or None),
         ("adversary", adversary or None),
         ("agreement", agreement or None),
+        ("attack", attack or None),
         ("real", real),
     ):
         if value is None:

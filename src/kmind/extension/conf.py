@@ -108,6 +108,17 @@ class ModuleConf:
             tuple(found.passed_over),
         )
 
+    def remarks(self) -> list[str]:
+        """One line for each file that does not count, or counts in part."""
+        why = "is not read: only names that end in .conf and begin with no dot are"
+        return [
+            *(
+                f"nothing of this file counts, but what it blacklists: {each}"
+                for each in self.wrong
+            ),
+            *(f"{name} {why}" for name in self.passed_over),
+        ]
+
     def options(self, module: str) -> tuple[Setting, ...]:
         """The parameters set for a module, for ``parse_parameters``; not the mode."""
         return tuple(

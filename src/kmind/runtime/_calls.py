@@ -25,8 +25,8 @@ _Waiting: TypeAlias = tuple[Callable[[], Any], Future[Any], bool]
 class Calls:
     """A queue of calls. ``submit`` is for any thread, the rest for the one that runs them.
 
-    ``fd`` is readable when there is one. ``changed`` is called after each call that may have
-    changed something.
+    ``fd`` is readable when there is one. ``changed`` is called before and after each call that
+    may change something.
     """
 
     def __init__(self, changed: Callable[[], None] = lambda: None) -> None:
@@ -73,6 +73,8 @@ class Calls:
     def _run_one(self, call: Callable[[], Any], future: Future[Any], reads: bool) -> None:
         if not future.set_running_or_notify_cancel():
             return
+        if not reads:
+            self._changed()
         try:
             future.set_result(call())
         except Exception as error:

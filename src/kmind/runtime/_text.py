@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import math
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from kmind.errors import KmindError
 from kmind.runtime._parts import MARK
 
-__all__ = ["Bucket", "LineReader", "clean", "parse_note", "parse_status"]
+__all__ = ["Bucket", "LineReader", "clean", "error_place", "parse_note", "parse_status"]
 
 _LINE = 500
 _NAME = 40
@@ -22,6 +25,14 @@ def clean(text: str, most: int = _LINE) -> str:
     """``text`` in one line of at most ``most`` characters, each of them printable."""
     line = "".join(char if char.isprintable() else " " for char in text[: most + 1])
     return line[: most - 1] + "…" if len(line) > most else line
+
+
+def error_place(error: Exception) -> str:
+    """An error in a line: what a KmindError says, or of another one what it is and where."""
+    if isinstance(error, KmindError):
+        return str(error)
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{error!r} in {Path(last.filename).name}:{last.lineno}"
 
 
 def parse_note(note: bytes) -> tuple[str, dict[str, int | float | str]]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import selectors
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -38,6 +37,7 @@ from kmind.runtime._devices import Devices, Unwanted
 from kmind.runtime._member import Member
 from kmind.runtime._shown import Shown
 from kmind.runtime._takeover import clear_leftovers, open_gate, take_over
+from kmind.runtime._text import error_place
 from kmind.runtime.advice import AdviceStore
 from kmind.runtime.agents import bind, make_bpf_agent, upgrade_bpf_agent, words_of
 from kmind.runtime.asking import check_asker
@@ -118,7 +118,7 @@ class Supervisor:
         self._arbiter = Arbiter(core, self.members, self.advice, self.log)
         self.turns = TurnTimes()
         self._shown = Shown(self.members, self._arbiter)
-        self._calls = Calls(self._shown.forget)
+        self._calls = Calls(self._changed)
         self._selector = selectors.DefaultSelector()
         self.watch(self._calls.fd, self._calls.woken)
         self.watch(core.action_fd, lambda: None)
@@ -143,10 +143,8 @@ class Supervisor:
             self._set_process(member)
         self._turn()
         self._safely("arbiter", self._arbiter.reconcile, began_ns)
-        for why in self._conf.wrong:
-            self.log(f"nothing of this file counts, but what it blacklists: {why}")
-        for name in self._conf.passed_over:
-            self.log(f"{name} is not read: only names that end in .conf and begin with no dot are")
+        for remark in self._conf.remarks():
+            self.log(remark)
         for line in self._conf.autoload:
             self._autoload(line)
         if self._devices and (fd := self._devices.start()) is not None:
@@ -526,6 +524,11 @@ class Supervisor:
 
     # Inside: the loop
 
+    def _changed(self) -> None:
+        # Something was done that somebody had asked for.
+        self._shown.forget()
+        self.turns.mark()
+
     def _wait(self, timeout_s: float) -> None:
         if self._devices and self._devices.waiting:
             timeout_s = 0.0
@@ -556,7 +559,7 @@ class Supervisor:
         try:
             call(*args)
         except Exception as error:
-            self.log(f"{member.instance.name}: {_where(error)}")
+            self.log(f"{member.instance.name}: {error_place(error)}")
             self._safely(
                 member.instance.name, member.instance.emergency, f"internal error: {error!r}"
             )
@@ -574,7 +577,7 @@ class Supervisor:
         try:
             call(*args)
         except Exception as error:
-            self.log(f"{what}: {_where(error)}")
+            self.log(f"{what}: {error_place(error)}")
 
     def _look_at_held(self) -> None:
         # The gate saw somebody write to a sysctl that is held, or that was.
@@ -591,10 +594,3 @@ class Supervisor:
     def _give_up(self, knob: Knob, target: Target, to: str) -> None:
         for member in list(self.members.values()):
             self._run(member, member.instance.hand_over, knob.id, target.id, to)
-
-
-def _where(error: Exception) -> str:
-    if isinstance(error, KmindError):
-        return str(error)
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{error!r} in {Path(last.filename).name}:{last.lineno}"

@@ -47,37 +47,66 @@ def quantile(counts: Mapping[int, int], share: float) -> float:
 class TurnTimes:
     """Lengths of turns: ``begin`` after each wait, ``end`` before the next.
 
-    For one thread; ``describe`` may be called from any.
+    A turn with a change that somebody had asked for, such as loading, is ``marked`` and
+    counted apart: it takes what that takes. For one thread; ``describe`` may be called from any.
     """
 
-    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        now: Callable[[], float] = time.perf_counter,
+        cpu: Callable[[], float] = time.thread_time,
+    ) -> None:
         self._now = now
-        self._began: float | None = None
-        self._counts = [0] * CLASSES
-        self._longest_s = 0.0
-        self._longest_at = 0.0
-        self._total_s = 0.0
+        self._cpu = cpu
+        self._began: tuple[float, float] | None = None
+        self._marked = False
+        self._own, self._own_cpu = _Kept(), _Kept()
+        self._asked, self._asked_cpu = _Kept(), _Kept()
+
+    def mark(self) -> None:
+        """A change that was asked for is part of this turn."""
+        self._marked = True
 
     def begin(self) -> None:
         """A wait is over."""
-        self._began = self._now()
+        self._began = self._now(), self._cpu()
 
     def end(self) -> None:
         """The turn is over; nothing where none had begun."""
         if self._began is None:
             return
-        took = self._now() - self._began
+        took, cpu = self._now() - self._began[0], self._cpu() - self._began[1]
         self._began = None
+        kept = (self._asked, self._asked_cpu) if self._marked else (self._own, self._own_cpu)
+        kept[0].add(took)
+        kept[1].add(cpu)
+        self._marked = False
+
+    def describe(self) -> dict[str, Any]:
+        """All turns so far, lengths in milliseconds; JSON can hold it.
+
+        ``counts`` has the number of turns by class, whose end ``upper_ms`` tells. ``cpu`` has the
+        same by the thread's CPU time: what it waited for a processor is not in it. Turns that were
+        marked stand in ``asked``, in the same fields.
+        """
+        asked = self._asked.describe() | {"cpu": self._asked_cpu.describe()}
+        return self._own.describe() | {"cpu": self._own_cpu.describe(), "asked": asked}
+
+
+class _Kept:
+    def __init__(self) -> None:
+        self._counts = [0] * CLASSES
+        self._longest_s = 0.0
+        self._longest_at = 0.0
+        self._total_s = 0.0
+
+    def add(self, took: float) -> None:
         self._counts[class_of(took)] += 1
         self._total_s += took
         if took > self._longest_s:
             self._longest_s, self._longest_at = took, time.time()
 
     def describe(self) -> dict[str, Any]:
-        """All turns so far, lengths in milliseconds; JSON can hold it.
-
-        ``counts`` has the number of turns by class, whose end ``upper_ms`` tells.
-        """
         counts = {index: count for index, count in enumerate(list(self._counts)) if count}
         return {
             "turns": sum(counts.values()),
