@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,12 @@ import numpy as np
 
 from kmind.errors import ModelError
 from kmind.infer._lazy import need
+from kmind.util.foreign import foreign
+from kmind.util.parquet import FOOTER_LIMITS, flat_columns, refuse_large
 
 __all__ = ["Table", "read_table"]
+
+_MOST = 512 << 20  # bytes of memory
 
 
 @dataclass(frozen=True)
@@ -61,14 +66,18 @@ class Table:
 
 
 def read_table(path: str | Path) -> Table:
-    """Read a CSV or Parquet file, told apart by what it holds."""
+    """Read a CSV or Parquet file, told apart by what it holds.
+
+    Raises ModelError for what is neither, and for what would take more than 512 MiB of memory.
+    """
     path = Path(path)
-    try:
+    with foreign(lambda why: ModelError(f"{path}: {why}")):
+        # A pipe or a device would be opened for ever, or read for ever.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ModelError(f"{path}: not a regular file")
         with path.open("rb") as file:
             parquet = file.read(4) == b"PAR1"
         table = _parquet(path) if parquet else _csv(path)
-    except OSError as error:
-        raise ModelError(f"{path}: {error.strerror or error}") from None
     if not len(table):
         raise ModelError(f"{path}: there are no rows")
     return table
@@ -99,6 +108,10 @@ def _letters(name: str) -> str:
 
 def _csv(path: Path) -> Table:
     try:
+        if path.stat().st_size > _MOST // 8:
+            raise ModelError(
+                f"{path}: larger than {_MOST >> 23} MiB", hint="a sample of the rows is enough"
+            )
         text = _decoded(path.read_bytes())
         first, _, rest = text.partition("\n")
         if first.startswith("sep=") and len(first.strip()) == 5:
@@ -121,6 +134,10 @@ def _csv(path: Path) -> Table:
         raise ModelError(f"{path}: neither CSV nor Parquet: {error}") from None
     if separator == ";":
         columns = [_points(column) for column in columns]
+    # numpy gives each text of a column the room of the longest.
+    wide = sum(len(column) * max(map(len, column), default=0) * 4 for column in columns)
+    if wide > _MOST:
+        raise ModelError(f"{path}: its longest texts are too long for so many rows")
     return Table({name: np.array(column) for name, column in zip(names, columns, strict=True)})
 
 
@@ -166,9 +183,22 @@ def _points(column: list[str]) -> list[str]:
 
 def _parquet(path: Path) -> Table:
     reader = need("pyarrow.parquet", "learn")
-    try:
-        table = reader.read_table(path)
-        return Table({name: table[name].to_numpy() for name in table.column_names})
-    except (ValueError, TypeError, NotImplementedError) as error:
-        what = str(error).splitlines()[0]
-        raise ModelError(f"{path}: a damaged Parquet file: {what}") from None
+    with foreign(lambda why: ModelError(f"{path}: a damaged Parquet file: {why}")):
+        with reader.ParquetFile(path, **FOOTER_LIMITS) as file:
+            columns = flat_columns(file.metadata)
+        texts = [name for name, kind in columns.items() if kind == "BYTE_ARRAY"]
+        with reader.ParquetFile(path, read_dictionary=texts, **FOOTER_LIMITS) as file:
+            groups = range(file.metadata.num_row_groups)
+            refuse_large(file.metadata, groups, most=_MOST, wrong=ModelError, what=path)
+            table = file.read(columns=list(columns))
+        return Table({name: _plain(table[name], name in texts) for name in table.column_names})
+
+
+def _plain(column: Any, is_text: bool) -> np.ndarray[Any, Any]:
+    if not is_text:
+        return np.asarray(column.to_numpy())
+    parts = [np.empty(0, object)]
+    for chunk in column.chunks:  # each text is there once, however often it is meant
+        known = np.array([*chunk.dictionary.to_pylist(), None], object)
+        parts.append(known[chunk.indices.fill_null(len(known) - 1).to_numpy()])
+    return np.concatenate(parts)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,8 +16,10 @@ import numpy.typing as npt
 from kmind.errors import RecordingError, UsageError
 from kmind.learn._arrow import ipc, pa, parquet
 from kmind.learn._part import CLOSED, OPEN, batches_of_stream
-from kmind.learn._schema import missing_columns, records_from, windows_from
+from kmind.learn._schema import make_schema, missing_columns, records_from, windows_from
 from kmind.learn.meta import Meta, Stream, decode_meta
+from kmind.util.foreign import foreign
+from kmind.util.parquet import FOOTER_LIMITS, refuse_large
 
 __all__ = ["OUTCOME", "PHASES", "Recording", "decode_records", "open_recordings"]
 
@@ -29,8 +32,8 @@ PHASES = "phases.csv"
 _Array = npt.NDArray[Any]
 _T = TypeVar("_T")
 
-# What pyarrow raises on a damaged file: its own, and those of the types that it decodes to.
-_DAMAGE = (pa.ArrowException, OSError, ValueError, LookupError, OverflowError, MemoryError)
+_MOST = 256 << 20
+"""Bytes of memory that a row group takes: those that kmind writes have 2^18 rows."""
 
 
 @dataclass(frozen=True)
@@ -106,23 +109,21 @@ class Recording:
         path = self._files[0].path.with_name(name)
         if not path.exists():
             return None
-        try:
+        with foreign(partial(_damaged, path)):
             return parsed(path.read_text())
-        except (OSError, ValueError) as error:
-            raise _damaged(path, error) from None
 
     def _tables(self, stream: Stream) -> Iterator[tuple[Meta, Any]]:
         for file in self._files:
             if file.meta.stream != stream:
                 continue
-            try:
+            with foreign(partial(_damaged, file.path)):
                 for table in _read(file):
                     yield file.meta, table
-            except _DAMAGE as error:
-                raise _damaged(file.path, error) from None
 
 
 def _outcome_from(text: str) -> _Array:
+    if not text.partition("\n")[2].strip():
+        return np.empty((0, 3))
     rows = np.loadtxt(io.StringIO(text), np.float64, delimiter=",", skiprows=1, ndmin=2)
     if rows.shape[1:] != (3,) and len(rows):
         raise ValueError("it has not three columns")
@@ -179,7 +180,9 @@ def decode_records(meta: Meta, records: _Array) -> dict[str, dict[str, _Array]]:
 
 def _meta(path: Path) -> Meta | None:
     # None for a stream whose recorder died before it had written the schema.
-    try:
+    if path.is_dir():
+        raise RecordingError(f"{path} is a folder")
+    with foreign(partial(_damaged, path)):
         if path.suffix == OPEN:
             try:
                 with pa.OSFile(str(path)) as file, ipc.open_stream(file) as reader:
@@ -188,30 +191,31 @@ def _meta(path: Path) -> Meta | None:
                 return None
         else:
             schema = parquet.read_schema(path)
-    except IsADirectoryError:
-        raise RecordingError(f"{path} is a folder") from None
-    except _DAMAGE as error:
-        raise _damaged(path, error) from None
-    meta = decode_meta(schema.metadata, path)
-    if missing := list(missing_columns(schema, meta)):
+        meta = decode_meta(schema.metadata, path)
+        missing = list(missing_columns(schema, meta))
+    if missing:
         raise RecordingError(f"{path} lacks the column {missing[0]}, or it is of another type")
     return meta
 
 
 def _read(file: _File) -> Iterator[Any]:
     if file.is_closed:
-        with parquet.ParquetFile(file.path, page_checksum_verification=True) as whole:
+        wanted = make_schema(file.meta).names  # others are none of ours
+        with parquet.ParquetFile(
+            file.path, page_checksum_verification=True, **FOOTER_LIMITS
+        ) as whole:
             for group in range(whole.num_row_groups):
-                yield whole.read_row_group(group)
+                refuse_large(
+                    whole.metadata, [group], most=_MOST, wrong=RecordingError, what=file.path
+                )
+                yield whole.read_row_group(group, columns=wanted)
         return
     batches = list(batches_of_stream(file.path))
     if batches:
         yield pa.Table.from_batches(batches)
 
 
-def _damaged(path: Path, error: Exception) -> RecordingError:
-    first = str(error).splitlines()[0] if str(error) else type(error).__name__
+def _damaged(path: Path, why: str) -> RecordingError:
     return RecordingError(
-        f"{path} cannot be read: {first[:200]}",
-        hint="it was cut short, changed, or is no recording",
+        f"{path} cannot be read: {why}", hint="it was cut short, changed, or is no recording"
     )
