@@ -48,6 +48,11 @@ def wait_for(what: Callable[[], Any], seconds: float = 20) -> Any:
     raise AssertionError("it did not come about")
 
 
+def refusals(machine: Host) -> int:
+    """How often it said that what it was to read again is wrong."""
+    return sum("not read again" in str(event.get("message")) for event in machine.log())
+
+
 def knob(disk: str) -> int:
     return int(knob_file(disk).read_text())
 
@@ -192,10 +197,11 @@ def test_a_policy_that_is_read_again(machine: Host, disk: str, tmp_path: Path) -
     machine.kmind("load", str(make_module(tmp_path)), disk, "--mode=auto")
     wait_for(lambda: knob(disk) == 512)
     assert machine.daemon is not None
-    policy.write_text("[knob.nonsense]\n")
-    machine.daemon.send_signal(signal.SIGHUP)
-    wait_for(lambda: any("not read again" in str(e.get("message")) for e in machine.log()))
-    assert machine.began() == began
+    for turn, bad in enumerate(("[knob.nonsense]\n", "min = " + "9" * 5000, "min = " + "[" * 3000)):
+        policy.write_text(bad)
+        machine.daemon.send_signal(signal.SIGHUP)
+        wait_for(lambda turn=turn: refusals(machine) == turn + 1)
+        assert machine.began() == began
     policy.write_text('[knob."block.read_ahead_kb"]\nmax = 300\n')
     machine.daemon.send_signal(signal.SIGHUP)
     wait_for(lambda: machine.instance(name)["account"]["verdict_range"] > 0)

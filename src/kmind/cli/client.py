@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from urllib.parse import quote, urlencode
 
 from kmind.errors import KmindError, PrivilegeError, UsageError
+from kmind.util.foreign import foreign
 
 __all__ = [
     "Client",
@@ -96,12 +97,7 @@ class Client:
     ) -> dict[str, Any]:
         """Do what ``method`` means there; the answer."""
         answer = self._send(method, path, body, query or {})
-        try:
-            content: dict[str, Any] = json.loads(self._read(answer))
-        except ValueError as error:
-            raise KmindError(
-                f"the daemon's answer is no JSON: {error}", hint="its log has more"
-            ) from None
+        content = _decoded(self._read(answer))
         if answer.status >= 400:
             _refuse(content)
         return content
@@ -110,10 +106,10 @@ class Client:
         """The objects of a stream, until the daemon ends it."""
         answer = self._send("GET", path, None, query, timeout_s=None)
         if answer.status >= 400:
-            _refuse(json.loads(self._read(answer)))
+            _refuse(_decoded(self._read(answer)))
         with answer:
             while line := self._read(answer, line=True):
-                yield json.loads(line)
+                yield _decoded(line)
 
     def _send(
         self,
@@ -178,8 +174,20 @@ class _UnixConnection(http.client.HTTPConnection):
             raise
 
 
+def _decoded(text: bytes) -> dict[str, Any]:
+    def wrong(why: str) -> KmindError:
+        return KmindError(f"the daemon's answer is no JSON: {why}", hint="its log has more")
+
+    with foreign(wrong):
+        content = json.loads(text)
+        if not isinstance(content, dict):
+            raise wrong("it is no object")
+    return content
+
+
 def _refuse(problem: Mapping[str, Any]) -> NoReturn:
     # What the daemon raised, as it would have been raised here: its words and exit code.
     error = KmindError(str(problem.get("detail", "refused")), hint=str(problem.get("hint", "")))
-    error.exit_code = int(problem.get("exit_code", 1))
+    code = problem.get("exit_code", 1)
+    error.exit_code = code if isinstance(code, int) and 0 < code < 256 else 1
     raise error

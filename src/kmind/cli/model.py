@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kmind.cli.client import Client, path_to
 from kmind.cli.output import json_line, write
 from kmind.errors import KmindError, ModelError, UsageError
+from kmind.util.foreign import foreign
 
 if TYPE_CHECKING:
     import numpy as np
@@ -166,11 +167,11 @@ def _card(path: Path | None) -> Mapping[str, Any]:
     if path is None:
         return {}
     try:
-        card = json.loads(path.read_bytes())
+        text = path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror or error}") from None
-    except (ValueError, RecursionError):
-        raise ModelError(f"{path}: not JSON") from None
+    with foreign(lambda _: ModelError(f"{path}: not JSON")):
+        card = json.loads(text)
     if not isinstance(card, dict):
         raise ModelError(f"{path}: a card is a JSON object")
     return card

@@ -104,7 +104,8 @@ class Parameter(Part, frozen=True):
         if fits and isinstance(value, int | float) and self.type in ("int", "float"):
             low = -math.inf if self.minimum is None else self.minimum
             high = math.inf if self.maximum is None else self.maximum
-            fits = math.isfinite(value) and low <= value <= high and abs(value) < _INT64
+            # In this order: isfinite() takes no integer that is larger than a float.
+            fits = abs(value) < _INT64 and math.isfinite(value) and low <= value <= high
         if not fits:
             raise ValueError(f"{value!r}, and must be {self.allowed}")
         return float(value) if self.type == "float" else value

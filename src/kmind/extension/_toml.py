@@ -12,12 +12,14 @@ import msgspec
 
 from kmind.errors import ModuleError
 from kmind.extension._files import read_beneath
+from kmind.util.foreign import foreign, one_line
 
 __all__ = ["TomlFile"]
 
 _Record = TypeVar("_Record")
 
 _MOST = 1 << 20  # bytes
+_LONG = 500  # characters of what a message says
 
 _FIELD = re.compile(r"(\w*)(?:\[(\d+)\])?\.?(.*)")
 # How a record's own check names the field at fault: "hook[1].program: ...".
@@ -38,6 +40,10 @@ class TomlFile:
 
     def read(self, record: type[_Record]) -> _Record:
         """The file as that record; ModuleError names the line and the field at fault."""
+        with foreign(lambda why: ModuleError(f"{self.path}: {why}")):
+            return self._read(record)
+
+    def _read(self, record: type[_Record]) -> _Record:
         try:
             return msgspec.convert(tomllib.loads(self._text), record, strict=True)
         except tomllib.TOMLDecodeError as error:
@@ -61,7 +67,7 @@ class TomlFile:
         table, index, key = found.groups("") if found else (field, "", "")
         line = self._line_of(table, int(index or 0), re.split(r"[.\[]", key)[0]) if field else 1
         what = f"{field}: {message}" if field else message
-        return ModuleError(f"{self.path}:{line or 1}: {what}", hint=hint)
+        return ModuleError(f"{self.path}:{line or 1}: {one_line(what, _LONG)}", hint=hint)
 
     def _line_of(self, table: str, index: int, key: str) -> int:
         # The line of a key, else of its table's header, else of an inline table, else 0.

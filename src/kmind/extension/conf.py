@@ -20,11 +20,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kmind.errors import ModuleError, UsageError
+from kmind.errors import ModuleError
 from kmind.extension._parameter import MODE_WORD
-from kmind.extension._trust import refuse_untrusted
 from kmind.extension.alias import Alias
 from kmind.extension.parameters import Setting, nearest, split_word
+from kmind.util.foreign import foreign, one_line
+from kmind.util.trust import read_trusted
 
 __all__ = ["CONF_DIRS", "AliasLine", "Autoload", "ModuleConf"]
 
@@ -37,7 +38,7 @@ _WORDS = {
     "blacklist": "blacklist MODULE",
     "autoload": "autoload MODULE TARGET [NAME=VALUE...]",
 }
-_MOST = 1 << 20  # bytes of one file
+_LONG = 500  # characters of what a message says
 _MODES = ("observe", "advise", "canary", "auto")
 
 
@@ -170,24 +171,17 @@ class _Reader:
 
     def read(self, path: Path) -> None:
         # The whole file, and the first error at its end: what bars modules is not to be lost.
-        refuse_untrusted(path)
-        try:
-            with path.open("rb") as file:
-                data = file.read(_MOST + 1)
-            text = data.decode("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ModuleError(f"{path}: cannot be read: {error}") from None
-        if len(data) > _MOST:
-            raise ModuleError(f"{path}: has more than {_MOST} bytes")
-        wrong = ""
+        with foreign(lambda why: ModuleError(f"{path}: cannot be read: {why}")):
+            text = read_trusted(path, ModuleError).decode("utf-8")
+        wrong: ModuleError | None = None
         for number, line in _lines(text):
-            at = f"{path}:{number}"
             try:
-                self._take(shlex.split(line), at)
-            except (ValueError, UsageError) as error:
-                wrong = wrong or f"{at}: {error}"
+                self._take(shlex.split(line), f"{path}:{number}")
+            except Exception as error:  # whatever is wrong with one line
+                said = one_line(error, _LONG) or type(error).__name__
+                wrong = wrong or ModuleError(f"{path}:{number}: {said}")
         if wrong:
-            raise ModuleError(wrong)
+            raise wrong
 
     def _take(self, words: list[str], at: str) -> None:
         word, *rest = words

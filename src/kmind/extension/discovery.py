@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 import kmind
 from kmind.errors import ModuleError
 from kmind.extension._files import read_sources
-from kmind.extension._trust import refuse_untrusted
 from kmind.extension.loader import refuse_own_imports
 from kmind.extension.manifest import Manifest, load_manifest
 from kmind.extension.parameters import nearest
+from kmind.util.trust import refuse_untrusted
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -164,7 +164,7 @@ def _load(place: _Place, found_by: str = "") -> Module:
     folder = place.folder.resolve()
     try:
         if folder.is_dir() and place.origin != "built-in":
-            refuse_untrusted(folder)
+            refuse_untrusted(folder, ModuleError)
     except OSError as error:
         raise ModuleError(f"{folder}: cannot be looked at: {error.strerror}"[:400]) from None
     manifest = load_manifest(folder / MANIFEST)

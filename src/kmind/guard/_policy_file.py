@@ -7,16 +7,25 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from kmind.errors import PolicyError, UsageError
 from kmind.knobs import Knob, RuleOp, get_knob, parse_target
+from kmind.util.foreign import foreign, one_line
+from kmind.util.trust import read_trusted
 
 __all__ = ["DaemonDeath", "Layer", "RuleEntry", "Section", "read_layer"]
 
 DaemonDeath = Literal["restore", "keep"]
+
+_LONG = 500  # of what a message says
+
+# As the agent computes: in 64 bits, with a sign, and what is added to a value in less.
+_MOST = (1 << 63) - 1
+_Number = Annotated[int, msgspec.Meta(ge=-_MOST, le=_MOST)]
+_Offset = Annotated[int, msgspec.Meta(ge=-(1 << 62), le=1 << 62)]
 
 _RATE = re.compile(r"([1-9][0-9]{0,5}) per minute")
 _DEFAULT_PER_MINUTE = 60
@@ -31,13 +40,13 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``min``, ``max`` and ``max_step`` are in the knob's unit.
     """
 
-    min: int | None = None
-    max: int | None = None
-    max_step: int | None = None
+    min: _Number | None = None
+    max: _Number | None = None
+    max_step: _Number | None = None
     max_step_factor: float | None = None
     choices: tuple[str, ...] | None = None
     rate: str | None = None
-    burst: int | None = None
+    burst: _Number | None = None
     max_hold_s: float | None = None
     forbidden: bool | None = None
     unsafe: bool | None = None
@@ -75,7 +84,7 @@ class RuleEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     knob: str
     op: RuleOp
     other: str
-    offset: int = 0
+    offset: _Offset = 0
 
 
 class Layer(msgspec.Struct, frozen=True):
@@ -94,16 +103,18 @@ def read_layer(path: Path, *, root: Path = Path("/")) -> Layer:
     """Read and check one policy file; ``PolicyError`` names the line at fault.
 
     Targets in it are those of ``root``. One that is not there may come, and is no fault; one
-    that can never have the knob is.
+    that can never have the knob is. A file that another user than root could change is refused
+    to root.
     """
-    try:
-        text = path.read_text()
-        document = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise PolicyError(f"cannot read the policy {path}: {error}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise PolicyError(f"{path}: not TOML: {error}", hint="see docs/policy.md") from None
-    return _Reader(path, text, root).layer(document)
+    with foreign(lambda why: PolicyError(f"cannot read the policy {path}: {why}")):
+        text = read_trusted(path, PolicyError).decode()
+    with foreign(lambda why: PolicyError(f"{path}: {why}", hint="see docs/policy.md")):
+        try:
+            document = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            why = one_line(error)
+            raise PolicyError(f"{path}: not TOML: {why}", hint="see docs/policy.md") from None
+        return _Reader(path, text, root).layer(document)
 
 
 class _Reader:
@@ -288,7 +299,7 @@ class _Reader:
             ) from None
 
     def _wrong(self, header: str, key: str, what: str, hint: str) -> PolicyError:
-        return PolicyError(f"{self._at(header, key)}: {what}", hint=hint)
+        return PolicyError(f"{self._at(header, key)}: {one_line(what, _LONG)}", hint=hint)
 
     def _at(self, header: str, key: str) -> str:
         """The place of a field as "file:line"; of its header where the field is inline."""

@@ -22,6 +22,7 @@ from kmind.errors import ModelError
 from kmind.infer._ask import LIBRARIES, ask_library
 from kmind.infer._treelite import read_model
 from kmind.infer.floating import FloatTrees, Grower, Library, Link, Sums, Target
+from kmind.util.foreign import foreign
 
 __all__ = ["from_lightgbm", "from_xgboost"]
 
@@ -60,12 +61,10 @@ def from_xgboost(path: str | Path, *, all_rounds: bool = False) -> FloatTrees:
     After early stopping the file names the best round; later ones are left out, as
     ``XGBClassifier.predict`` leaves them out, and ``notes`` say how many; ``all_rounds`` takes all.
     """
-    try:
+    with foreign(lambda _: ModelError(f"{path}: not an XGBoost model in JSON")):
         learner = json.loads(_read(path))["learner"]
         names = tuple(str(name) for name in learner.get("feature_names", ()))
-        booster = learner["gradient_booster"]["name"]
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        raise ModelError(f"{path}: not an XGBoost model in JSON") from None
+        booster = str(learner["gradient_booster"]["name"])
     if booster != "gbtree":
         raise ModelError(f"{path}: the booster {booster} is not supported", hint="gbtree is")
 
@@ -190,13 +189,12 @@ def _convert(
 ) -> FloatTrees:
     source = LIBRARIES[package]
     try:
-        model = read_model(package, path)
-        how = rules(model)
-        trees = _trees(model, how)
+        with foreign(lambda _: ModelError("treelite read what is no model")):
+            model = read_model(package, path)
+            how = rules(model)
+            trees = _trees(model, how)
     except ModelError as error:
         raise ModelError(f"{path}: {source}: {error}", hint=error.hint) from None
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
-        raise ModelError(f"{path}: {source}: treelite read what is no model") from None
     library = None
     if trees.target.classes:
         library = Library(source, lambda x: ask_library(package, path, x, how.rounds))

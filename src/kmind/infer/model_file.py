@@ -30,6 +30,7 @@ from kmind.errors import ModelError
 from kmind.infer.features import Feature, schema_hash
 from kmind.infer.integer import LIMITS, IntModel
 from kmind.infer.slot import read_slot, slot_bytes
+from kmind.util.foreign import foreign
 
 __all__ = ["LARGEST_FILE", "LARGEST_HEADER", "SCHEMA", "ModelFile"]
 
@@ -125,7 +126,8 @@ class ModelFile:
     def from_bytes(cls, data: bytes, name: str = "the model file") -> ModelFile:
         """Return what ``to_bytes`` made; ``name`` is what errors call it."""
         try:
-            return cls._parse(data)
+            with foreign(lambda why: ModelError(f"damaged: {why}")):
+                return cls._parse(data)
         except ModelError as error:
             raise ModelError(f"{name}: {error}") from None
 

@@ -22,6 +22,7 @@ from kmind.infer._ask import ask_library
 from kmind.infer._flow import Flow
 from kmind.infer._lazy import need
 from kmind.infer.floating import FloatModel, Library
+from kmind.util.foreign import foreign
 
 __all__ = ["LARGEST_FILE", "SUPPORTED", "from_onnx"]
 
@@ -83,8 +84,9 @@ def from_onnx(source: str | Path | bytes, classes: Sequence[str] = ()) -> FloatM
         except Exception:
             # The parser's own class of error moved from release to release of protobuf.
             raise ModelError("not an ONNX model, or a damaged one") from None
-        flow = _walk(onnx, graph)
-        model = replace(flow.finish(tuple(classes)), source=f"ONNX {flow.kind}")
+        with foreign(lambda why: ModelError(f"a damaged graph: {why}")):
+            flow = _walk(onnx, graph)
+            model = replace(flow.finish(tuple(classes)), source=f"ONNX {flow.kind}")
         if model.target.classes and flow.names and not isinstance(source, bytes):
             return replace(model, library=_library(source, flow.names))
         return model

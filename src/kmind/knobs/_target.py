@@ -8,12 +8,14 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Literal
 from zlib import crc32
 
 from kmind.errors import KnobError, UsageError
 from kmind.knobs._cgroup import cgroup_mounts
+from kmind.util.foreign import foreign, one_line
 
 __all__ = ["Target", "TargetKind", "block_devices", "block_targets", "parse_target"]
 
@@ -183,11 +185,18 @@ def parse_target(text: str, *, root: Path = _ROOT) -> Target:
 
     Raises ``UsageError`` where there is none. See ``Target.block`` for paths to disks.
     """
-    if text == "system":
-        return Target.system(root=root)
-    if text.startswith(_CGROUP):
-        return Target.cgroup(text.removeprefix(_CGROUP), root=root)
-    return Target.block(text, root=root)
+    with foreign(partial(_no_target, text)):
+        if text == "system":
+            return Target.system(root=root)
+        if text.startswith(_CGROUP):
+            return Target.cgroup(text.removeprefix(_CGROUP), root=root)
+        return Target.block(text, root=root)
+
+
+def _no_target(text: str, why: str) -> UsageError:
+    return UsageError(
+        f"{one_line(text)!r} is no target: {why}", hint="name a disk, a cgroup, or system"
+    )
 
 
 def _followed(name: str, devices: Sequence[str], root: Path) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import platform
 import time
+from functools import partial
 from typing import Literal
 
 import msgspec
@@ -15,6 +16,7 @@ from kmind.abi import layout
 from kmind.agent._base import Grant
 from kmind.errors import RecordingError
 from kmind.extension import Feature, KnobInfo, Manifest, RecordKind, Value
+from kmind.util.foreign import foreign
 
 __all__ = ["KEY", "SCHEMA", "Clock", "Counts", "GrantFor", "Host", "Meta", "Stream", "decode_meta"]
 
@@ -148,10 +150,8 @@ def decode_meta(metadata: dict[bytes, bytes] | None, path: object) -> Meta:
             f"{path} is no recording of kmind's: its metadata has no key 'kmind'",
             hint="kmind record makes them",
         )
-    try:
+    with foreign(partial(_damaged, path)):
         head = msgspec.json.decode(text, type=_Head)
-    except msgspec.MsgspecError as error:
-        raise RecordingError(f"{path}: its metadata is damaged: {error}") from None
     if head.schema != SCHEMA:
         raise RecordingError(
             f"{path} has the schema {head.schema!r}, and this kmind reads {SCHEMA}"
@@ -161,10 +161,12 @@ def decode_meta(metadata: dict[bytes, bytes] | None, path: object) -> Meta:
             f"{path} was recorded with ABI {head.abi}, and this kmind speaks {layout.LIMIT['ABI']}",
             hint="use the version of kmind that made it, or record anew",
         )
-    try:
+    with foreign(partial(_damaged, path)):
         return msgspec.json.decode(text, type=Meta)
-    except msgspec.MsgspecError as error:
-        raise RecordingError(f"{path}: its metadata is damaged: {error}") from None
+
+
+def _damaged(path: object, why: str) -> RecordingError:
+    return RecordingError(f"{path}: its metadata is damaged: {why}")
 
 
 class _Head(msgspec.Struct):

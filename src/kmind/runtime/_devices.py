@@ -31,7 +31,7 @@ class Unwanted:
         self._path = path
         try:
             self._names = set(msgspec.json.decode(path.read_bytes(), type=list[str]))
-        except (OSError, msgspec.MsgspecError):
+        except Exception:  # whatever is wrong with it: each may come back
             self._names = set()
 
     def __contains__(self, name: str) -> bool:

@@ -181,7 +181,7 @@ class Prometheus:
         if reply.status == http.HTTPStatus.UNAUTHORIZED:
             return f"{said}; put a name and a password for {self._host} into {CREDENTIALS}"
         # A query that is wrong is answered by 400 or 422, with the reason in JSON.
-        with suppress(ValueError, RecursionError, TypeError, KeyError):
+        with suppress(Exception):
             said += f": {clean(str(json.loads(text)['error']), _MOST_WORDS)}"
         return said
 
@@ -203,7 +203,9 @@ def _value(text: str) -> float:
         word = result[0]["value"][1] if kind == "vector" else result[1]
         if not isinstance(word, str):
             raise ValueError
-    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+    except GapError:
+        raise
+    except Exception:  # whatever it is: what a server says ends no daemon
         raise GapError("text", f"this is no answer of Prometheus: {short(text)}") from None
     return parse_number(word)
 
@@ -302,7 +304,9 @@ def _authorization(host: str, file: Path) -> str:
             found: Any = netrc.netrc(str(file)).hosts.get(host)
     except FileNotFoundError:
         return ""
-    except (OSError, netrc.NetrcParseError, ValueError) as error:
+    except UsageError:
+        raise
+    except Exception as error:  # netrc raises more than it names
         why = getattr(error, "strerror", None) or f"line {getattr(error, 'lineno', '?')}"
         raise UsageError(f"{file} cannot be read: {why}", hint="see netrc(5)") from None
     if found is None:

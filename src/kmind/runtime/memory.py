@@ -17,7 +17,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from kmind.errors import KmindError
 from kmind.queue import MEMORY_MOST, Geometry, MemoryReader
+from kmind.util.foreign import foreign
 from kmind.util.names import file_name
 
 __all__ = ["Memory", "default_memory_folder"]
@@ -120,7 +122,8 @@ def _unfit(text: bytes) -> str:
     if len(text) > MEMORY_MOST:
         return f"it has more than {MEMORY_MOST} bytes"
     try:
-        msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        return f"it is no JSON ({error})"
+        with foreign(lambda why: KmindError(f"it is no JSON ({why})")):
+            msgspec.json.decode(text)
+    except KmindError as error:
+        return str(error)
     return ""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,6 +21,7 @@ from kmind.errors import KmindError
 from kmind.extension import Value
 from kmind.guard._owner import boot_id
 from kmind.runtime._models import DeployedModels
+from kmind.util.foreign import foreign
 from kmind.util.names import file_name
 
 __all__ = ["STATE_SCHEMA", "HoldState", "InstanceState", "ProcessState", "StateFolder"]
@@ -118,7 +120,7 @@ class StateFolder:
         try:
             data = self._models_path(name).read_bytes()
             return msgspec.msgpack.decode(data, type=DeployedModels)
-        except (OSError, msgspec.DecodeError):
+        except Exception:  # whatever is wrong with it: the model has to be deployed again
             return DeployedModels()
 
     def remove(self, name: str) -> None:
@@ -139,9 +141,10 @@ class StateFolder:
         bad: dict[str, str] = {}
         for path in sorted(self._folder.glob("*.json")):
             try:
-                state = msgspec.json.decode(path.read_bytes(), type=InstanceState)
-            except (OSError, msgspec.DecodeError) as error:
-                bad[path.stem] = f"{path} cannot be read: {error}"
+                with foreign(partial(_unread, path)):
+                    state = msgspec.json.decode(path.read_bytes(), type=InstanceState)
+            except KmindError as error:
+                bad[path.stem] = str(error)
                 continue
             if file_name(state.name) != path.stem:
                 bad[path.stem] = f"{path} says that it is of {state.name}"
@@ -151,8 +154,8 @@ class StateFolder:
                 bad[path.stem] = f"{path} is of an earlier boot"
             else:
                 good.append(state)
-        for partial in self._folder.glob("*.new"):
-            partial.unlink(missing_ok=True)
+        for unfinished in self._folder.glob("*.new"):
+            unfinished.unlink(missing_ok=True)
         return good, bad
 
     def _replace(self, path: Path, data: bytes) -> None:
@@ -168,3 +171,7 @@ class StateFolder:
 
     def _models_path(self, name: str) -> Path:
         return self._folder / f"{file_name(name)}.models"
+
+
+def _unread(path: Path, why: str) -> KmindError:
+    return KmindError(f"{path} cannot be read: {why}")

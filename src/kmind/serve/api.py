@@ -26,6 +26,7 @@ from kmind.serve._problem import HttpError, problem
 from kmind.serve.openapi import describe
 from kmind.serve.routes import ROUTES, Call, Context, Route
 from kmind.serve.schema import PROBLEM
+from kmind.util.foreign import one_line
 
 __all__ = ["Api", "Audit"]
 
@@ -174,11 +175,15 @@ async def _read(request: Request, kind: type, most: int) -> Any:
         raise HttpError(
             408, f"the body did not come within {_BODY_S:g} s", headers={"connection": "close"}
         ) from None
+    return _body(bytes(data), kind)
+
+
+def _body(data: bytes, kind: type) -> Any:
     try:
-        return msgspec.json.decode(bytes(data), type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return msgspec.json.decode(data, type=kind)
+    except Exception as error:  # whatever a client sends
         raise HttpError(
-            400, f"the body is wrong: {error}", hint="see /openapi.json for what it takes"
+            400, f"the body is wrong: {one_line(error)}", hint="see /openapi.json for what it takes"
         ) from None
 
 

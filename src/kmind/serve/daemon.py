@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 import kmind
-from kmind.errors import KmindError
 from kmind.serve._base import Supervisor
 from kmind.serve.api import Api, Audit
 from kmind.serve.events import Hub
@@ -102,7 +101,7 @@ class Daemon:
             if number == signal.SIGHUP:
                 try:
                     await asyncio.to_thread(self.check)
-                except KmindError as error:
+                except Exception as error:  # a file that is wrong ends no daemon
                     text = f"not read again, all goes on as before: {error}"
                     self._tell(text)
                     continue
