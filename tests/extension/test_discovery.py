@@ -81,11 +81,14 @@ def test_what_can_be_no_folder(name: str) -> None:
         find_module(name)
 
 
-@pytest.mark.parametrize("name", ["outside", "outside.quiet", "beside"])
+@pytest.mark.parametrize("name", ["outside", "outside.quiet", "beside", "native", "old"])
 def test_imports_of_its_own_distribution_are_refused(site: Path, name: str) -> None:
     """They would run beside the sources that were read and checked."""
-    (site / "outside-1.dist-info/RECORD").write_text("outside/__init__.py,,\nbeside.py,,\n")
-    (site / "beside.py").touch()  # Python 3.12 and later leave out what is not there
+    files = ["beside.py", "native.cpython-311-x86_64-linux-gnu.so", "old.pyc"]
+    record = "".join(f"{name},,\n" for name in ["outside/__init__.py", *files])
+    (site / "outside-1.dist-info/RECORD").write_text(record)
+    for file in files:
+        (site / file).touch()  # Python 3.12 and later leave out what is not there
     manifest = site / "outside/quiet/module.toml"
     text = manifest.read_text()
     manifest.write_text(text.replace(':Nothing"', f':Nothing", imports = ["{name}"]'))

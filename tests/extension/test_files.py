@@ -2,13 +2,19 @@
 """Root reads a module's own files, and nothing that they only point to."""
 
 import os
+import socket
+import stat
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from kmind.errors import ModuleError
-from kmind.extension._files import MOST_SOURCES, read_beneath, read_sources
+from kmind.errors import KmindError, ModuleError
+from kmind.extension import find_module
+from kmind.extension._files import MOST_SOURCES, read_beneath, read_sources, refuse_unplain
 from kmind.extension.manifest import load_manifest
+from kmind.runtime.agents import _object_path
 
 
 @pytest.fixture
@@ -67,10 +73,51 @@ def test_a_second_name_of_a_secret_is_refused(folder: Path) -> None:
     assert read_sources(folder)["stolen.py"] == b"SECRET = 1\n"
 
 
-def test_a_pipe_does_not_hold_root_up(folder: Path) -> None:
-    os.mkfifo(folder / "pipe.py")
-    with pytest.raises(ModuleError, match="is no plain file"):
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device"])
+def test_what_is_no_plain_file_is_not_even_opened(
+    folder: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To open one may wait, as a pipe does, or do something, as a watchdog does."""
+    odd = folder / "odd.py"
+    if kind == "pipe":
+        os.mkfifo(odd)
+    elif kind == "socket":
+        monkeypatch.chdir(folder)  # its path may be too long for a socket's name
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind("odd.py")
+    elif os.geteuid() == 0:
+        os.mknod(odd, stat.S_IFCHR | 0o644, os.makedev(1, 3))
+    else:
+        pytest.skip("makes a device, as only root may")
+    opened: list[str] = []
+    real = os.open
+
+    def watched(path: str, *arguments: Any, **more: Any) -> int:
+        opened.append(os.fspath(path))
+        return real(path, *arguments, **more)
+
+    monkeypatch.setattr(os, "open", watched)
+    with pytest.raises(ModuleError, match=r"odd\.py is no plain file"):
         read_sources(folder)
+    with pytest.raises(ModuleError, match=r"odd\.py is no plain file"):
+        read_beneath(folder, "odd.py")
+    with pytest.raises(ModuleError, match=r"odd\.py is no plain file"):
+        refuse_unplain(odd)
+    assert opened
+    assert "odd.py" not in opened
+
+
+def test_an_agent_that_is_a_link_or_a_pipe_is_refused(folder: Path) -> None:
+    module = replace(find_module("readahead"), folder=folder)
+    with pytest.raises(KmindError, match="is not compiled"):
+        _object_path(module)
+    module.object_path.symlink_to(folder / "extension.py")
+    with pytest.raises(ModuleError, match="is a link, and root follows none"):
+        _object_path(module)
+    module.object_path.unlink()
+    os.mkfifo(module.object_path)
+    with pytest.raises(ModuleError, match="is no plain file"):
+        _object_path(module)
 
 
 def test_too_much_is_refused(folder: Path) -> None:

@@ -233,3 +233,17 @@ def test_nothing_is_imported_from_where_the_owner_was_started(
     monkeypatch.setattr(sys, "path", ["/", "", str(tmp_path), *sys.path])
     assert not {"/", "", str(tmp_path)} & set(process._import_folders())
     assert "/" not in ownroot.library_folders()
+
+
+def test_nothing_that_packages_put_beside_themselves_runs_as_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python itself would run it at its start, before any privilege is dropped."""
+    site, found = tmp_path / "site", tmp_path / "found"
+    site.mkdir()
+    for name in ("sitecustomize", "usercustomize"):
+        site.joinpath(f"{name}.py").write_text(f"open({str(found)!r}, 'a').write({name!r})\n")
+    monkeypatch.setattr(sys, "path", [str(site), *sys.path])
+    with running(tmp_path) as run:
+        run.alive()
+    assert not found.exists()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from kmind.errors import ModuleError
 
-__all__ = ["MOST_SOURCES", "read_beneath", "read_sources"]
+__all__ = ["MOST_SOURCES", "read_beneath", "read_sources", "refuse_unplain"]
 
 MOST_SOURCES = 16 << 20
 """Bytes that the Python files of one module may have together."""
@@ -42,6 +42,19 @@ def read_beneath(folder: Path, relative: str, most: int = MOST_SOURCES) -> bytes
             fd = _open(part, _FOLDER, fd, folder / relative)
             stack.callback(os.close, fd)
         return _read(fd, name, folder / relative, most)
+
+
+def refuse_unplain(path: Path) -> None:
+    """Raise ModuleError for a file in a module's folder that is a link, or no plain file.
+
+    Nothing is opened, for that alone may wait (a FIFO) or do something (a device). Raises OSError
+    where there is none.
+    """
+    status = path.lstat()
+    if stat.S_ISLNK(status.st_mode):
+        raise _is_link(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise ModuleError(f"{path} is no plain file")
 
 
 def read_sources(folder: Path) -> dict[str, bytes]:
@@ -94,14 +107,23 @@ def _open(name: str, flags: int, above: int, shown: Path) -> int:
         # ELOOP of a file, ENOTDIR of a folder; what is there decides which words are right.
         with contextlib.suppress(OSError):
             if stat.S_ISLNK(os.lstat(name, dir_fd=above).st_mode):
-                raise ModuleError(
-                    f"{shown} is a link, and root follows none in a module's folder",
-                    hint="put the file itself there",
-                ) from None
+                raise _is_link(shown) from None
         raise
 
 
+def _is_link(path: Path) -> ModuleError:
+    return ModuleError(
+        f"{path} is a link, and root follows none in a module's folder",
+        hint="put the file itself there",
+    )
+
+
 def _read(above: int, name: str, shown: Path, most: int) -> bytes:
+    # Not even opened, for to open a device may do something: a watchdog begins to count.
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        found = os.lstat(name, dir_fd=above).st_mode
+        if not (stat.S_ISREG(found) or stat.S_ISLNK(found) or name in ("", ".", "..")):
+            raise ModuleError(f"{shown} is no plain file")
     with os.fdopen(_open(name, _FILE, above, shown), "rb", buffering=0) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):

@@ -44,6 +44,7 @@ MODULE_DIRS = {
 """Origin to the folder of its modules' folders, the one that counts first."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+_IMPORTED = frozenset({".py", ".pyc", ".so"})  # of what a distribution installs
 _PACKAGES = {"built-in": "kmind.modules"}
 
 
@@ -190,7 +191,7 @@ def _provided(origin: str) -> set[str]:
         found = files(origin) or []
     except PackageNotFoundError:
         return set()
-    return {path.parts[0].partition(".")[0] for path in found if path.suffix == ".py"}
+    return {path.parts[0].partition(".")[0] for path in found if path.suffix in _IMPORTED}
 
 
 def _locate(package: str) -> Path | None:

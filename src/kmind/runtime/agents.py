@@ -14,6 +14,7 @@ from kmind.agent.core import Core
 from kmind.bpf._machine import capabilities, sandbox_capabilities, time_namespace
 from kmind.errors import KmindError, PrivilegeError, UsageError
 from kmind.extension import Module, Value, agent_parameters, find_module
+from kmind.extension._files import refuse_unplain
 from kmind.knobs import Target, parse_target
 
 __all__ = [
@@ -157,12 +158,14 @@ def _model_use(module: Module) -> ModelUse | None:
 
 
 def _object_path(module: Module) -> Path:
-    if not module.object_path.exists():
+    try:
+        refuse_unplain(module.object_path)
+    except FileNotFoundError:
         raise KmindError(
             f"the agent of module {module.manifest.name} is not compiled: "
             f"there is no {module.object_path}",
             hint="run: make setup",
-        )
+        ) from None
     return module.object_path
 
 

@@ -143,7 +143,9 @@ def _spawn(config: ChildConfig, from_here: int, log_end: int) -> int:
     return os.posix_spawn(
         sys.executable,
         [
-            *(sys.executable, "-s", "-P", "-m", "kmind.runtime.child"),
+            # Without site: it runs what packages have put beside themselves (.pth files,
+            # sitecustomize), and this process is root's still.
+            *(sys.executable, "-S", "-s", "-P", "-m", "kmind.runtime.child"),
             str(from_here),
             *config.cgroup.join,
         ],
@@ -166,7 +168,9 @@ def _import_folders() -> list[str]:
     # there, and it may be the root, with which an extension would see the whole file system.
     own = str(Path(kmind.__file__).parent.parent)
     started_in = {"", "/", str(Path.cwd())} - {own}
-    return [path for path in sys.path if path not in started_in]
+    folders = [path for path in sys.path if path not in started_in]
+    # Also where a hook brought kmind in, as that of an editable installation: none is in the child.
+    return folders if own in folders else [*folders, own]
 
 
 def _open_log(path: str) -> tuple[int, int]:
