@@ -23,6 +23,7 @@ from kmind.cli._model_app import model_app
 from kmind.cli._names import AdviceAction, KnobsAction
 from kmind.cli.output import plain
 from kmind.errors import KmindError
+from kmind.util.descriptors import raise_soft_limit
 
 __all__ = ["app", "main"]
 
@@ -548,6 +549,7 @@ def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     if argv is None and os.geteuid() == 0:
         os.umask(0o077)  # what root writes is for others only where it says so
+        raise_soft_limit()
     try:
         code = _narrowed(words)(words, prog_name="kmind", standalone_mode=False)
         sys.stdout.flush()

@@ -16,6 +16,7 @@ from kmind.errors import KmindError, PrivilegeError, UsageError
 from kmind.extension import Module, Value, agent_parameters, find_module
 from kmind.extension._files import refuse_unplain
 from kmind.knobs import Target, parse_target
+from kmind.util.descriptors import refuse_where_short
 
 __all__ = [
     "WINDOW_PARAMETER",
@@ -31,6 +32,8 @@ WINDOW_PARAMETER = "window_ms"
 """A module with a parameter of this name lets it set the length of its windows."""
 
 _WINDOW_MS = 100
+# What an instance holds is 20 to 30, more while it is loaded; clients of the API are 128 at most.
+_DESCRIPTORS, _SPARE_DESCRIPTORS = 64, 192
 _TARGET_HINTS = {
     "block": "name a block device, such as vda",
     "cgroup": "name a cgroup, such as cgroup:/system.slice",
@@ -73,11 +76,12 @@ def make_bpf_agent(
     """Load the module's agent for a target; nothing is attached yet.
 
     ``sq_slots`` are the records that each CPU's ring holds, a power of two.
-    Raises PrivilegeError without root, NotSupportedError where the kernel lacks what
-    is needed, LoadError where the verifier refuses.
+    Raises PrivilegeError without root, KmindError where too few open files are allowed,
+    NotSupportedError where the kernel lacks what is needed, LoadError where the verifier refuses.
     """
     need_root()
     path = _object_path(module)
+    refuse_where_short(_DESCRIPTORS, _SPARE_DESCRIPTORS, f"{module.manifest.name}@{target.name}")
     made = _made_of(module, target, params, deadline_s)
     return BpfAgent(path, **made, core=core, slot=slot, sq_slots=sq_slots)
 

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Open files: all that the hard limit allows, and a clear refusal before they run out."""
+
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kmind.errors import KmindError
+from kmind.util.descriptors import raise_soft_limit, refuse_where_short
+
+
+@pytest.fixture(autouse=True)
+def limit() -> Iterator[int]:
+    """The hard limit; the soft one is put back."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield hard
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_soft_limit_rises_to_the_hard_one(limit: int) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, limit))
+    raise_soft_limit()
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (limit, limit)
+    raise_soft_limit()
+
+
+def test_too_few_descriptors_are_refused_before_they_run_out(limit: int) -> None:
+    used = len(list(Path("/proc/self/fd").iterdir()))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 50, limit))
+    refuse_where_short(30, 20, "x@vda")
+    with pytest.raises(KmindError, match=r"too few open files are allowed for x@vda: \d+ of \d+"):
+        refuse_where_short(31, 20, "x@vda")
