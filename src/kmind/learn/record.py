@@ -20,7 +20,7 @@ from kmind.agent._base import Mode
 from kmind.agent.bpf import BpfAgent
 from kmind.agent.core import Core
 from kmind.errors import KmindError, UsageError
-from kmind.extension import Module, Value, parse_parameters
+from kmind.extension import Module, Value, find_module, parse_parameters
 from kmind.guard import Actuator, Gate, Journal, Policy
 from kmind.knobs import Target, get_knob
 from kmind.learn._part import CLOSED
@@ -97,6 +97,8 @@ def plan_recording(
         module_name, _, target_name = name.partition("@")
         if module_name == HOOKS:
             module_name = _HOOKS_MODULE
+        if not target_name:
+            _need_no_target(name.partition("@")[0], module_name)
         module, target = bind(module_name, target_name or "system")
         instances.append((module, target, parse_parameters(module.manifest, parameters)))
     names = [f"{module.manifest.name}@{target.name}" for module, target, _ in instances]
@@ -109,6 +111,16 @@ def plan_recording(
         dict(_pair(tag) for tag in tags),
         _parse_sweep(sweep, sweep_s, seed, instances) if sweep else None,
     )
+
+
+def _need_no_target(name: str, module_name: str) -> None:
+    kind = find_module(module_name).manifest.target.kind
+    if kind in ("block", "cgroup"):
+        example = "vda" if kind == "block" else "cgroup:/system.slice"
+        raise UsageError(
+            f"{name} needs a {kind} target to record",
+            hint=f"name it after an @: kmind record {name}@{example} -o DIR",
+        )
 
 
 def _pair(tag: str) -> tuple[str, str]:
