@@ -2,6 +2,8 @@
 """The probes: they tell what is there from what is not, and leave nothing behind."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -129,3 +131,40 @@ def test_a_security_module_that_is_not_asked(
         _machine.active_lsm("bpf")
     _machine.LSMS.write_text("capability,bpf\n")
     assert _machine.active_lsm("bpf") == "capability,bpf"
+
+
+# What a module's struct_ops would be loaded by: libbpf, and nothing else of kmind's.
+LOADS = """
+import ctypes, sys
+
+libbpf = ctypes.CDLL(sys.argv[1])
+libbpf.bpf_object__open_file.restype = ctypes.c_void_p
+libbpf.bpf_object__load.argtypes = [ctypes.c_void_p]
+opened = libbpf.bpf_object__open_file(sys.argv[2].encode(), None)
+sys.exit(0 if opened and libbpf.bpf_object__load(opened) == 0 else 1)
+"""
+
+
+@pytest.mark.kernel("libbpf", "btf")
+def test_struct_ops_are_said_to_work_where_libbpf_loads_one() -> None:
+    there = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
+    before = there.read_text()
+    found = probe.probe("struct_ops")
+    path = Path(probe.__file__).with_name("struct_ops.bpf.o")
+    argv = [sys.executable, "-c", LOADS, _libbpf.LIBRARY, str(path)]
+    loads = subprocess.run(argv, capture_output=True, check=False).returncode == 0
+    assert (found.state == "ok") is loads
+    assert "libbpf" in found.cause or loads
+    assert there.read_text() == before  # nothing was registered
+
+
+def test_struct_ops_that_libbpf_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: object) -> None:
+        raise NotSupportedError("cannot load ssthresh of struct_ops.bpf.o: no")
+
+    monkeypatch.setattr(_tries, "_kernel_struct_ops", lambda: None)
+    monkeypatch.setattr(_tries.BpfObject, "load", refuse)
+    found = probe.probe("struct_ops")
+    assert found.state == "missing"
+    assert "this kernel takes one, but libbpf" in found.cause
+    assert "install libbpf 1.2 or later" in found.cause

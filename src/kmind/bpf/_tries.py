@@ -13,9 +13,10 @@ import struct
 from pathlib import Path
 
 from kmind.abi.btf import Btf, Kind
-from kmind.bpf import _machine
+from kmind.bpf import _libbpf, _machine
 from kmind.bpf import _syscall as raw
-from kmind.errors import BpfError, NotSupportedError, PrivilegeError
+from kmind.bpf.object import BpfObject
+from kmind.errors import BpfError, LoadError, NotSupportedError, PrivilegeError
 
 __all__ = [
     "arena",
@@ -178,8 +179,23 @@ def lsm() -> str:
 def struct_ops() -> str:
     """Programs that are the methods of a kernel structure, here a congestion control.
 
-    It is made ready, trampolines and all, but not registered.
+    It is made ready, trampolines and all, but not registered: once by hand, to know the
+    kernel's part, and once by libbpf, as a module's would be.
     """
+    _kernel_struct_ops()
+    try:
+        with BpfObject(Path(__file__).with_name("struct_ops.bpf.o")) as one:
+            one.load()
+    except (LoadError, NotSupportedError) as error:
+        version = ".".join(map(str, _libbpf.version()))
+        raise NotSupportedError(
+            f"this kernel takes one, but libbpf {version} cannot load it: {error.args[0]}",
+            hint="install libbpf 1.2 or later",
+        ) from None
+    return ""
+
+
+def _kernel_struct_ops() -> None:
     kernel = Btf.kernel()
     value_id = _kernel_id("bpf_struct_ops_tcp_congestion_ops", Kind.STRUCT)
     value = kernel.struct_of(value_id)
@@ -204,7 +220,6 @@ def struct_ops() -> str:
         )
         stack.enter_context(raw.owned(ops))
         raw.map_update(ops, bytes(4), bytes(data))
-    return ""
 
 
 def bpf_timer() -> str:

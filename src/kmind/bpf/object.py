@@ -186,10 +186,10 @@ class BpfObject:
             return refusal
         if not log and abs(result) == errno.ESRCH:
             return LoadError(f"{what}: {failure or strerror(result)}", hint="see kmind doctor")
-        if not log:
-            return error_from(result, what, failure or None)
         lines = log.splitlines()
         complaint = next((s for s in reversed(lines) if not s.startswith("processed ")), "")
+        if not complaint:  # refused before, or after, the verifier looked at it
+            return error_from(result, what, failure or None)
         found = _SOURCE_LINE.findall(log)
         source = f"{found[-1][1]}: {found[-1][0].strip()}" if found else ""
         return LoadError(
