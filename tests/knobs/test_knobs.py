@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import os
 import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from programs import machine_lacks
+from sample_module import loop_disk
 
 from kmind.errors import KnobError, PrivilegeError, UsageError
 from kmind.knobs import (
@@ -251,6 +253,26 @@ def test_a_cgroup_is_found_in_its_hierarchies(tmp_path: Path) -> None:
         get_knob("cgroup.io_weight").read(Target.system(root=tmp_path))
 
 
+def test_no_two_cgroups_have_one_number(tmp_path: Path) -> None:
+    """Leases and grants go by it. These two names have one CRC-32, as anybody can find."""
+    point = cgroups(tmp_path)
+    names = ["web-108ddf9.service", "web-3008894.service"]
+    for name in names:
+        (point / name).mkdir()
+    (tmp_path / "mnt/b k/old").mkdir()
+    found = [Target.cgroup(name, root=tmp_path) for name in [*names, "web", "old", "a"]]
+    assert len({target.id for target in found}) == 5
+    assert all(0 < target.id < 1 << 32 for target in found)
+    # One that takes the name later is another one.
+    assert found[0].is_present()
+    (point / "new").mkdir()
+    (point / names[0]).rename(point / "gone")
+    assert not found[0].is_present()
+    (point / "new").rename(point / names[0])
+    assert not found[0].is_present()
+    assert Target.cgroup(names[0], root=tmp_path).id not in {target.id for target in found}
+
+
 def test_a_cgroups_own_way_of_writing_numbers_is_read(tmp_path: Path) -> None:
     folder = cgroups(tmp_path) / "a/web.service"
     target = Target.cgroup("/a/web.service", root=tmp_path)
@@ -375,11 +397,26 @@ def test_a_serial_number_is_part_of_the_identity(tmp_path: Path) -> None:
     device.mkdir(parents=True)
     (device / "dev").write_text("8:16\n")
     assert Target.block("sda", root=tmp_path).identity() == "8:16"
+    (device / "diskseq").write_text("7\n")
+    assert Target.block("sda", root=tmp_path).identity() == "8:16 diskseq=7"
     (device / "serial").write_text("X1\n")
     assert Target.block("sda", root=tmp_path).identity() == "8:16 serial=X1"
     (device / "dev").write_text("?\n")
     with pytest.raises(KnobError, match="device number of sda"):
         Target.block("sda", root=tmp_path)
+
+
+@pytest.mark.kernel
+def test_a_loop_device_with_another_file_is_another_disk(tmp_path: Path) -> None:
+    """It has the name and the number of the one before, and no serial number."""
+    with loop_disk(tmp_path) as name:
+        first = Target.block(name)
+        before = first.identity()
+        subprocess.run(["losetup", "--detach", f"/dev/{name}"], check=True)
+        subprocess.run(["losetup", f"/dev/{name}", tmp_path / "disk"], check=True)
+        assert first.is_present()
+        assert "diskseq=" in before
+        assert first.identity() != before
 
 
 def test_a_device_that_lacks_a_knob_is_named() -> None:

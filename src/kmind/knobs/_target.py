@@ -6,12 +6,12 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Literal
-from zlib import crc32
 
 from kmind.errors import KnobError, UsageError
 from kmind.knobs._cgroup import cgroup_mounts
@@ -23,6 +23,8 @@ TargetKind = Literal["block", "system", "cgroup"]
 
 _ROOT = Path("/")
 _CGROUP = "cgroup:"
+_NODE = 0x7FFF_FFFF
+_VERSION_1 = 0x8000_0000
 
 # Where drivers show a serial number or a world-wide name; the first that is there counts.
 _SERIALS = ("serial", "device/serial", "wwid", "device/wwid")
@@ -34,9 +36,9 @@ class Target:
 
     ``name`` is the kernel's name for it ("vda"), "system", or "cgroup:" and the path
     with "!" for each slash ("cgroup:system.slice!cron.service"). ``id`` is the
-    kernel's ``dev_t`` (12 bits of major, 20 of minor), 0 for the system, or the CRC-32
-    of a cgroup's name. All files of its knobs are found below ``root``, the running
-    kernel's by default.
+    kernel's ``dev_t`` (12 bits of major, 20 of minor), 0 for the system, or made of a
+    cgroup's inode: no two that are there have the same. All files of its knobs are found
+    below ``root``, the running kernel's by default.
     """
 
     kind: TargetKind
@@ -97,12 +99,12 @@ class Target:
         if not inner.isprintable():  # whoever may make cgroups names them, and logs show it
             raise UsageError(f"{path!r} holds a character that cannot be printed")
         name = _CGROUP + inner.replace("/", "!")
-        target = cls("cgroup", name, crc32(name.encode()), root)
-        if not target._cgroup_folders():
+        number = cls("cgroup", name, 0, root)._cgroup_number()
+        if not number:
             raise UsageError(
                 f"there is no cgroup /{inner}", hint="see them with: systemd-cgls, or find"
             )
-        return target
+        return cls("cgroup", name, number, root)
 
     def cgroup_folder(self, controller: str) -> Path:
         """A cgroup's folder in the hierarchy of a controller of version 1; "": of version 2.
@@ -117,11 +119,22 @@ class Target:
         folders = [self.cgroup_folder(name) for name in sorted(cgroup_mounts(self.root))]
         return [folder for folder in folders if folder.is_dir()]
 
+    def _cgroup_number(self) -> int:
+        # The kernel's, not a hash of the name: whoever may make cgroups can find two names of
+        # one hash. kernfs numbers its nodes with 31 bits in a hierarchy (fs/kernfs/dir.c).
+        for place, controller in enumerate(sorted(cgroup_mounts(self.root))):
+            with suppress(OSError):
+                inode = self.cgroup_folder(controller).stat().st_ino
+                if not controller:
+                    return inode & _NODE
+                return _VERSION_1 | (place & 0xF) << 27 | inode & _NODE >> 4
+        return 0
+
     def is_present(self) -> bool:
-        """True until the device or cgroup has gone, or another device has taken its name."""
+        """True until the device or cgroup has gone, or another one has taken its name."""
         if self.kind == "block":
             return _number(self.root / "sys/block" / self.name) == self.id
-        return self.kind == "system" or bool(self._cgroup_folders())
+        return self.kind == "system" or self._cgroup_number() == self.id
 
     def is_named(self, text: str) -> bool:
         """True if that is its name, or another spelling that ``parse_target`` takes for it."""
@@ -140,21 +153,22 @@ class Target:
     def identity(self) -> str:
         """What tells this device or cgroup from another that takes its name later.
 
-        "254:0", and " serial=..." where the driver shows one; of a cgroup the inodes of
-        its folders; "system" for the system.
+        "254:0", and " serial=..." where the driver shows one, else " diskseq=...", of which
+        each disk of a boot has its own (Linux 5.15, Documentation/ABI/stable/sysfs-block);
+        of a cgroup the inodes of its folders; "system" for the system.
         """
         if self.kind == "system":
             return "system"
         if self.kind == "cgroup":
             return " ".join(str(folder.stat().st_ino) for folder in self._cgroup_folders())
         text = f"{self.id >> 20}:{self.id & 0xFFFFF}"
-        for file in _SERIALS:
+        for file in (*_SERIALS, "diskseq"):
             try:
                 serial = (self.root / "sys/block" / self.name / file).read_text().strip("\0 \n")
             except (OSError, UnicodeDecodeError):
                 continue
             if serial:
-                return f"{text} serial={serial}"
+                return f"{text} {'diskseq' if file == 'diskseq' else 'serial'}={serial}"
         return text
 
     def __str__(self) -> str:
