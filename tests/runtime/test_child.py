@@ -6,15 +6,19 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 import pytest
 from extension_process import QUIET, Running, running
 
 from kmind.bpf._landlock import landlock_version
+from kmind.errors import NotSupportedError
+from kmind.runtime import sandbox
 from kmind.runtime.child import EXIT_SETUP
-from kmind.runtime.uids import FIRST_UID, LAST_UID
+from kmind.runtime.uids import FIRST_UID, LAST_UID, free_uid
 
 if TYPE_CHECKING:
     from conftest import Bench
@@ -424,6 +428,51 @@ def test_what_the_manifest_asks_for_and_no_more(tmp_path: Path, files: bool, net
     assert found["connect"] == "b'hello'" if network else found["connect"].startswith("refused")
     for never in ("write", "other", "unix", "listen"):
         assert found[never].startswith("refused"), never
+
+
+def without_own_root(out: int, allowed: str) -> None:
+    """In a process of its own: drop everything where no mount namespace can be made."""
+
+    def refused(*_: object) -> None:
+        raise NotSupportedError("no file system of its own: the test says so")
+
+    # The interpreter of the tests may be out of reach then, and nothing is imported here.
+    reach = patch.object(sandbox, "_in_reach", lambda libraries, lacking: [])
+    with reach, patch.object(sandbox, "enter_own_root", refused):
+        fences = sandbox.drop_privileges(free_uid(allowed), None, files=[allowed])
+    sandbox.shut(fences)
+    words = [*fences.files, *fences.lacking]
+    for path in (allowed, "/etc/passwd", "/"):
+        for attempt in (os.stat, os.lstat, open):
+            with suppress(OSError):
+                attempt(path)
+                words.append(f"{attempt.__name__} {path}")
+    os.write(out, "\n".join(words).encode())
+
+
+def test_sizes_and_times_are_not_told_without_a_file_system_of_its_own(tmp_path: Path) -> None:
+    allowed = tmp_path / "allowed"
+    allowed.write_text("x")
+    for path in (allowed, *tmp_path.parents, tmp_path):
+        if path.is_relative_to("/tmp") and path != Path("/tmp"):
+            path.chmod(0o755)
+    end, out = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            without_own_root(out, str(allowed))
+            os._exit(0)
+        except BaseException as error:
+            os.write(out, repr(error).encode())
+            os._exit(1)
+    os.close(out)
+    with os.fdopen(end) as pipe:
+        said = pipe.read()
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, said
+    assert said == (
+        "no file system of its own: the test says so; files are refused altogether; "
+        f"{allowed} cannot be read"
+    )
 
 
 def test_all_of_numpy_that_it_uses_is_there(tmp_path: Path) -> None:

@@ -97,7 +97,9 @@ def drop_privileges(
     try:
         _prctl(_PR_SET_NO_NEW_PRIVS, 1)
         if uid is not None:
-            lacking += _own_root(libraries, files, uid)
+            if missing := _own_root(libraries, files, uid):
+                lacking += missing
+                files = ()
             _become(uid)
             libraries = _in_reach(libraries, lacking)
         fenced = _fence_off(libraries, files, network)
@@ -120,7 +122,7 @@ def drop_privileges(
         ) from None
     if gone:
         os._exit(0)
-    # Without landlock no file may be opened, whatever the manifest asks for.
+    # Without landlock, or a file system of its own, no file may be opened, whatever is asked for.
     return Fences(() if fenced else tuple(files), network, not fenced, tuple(lacking))
 
 
@@ -144,7 +146,9 @@ def _own_root(libraries: Sequence[str], files: Sequence[str], uid: int) -> list[
     try:
         enter_own_root(libraries, files, uid)
     except NotSupportedError as error:
-        return [f"{error}; names, sizes and times of files can be seen where it may read some"]
+        # To read some it needs calls that tell sizes and times of all: no filter sees a path.
+        lost = f"; {', '.join(files)} cannot be read" if files else ""
+        return [f"{error}; files are refused altogether{lost}"]
     return []
 
 

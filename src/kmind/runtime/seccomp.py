@@ -82,7 +82,8 @@ FILE_CALLS: dict[str, tuple[int, int]] = {
 }
 """Allowed to one that may read files; ``openat`` only to read.
 
-Those that tell sizes and times of any path are among them, for no filter sees the path.
+Those that tell sizes and times of any path are among them, for no filter sees the path: so they
+are for processes alone that have a file system of their own.
 """
 
 IMPORT_CALLS: dict[str, tuple[int, int]] = FILE_CALLS | {
