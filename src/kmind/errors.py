@@ -7,6 +7,7 @@ command line prints it as one line and exits with ``exit_code``.
 
 __all__ = [
     "BpfError",
+    "BusyError",
     "JournalError",
     "KmindError",
     "KnobError",
@@ -80,6 +81,10 @@ class LoadError(BpfError):
 
 class KnobError(KmindError):
     """A knob could not be read or written, or does not hold what was written."""
+
+
+class BusyError(KnobError):
+    """Another process is writing to the journal just now: no knob was changed; try again."""
 
 
 class PolicyError(KmindError):

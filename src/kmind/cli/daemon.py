@@ -12,7 +12,7 @@ from kmind.cli.client import Client, DaemonError, default_run_dir, default_socke
 from kmind.cli.output import write
 from kmind.errors import KmindError, NotSupportedError
 from kmind.extension.conf import ModuleConf
-from kmind.guard import Journal, Policy
+from kmind.guard import Journal, Policy, finish_carrying
 from kmind.runtime.agents import need_root
 from kmind.runtime.asking import settle
 from kmind.runtime.leftovers import restore_leftovers
@@ -88,6 +88,7 @@ def daemon_command(
         return Daemon(make=supervisor, check=check, emit=log.emit, keep=keep)
 
     def before_exec() -> None:
+        finish_carrying()
         settle(_SETTLE_S)
         log.close()
 

@@ -88,6 +88,7 @@ def run(
         if unrecorded := restore_leftovers(journal, policy, report.emit):
             raise unrecorded
         evidence.mark_interrupted()
+        journal.hurry()
         slot = core.register(file_name(name), module.manifest.name, module.manifest.class_)
         instance = Instance(
             module,
@@ -112,6 +113,7 @@ def run(
             if instance.start(lambda: stop.is_set):
                 _loop(instance, report, stop, duration_s)
         finally:
+            journal.hurry(False)
             summary = instance.stop()
     if instance.failed:
         state = "everything was put back" if summary["restored"] else "see kmind restore"

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The only code that writes to the kernel: policy, journal, actuator, restore."""
 
+from kmind.guard._carry import finish_carrying
 from kmind.guard._owner import Owner
 from kmind.guard.actuator import Actuator, Outcome, Yielded
 from kmind.guard.drift import Standing, find_standing
@@ -25,5 +26,6 @@ __all__ = [
     "Yielded",
     "default_journal_path",
     "find_standing",
+    "finish_carrying",
     "restore",
 ]

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from kmind.errors import JournalError, KmindError, UsageError
-from kmind.guard._propagate import propagate
+from kmind.errors import BusyError, JournalError, KmindError, UsageError
+from kmind.guard._carry import Carrier
 from kmind.guard.journal import Change, Journal
 from kmind.knobs import Knob, Target, Value, get_knob, parse_target
 
@@ -79,8 +79,9 @@ def put_back(
     journal: Journal,
     chains: Callable[[bool], list[Chain]],
     root: Path,
-) -> tuple[list[Outcome], JournalError | None]:
-    """Put knobs back and close their rows.
+    carrier: Carrier,
+) -> tuple[list[Outcome], JournalError | BusyError | None]:
+    """Put knobs back and close their rows; ``carrier`` tells open files.
 
     ``chains`` says which; it is called with True while the journal is locked, and
     with False where that is not possible. Also returns why the journal could not
@@ -91,14 +92,14 @@ def put_back(
         _unsettle(journal, chains(True), root)
         with journal.exclusive():
             todo = chains(True)
-            outcomes = _put_all_back(todo, root)
+            outcomes = _put_all_back(todo, root, carrier)
             for chain, outcome in zip(_ordered(todo), outcomes, strict=True):
                 if outcome.state == "undone":
                     journal.finish(list(chain.closing), "undone", outcome.why)
                 elif outcome.state != "skipped":
                     journal.finish(list(chain.changes), outcome.state, outcome.why)
-    except JournalError as error:
-        return outcomes or _put_all_back(chains(False), root), error
+    except (JournalError, BusyError) as error:
+        return outcomes or _put_all_back(chains(False), root, carrier), error
     return outcomes, None
 
 
@@ -124,10 +125,10 @@ def _ordered(chains: list[Chain]) -> list[Chain]:
     return sorted(chains, key=order)
 
 
-def _put_all_back(chains: list[Chain], root: Path) -> list[Outcome]:
+def _put_all_back(chains: list[Chain], root: Path, carrier: Carrier) -> list[Outcome]:
     # Look at all before the first write: that may make the kernel reset others.
     looks = [_look(chain, root) for chain in _ordered(chains)]
-    return [look if isinstance(look, Outcome) else _write(look) for look in looks]
+    return [look if isinstance(look, Outcome) else _write(look, carrier) for look in looks]
 
 
 def _look(chain: Chain, root: Path) -> _Step | Outcome:
@@ -152,14 +153,13 @@ def _look(chain: Chain, root: Path) -> _Step | Outcome:
     except KmindError:
         pass  # it may be readable once the knob that disturbed it is put back
     else:
-        # Killed in the midst of a decrease, it holds the value that leads there.
-        if not chain.ours(found) and found != knob.drain:
+        if not chain.ours(found):
             ours = chain.changes[-1].new
             return outcome("yielded", f"set to {found} by somebody else; we had set {ours}")
     return _Step(chain, knob, target, found)
 
 
-def _write(step: _Step) -> Outcome:
+def _write(step: _Step, carrier: Carrier) -> Outcome:
     knob, target = step.knob, step.target
     to = step.chain.closing[0].old
     state: Literal["undone", "skipped"] = "undone"
@@ -170,7 +170,8 @@ def _write(step: _Step) -> Outcome:
         now = knob.read(target)
         if now != to:
             state, why = "skipped", f"the kernel made {now} of {to}"
-        why = why or propagate(knob, target, {change.new for change in step.chain.closing}, to)
+        news = {change.new for change in step.chain.closing}
+        why = why or carrier.carry(knob, target, news, to)
     except KmindError as error:
         state, why = "skipped", str(error)
     return Outcome(state, knob.name, target.name, step.found, to, why)

@@ -11,16 +11,17 @@ the kernel has what that takes. Not safe to share between threads.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kmind.errors import JournalError, KmindError, KnobError
+from kmind.errors import BusyError, JournalError, KmindError, KnobError
+from kmind.guard._carry import LONG_S, SHORT_S, Carrier, end_drains_left
 from kmind.guard._owner import Owner
-from kmind.guard._propagate import propagate
 from kmind.guard._put_back import Chain, Outcome, put_back
+from kmind.guard._yielded import Yielded, refused
 from kmind.guard.gate import Gate, GateEvent
 from kmind.guard.journal import Change, Journal
 from kmind.guard.policy import Policy
@@ -33,28 +34,6 @@ _Key = tuple[str, str]
 # Between the gate and the kernel's store lie microseconds. A write that shows no effect
 # after that long was refused; should it come later still, reading back finds it.
 _LANDS_WITHIN_NS = 20_000_000
-
-
-@dataclass(frozen=True)
-class Yielded:
-    """A knob that was ours and that somebody else has set since.
-
-    ``by`` says who, as far as the gate saw it; otherwise it is "".
-    """
-
-    knob: str
-    target: str
-    ours: Value | None
-    found: Value
-    rec_id: int
-    by: str = ""
-
-    def __str__(self) -> str:
-        by = f", {self.by}" if self.by else ""
-        return (
-            f"{self.knob} of {self.target} was set to {self.found} by somebody else{by} "
-            f"(we had set {self.ours}): left as it is"
-        )
 
 
 class Actuator:
@@ -82,6 +61,9 @@ class Actuator:
         self._guarded: dict[_Key, tuple[Knob, Target]] = {}
         self._parked: set[_Key] = set()  # hold what stood before the last change
         self._untold: list[Yielded] = []
+        self._carrier = Carrier(journal)
+        self._remarks: list[str] = []
+        self._late: list[Callable[[], object]] = []  # to be written when nobody else writes
 
     @property
     def fd(self) -> int:
@@ -136,18 +118,20 @@ class Actuator:
     ) -> Change:
         key = knob.name, target.name
         if key in self._yielded:
-            raise _yielded(self._yielded[key])
+            raise refused(self._yielded[key])
         if key in self._parked:
             raise KnobError(f"{knob.name} of {target} is just being measured at another value")
         if parked:
             _check_parkable(knob)
+        self._write_late()
+        self._carrier.still(*key)
         external = self._overruled(key)
         changes: list[Change] = []
         if external is None:
             changes, external = self._intend(knob, target, value, owner, by_admin, **record)
         if external is not None:
             self._yield(external)
-            raise _yielded(external)
+            raise refused(external)
         main = changes[0]
         for change in changes:
             self._held.setdefault(change.key, []).append(change)
@@ -160,11 +144,13 @@ class Actuator:
             self._fail(changes, target, error)
             raise
 
-    def _put_in_force(self, changes: list[Change], knob: Knob, target: Target) -> Change:
+    def _put_in_force(
+        self, changes: list[Change], knob: Knob, target: Target, for_s: float = LONG_S
+    ) -> Change:
         main = changes[0]
         assert main.new is not None
         self._set(knob, target, main.new)
-        remark = propagate(knob, target, {main.old}, main.new)
+        remark = self._carrier.carry(knob, target, {main.old}, main.new, for_s=for_s)
         done = self._applied(changes, target, main.new, remark)
         for change in done:
             self._held[change.key][-1] = change
@@ -193,11 +179,12 @@ class Actuator:
             return
         knob = get_knob(change.knob)
         target = parse_target(change.target, root=self._root)
+        self._carrier.still(*key)
         old, new = (last.new, last.old) if park else (last.old, last.new)
         if gone := self._overruled(key):
             self._yield(gone)
             self._untold.append(gone)
-            raise _yielded(gone)
+            raise refused(gone)
         if (found := knob.read(target)) != old:
             raise KnobError(f"{knob.name} of {target} was set to {found} by somebody else")
         if key in self._guarded and not self._gate.swap(knob, target, new):
@@ -205,13 +192,13 @@ class Actuator:
         if not park and last.state == "intended":
             self._parked.discard(key)
             try:
-                self._put_in_force([last], knob, target)
+                self._put_in_force([last], knob, target, SHORT_S)
             except KmindError as error:
                 self._fail([last], target, error)
                 raise
             return
         self._set(knob, target, new)
-        propagate(knob, target, {old}, new)
+        self._carrier.carry(knob, target, {old}, new, for_s=SHORT_S)
         if park:
             self._parked.add(key)
         else:
@@ -221,6 +208,28 @@ class Actuator:
         """What a knob that is held should hold; None where that is the kernel's to say."""
         last = self._held[key][-1]
         return last.old if key in self._parked else last.new
+
+    def stay(self, change: Change) -> None:
+        """Say of a value that was measured that it stands: all files are told of it."""
+        self._carrier.complete(*change.key)
+
+    def read(self, knob: Knob, target: Target) -> Value:
+        """What a knob holds; not what leads there for a moment. Raises KnobError."""
+        return self._carrier.value(knob, target)
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether `check` has something to close, though nothing may be held."""
+        return bool(self._late) or self._carrier.busy
+
+    def finish(self) -> None:
+        """Wait until open files were told of the last changes. Not on an owner's thread."""
+        self._remarks += self._carrier.finish()
+
+    def remarks(self) -> list[str]:
+        """What is to be said of changes since the last call, such as files not reached."""
+        said, self._remarks = self._remarks, []
+        return said
 
     def undo(self, change: Change) -> Outcome:
         """Return the knob to what it held before a change; later changes to it go too.
@@ -264,13 +273,22 @@ class Actuator:
         that ``kmind restore --force`` put back counts as set by somebody else.
         """
         self._gate.collect()
+        self._write_late()
+        self._remarks += self._carrier.look()
+        try:
+            return self._check()
+        except BusyError:
+            return []  # the next look finds it
+
+    def _check(self) -> list[Yielded]:
         still_open = {change.id for change in self._journal.open_changes()}
         found, self._untold = self._untold, []
         for key, chain in list(self._held.items()):
             last = chain[-1]
             try:
                 gone = self._overruled(key)
-                value = get_knob(last.knob).read(parse_target(last.target, root=self._root))
+                target = parse_target(last.target, root=self._root)
+                value = self._carrier.value(get_knob(last.knob), target)
             except KmindError:
                 continue  # gone or unreadable: putting back says so
             ours = self._stands(key)
@@ -430,8 +448,9 @@ class Actuator:
             try:
                 if knob.read(target) != change.old:
                     self._reopen(change.key, change.old)
+                    self._carrier.still(*change.key)
                     knob.write(target, change.old)
-                    propagate(knob, target, {change.new}, change.old)
+                    self._carrier.carry(knob, target, {change.new}, change.old)
             except KmindError:
                 continue
             closed.append(change)
@@ -439,7 +458,23 @@ class Actuator:
             if not self._held[change.key]:
                 del self._held[change.key]
         with suppress(JournalError):
-            self._journal.finish(closed, "failed", str(error))
+            self._record(lambda: self._journal.finish(closed, "failed", str(error)))
+
+    def _record(self, step: Callable[[], object]) -> None:
+        """Write to the journal, or, where another process just writes, at the next `check`."""
+        try:
+            if not self._late:
+                step()
+                return
+        except BusyError:
+            pass
+        self._late.append(step)
+
+    def _write_late(self) -> None:
+        with suppress(BusyError):
+            while self._late:
+                self._late[0]()
+                del self._late[0]
 
     def _put_back(self, since: dict[_Key, int]) -> list[Outcome]:
         for change in self.held:  # what a change disturbed goes back with it
@@ -449,6 +484,7 @@ class Actuator:
 
         theirs: list[tuple[Yielded, Outcome]] = []
         for key, start in list(since.items()):
+            self._carrier.still(*key)
             to = next(c.old for c in self._held[key] if c.id >= start)
             if gone := self._overruled(key):
                 theirs.append((gone, Outcome("yielded", *key, gone.found, to, str(gone))))
@@ -466,7 +502,10 @@ class Actuator:
                     result.append(Chain(tuple(rows), start))
             return result
 
-        outcomes, unrecorded = put_back(self._journal, chains, self._root)
+        outcomes, unrecorded = put_back(self._journal, chains, self._root, self._carrier)
+        if isinstance(unrecorded, BusyError):
+            self._close_late(outcomes, since)
+            unrecorded = None
         states = {(o.knob, o.target): o for o in outcomes}
         for key, start in since.items():
             outcome = states.get(key)
@@ -490,12 +529,20 @@ class Actuator:
             raise unrecorded
         return outcomes
 
+    def _close_late(self, outcomes: list[Outcome], since: dict[_Key, int]) -> None:
+        for outcome in outcomes:
+            if outcome.state == "skipped":
+                continue
+            key = outcome.knob, outcome.target
+            rows = [c for c in self._held[key] if outcome.state != "undone" or c.id >= since[key]]
+            self._record(partial(self._journal.finish, rows, outcome.state, outcome.why))
+
     def _yield(self, yielded: Yielded) -> None:
         key = yielded.knob, yielded.target
         self._yielded[key] = yielded
         chain = self._held.pop(key)
         self._let_go()
-        self._journal.finish(chain, "yielded", str(yielded))
+        self._record(lambda: self._journal.finish(chain, "yielded", str(yielded)))
 
     def baseline(self, knob: Knob, target: Target) -> Value | None:
         """What the knob held before the first change that stands, of whomever; None without."""
@@ -507,6 +554,7 @@ class Actuator:
         No knob is written, but that a change that was cut short half-way goes back.
         Raises ``JournalError`` where the journal cannot be written.
         """
+        end_drains_left(self._journal, self._root)
         half: dict[_Key, int] = {}
         for change in self._journal.take_over(who):
             self._held.setdefault(change.key, []).append(change)
@@ -528,7 +576,3 @@ def _check_parkable(knob: Knob) -> None:
         raise KnobError(
             f"{knob.name} cannot be measured: each change of it makes the kernel reset other knobs"
         )
-
-
-def _yielded(yielded: Yielded) -> KnobError:
-    return KnobError(str(yielded), hint="it stays so until the instance is started anew")

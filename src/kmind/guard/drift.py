@@ -32,21 +32,23 @@ class Standing:
 
 def find_standing(journal: Journal, *, root: Path = Path("/")) -> list[Standing]:
     """Each knob that stands at what we set, as far as the journal knows; reads each file."""
-    return [_look(change, root) for change in journal.standing()]
+    drains = {(each.knob, each.target) for each in journal.drains()}
+    return [_look(change, root, change.key in drains) for change in journal.standing()]
 
 
-def _look(change: Change, root: Path) -> Standing:
+def _look(change: Change, root: Path, drained: bool) -> Standing:
     try:
         target = parse_target(change.target, root=root)
         if target.identity() != change.identity:
             return Standing("drifted", change, None, f"{change.target} is another device now")
-        found = get_knob(change.knob).read(target)
+        knob = get_knob(change.knob)
+        found = knob.read(target)
     except KmindError as error:
         return Standing("drifted", change, None, str(error))
     running = change.state != "kept" and change.owner.alive()
     if found == change.new:
         left = change.state != "kept" and not running
         return Standing("left" if left else "same", change, found)
-    if running and found == change.old:
+    if running and (found == change.old or (drained and found == knob.drain)):
         return Standing("measured", change, found)
     return Standing("drifted", change, found)

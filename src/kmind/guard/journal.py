@@ -3,7 +3,8 @@
 
 One SQLite file in WAL mode with ``synchronous=FULL``: a transaction that returned
 is on disk. Several processes may use it at once; SQLite locks it, and each waits
-up to ten seconds for its turn. No other user can open it. A ``Journal`` belongs to one
+up to ten seconds for its turn, but for the owner of agents, which waits for
+milliseconds (``hurry``). No other user can open the file. A ``Journal`` belongs to one
 thread, and must not be carried over a fork.
 
 A change is a row that moves through these states:
@@ -27,18 +28,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from kmind.errors import JournalError, KmindError, PrivilegeError
+from kmind.errors import BusyError, JournalError, KmindError, PrivilegeError
 from kmind.guard._owner import Owner, boot_id
 from kmind.knobs import Knob, Target, Value
-from kmind.util.sqlite import connect_private, connect_reader, not_for_this_user, sqlite_hint
+from kmind.util.sqlite import (
+    OWNER_PATIENCE_S,
+    connect_private,
+    connect_reader,
+    is_busy,
+    not_for_this_user,
+    set_patience,
+    sqlite_hint,
+)
 
-__all__ = ["Change", "Journal", "State", "default_journal_path"]
+__all__ = ["Change", "Drain", "Journal", "State", "default_journal_path"]
 
 State = Literal["intended", "applied", "undone", "kept", "yielded", "failed", "expired"]
 
 _VERSION = 1
 _PATIENCE_S = 10.0
 _KEPT_ROWS = 100_000
+_TRIMMED_ROWS = 16  # with each new one, so that no transaction takes long
 
 _SCHEMA = """
 CREATE TABLE change (
@@ -64,6 +74,20 @@ CREATE TABLE change (
     remark TEXT NOT NULL DEFAULT ''
 ) STRICT;
 CREATE INDEX change_open ON change (knob, target, id) WHERE state IN ('intended', 'applied');
+"""
+
+# Added later; a kmind that does not know of them goes on with the file all the same.
+_DRAIN = """
+CREATE TABLE IF NOT EXISTS drain (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    boot TEXT NOT NULL,
+    knob TEXT NOT NULL,
+    target TEXT NOT NULL,
+    identity TEXT NOT NULL,
+    value INTEGER NOT NULL,    -- set again after it
+    pid INTEGER NOT NULL,
+    start INTEGER NOT NULL
+) STRICT
 """
 
 _OPEN = "state IN ('intended', 'applied')"
@@ -99,6 +123,22 @@ class Change:
         return self.knob, self.target
 
 
+@dataclass(frozen=True)
+class Drain:
+    """A knob that may hold its ``drain`` for moments, by the hand of process ``pid``.
+
+    ``value`` is set again after it. ``start`` is the process's start, as an ``Owner``'s.
+    """
+
+    id: int
+    knob: str
+    target: str
+    identity: str
+    value: int
+    pid: int
+    start: int
+
+
 def default_journal_path() -> Path:
     """``$KMIND_STATE_DIR/journal.db``, or /var/lib/kmind/journal.db."""
     return Path(os.environ.get("KMIND_STATE_DIR") or "/var/lib/kmind") / "journal.db"
@@ -107,8 +147,9 @@ def default_journal_path() -> Path:
 class Journal:
     """The journal in one file; made with its folder if it is not there.
 
-    Every method raises ``JournalError`` where the file cannot be used, and PrivilegeError
-    where it is not for this user. With ``read_only`` nothing is made or changed.
+    Every method raises ``JournalError`` where the file cannot be used, PrivilegeError where it
+    is not for this user, and ``BusyError`` where another process is writing to it. With
+    ``read_only`` nothing is made or changed.
     """
 
     def __init__(self, path: Path | None = None, *, read_only: bool = False) -> None:
@@ -122,6 +163,11 @@ class Journal:
             except BaseException:
                 self._db.close()
                 raise
+
+    def hurry(self, on: bool = True) -> None:
+        """Wait for other processes no longer than an owner of agents may: milliseconds."""
+        with self._errors("use"):
+            set_patience(self._db, OWNER_PATIENCE_S if on else _PATIENCE_S)
 
     def close(self) -> None:
         """Close the file. Rows stay as they are."""
@@ -166,7 +212,10 @@ class Journal:
         rec_id: int = 0,
         cause: int | None = None,
     ) -> Change:
-        """Add a row in state ``intended``; inside ``exclusive`` or by itself."""
+        """Add a row in state ``intended``; inside ``exclusive`` or by itself.
+
+        Closed rows beyond the latest 100,000 are deleted, some with each new one.
+        """
         row = {
             "time": time.time(),
             "boot": self._boot,
@@ -192,6 +241,7 @@ class Journal:
             cursor = self._db.execute(
                 f"INSERT INTO change ({columns}) VALUES ({marks})", tuple(row.values())
             )
+            self._trim(_TRIMMED_ROWS)
         return self._select("id = ?", cursor.lastrowid)[0]
 
     def applied(self, change: Change, value: Value, remark: str = "") -> None:
@@ -202,6 +252,41 @@ class Journal:
                 "WHERE id = ? AND state = 'intended'",
                 (json.dumps(value), remark, change.id),
             )
+
+    def begin_drain(self, knob: Knob, target: Target, value: int) -> int:
+        """Say, before it is so, that a knob holds its ``drain`` by our hand; its number.
+
+        ``value`` is set after it. The record survives a kill, but not a power cut, and neither
+        does the knob.
+        """
+        me = Owner.me("")
+        row = (self._boot, knob.name, target.name, target.identity(), value, me.pid, me.start)
+        with self._errors("write"):
+            self._db.execute("PRAGMA synchronous = NORMAL")
+            cursor = self._db.execute(
+                "INSERT INTO drain (boot, knob, target, identity, value, pid, start) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                row,
+            )
+        assert cursor.lastrowid is not None
+        return cursor.lastrowid
+
+    def end_drain(self, number: int) -> None:
+        """Say that it is over."""
+        with self._errors("write"):
+            self._db.execute("DELETE FROM drain WHERE id = ?", (number,))
+
+    def drains(self) -> list[Drain]:
+        """Those of this boot that are not over, oldest first."""
+        with self._errors("read"):
+            if not self._has("drain"):  # a look at a journal of an earlier kmind
+                return []
+            rows = self._db.execute(
+                "SELECT id, knob, target, identity, value, pid, start FROM drain "
+                "WHERE boot = ? ORDER BY id",
+                (self._boot,),
+            )
+            return [Drain(*row) for row in rows]
 
     def unsettle(self, changes: list[Change]) -> None:
         """Forget what the knobs read: the kernel is about to reset them."""
@@ -278,11 +363,8 @@ class Journal:
                 f"UPDATE change SET state = 'expired', closed = ? WHERE {_OPEN} AND boot <> ?",
                 (time.time(), self._boot),
             ).rowcount
-            self._db.execute(
-                f"DELETE FROM change WHERE NOT ({_OPEN}) "
-                "AND id <= (SELECT max(id) - ? FROM change)",
-                (_KEPT_ROWS,),
-            )
+            self._db.execute("DELETE FROM drain WHERE boot <> ?", (self._boot,))
+            self._trim(-1)
         return count
 
     def get(self, change_id: int) -> Change:
@@ -291,6 +373,13 @@ class Journal:
         if not rows:
             raise JournalError(f"the journal {self.path} has no change {change_id}")
         return rows[0]
+
+    def _trim(self, most: int) -> None:
+        self._db.execute(
+            "DELETE FROM change WHERE id IN (SELECT id FROM change WHERE id <= "
+            f"(SELECT max(id) - ? FROM change) AND NOT ({_OPEN}) ORDER BY id LIMIT ?)",
+            (_KEPT_ROWS, most),
+        )
 
     def _prepare(self, read_only: bool) -> None:
         self._db.row_factory = sqlite3.Row
@@ -307,12 +396,26 @@ class Journal:
         self._db.execute("PRAGMA synchronous = FULL")
         if version == 0:
             self._db.execute("PRAGMA journal_mode = WAL")
+        if version == 0 or not self._has("drain"):
             with self.exclusive():
-                # Another process may have made it between the two looks.
-                if self._version() == 0:
-                    for statement in _SCHEMA.split(";")[:-1]:
-                        self._db.execute(statement)
-                    self._db.execute(f"PRAGMA user_version = {_VERSION}")
+                self._make()
+
+    def _make(self) -> None:
+        # What is missing: another process may have made it between the two looks.
+        if self._version() == 0:
+            for statement in _SCHEMA.split(";")[:-1]:
+                self._db.execute(statement)
+            self._db.execute(f"PRAGMA user_version = {_VERSION}")
+        self._db.execute(_DRAIN)
+
+    def _has(self, name: str) -> bool:
+        # A table of that name, or a column of the changes.
+        found = self._db.execute(
+            "SELECT name FROM sqlite_master WHERE name = ?1 "
+            "UNION SELECT name FROM pragma_table_info('change') WHERE name = ?1",
+            (name,),
+        ).fetchone()
+        return found is not None
 
     def _version(self) -> int:
         return int(self._db.execute("PRAGMA user_version").fetchone()[0])
@@ -334,12 +437,16 @@ class Journal:
             raise not_for_this_user("journal", self.path, error) from None
         except (sqlite3.Error, OSError, ValueError, TypeError, RecursionError) as error:
             hint = sqlite_hint(error)
+            if is_busy(error):
+                raise BusyError(
+                    f"cannot {verb} the journal {self.path}: it is locked", hint=hint
+                ) from None
             if verb == "write":
                 hint = f"no knob is changed without it; {hint}".removesuffix("; ")
             raise JournalError(
                 f"cannot {verb} the journal {self.path}: {error}", hint=hint
             ) from None
-        except (JournalError, PrivilegeError):
+        except (JournalError, BusyError, PrivilegeError):
             raise
         except KmindError as error:  # the folder, or the file, is not ours
             raise JournalError(
@@ -348,19 +455,24 @@ class Journal:
 
 
 def _change(row: sqlite3.Row) -> Change:
+    old, new, evidence = (json.loads(row[name]) for name in ("old", "new", "evidence"))
+    if type(old) not in (int, str) or type(new) not in (int, str, type(None)):
+        raise ValueError(f"change {row['id']} is from {row['old']:.40} to {row['new']:.40}")
+    if not isinstance(evidence, dict):
+        raise ValueError(f"the evidence of change {row['id']} is no object")
     return Change(
         id=row["id"],
         time=row["time"],
         knob=row["knob"],
         target=row["target"],
         identity=row["identity"],
-        old=json.loads(row["old"]),
-        new=json.loads(row["new"]),
+        old=old,
+        new=new,
         cause=row["cause"],
         owner=Owner(row["instance"], row["uid"], row["pid"], row["start"]),
         rec_id=row["rec_id"],
         why=row["why"],
-        evidence=json.loads(row["evidence"]),
+        evidence=evidence,
         undo=row["undo"],
         state=row["state"],
         remark=row["remark"],

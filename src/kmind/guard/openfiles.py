@@ -12,11 +12,10 @@ random access, so only files are refreshed that still hold what they inherited.
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
@@ -26,7 +25,14 @@ from kmind.bpf import BpfObject, read_iter
 from kmind.errors import KmindError
 from kmind.knobs import Target
 
-__all__ = ["OpenFile", "Refreshed", "open_files", "refresh_open_files", "unload_iterators"]
+__all__ = [
+    "OpenFile",
+    "Refreshed",
+    "open_files",
+    "refresh_open_files",
+    "refresh_streams",
+    "unload_iterators",
+]
 
 _OBJECT = Path(__file__).with_name("openfiles.bpf.o")
 _RECORD = Struct("=QQQIIiiIIII")  # struct open_file of openfiles.bpf.c
@@ -40,8 +46,10 @@ _PIDFD_GETFD = 438  # the same number on every architecture (asm-generic/unistd.
 _PIDFD_THREAD = os.O_EXCL  # include/uapi/linux/pidfd.h
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_libc = ctypes.CDLL(None, use_errno=True)
 
 _loaded: dict[Path, BpfObject] = {}
+_loading = threading.Lock()
 
 # By disk and struct file: what was read ahead when the disk's files were refreshed last.
 _ahead: dict[int, dict[int, tuple[int, int]]] = {}
@@ -79,15 +87,16 @@ class Refreshed:
 
     ``files`` follow the new value. ``skipped`` hold one that their program asked
     for. ``unreachable`` keep the old value until they are opened anew: they are
-    only mapped, or their process let nobody in. ``streams`` of ``files`` were read
-    ahead by more than the new value since the last time. ``why`` says why nothing was
-    done, or "".
+    only mapped, or their process let nobody in. ``late`` keep it too, for the time was
+    over before their turn. ``streams`` are those of ``files`` that were read ahead by more
+    than the new value since the last time. ``why`` says why nothing was done, or "".
     """
 
     files: int = 0
     skipped: int = 0
     unreachable: int = 0
-    streams: int = 0
+    late: int = 0
+    streams: tuple[OpenFile, ...] = ()
     why: str = ""
 
     def __str__(self) -> str:
@@ -96,12 +105,14 @@ class Refreshed:
         return (
             f"open files: {self.files} follow, {self.skipped} left as advised, "
             f"{self.unreachable} out of reach"
+            + (f", {self.late} not reached in time" if self.late else "")
         )
 
 
-def open_files() -> tuple[list[OpenFile], list[OpenFile]]:
+def open_files(disk: int | None = None) -> tuple[list[OpenFile], list[OpenFile]]:
     """All regular files on disks that processes have open, and that they have mapped.
 
+    Those on one ``disk`` only, if it is given by its ``dev_t``.
     Files on btrfs, network and memory file systems are not among them: they do
     not follow a disk's setting. Nor are those that overlayfs holds for itself.
     Raises ``BpfError`` and its kin where iterators are not to be had.
@@ -110,17 +121,19 @@ def open_files() -> tuple[list[OpenFile], list[OpenFile]]:
     listed = []
     for name in ("descriptors", "mappings"):
         with programs[name].attach_iter() as link:
-            listed.append([OpenFile(*row) for row in _RECORD.iter_unpack(read_iter(link))])
+            rows = _RECORD.iter_unpack(read_iter(link))
+            listed.append([OpenFile(*row) for row in rows if disk is None or row[3] == disk])
     return listed[0], listed[1]
 
 
 def _iterators(path: Path) -> BpfObject:
     # Loaded once a process: that takes 24 ms, and a walk 1 ms.
-    if path not in _loaded:
-        iterators = BpfObject(path)
-        iterators.load()
-        _loaded[path] = iterators
-    return _loaded[path]
+    with _loading:
+        if path not in _loaded:
+            iterators = BpfObject(path)
+            iterators.load()
+            _loaded[path] = iterators
+        return _loaded[path]
 
 
 def unload_iterators() -> None:
@@ -130,10 +143,18 @@ def unload_iterators() -> None:
         _loaded.popitem()[1].close()
 
 
-def refresh_open_files(target: Target, old_kb: int | set[int], new_kb: int) -> Refreshed:
+def refresh_open_files(
+    target: Target,
+    old_kb: int | set[int],
+    new_kb: int,
+    *,
+    more: Callable[[], bool] = lambda: True,
+) -> Refreshed:
     """Let files that inherited ``old_kb`` (or one of them) follow the disk's ``new_kb``.
 
-    Call it after the knob is written. Never raises for what it cannot do.
+    Call it after the knob is written. Files that were read since the last time come first;
+    it stops when ``more`` says so, and counts those that it has not reached. Never raises for
+    what it cannot do.
     """
     new_pages = new_kb * 1024 // _PAGE
     olds = old_kb if isinstance(old_kb, set) else {old_kb}
@@ -141,57 +162,89 @@ def refresh_open_files(target: Target, old_kb: int | set[int], new_kb: int) -> R
     if not old_pages:
         return Refreshed()
     try:
-        descriptors, mappings = open_files()
+        descriptors, mappings = open_files(target.id)
     except KmindError as error:
         return Refreshed(why=str(error))
     before = _ahead.get(target.id, {})
-    now = {e.file: (e.start, e.window) for e in descriptors if e.disk == target.id}
+    now = {e.file: (e.start, e.window) for e in descriptors}
     _ahead[target.id] = now
-    done: dict[int, bool] = {}
-    advised = set()
+    ours, advised = [], set()
     for each in descriptors:
-        if each.disk != target.id or done.get(each.file):
-            continue
         if each.advised or each.ra_pages not in old_pages | {new_pages}:
             advised.add(each.file)
         elif each.ra_pages in old_pages:
-            done[each.file] = _refresh(each)
+            ours.append(each)
+    ours.sort(key=lambda each: now[each.file] == before.get(each.file))
+    done, late = _refresh_all(ours, more)
     for each in mappings:
-        if each.disk == target.id and each.ra_pages in old_pages and not each.advised:
+        if each.ra_pages in old_pages and not each.advised:
             done.setdefault(each.file, False)
     follow = [file for file, could in done.items() if could]
-    streams = sum(now[file][1] > new_pages and now[file] != before.get(file) for file in follow)
-    return Refreshed(len(follow), len(advised), len(done) - len(follow), streams)
+    streams = {
+        file for file in follow if now[file][1] > new_pages and now[file] != before.get(file)
+    }
+    return Refreshed(
+        len(follow),
+        len(advised),
+        len(done) - len(follow),
+        late,
+        tuple(each for each in ours if each.file in streams),
+    )
 
 
-def _refresh(each: OpenFile) -> bool:
+def refresh_streams(
+    streams: Iterable[OpenFile], *, more: Callable[[], bool] = lambda: True
+) -> None:
+    """Let these files take their disk's present readahead, as far as they are still open."""
+    _refresh_all(streams, more)
+
+
+def _refresh_all(
+    files: Iterable[OpenFile], more: Callable[[], bool]
+) -> tuple[dict[int, bool], int]:
+    # By struct file whether it could be refreshed, and how many were not reached.
+    done: dict[int, bool] = {}
+    late: set[int] = set()
+    process, opened = -1, 0
     try:
-        with _shared(each) as fd:
-            found = os.fstat(fd)
-            # The process may have closed it meanwhile, and opened another file.
-            dev = os.major(found.st_dev) << 20 | os.minor(found.st_dev)
-            if (found.st_ino, dev) != (each.inode, each.dev) or not stat.S_ISREG(found.st_mode):
-                return False
-            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_NORMAL)
+        for each in files:
+            if done.get(each.file):
+                continue
+            if late or not more():
+                late.add(each.file)
+                continue
+            if each.pid != opened:
+                if process >= 0:
+                    os.close(process)
+                process, opened = _pidfd(each), each.pid
+            done[each.file] = process >= 0 and _refresh(process, each)
+    finally:
+        if process >= 0:
+            os.close(process)
+    return done, len(late - {file for file, could in done.items() if could})
+
+
+def _pidfd(each: OpenFile) -> int:
+    try:
+        return os.pidfd_open(each.pid, 0 if each.pid == each.tgid else _PIDFD_THREAD)
+    except OSError:
+        return -1
+
+
+def _refresh(process: int, each: OpenFile) -> bool:
+    # By a descriptor of ours for the other process's very ``struct file``.
+    fd = _libc.syscall(_PIDFD_GETFD, process, each.fd, 0)
+    if fd < 0:
+        return False
+    try:
+        found = os.fstat(fd)
+        # The process may have closed it meanwhile, and opened another file.
+        dev = os.major(found.st_dev) << 20 | os.minor(found.st_dev)
+        if (found.st_ino, dev) != (each.inode, each.dev) or not stat.S_ISREG(found.st_mode):
+            return False
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_NORMAL)
     except OSError:
         return False
-    return True
-
-
-@contextmanager
-def _shared(each: OpenFile) -> Iterator[int]:
-    """A descriptor of ours for another process's very ``struct file``."""
-    flags = 0 if each.pid == each.tgid else _PIDFD_THREAD
-    process = os.pidfd_open(each.pid, flags)
-    try:
-        libc = ctypes.CDLL(None, use_errno=True)
-        fd = libc.syscall(_PIDFD_GETFD, process, each.fd, 0)
-        if fd < 0:
-            number = ctypes.get_errno()
-            raise OSError(number, errno.errorcode.get(number, "?"))
-    finally:
-        os.close(process)
-    try:
-        yield fd
     finally:
         os.close(fd)
+    return True

@@ -6,7 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from kmind.errors import JournalError, KmindError
+from kmind.errors import BusyError, JournalError, KmindError
+from kmind.guard._carry import Carrier, end_drains_left
 from kmind.guard._put_back import Chain, Outcome, by_key, put_back
 from kmind.guard.journal import Change, Journal
 from kmind.guard.policy import Policy
@@ -28,7 +29,7 @@ class Restored:
     restored: tuple[Outcome, ...]
     skipped: tuple[Outcome, ...]
     kept: tuple[Outcome, ...]
-    unrecorded: JournalError | None = None
+    unrecorded: JournalError | BusyError | None = None
 
 
 def restore(
@@ -44,16 +45,23 @@ def restore(
     policy says to keep on a daemon's death are kept. Safe to run at any time, by
     several at once, and again after it was interrupted.
     """
-    unrecorded: JournalError | None = None
-    kept: list[Outcome] = []
+    unrecorded: JournalError | BusyError | None = None
+    kept: dict[tuple[str, str], Outcome] = {}
     alive: list[Outcome] = []
+    carrier = Carrier(journal)
+
+    def keep(changes: list[Change]) -> None:
+        journal.finish(changes, "kept", "by policy: on_daemon_death")
+        kept[changes[0].key] = _left(changes, "kept by the policy")
+
     try:
+        end_drains_left(journal, root, force=force)
         journal.expire()
         for changes in by_key(journal.open_changes()).values():
-            if policy is not None and _keeps(policy, changes, root) and not _owner(changes):
-                journal.finish(changes, "kept", "by policy: on_daemon_death")
-                kept.append(_left(changes, "kept by the policy"))
-    except JournalError as error:
+            stands = policy is not None and _keeps(policy, changes, root)
+            if stands and not _owner(changes):
+                keep(changes)
+    except (JournalError, BusyError) as error:
         unrecorded = error
 
     def chains(locked: bool) -> list[Chain]:
@@ -63,15 +71,23 @@ def restore(
             owner = "" if force else _owner(changes)
             if owner:
                 alive.append(_left(changes, f"held by {owner}, which is running"))
-            else:
-                result.append(Chain(tuple(changes), changes[0].id))
+                continue
+            result.append(Chain(tuple(changes), changes[0].id))
         return result
 
-    outcomes, unwritten = put_back(journal, chains, root)
+    outcomes, unwritten = put_back(journal, chains, root, carrier)
+    try:
+        for changes in by_key(journal.open_changes()).values():
+            stands = policy is not None and _keeps(policy, changes, root)
+            if stands and not _owner(changes):
+                keep(changes)
+        carrier.finish()
+    except (JournalError, BusyError) as error:
+        unwritten = unwritten or error
     return Restored(
         tuple(o for o in outcomes if o.state == "undone"),
         tuple([o for o in outcomes if o.state != "undone"] + alive),
-        tuple(kept),
+        tuple(kept.values()),
         unwritten or unrecorded,
     )
 

@@ -14,15 +14,19 @@ from typing import Self
 
 from kmind.errors import KmindError
 from kmind.util.sqlite import (
+    OWNER_PATIENCE_S,
     connect_private,
     connect_reader,
+    is_busy,
     not_for_this_user,
+    set_patience,
     sqlite_hint,
 )
 
 __all__ = ["Store"]
 
 _PATIENCE_S = 2.0
+_MOST_LATE = 1000
 
 
 class Store:
@@ -30,7 +34,8 @@ class Store:
 
     ``what`` is in it, as errors call it; ``version`` is that of ``schema``. No other user can
     open it. With ``read_only`` nothing is made or changed. It belongs to one thread. All
-    methods raise KmindError where the file cannot be used.
+    methods raise KmindError where the file cannot be used. None waits for another process for
+    more than some milliseconds: what cannot be written then is written at a later call.
     """
 
     def __init__(
@@ -38,6 +43,7 @@ class Store:
     ) -> None:
         self._path = path
         self._what = what
+        self._late: list[tuple[str, tuple[object, ...]]] = []
         with self._errors("open"):
             if path is None:
                 self._db = sqlite3.connect(":memory:", isolation_level=None)
@@ -46,13 +52,39 @@ class Store:
                 self._db = connect(path, patience_s=_PATIENCE_S)
             try:
                 self._prepare(schema, version, read_only)
+                if path is not None:
+                    set_patience(self._db, OWNER_PATIENCE_S)
             except BaseException:
                 self._db.close()
                 raise
 
     def close(self) -> None:
         """Close the file."""
-        self._db.close()
+        try:
+            if self._late:
+                set_patience(self._db, _PATIENCE_S)
+                self._write_late()
+        except (KmindError, sqlite3.Error):
+            pass  # it only tells
+        finally:
+            self._db.close()
+
+    def _soon(self, statement: str, *values: object) -> None:
+        # Where another process writes just now, at the next call.
+        self._late.append((statement, values))
+        self._write_late()
+
+    def _write_late(self) -> None:
+        with self._errors("write"):
+            while self._late:
+                try:
+                    self._db.execute(*self._late[0])
+                except sqlite3.Error as error:
+                    if is_busy(error) and len(self._late) < _MOST_LATE:
+                        return
+                    del self._late[0]
+                    raise
+                del self._late[0]
 
     def __enter__(self) -> Self:
         return self

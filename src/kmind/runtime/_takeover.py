@@ -105,6 +105,7 @@ def clear_leftovers(supervisor: Supervisor) -> None:
     unrecorded = restore_leftovers(supervisor.journal, supervisor.policy, supervisor.emit)
     if unrecorded:
         supervisor.log(str(unrecorded))
+    supervisor.journal.hurry()  # agents are served from now on
 
 
 def _file_names(supervisor: Supervisor) -> set[str]:

@@ -222,6 +222,7 @@ class AdviceStore(Store):
 
     def _insert(self, words: Mapping[str, Any]) -> int:
         columns, marks = ", ".join(words), ", ".join("?" for _ in words)
+        self._write_late()
         with self._errors("write"):
             cursor = self._db.execute(
                 f"INSERT INTO advice ({columns}) VALUES ({marks})", tuple(words.values())
@@ -234,10 +235,10 @@ class AdviceStore(Store):
         return int(cursor.lastrowid or 0)
 
     def _write(self, statement: str, *values: object) -> None:
-        with self._errors("write"):
-            self._db.execute(statement, values)
+        self._soon(statement, *values)
 
     def _select(self, where: str, *values: object) -> _Rows:
+        self._write_late()
         with self._errors("read"):
             rows = self._db.execute(f"SELECT * FROM advice WHERE {where} ORDER BY id DESC", values)
             return [

@@ -416,11 +416,13 @@ class Changes:
 
     def look(self) -> dict[str, Value]:
         """Yield what somebody else has set, and return what all knobs hold, by name."""
-        for gone in self._actuator.check() if self._held else ():
+        for gone in self._actuator.check() if self._held or self._actuator.unsettled else ():
             each = next(g for g in self._granted.values() if g.knob.name == gone.knob)
             held = self._held.pop(each.key, None)
             self.dirty = True
             self._yield(each, held.rec_id if held else gone.rec_id, str(gone))
+        for remark in self._actuator.remarks():
+            self._emit("log", instance=self._who, source="kmind", message=remark)
         values = self.values()
         for each in self._granted.values():
             if each.key not in self._held and each.knob.name in values:
@@ -515,7 +517,7 @@ class Changes:
     def _read(self, each: Granted) -> Value | None:
         # None where the device is gone, or somebody chose what kmind does not know.
         try:
-            value = each.knob.read(each.target)
+            value = self._actuator.read(each.knob, each.target)
             each.knob.encode_found(value, each.target)
         except KmindError:
             return None

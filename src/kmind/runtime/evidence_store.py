@@ -130,8 +130,9 @@ class EvidenceStore(Store):
         self._now = now
         self._boot = boot_id()
         self._budgets: dict[tuple[str, str], tuple[int, Budget]] = {}
-        with self._errors("open"):
-            self._db.execute(_BUDGET)
+        if not read_only:
+            with self._errors("open"):
+                self._db.execute(_BUDGET)
 
     def begin(
         self,
@@ -183,6 +184,7 @@ class EvidenceStore(Store):
         }
         by_module = kind == BY_MODULE
         columns, marks = ", ".join(row), ", ".join("?" for _ in row)
+        self._write_late()
         with self._errors("write"):
             cursor = self._db.execute(
                 f"INSERT INTO experiment ({columns}) VALUES ({marks})", tuple(row.values())
@@ -199,23 +201,22 @@ class EvidenceStore(Store):
         """Take down how it ended; ``record`` is the experiment's ``to_dict``."""
         interval = record["interval"] or {}
         with self._errors("write"):
-            self._db.execute(
-                "UPDATE experiment SET state = 'ended', ended = ?, outcome = ?, why = ?, kept = ?, "
-                "ratio = ?, low = ?, high = ?, pairs = ?, detectable = ?, record = ? WHERE id = ?",
-                (
-                    self._now(),
-                    record["outcome"],
-                    record["reason"],
-                    kept,
-                    interval.get("ratio"),
-                    interval.get("low"),
-                    interval.get("high"),
-                    interval.get("pairs", 0),
-                    record["detectable"],
-                    json.dumps(record, allow_nan=False),
-                    number,
-                ),
-            )
+            text = json.dumps(record, allow_nan=False)
+        self._soon(
+            "UPDATE experiment SET state = 'ended', ended = ?, outcome = ?, why = ?, kept = ?, "
+            "ratio = ?, low = ?, high = ?, pairs = ?, detectable = ?, record = ? WHERE id = ?",
+            self._now(),
+            record["outcome"],
+            record["reason"],
+            kept,
+            interval.get("ratio"),
+            interval.get("low"),
+            interval.get("high"),
+            interval.get("pairs", 0),
+            record["detectable"],
+            text,
+            number,
+        )
 
     def mark_interrupted(self, instance: str | None = None) -> list[_Row]:
         """Close what an owner that has ended left running, of all or one; those experiments.
@@ -233,12 +234,13 @@ class EvidenceStore(Store):
             rebooted = row["boot"] != self._boot
             row["why"] = "the machine went down" if rebooted else "its owner was killed"
             row["state"] = "interrupted"
-            with self._errors("write"):
-                self._db.execute(
-                    "UPDATE experiment SET state = 'interrupted', outcome = 'aborted', why = ?, "
-                    "ended = ? WHERE id = ?",
-                    (row["why"], self._now(), row["id"]),
-                )
+            self._soon(
+                "UPDATE experiment SET state = 'interrupted', outcome = 'aborted', why = ?, "
+                "ended = ? WHERE id = ?",
+                row["why"],
+                self._now(),
+                row["id"],
+            )
         return rows
 
     def gains(
@@ -341,13 +343,15 @@ class EvidenceStore(Store):
         """Take down what is left of it."""
         key, today = (target.identity(), knob.name), int(self._now() // _DAY_S)
         self._budgets[key] = today, budget
-        with self._errors("write"):
-            self._db.execute(
-                "INSERT INTO budget (identity, knob, day, tests, carried) VALUES (?, ?, ?, ?, ?) "
-                "ON CONFLICT (identity, knob) DO UPDATE SET day = excluded.day, "
-                "tests = excluded.tests, carried = excluded.carried",
-                (*key, today, budget.tests, budget.carried),
-            )
+        self._soon(
+            "INSERT INTO budget (identity, knob, day, tests, carried) VALUES (?, ?, ?, ?, ?) "
+            "ON CONFLICT (identity, knob) DO UPDATE SET day = excluded.day, "
+            "tests = excluded.tests, carried = excluded.carried",
+            *key,
+            today,
+            budget.tests,
+            budget.carried,
+        )
 
     def _about(
         self, module: str, knob: Knob, target: Target, context: str, younger_s: float
@@ -383,6 +387,7 @@ class EvidenceStore(Store):
     def _select(
         self, where: str, *values: object, columns: str = "*", order: str = "id"
     ) -> list[_Row]:
+        self._write_late()
         with self._errors("read"):
             rows = self._db.execute(
                 f"SELECT {columns} FROM experiment WHERE {where} ORDER BY {order}", values

@@ -8,7 +8,7 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-from kmind.errors import JournalError, KmindError
+from kmind.errors import KmindError
 from kmind.guard import Journal, Policy, restore
 from kmind.runtime.cgroup import ExtensionCgroup, list_cgroups
 from kmind.runtime.changes import Emit
@@ -19,7 +19,7 @@ __all__ = ["remove_dead_runs", "restore_leftovers", "run_cgroup"]
 _RUN = re.compile(r"^run-(\d+)\.")
 
 
-def restore_leftovers(journal: Journal, policy: Policy | None, emit: Emit) -> JournalError | None:
+def restore_leftovers(journal: Journal, policy: Policy | None, emit: Emit) -> KmindError | None:
     """Put back the knobs that dead owners left changed, and tell of each.
 
     Those of running owners are theirs, and not spoken of. Without a policy all go back.

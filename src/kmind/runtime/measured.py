@@ -72,6 +72,7 @@ class MeasuredChanges(Changes):
         self.switch(each, candidate=True)
         held = self._held[each.key]
         held.measured, held.before, self.dirty = False, None, True
+        self._actuator.stay(held.last)
         if again:
             return
         self._tell(each, "KEPT", held.rec_id)

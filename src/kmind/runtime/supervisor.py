@@ -102,9 +102,8 @@ class Supervisor:
         self.admin = Admin(
             core, journal, policy, self.gate, give_up=self._give_up, stands=self._stands
         )
-        self.advice = self.admin.advice = AdviceStore(
-            journal.path.with_name("advice.db"), self.admin
-        )
+        advice = journal.path.with_name("advice.db")
+        self.advice = self.admin.advice = AdviceStore(advice, self.admin)
         self.evidence = EvidenceStore(default_evidence_path(journal.path))
         self._conf = conf or ModuleConf()
         self._take_over = take_over
@@ -178,6 +177,7 @@ class Supervisor:
         if self._closing:
             return
         self._closing = True
+        self._safely("journal", self.journal.hurry, False)
         if not keep:
             self._safely("admin", self.admin.undo_all)
         for name in reversed(list(self.members)):

@@ -22,12 +22,18 @@ from kmind.errors import KmindError, PrivilegeError
 from kmind.util.files import create_file, make_folder, refuse_shared
 
 __all__ = [
+    "OWNER_PATIENCE_S",
     "connect_private",
     "connect_reader",
+    "is_busy",
     "is_database_there",
     "not_for_this_user",
+    "set_patience",
     "sqlite_hint",
 ]
+
+OWNER_PATIENCE_S = 0.02
+"""For how long the owner's thread waits for another process's transaction, in seconds."""
 
 _MODE = 0o600
 _FOLDER_MODE = 0o700
@@ -101,6 +107,16 @@ def not_for_this_user(what: str, path: Path | None, error: OSError) -> Privilege
     )
 
 
+def set_patience(db: sqlite3.Connection, seconds: float) -> None:
+    """Wait for so long when another process has locked the database."""
+    db.execute(f"PRAGMA busy_timeout = {round(seconds * 1000):d}")
+
+
+def is_busy(error: Exception) -> bool:
+    """Whether the error is that another process has locked the database."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+
+
 def sqlite_hint(error: Exception) -> str:
     """The next step after an error of ``sqlite3`` or of the system; "" if there is none to say."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
@@ -108,7 +124,7 @@ def sqlite_hint(error: Exception) -> str:
         error, ValueError | TypeError | RecursionError
     ):
         return "it is left as it is; move it away to start a new one"
-    if code == sqlite3.SQLITE_BUSY:
+    if is_busy(error):
         return "another process is writing to it; try again"
     if code == sqlite3.SQLITE_FULL:
         return "free space on its disk"
