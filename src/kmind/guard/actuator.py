@@ -87,10 +87,12 @@ class Actuator:
         rec_id: int = 0,
         by_admin: bool = False,
         parked: bool = False,
+        trial: bool = False,
     ) -> Change:
         """Set a knob for an instance (``who``, such as "readahead@vda").
 
-        With ``parked`` it is only checked and put on record: `resume` sets it. Otherwise it
+        With ``parked`` it is only checked and put on record, on trial: `resume` sets it.
+        ``trial``: it is on trial as well, and never kept if this process dies. Otherwise it
         returns once the change is in force, read back and on record. Raises ``PolicyError``
         (``RefusedError``) where the policy forbids it, ``JournalError`` where it cannot be
         recorded, ``KnobError`` where the kernel takes another value or none, where the knob
@@ -101,7 +103,7 @@ class Actuator:
         try:
             return self._apply(
                 knob, target, value, Owner.me(who), by_admin, parked,
-                why=why, evidence=evidence, rec_id=rec_id,
+                why=why, evidence=evidence, rec_id=rec_id, trial=parked or trial,
             )  # fmt: skip
         finally:
             self._let_go()
@@ -209,9 +211,14 @@ class Actuator:
         last = self._held[key][-1]
         return last.old if key in self._parked else last.new
 
-    def stay(self, change: Change) -> None:
-        """Say of a value that was measured that it stands: all files are told of it."""
-        self._carrier.complete(*change.key)
+    def set_trial(self, change: Change, trial: bool) -> None:
+        """Say of a value that is held that it is measured, or that it stands by its effect.
+
+        What is on trial is put back when this process dies, whatever the policy keeps.
+        """
+        self._record(lambda: self._journal.set_trial(change, trial))
+        if not trial:
+            self._carrier.complete(*change.key)
 
     def read(self, knob: Knob, target: Target) -> Value:
         """What a knob holds; not what leads there for a moment. Raises KnobError."""

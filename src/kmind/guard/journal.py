@@ -12,7 +12,9 @@ A change is a row that moves through these states:
     intended -> applied -> undone | kept | yielded
     intended -> failed; any open row of an earlier boot -> expired
 
-``intended`` and ``applied`` rows are open: the knob is held. The knobs are the
+``intended`` and ``applied`` rows are open: the knob is held. While a value is on
+``trial``, its row covers the value that stood before as well, and it is put back
+whatever the policy keeps when its owner dies. The knobs are the
 kernel's and start afresh with it, so rows of an earlier boot restore nothing.
 """
 
@@ -77,6 +79,7 @@ CREATE INDEX change_open ON change (knob, target, id) WHERE state IN ('intended'
 """
 
 # Added later; a kmind that does not know of them goes on with the file all the same.
+_TRIAL = "ALTER TABLE change ADD COLUMN trial INTEGER NOT NULL DEFAULT 0"  # being measured
 _DRAIN = """
 CREATE TABLE IF NOT EXISTS drain (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -98,7 +101,8 @@ class Change:
     """One row of the journal.
 
     ``new`` is None where the kernel reset the knob as a side effect of the change
-    ``cause``. ``time`` is in seconds since 1970.
+    ``cause``. ``time`` is in seconds since 1970. ``trial``: the value is being measured, or
+    stands for a moment only.
     """
 
     id: int
@@ -116,6 +120,7 @@ class Change:
     undo: str
     state: State
     remark: str
+    trial: bool = False
 
     @property
     def key(self) -> tuple[str, str]:
@@ -211,6 +216,7 @@ class Journal:
         evidence: Mapping[str, Any] | None = None,
         rec_id: int = 0,
         cause: int | None = None,
+        trial: bool = False,
     ) -> Change:
         """Add a row in state ``intended``; inside ``exclusive`` or by itself.
 
@@ -234,6 +240,7 @@ class Journal:
             "evidence": json.dumps(dict(evidence or {}), default=str),
             "undo": f"echo {knob.format(old)} > {knob.file(target)}",
             "state": "intended",
+            "trial": int(trial),
         }
         columns = ", ".join(row)
         marks = ", ".join("?" for _ in row)
@@ -251,6 +258,13 @@ class Journal:
                 "UPDATE change SET state = 'applied', new = ?, remark = ? "
                 "WHERE id = ? AND state = 'intended'",
                 (json.dumps(value), remark, change.id),
+            )
+
+    def set_trial(self, change: Change, trial: bool) -> None:
+        """Say that a value that is held is on trial, or that it has passed."""
+        with self._errors("write"):
+            self._db.execute(
+                f"UPDATE change SET trial = ? WHERE id = ? AND {_OPEN}", (int(trial), change.id)
             )
 
     def begin_drain(self, knob: Knob, target: Target, value: int) -> int:
@@ -396,7 +410,7 @@ class Journal:
         self._db.execute("PRAGMA synchronous = FULL")
         if version == 0:
             self._db.execute("PRAGMA journal_mode = WAL")
-        if version == 0 or not self._has("drain"):
+        if version == 0 or not (self._has("drain") and self._has("trial")):
             with self.exclusive():
                 self._make()
 
@@ -406,6 +420,8 @@ class Journal:
             for statement in _SCHEMA.split(";")[:-1]:
                 self._db.execute(statement)
             self._db.execute(f"PRAGMA user_version = {_VERSION}")
+        if not self._has("trial"):
+            self._db.execute(_TRIAL)
         self._db.execute(_DRAIN)
 
     def _has(self, name: str) -> bool:
@@ -455,6 +471,8 @@ class Journal:
 
 
 def _change(row: sqlite3.Row) -> Change:
+    # A read-only look may meet a journal of an earlier kmind, which knows no trials.
+    names = row.keys()
     old, new, evidence = (json.loads(row[name]) for name in ("old", "new", "evidence"))
     if type(old) not in (int, str) or type(new) not in (int, str, type(None)):
         raise ValueError(f"change {row['id']} is from {row['old']:.40} to {row['new']:.40}")
@@ -476,4 +494,5 @@ def _change(row: sqlite3.Row) -> Change:
         undo=row["undo"],
         state=row["state"],
         remark=row["remark"],
+        trial="trial" in names and bool(row["trial"]),
     )

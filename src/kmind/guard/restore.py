@@ -42,8 +42,8 @@ def restore(
     """Return each knob that a process left changed to its first value of this boot.
 
     Knobs whose owner is alive are skipped, unless ``force``. Those that the
-    policy says to keep on a daemon's death are kept. Safe to run at any time, by
-    several at once, and again after it was interrupted.
+    policy says to keep on a daemon's death are kept, but for a value that was on trial. Safe
+    to run at any time, by several at once, and again after it was interrupted.
     """
     unrecorded: JournalError | BusyError | None = None
     kept: dict[tuple[str, str], Outcome] = {}
@@ -59,7 +59,7 @@ def restore(
         journal.expire()
         for changes in by_key(journal.open_changes()).values():
             stands = policy is not None and _keeps(policy, changes, root)
-            if stands and not _owner(changes):
+            if stands and not _owner(changes) and not _on_trial(changes, root):
                 keep(changes)
     except (JournalError, BusyError) as error:
         unrecorded = error
@@ -72,14 +72,18 @@ def restore(
             if owner:
                 alive.append(_left(changes, f"held by {owner}, which is running"))
                 continue
-            result.append(Chain(tuple(changes), changes[0].id))
+            # What is kept stood before the value that was on trial: that alone goes back.
+            since = changes[0].id
+            if policy is not None and _keeps(policy, changes, root):
+                since = _on_trial(changes, root) or since
+            result.append(Chain(tuple(changes), since))
         return result
 
     outcomes, unwritten = put_back(journal, chains, root, carrier)
     try:
         for changes in by_key(journal.open_changes()).values():
             stands = policy is not None and _keeps(policy, changes, root)
-            if stands and not _owner(changes):
+            if stands and not _owner(changes) and not _on_trial(changes, root):
                 keep(changes)
         carrier.finish()
     except (JournalError, BusyError) as error:
@@ -95,6 +99,23 @@ def restore(
 def _owner(changes: list[Change]) -> str:
     """Who holds the knob and is alive, or ""."""
     return next((str(c.owner) for c in changes if c.owner.alive()), "")
+
+
+def _on_trial(changes: list[Change], root: Path) -> int:
+    """The first row from which on a value was being measured when its owner died, or 0.
+
+    A value that was on trial, or that holds no longer while what stood before it does: then it
+    was compared once more.
+    """
+    number = next((change.id for change in changes if change.trial or change.new is None), 0)
+    if number:
+        return number
+    last = changes[-1]
+    try:
+        found = get_knob(last.knob).read(parse_target(last.target, root=root))
+    except KmindError:
+        return 0
+    return last.id if found == last.old != last.new else 0
 
 
 def _keeps(policy: Policy, changes: list[Change], root: Path) -> bool:

@@ -141,10 +141,10 @@ class Changes:
             if change.cause is not None:
                 continue
             each = by_name.get(change.knob)
-            if change.id in unmeasured or each is None or not _fits(each, change):
+            if change.id in unmeasured or change.trial or each is None or not _fits(each, change):
                 self._actuator.undo(change)
                 why = f"it may not stand at {change.new} any more"
-                if change.id in unmeasured:
+                if change.id in unmeasured or change.trial:
                     why = f"what {change.new} does was not measured to the end"
                 message = f"{change.knob} is put back: {why}"
                 self._emit("log", instance=self._who, source="kmind", message=message)
@@ -229,6 +229,7 @@ class Changes:
         self._mode = mode
         if mode == Mode.CANARY:
             for held in self._held.values():
+                self._actuator.set_trial(held.last, True)
                 held.until = min(held.until, self._now() + CANARY_HOLD_S)
             self.dirty = True
         elif mode != Mode.AUTO:
@@ -339,6 +340,7 @@ class Changes:
                 evidence=evidence,
                 rec_id=action.id,
                 parked=parked,
+                trial=self._mode == Mode.CANARY,
             )
         except KmindError as error:
             self.refuse(each, action.id, error)

@@ -43,6 +43,7 @@ class MeasuredChanges(Changes):
         """Begin to measure what stands against what stood before it; as ``begin``."""
         held = self._held[each.key]
         held.measured = True
+        self._actuator.set_trial(held.last, True)
         if held.last.id != held.first.id:
             rows = [c for c in self._actuator.held if c.key == held.last.key and c.cause is None]
             held.before = replace(
@@ -72,7 +73,7 @@ class MeasuredChanges(Changes):
         self.switch(each, candidate=True)
         held = self._held[each.key]
         held.measured, held.before, self.dirty = False, None, True
-        self._actuator.stay(held.last)
+        self._actuator.set_trial(held.last, False)
         if again:
             return
         self._tell(each, "KEPT", held.rec_id)
