@@ -29,10 +29,11 @@ CHOICES: dict[str, tuple[Value, ...]] = {
 """Values to choose from, for each knob that takes part."""
 
 
-def torment(path: Path, knobs: list[tuple[Knob, Target]], seed: int) -> None:
+def torment(path: Path, knobs: list[tuple[Knob, Target]], seed: int, began: int) -> None:
     """Change knobs at random, undo some, until killed."""
     rng = random.Random(seed)
     actuator = Actuator(Journal(path), Policy())
+    os.write(began, b".")
     while True:
         knob, target = rng.choice(knobs)
         if rng.random() < 0.25 and actuator.held:
@@ -59,12 +60,17 @@ def test_every_knob_is_restored_after_kill_at_random_points(
     rng = random.Random(20240607)
     interrupted = 0
     for turn in range(KILLS):
+        began, write_end = os.pipe()
         pid = os.fork()
         if pid == 0:
             try:
-                torment(state, knobs, turn)
+                torment(state, knobs, turn, write_end)
             finally:
                 os._exit(3)
+        os.close(write_end)
+        if turn % 4:  # some are killed as they begin, however busy the machine is
+            os.read(began, 1)
+        os.close(began)
         time.sleep(rng.uniform(0.003, 0.06))
         os.kill(pid, signal.SIGKILL)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL, turn

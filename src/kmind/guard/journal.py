@@ -457,7 +457,7 @@ class Journal:
                 raise BusyError(
                     f"cannot {verb} the journal {self.path}: it is locked", hint=hint
                 ) from None
-            if verb == "write":
+            if verb != "read" and not hint.startswith("it is left as it is"):
                 hint = f"no knob is changed without it; {hint}".removesuffix("; ")
             raise JournalError(
                 f"cannot {verb} the journal {self.path}: {error}", hint=hint
