@@ -253,6 +253,8 @@ def test_outcomes_and_guards(tmp_path: Path) -> None:
         ('["requests"]\nlimit', '["nothing"]\nlimit', "guard\\[0\\]: 'nothing' is no counter"),
         ("limit = 2.0", "limit = 1.0", "guard\\[0\\].limit"),
         ("limit = 2.0\n", "", "limit"),
+        ('better = "h', 'when = [{ order = "x" }]\nbetter = "h', "when: order = 'x' is no class"),
+        ('better = "h', 'guard_when = [{ x = "y" }]\nbetter = "h', "guard_when: x = 'y' is no"),
         ("block_s = 1.0", "block_s = 0.0", "evidence.block_s"),
         ("block_s = 1.0", 'by = "nobody"', "evidence.by"),
     ],

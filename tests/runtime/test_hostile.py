@@ -112,6 +112,24 @@ def test_readahead_is_judged_by_how_files_are_read(
     assert load.outcome.name == outcome
 
 
+def test_one_reader_does_not_pay_for_what_another_gains(tmp_path: Path) -> None:
+    # Most is read in order, so pages decide; beside it somebody reads at random through mmap.
+    manifest = find_module("readahead").manifest
+    agent = SimAgent(realtime=False, now_ns=10**12)
+    disk = SimulatedDisk(agent, make_disk_files(tmp_path, read_ahead_kb=128))
+    ledger = Ledger(manifest, agent, now=lambda: disk.now)
+    blocks = []
+    for _ in range(5):
+        before = ledger.read()
+        disk.run(sequential(200_000, pages=1 << 18), 0.5, mapped=False)
+        disk.run(random(50_000, pages=1 << 18), 0.5, mapped=True)
+        blocks.append(ledger.between(before, ledger.read()))
+    load = Circumstances(manifest).tell(blocks)
+    agent.close()
+    assert load.outcome.name == "pages"
+    assert [(side.name, side.limit) for side in load.sides] == [("touches", 1.25)]
+
+
 def test_a_value_of_another_load_is_measured_first(owner: Make) -> None:
     one = owner(lambda value: 1000.0 * (2.0 if value != BASELINE else 1.0), recheck=20.0)
     one.run(5)

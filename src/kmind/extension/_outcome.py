@@ -39,11 +39,13 @@ class OutcomePart(MeasurePart, frozen=True, kw_only=True):
 
     The first one decides an experiment whose ``when`` holds: any of its tables, each of which
     names circumstances and the class that they are to be in; without it always. Where another
-    one decides, it must not get ``guard`` times worse; 0 says that it means nothing there.
+    one decides, it must not get ``guard`` times worse, where ``guard_when`` holds, likewise; 0 says
+    that it means nothing there.
     """
 
     when: tuple[dict[Name, Name], ...] = ()
     guard: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 1.1
+    guard_when: tuple[dict[Name, Name], ...] = ()
 
     def __post_init__(self) -> None:
         if 0 < self.guard <= 1:

@@ -302,11 +302,11 @@ class Manifest(Part, frozen=True):
     def _check_outcomes(self) -> None:
         classes = {each.name: (*each.classes, "none") for each in self.circumstances}
         for index, outcome in enumerate(self.outcomes):
-            for name, wanted in (pair for table in outcome.when for pair in table.items()):
-                if wanted not in classes.get(name, ()):
-                    raise ValueError(
-                        f"outcome[{index}].when: {name} = {wanted!r} is no class of a circumstance"
-                    )
+            for field, tables in (("when", outcome.when), ("guard_when", outcome.guard_when)):
+                for name, wanted in (pair for table in tables for pair in table.items()):
+                    if wanted not in classes.get(name, ()):
+                        at = f"outcome[{index}].{field}"
+                        raise ValueError(f"{at}: {name} = {wanted!r} is no class of a circumstance")
             if any(guard.name == outcome.name for guard in self.guards):
                 raise ValueError(f"outcome[{index}]: a guard is called {outcome.name!r} too")
         if self.outcomes and all(outcome.when for outcome in self.outcomes):

@@ -98,9 +98,13 @@ class Circumstances:
         outcome = next(
             each
             for each in self._outcomes
-            if each.name == decides or (not decides and _holds(each, classes))
+            if each.name == decides or (not decides and _holds(each.when, classes))
         )
-        sides = [self._side(each, blocks) for each in self._outcomes if each is not outcome]
+        sides = [
+            self._side(each, blocks)
+            for each in self._outcomes
+            if each is not outcome and _holds(each.guard_when, classes)
+        ]
         context = " ".join(f"{name}={value}" for name, value in classes.items())
         return Load(context, outcome, tuple(side for side in sides if side))
 
@@ -119,9 +123,9 @@ class Circumstances:
         return Side(part.name, part.better, part.guard, floor)
 
 
-def _holds(outcome: OutcomePart, classes: Mapping[str, str]) -> bool:
-    return not outcome.when or any(
-        all(classes[name] == wanted for name, wanted in table.items()) for table in outcome.when
+def _holds(when: Sequence[Mapping[str, str]], classes: Mapping[str, str]) -> bool:
+    return not when or any(
+        all(classes[name] == wanted for name, wanted in table.items()) for table in when
     )
 
 
