@@ -9,7 +9,7 @@ import pytest
 from guard.support import in_child
 
 from kmind.cli import restore as command
-from kmind.errors import PolicyError
+from kmind.errors import PolicyError, PrivilegeError
 from kmind.guard import Actuator, Journal, Policy, restore
 from kmind.knobs import get_knob
 from kmind.testing.simulate import make_disk_files
@@ -46,3 +46,20 @@ def test_a_policy_that_cannot_be_read_stops_no_undo(
         command.restore_command(json=False, force=False, dry_run=False)
     assert KNOB.read(disk) == 8192
     assert capsys.readouterr().out == "block.read_ahead_kb of sim0: 16 -> 8192\n"
+
+
+def test_a_look_at_what_would_be_done_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    disk = make_disk_files(tmp_path / "root")
+    path = tmp_path / "state" / "journal.db"
+    monkeypatch.setenv("KMIND_STATE_DIR", str(path.parent))
+    monkeypatch.setattr(command, "os", SimpleNamespace(geteuid=lambda: 1000))
+    with Journal(path) as journal:
+        Actuator(journal, Policy(), root=disk.root).apply(KNOB, disk, 16, who="t@d", why="")
+    before = path.read_bytes()
+    assert command.restore_command(json=False, force=False, dry_run=True) == 0
+    assert capsys.readouterr().out.startswith("would set block.read_ahead_kb of sim0 to 8192")
+    assert (path.read_bytes(), KNOB.read(disk)) == (before, 16)
+    with pytest.raises(PrivilegeError):
+        command.restore_command(json=False, force=False, dry_run=False)

@@ -6,6 +6,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -117,6 +118,38 @@ def test_a_reader_makes_and_changes_nothing(path: Path) -> None:
     path.write_bytes(b"")
     with pytest.raises(JournalError, match="it is empty; it is left as it is"):
         Journal(path, read_only=True)
+
+
+def as_plain_user(path: Path) -> int:
+    """What the table holds as a plain user reads it; -1 where that is refused."""
+    child = os.fork()
+    if child == 0:
+        answer = 99
+        try:
+            os.setresuid(65534, 65534, 65534)
+            with closing(connect_reader(path, patience_s=1)) as db:
+                answer = db.execute("SELECT n FROM t").fetchone()[0]
+        except PermissionError:
+            answer = 98
+        finally:
+            os._exit(answer)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return -1 if status == 98 else status
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_plain_user_reads_a_copy_without_writing_to_its_folder() -> None:
+    with tempfile.TemporaryDirectory() as name:  # every folder above lets them pass
+        path = Path(name) / "some.db"
+        made(path)
+        Path(name).chmod(0o755)
+        path.chmod(0o644)
+        assert [file.name for file in Path(name).iterdir()] == [path.name]
+        assert as_plain_user(path) == 1
+        assert [file.name for file in Path(name).iterdir()] == [path.name]
+        # What only stands in the log must not be missed in silence.
+        path.with_name("some.db-wal").write_bytes(b"x" * 100)
+        assert as_plain_user(path) == -1
 
 
 def test_only_a_file_that_may_be_read_is_there(path: Path) -> None:

@@ -19,18 +19,20 @@ SCHEMA = "kmind.restore/1"
 def restore_command(*, json: bool, force: bool, dry_run: bool) -> int:
     """Restore, and say what was done; 1 if a knob could not be put back.
 
-    ``force`` takes knobs from running instances too. Raises PrivilegeError without
-    root, JournalError if the journal cannot be used, and, once all is put back, PolicyError for
-    a policy that cannot be read: what it says to keep is unknown then, and nothing is kept.
+    ``force`` takes knobs from running instances too; ``dry_run`` writes nothing, not even to
+    the journal. Raises PrivilegeError without root, JournalError if the journal cannot be used,
+    and, once all is put back, PolicyError for a policy that cannot be read: what it says to
+    keep is unknown then, and nothing is kept.
     """
     if not is_database_there(default_journal_path(), what="journal"):
         _say(json, {"restored": [], "skipped": [], "kept": []}, ["nothing to restore"])
         return 0
+    if dry_run:
+        with Journal(read_only=True) as journal:
+            return _show_open(journal, json=json)
     if os.geteuid() != 0:
         raise PrivilegeError("restoring writes kernel settings", hint="run as root")
     with Journal() as journal:
-        if dry_run:
-            return _show_open(journal, json=json)
         policy, wrong = _policy()
         done = restore(journal, policy, force=force)
     lines = [f"{o.knob} of {o.target}: {o.found} -> {o.to}" for o in done.restored]

@@ -66,7 +66,8 @@ def connect_private(path: Path, *, patience_s: float) -> sqlite3.Connection:
 def connect_reader(path: Path, *, patience_s: float) -> sqlite3.Connection:
     """Open a database for reading only; nothing is made, changed or repaired.
 
-    Works in a file system that is read-only, too. Raises OSError where the file may not be
+    Works where nothing can be written, too: for want of room, of the right to, or in a file
+    system that is read-only. Raises OSError where the file, or what its log holds, may not be
     read, and sqlite3.Error.
     """
     path.stat()
@@ -77,9 +78,13 @@ def connect_reader(path: Path, *, patience_s: float) -> sqlite3.Connection:
     try:
         db.execute("SELECT 1 FROM sqlite_master").fetchone()
     except sqlite3.OperationalError:
-        # Its index cannot be made there; and so nobody writes to it either.
+        # Its index cannot be made there. Without a log nobody has the database open, and the
+        # file is the whole of it.
         db.close()
-        if not os.statvfs(path).f_flag & os.ST_RDONLY:
+        log = path.with_name(f"{path.name}-wal")
+        if log.exists() and log.stat().st_size:
+            if not os.access(path.parent, os.W_OK) and not os.statvfs(path).f_flag & os.ST_RDONLY:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path)) from None
             raise
         db = _connect(f"{uri}?mode=ro&immutable=1", patience_s)
     return db
@@ -134,7 +139,7 @@ def sqlite_hint(error: Exception) -> str:
     if isinstance(error, PermissionError):
         return "run as root"
     if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN) or isinstance(error, OSError):
-        return "look at its disk and folder, or set KMIND_STATE_DIR to another place"
+        return "see whether its disk is full; or set KMIND_STATE_DIR to another place"
     return ""
 
 
