@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.ipc as ipc
 import pyarrow.parquet as parquet
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -161,6 +162,16 @@ def recorded(tmp: Path, suffix: str) -> bytes:
     return found.paths[0].read_bytes()
 
 
+def streamed(tmp: Path) -> bytes:
+    (path,) = tmp.glob("*.parquet")
+    table, sink = parquet.read_table(path), pa.BufferOutputStream()
+    with ipc.new_stream(
+        sink, table.schema, options=ipc.IpcWriteOptions(compression="zstd")
+    ) as stream:
+        stream.write_table(table)
+    return bytes(sink.getvalue())
+
+
 READERS: dict[str, tuple[str, bytes, Callable[[Path], object]]] = {
     "policy": (".toml", POLICY, policy),
     "manifest": ("module.toml", (MODULE.folder / "module.toml").read_bytes(), load_manifest),
@@ -168,6 +179,7 @@ READERS: dict[str, tuple[str, bytes, Callable[[Path], object]]] = {
     "table, CSV": (".csv", b"a,b\n1,2\n3,4\n", read_table),
     "table, Parquet": (".parquet", b"", read_table),
     "recording": (".parquet", b"", recording),
+    "recording, open": (".arrows", b"", recording),
     "files beside a recording": (".csv", b"start_ns,end_ns,per_s\n1,2,3.5\n", beside),
     "model file": (".kmodel", b"", of_bytes(ModelFile.from_bytes)),
     "XGBoost": (
@@ -248,6 +260,7 @@ def goods(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     made = {name: good for name, (_, good, _) in READERS.items()}
     made |= {"table, Parquet": table(), "model file": model()}
     made["recording"] = recorded(tmp, ".parquet")
+    made["recording, open"] = streamed(tmp)
     made["ONNX"] = FOREST.read_bytes()
     return made
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.ipc as ipc
 import pyarrow.parquet as parquet
 import pytest
 
@@ -105,3 +106,38 @@ def test_one_long_text_in_a_csv_takes_no_room_in_each_row(tmp_path: Path) -> Non
     path.write_text("a,b\n" + "1,x\n" * 5_000 + "1," + "y" * 50_000 + "\n")
     with pytest.raises(ModelError, match="its longest texts are too long for so many rows"):
         read_table(path)
+
+
+def test_a_stream_of_little_is_refused_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recorder died, as it seems: its file is an open stream, with one batch of zeros."""
+    features = len(MODULE.manifest.features)
+    found = write_recording(tmp_path / "one.parquet", MODULE, made_windows(np.zeros((9, features))))
+    schema = parquet.read_schema(found.paths[0])
+    path = tmp_path / "two.arrows"
+    zeros = np.zeros(2 * ROWS, np.uint64)
+    columns = [
+        pa.nulls(2 * ROWS, field.type)
+        if field.nullable
+        else pa.array(zeros.view(field.type.to_pandas_dtype())[: 2 * ROWS])
+        for field in schema
+    ]
+    options = ipc.IpcWriteOptions(compression="zstd")
+    with ipc.new_stream(path, schema, options=options) as stream:
+        stream.write_batch(pa.RecordBatch.from_arrays([c[:5] for c in columns], schema=schema))
+        stream.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
+    assert path.stat().st_size < 300_000
+    (bomb,) = open_recordings(path)
+    read = ipc.read_record_batch
+    rows = []
+
+    def look(message: object, schema: object) -> object:
+        batch = read(message, schema)
+        rows.append(len(batch))
+        return batch
+
+    monkeypatch.setattr(ipc, "read_record_batch", look)
+    with pytest.raises(RecordingError, match=r"would take \d+ MiB of memory, by its own word"):
+        list(bomb.windows())
+    assert rows == [5]

@@ -19,9 +19,10 @@ import msgspec
 
 from kmind.learn._arrow import ipc, pa, parquet
 from kmind.learn._schema import make_schema
+from kmind.learn._stream import batches_of_stream
 from kmind.learn.meta import KEY, Counts, Meta
 
-__all__ = ["CLOSED", "OPEN", "Part", "batches_of_stream"]
+__all__ = ["CLOSED", "OPEN", "Part"]
 
 OPEN = ".arrows"
 """Suffix of a file that grows, or whose recorder died."""
@@ -130,19 +131,6 @@ class Part:
         unfinished.rename(whole)
         grown.unlink()
         return whole
-
-
-def batches_of_stream(path: Path) -> Iterator[Any]:
-    """The whole batches of a stream, in order; what was cut short at its end is left out.
-
-    Raises pyarrow's ArrowInvalid if not even the schema is there.
-    """
-    with pa.OSFile(str(path)) as file, ipc.open_stream(file) as reader:
-        while True:
-            try:
-                yield reader.read_next_batch()
-            except (StopIteration, pa.ArrowInvalid, OSError):
-                return
 
 
 def _groups(batches: Iterator[Any]) -> Iterator[Any]:

@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from kmind.errors import RecordingError, UsageError
 from kmind.learn._arrow import ipc, pa, parquet
-from kmind.learn._part import CLOSED, OPEN, batches_of_stream
+from kmind.learn._part import CLOSED, OPEN
 from kmind.learn._schema import make_schema, missing_columns, records_from, windows_from
+from kmind.learn._stream import MOST, batches_of_stream
 from kmind.learn.meta import Meta, Stream, decode_meta
 from kmind.util.foreign import foreign
 from kmind.util.parquet import FOOTER_LIMITS, refuse_large
@@ -31,9 +32,6 @@ PHASES = "phases.csv"
 
 _Array = npt.NDArray[Any]
 _T = TypeVar("_T")
-
-_MOST = 256 << 20
-"""Bytes of memory that a row group takes: those that kmind writes have 2^18 rows."""
 
 
 @dataclass(frozen=True)
@@ -206,7 +204,7 @@ def _read(file: _File) -> Iterator[Any]:
         ) as whole:
             for group in range(whole.num_row_groups):
                 refuse_large(
-                    whole.metadata, [group], most=_MOST, wrong=RecordingError, what=file.path
+                    whole.metadata, [group], most=MOST, wrong=RecordingError, what=file.path
                 )
                 yield whole.read_row_group(group, columns=wanted)
         return
