@@ -24,7 +24,9 @@ ROOT = Path(__file__).parents[2]
 class Process:
     """One daemon and what it tells its service manager."""
 
-    def __init__(self, folder: Path, *words: str, watchdog_s: float = 0) -> None:
+    def __init__(
+        self, folder: Path, *words: str, watchdog_s: float = 0, python: str | Path = sys.executable
+    ) -> None:
         self.folder = folder
         self.client = Client(folder / "api.sock")
         self.manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -33,13 +35,15 @@ class Process:
         self.manager.settimeout(30)
         environment = {
             **os.environ,
-            "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}",
+            "PYTHONPATH": ":".join(
+                [str(ROOT / "src"), str(ROOT / "tests"), *filter(None, sys.path)]
+            ),
             "NOTIFY_SOCKET": str(address),
         }
         if watchdog_s:
             environment["WATCHDOG_USEC"] = str(int(watchdog_s * 1e6))
         self.process = subprocess.Popen(
-            [sys.executable, Path(__file__).parent / "memory.py", folder, *words],
+            [python, Path(__file__).parent / "memory.py", folder, *words],
             env=environment, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 
@@ -86,6 +90,7 @@ def test_ends_by_signal(daemon: Process, number: int) -> None:
     daemon.client.call("POST", "/v1/instances", LOAD)
     daemon.send(number)
     assert "putting all back" in daemon.told("STOPPING=1")
+    daemon.process.wait(30)  # a second signal would find it without handlers, at its very end
     assert daemon.end() == 0
     assert daemon.said == ""
     assert not (daemon.folder / "api.sock").exists()
@@ -154,6 +159,27 @@ def test_rereads_by_a_restart_and_only_if_all_is_right(daemon: Process) -> None:
     daemon.told("RELOADING=1")
     daemon.told("READY=1")
     assert daemon.started() > before
+
+
+def test_goes_on_where_its_interpreter_has_gone(tmp_path: Path) -> None:
+    """As in the middle of an upgrade of packages: nothing is let go of for an exec that fails."""
+    python = tmp_path / "python"
+    python.symlink_to(sys.executable)
+    daemon = Process(tmp_path, python=python).up()
+    daemon.client.call("POST", "/v1/instances", LOAD)
+    before = daemon.started()
+    python.rename(tmp_path / "aside")
+    for number in (signal.SIGUSR2, signal.SIGHUP):
+        log = (tmp_path / "log").read_text()
+        daemon.send(number)
+        while "cannot be executed" not in (tmp_path / "log").read_text()[len(log) :]:
+            time.sleep(0.01)
+    assert daemon.started() == before
+    assert len(daemon.client.get("/v1/instances")["instances"]) == 1
+    (tmp_path / "aside").rename(python)
+    assert replace(daemon.process.pid, daemon.started) > 0
+    assert len(daemon.client.get("/v1/instances")["instances"]) == 1
+    assert daemon.end() == 0
 
 
 def test_a_second_one_is_refused(daemon: Process) -> None:

@@ -106,6 +106,11 @@ class Daemon:
                     self._tell(text)
                     continue
             if number in (signal.SIGHUP, signal.SIGUSR2):
+                # Before anything is let go of: there is no way back from where an exec fails.
+                if not os.access(sys.executable, os.X_OK):
+                    why = f"{sys.executable} cannot be executed"
+                    self._tell(f"not restarted, all goes on as before: {why}")
+                    continue
                 self.notifier.reloading()
                 self._tell("restarting in place")
                 return "restart"

@@ -87,4 +87,10 @@ def replace(pid: int, started: Callable[[], float]) -> float:
 def _exec(descriptors: dict[str, int]) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execve(sys.executable, sys.orig_argv, pass_on(descriptors))
+    try:
+        os.execve(sys.executable, sys.orig_argv, pass_on(descriptors))
+    except OSError as error:
+        raise KmindError(
+            f"cannot restart: {sys.executable}: {error.strerror}; agents and extensions are left",
+            hint="start the daemon again: it takes them over",
+        ) from None
