@@ -10,19 +10,32 @@ from typing import NamedTuple
 
 from kmind.errors import KmindError
 
-__all__ = ["Section", "Symbol", "read_sections", "read_symbols"]
+__all__ = [
+    "Relocation",
+    "Section",
+    "Symbol",
+    "read_relocations",
+    "read_sections",
+    "read_symbols",
+]
 
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
 _SYMBOL = struct.Struct("<IBBHQQ")
+_RELOCATION = struct.Struct("<QQ")
 _SHT_SYMTAB = 2
+_SHT_RELA = 4
 _SHT_NOBITS = 8
+_SHT_REL = 9
+_SHF_EXECINSTR = 4
 
 
 class Section(NamedTuple):
     """One section: its number in the table, its type, its size, and its bytes.
 
-    ``data`` is empty for a section that takes no room in the file (``.bss``).
+    ``link`` and ``info`` are numbers of other sections: of one with relocations, ``info`` is
+    the section that they change. ``data`` is empty for one that takes no room in the file
+    (``.bss``).
     """
 
     number: int
@@ -30,7 +43,14 @@ class Section(NamedTuple):
     type: int
     size: int
     link: int
+    info: int
+    flags: int
     data: memoryview
+
+    @property
+    def has_code(self) -> bool:
+        """Whether it holds instructions."""
+        return bool(self.flags & _SHF_EXECINSTR)
 
 
 class Symbol(NamedTuple):
@@ -40,6 +60,14 @@ class Symbol(NamedTuple):
     section: int
     offset: int
     size: int
+
+
+class Relocation(NamedTuple):
+    """A place that a symbol's address goes to: the section, the offset in it, the symbol."""
+
+    section: int
+    offset: int
+    symbol: Symbol
 
 
 def read_sections(data: memoryview, what: str) -> list[Section]:
@@ -64,7 +92,16 @@ def read_sections(data: memoryview, what: str) -> list[Section]:
         raise KmindError(f"{what} is damaged: it has no section names")
     names = _slice(data, rows[names_index], what)
     return [
-        Section(i, string_at(names, row[0], what), row[1], row[5], row[6], _slice(data, row, what))
+        Section(
+            i,
+            string_at(names, row[0], what),
+            row[1],
+            row[5],
+            row[6],
+            row[7],
+            row[2],
+            _slice(data, row, what),
+        )
         for i, row in enumerate(rows)
     ]
 
@@ -81,6 +118,23 @@ def read_symbols(sections: list[Section], what: str) -> list[Symbol]:
         Symbol(string_at(names, name, what), section, value, size)
         for name, _, _, section, value, size in _SYMBOL.iter_unpack(table.data)
     ]
+
+
+def read_relocations(sections: list[Section], symbols: list[Symbol], what: str) -> list[Relocation]:
+    """All relocations of the file whose ``sections`` and ``symbols`` are given."""
+    found = []
+    for section in sections:
+        size = {_SHT_REL: 16, _SHT_RELA: 24}.get(section.type, 0)
+        if not size:
+            continue
+        if len(section.data) % size:
+            raise KmindError(f"{what} is damaged: its relocations are not whole")
+        for at in range(0, len(section.data), size):
+            offset, info = _RELOCATION.unpack_from(section.data, at)
+            if info >> 32 >= len(symbols):
+                raise KmindError(f"{what} is damaged: a relocation names no symbol")
+            found.append(Relocation(section.info, offset, symbols[info >> 32]))
+    return found
 
 
 def string_at(strings: memoryview, offset: int, what: str) -> str:

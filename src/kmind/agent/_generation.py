@@ -20,6 +20,7 @@ import numpy as np
 from kmind.abi import layout
 from kmind.abi.btf import Btf
 from kmind.agent._base import ModelUse
+from kmind.agent._own_code import refuse_shared_maps
 from kmind.agent._place import Place, Spec
 from kmind.agent.core import Core
 from kmind.bpf import (
@@ -84,6 +85,7 @@ class Generation:
         before: Generation | None = None,
     ) -> Self:
         """Load the object into the kernel; it takes over what the one ``before`` has."""
+        refuse_shared_maps(spec.path)
         loading = BpfObject(spec.path)
         try:
             missing = _leave_out(loading, spec)
