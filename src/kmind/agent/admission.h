@@ -205,35 +205,19 @@ static __always_inline __u32 km_under_mode(__u32 verdict, __u32 mode)
 	return KMIND_VERDICT_EMERGENCY;
 }
 
-/* Let the gate pass the value. What stood before the first change stays the way back. */
-static __always_inline bool km_let_through(struct kmind_grant_key *key, const struct km_entry *copy,
-					   __s64 current, __u64 now)
-{
-	struct kmind_approved *before = bpf_map_lookup_elem(&km_approved, key);
-	struct kmind_approved approved = {
-		.value = copy->value,
-		.baseline = before ? before->baseline : current,
-		.instance = km_slot,
-		.id = copy->id,
-		.time_ns = now,
-	};
-
-	/* The lease is ours, and so is the entry: nobody else writes to it. */
-	if (before && before->instance == km_slot) {
-		before->id = copy->id;
-		before->time_ns = now;
-		WRITE_ONCE(before->value, copy->value);
-		return true;
-	}
-	return !bpf_map_update_elem(&km_approved, key, &approved, BPF_ANY);
-}
-
 /* What the other instances make of a verdict that lets the value through. */
 static __always_inline __u32 km_among_others(__u32 verdict, struct kmind_grant_key *key,
 					     const struct km_entry *copy,
 					     const struct kmind_grant *grant, __u64 now,
 					     struct km_claim *claim)
 {
+	struct kmind_approved approved = {
+		.value = copy->value,
+		.instance = km_slot,
+		.id = copy->id,
+		.time_ns = now,
+	};
+
 	if (km_owner_gone(now))
 		return KMIND_VERDICT_OWNER;
 	claim->slot = km_slot;
@@ -242,10 +226,10 @@ static __always_inline __u32 km_among_others(__u32 verdict, struct kmind_grant_k
 	claim->now = now;
 	if (!km_lease_acquire(key, claim))
 		return KMIND_VERDICT_LEASE;
-	if (verdict == KMIND_VERDICT_APPROVED &&
-	    !km_let_through(key, copy, READ_ONCE(grant->current), now))
-		return KMIND_VERDICT_BUSY;
-	return verdict;
+	if (verdict != KMIND_VERDICT_APPROVED)
+		return verdict;
+	approved.baseline = READ_ONCE(grant->current);
+	return km_approve(&km_approved, key, &approved);
 }
 
 /*

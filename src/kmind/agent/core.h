@@ -10,6 +10,7 @@
 #ifndef KMIND_CORE_H
 #define KMIND_CORE_H
 
+#include "approved.h"
 #include "arena.h"
 #include "kmind.h"
 

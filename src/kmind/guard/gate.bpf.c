@@ -8,6 +8,7 @@
  * before. From an outsider's write on the owner gets nothing past it at all, until he
  * has settled with that write: so the admin's word is the last, however the two race.
  */
+#include "approved.h"
 #include "gate.h"
 
 #define REFUSE 0
@@ -66,12 +67,13 @@ static int rewrite(struct bpf_sysctl *ctx, __s64 value)
 SEC("cgroup/sysctl")
 int gate(struct bpf_sysctl *ctx)
 {
-	struct kmind_approved *approved;
+	struct kmind_approved approved = {};
 	struct gate_name name = {};
 	struct kmind_grant_key key;
 	struct gate_file *file;
 	struct gate_held *held;
 	__s64 value = 0;
+	int known;
 
 	if (!ctx->write)
 		return PASS;
@@ -93,11 +95,11 @@ int gate(struct bpf_sysctl *ctx)
 	/* The kernel may take a write that does not start at 0 for none (sysctl_writes_strict). */
 	if (!file->own || held->noticed || ctx->file_pos)
 		return REFUSE;
-	approved = bpf_map_lookup_elem(&km_approved, &key);
+	known = km_read_approved(&km_approved, &key, &approved);
 	if (!number(ctx, &value) &&
-	    (value == held->baseline || (approved && value == approved->value)))
+	    (value == held->baseline || (known > 0 && value == approved.value)))
 		return PASS;
-	return approved ? rewrite(ctx, approved->value) : REFUSE;
+	return known > 0 ? rewrite(ctx, approved.value) : REFUSE;
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
