@@ -6,6 +6,8 @@
 
 char leases_license[] SEC("license") = "Dual BSD/GPL";
 
+#define KM_FIRST 1 /* a handle: the first place, in its first generation */
+
 struct leases_work {
 	__u32 slot;
 	__u32 priority;
@@ -22,7 +24,6 @@ static __u32 inside; /* who has it believes so */
 
 static int one_turn(__u32 turn, struct leases_work *work)
 {
-	struct kmind_grant_key key = {.knob = 1, .target = 1};
 	struct km_claim claim = {
 		.slot = work->slot,
 		.priority = work->priority,
@@ -31,7 +32,7 @@ static int one_turn(__u32 turn, struct leases_work *work)
 	};
 	struct kmind_lease *lease;
 
-	if (!km_lease_acquire(&key, &claim)) {
+	if (km_lease_acquire(KM_FIRST, &claim) != KMIND_VERDICT_APPROVED) {
 		work->denied++;
 		work->misnamed += !claim.holder || claim.holder == work->slot;
 		return 0;
@@ -40,7 +41,7 @@ static int one_turn(__u32 turn, struct leases_work *work)
 	work->handed_over += claim.previous != 0;
 	work->together += __sync_fetch_and_add(&inside, 1) != 0;
 	__sync_fetch_and_add(&inside, -1);
-	lease = km_lease_of(&key, false);
+	lease = km_lease_at(KM_FIRST);
 	if (lease && !(work->keep && turn % work->keep))
 		km_lease_release(lease, work->slot);
 	return 0;

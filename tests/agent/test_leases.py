@@ -22,6 +22,7 @@ from kmind.abi import layout
 from kmind.agent._base import Grant, Mode, Verdict
 from kmind.agent.core import Claim, Core
 from kmind.bpf import BpfObject
+from kmind.errors import BpfError
 
 pytestmark = pytest.mark.kernel("libbpf", "bpffs", "arena", "bpf_timer", "syscall")
 
@@ -95,15 +96,118 @@ def test_nobody_s_slot_gets_none(core: Core) -> None:
 
 def test_no_room_for_one_more(core: Core) -> None:
     core.register("a", "m", "tuner")
-    most = next(knob for knob in range(1 << 16) if not core.acquire(1, knob, 0, hold_s=60))
-    assert layout.LIMIT["KNOBS"] <= most <= layout.LIMIT["LEASES"]
+    most = layout.LIMIT["LEASES"]
+    for knob in range(most):
+        assert core.acquire(1, knob, 0, hold_s=60), knob
     assert core.acquire(1, most, 0, hold_s=60) == Claim(False, 0, 0)
+    assert core.fill()["leases"] == (most, most)
     assert [(each.knob, each.target) for each in core.leases()] == [(n, 0) for n in range(most)]
     assert core.acquire(1, most - 1, 0, hold_s=60) == Claim(True, 1, 0)  # it has its place
     assert core.release(1) == most
     held = core.instance(1)
     assert held is not None
     assert held.held == 0
+
+
+def test_places_are_free_again_once_nobody_needs_them(core: Core) -> None:
+    """Three times as many knobs and targets as there are places, one after the other."""
+    core.register("a", "m", "tuner")
+    size = layout.LIMIT["LEASES"]
+    for knob in range(3 * size):
+        assert core.acquire(1, knob, 7, hold_s=60), knob
+        core.release(1, knob, 7)
+    assert core.fill()["leases"] == (0, size)
+    # What is granted keeps its place, held or not, until it is granted no more.
+    handle = core.place(1, 5, 6)
+    assert core.place(1, 5, 6) == handle
+    assert core.acquire(1, 5, 6, hold_s=60)
+    core.release(1)
+    assert core.fill()["leases"].used == 1
+    assert core.instances()[0].places == 1
+    core.register("b", "m", "tuner")
+    assert core.place(2, 5, 6) == handle
+    core.leave(1, 5, 6)
+    core.leave(1, 5, 6)
+    assert core.fill()["leases"].used == 1
+    core.unregister(2)
+    assert core.fill()["leases"].used == 0
+    assert core.instances()[0].places == 0
+    assert core.place(1, 5, 6) != handle  # it is of another generation
+
+
+def test_a_place_of_another_generation_is_nobody_s(core: Core, bare: Path) -> None:
+    """An agent that still knows a place as its own does not get the lease of another knob."""
+    agent = member(core, bare, "one@a")
+    core.register("two@a", "m", "tuner")
+    core.leave(1, 1, 1)  # as if the instance had been unregistered before its agent was closed
+    assert core.acquire(2, 2, 2, hold_s=60)  # in the same place
+    recommend(agent, 1, 5)
+    assert answers(agent) == [(Verdict.ROOM, 0, 0)]
+    assert [(each.knob, each.target, each.slot) for each in core.leases()] == [(2, 2, 2)]
+    assert core.approved() == {}
+    agent.grant(1, 1, Grant(0, 100, 0))
+    recommend(agent, 2, 5)
+    assert answers(agent) == [(Verdict.APPROVED, 1, 0)]
+    agent.close()
+
+
+def test_a_grant_that_is_revoked_frees_its_places(core: Core, bare: Path) -> None:
+    agent = member(core, bare, "one@a")
+    for knob in range(2, 5000):
+        agent.grant(knob, 7, Grant(0, 100, 0))
+        agent.revoke(knob, 7)
+    assert agent.fill() == (1, layout.LIMIT["GRANTS"])
+    assert core.fill()["leases"].used == 1
+    # Revoking one does not hide the others behind it.
+    for knob in range(2, 200):
+        agent.grant(knob, 7, Grant(0, 100, 0))
+    for knob in range(2, 200, 2):
+        agent.revoke(knob, 7)
+    for knob in range(3, 200, 2):
+        agent.grant(knob, 7, Grant(0, 100, 0))
+    assert agent.fill().used == 100
+    recommend(agent, 1, 5, knob=3, target=7)
+    recommend(agent, 2, 5, knob=4, target=7)
+    assert [verdict for verdict, _, _ in answers(agent)] == [Verdict.APPROVED, Verdict.UNKNOWN]
+    agent.close()
+
+
+def test_a_table_of_grants_that_is_full(core: Core, bare: Path) -> None:
+    agent = member(core, bare, "one@a")
+
+    def grant(knobs: range) -> None:
+        for knob in knobs:
+            agent.grant(knob, 7, Grant(0, 100, 0))
+
+    with pytest.raises(BpfError, match="no room for one more grant among the 512 places"):
+        grant(range(2, 600))
+    assert agent.fill().used == core.fill()["leases"].used
+    agent.close()
+
+
+def test_what_stands_is_renewed_only_by_who_set_it(core: Core, bare: Path) -> None:
+    """Or the value that stands anyway would get a lease for nothing: no rate, no experiment."""
+    agent = member(core, bare, "one@a", interval_ns=3600 * 10**9, burst=2)
+    other = member(core, bare, "two@a")
+    recommend(agent, 1, 0)  # what stands, set by nobody
+    assert answers(agent) == [(Verdict.APPROVED, 1, 0)]
+    recommend(agent, 2, 0)
+    assert answers(agent) == [(Verdict.RENEWED, 1, 0)]
+    core.free(1, 1, 1)
+    recommend(agent, 3, 0)
+    assert answers(agent) == [(Verdict.APPROVED, 1, 0)]
+    core.free(1, 1, 1)
+    recommend(agent, 4, 0)
+    assert answers(agent) == [(Verdict.RATE, 0, 0)]
+    assert core.leases() == []
+    # Nor where another one has set it.
+    recommend(other, 1, 7)
+    other.poll(0)
+    agent.set_current(1, 1, 7)
+    recommend(agent, 5, 7)
+    assert answers(agent) == [(Verdict.RATE, 0, 0)]
+    agent.close()
+    other.close()
 
 
 # Against a model, one operation after the other.
@@ -280,7 +384,7 @@ def test_cpus_that_fight_over_a_lease(leases: Path, priorities: tuple[int, int],
             assert [int(words["handed_over"]) > 0 for words in done] == [False, True]
         held = loaded.maps["km_leases"]
         rows = [np.frombuffer(held.lookup(key) or b"", layout.LEASE)[0] for key in held.keys()]  # noqa: SIM118
-        (row,) = [each for each in rows if each["key"]]
+        (row,) = [each for each in rows if each["word"] or each["denied"]]
         assert row["denied"] == sum(int(w["denied"]) for w in done)
 
 

@@ -126,6 +126,9 @@ class MemorySupervisor:
             for each in self._instances.values()
         ]  # fmt: skip
 
+    def fill(self) -> dict[str, dict[str, int]]:
+        return {"leases": {"used": len(self._instances), "size": 2048}}
+
     def step(self, timeout_s: float) -> None:
         self.turns.end()
         try:

@@ -18,7 +18,7 @@
 
 enum kmind_limit {
 	KMIND_ABI = 3,		   /* of arena, records and windows */
-	KMIND_CORE_ABI = 5,	   /* of what the owner shares with agents: core, grants, control */
+	KMIND_CORE_ABI = 6,	   /* of what the owner shares with agents: core, grants, control */
 	KMIND_MAX_CPUS = 256,	   /* CPUs that one agent can serve */
 	KMIND_FEATURES = 28,	   /* counters in one window */
 	KMIND_WINDOW_SLOTS = 256,  /* windows kept for a slow reader */
@@ -29,10 +29,10 @@ enum kmind_limit {
 	KMIND_RULES = 4,	   /* cross-field rules for one knob */
 	KMIND_INSTANCES = 64,	   /* slots; 0 is nobody's */
 	KMIND_CLASSES = 16,
-	KMIND_KNOBS = 1024,  /* (knob, target) pairs that can be leased, at least */
-	KMIND_LEASES = 2048, /* places for them; a power of two */
-	KMIND_GRANTS = 512,  /* places for the grants of one agent; a power of two */
-	KMIND_PROBES = 32,   /* places in which one key may stand, side by side */
+	KMIND_LEASES = 2048,	  /* (knob, target) pairs that can be granted, of all instances */
+	KMIND_GRANTS = 512,	  /* places for the grants of one agent; a power of two */
+	KMIND_PROBES = 32,	  /* places in which one key may stand, side by side */
+	KMIND_GENERATIONS = 1024, /* of a place for leases, until its number comes again */
 	/* A lease outlives the hold that it was taken for by that: time to undo. */
 	KMIND_LEASE_SLACK_MS = 2000,
 	KMIND_OWNER_MS = 5000, /* an owner that gives no sign for so long applies nothing */
@@ -76,7 +76,8 @@ enum kmind_verdict {
 	KMIND_VERDICT_BUSY = 17,  /* refused: the actuator has fallen behind */
 	KMIND_VERDICT_OWNER = 18, /* refused: nobody is there who would apply it */
 	KMIND_VERDICT_LEASE = 19, /* refused: another instance holds the knob */
-	KMIND_VERDICTS = 20,
+	KMIND_VERDICT_ROOM = 20,  /* refused: a table of the core has no room for it */
+	KMIND_VERDICTS = 21,
 };
 
 enum kmind_type {
@@ -271,7 +272,7 @@ struct kmind_grant {
 	__u32 priority; /* of the lease: the higher takes it over */
 	__u32 hold_ms;	/* longest hold that may be asked for; 0: any */
 	__u32 nr_rules;
-	__u32 pad;
+	__u32 lease; /* its place among the leases, as KMIND_CORE_PLACE gave it; 0: none */
 	/* The agent's own. */
 	__s64 current;
 	__u64 tat_ns; /* theoretical arrival time of the rate limiter (GCRA) */
@@ -290,6 +291,7 @@ enum kmind_control_op {
 	KMIND_CONTROL_FEATURE = 7, /* knob: a feature; value, out: its total so far */
 	KMIND_CONTROL_ACTIVE = 8,  /* value: generation that hooks work for, and its phase */
 	KMIND_CONTROL_GRANT = 9,   /* knob, target, grant */
+	KMIND_CONTROL_REVOKE = 10, /* knob, target; value, out: 1 if it was granted */
 };
 
 struct kmind_control {
@@ -344,12 +346,16 @@ enum kmind_phase {
  * The core object's maps: what all agents share.
  */
 
-/* One word, which changes by compare-and-exchange only. The key never changes again. */
+/*
+ * One word, which changes by compare-and-exchange only. The owner gives a place to a key when
+ * that is granted, and takes it back when nobody is granted it; the generation in the word
+ * goes up then, so that who still knows the place as another key's finds it changed.
+ */
 struct kmind_lease {
-	__u64 key;  /* kmind_mark() */
-	__u64 word; /* expires_ms << 24 | priority << 16 | holder; holder 0: free */
+	__u64 key;  /* kmind_mark(); 0: a free place. The owner's, as are the users */
+	__u64 word; /* expires_ms << 24 | priority << 16 | generation << 6 | holder; 0: free */
 	__u64 denied;
-	__u64 pad;
+	__u64 users; /* a bit for each slot that is granted it */
 };
 
 /* What the owner may write now. Anything else is not let through by the gate. */
@@ -382,7 +388,8 @@ struct kmind_instance {
 	__u32 uid;
 	__u32 generation;
 	__u32 mode;
-	__s32 held; /* leases */
+	__s32 held;   /* leases */
+	__s32 places; /* for leases, as many as grants */
 	__u64 started_ns;
 	__u64 published_ns;
 	struct kmind_account account;
@@ -395,6 +402,9 @@ enum kmind_core_op {
 	KMIND_CORE_RELEASE_ALL = 3, /* slot */
 	KMIND_CORE_PROCESS = 4,	    /* slot, pid as the caller numbers it, uid */
 	KMIND_CORE_DISAPPROVE = 5,  /* slot, or 0: anybody's; knob, target */
+	KMIND_CORE_PLACE = 6,	    /* slot, knob, target; lease, out: its place for that key */
+	KMIND_CORE_LEAVE = 7,	    /* slot, knob, target: it is not granted that any more */
+	KMIND_CORE_LEAVE_ALL = 8,   /* slot: nor anything else */
 };
 
 struct kmind_core_call {
@@ -407,9 +417,10 @@ struct kmind_core_call {
 	__u32 pid;
 	__u32 uid;
 	/* Out. */
-	__s32 result; /* below 0: refused; else how many */
+	__s32 result; /* below 0: refused, or an error's number; else how many */
 	__u32 holder;
 	__u32 previous;
+	__u32 lease;
 };
 
 enum kmind_magic {

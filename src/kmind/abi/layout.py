@@ -45,7 +45,7 @@ __all__ = [
 
 LIMIT = {
     "ABI": 3,
-    "CORE_ABI": 5,
+    "CORE_ABI": 6,
     "MAX_CPUS": 256,
     "FEATURES": 28,
     "WINDOW_SLOTS": 256,
@@ -56,10 +56,10 @@ LIMIT = {
     "RULES": 4,
     "INSTANCES": 64,
     "CLASSES": 16,
-    "KNOBS": 1024,
     "LEASES": 2048,
     "GRANTS": 512,
     "PROBES": 32,
+    "GENERATIONS": 1024,
     "LEASE_SLACK_MS": 2000,
     "OWNER_MS": 5000,
     "IDLE_MS": 2000,
@@ -96,6 +96,7 @@ VERDICT = {
     "BUSY": 17,
     "OWNER": 18,
     "LEASE": 19,
+    "ROOM": 20,
 }
 
 TYPE = {
@@ -160,6 +161,7 @@ CONTROL_OP = {
     "FEATURE": 7,
     "ACTIVE": 8,
     "GRANT": 9,
+    "REVOKE": 10,
 }
 
 PHASE = {
@@ -173,6 +175,9 @@ CORE_OP = {
     "RELEASE_ALL": 3,
     "PROCESS": 4,
     "DISAPPROVE": 5,
+    "PLACE": 6,
+    "LEAVE": 7,
+    "LEAVE_ALL": 8,
 }
 
 MAGIC = 0x646E696D6B
@@ -368,7 +373,7 @@ GRANT = np.dtype(
             "priority",
             "hold_ms",
             "nr_rules",
-            "pad",
+            "lease",
             "current",
             "tat_ns",
             "rules",
@@ -440,10 +445,10 @@ ACCOUNT = np.dtype(
             "<u8",
             "<u8",
             "<u8",
-            ("<u8", (20,)),
+            ("<u8", (21,)),
         ],
         "offsets": [0, 8, 16, 24, 32, 40, 48, 56, 64, 72, 80, 88, 96, 104],
-        "itemsize": 264,
+        "itemsize": 272,
     }
 )
 
@@ -458,7 +463,7 @@ STATE = np.dtype(
 
 LEASE = np.dtype(
     {
-        "names": ["key", "word", "denied", "pad"],
+        "names": ["key", "word", "denied", "users"],
         "formats": ["<u8", "<u8", "<u8", "<u8"],
         "offsets": [0, 8, 16, 24],
         "itemsize": 32,
@@ -505,6 +510,7 @@ INSTANCE = np.dtype(
             "generation",
             "mode",
             "held",
+            "places",
             "started_ns",
             "published_ns",
             "account",
@@ -520,12 +526,13 @@ INSTANCE = np.dtype(
             "<u4",
             "<u4",
             "<i4",
+            "<i4",
             "<u8",
             "<u8",
             ACCOUNT,
         ],
-        "offsets": [0, 48, 80, 96, 100, 104, 108, 112, 116, 120, 128, 136, 144],
-        "itemsize": 408,
+        "offsets": [0, 48, 80, 96, 100, 104, 108, 112, 116, 120, 124, 128, 136, 144],
+        "itemsize": 416,
     }
 )
 
@@ -543,9 +550,23 @@ CORE_CALL = np.dtype(
             "result",
             "holder",
             "previous",
+            "lease",
         ],
-        "formats": ["<u4", "<u4", "<u4", "<u4", "<u4", "<u4", "<u4", "<u4", "<i4", "<u4", "<u4"],
-        "offsets": [0, 4, 8, 12, 16, 20, 24, 28, 32, 36, 40],
-        "itemsize": 44,
+        "formats": [
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<i4",
+            "<u4",
+            "<u4",
+            "<u4",
+        ],
+        "offsets": [0, 4, 8, 12, 16, 20, 24, 28, 32, 36, 40, 44],
+        "itemsize": 48,
     }
 )

@@ -15,6 +15,7 @@ import numpy as np
 from kmind.abi import layout
 from kmind.agent._actions import pack_grant
 from kmind.agent._base import Grant
+from kmind.agent._sim_leases import Place, SimLeases, Taken
 from kmind.queue.completion import check_words
 
 __all__ = ["Admission", "Entry"]
@@ -60,15 +61,21 @@ class _Held:
     # A grant, and where it stands.
     grant: Any  # one struct kmind_grant
     current: int
+    place: Place | None = None
     tat_ns: int = 0
 
 
 class Admission:
-    """What may pass, and what has passed: the agent's state that no extension reaches."""
+    """What may pass, and what has passed: the agent's state that no extension reaches.
 
-    def __init__(self) -> None:
+    With ``leases`` it takes part in them as ``slot``.
+    """
+
+    def __init__(self, leases: SimLeases | None = None, slot: int = 0) -> None:
         self.mode = 0  # as in the kernel: refuses all until one is set
         self.model = 0
+        self._leases = leases
+        self._slot = slot
         self._last_id = 0
         self._grants: dict[tuple[int, int], _Held] = {}
 
@@ -81,7 +88,14 @@ class Admission:
     def grant(self, knob: int, target: int, grant: Grant) -> None:
         """Replace what is granted for a knob, its rate limiter fresh."""
         words = np.frombuffer(pack_grant(grant), layout.GRANT)[0]
-        self._grants[knob, target] = _Held(words, int(words["current"]))
+        place = self._leases.place(self._slot, knob, target) if self._leases else None
+        self._grants[knob, target] = _Held(words, int(words["current"]), place)
+
+    def revoke(self, knob: int, target: int) -> None:
+        """Grant a knob no more; nothing if it was not."""
+        self._grants.pop((knob, target), None)
+        if self._leases:
+            self._leases.leave(self._slot, knob, target)
 
     def set_current(self, knob: int, target: int, value: int) -> None:
         """Say what stands now; a knob that is not granted is left alone."""
@@ -104,6 +118,15 @@ class Admission:
         elif verdict in _PASSED and self.mode == _MODE["ADVISE"]:
             verdict = _VERDICT["ADVISED"]
         return verdict, held.current if held else 0
+
+    def among_others(self, entry: Entry, verdict: int, now: int) -> Taken:
+        """What the other instances make of a verdict that lets the value through."""
+        if self._leases is None or verdict not in _PASSED:
+            return Taken(verdict, 0, 0)
+        held = self._grants[entry.knob, entry.target]
+        priority = int(held.grant["priority"])
+        taken = self._leases.acquire(self._slot, held.place, priority, entry.hold_ms, now)
+        return taken._replace(verdict=verdict) if taken.verdict == _VERDICT["APPROVED"] else taken
 
     def settle(self, entry: Entry, now: int) -> None:
         """Take note of a change that was approved and that the owner is told of."""
@@ -129,7 +152,10 @@ class Admission:
             0 <= value < 64 and int(grant["choices"]) >> value & 1
         ):
             return _VERDICT["GRID"]
-        if value == held.current:
+        # What stands is prolonged only by who set it.
+        if value == held.current and (
+            self._leases is None or self._leases.held(self._slot, held.place, now)
+        ):
             return _VERDICT["RENEWED"]
         return self._check_change(entry, held, now)
 

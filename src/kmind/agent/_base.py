@@ -62,6 +62,7 @@ class Verdict(IntEnum):
     BUSY = layout.VERDICT["BUSY"]
     OWNER = layout.VERDICT["OWNER"]
     LEASE = layout.VERDICT["LEASE"]
+    ROOM = layout.VERDICT["ROOM"]
 
 
 class Kind(IntEnum):
@@ -179,6 +180,9 @@ class Agent(Protocol):
 
     def grant(self, knob: int, target: int, grant: Grant) -> None:
         """Let the instance recommend values for a knob; replaces an earlier grant."""
+
+    def revoke(self, knob: int, target: int) -> None:
+        """Grant a knob no more, and free its places; nothing if it was not granted."""
 
     def set_mode(self, mode: Mode) -> None:
         """Move to a mode. The way out of emergency is this call, and no other."""

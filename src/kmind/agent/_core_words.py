@@ -12,7 +12,20 @@ import numpy as np
 from kmind.abi import layout
 from kmind.errors import KmindError
 
-__all__ = ["Approved", "Claim", "CoreInstance", "Lease", "counters", "grant_key", "text"]
+__all__ = [
+    "HOLDER",
+    "Approved",
+    "Claim",
+    "CoreInstance",
+    "Fill",
+    "Lease",
+    "counters",
+    "grant_key",
+    "text",
+]
+
+HOLDER = layout.LIMIT["INSTANCES"] - 1
+"""Bits of a lease's word that name its holder; 0: nobody."""
 
 _MODES = {code: name.lower() for name, code in layout.MODE.items()}
 
@@ -22,7 +35,8 @@ class CoreInstance:
     """One instance as the core object knows it.
 
     ``account`` is what its agent published last, at ``published_ns`` (CLOCK_MONOTONIC):
-    at most 100 ms old while the agent ticks. ``held`` counts its leases.
+    at most 100 ms old while the agent ticks. ``held`` counts its leases, ``places`` the
+    knobs that it is granted.
     """
 
     slot: int
@@ -34,6 +48,7 @@ class CoreInstance:
     generation: int
     mode: str
     held: int
+    places: int
     started_ns: int
     published_ns: int
     account: Mapping[str, int]
@@ -51,10 +66,18 @@ class CoreInstance:
             generation=int(words["generation"]),
             mode=_MODES.get(int(words["mode"]), ""),
             held=int(words["held"]),
+            places=int(words["places"]),
             started_ns=int(words["started_ns"]),
             published_ns=int(words["published_ns"]),
             account=counters(words["account"]),
         )
+
+
+class Fill(NamedTuple):
+    """How full a table of the core is: entries in use, and how many there can be."""
+
+    used: int
+    size: int
 
 
 class Lease(NamedTuple):
@@ -78,7 +101,7 @@ class Lease(NamedTuple):
         return cls(
             knob=key & 0xFFFFFFFF,
             target=key >> 32 & 0xFFFFFFFF,
-            slot=word & 0xFFFF,
+            slot=word & HOLDER,
             priority=word >> 16 & 0xFF,
             expires_s=(word >> 24) / 1000,
             denied=int(words["denied"]),

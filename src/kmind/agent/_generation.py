@@ -220,6 +220,12 @@ class Generation:
             result = int(after["result"])
             if result != -errno.EBUSY:  # else a recommendation is judged just now
                 break
+        if op == "GRANT" and result == -errno.ENOSPC:
+            size = layout.LIMIT["GRANTS"]
+            raise BpfError(
+                f"no room for one more grant among the {size} places of the agent",
+                hint="let the module wish for fewer knobs, or load it for fewer targets",
+            )
         if result < 0 and op not in ("NOTICE", "CURRENT"):
             cause = os.strerror(-result) if -result in errno.errorcode else str(result)
             raise BpfError(f"the agent refused {op.lower()}: {cause}")

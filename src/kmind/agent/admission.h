@@ -17,7 +17,10 @@
 /* Of this instance in the core's maps; 0: none, and no leases. */
 const volatile __u32 km_slot;
 
-/* A table as that of the leases, read and written by who has km.lock. */
+/*
+ * A table with the keys in it, each in one of the places from km_place() on: for the lines
+ * of memory that a verdict touches. Who has km.lock reads and writes it.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
@@ -26,10 +29,21 @@ struct {
 	__type(value, struct kmind_grant);
 } km_grants SEC(".maps");
 
-/* What is granted for a key; with `make` a free place too, where nothing is. */
+/* The first of the places that a key may have; Fibonacci hashing (Knuth, volume 3, 6.4). */
+static __always_inline __u32 km_place(const struct kmind_grant_key *key)
+{
+	__u32 hash = key->knob * 0x9e3779b1U ^ key->target * 0x85ebca6bU;
+
+	return (hash ^ hash >> 15) * 0x9e3779b1U >> 8 & (KMIND_GRANTS - 1);
+}
+
+/*
+ * What is granted for a key; with `make` the first free place, where nothing is. A free
+ * place ends no search: what stood there may have been revoked.
+ */
 static __always_inline struct kmind_grant *km_grant_of(const struct kmind_grant_key *key, bool make)
 {
-	__u32 place = km_place(key, KMIND_GRANTS);
+	__u32 place = km_place(key), unused = KMIND_GRANTS; /* that is: none */
 	__u64 mark = kmind_mark(key);
 	struct kmind_grant *grant;
 
@@ -40,11 +54,11 @@ static __always_inline struct kmind_grant *km_grant_of(const struct kmind_grant_
 		grant = bpf_map_lookup_elem(&km_grants, &place);
 		if (!grant || grant->key == mark)
 			return grant;
-		if (!grant->key)
-			return make ? grant : NULL;
+		if (!grant->key && unused == KMIND_GRANTS)
+			unused = place;
 		place = (place + 1) & (KMIND_GRANTS - 1);
 	}
-	return NULL;
+	return make ? bpf_map_lookup_elem(&km_grants, &unused) : NULL;
 }
 
 /* A copy of what the extension wrote, on our stack. */
@@ -178,7 +192,10 @@ static __always_inline __u32 km_check(const struct km_entry *copy, struct kmind_
 	if (grant->type == KMIND_TYPE_ENUM &&
 	    ((__u64)copy->value > 63 || !(grant->choices >> copy->value & 1)))
 		return KMIND_VERDICT_GRID;
-	if (copy->value == READ_ONCE(grant->current))
+	/* Only who holds what stands prolongs it; for others it is a change, at a change's price.
+	 */
+	if (copy->value == READ_ONCE(grant->current) &&
+	    (!km_slot || km_lease_held(grant->lease, km_slot, now)))
 		return KMIND_VERDICT_RENEWED;
 	return km_check_change(copy, grant, now);
 }
@@ -217,6 +234,8 @@ static __always_inline __u32 km_among_others(__u32 verdict, struct kmind_grant_k
 		.id = copy->id,
 		.time_ns = now,
 	};
+	struct kmind_lease *lease;
+	__u32 others;
 
 	if (km_owner_gone(now))
 		return KMIND_VERDICT_OWNER;
@@ -224,12 +243,18 @@ static __always_inline __u32 km_among_others(__u32 verdict, struct kmind_grant_k
 	claim->priority = grant->priority;
 	claim->hold_ms = copy->hold_ms;
 	claim->now = now;
-	if (!km_lease_acquire(key, claim))
-		return KMIND_VERDICT_LEASE;
-	if (verdict != KMIND_VERDICT_APPROVED)
-		return verdict;
+	others = km_lease_acquire(grant->lease, claim);
+	if (others != KMIND_VERDICT_APPROVED || verdict != KMIND_VERDICT_APPROVED)
+		return others == KMIND_VERDICT_APPROVED ? verdict : others;
 	approved.baseline = READ_ONCE(grant->current);
-	return km_approve(&km_approved, key, &approved);
+	others = km_approve(&km_approved, key, &approved);
+	/* What was taken from another one is kept until it expires: the owner is to undo that. */
+	if (others != KMIND_VERDICT_APPROVED && claim->fresh && !claim->previous) {
+		lease = km_lease_at(grant->lease);
+		if (lease)
+			km_lease_release(lease, km_slot);
+	}
+	return others;
 }
 
 /*
@@ -377,6 +402,60 @@ static __always_inline void km_admit(__u32 budget)
 		WRITE_ONCE(header->cq_head, head + 1);
 	}
 	__sync_lock_test_and_set(&km.lock, 0);
+}
+
+/*
+ * Grant a knob, or grant it anew. Not while a recommendation is judged, for then
+ * it would be by half of the old bounds and half of the new; the owner asks again.
+ */
+static __always_inline int km_grant(const struct kmind_grant_key *key,
+				    const struct kmind_control *args)
+{
+	/* Word by word: the verifier takes no pointer to a part of the context. */
+	const volatile __u64 *from = (const volatile __u64 *)args;
+	struct kmind_grant *grant;
+	__u64 *to;
+
+	if (__sync_val_compare_and_swap(&km.lock, 0, 1))
+		return -KM_EBUSY;
+	grant = km_grant_of(key, true);
+	if (grant) {
+		to = (__u64 *)grant;
+#pragma clang loop unroll(full)
+		for (__u32 i = 1; i < sizeof(*grant) / sizeof(*to); i++)
+			to[i] = from[offsetof(struct kmind_control, grant) / sizeof(*from) + i];
+		grant->key = kmind_mark(key);
+	}
+	__sync_lock_test_and_set(&km.lock, 0);
+	return grant ? 0 : -KM_ENOSPC;
+}
+
+/* Grant a knob no more; its place is free. How many it were. */
+static __always_inline int km_revoke(const struct kmind_grant_key *key)
+{
+	struct kmind_grant *grant;
+
+	if (__sync_val_compare_and_swap(&km.lock, 0, 1))
+		return -KM_EBUSY;
+	grant = km_grant_of(key, false);
+	if (grant)
+		grant->key = 0;
+	__sync_lock_test_and_set(&km.lock, 0);
+	return grant ? 1 : 0;
+}
+
+/* Say what stands, where somebody else set it. */
+static __always_inline int km_set_current(const struct kmind_grant_key *key, __s64 value)
+{
+	struct kmind_grant *grant;
+
+	if (__sync_val_compare_and_swap(&km.lock, 0, 1))
+		return -KM_EBUSY;
+	grant = km_grant_of(key, false);
+	if (grant)
+		WRITE_ONCE(grant->current, value);
+	__sync_lock_test_and_set(&km.lock, 0);
+	return grant ? 0 : -KM_ENOENT;
 }
 
 #endif

@@ -37,8 +37,6 @@
 #define KM_FEATURES(name) const volatile enum name km_features
 #define KM_TICK_BUDGET 16
 #define KM_CLOCK_MONOTONIC 1
-#define KM_EBUSY 16
-#define KM_ENOSPC 28
 #define KM_PUBLISH_NS 100000000ULL
 
 char km_license[] SEC("license") = "Dual BSD/GPL";
@@ -438,38 +436,11 @@ static __always_inline int km_start(void)
 	return bpf_timer_start(&timer->timer, km_tick_ns, 0);
 }
 
-/*
- * Grant a knob, or grant it anew. Not while a recommendation is judged, for then
- * it would be by half of the old bounds and half of the new; the owner asks again.
- */
-static __always_inline int km_grant(const struct kmind_grant_key *key,
-				    const struct kmind_control *args)
-{
-	/* Word by word: the verifier takes no pointer to a part of the context. */
-	const volatile __u64 *from = (const volatile __u64 *)args;
-	struct kmind_grant *grant;
-	__u64 *to;
-
-	if (__sync_val_compare_and_swap(&km.lock, 0, 1))
-		return -KM_EBUSY;
-	grant = km_grant_of(key, true);
-	if (grant) {
-		to = (__u64 *)grant;
-#pragma clang loop unroll(full)
-		for (__u32 i = 1; i < sizeof(*grant) / sizeof(*to); i++)
-			to[i] = from[offsetof(struct kmind_control, grant) / sizeof(*from) + i];
-		grant->key = kmind_mark(key);
-	}
-	__sync_lock_test_and_set(&km.lock, 0);
-	return grant ? 0 : -KM_ENOSPC;
-}
-
 /* The daemon's way in. Only root can run it. */
 SEC("syscall")
 int km_control(struct kmind_control *args)
 {
 	struct kmind_grant_key key = {.knob = args->knob, .target = args->target};
-	struct kmind_grant *grant;
 
 	KM_USES_ARENA();
 	switch (args->op) {
@@ -482,13 +453,14 @@ int km_control(struct kmind_control *args)
 		args->result = km_enter_mode(args->value, KMIND_CAUSE_ASKED);
 		break;
 	case KMIND_CONTROL_CURRENT:
-		grant = km_grant_of(&key, false);
-		if (grant)
-			WRITE_ONCE(grant->current, args->value);
-		args->result = grant ? 0 : -2;
+		args->result = km_set_current(&key, args->value);
 		break;
 	case KMIND_CONTROL_GRANT:
 		args->result = km_grant(&key, args);
+		break;
+	case KMIND_CONTROL_REVOKE:
+		args->result = km_revoke(&key);
+		args->value = args->result;
 		break;
 	case KMIND_CONTROL_NOTICE:
 		km.applied += args->kind == KMIND_KIND_APPLIED || args->kind == KMIND_KIND_KEPT;

@@ -12,6 +12,7 @@
 #include "arena.h"
 #include "kmind.h"
 
+#define KM_E2BIG 7
 #define KM_APPROVED_TURNS 4
 
 /* Copy the approval of a key: 1, or 0 if there is none, or below 0 if it did not stand still. */
@@ -46,13 +47,16 @@ static __always_inline __u32 km_approve(void *map, const struct kmind_grant_key 
 {
 	struct kmind_approved before;
 	int known = km_read_approved(map, key, &before);
+	long error;
 
 	if (known < 0)
 		return KMIND_VERDICT_BUSY;
 	if (known)
 		approved->baseline = before.baseline;
-	return bpf_map_update_elem(map, key, approved, BPF_ANY) ? KMIND_VERDICT_BUSY :
-								  KMIND_VERDICT_APPROVED;
+	error = bpf_map_update_elem(map, key, approved, BPF_ANY);
+	if (error)
+		return error == -KM_E2BIG ? KMIND_VERDICT_ROOM : KMIND_VERDICT_BUSY;
+	return KMIND_VERDICT_APPROVED;
 }
 
 #endif

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from kmind.abi import layout
 from kmind.agent import _upgrade
 from kmind.agent._actions import decode_action, pack_grant
 from kmind.agent._base import Action, Grant, Kind, Mode
-from kmind.agent._core_words import counters
+from kmind.agent._core_words import Fill, counters
 from kmind.agent._generation import Generation
 from kmind.agent._place import Place, Settings, Spec, free_address, possible_cpus
 from kmind.agent.core import Core
@@ -256,8 +257,22 @@ class BpfAgent:
 
     def grant(self, knob: int, target: int, grant: Grant) -> None:
         """Let the instance recommend values for a knob."""
-        words = np.frombuffer(pack_grant(grant), layout.GRANT)[0]
-        self._generation.control("GRANT", knob=knob, target=target, grant=words)
+        words = np.frombuffer(pack_grant(grant), layout.GRANT)[0].copy()
+        slot = self._place.slot
+        if self._core is not None:
+            words["lease"] = self._core.place(slot, knob, target)
+        try:
+            self._generation.control("GRANT", knob=knob, target=target, grant=words)
+        except BpfError:
+            if self._core is not None:
+                self._core.leave(slot, knob, target)
+            raise
+
+    def revoke(self, knob: int, target: int) -> None:
+        """Grant a knob no more; nothing if it was not."""
+        self._generation.control("REVOKE", knob=knob, target=target)
+        if self._core is not None:
+            self._core.leave(self._place.slot, knob, target)
 
     def set_mode(self, mode: Mode) -> None:
         """Move to a mode."""
@@ -311,6 +326,14 @@ class BpfAgent:
         return taken
 
     # What it says
+
+    def fill(self) -> Fill:
+        """How full its table of grants is."""
+        grants = self._generation.maps["km_grants"]
+        size = layout.GRANT.itemsize * grants.max_entries
+        with mmap.mmap(grants.fd, size, mmap.MAP_SHARED, mmap.PROT_READ) as view:
+            rows = np.frombuffer(view[:], layout.GRANT)
+        return Fill(int((rows["key"] != 0).sum()), len(rows))
 
     def feature(self, column: int) -> int:
         """A counter's total since the agent was loaded."""

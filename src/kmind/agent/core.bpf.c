@@ -25,11 +25,84 @@ struct {
 	__type(value, struct kmind_class);
 } km_classes SEC(".maps");
 
+/*
+ * The owner gives places to keys and takes them back, one call at a time: agents know their
+ * places by handles, and look for no key. The lock is held by a program that runs to its end.
+ */
+static __u32 changing;
+
+struct search {
+	__u64 mark;
+	__u32 found, free; /* places, from 1 on */
+};
+
+static long look_for(void *map, __u32 *place, struct kmind_lease *lease, struct search *search)
+{
+	if (lease->key == search->mark) {
+		search->found = *place + 1;
+		return 1;
+	}
+	if (!lease->key && !search->free)
+		search->free = *place + 1;
+	return 0;
+}
+
+/* The place of a key, from 1 on; with `make` it gets one if it has none. 0: none. */
+static __always_inline __u32 place_of(const struct kmind_grant_key *key, bool make)
+{
+	struct search search = {.mark = kmind_mark(key)};
+	struct kmind_lease *lease;
+
+	if (!search.mark)
+		return 0;
+	bpf_for_each_map_elem(&km_leases, look_for, &search, 0);
+	if (search.found || !make || !search.free)
+		return search.found;
+	lease = km_lease_at(search.free);
+	if (!lease)
+		return 0;
+	lease->denied = lease->users = 0;
+	WRITE_ONCE(lease->key, search.mark);
+	return search.free;
+}
+
+/* Take a place back that nobody is granted and nobody holds. */
+static __always_inline void tidy(struct kmind_lease *lease)
+{
+	__u64 word = READ_ONCE(lease->word), next;
+
+	if (!lease->key || lease->users || km_lease_holder(word))
+		return;
+	next = km_lease_word(0, 0, km_lease_generation(word) + 1, 0);
+	if (__sync_val_compare_and_swap(&lease->word, word, next) == word)
+		WRITE_ONCE(lease->key, 0);
+}
+
+static __always_inline bool leave(struct kmind_lease *lease, __u32 slot)
+{
+	struct kmind_instance *instance = bpf_map_lookup_elem(&km_instances, &slot);
+	__u64 bit = 1ULL << (slot & (KMIND_INSTANCES - 1));
+
+	if (!instance || !slot || !(lease->users & bit))
+		return false;
+	lease->users &= ~bit;
+	instance->places--;
+	return true;
+}
+
 static long release_one(void *map, __u32 *place, struct kmind_lease *lease,
 			struct kmind_core_call *call)
 {
 	call->result += km_lease_release(lease, call->slot);
+	tidy(lease);
 	return 0;
+}
+
+static long leave_one(void *map, __u32 *place, struct kmind_lease *lease,
+		      struct kmind_core_call *call)
+{
+	call->result += leave(lease, call->slot);
+	return release_one(map, place, lease, call) & 0;
 }
 
 static __always_inline int acquire(struct kmind_core_call *call, struct kmind_grant_key *key)
@@ -40,18 +113,66 @@ static __always_inline int acquire(struct kmind_core_call *call, struct kmind_gr
 		.hold_ms = call->hold_ms,
 		.now = bpf_ktime_get_ns(),
 	};
-	bool taken = call->slot && call->slot < KMIND_INSTANCES && km_lease_acquire(key, &claim);
+	struct kmind_lease *lease;
+	__u32 place, verdict;
 
+	if (!call->slot || call->slot >= KMIND_INSTANCES)
+		return -1;
+	place = place_of(key, true);
+	lease = km_lease_at(place);
+	if (!lease)
+		return -KM_ENOSPC;
+	verdict =
+		km_lease_acquire(place | km_lease_generation(READ_ONCE(lease->word)) << 16, &claim);
 	call->holder = claim.holder;
 	call->previous = claim.previous;
-	return taken ? 1 : -1;
+	return verdict == KMIND_VERDICT_APPROVED ? 1 : -1;
 }
 
 static __always_inline int release(struct kmind_core_call *call, struct kmind_grant_key *key)
 {
-	struct kmind_lease *lease = km_lease_of(key, false);
+	struct kmind_lease *lease = km_lease_at(place_of(key, false));
+	bool released;
 
-	return lease && km_lease_release(lease, call->slot);
+	if (!lease)
+		return 0;
+	released = km_lease_release(lease, call->slot);
+	tidy(lease);
+	return released;
+}
+
+/* An instance is granted a key: from now on the key's place stays its own. */
+static __always_inline int give_place(struct kmind_core_call *call, struct kmind_grant_key *key)
+{
+	struct kmind_instance *instance = bpf_map_lookup_elem(&km_instances, &call->slot);
+	__u64 bit = 1ULL << (call->slot & (KMIND_INSTANCES - 1));
+	struct kmind_lease *lease;
+	__u32 place;
+
+	if (!instance || !call->slot)
+		return -1;
+	place = place_of(key, true);
+	lease = km_lease_at(place);
+	if (!lease)
+		return -KM_ENOSPC;
+	if (!(lease->users & bit)) {
+		lease->users |= bit;
+		instance->places++;
+	}
+	call->lease = km_lease_handle(place - 1, READ_ONCE(lease->word));
+	return 1;
+}
+
+static __always_inline int leave_place(struct kmind_core_call *call, struct kmind_grant_key *key)
+{
+	struct kmind_lease *lease = km_lease_at(place_of(key, false));
+	bool left;
+
+	if (!lease)
+		return 0;
+	left = leave(lease, call->slot);
+	tidy(lease);
+	return left;
 }
 
 extern struct task_struct *bpf_task_from_pid(__s32 pid) __weak __ksym;
@@ -107,37 +228,50 @@ static __always_inline int disapprove(struct kmind_core_call *call, struct kmind
 	return !bpf_map_delete_elem(&km_approved, key);
 }
 
+static __always_inline int carry_out(struct kmind_core_call *call)
+{
+	struct kmind_grant_key key = {.knob = call->knob, .target = call->target};
+
+	call->result = 0;
+	switch (call->op) {
+	case KMIND_CORE_ACQUIRE:
+		return acquire(call, &key);
+	case KMIND_CORE_RELEASE:
+		return release(call, &key);
+	case KMIND_CORE_RELEASE_ALL:
+		bpf_for_each_map_elem(&km_leases, release_one, call, 0);
+		return call->result;
+	case KMIND_CORE_PROCESS:
+		return set_process(call);
+	case KMIND_CORE_DISAPPROVE:
+		return disapprove(call, &key);
+	case KMIND_CORE_PLACE:
+		return give_place(call, &key);
+	case KMIND_CORE_LEAVE:
+		return leave_place(call, &key);
+	case KMIND_CORE_LEAVE_ALL:
+		bpf_for_each_map_elem(&km_leases, leave_one, call, 0);
+		return call->result;
+	}
+	return -KM_EINVAL;
+}
+
 /* The owner's part in it, by the same code as the agents'. */
 SEC("syscall")
 int km_core(struct kmind_core_call *args)
 {
 	/* A copy: a callback cannot take the context along. */
 	struct kmind_core_call call = *args;
-	struct kmind_grant_key key = {.knob = call.knob, .target = call.target};
 
-	call.result = 0;
-	switch (call.op) {
-	case KMIND_CORE_ACQUIRE:
-		call.result = acquire(&call, &key);
-		break;
-	case KMIND_CORE_RELEASE:
-		call.result = release(&call, &key);
-		break;
-	case KMIND_CORE_RELEASE_ALL:
-		bpf_for_each_map_elem(&km_leases, release_one, &call, 0);
-		break;
-	case KMIND_CORE_PROCESS:
-		call.result = set_process(&call);
-		break;
-	case KMIND_CORE_DISAPPROVE:
-		call.result = disapprove(&call, &key);
-		break;
-	default:
-		call.result = -22;
+	if (__sync_val_compare_and_swap(&changing, 0, 1)) {
+		args->result = -KM_EBUSY;
+		return 0;
 	}
-	args->result = call.result;
-	args->holder = call.holder;
-	args->previous = call.previous;
+	args->result = carry_out(&call);
+	__sync_lock_test_and_set(&changing, 0);
+	WRITE_ONCE(args->holder, call.holder); /* one by one: no pointer into the context */
+	WRITE_ONCE(args->previous, call.previous);
+	WRITE_ONCE(args->lease, call.lease);
 	return 0;
 }
 
@@ -209,8 +343,8 @@ int km_stats(struct bpf_iter__bpf_map_elem *ctx)
 			       "class", "mode", "gen", "pid", "cpu_ms", "rss_kib");
 		BPF_SEQ_PRINTF(seq, "%12s %14s %12s %9s %9s %9s ", "hooks", "hook_ns", "pushed",
 			       "dropped", "approved", "refused");
-		BPF_SEQ_PRINTF(seq, "%5s %8s %7s %8s %8s\n", "held", "applied", "undone", "wakeups",
-			       "beat_ms");
+		BPF_SEQ_PRINTF(seq, "%6s %5s %8s %7s %8s %8s\n", "places", "held", "applied",
+			       "undone", "wakeups", "beat_ms");
 	}
 	if (!instance->slot)
 		return 0;
@@ -234,7 +368,7 @@ int km_stats(struct bpf_iter__bpf_map_elem *ctx)
 	BPF_SEQ_PRINTF(seq, "%12llu %14llu %12llu %9llu %9llu %9llu ", account->hook_runs,
 		       account->hook_ns, account->pushed, account->dropped,
 		       account->verdicts[KMIND_VERDICT_APPROVED], refused);
-	BPF_SEQ_PRINTF(seq, "%5d %8llu %7llu %8llu %8llu\n", instance->held, account->applied,
-		       account->undone, account->wakeups, age_ms);
+	BPF_SEQ_PRINTF(seq, "%6d %5d %8llu %7llu %8llu %8llu\n", instance->places, instance->held,
+		       account->applied, account->undone, account->wakeups, age_ms);
 	return 0;
 }

@@ -22,10 +22,10 @@ struct {
 } km_instances SEC(".maps");
 
 /*
- * A table with the keys in it, each in one of the places from km_place() on. A
- * verdict is given when caches are cold, and then each line of memory counts:
- * the kernel's hash maps touch five or more. Maps that can be mapped start at a
- * page, so that no entry lies across two lines; extensions have no way to them.
+ * A grant names the place of its lease here, so a verdict looks for none. Caches are cold
+ * when one is given, and then each line of memory counts: the kernel's hash maps touch five
+ * or more. Maps that can be mapped start at a page, so that no entry lies across two lines;
+ * extensions have no way to them.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -38,7 +38,7 @@ struct {
 /* What the owner may write; the gate reads it. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, KMIND_KNOBS);
+	__uint(max_entries, KMIND_LEASES);
 	__type(key, struct kmind_grant_key);
 	__type(value, struct kmind_approved);
 } km_approved SEC(".maps");
@@ -56,25 +56,38 @@ struct {
 	__type(value, struct kmind_owner);
 } km_owner SEC(".maps");
 
+#define KM_ENOENT 2
+#define KM_EBUSY 16
+#define KM_EINVAL 22
+#define KM_ENOSPC 28
 #define KM_LEASE_TURNS 8
+#define KM_LEASE_PLACE 0xffff /* of a handle; above it: the generation */
 
 /* Who asks for a lease, and what came of it. */
 struct km_claim {
 	__u32 slot, priority;
 	__u32 hold_ms;
 	__u64 now;	/* ns */
-	__u32 holder;	/* out: who has it now; 0 if there was no room for one more */
+	__u32 holder;	/* out: who has it now; 0 if nobody has */
 	__u32 previous; /* out: from whom it was taken */
+	bool fresh;	/* out: it was not held on to, but taken */
 };
 
-static __always_inline __u64 km_lease_word(__u64 expires_ms, __u32 priority, __u32 holder)
+static __always_inline __u64 km_lease_word(__u64 expires_ms, __u32 priority, __u32 generation,
+					   __u32 holder)
 {
-	return expires_ms << 24 | (__u64)(priority & 0xff) << 16 | (holder & 0xffff);
+	return expires_ms << 24 | (__u64)(priority & 0xff) << 16 |
+	       (generation & (KMIND_GENERATIONS - 1)) << 6 | (holder & (KMIND_INSTANCES - 1));
 }
 
 static __always_inline __u32 km_lease_holder(__u64 word)
 {
-	return word & 0xffff;
+	return word & (KMIND_INSTANCES - 1);
+}
+
+static __always_inline __u32 km_lease_generation(__u64 word)
+{
+	return word >> 6 & (KMIND_GENERATIONS - 1);
 }
 
 /* May the word be taken by that slot and priority? */
@@ -84,45 +97,28 @@ static __always_inline bool km_lease_open(__u64 word, __u32 slot, __u32 priority
 	       (word >> 16 & 0xff) < priority;
 }
 
-/* The first of the places that a key may have; Fibonacci hashing (Knuth, volume 3, 6.4). */
-static __always_inline __u32 km_place(const struct kmind_grant_key *key, __u32 places)
+/* What a grant keeps of its lease's place: never 0. */
+static __always_inline __u32 km_lease_handle(__u32 place, __u64 word)
 {
-	__u32 hash = key->knob * 0x9e3779b1U ^ key->target * 0x85ebca6bU;
-
-	return (hash ^ hash >> 15) * 0x9e3779b1U >> 8 & (places - 1);
+	return (place + 1) | km_lease_generation(word) << 16;
 }
 
-/*
- * The lease of a key. With `make` it gets one if it has none: a place changes
- * from free to one key, for good, so a word in somebody's hands is never another
- * key's. Where all its places are taken there is none.
- */
-static __always_inline struct kmind_lease *km_lease_of(const struct kmind_grant_key *key, bool make)
+/* The lease at a place, whoever's it is by now: the word's generation says. */
+static __always_inline struct kmind_lease *km_lease_at(__u32 handle)
 {
-	__u32 place = km_place(key, KMIND_LEASES);
-	__u64 mark = kmind_mark(key), found;
-	struct kmind_lease *lease;
+	__u32 place = (handle & KM_LEASE_PLACE) - 1;
 
-	if (!mark)
-		return NULL;
-#pragma clang loop unroll(disable)
-	for (int probe = 0; probe < KMIND_PROBES; probe++) {
-		lease = bpf_map_lookup_elem(&km_leases, &place);
-		if (!lease)
-			return NULL;
-		found = READ_ONCE(lease->key);
-		if (found == mark)
-			return lease;
-		if (!found) {
-			if (!make)
-				return NULL;
-			found = __sync_val_compare_and_swap(&lease->key, 0, mark);
-			if (!found || found == mark)
-				return lease;
-		}
-		place = (place + 1) & (KMIND_LEASES - 1);
-	}
-	return NULL;
+	return bpf_map_lookup_elem(&km_leases, &place);
+}
+
+/* Does that slot hold it, and not only did? */
+static __always_inline bool km_lease_held(__u32 handle, __u32 slot, __u64 now)
+{
+	struct kmind_lease *lease = km_lease_at(handle);
+	__u64 word = lease ? READ_ONCE(lease->word) : 0;
+
+	return slot && km_lease_holder(word) == slot && km_lease_generation(word) == handle >> 16 &&
+	       word >> 24 > now / 1000000;
 }
 
 /* One more lease of an instance, or one less. */
@@ -141,54 +137,64 @@ static __always_inline void km_lease_counted(__u32 slot, __s32 by)
  * Take a lease, or hold on to it: until its hold is over, and some time more
  * for the owner to undo. An expired one still names its last holder, whose
  * change may still stand: `previous` says so, and the owner undoes that first.
+ * Approved, or why not.
  */
-static __always_inline bool km_lease_acquire(struct kmind_grant_key *key, struct km_claim *claim)
+static __always_inline __u32 km_lease_acquire(__u32 handle, struct km_claim *claim)
 {
 	__u64 now_ms = claim->now / 1000000;
 	__u64 expires_ms = now_ms + claim->hold_ms + KMIND_LEASE_SLACK_MS;
-	struct kmind_lease *lease;
+	struct kmind_lease *lease = km_lease_at(handle);
 	__u64 word = 0, want, until;
 	__u32 holder;
 
 	claim->holder = claim->previous = 0;
-	lease = km_lease_of(key, true);
+	claim->fresh = false;
 	if (!lease)
-		return false;
+		return KMIND_VERDICT_ROOM;
 	for (int turn = 0; turn < KM_LEASE_TURNS; turn++) {
 		word = READ_ONCE(lease->word);
+		/* Given to another key since; if between here and the exchange, that fails. */
+		if (km_lease_generation(word) != handle >> 16)
+			return KMIND_VERDICT_ROOM;
 		holder = km_lease_holder(word);
-		if (!km_lease_open(word, claim->slot, claim->priority, now_ms))
-			break;
+		if (!km_lease_open(word, claim->slot, claim->priority, now_ms)) {
+			claim->holder = holder;
+			__sync_fetch_and_add(&lease->denied, 1);
+			return KMIND_VERDICT_LEASE;
+		}
 		until = expires_ms;
 		if (holder == claim->slot && word >> 24 > until)
 			until = word >> 24;
-		want = km_lease_word(until, claim->priority, claim->slot);
+		want = km_lease_word(until, claim->priority, handle >> 16, claim->slot);
 		if (__sync_val_compare_and_swap(&lease->word, word, want) != word)
 			continue;
 		claim->holder = claim->slot;
 		if (holder != claim->slot) {
+			claim->fresh = true;
 			claim->previous = holder;
 			km_lease_counted(holder, -1);
 			km_lease_counted(claim->slot, 1);
 		}
-		return true;
+		return KMIND_VERDICT_APPROVED;
 	}
-	/* Refused, or outrun by others at every turn: by whom, the word says. */
+	/* Outrun by others at every turn. */
 	claim->holder = km_lease_holder(word);
 	__sync_fetch_and_add(&lease->denied, 1);
-	return false;
+	return claim->holder && claim->holder != claim->slot ? KMIND_VERDICT_LEASE :
+							       KMIND_VERDICT_BUSY;
 }
 
 /* Give a lease back, if it is that slot's. */
 static __always_inline bool km_lease_release(struct kmind_lease *lease, __u32 slot)
 {
-	__u64 word;
+	__u64 word, free;
 
 	for (int turn = 0; turn < KM_LEASE_TURNS; turn++) {
 		word = READ_ONCE(lease->word);
 		if (!slot || km_lease_holder(word) != slot)
 			return false;
-		if (__sync_val_compare_and_swap(&lease->word, word, 0) == word) {
+		free = km_lease_word(0, 0, km_lease_generation(word), 0);
+		if (__sync_val_compare_and_swap(&lease->word, word, free) == word) {
 			km_lease_counted(slot, -1);
 			return true;
 		}

@@ -9,6 +9,8 @@ root, and ``instances/NAME`` for each pinned agent, can be read with ``cat``.
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,12 +21,21 @@ import numpy as np
 from kmind.abi import layout
 from kmind.agent import _core_pins as pins
 from kmind.agent._base import Action
-from kmind.agent._core_words import Approved, Claim, CoreInstance, Lease, grant_key, text
+from kmind.agent._core_words import (
+    HOLDER,
+    Approved,
+    Claim,
+    CoreInstance,
+    Fill,
+    Lease,
+    grant_key,
+    text,
+)
 from kmind.bpf import BpfObject, Map, RingBuffer, read_iter
 from kmind.errors import KmindError
 from kmind.util.names import file_name
 
-__all__ = ["ROOT", "Approved", "Claim", "Core", "CoreInstance", "Lease"]
+__all__ = ["ROOT", "Approved", "Claim", "Core", "CoreInstance", "Fill", "Lease"]
 
 ROOT = Path("/sys/fs/bpf/kmind")
 
@@ -32,6 +43,8 @@ _INSTANCES = layout.LIMIT["INSTANCES"]
 _CLASSES = layout.LIMIT["CLASSES"]
 _MOST_WAITING = 4096  # actions that wait for an instance to be taken over
 _ZERO = bytes(4)
+_PATIENCE = 1000
+_BUSY, _FULL = -errno.EBUSY, -errno.ENOSPC
 
 _Decode = Callable[[bytes], Action]
 
@@ -123,7 +136,7 @@ class Core:
         instance = self.instance(slot)
         if instance is None:
             return
-        self.release(slot)
+        self._call("LEAVE_ALL", slot=slot)
         for key, approved in self.approved().items():
             if approved.instance == slot:
                 self.disapprove(*key, slot)
@@ -155,12 +168,42 @@ class Core:
     def leases(self) -> list[Lease]:
         """All leases that are held, those among them that have expired and were not given back."""
         rows = self._loaded.leases()
-        return sorted(Lease.read(row) for row in rows[rows["word"] & 0xFFFF != 0])
+        return sorted(Lease.read(row) for row in rows[rows["word"] & HOLDER != 0])
 
     def lease(self, knob: int, target: int) -> Lease | None:
         """The lease of one knob, if it is held; it may have expired, as those of `leases`."""
         found = (each for each in self.leases() if (each.knob, each.target) == (knob, target))
         return next(found, None)
+
+    def place(self, slot: int, knob: int, target: int) -> int:
+        """Reserve the place of a lease for an instance that is granted the knob; its handle.
+
+        An agent finds the lease by it. It is the instance's until `leave`, or until it is
+        unregistered. KmindError if there is no room.
+        """
+        after = self._call("PLACE", slot=slot, knob=knob, target=target)
+        if int(after["result"]) == _FULL:
+            size = layout.LIMIT["LEASES"]
+            raise KmindError(
+                f"no room for one more lease: {size} knobs of all targets are granted",
+                hint="unload an instance first; see: kmind status",
+            )
+        if int(after["result"]) < 0:
+            raise KmindError(f"slot {slot} is no instance's, so it can be granted nothing")
+        return int(after["lease"])
+
+    def leave(self, slot: int, knob: int, target: int) -> None:
+        """Take back what `place` gave; nothing if it gave nothing."""
+        self._call("LEAVE", slot=slot, knob=knob, target=target)
+
+    def fill(self) -> Mapping[str, Fill]:
+        """How full the tables are that all instances share."""
+        leases, approved = self._loaded.leases(), self._map("approved")
+        return {
+            "instances": Fill(len(self.instances()), _INSTANCES - 1),
+            "leases": Fill(int((leases["key"] != 0).sum()), len(leases)),
+            "approvals": Fill(sum(1 for _ in approved.keys()), approved.max_entries),  # noqa: SIM118
+        }
 
     def acquire(
         self, slot: int, knob: int, target: int, *, hold_s: float, priority: int = 100
@@ -274,9 +317,13 @@ class Core:
         call["op"] = layout.CORE_OP[op]
         for name, value in words.items():
             call[name] = value
-        after = self._loaded.program.test_run(call.tobytes()).ctx
-        row: np.void = np.frombuffer(after, layout.CORE_CALL)[0]
-        return row
+        for _ in range(_PATIENCE):
+            after = self._loaded.program.test_run(call.tobytes()).ctx
+            row: np.void = np.frombuffer(after, layout.CORE_CALL)[0]
+            if int(row["result"]) != _BUSY:
+                return row
+            os.sched_yield()  # another process is just changing it
+        raise KmindError("another process does not let go of the core object")
 
     def _take(self, packed: bytes) -> None:
         words = np.frombuffer(packed, layout.ACTION)[0]

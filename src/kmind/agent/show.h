@@ -9,7 +9,7 @@
 static const char km_verdict_names[KMIND_VERDICTS][12] = {
 	"pending",  "approved", "renewed", "shadowed", "advised", "emergency", "torn",
 	"replayed", "expired",	"unknown", "type",     "range",	  "grid",      "step",
-	"rate",	    "rule",	"model",   "busy",     "owner",	  "lease",
+	"rate",	    "rule",	"model",   "busy",     "owner",	  "lease",     "room",
 };
 static const char km_mode_names[KMIND_MODE_EMERGENCY + 1][12] = {
 	"-", "observe", "advise", "canary", "auto", "emergency",

@@ -19,6 +19,7 @@ from kmind.abi import layout
 from kmind.agent._actions import decode_action
 from kmind.agent._admission import Admission, Entry
 from kmind.agent._base import Action, Grant, Kind, Mode, ModelUse
+from kmind.agent._sim_leases import SimLeases
 from kmind.agent._sim_models import SimModels
 from kmind.errors import KmindError
 from kmind.infer.reference import Decisions
@@ -38,7 +39,12 @@ _TICK_BUDGET = 16  # KM_TICK_BUDGET
 _MOST_GRANTS = 256  # km_grants
 _IDLE_NS = layout.LIMIT["IDLE_MS"] * 1_000_000
 # km_actions: 256 KiB, a header of 8 bytes on each, and never quite full.
-_MOST_ACTIONS = (256 * 1024 - 1) // (layout.ACTION.itemsize + 8)
+_RING_SIZE = 256 * 1024
+_ACTION_SIZE = layout.ACTION.itemsize + 8
+_MOST_ACTIONS = (_RING_SIZE - 1) // _ACTION_SIZE
+# KM_TELL_NS, KM_REFUSE_NS and their bursts.
+_TELL_NS, _TELL_BURST = 5_000_000, 64
+_REFUSE_NS, _REFUSE_BURST = 50_000_000, 32
 
 
 class SimDoorbell:
@@ -95,6 +101,7 @@ class SimAgent:
     What the hooks of a real agent do is done by calls: ``count``, ``gauge``,
     ``push``, ``hook_end``, ``decide``. ``gauges`` names the columns that are set, not
     added to; ``hooks`` the programs that it pretends to have, ``model`` how it decides.
+    With ``leases`` it takes part in them as ``slot``; without, it knows of no other agent.
     With ``realtime`` a thread ticks from ``start`` on; without it the caller does, by
     ``step``, and time begins at ``now_ns`` and goes on as ``step`` says.
     """
@@ -114,6 +121,8 @@ class SimAgent:
         window_s: float = 0.1,
         deadline_s: float = 1.0,
         model: ModelUse | None = None,
+        leases: SimLeases | None = None,
+        slot: int = 0,
     ) -> None:
         self.geometry = Geometry.plan(nr_cpus, sq_slots)
         self.arena_size = self.geometry.size
@@ -137,7 +146,9 @@ class SimAgent:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._closed = False
-        self._admission = Admission()
+        self._slot = slot
+        self._tell_tat_ns = self._refuse_tat_ns = 0
+        self._admission = Admission(leases, slot)
         self._models = SimModels(model)
         self._actions: deque[bytes] = deque()
         self._values = [0] * _FEATURES
@@ -209,6 +220,11 @@ class SimAgent:
             if len(self._admission) >= _MOST_GRANTS and (knob, target) not in self._admission:
                 raise KmindError(f"an agent holds at most {_MOST_GRANTS} grants")
             self._admission.grant(knob, target, grant)
+
+    def revoke(self, knob: int, target: int) -> None:
+        """Grant a knob no more; nothing if it was not."""
+        with self._lock:
+            self._admission.revoke(knob, target)
 
     def set_mode(self, mode: Mode) -> None:
         """Move to a mode."""
@@ -372,18 +388,36 @@ class SimAgent:
         self._header["mode"] = mode
         self.push(layout.KIND["MODE"], cause, mode, self._now)
         kind = layout.ACTION_KIND["MODE"]
-        self._tell(kind=kind, verdict=cause, mode=mode, time_ns=self._now)
+        self._tell(kind=kind, verdict=cause, mode=mode, time_ns=self._now, instance=self._slot)
 
-    def _tell(self, **words: int) -> bool:
+    def _is_fuller(self, quarters: int) -> bool:
+        return len(self._actions) * _ACTION_SIZE > _RING_SIZE // 4 * quarters
+
+    def _may_tell(self) -> bool:
+        if self._is_fuller(3):
+            return False
+        if self._slot:
+            if self._tell_tat_ns > self._now + _TELL_BURST * _TELL_NS:
+                return False
+            self._tell_tat_ns = max(self._tell_tat_ns, self._now) + _TELL_NS
+        return True
+
+    def _may_tell_refusal(self) -> bool:
+        if self._slot:
+            if self._refuse_tat_ns > self._now + _REFUSE_BURST * _REFUSE_NS or self._is_fuller(2):
+                return False
+            self._refuse_tat_ns = max(self._refuse_tat_ns, self._now) + _REFUSE_NS
+        return True
+
+    def _tell(self, **words: int) -> None:
         if len(self._actions) >= _MOST_ACTIONS:
             self._counters["actions_lost"] += 1
-            return False
+            return
         action = np.zeros((), layout.ACTION)
         for name, word in words.items():
             action[name] = word
         self._actions.append(action.tobytes())
         os.eventfd_write(self.action_fd, 1)
-        return True
 
     def _ring_doorbell(self) -> None:
         asleep = int(self._header["need_wakeup"])
@@ -446,23 +480,34 @@ class SimAgent:
         entry = Entry.copy(packed.tobytes(), position)
         verdict, current = self._admission.decide(entry, self._now)
         # First the room to tell the owner, then the right to change.
-        told = self._tell(
-            kind=layout.ACTION_KIND["VERDICT"],
-            verdict=verdict,
-            id=entry.id,
-            mode=self._admission.mode,
-            knob=entry.knob,
-            target=entry.target,
-            value=entry.value,
-            current=current,
-            time_ns=self._now,
-            hold_ms=entry.hold_ms,
-            slot=slot,
-            note=entry.note,
-            model=entry.model,
-        )
-        if not told and verdict < _VERDICT["EMERGENCY"]:
-            verdict = _VERDICT["BUSY"]
+        holder = previous = 0
+        if self._may_tell():
+            verdict, holder, previous = self._admission.among_others(entry, verdict, self._now)
+            if verdict < _VERDICT["EMERGENCY"] or self._may_tell_refusal():
+                self._tell(
+                    kind=layout.ACTION_KIND["VERDICT"],
+                    verdict=verdict,
+                    id=entry.id,
+                    mode=self._admission.mode,
+                    knob=entry.knob,
+                    target=entry.target,
+                    value=entry.value,
+                    current=current,
+                    time_ns=self._now,
+                    hold_ms=entry.hold_ms,
+                    slot=slot,
+                    note=entry.note,
+                    model=entry.model,
+                    instance=self._slot,
+                    holder=holder,
+                    previous=previous,
+                )
+            else:
+                self._counters["actions_lost"] += 1
+        else:
+            self._counters["actions_lost"] += 1
+            if verdict < _VERDICT["EMERGENCY"]:
+                verdict = _VERDICT["BUSY"]
         if verdict == _VERDICT["APPROVED"]:
             self._admission.settle(entry, self._now)
         self._verdicts[verdict] += 1

@@ -23,7 +23,8 @@ def status_command(name: str | None, *, json: bool, socket: Path | None) -> int:
     if json:
         write(json_line(answer.pop("schema"), {**answer, "daemon": health}) + "\n")
     else:
-        lines = [] if name else [_daemon(health), *([] if instances else ["nothing is loaded"])]
+        lines = [] if name else [_daemon(health), _room(answer["fill"])]
+        lines += [] if name or instances else ["nothing is loaded"]
         for each in instances:
             lines += [each["name"], *_fields(each, skip=("name",), indent="    ")]
         write("\n".join(lines) + "\n")
@@ -36,6 +37,11 @@ def _daemon(health: Mapping[str, Any]) -> str:
     owner = health["owner"]
     turns = f"turns of up to {owner['max_ms']:.1f} ms (p99 {owner['p99_ms']:.1f} ms)"
     return f"daemon: {state}, pid {health['pid']}, version {health['version']}, {turns}"
+
+
+def _room(fill: Mapping[str, Mapping[str, int]]) -> str:
+    tables = (f"{each['used']} of {each['size']} {name}" for name, each in fill.items())
+    return f"room: {', '.join(tables)}"
 
 
 def _fields(fields: Mapping[str, Any], *, skip: tuple[str, ...] = (), indent: str) -> Iterator[str]:

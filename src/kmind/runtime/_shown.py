@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from kmind.agent.core import Core
 from kmind.runtime._arbiter import Arbiter
 from kmind.runtime._member import Member
 
@@ -13,18 +14,21 @@ __all__ = ["Shown"]
 
 
 class Shown:
-    """What ``status`` and ``leases`` show; whoever changes something calls ``forget``."""
+    """What ``status``, ``leases`` and ``fill`` show; whoever changes something calls ``forget``."""
 
-    def __init__(self, members: Mapping[str, Member], arbiter: Arbiter) -> None:
+    def __init__(self, core: Core, members: Mapping[str, Member], arbiter: Arbiter) -> None:
+        self._core = core
         self._members = members
         self._arbiter = arbiter
         self._rows: dict[str, dict[str, Any]] = {}
         self._leases: list[dict[str, Any]] | None = None
+        self._fill: dict[str, dict[str, int]] = {}
 
     def forget(self) -> None:
         """Look again the next time."""
         self._rows.clear()
         self._leases = None
+        self._fill = {}
 
     def row(self, member: Member) -> dict[str, Any]:
         """One instance, its leases among it."""
@@ -33,6 +37,7 @@ class Shown:
             self._rows[name] = member.instance.status() | {
                 "slot": member.slot,
                 "generation": member.agent.generation,
+                "grants": member.agent.fill()._asdict(),
                 "leases": [held for held in self.leases() if held["holder"] == name],
             }
         return self._rows[name]
@@ -42,3 +47,9 @@ class Shown:
         if self._leases is None:
             self._leases = self._arbiter.leases()
         return self._leases
+
+    def fill(self) -> dict[str, dict[str, int]]:
+        """How full the tables are that all instances share: ``used`` and ``size`` of each."""
+        if not self._fill:
+            self._fill = {name: fill._asdict() for name, fill in self._core.fill().items()}
+        return self._fill

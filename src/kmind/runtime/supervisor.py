@@ -116,7 +116,7 @@ class Supervisor:
             )
         self._arbiter = Arbiter(core, self.members, self.advice, self.log)
         self.turns = TurnTimes()
-        self._shown = Shown(self.members, self._arbiter)
+        self._shown = Shown(core, self.members, self._arbiter)
         self._calls = Calls(self._changed)
         self._selector = selectors.DefaultSelector()
         self.watch(self._calls.fd, self._calls.woken)
@@ -364,6 +364,10 @@ class Supervisor:
     def leases(self) -> list[dict[str, Any]]:
         """Leases that are held: ``knob``, ``target``, ``holder``, ``priority``, ``expires_s``."""
         return self._shown.leases()
+
+    def fill(self) -> dict[str, dict[str, int]]:
+        """How full the tables are that instances share: ``used`` and ``size`` of each."""
+        return self._shown.fill()
 
     # For its parts
 

@@ -92,6 +92,9 @@ class Supervisor(Protocol):
     def leases(self) -> list[dict[str, Any]]:
         """Leases that are held: knob, target, holder, priority, seconds until they expire."""
 
+    def fill(self) -> dict[str, dict[str, int]]:
+        """How full the tables are that all instances share."""
+
     def step(self, timeout_s: float) -> None:
         """Do what there is to do, waiting for it at most that long."""
 

@@ -96,13 +96,18 @@ class Route:
 
 def list_instances(context: Context, call: Call) -> dict[str, Any]:
     """All instances."""
-    return {"schema": "kmind.instances/1", "instances": context.supervisor.status()}
+    return _instances(context, context.supervisor.status())
 
 
 def get_instance(context: Context, call: Call) -> dict[str, Any]:
     """One instance."""
     name = _name(context, call)
-    return {"schema": "kmind.instances/1", "instances": context.supervisor.status(name)}
+    return _instances(context, context.supervisor.status(name))
+
+
+def _instances(context: Context, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    fill = context.supervisor.fill()
+    return {"schema": "kmind.instances/1", "instances": rows, "fill": fill}
 
 
 def load_instance(context: Context, call: Call) -> dict[str, Any]:
@@ -201,7 +206,8 @@ def installed_modules(context: Context, call: Call) -> dict[str, Any]:
 
 def list_leases(context: Context, call: Call) -> dict[str, Any]:
     """All leases that are held."""
-    return {"schema": "kmind.leases/1", "leases": context.supervisor.leases()}
+    fill = context.supervisor.fill()
+    return {"schema": "kmind.leases/1", "leases": context.supervisor.leases(), "fill": fill}
 
 
 def follow_events(context: Context, call: Call) -> EventStream:

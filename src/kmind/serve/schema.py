@@ -18,6 +18,7 @@ __all__ = [
     "AdviceList",
     "Change",
     "Event",
+    "Fill",
     "Health",
     "Instance",
     "InstanceList",
@@ -104,10 +105,18 @@ class Instance(_Answer, frozen=True):
     mode: str
 
 
+class Fill(_Answer, frozen=True):
+    """How many entries a table has, and how many it can have."""
+
+    used: int
+    size: int
+
+
 class InstanceList(_Answer, frozen=True):
-    """Instances, in the order of their loading."""
+    """Instances, in the order of their loading; ``fill`` of the tables that they share."""
 
     instances: list[Instance]
+    fill: dict[str, Fill]
     schema: Literal["kmind.instances/1"] = "kmind.instances/1"
 
 
@@ -154,9 +163,10 @@ class Lease(_Answer, frozen=True):
 
 
 class LeaseList(_Answer, frozen=True):
-    """Leases that somebody holds."""
+    """Leases that somebody holds; ``fill`` as in ``InstanceList``."""
 
     leases: list[Lease]
+    fill: dict[str, Fill]
     schema: Literal["kmind.leases/1"] = "kmind.leases/1"
 
 
