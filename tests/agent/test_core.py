@@ -218,6 +218,28 @@ def test_one_that_asks_without_end_does_not_fill_the_ring(core: Core, bare: Path
     quiet.close()
 
 
+def test_refusals_of_many_hide_no_emergency(core: Core, bare: Path) -> None:
+    """Nor do approvals: the ring's last quarter is for modes, and the core's map says them too."""
+    noisy = [member(core, bare, f"noisy{n}@a") for n in range(40)]
+    quiet = member(core, bare, "quiet@a")
+    for agent in noisy:
+        for rec_id in range(1, 120, 2):
+            recommend(agent, rec_id, 101)
+            recommend(agent, rec_id + 1, 5)  # of the knob that the first one has
+    accounts = [agent.account() for agent in noisy]
+    assert all(each["actions_lost"] > 0 for each in accounts)
+    assert sum(each["verdict_range"] for each in accounts) == 40 * 60  # each is counted
+    assert quiet.mode == Mode.AUTO
+    quiet.set_mode(Mode.EMERGENCY)
+    assert quiet.mode == Mode.EMERGENCY
+    told = core.poll(0)
+    assert [(a.kind, a.mode) for a in told[quiet._place.slot]] == [("mode", Mode.EMERGENCY)]
+    refused = [[a for a in told.get(n, []) if a.verdict == Verdict.RANGE] for n in range(1, 41)]
+    assert 0 < max(map(len, refused)) <= 34  # a burst of 32, and what the time has brought
+    for agent in (*noisy, quiet):
+        agent.close()
+
+
 # The owner, and what it may write
 
 

@@ -361,6 +361,20 @@ def test_reload_of_code_that_does_not_start(rig: Rig, disk: str) -> None:
     rig.run_until(lambda: rig.of("applied"))
 
 
+def test_an_emergency_is_seen_though_its_word_is_lost(rig: Rig, disk: str) -> None:
+    """By the mode that the agent is in, which is compared each second."""
+    before = value_of(disk)
+    supervisor = rig.start()
+    name = rig.load(rig.module(), disk, *QUICK)
+    rig.run_until(lambda: rig.of("applied"))
+    member = supervisor.members[name]
+    member.agent.set_mode(Mode.EMERGENCY)
+    supervisor.core.poll(0)  # as if the ring had had no room for it
+    rig.run_until(lambda: member.instance.failed)
+    assert value_of(disk) == before
+    assert supervisor.status(name)[0]["mode"] == "emergency"
+
+
 def test_advice_is_applied_and_undone(rig: Rig, disk: str) -> None:
     before = value_of(disk)
     supervisor = rig.start()

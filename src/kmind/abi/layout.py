@@ -162,6 +162,7 @@ CONTROL_OP = {
     "ACTIVE": 8,
     "GRANT": 9,
     "REVOKE": 10,
+    "LOOK": 11,
 }
 
 PHASE = {

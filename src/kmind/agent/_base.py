@@ -184,6 +184,10 @@ class Agent(Protocol):
     def revoke(self, knob: int, target: int) -> None:
         """Grant a knob no more, and free its places; nothing if it was not granted."""
 
+    @property
+    def mode(self) -> int:
+        """The mode that it is in, by the kernel's own word; 0: none was set yet."""
+
     def set_mode(self, mode: Mode) -> None:
         """Move to a mode. The way out of emergency is this call, and no other."""
 

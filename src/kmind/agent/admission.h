@@ -13,6 +13,9 @@
 
 #define KM_TELL_NS 5000000ULL /* actions a second that an instance may cause: 200 */
 #define KM_TELL_BURST 64
+#define KM_REFUSE_NS 50000000ULL /* and refusals among them: 20 */
+#define KM_REFUSE_BURST 32
+#define KM_ACTIONS_SIZE (256 * 1024) /* bytes of km_actions */
 
 /* Of this instance in the core's maps; 0: none, and no leases. */
 const volatile __u32 km_slot;
@@ -257,17 +260,37 @@ static __always_inline __u32 km_among_others(__u32 verdict, struct kmind_grant_k
 	return others;
 }
 
+/* Is so much of the ring to the owner taken, in quarters? */
+static __always_inline bool km_ring_fuller(__u32 quarters)
+{
+	return bpf_ringbuf_query(&km_actions, BPF_RB_AVAIL_DATA) >
+	       (__u64)KM_ACTIONS_SIZE / 4 * quarters;
+}
+
 /*
- * All instances share the ring to the owner: one that recommends without end
- * must not fill it. Renewals and refusals cost it nothing else.
+ * All instances share the ring to the owner: one that recommends without end must not fill
+ * it. Renewals cost it nothing else. The last quarter is for modes alone.
  */
 static __always_inline bool km_may_tell(__u64 now)
 {
+	if (km_ring_fuller(3))
+		return false;
 	if (!km_slot)
 		return true;
 	if (km.tell_tat_ns > now + KM_TELL_BURST * KM_TELL_NS)
 		return false;
 	km.tell_tat_ns = (km.tell_tat_ns > now ? km.tell_tat_ns : now) + KM_TELL_NS;
+	return true;
+}
+
+/* Refusals are counted; so that the admin sees what they are about, some are told too. */
+static __always_inline bool km_may_tell_refusal(__u64 now)
+{
+	if (!km_slot)
+		return true;
+	if (km.refuse_tat_ns > now + KM_REFUSE_BURST * KM_REFUSE_NS || km_ring_fuller(2))
+		return false;
+	km.refuse_tat_ns = (km.refuse_tat_ns > now ? km.refuse_tat_ns : now) + KM_REFUSE_NS;
 	return true;
 }
 
@@ -336,6 +359,11 @@ __noinline __u32 km_admit_one(__u32 position)
 	} else {
 		if (km_slot && grant && km_passed(verdict))
 			verdict = km_among_others(verdict, &key, &copy, grant, now, &claim);
+	}
+	if (action && verdict >= KMIND_VERDICT_EMERGENCY && !km_may_tell_refusal(now)) {
+		bpf_ringbuf_discard(action, BPF_RB_NO_WAKEUP);
+		__sync_fetch_and_add(&km.actions_lost, 1);
+	} else if (action) {
 		action->kind = KMIND_ACTION_VERDICT;
 		action->verdict = verdict;
 		action->id = copy.id;

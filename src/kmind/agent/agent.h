@@ -192,11 +192,17 @@ static __always_inline int km_hook_end(__u64 start)
 
 static __noinline int km_enter_mode(__u32 mode, __u32 cause)
 {
+	struct kmind_instance *instance;
 	struct kmind_action *action;
+	__u32 slot = km_slot;
 
 	KM_USES_ARENA();
 	WRITE_ONCE(km.mode, mode);
 	WRITE_ONCE(km_header()->mode, mode);
+	/* The owner compares it each second, should the ring have no room for the word of it. */
+	instance = slot ? bpf_map_lookup_elem(&km_instances, &slot) : NULL;
+	if (instance)
+		WRITE_ONCE(instance->mode, mode);
 	km_push(KMIND_KIND_MODE, cause, mode, bpf_ktime_get_ns());
 	action = bpf_ringbuf_reserve(&km_actions, sizeof(*action), 0);
 	if (!action) {
@@ -461,6 +467,10 @@ int km_control(struct kmind_control *args)
 	case KMIND_CONTROL_REVOKE:
 		args->result = km_revoke(&key);
 		args->value = args->result;
+		break;
+	case KMIND_CONTROL_LOOK:
+		args->value = READ_ONCE(km.mode);
+		args->result = 0;
 		break;
 	case KMIND_CONTROL_NOTICE:
 		km.applied += args->kind == KMIND_KIND_APPLIED || args->kind == KMIND_KIND_KEPT;

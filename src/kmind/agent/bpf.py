@@ -274,6 +274,13 @@ class BpfAgent:
         if self._core is not None:
             self._core.leave(self._place.slot, knob, target)
 
+    @property
+    def mode(self) -> int:
+        """The mode that it is in, by the kernel's own word; 0: none was set yet."""
+        if self._core is not None:
+            return self._core.mode(self._place.slot)
+        return self._generation.control("LOOK")
+
     def set_mode(self, mode: Mode) -> None:
         """Move to a mode."""
         self._generation.control("MODE", value=int(mode))

@@ -44,6 +44,7 @@ _CLASSES = layout.LIMIT["CLASSES"]
 _MOST_WAITING = 4096  # actions that wait for an instance to be taken over
 _ZERO = bytes(4)
 _PATIENCE = 1000
+_MODE_AT = layout.INSTANCE.fields["mode"][1]  # type: ignore[index]
 _BUSY, _FULL = -errno.EBUSY, -errno.ENOSPC
 
 _Decode = Callable[[bytes], Action]
@@ -204,6 +205,11 @@ class Core:
             "leases": Fill(int((leases["key"] != 0).sum()), len(leases)),
             "approvals": Fill(sum(1 for _ in approved.keys()), approved.max_entries),  # noqa: SIM118
         }
+
+    def mode(self, slot: int) -> int:
+        """The mode that an instance's agent is in, as ``enum kmind_mode``; 0: none."""
+        packed = self._map("instances").lookup(_key(slot)) or bytes(layout.INSTANCE.itemsize)
+        return int.from_bytes(packed[_MODE_AT : _MODE_AT + 4], "little")
 
     def acquire(
         self, slot: int, knob: int, target: int, *, hold_s: float, priority: int = 100

@@ -58,7 +58,8 @@ struct km_state {
 	__u32 untold; /* actions wait that the owner was not woken for */
 	__u64 bad_cq_tail;
 	__u64 actions_lost;
-	__u64 tell_tat_ns; /* theoretical arrival time of the next action (GCRA) */
+	__u64 tell_tat_ns;   /* theoretical arrival time of the next action (GCRA) */
+	__u64 refuse_tat_ns; /* and of the next refusal that is told */
 	__u64 verdicts[KMIND_VERDICTS + 1];
 	/* The tick. */
 	__u32 heartbeat;

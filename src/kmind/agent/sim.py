@@ -226,6 +226,11 @@ class SimAgent:
         with self._lock:
             self._admission.revoke(knob, target)
 
+    @property
+    def mode(self) -> int:
+        """The mode that it is in, as ``enum kmind_mode``; 0: none."""
+        return self._admission.mode
+
     def set_mode(self, mode: Mode) -> None:
         """Move to a mode."""
         with self._lock:

@@ -49,8 +49,7 @@ _LOOK_S, _IDLE_LOOK_S = 0.5, 1.0
 _CHECK_S, _IDLE_CHECK_S = 1.0, 2.0
 # So many windows' worth of time with traffic, between two looks.
 _BUSY_WINDOWS = 3
-# In the time after which the agent takes the extension for stalled. Under the daemon a
-# beat comes between two windows of an idle agent, and not just before one.
+# In the deadline; so that a beat falls between two windows of an idle agent.
 _BEATS = 2.5
 # Ids that an earlier extension may have used without our hearing of it.
 _IDS_APART = 1 << 16
@@ -165,8 +164,9 @@ class Instance:
     def launch(self) -> None:
         """Grant the knobs, and start the extension."""
         self._changes.grant(self._granted())
+        costs = {hook.program: hook.costs for hook in self.module.manifest.hooks}
         for hook, why in self._agent.missing().items():
-            self._log(f"hook {hook} is missing: {why}; {self._cost(hook)}")
+            self._log(f"hook {hook} is missing: {why}; {costs.get(hook, '')}")
         self._agent.set_mode(self.mode)
         self._start_extension()
 
@@ -263,6 +263,7 @@ class Instance:
             return
         self._selector.select(max(0.0, min(timeout_s, self.due - self._now())))
         self.take(self._agent.poll(0))
+        self.compare_mode()
         self.turn()
 
     def take(self, actions: Iterable[Action]) -> None:
@@ -276,10 +277,17 @@ class Instance:
                     self._verdicts.take(action, halt=bool(stalled or self.failed))
         except JournalError as error:
             self.emergency(f"changes cannot be kept on record: {error}")
-        if stalled and not self.failed:
-            self.emergency(
-                f"the extension of {self.name} gave no sign of life for {self._deadline_s:g} s"
-            )
+        if stalled:
+            self._stall()
+
+    def compare_mode(self) -> None:
+        """Notice an emergency that the ring to the owner had no room for."""
+        going = not (self.failed or self._starting or self._stopped)
+        if going and self._agent.mode == Mode.EMERGENCY:
+            self._stall()
+
+    def _stall(self) -> None:
+        self.emergency(f"the extension of {self.name} was silent for {self._deadline_s:g} s")
 
     def turn(self) -> None:
         """Do what is due; never waits."""
@@ -577,9 +585,6 @@ class Instance:
             hooks=dict(self._agent.programs()),
             missing=dict(self._agent.missing()),
         )
-
-    def _cost(self, hook: str) -> str:
-        return next((h.costs for h in self.module.manifest.hooks if h.program == hook), "")
 
     def _take_log(self) -> None:
         if self._extension and self._extension.log_fd >= 0:

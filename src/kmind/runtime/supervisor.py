@@ -70,12 +70,11 @@ _T = TypeVar("_T")
 class Supervisor:
     """All instances of a daemon.
 
-    ``core``, pinned or private, and ``journal`` are its own from now on: it closes them.
-    ``emit`` is told each event but those of feature windows; ``subscribe`` brings all.
-    ``run_dir`` is for what outlives the process, ``conf`` what the admin wants loaded and
-    how. With ``take_over`` it goes on with what still runs at its start, else it puts all
-    back. With ``devices`` it loads modules for devices, by their aliases, and what ``conf``
-    says to load at the start. ``cgroups`` stands before the names of the extensions' cgroups.
+    It closes ``core``, pinned or private, and ``journal``. ``emit`` is told each event but
+    those of feature windows; ``subscribe`` brings all. ``run_dir`` is for what outlives the
+    process, ``conf`` what the admin wants loaded and how. With ``take_over`` it goes on with
+    what runs at its start, else it puts all back. With ``devices`` it loads modules for
+    devices. ``cgroups`` stands before the names of the extensions' cgroups.
     """
 
     def __init__(
@@ -552,6 +551,8 @@ class Supervisor:
             self.core.beat()
             self._safely("admin", self.admin.look)
             self._beat_at = (now // _BEAT_S + 1) * _BEAT_S
+            for member in list(self.members.values()):
+                self._run(member, member.instance.compare_mode)
         for member in list(self.members.values()):
             if now >= member.instance.due:
                 self._run(member, member.instance.turn)
@@ -564,9 +565,8 @@ class Supervisor:
             call(*args)
         except Exception as error:
             self.log(f"{member.instance.name}: {error_place(error)}")
-            self._safely(
-                member.instance.name, member.instance.emergency, f"internal error: {error!r}"
-            )
+            why = f"internal error: {error!r}"
+            self._safely(member.instance.name, member.instance.emergency, why)
         self._after_turn(member)
 
     def _after_turn(self, member: Member) -> None:
