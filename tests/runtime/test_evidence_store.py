@@ -3,6 +3,7 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -185,3 +186,17 @@ def test_in_memory_nothing_is_left(target: Target, tmp_path: Path) -> None:
         made(store, target, 128, 16)
         assert len(store.latest()) == 1
     assert {path.name for path in tmp_path.iterdir()} == before
+
+
+def test_memory_is_asked_in_no_time_however_much_there_is(
+    store: EvidenceStore, target: Target
+) -> None:
+    blocks = {**record(), "blocks": [[1.5] * 8] * 300}
+    store._db.execute("BEGIN")
+    for n in range(5000):
+        store.end(begin(store, target, 128 + n, 129 + n), blocks, kept=n < 4)
+    store._db.execute("COMMIT")
+    spent = time.thread_time()
+    assert len(ways(store, target, 128, 132)) == 4
+    # Of its own thread, for others' work is none of it; it was 2.3 s.
+    assert time.thread_time() - spent < 0.25

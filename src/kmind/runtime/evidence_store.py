@@ -260,37 +260,30 @@ class EvidenceStore(Store):
         pair of values the latest verdict counts; one that refutes what stood counts in every
         context, and one that confirms it in none.
         """
-        latest: dict[tuple[str, str], _Row] = {}
+        # Of thousands of rows only few are of the way: their records are read at the end.
+        self._write_late()
+        with self._errors("read"):
+            rows = self._db.execute(
+                "SELECT id, kind, incumbent, candidate, kept FROM experiment "
+                "WHERE module = ? AND identity = ? AND knob = ? AND ended > ? "
+                "AND (kind = 'trial' AND context = ? OR kind = 'recheck' AND NOT kept) "
+                "AND (outcome IN ('gain', 'loss', 'no change') OR why LIKE 'guard %' "
+                "OR why LIKE 'void:%') ORDER BY id",
+                (module, target.identity(), knob.name, self._now() - younger_s, context),
+            ).fetchall()
+        latest: dict[tuple[str, str], tuple[int, bool]] = {}
         refuted: dict[tuple[str, str], int] = {}
-        rows = self._select(
-            "module = ? AND identity = ? AND knob = ? AND ended > ? "
-            "AND (kind = 'trial' AND context = ? OR kind = 'recheck' AND NOT kept) "
-            "AND (outcome IN ('gain', 'loss', 'no change') OR why LIKE 'guard %' "
-            "OR why LIKE 'void:%')",
-            module,
-            target.identity(),
-            knob.name,
-            self._now() - younger_s,
-            context,
-        )
-        for row in rows:
-            pair = json.dumps(row["incumbent"]), json.dumps(row["candidate"])
-            if row["kind"] == "recheck":
-                refuted[pair] = row["id"]
-                latest.pop(pair, None)
+        for number, kind, old, new, kept in rows:
+            if kind == "recheck":
+                refuted[old, new] = number
+                latest.pop((old, new), None)
             else:
-                latest[pair] = row
+                latest[old, new] = number, bool(kept)
         start, goal = json.dumps(incumbent), json.dumps(candidate)
-        ways: dict[str, list[_Row]] = {start: []}
-        todo = [start]
-        while todo and goal not in ways:
-            here = todo.pop(0)
-            for (old, new), row in latest.items():
-                if old == here and new not in ways and row["kept"]:
-                    ways[new] = [*ways[here], row]
-                    todo.append(new)
-        way = ways.get(goal, [])
-        return [] if any(row["id"] < refuted.get((start, goal), 0) for row in way) else way
+        way = _way(latest, start, goal)
+        if any(number < refuted.get((start, goal), 0) for number in way):
+            return []
+        return [row for number in way for row in self._select("id = ?", number)]
 
     def cut_short(
         self,
@@ -393,6 +386,21 @@ class EvidenceStore(Store):
                 f"SELECT {columns} FROM experiment WHERE {where} ORDER BY {order}", values
             )
             return [_decoded(dict(row)) for row in rows]
+
+
+def _way(
+    latest: Mapping[tuple[str, str], tuple[int, bool]], start: str, goal: str
+) -> tuple[int, ...]:
+    # The numbers of the kept experiments that lead from one value to another; () if none do.
+    ways: dict[str, tuple[int, ...]] = {start: ()}
+    todo = [start]
+    while todo and goal not in ways:
+        here = todo.pop(0)
+        for (old, new), (number, kept) in latest.items():
+            if old == here and new not in ways and kept:
+                ways[new] = *ways[here], number
+                todo.append(new)
+    return ways.get(goal, ())
 
 
 def _last(cursor: sqlite3.Cursor) -> int:
