@@ -9,6 +9,7 @@ written down (``holds``) and be taken up again by a later process (``adopt``).
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -27,6 +28,8 @@ CANARY_HOLD_S = 3.0
 
 UNRECORDED_HOLD_S = 3.0
 """A change whose hold the last owner could not write down stands for that long, unless renewed."""
+
+_MOST_VALUES = 64
 
 _Key = tuple[int, int]
 
@@ -87,7 +90,7 @@ class Changes:
         self._now = now
         self._granted: dict[_Key, Granted] = {}
         self._held: dict[_Key, _Held] = {}
-        self._values: dict[_Key, list[Value]] = {}
+        self._values: dict[_Key, deque[Value]] = {}
         self._yielded: set[_Key] = set()
         self._handed: set[_Key] = set()
 
@@ -155,7 +158,7 @@ class Changes:
                 self._granted[each.key] = replace(each, baseline=change.old)
             held.value = change.old if change.new is None else change.new
             held.last = change
-            self._values.setdefault(each.key, []).append(held.value)
+            self._note(each, held.value)
         for each in list(self._granted.values()):
             value = self._read(each)
             if each.key not in self._held and value is not None:
@@ -355,7 +358,7 @@ class Changes:
         if parked:
             held.measured, held.before = True, standing
         self._held[each.key] = held
-        self._values.setdefault(each.key, []).append(value)
+        self._note(each, value)
         self._handed.discard(each.key)
         return held
 
@@ -437,13 +440,13 @@ class Changes:
         return {name: value for name, value in read.items() if value is not None}
 
     def summary(self) -> list[dict[str, Any]]:
-        """For each knob that was changed: its baseline, values, and what it holds now."""
+        """For each knob that was changed: its baseline, latest values, and what it holds now."""
         return [
             {
                 "knob": each.knob.name,
                 "target": each.target.name,
                 "baseline": each.baseline,
-                "values": values,
+                "values": list(values),
                 "now": self._read(each),
                 "gone": not each.target.is_present(),
                 "yielded": each.key in self._yielded | self._handed,
@@ -451,6 +454,9 @@ class Changes:
             }
             for each, values in ((self._granted[key], v) for key, v in self._values.items())
         ]
+
+    def _note(self, each: Granted, value: Value) -> None:
+        self._values.setdefault(each.key, deque(maxlen=_MOST_VALUES)).append(value)
 
     def _offer(self, each: Granted) -> None:
         # What may be done, and what stands now.
