@@ -172,6 +172,26 @@ def test_it_expires(store: AdviceStore, clock: Clock) -> None:
     assert note(store) == 2
 
 
+def test_it_expires_in_time_though_the_clock_was_set_back(store: AdviceStore, clock: Clock) -> None:
+    note(store)
+    clock.now -= 86400
+    assert store.list()[0]["state"] == "open"
+    clock.now += ADVICE_S + 1
+    assert store.list()[0]["state"] == "expired"
+
+
+def test_a_clock_set_back_delays_no_advice(store: AdviceStore, clock: Clock) -> None:
+    for value in range(1, 40):
+        note(store, value)
+    clock.now -= 86400
+    first = note(store, 1)
+    assert first is not None
+    assert store.get(str(first))["last"] == clock.now
+    note(store, 1000)
+    clock.now += 6
+    assert note(store, 1001) is not None
+
+
 def test_refused_ones_are_kept_as_a_record(store: AdviceStore) -> None:
     note(store, 1_000_000, verdict="range")
     assert store.list()[0]["state"] == "refused"

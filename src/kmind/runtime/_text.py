@@ -76,7 +76,10 @@ def _scalar(value: Any) -> int | float | str:
 
 
 class Bucket:
-    """Lets ``rate`` things a second through in the long run, ``burst`` at once."""
+    """Lets ``rate`` things a second through in the long run, ``burst`` at once.
+
+    A clock that is set back costs nothing but the time that it is set back by.
+    """
 
     def __init__(self, now: Callable[[], float], rate: float, burst: int) -> None:
         self._now = now
@@ -88,7 +91,7 @@ class Bucket:
     def take(self) -> bool:
         """Whether one more may pass."""
         now = self._now()
-        self._room = min(self._burst, self._room + (now - self._at) * self._rate)
+        self._room = min(self._burst, self._room + max(0.0, now - self._at) * self._rate)
         self._at = now
         if self._room < 1:
             return False

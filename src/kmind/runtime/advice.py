@@ -113,7 +113,7 @@ class AdviceStore(Store):
         key = (instance, knob, target, json.dumps(value), verdict)
         now = self._now()
         known = self._lately.get(key)
-        if known and now < known[1] + _REFRESH_S:
+        if known and known[1] <= now < known[1] + _REFRESH_S:
             return known[0]
         state = "open" if verdict == "advised" else "refused"
         same = self._same(key)
@@ -202,6 +202,12 @@ class AdviceStore(Store):
 
     def _expire(self) -> None:
         now = self._now()
+        # Where the clock was set back, what was given before that stands no longer than new advice.
+        self._write(
+            "UPDATE advice SET expires = ? WHERE state IN ('open', 'refused') AND expires > ?",
+            now + ADVICE_S,
+            now + ADVICE_S,
+        )
         self._write(
             "UPDATE advice SET state = 'expired', decided = ? WHERE state = 'open' AND expires < ?",
             now,
