@@ -152,7 +152,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         # Asked by the type of the file system: the folder is there either way.
         shown = subprocess.run(["stat", "-f", "-c", "%T", where], capture_output=True, text=True)
         if shown.stdout.strip() not in {kind, f"{kind}_fs"}:
-            subprocess.run(["mount", "-t", kind, kind, where], check=True)
+            subprocess.run(["mount", "-t", kind, "-o", "mode=700", kind, where], check=True)
             session.config.add_cleanup(functools.partial(_unmount, where))
 
 

@@ -93,7 +93,7 @@ def test_a_core_of_another_abi_is_left_alone(root: Path) -> None:
 
 
 def test_no_bpf_file_system(tmp_path: Path) -> None:
-    with pytest.raises(NotSupportedError, match="mount -t bpf bpf /sys/fs/bpf"):
+    with pytest.raises(NotSupportedError, match="mount -t bpf -o mode=700 bpf /sys/fs/bpf"):
         Core.open(tmp_path / "kmind")
 
 

@@ -4,6 +4,9 @@
 Below the root lie ``stats``, ``core/`` with a pin for each map and for the program, and
 the folders ``instances`` and ``agents``. ``core/owner`` is pinned last: a core without it
 was never finished, and is made anew.
+
+The root and its folders are root's alone, mode 0700: whoever owned one could move the pins away
+later, or have links in their place. None is used that is not.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ from kmind.bpf import (
     open_program,
 )
 from kmind.errors import KmindError, NotSupportedError, PrivilegeError
+from kmind.util.files import make_private
 
 __all__ = ["SHARED", "Loaded", "make", "open_or_make", "owner_words", "remove"]
 
@@ -47,6 +51,9 @@ _VALUES = {
     "classes": layout.CLASS,
 }
 _BPFFS = "/sys/fs/bpf"
+_MOUNT_FLAGS = 2 | 4 | 8  # MS_NOSUID, MS_NODEV, MS_NOEXEC
+_FOLDERS = ("core", "instances", "agents")
+_REMEDY = f"find out who made it; then remove it, and mount {_BPFFS} with -o mode=700"
 _OBJECT = Path(__file__).with_name("core.bpf.o")
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -99,6 +106,10 @@ def make() -> Loaded:
 def open_or_make(root: Path, *, mount: bool) -> Loaded:
     """The core that is pinned at ``root``, or a new one that is then."""
     _need_bpffs(root, mount)
+    make_private(root, what="the folder of pins", hint=_REMEDY)
+    for name in (*_FOLDERS, "gate"):
+        if os.path.lexists(root / name):
+            make_private(root / name, what="the folder of pins", hint=_REMEDY)
     if (root / "core" / "owner").exists():
         return _open(root)
     remove(root)
@@ -148,8 +159,8 @@ def _open(root: Path) -> Loaded:
 
 
 def _pin(made: Loaded, root: Path) -> None:
-    for folder in (root, root / "core", root / "instances", root / "agents"):
-        folder.mkdir(mode=0o700, exist_ok=True)
+    for folder in (root, *(root / name for name in _FOLDERS)):
+        make_private(folder, what="the folder of pins", hint=_REMEDY)
     made.stats.pin(root / "stats")
     obj_pin(made.program.fd, root / "core" / "program")
     for name in _MAPS:  # the owner's comes last
@@ -161,9 +172,10 @@ def _need_bpffs(root: Path, mount: bool) -> None:
     places = [line.split()[1] for line in lines if line.split()[2] == "bpf"]
     if any(root.is_relative_to(place) for place in places):
         return
-    command = f"mount -t bpf bpf {_BPFFS}"
+    command = f"mount -t bpf -o mode=700 bpf {_BPFFS}"
     if not mount or not root.is_relative_to(_BPFFS):
         raise NotSupportedError(f"no bpf file system is mounted above {root}", hint=command)
-    if _libc.mount(b"bpf", _BPFFS.encode(), b"bpf", 0, None):
+    # As systemd mounts it. Without a mode everybody may make a folder of any name in it.
+    if _libc.mount(b"bpf", _BPFFS.encode(), b"bpf", _MOUNT_FLAGS, b"mode=700"):
         cause = os.strerror(ctypes.get_errno())
         raise PrivilegeError(f"cannot mount a bpf file system: {cause}", hint=f"as root: {command}")

@@ -11,7 +11,7 @@ from kmind.errors import BpfError, KmindError, NotSupportedError, PrivilegeError
 __all__ = ["ENOTSUPP", "PIN_HINT", "check", "error_from", "strerror"]
 
 ENOTSUPP = 524  # the kernel's own, which no errno.h has
-PIN_HINT = "as root, on a bpf file system: mount -t bpf bpf /sys/fs/bpf"
+PIN_HINT = "as root, on a bpf file system: mount -t bpf -o mode=700 bpf /sys/fs/bpf"
 
 _REFUSED = {errno.EPERM, errno.EACCES}
 _LACKING = {errno.ENOSYS, errno.EOPNOTSUPP, ENOTSUPP}

@@ -24,8 +24,8 @@ from kmind.errors import KmindError
 __all__ = ["DaemonHost"]
 
 _NAMESPACE = """
-mount --make-rprivate / && mount -t bpf bpf /sys/fs/bpf && mount -t tmpfs tmpfs /var/log &&
-echo ready && exec sleep infinity
+mount --make-rprivate / && mount -t bpf -o mode=700 bpf /sys/fs/bpf &&
+mount -t tmpfs tmpfs /var/log && echo ready && exec sleep infinity
 """
 _UP_S = 30.0
 

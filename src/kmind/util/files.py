@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from contextlib import suppress
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from kmind.errors import KmindError, PrivilegeError
 
-__all__ = ["create_file", "make_folder", "refuse_shared", "shared_by"]
+__all__ = ["create_file", "make_folder", "make_private", "refuse_shared", "shared_by"]
 
 
 def make_folder(path: Path, mode: int) -> bool:
@@ -34,6 +35,36 @@ def make_folder(path: Path, mode: int) -> bool:
         return False
     path.chmod(mode)
     return True
+
+
+def make_private(path: Path, *, what: str, hint: str = "") -> None:
+    """Make a folder of mode 0700, if it is not there; KmindError if it is not ours alone.
+
+    It is looked at by a descriptor, and no link of that name is followed. Who can change the
+    folders above is asked as ``refuse_shared`` does: once it is ours nobody else can move it, and
+    its path can be used.
+    """
+    above = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(FileExistsError):
+            os.mkdir(path.name, 0o700, dir_fd=above)
+        flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(path.name, flags, dir_fd=above)
+        status = os.fstat(fd)
+        os.close(fd)
+    except OSError as error:
+        why = error.strerror if error.errno != errno.ENOTDIR else "it is a link, or no directory"
+        raise KmindError(f"cannot use {what} {path}: {why}", hint=hint) from None
+    finally:
+        os.close(above)
+    mode = stat.S_IMODE(status.st_mode)
+    if status.st_uid != os.geteuid() or mode != 0o700:
+        raise KmindError(
+            f"cannot use {what} {path}: it belongs to user {status.st_uid}, mode {mode:04o}, and "
+            f"must be of user {os.geteuid()}, mode 0700",
+            hint=hint,
+        )
+    refuse_shared(path, what=what, hint=hint)
 
 
 def refuse_shared(path: Path, *, what: str, hint: str = "") -> Path:
