@@ -76,7 +76,8 @@ class _Job:
     def run(self) -> None:
         try:
             self.refreshed = refresh_open_files(self.target, self.olds, self.new, more=self.more)
-            if self.lowered and self.refreshed.streams and not self.cancelled.is_set():
+            drains = self.lowered and self.refreshed.streams and not self.cancelled.is_set()
+            if drains and self.journal.exists():  # it may have gone with a bench's folder
                 with Journal(self.journal) as journal:
                     self._drain(journal, self.refreshed)
         except KmindError:
