@@ -24,7 +24,7 @@ cannot() {
 mirror() {
     # shellcheck disable=SC2016 # for apt
     apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' \
-        'Label: Debian' 'Component: main' | head -n 1
+        'Label: Debian' 'Component: main' | sed -n 1p
 }
 
 # Waits for a command in a way that a signal ends at once.
@@ -62,10 +62,14 @@ share() {
 }
 
 make_root() {
+    local proxy='' options=()
     say "$2: making a clean system"
+    eval "$(apt-config shell proxy Acquire::http::Proxy)"
+    [[ -z $proxy ]] || options+=(--aptopt="Acquire::http::Proxy \"$proxy\"")
     TMPDIR=$work run setpriv --pdeathsig KILL \
         unshare --mount --propagation private --pid --fork --kill-child --mount-proc \
-        mmdebstrap --quiet --variant=minbase --include=ca-certificates,make,git "$2" "$1" "$from"
+        mmdebstrap --quiet --variant=minbase --include=ca-certificates,make,git \
+        "${options[@]}" "$2" "$1" "$from"
     share "$1"
     git clone --quiet --no-hardlinks . "$1/srv/kmind"
 }
