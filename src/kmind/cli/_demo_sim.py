@@ -17,7 +17,7 @@ from typing import Any
 
 from kmind.agent._base import Mode
 from kmind.agent.sim import SimAgent
-from kmind.cli.demo import tell_change
+from kmind.cli._demo_run import tell_change
 from kmind.extension import find_module, parse_parameters
 from kmind.guard import Actuator, Journal, Policy
 from kmind.knobs import Target, get_knob
@@ -30,6 +30,7 @@ __all__ = ["simulate"]
 _BEFORE_S = 2.0
 _WITH_S = 15.0
 _SLICE_S = 0.01
+_DEFAULT_KB = 128  # the kernel's own
 
 
 class _Reader:
@@ -58,7 +59,7 @@ def simulate(say: Callable[[str], None], why: str) -> dict[str, Any]:
     say(f"kmind demo on a simulated disk, not on this machine's kernel: {why}.")
     with tempfile.TemporaryDirectory(prefix="kmind-demo-") as folder:
         root = Path(folder)
-        return _compare(say, root, make_disk_files(root))
+        return _compare(say, root, make_disk_files(root, read_ahead_kb=_DEFAULT_KB))
 
 
 def _compare(say: Callable[[str], None], root: Path, target: Target) -> dict[str, Any]:
@@ -104,15 +105,15 @@ def _compare(say: Callable[[str], None], root: Path, target: Target) -> dict[str
     gain = after / before
     say(f"After: {after:,.0f} reads a second, {gain:.1f} times as many.")
     say(f"Stopped. {knob.name} is {knob.read(target)}, as before. All of this was simulated.")
-    return {
-        "backend": "sim",
-        "device": target.name,
+    run = {
         "before": before,
         "after": after,
         "gain": gain,
         "changes": changes,
-        "restored": bool(summary["restored"]),
+        "read_ahead_kb": _DEFAULT_KB,
     }
+    restored = bool(summary["restored"])
+    return {"backend": "sim", "device": target.name, **run, "runs": [run], "restored": restored}
 
 
 def _rate(disk: SimulatedDisk, seconds: float, wait: Callable[[float], None]) -> float:

@@ -2,32 +2,31 @@
 """``kmind demo``: before, with and after kmind, for a random reader on a disk.
 
 On the real kernel where that is possible: fio reads a file through mmap, in a
-control group that cannot cache it. Else on a simulated disk, and the first line says
-so.
+control group that cannot cache it. Once from the kernel's own read_ahead_kb and once from
+what the machine has, for the gain depends on it. Else on a simulated disk, and the first line
+says so.
 """
 
 from __future__ import annotations
 
-import json as json_module
 import os
-import signal
+import shutil
 import statistics
-import subprocess
 import sys
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from kmind.cli._report import describe
+from kmind.cli._demo_run import Runner, check_run
 from kmind.cli.output import Lines, json_line
-from kmind.errors import KmindError
-from kmind.guard import Journal, Policy, restore
-from kmind.knobs import get_knob, parse_target
+from kmind.guard import Actuator, Journal, Policy, default_journal_path, restore
+from kmind.knobs import Knob, Target, get_knob, parse_target
 from kmind.testing.host import device_of
 from kmind.testing.workloads import Workload, make_workload
 from kmind.util.scratch import default_scratch, scratch_folder
 
-__all__ = ["SCHEMA", "demo_command", "tell_change"]
+__all__ = ["SCHEMA", "demo_command"]
 
 SCHEMA = "kmind.demo/1"
 
@@ -46,8 +45,7 @@ _KNOB = "block.read_ahead_kb"
 _WORKLOAD = "mmap-random"
 _BEFORE_S = 6.0
 _WITH_S = 27.0
-_STOP_S = 20.0
-_TOLD = ("experiment", "result", "applied", "kept", "undone", "yielded", "failed")
+_DEFAULT_KB = 128  # the kernel's: VM_READAHEAD_PAGES, include/linux/mm.h
 
 
 class _Story:
@@ -96,94 +94,82 @@ def _on_the_kernel(say: Callable[[str], None]) -> dict[str, Any]:
     folder = scratch_folder(default_scratch("demo"))
     device = device_of(folder)
     target, knob = parse_target(device), get_knob(_KNOB)
-    with Journal() as journal:
-        restore(journal, Policy.load())
-    baseline = knob.read(target)
-    say(f"kmind demo on the real kernel: disk {device}, {_KNOB} {baseline}.")
+    # Of the run that begins with a value that this process holds: one journal, one holder.
+    state = default_journal_path().parent / "demo"
+    for path in (state / "journal.db", default_journal_path()):  # as they were changed, backwards
+        if path.exists():
+            with Journal(path) as journal:
+                restore(journal, Policy.load(), root=target.root)
+    found = int(knob.read(target))
+    say(f"kmind demo on the real kernel: disk {device}, {_KNOB} {found}.")
+    check_run(device, state)
     say(f"A file is laid out in {folder}, and kept there for the next time.")
     load = make_workload(_WORKLOAD, quick=True)
     load.prepare(folder)
     say("fio reads 4 KiB at random through mmap; its memory holds a quarter of the file.")
+    starts = {_DEFAULT_KB: "the kernel's own default", found: "as found"}
+    runs = []
+    for start, what in starts.items():
+        say(f"From {_KNOB} {start}, {what}:")
+        with _set_to(start, knob, target):
+            own = None if start == found else state
+            runs.append({"read_ahead_kb": start} | _measure(say, load, device, own))
+    shutil.rmtree(state, ignore_errors=True)
+    # The smaller gain first: what a machine happens to hold is no merit of kmind's.
+    runs.sort(key=lambda run: run["gain"])
+    for run in runs:
+        say(
+            f"{run['gain']:.1f} times as many reads, from {_KNOB} {run['read_ahead_kb']}, "
+            f"{starts[run['read_ahead_kb']]}: {run['before']:,.0f} to {run['after']:,.0f} a second."
+        )
+    as_before = "as before" if knob.read(target) == found else f"and was {found} before"
+    say(f"Stopped. {_KNOB} is {knob.read(target)}, {as_before}. Check: cat {knob.file(target)}")
+    restored = all(run["restored"] for run in runs) and knob.read(target) == found
+    for run in runs:
+        del run["restored"]
+    return {"backend": "bpf", "device": device, **runs[0], "runs": runs, "restored": restored}
+
+
+def _measure(
+    say: Callable[[str], None], load: Workload, device: str, state: Path | None
+) -> dict[str, Any]:
+    # One run of the load without kmind, and one with it.
     before = statistics.median(_series(load, _BEFORE_S))
     say(f"Before: {before:,.0f} reads a second.")
     say(f"Now the same with: kmind run {_MODULE} {device} --mode auto")
-    runner = _Runner(device, say)
-    try:
-        series = _series(load, _WITH_S)
-    finally:
-        changes, failed = runner.stop()
+    with Runner([_MODULE, device, "patience=2", "--mode", "auto"], say, state) as runner:
+        series = runner.beside(lambda: _series(load, _WITH_S))
     after = statistics.median(series[-len(series) // 3 :])
-    gain = after / before
     say("Reads in each second: " + " ".join(f"{rate:,.0f}" for rate in series))
-    say(f"After: {after:,.0f} reads a second, {gain:.1f} times as many.")
-    if not changes:
+    say(f"After: {after:,.0f} reads a second.")
+    if not runner.changes:
         say("No change stood: nothing was measured to help.")
-    if failed:
-        say(f"kmind run said: {failed}")
-    state = "as before" if knob.read(target) == baseline else f"and was {baseline} before"
-    say(f"Stopped. {_KNOB} is {knob.read(target)}, {state}. Check: cat {knob.file(target)}")
     return {
-        "backend": "bpf",
-        "device": device,
         "before": before,
         "after": after,
-        "gain": gain,
-        "changes": changes,
-        "restored": runner.restored and knob.read(target) == baseline,
+        "gain": after / before,
+        "changes": runner.changes,
+        "restored": runner.restored,
     }
+
+
+@contextmanager
+def _set_to(value: int, knob: Knob, target: Target) -> Iterator[None]:
+    # Through the journal, so that a demo that is killed leaves nothing for good.
+    with Journal() as journal:
+        actuator = Actuator(journal, Policy.load(), root=target.root)
+        try:
+            if knob.read(target) != value:
+                why = f"the demo begins with {value}"
+                actuator.apply(
+                    knob, target, value, who=f"demo@{target.name}", why=why, by_admin=True
+                )
+            yield
+        finally:
+            actuator.undo_all()
 
 
 def _series(load: Workload, seconds: float) -> list[float]:
     # Reads in each second; fio logs none for a run that is too short.
     result = load.run(seconds)
     return result.series or [result.ops_per_s]
-
-
-def tell_change(event: str, fields: Mapping[str, Any], changes: list[dict[str, Any]]) -> str:
-    """An event of ``kmind run`` as a line of the story, or ""; ``changes`` gets what stood."""
-    if event in ("applied", "kept"):
-        changes.append({n: fields[n] for n in ("knob", "old", "value", "reason", "evidence")})
-    untold = event not in _TOLD or (event == "result" and fields["kept"])
-    line = "" if untold else describe(event, fields)
-    return f"  {line}" if line else ""
-
-
-class _Runner:
-    # "kmind run" beside the load; tells the changes that it makes as they come.
-
-    def __init__(self, device: str, say: Callable[[str], None]) -> None:
-        self._say = say
-        self.restored = False
-        self._changes: list[dict[str, Any]] = []
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "kmind", "run", _MODULE, device, "patience=2",
-             "--mode", "auto", "--json"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )  # fmt: skip
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def stop(self) -> tuple[list[dict[str, Any]], str]:
-        # The changes, and what it said if it failed.
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGINT)
-        try:
-            code = self._process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-            raise KmindError("kmind run did not stop", hint="run: kmind restore") from None
-        self._reader.join()
-        messages = self._process.stderr.read() if self._process.stderr else ""
-        return self._changes, messages.strip() if code else ""
-
-    def _read(self) -> None:
-        for text in self._process.stdout or ():
-            event = json_module.loads(text)
-            if event["event"] == "stop":
-                self.restored = event["restored"]
-            elif line := tell_change(event["event"], event, self._changes):
-                self._say(line)
