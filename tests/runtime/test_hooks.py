@@ -9,7 +9,7 @@ from kmind.agent.bpf import BpfAgent
 from kmind.extension import find_module
 from kmind.knobs import Target
 from kmind.runtime.agents import make_bpf_agent
-from kmind.runtime.hooks import QUIET_S, HookWatch
+from kmind.runtime.hooks import QUIET_S, HookWatch, silent_hooks
 from kmind.testing.host import device_of
 
 
@@ -28,6 +28,22 @@ class _Agent:
 
     def watch(self, program: str, wanted: bool) -> None:
         (self.standing.add if wanted else self.standing.discard)(program)
+
+
+def test_a_disk_without_a_queue_of_its_own_is_said_to_tell_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "sys/block/dm-0"
+    (folder / "slaves/sda").mkdir(parents=True)
+    (folder / "dev").write_text("253:0\n")
+    mapped = Target.block("dm-0", root=tmp_path)
+    issue, complete = silent_hooks(find_module("slowio").manifest, mapped)
+    assert issue == (
+        "hook on_issue never runs on dm-0, which has no request queue of its own (as dm, md and "
+        "zram); name a disk below it: sda; requests cannot be timed"
+    )
+    assert complete.startswith("hook on_complete never runs on dm-0")
+    (folder / "mq").mkdir()  # as dm-multipath has, which is request-based
+    assert silent_hooks(find_module("slowio").manifest, mapped) == []
+    assert silent_hooks(find_module("dirty").manifest, Target.system(root=tmp_path)) == []
 
 
 def test_a_hook_stands_while_its_counter_grows() -> None:

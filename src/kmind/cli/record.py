@@ -12,6 +12,7 @@ from kmind.cli.run import stop_signals
 from kmind.guard import Journal, Policy, restore
 from kmind.learn.record import Plan, Recorder
 from kmind.runtime.agents import need_root
+from kmind.runtime.hooks import silent_hooks
 
 __all__ = ["SCHEMA", "record_command"]
 
@@ -31,6 +32,9 @@ def record_command(
     policy = Policy.load(policy_file)
     with Journal() as journal:
         restore(journal, policy)
+    for module, target, _ in plan.instances:
+        for line in silent_hooks(module.manifest, target):
+            sys.stderr.write(f"kmind: {line}\n")
     with stop_signals() as stop, Recorder(plan, output, policy=policy) as recorder:
         why = recorder.run(duration_s, lambda: stop.is_set, _tell)
         done = _summary(recorder, output, why)

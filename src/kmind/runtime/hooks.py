@@ -8,17 +8,50 @@ each time, most of it before the program's first instruction. Where the manifest
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kmind.agent._base import Agent
 from kmind.extension import Manifest
+from kmind.knobs import Target
 
-__all__ = ["QUIET_S", "HookWatch"]
+__all__ = ["QUIET_S", "HookWatch", "lost_hooks", "silent_hooks"]
 
 QUIET_S = 2.0
 """How long the counter must stay below before the hook is detached again."""
 
 _LATE_S = 5.0  # a look that detaches it may come so much later
+
+
+def lost_hooks(manifest: Manifest, target: Target, missing: Mapping[str, str]) -> list[str]:
+    """A line for each hook that the kernel lacks (``missing``: why), or that never runs here."""
+    costs = {hook.program: hook.costs for hook in manifest.hooks}
+    lines = [
+        f"hook {hook} is missing: {why}; {costs.get(hook, '')}" for hook, why in missing.items()
+    ]
+    return lines + silent_hooks(manifest, target)
+
+
+def silent_hooks(manifest: Manifest, target: Target) -> list[str]:
+    """For each hook that never runs on such a target, a line that says so and what it costs.
+
+    A disk without a queue of its own hands its requests to others as they come (dm, md, zram,
+    the head of NVMe multipath: bio-based, block/blk-mq-sysfs.c), and none of ``block_rq_*`` is
+    called for it.
+    """
+    if target.kind != "block":
+        return []
+    folder = target.root / "sys/block" / target.name
+    if not folder.is_dir() or (folder / "mq").exists():
+        return []
+    below = sorted(path.name for path in folder.glob("slaves/*"))
+    advice = f"; name a disk below it: {', '.join(below)}" if below else ""
+    return [
+        f"hook {hook.program} never runs on {target.name}, which has no request queue of its own "
+        f"(as dm, md and zram){advice}; {hook.costs}"
+        for hook in manifest.hooks
+        if hook.tracepoint.startswith("block_rq_")
+    ]
 
 
 @dataclass

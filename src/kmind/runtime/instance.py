@@ -34,7 +34,7 @@ from kmind.runtime.asking import Asking, check_objective
 from kmind.runtime.changes import Emit
 from kmind.runtime.evidence_store import EvidenceStore
 from kmind.runtime.grants import Granted, grants_for
-from kmind.runtime.hooks import HookWatch
+from kmind.runtime.hooks import HookWatch, lost_hooks
 from kmind.runtime.measured import MeasuredChanges
 from kmind.runtime.memory import Memory
 from kmind.runtime.reports import Reports
@@ -164,9 +164,8 @@ class Instance:
     def launch(self) -> None:
         """Grant the knobs, and start the extension."""
         self._changes.grant(self._granted())
-        costs = {hook.program: hook.costs for hook in self.module.manifest.hooks}
-        for hook, why in self._agent.missing().items():
-            self._log(f"hook {hook} is missing: {why}; {costs.get(hook, '')}")
+        for line in lost_hooks(self.module.manifest, self.target, self._agent.missing()):
+            self._log(line)
         self._agent.set_mode(self.mode)
         self._start_extension()
 

@@ -58,6 +58,7 @@ def make_disk_files(root: Path, name: str = "sim0", read_ahead_kb: int = 8192) -
     """A disk's files below ``root``, so that its knob can be read and written; the disk."""
     device = root / "sys/block" / name
     (device / "queue").mkdir(parents=True)
+    (device / "mq").mkdir()
     # A number that no real disk has.
     (device / "dev").write_text(f"{(1 << 12) - 1}:{(1 << 20) - 1}\n")
     (device / "queue/read_ahead_kb").write_text(f"{read_ahead_kb}\n")
