@@ -87,8 +87,9 @@ class BareSim(SimAgent):
         gauge: int = 0,
     ) -> int:
         """Do what a hook would do; how many records were pushed."""
-        self.count(0, count)
+        # The gauge first: a window may close between the two, and tests wait for the count.
         self.gauge(1, gauge)
+        self.count(0, count)
         pushed = sum(self.push(kind, subject, value + turn) for turn in range(pushes))
         for _ in range(admits):
             self.hook_end()

@@ -48,13 +48,17 @@ def read_direct(disk: str, count: int) -> None:
         os.close(fd)
 
 
-def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
-    """Wait until something was recorded."""
+def wait_for(path: Path, process: "subprocess.Popen[str]", *, reads: int = 0) -> None:
+    """Wait until something was recorded: windows, and in them so many reads."""
     limit = time.monotonic() + 60
     while True:
         with contextlib.suppress(RecordingError, UsageError):
-            if any(len(rows) for each in open_recordings(path) for _, rows, _ in each.windows()):
-                return
+            for each in open_recordings(path):
+                windows = [rows for _, rows, _ in each.windows() if len(rows)]
+                column = each.meta.columns.get("reads", 0)
+                seen = sum(int(rows["value"][:, column].sum()) for rows in windows)
+                if windows and (not reads or seen >= reads):
+                    return
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < limit
         time.sleep(0.05)
@@ -69,7 +73,7 @@ def test_each_request_is_on_record(tmp_path: Path) -> None:
     ):
         wait_for(out, process)
         read_direct(disk, 700)
-        time.sleep(0.2)  # a window more
+        wait_for(out, process, reads=700)
         process.send_signal(signal.SIGINT)
         report, error = process.communicate()
     assert process.returncode == 0, error

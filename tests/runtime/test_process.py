@@ -41,7 +41,7 @@ OWNER = """\
 import os, sys
 from pathlib import Path
 sys.path[:0] = {path!r}
-from extension_process import config_for
+from extension_process import Running, config_for
 from kmind.agent._base import Mode
 from kmind.agent.sim import SimAgent
 from kmind.runtime.process import ExtensionProcess
@@ -49,6 +49,8 @@ agent = SimAgent(realtime=False)
 config = config_for(agent, Path({folder!r}), keep={keep}, log={log!r})
 process = ExtensionProcess(config)
 print(process.pid, process.start_time, flush=True)
+Running(agent, process).alive()
+print("alive", flush=True)
 sys.stdin.read()
 """
 
@@ -132,7 +134,7 @@ def test_a_later_line_says_what_was_dropped(tmp_path: Path) -> None:
         run.until(lambda: run.beats, reading=False)
         while select.select([run.process.log_fd], [], [], 0)[0]:
             run.lines += run.process.read_log()
-        time.sleep(0.5)  # so many lines at once left no room for another
+        time.sleep(0.5)  # the owner's limit of lines a second lets another through; later too
         run.agent.set_mode(Mode.ADVISE)
         run.until(lambda: run.said("lines dropped: nobody read the log"))
 
@@ -164,10 +166,11 @@ def test_outlives_its_owner_and_is_taken_over(tmp_path: Path) -> None:
     started, pid, start = owner(tmp_path, keep=True)
     process = None
     try:
-        time.sleep(1.0)
+        assert started.stdout
+        assert started.stdout.readline() == "alive\n"
         started.kill()
         started.wait()
-        time.sleep(0.5)
+        time.sleep(0.5)  # were it to die with its owner, it would have by then
         process = ExtensionProcess.adopt(pid, start, str(tmp_path / "log"))
         assert process.ended() is None
         assert _owner.start_time(pid) == start
