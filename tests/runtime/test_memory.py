@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from kmind.abi import layout
 from kmind.queue import MEMORY_MOST, Geometry
 from kmind.queue.memory import write_memory
+from kmind.runtime.budget import OwnerBudget
 from kmind.runtime.memory import Memory
 
 GEOMETRY = Geometry.plan(1, 2)
@@ -24,8 +25,11 @@ class Kept:
         self.folder = folder
         self.clock = 100.0
         self.lines: list[str] = []
+        self.budget = OwnerBudget(lambda: self.clock)
         self.arena = np.zeros(GEOMETRY.size, np.uint8)
-        self.memory = Memory("x@vda", folder, log=self.lines.append, now=lambda: self.clock)
+        self.memory = Memory(
+            "x@vda", folder, self.budget, log=self.lines.append, now=lambda: self.clock
+        )
         self.memory.watch(self.arena, GEOMETRY)
 
     def write(self, text: bytes) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the owner goes by is the agent's count, whatever the extension writes into the arena."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from kmind.agent.sim import SimAgent
 from kmind.extension import find_module
 from kmind.queue._layout import window_view
 from kmind.runtime._view import View, Watcher
+from kmind.runtime.budget import OwnerBudget
 
 MANIFEST = find_module("readahead").manifest
 READS = MANIFEST.columns["reads"]
@@ -26,7 +28,9 @@ class Watched:
         self.agent = SimAgent(realtime=False, now_ns=self.now)
         self.agent.start()
         self.told: list[dict[str, Any]] = []
-        self.watcher = Watcher("one", MANIFEST, self.agent, View(), self.emit)
+        self.watcher = Watcher(
+            "one", MANIFEST, self.agent, View(), self.emit, OwnerBudget(time.monotonic)
+        )
 
     def emit(self, event: str, /, **fields: Any) -> None:
         self.told.append(fields)

@@ -31,6 +31,7 @@ from kmind.knobs import get_knob
 from kmind.queue import Endpoint
 from kmind.runtime._verdicts import Verdicts
 from kmind.runtime._view import View, Watcher
+from kmind.runtime.budget import OwnerBudget
 from kmind.runtime.effort import Effort
 from kmind.runtime.evidence_store import EvidenceStore
 from kmind.runtime.grants import grants_for
@@ -128,12 +129,13 @@ class World:
             now=lambda: self.now,
             effort=lambda: Effort(self._cpu_s, 0, 0),
         )
+        budget = OwnerBudget(lambda: self.now, cpu=lambda: 0.0)  # real time counts for nobody
         self._verdicts = Verdicts(
-            who, self._changes, self.trials, self._note, name_of=str, now=lambda: self.now
+            who, self._changes, self.trials, self._note, budget, name_of=str, now=lambda: self.now
         )
         granted, _ = grants_for(module, self.target, policy, {})
         self._changes.grant(granted)
-        self._watcher = Watcher(who, manifest, self.agent, View(), self._note)
+        self._watcher = Watcher(who, manifest, self.agent, View(), self._note, budget)
         self.agent.set_mode(mode)
         self.agent.start()
         self.value = subject.baseline

@@ -191,11 +191,18 @@ class Extension:
         over = self._cgroup.exceeded() if self._cgroup else None
         return f"exceeded a limit: {over}" if over else ""
 
+    @property
+    def heard(self) -> int:
+        """Bytes that it printed and that were read."""
+        return self._process.heard
+
     def read_log(self) -> list[str]:
-        """Lines that it printed since the last call; reports are taken."""
-        lines = self._process.read_log()
-        self._reports.take(self._process.take_parts())
-        return lines
+        """Lines that it printed since the last call; parts of reports wait."""
+        return self._process.read_log()
+
+    def take_reports(self) -> int:
+        """Check and keep the reports among what was read; how many were whole."""
+        return self._reports.take(self._process.take_parts())
 
     def close(self) -> list[str]:
         """Kill it and all that it started; its last lines. Safe to repeat."""

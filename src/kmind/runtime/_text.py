@@ -130,12 +130,15 @@ class LineReader:
         return lines
 
     def _pass(self, lines: list[bytes]) -> list[str]:
-        out = []
+        out: list[str] = []
+        room = True
         for line in lines:
             if line.startswith(MARK):
                 self.parts.append(line)
                 continue
-            if not self._bucket.take():
+            # Asked no more once it said no: thousands of lines may have come at once.
+            room = room and self._bucket.take()
+            if not room:
                 self._dropped += 1
                 continue
             if self._dropped:

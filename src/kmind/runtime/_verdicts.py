@@ -7,12 +7,16 @@ from collections.abc import Callable
 from typing import Any
 
 from kmind.agent._base import Action, Verdict
+from kmind.errors import KmindError
 from kmind.runtime._text import Bucket, parse_note
+from kmind.runtime.budget import OwnerBudget
 from kmind.runtime.changes import Changes, Emit
 from kmind.runtime.grants import shown
 from kmind.runtime.trials import Trials
 
 __all__ = ["Verdicts"]
+
+_NO_ROOM = "the extension has used up what it may cost its owner"
 
 
 class Verdicts:
@@ -28,6 +32,7 @@ class Verdicts:
         changes: Changes,
         trials: Trials,
         emit: Emit,
+        budget: OwnerBudget,
         *,
         name_of: Callable[[int], str],
         now: Callable[[], float],
@@ -37,13 +42,29 @@ class Verdicts:
         self._changes = changes
         self._trials = trials
         self._emit = emit
+        self._budget = budget
         self._name_of = name_of
         # An extension may recommend as often as it likes: not all of it is told.
         self._room = Bucket(now, rate=100, burst=200)
 
     def take(self, action: Action, *, halt: bool) -> None:
-        """Tell of one, and do what was approved unless ``halt``. JournalError passes through."""
+        """Tell of one, and do what was approved unless ``halt``. JournalError passes through.
+
+        Where the extension's budget has no room, nothing is told, and nothing done.
+        """
         self.last_id = max(self.last_id, action.id)
+        room = self._budget.room
+        with self._budget.spend("actions"):
+            if room:
+                self._take(action, halt)
+            elif (
+                action.verdict == Verdict.APPROVED
+                and not halt
+                and (each := self._changes.granted(action.knob, action.target))
+            ):
+                self._changes.refuse(each, action.id, KmindError(_NO_ROOM))
+
+    def _take(self, action: Action, halt: bool) -> None:
         each = self._changes.granted(action.knob, action.target)
         reason, evidence = parse_note(action.note)
         verdict = action.verdict or Verdict.PENDING

@@ -11,6 +11,7 @@ from kmind.knobs import Value
 from kmind.queue import peek_windows, read_status
 from kmind.runtime._owned import OwnedAgent
 from kmind.runtime._text import parse_status
+from kmind.runtime.budget import OwnerBudget
 from kmind.runtime.changes import Emit
 
 __all__ = ["Seen", "View", "Watcher"]
@@ -49,7 +50,13 @@ class Watcher:
     """
 
     def __init__(
-        self, who: str, manifest: Manifest, agent: OwnedAgent, view: View, emit: Emit
+        self,
+        who: str,
+        manifest: Manifest,
+        agent: OwnedAgent,
+        view: View,
+        emit: Emit,
+        budget: OwnerBudget,
     ) -> None:
         self.told = 0
         self._who = who
@@ -57,6 +64,7 @@ class Watcher:
         self._agent = agent
         self._view = view
         self._emit = emit
+        self._budget = budget
         self._status = b""
         self._busy = 0
 
@@ -79,8 +87,10 @@ class Watcher:
                 dropped=int(window["dropped"]),
                 features=self._view.features,
             )
-        status = read_status(arena, geometry)
-        if status != self._status:
-            self._status = status
-            self._view.status = parse_status(status)
+        if self._budget.room:
+            with self._budget.spend("status"):
+                status = read_status(arena, geometry)
+                if status != self._status:
+                    self._status = status
+                    self._view.status = parse_status(status)
         return Seen(new, busy)

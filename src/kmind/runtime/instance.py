@@ -16,6 +16,7 @@ import math
 import selectors
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,13 @@ from kmind.extension import Value as Parameter
 from kmind.guard import Actuator, Policy
 from kmind.knobs import Target
 from kmind.runtime._launch import Extension, Sandbox
+from kmind.runtime._listener import Listener
 from kmind.runtime._misuse import Misuse
 from kmind.runtime._owned import OwnedAgent
 from kmind.runtime._verdicts import Verdicts
 from kmind.runtime._view import View, Watcher
 from kmind.runtime.asking import Asking, check_objective
+from kmind.runtime.budget import OwnerBudget
 from kmind.runtime.changes import Emit
 from kmind.runtime.evidence_store import EvidenceStore
 from kmind.runtime.grants import Granted, grants_for
@@ -125,7 +128,8 @@ class Instance:
             now=now,
             effort=lambda: self._extension.effort() if self._extension else None,
         )
-        self._memory = Memory(self.name, memory, log=self._log, now=now)
+        self._budget = OwnerBudget(now)
+        self._memory = Memory(self.name, memory, self._budget, log=self._log, now=now)
         self._reports = Reports(
             self.name, module.manifest, target, agent.backend, store, self._knobs, self._log, now
         )
@@ -135,10 +139,13 @@ class Instance:
         self._give_up_at = math.inf
         self._recorded_id = 0
         self._selector = selectors.DefaultSelector()
-        self._verdicts = Verdicts(
-            self.name, self._changes, self._trials, emit, name_of=name_of, now=now
+        self._listener = Listener(
+            self._selector, self._budget, partial(self._log, source="extension"), now
         )
-        self._watcher = Watcher(self.name, module.manifest, agent, self.view, emit)
+        self._verdicts = Verdicts(
+            self.name, self._changes, self._trials, emit, self._budget, name_of=name_of, now=now
+        )
+        self._watcher = Watcher(self.name, module.manifest, agent, self.view, emit, self._budget)
         self._hooks = HookWatch(module.manifest, agent)
         self._misuse = Misuse(self.name, agent, emit)
         self._look_at = 0.0
@@ -172,7 +179,7 @@ class Instance:
     def ready(self) -> bool:
         """Whether the extension's heart beats. Raises KmindError if it has ended instead."""
         extension = self._extension_or_raise()
-        self._take_log()
+        self._listener.listen()
         if extension.beats():
             return True
         status = extension.ended()
@@ -200,7 +207,7 @@ class Instance:
         if state.process is None:
             raise KmindError(f"the extension of {self.name} was not started")
         self._extension = Extension.adopt(self._agent, state.process, self._reports)
-        self._watch_extension()
+        self._listener.watch(self._extension)
         self._memory.watch(self._agent.arena, self._agent.geometry)
         self._begin_asking()
         self._misuse.adopt()
@@ -227,7 +234,9 @@ class Instance:
         self.module = module
         self.params = dict(params)
         told = self._watcher.told
-        self._watcher = Watcher(self.name, module.manifest, self._agent, self.view, self._emit)
+        self._watcher = Watcher(
+            self.name, module.manifest, self._agent, self.view, self._emit, self._budget
+        )
         self._watcher.told = told
         self._hooks = HookWatch(module.manifest, self._agent)
         self._trials.configure(module.manifest, params)
@@ -254,7 +263,8 @@ class Instance:
         """When it wants its next turn, in seconds of ``time.monotonic``."""
         if self.failed or self._starting or self._stopped:
             return math.inf
-        return min(self._look_at, self._check_at, self._changes.next_end, self._trials.due)
+        parts = self._changes.next_end, self._trials.due, self._listener.due
+        return min(self._look_at, self._check_at, *parts)
 
     def step(self, timeout_s: float) -> None:
         """Do what there is to do, waiting for it at most ``timeout_s`` seconds."""
@@ -293,8 +303,8 @@ class Instance:
         if self.failed or self._starting or self._stopped:
             return
         stirred = bool(self._selector.select(0))  # it ended, or said something
-        if stirred:
-            self._take_log()
+        if stirred or self._now() >= self._listener.due:
+            self._listener.listen()
         if self._asking:
             self._asking.turn()
         now = self._now()
@@ -306,7 +316,7 @@ class Instance:
                 self._check_at = _next(now, _CHECK_S if self._changes.held else _IDLE_CHECK_S)
                 self.look()
                 self._misuse.look()
-                over = self._extension_or_raise().exceeded()
+                over = self._extension_or_raise().exceeded() or self._budget.exceeded()
                 if not self.target.is_present():
                     self.emergency(f"{self.target.name} has gone")
                     return
@@ -394,7 +404,7 @@ class Instance:
         self._watcher.look()
         self._close_extension()
         try:
-            account = dict(self._agent.account())
+            account = self.account()
         except KmindError:
             account = {}
         self._agent.close()
@@ -414,6 +424,7 @@ class Instance:
         self._trials.abort("the daemon is being replaced")
         self._memory.look(last=True)
         self._end_asking()
+        self._listener.unwatch()
         if self._extension:
             for line in self._extension.release():
                 self._log(line, "extension")
@@ -456,8 +467,8 @@ class Instance:
         )
 
     def account(self) -> dict[str, int]:
-        """The agent's counters."""
-        return dict(self._agent.account())
+        """The agent's counters, and what the extension has cost its owner."""
+        return {**self._agent.account(), **self._budget.account()}
 
     @property
     def extension_pid(self) -> int:
@@ -519,21 +530,14 @@ class Instance:
             tell=self._log,
         )
         self._memory.watch(self._agent.arena, self._agent.geometry)
-        self._watch_extension()
-
-    def _watch_extension(self) -> None:
-        extension = self._extension_or_raise()
-        self._selector.register(extension.pid_fd, selectors.EVENT_READ)
-        self._selector.register(extension.log_fd, selectors.EVENT_READ)
+        self._listener.watch(self._extension)
 
     def _close_extension(self) -> None:
         self._end_asking()
         if self._extension is None:
             return
         if not self._stopped:
-            for fd in (self._extension.pid_fd, self._extension.log_fd):
-                if fd >= 0:
-                    self._selector.unregister(fd)
+            self._listener.unwatch()
         extension, self._extension = self._extension, None
         try:
             for line in extension.close():
@@ -584,11 +588,6 @@ class Instance:
             hooks=dict(self._agent.programs()),
             missing=dict(self._agent.missing()),
         )
-
-    def _take_log(self) -> None:
-        if self._extension and self._extension.log_fd >= 0:
-            for line in self._extension.read_log():
-                self._log(line, "extension")
 
     def _log(self, message: str, source: str = "kmind") -> None:
         self._emit("log", instance=self.name, source=source, message=message)

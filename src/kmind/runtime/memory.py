@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from kmind.errors import KmindError
 from kmind.queue import MEMORY_MOST, Geometry, MemoryReader
+from kmind.runtime.budget import OwnerBudget
 from kmind.util.foreign import foreign
 from kmind.util.names import file_name
 
@@ -42,11 +43,13 @@ class Memory:
         self,
         name: str,
         folder: Path | None,
+        budget: OwnerBudget,
         *,
         log: Callable[[str], None],
         now: Callable[[], float],
     ) -> None:
         self._path = folder / f"{file_name(name)}.json" if folder else None
+        self._budget = budget
         self._log = log
         self._now = now
         self._reader: MemoryReader | None = None
@@ -83,7 +86,12 @@ class Memory:
             self._reader = None
         if reader is None or not (last or self._now() >= self._next) or not reader.changed():
             return
-        self._next = self._now() + _EVERY_S
+        if last or self._budget.room:
+            self._next = self._now() + _EVERY_S
+            with self._budget.spend("memory"):
+                self._take(reader)
+
+    def _take(self, reader: MemoryReader) -> None:
         text = reader.take()
         if text is None:
             self._say("what the extension wants to remember does not match its check: left out")
@@ -91,6 +99,7 @@ class Memory:
             self._say(f"what the extension wants to remember is left out: {why}")
         elif text != self._text:
             self._text = text
+            self._budget.count("memory_writes", 1)
             self._write(text)
 
     def _write(self, text: bytes) -> None:

@@ -32,7 +32,8 @@ _KILL_S = 10.0
 class ExtensionProcess:
     """One extension's process, started as ``config`` says.
 
-    ``pid_fd`` is readable when it has ended, ``log_fd`` when it has printed something.
+    ``pid_fd`` is readable when it has ended, ``log_fd`` when it has printed something;
+    ``heard`` counts the bytes that were read of that.
     Raises KmindError if it cannot be started. One thread may use it.
     """
 
@@ -83,6 +84,7 @@ class ExtensionProcess:
         self.pid_fd = pid_fd
         self.log_fd = log_fd
         self._log_path = log_path
+        self.heard = 0
         self._lines = LineReader(time.monotonic)
         self._status: int | None = None
 
@@ -98,9 +100,11 @@ class ExtensionProcess:
     def read_log(self) -> list[str]:
         """Lines that it printed since the last call; cleaned, and at a bounded rate."""
         try:
-            return self._lines.feed(os.read(self.log_fd, _READ_AT_ONCE))
+            data = os.read(self.log_fd, _READ_AT_ONCE)
         except BlockingIOError:
             return []
+        self.heard += len(data)
+        return self._lines.feed(data)
 
     def take_parts(self) -> list[bytes]:
         """Parts of reports among what was read since the last call; see ``_parts``."""

@@ -130,8 +130,9 @@ class Reports:
         self._bucket = Bucket(now, _A_MINUTE / 60, _A_MINUTE)
         self._too_many = False
 
-    def take(self, lines: Iterable[bytes]) -> None:
-        """Take parts of reports, as they were printed."""
+    def take(self, lines: Iterable[bytes]) -> int:
+        """Take parts of reports, as they were printed; how many reports they completed."""
+        whole = 0
         for line in lines:
             try:
                 text = self._parts.add(line)
@@ -139,8 +140,11 @@ class Reports:
                 if self._may():
                     self._refuse(error)
                 continue
-            if text is not None and self._may():
-                self._put(text)
+            if text is not None:
+                whole += 1
+                if self._may():
+                    self._put(text)
+        return whole
 
     def _may(self) -> bool:
         # Good or bad: each costs time, or a line of the log.

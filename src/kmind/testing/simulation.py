@@ -25,6 +25,7 @@ from kmind.guard import Actuator, Journal, Policy
 from kmind.knobs import get_knob
 from kmind.queue import Endpoint
 from kmind.runtime._verdicts import Verdicts
+from kmind.runtime.budget import OwnerBudget
 from kmind.runtime.evidence_store import EvidenceStore
 from kmind.runtime.grants import grants_for
 from kmind.runtime.measured import MeasuredChanges
@@ -115,8 +116,9 @@ class Simulation:
             rng=np.random.default_rng(seed),
             now=self._now,
         )
+        budget = OwnerBudget(self._now, cpu=lambda: 0.0)  # the owner's real time counts for nobody
         self._verdicts = Verdicts(
-            who, self._changes, self._trials, self._note, name_of=str, now=self._now
+            who, self._changes, self._trials, self._note, budget, name_of=str, now=self._now
         )
         granted, _ = grants_for(found, target, policy, params)
         self._changes.grant(granted)
