@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an extension remembers over restarts, as its owner keeps it."""
 
+import os
+import threading
+import time
 import zlib
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from hypothesis import strategies as st
 from kmind.abi import layout
 from kmind.queue import MEMORY_MOST, Geometry
 from kmind.queue.memory import write_memory
+from kmind.runtime._saver import SAVER, Saver
 from kmind.runtime.budget import OwnerBudget
 from kmind.runtime.memory import Memory
 
@@ -41,7 +45,8 @@ class Kept:
         return self.arena[start : start + layout.MEMORY.itemsize].view(layout.MEMORY)
 
     def again(self) -> bytes:
-        """What the next extension of that name is given."""
+        """What the next extension of that name is given, once all is written."""
+        assert SAVER.settle(30)
         return Kept(self.folder).memory.load()
 
 
@@ -138,6 +143,7 @@ def test_a_length_beyond_the_region_is_refused(kept: Kept) -> None:
 def test_a_file_that_is_not_what_was_kept_begins_anew(kept: Kept) -> None:
     kept.write(b"1")
     kept.memory.look()
+    assert SAVER.settle(30)
     assert kept.folder is not None
     for text in (b"{", b" " * (MEMORY_MOST + 1)):
         (kept.folder / "x@vda.json").write_bytes(text)
@@ -152,6 +158,62 @@ def test_a_folder_that_cannot_be_written_is_said_once(tmp_path: Path) -> None:
     kept = Kept(tmp_path / "memory")
     for number in range(3):
         kept.write(b"%d" % number)
-        kept.memory.look(last=True)
+        kept.memory.look(last=number == 2)
+        kept.clock += 5
+        assert SAVER.settle(30)
+        kept.memory.look()
     assert len(kept.lines) == 1
     assert "cannot be kept in" in kept.lines[0]
+
+
+class SlowDisk:
+    """Syncs files only once it is told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked, self.go = threading.Event(), threading.Event()
+        monkeypatch.setattr(os, "fsync", self.fsync)
+
+    def fsync(self, fd: int) -> None:
+        self.asked.set()
+        assert self.go.wait(30)
+
+
+def test_owner_does_not_wait_for_a_disk_that_hangs(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = SlowDisk(monkeypatch)
+    try:
+        kept.write(b"1")
+        kept.memory.look()
+        assert disk.asked.wait(30)
+        kept.write(b"2")
+        kept.memory.look(last=True)  # returns, although nothing is written yet
+        assert kept.folder is not None
+        assert not (kept.folder / "x@vda.json").exists()
+        # Whoever comes next is given it all the same.
+        assert Kept(kept.folder).memory.load() == b"2"
+    finally:
+        disk.go.set()
+    assert SAVER.settle(30)
+    assert (kept.folder / "x@vda.json").read_bytes() == b"2"
+    assert kept.lines == []
+
+
+def test_many_files_are_written_by_one_thread_which_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk, saver = SlowDisk(monkeypatch), Saver()
+    for number in range(20):
+        saver.put(tmp_path / f"{number}.json", b"%d" % number)
+    assert sum(each.name == "kmind-save" for each in threading.enumerate()) == 1
+    assert not saver.settle(0)
+    disk.go.set()
+    assert saver.settle(30)
+    assert {path.read_bytes() for path in tmp_path.glob("*.json")} == {b"%d" % n for n in range(20)}
+    assert saver.trouble(tmp_path / "7.json") == ""
+    assert saver.trouble(tmp_path / "7.json") is None
+    while any(each.name == "kmind-save" for each in threading.enumerate()):
+        time.sleep(0.001)
+    saver.put(tmp_path / "0.json", b"again")
+    assert saver.settle(30)
+    assert (tmp_path / "0.json").read_bytes() == b"again"

@@ -13,6 +13,7 @@ from kmind.cli.output import write
 from kmind.errors import KmindError, NotSupportedError
 from kmind.extension.conf import ModuleConf
 from kmind.guard import Journal, Policy, finish_carrying
+from kmind.runtime._saver import SAVER
 from kmind.runtime.agents import need_root
 from kmind.runtime.asking import settle
 from kmind.runtime.leftovers import restore_leftovers
@@ -90,6 +91,7 @@ def daemon_command(
     def before_exec() -> None:
         finish_carrying()
         settle(_SETTLE_S)
+        SAVER.settle(_SETTLE_S)
         log.close()
 
     try:

@@ -2,14 +2,13 @@
 """What an extension remembers over restarts: kept as bytes, never interpreted.
 
 One file an instance below ``memory/`` of the state directory. The extension is not
-trusted: its text is bounded, must be JSON, and is written at most every five seconds.
+trusted: its text is bounded, must be JSON, and is written at most every five seconds, by
+a thread of its own: an instance's owner does not wait for the disk.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import numpy.typing as npt
 
 from kmind.errors import KmindError
 from kmind.queue import MEMORY_MOST, Geometry, MemoryReader
+from kmind.runtime._saver import SAVER
 from kmind.runtime.budget import OwnerBudget
 from kmind.util.foreign import foreign
 from kmind.util.names import file_name
@@ -61,6 +61,9 @@ class Memory:
         """What was kept, as JSON; empty where there is nothing, or nothing of use."""
         if self._path is None:
             return self._text
+        if (text := SAVER.waiting(self._path)) is not None:
+            self._text = text
+            return text
         try:
             with self._path.open("rb") as file:
                 text = file.read(MEMORY_MOST + 1)
@@ -81,6 +84,7 @@ class Memory:
 
     def look(self, *, last: bool = False) -> None:
         """Keep what is new; the ``last`` time whenever the one before was, and let go of it."""
+        self._hear()
         reader = self._reader
         if last:
             self._reader = None
@@ -100,25 +104,16 @@ class Memory:
         elif text != self._text:
             self._text = text
             self._budget.count("memory_writes", 1)
-            self._write(text)
+            if self._path is not None:
+                SAVER.put(self._path, text)
 
-    def _write(self, text: bytes) -> None:
-        if self._path is None:
-            return
-        partial = self._path.with_suffix(".new")
-        try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-            with os.fdopen(os.open(partial, flags, 0o600), "wb") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(self._path)
+    def _hear(self) -> None:
+        # How it went with what was to be written.
+        trouble = SAVER.trouble(self._path) if self._path else None
+        if trouble:
+            self._say(f"what it learnt cannot be kept in {self._path}: {trouble}")
+        elif trouble == "":
             self._trouble = ""
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
-            self._say(f"what it learnt cannot be kept in {self._path}: {error.strerror}")
 
     def _say(self, trouble: str) -> None:
         if trouble != self._trouble:

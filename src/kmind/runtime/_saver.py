@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Replacing small files durably, without making anybody wait for the disk.
+
+A file is written beside the old one, synced and renamed over it: by one thread for all, which lives
+while there is something to do. Of two texts for one file the later counts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from pathlib import Path
+
+__all__ = ["SAVER", "Saver"]
+
+
+class Saver:
+    """Thread-safe. The process does not end before all is written, unless by exec or signal."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._waiting: dict[Path, bytes] = {}
+        self._trouble: dict[Path, str] = {}
+        self._thread: threading.Thread | None = None
+
+    def put(self, path: Path, text: bytes) -> None:
+        """Have a file hold this text before long; its folder is made, for root alone."""
+        with self._changed:
+            self._waiting[path] = text
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="kmind-save")
+                self._thread.start()
+
+    def waiting(self, path: Path) -> bytes | None:
+        """What the file is to hold and does not yet, if anything."""
+        with self._changed:
+            return self._waiting.get(path)
+
+    def trouble(self, path: Path) -> str | None:
+        """Why the last write failed, "" if it did not; None if that was told already."""
+        with self._changed:
+            return self._trouble.pop(path, None)
+
+    def settle(self, timeout_s: float) -> bool:
+        """Wait until all is written, or so many seconds; whether it is."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._waiting, timeout_s)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                if not self._waiting:
+                    self._thread = None
+                    return
+                path, text = next(iter(self._waiting.items()))
+            trouble = _write(path, text)
+            with self._changed:
+                self._trouble[path] = trouble
+                if self._waiting[path] is text:
+                    del self._waiting[path]
+                    self._changed.notify_all()
+
+
+def _write(path: Path, text: bytes) -> str:
+    partial = path.with_suffix(".new")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(partial, flags, 0o600), "wb") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except (OSError, ValueError) as error:
+        with contextlib.suppress(OSError, ValueError):
+            partial.unlink(missing_ok=True)
+        return getattr(error, "strerror", None) or str(error)
+    return ""
+
+
+SAVER = Saver()
+"""This process's."""
