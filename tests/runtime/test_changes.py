@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an owner remembers of the values that it has set."""
+"""What an owner may set, and remembers to have set."""
 
+from contextlib import closing
 from pathlib import Path
 
 from runtime.measured import KNOB, Owner
 
-from kmind.agent._base import Mode
+from kmind.agent._base import Mode, Verdict
+from kmind.agent.sim import SimDoorbell
+from kmind.queue import Endpoint
 from kmind.runtime.changes import _MOST_VALUES
 
 
@@ -27,3 +30,22 @@ def test_rows_say_what_is_on_trial(tmp_path: Path) -> None:
     owner.run(200, until=lambda: owner.of("kept"))
     assert owner.of("kept")
     assert [change.trial for change in owner.journal.open_changes()] == [False]
+
+
+def test_what_is_granted_no_more_is_refused(tmp_path: Path) -> None:
+    """An instance that is loaded anew may be granted fewer knobs than before."""
+    with closing(Owner(tmp_path, lambda value: 1000.0)) as owner:
+        queue = Endpoint(owner.agent.arena, SimDoorbell(owner.agent.doorbell_fd)).cq
+
+        def verdict(rec_id: int) -> Verdict:
+            words = {"type": 1, "expires_ns": 1 << 62, "hold_ms": 1000}
+            assert queue.submit(*owner.granted.key, 256, **words) == rec_id
+            owner.run(0.1)
+            (answer,) = queue.answers()
+            assert answer[0] == rec_id
+            return Verdict(answer[1])
+
+        assert verdict(1) == Verdict.APPROVED
+        owner.changes.grant([])
+        assert owner.changes.usable() == []
+        assert verdict(2) == Verdict.UNKNOWN

@@ -99,7 +99,11 @@ class Changes:
         self._gone = call
 
     def grant(self, granted: Iterable[Granted]) -> None:
-        """Let the agent approve values for these knobs; one that was yielded stays so."""
+        """Let the agent approve values for these knobs alone; one that was yielded stays so."""
+        granted = list(granted)
+        for key in self._granted.keys() - {each.key for each in granted}:
+            self._agent.revoke(*key)  # an earlier version of the module had it
+            self._granted[key] = replace(self._granted[key], usable=False)
         for each in granted:
             # Another instance may hold it now.
             first = self._actuator.baseline(each.knob, each.target)
