@@ -2,6 +2,7 @@
 """Instances of the daemon on cgroups as systemd and container engines name them."""
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,6 +78,17 @@ def test_instance_on_a_cgroup_of_any_name(machine: Host, paths: tuple[str, ...])
         assert machine.listed("/sys/fs/bpf/kmind/instances") == []
         assert machine.listed("/sys/fs/bpf/kmind/agents") == []
     machine.end()
+
+
+def test_run_takes_a_container_too(machine: Host) -> None:
+    with cgroups(CONTAINER) as (path,):
+        words = (f"cgroup:/{path}", *TUNE, "--mode=advise", "--duration=2", "--json")
+        events = [
+            json.loads(line) for line in machine.kmind("run", "autotune", *words).splitlines()
+        ]
+    started = next(each for each in events if each["event"] == "start")
+    assert started["instance"] == f"autotune@cgroup:{path.replace('/', '!')}"
+    assert events[-1]["restored"]
 
 
 def test_what_a_killed_daemon_left_of_it_is_removed(machine: Host) -> None:
