@@ -31,7 +31,6 @@ from kmind.serve.worker import Worker
 __all__ = ["Daemon", "Ending"]
 
 _STALLED_S = 10.0
-_SWITCH_S = 0.0005
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 
 Ending: TypeAlias = Literal["stopped", "restart"]
@@ -55,10 +54,6 @@ class Daemon:
 
     def run(self, listener: PeerSocket) -> Ending:
         """Serve until a signal; raise what made the supervisor fail."""
-        # The supervisor lets go of the interpreter at each system call, and waits that long to
-        # have it back while clients are answered: with Python's 5 ms, 64 clients in a loop made
-        # turns of 3 ms of CPU time take 34 ms (p99; kmind bench admission --attack).
-        sys.setswitchinterval(_SWITCH_S)
         return asyncio.run(self._run(listener))
 
     async def _run(self, listener: PeerSocket) -> Ending:
