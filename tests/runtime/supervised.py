@@ -188,7 +188,7 @@ class Daemon:
 
     def said(self) -> list[dict[str, Any]]:
         """Its events so far."""
-        text = Path(self.output.name).read_text()
+        text, _, _ = Path(self.output.name).read_text().rpartition("\n")  # whole lines
         return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
 
     def wait_for(self, event: str) -> dict[str, Any]:

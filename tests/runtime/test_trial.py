@@ -14,7 +14,15 @@ import pytest
 
 from kmind.evidence import Arm, Design, Experiment
 from kmind.evidence.chart import render_experiment
-from kmind.runtime.effort import CPU_LIMIT, FAULTS_LIMIT, IO_LIMIT, Effort, Efforts, read_effort
+from kmind.runtime.effort import (
+    CPU_LIMIT,
+    FAULTS_LIMIT,
+    IO_LIMIT,
+    OWNER_LIMIT,
+    Effort,
+    Efforts,
+    read_effort,
+)
 from kmind.runtime.meter import Block, Reading
 from kmind.runtime.trial import Trial
 
@@ -138,6 +146,7 @@ def to_the_end(load: Load, *under: Arm, **a_second: float) -> Experiment:
         ({"cpu_s": 1.1 * CPU_LIMIT}, "of a CPU more"),
         ({"io_bytes": 1.1 * IO_LIMIT}, "bytes a second more"),
         ({"faults": 1.1 * FAULTS_LIMIT}, "page faults a second more"),
+        ({"owner_s": 1.1 * OWNER_LIMIT}, "cost the owner 5.5% of a CPU more"),
     ],
 )
 def test_a_gain_beside_efforts_that_differ_is_void(
@@ -193,6 +202,16 @@ def test_what_is_burnt_in_many_blocks_cannot_be_paid_back_in_few() -> None:
     assert "used 18.0% of a CPU more or less in a block" in efforts.why_void
 
 
+def test_what_moving_the_knob_costs_the_owner_voids_nothing() -> None:
+    efforts, none = Efforts(), Effort(0.0, 0, 0)
+    for _ in range(10):
+        efforts.add("candidate", 0.1, none, Effort(0.0, 0, 0, owner_s=0.1), washing=True)
+        for arm in ("incumbent", "candidate"):
+            efforts.add(arm, 0.2, none, Effort(0.0, 0, 0, owner_s=0.001))
+    assert efforts.why_void == ""
+    assert efforts.to_dict()["candidate"]["owner_s"] == pytest.approx(0.01)
+
+
 def test_bursts_under_either_arm_void_nothing() -> None:
     efforts, none = Efforts(), Effort(0.0, None, 0)
     for number in range(10):
@@ -224,6 +243,7 @@ def test_effort_is_the_kernels_account_of_a_process() -> None:
     after = read_effort(os.getpid())
     assert after is not None
     assert 0.05 <= after.cpu_s - before.cpu_s < 5
+    assert 0.05 <= after.owner_s - before.owner_s < 5
     child = subprocess.Popen(["true"])
     child.wait()
     assert read_effort(child.pid) is None

@@ -12,7 +12,7 @@ all at once in one block costs one pair of blocks, as much spread over the other
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,15 @@ import numpy as np
 
 from kmind.evidence import Arm
 
-__all__ = ["CPU_LIMIT", "FAULTS_LIMIT", "IO_LIMIT", "Effort", "Efforts", "read_effort"]
+__all__ = [
+    "CPU_LIMIT",
+    "FAULTS_LIMIT",
+    "IO_LIMIT",
+    "OWNER_LIMIT",
+    "Effort",
+    "Efforts",
+    "read_effort",
+]
 
 CPU_LIMIT = 0.03
 """CPU time that may be used more under one arm than under the other, in seconds a second: so much
@@ -32,6 +40,10 @@ IO_LIMIT = 256 * 1024.0
 FAULTS_LIMIT = 8.0
 """Page faults that had to wait for a disk that may differ, a second."""
 
+OWNER_LIMIT = 0.05
+"""CPU time of the owner's thread that may differ, in seconds a second: what an extension prints,
+recommends and reports costs the owner time. Above ``CPU_LIMIT``, as others cost it some, too."""
+
 _MAJFLT = 9  # field of /proc/PID/stat after the name, counted from 0 (proc(5): field 12)
 _CPUCLOCK_SCHED = 2
 
@@ -40,21 +52,27 @@ _CPUCLOCK_SCHED = 2
 class Effort:
     """Totals of a process: CPU time in seconds, bytes from and to disks, major page faults.
 
-    ``io_bytes`` is None where this process may not know it.
+    ``io_bytes`` is None where this process may not know it. ``owner_s`` is CPU time of the owner's
+    thread, in seconds.
     """
 
     cpu_s: float
     io_bytes: int | None
     faults: int
+    owner_s: float = 0.0
 
 
 def read_effort(pid: int, proc: Path = Path("/proc")) -> Effort | None:
-    """What a process has used so far, threads that ended included; None if it is not there."""
+    """What a process has used so far, threads that ended included; None if it is not there.
+
+    Call it on the owner's thread.
+    """
     try:
         # The clock of a process (clock_getcpuclockid(3)): in nanoseconds, where stat has ticks.
         cpu_s = time.clock_gettime(~pid << 3 | _CPUCLOCK_SCHED)
         words = (proc / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
-        return Effort(cpu_s, _read_io(proc / str(pid) / "io"), int(words[_MAJFLT]))
+        io_bytes = _read_io(proc / str(pid) / "io")
+        return Effort(cpu_s, io_bytes, int(words[_MAJFLT]), time.thread_time())
     except (OSError, IndexError, ValueError):
         return None
 
@@ -108,6 +126,7 @@ _RULES = (
     ("cpu_s", CPU_LIMIT, "used {0:.1%} of a CPU {1}"),
     ("io_bytes", IO_LIMIT, "moved {0:,.0f} bytes a second {1} to or from disks"),
     ("faults", FAULTS_LIMIT, "had {0:.0f} page faults a second {1} that waited for a disk"),
+    ("owner_s", OWNER_LIMIT, "cost the owner {0:.1%} of a CPU {1}"),
 )
 _NAMES = tuple(name for name, _, _ in _RULES)
 
@@ -138,8 +157,10 @@ class Efforts:
         if before is None or after is None:
             self.lost = True
             return
-        for sums in (self._all,) if washing else (self._all, self._blocks):
-            sums[arm].add(seconds, before, after)
+        if not washing:
+            self._blocks[arm].add(seconds, before, after)
+        # Moving the knob costs the owner time in wash-outs, and one way more than the other.
+        self._all[arm].add(seconds, replace(before, owner_s=0.0), replace(after, owner_s=0.0))
 
     @property
     def why_void(self) -> str:
@@ -154,8 +175,11 @@ class Efforts:
         return said and f"the extension itself {said}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON, by arm, wash-outs included."""
-        return {arm: each.to_dict() for arm, each in self._all.items()}
+        """Plain JSON, by arm, wash-outs included but for the owner's time."""
+        return {
+            arm: each.to_dict() | {"owner_s": self._blocks[arm].to_dict()["owner_s"]}
+            for arm, each in self._all.items()
+        }
 
 
 def _why_means_differ(sums: _Arms, where: str) -> str:
