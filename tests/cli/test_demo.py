@@ -137,6 +137,37 @@ print(json.dumps({"event": "stop", "restored": True}))
 """
 
 
+KEEPS_NOTHING = """\
+import json, signal, sys
+if "observe" not in sys.argv:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    open("started", "a").write("!")
+    signal.sigwait({signal.SIGINT})
+print(json.dumps({"event": "stop", "restored": True}))
+"""
+
+
+class Warming:
+    """A disk that is three times as fast in each second run, whatever is set."""
+
+    def __init__(self) -> None:
+        self._runs = 0
+
+    def prepare(self, dir: Path) -> None:
+        pass
+
+    def run(self, duration: float) -> Result:
+        self._runs += 1
+        started, deadline = Path("started"), time.monotonic() + 60
+        while self._runs % 2 == 0 and len(started.read_text() if started.exists() else "") < (
+            self._runs // 2
+        ):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        rate = 300.0 if self._runs % 2 == 0 else 100.0
+        return Result(rate, 0.0, "IOPS", [rate] * 6)
+
+
 class Reader:
     """As fast as the knob lets it, once `kmind run` has changed it."""
 
@@ -157,24 +188,30 @@ class Reader:
         return Result(rate, 0.0, "IOPS", [rate] * 6)
 
 
+def simulated(folder: Path, monkeypatch: pytest.MonkeyPatch, found: int, run: str) -> Path:
+    """A disk of files for the demo, and a `kmind run` that does this; the knob's file."""
+    target = make_disk_files(folder / "root", read_ahead_kb=found)
+    file = folder / "root/sys/block/sim0/queue/read_ahead_kb"
+    fake_run(folder, run)
+    monkeypatch.chdir(folder)
+    for name, value in {
+        "PYTHONPATH": folder,
+        "FAKE_DISK": file,
+        "KMIND_STATE_DIR": folder / "state",
+        "KMIND_CACHE_DIR": folder / "cache",
+    }.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(demo, "device_of", lambda folder: "sim0")
+    monkeypatch.setattr(demo, "parse_target", lambda name: target)
+    return file
+
+
 @pytest.mark.parametrize("found", [8192, 128])
 def test_smaller_gain_leads_and_what_was_found_is_put_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: int
 ) -> None:
     """A machine's own 8192 made the headline, 92 times, and not the kernel's default."""
-    target = make_disk_files(tmp_path / "root", read_ahead_kb=found)
-    file = tmp_path / "root/sys/block/sim0/queue/read_ahead_kb"
-    fake_run(tmp_path, TUNES)
-    monkeypatch.chdir(tmp_path)
-    for name, value in {
-        "PYTHONPATH": tmp_path,
-        "FAKE_DISK": file,
-        "KMIND_STATE_DIR": tmp_path / "state",
-        "KMIND_CACHE_DIR": tmp_path / "cache",
-    }.items():
-        monkeypatch.setenv(name, str(value))
-    monkeypatch.setattr(demo, "device_of", lambda folder: "sim0")
-    monkeypatch.setattr(demo, "parse_target", lambda name: target)
+    file = simulated(tmp_path, monkeypatch, found, TUNES)
     monkeypatch.setattr(demo, "make_workload", lambda name, quick: Reader(file))
     told: list[str] = []
     result = demo._on_the_kernel(told.append)
@@ -189,3 +226,17 @@ def test_smaller_gain_leads_and_what_was_found_is_put_back(
         assert journal.open_changes() == []
     gains = [line.split()[0] for line in told if "times as many reads" in line]
     assert gains == ["3.0", "90.0"][: len(starts)]
+
+
+def test_what_the_disk_does_by_itself_is_no_gain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that kept nothing was told as "3.3 times as many reads"."""
+    simulated(tmp_path, monkeypatch, 8192, KEEPS_NOTHING)
+    load = Warming()
+    monkeypatch.setattr(demo, "make_workload", lambda name, quick: load)
+    told: list[str] = []
+    result = demo._on_the_kernel(told.append)
+    assert [run["changes"] for run in result["runs"]] == [[], []]
+    assert not [line for line in told if "times as many reads" in line]
+    assert len([line for line in told if line.startswith("Nothing was kept from ")]) == 2

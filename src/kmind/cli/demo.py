@@ -115,13 +115,16 @@ def _on_the_kernel(say: Callable[[str], None]) -> dict[str, Any]:
             own = None if start == found else state
             runs.append({"read_ahead_kb": start} | _measure(say, load, device, own))
     shutil.rmtree(state, ignore_errors=True)
-    # The smaller gain first: what a machine happens to hold is no merit of kmind's.
-    runs.sort(key=lambda run: run["gain"])
+    # The smaller gain first: what a machine happens to hold is no merit of kmind's. And before
+    # all others a run in which nothing was kept: whatever the disk did then, it did by itself.
+    runs.sort(key=lambda run: (bool(run["changes"]), run["gain"]))
     for run in runs:
-        say(
-            f"{run['gain']:.1f} times as many reads, from {_KNOB} {run['read_ahead_kb']}, "
-            f"{starts[run['read_ahead_kb']]}: {run['before']:,.0f} to {run['after']:,.0f} a second."
-        )
+        rates = f"{run['before']:,.0f} to {run['after']:,.0f} a second"
+        where = f"from {_KNOB} {run['read_ahead_kb']}, {starts[run['read_ahead_kb']]}"
+        if run["changes"]:
+            say(f"{run['gain']:.1f} times as many reads, {where}: {rates}.")
+        else:
+            say(f"Nothing was kept {where}; by itself the disk went from {rates}.")
     as_before = "as before" if knob.read(target) == found else f"and was {found} before"
     say(f"Stopped. {_KNOB} is {knob.read(target)}, {as_before}. Check: cat {knob.file(target)}")
     restored = all(run["restored"] for run in runs) and knob.read(target) == found
@@ -142,8 +145,6 @@ def _measure(
     after = statistics.median(series[-len(series) // 3 :])
     say("Reads in each second: " + " ".join(f"{rate:,.0f}" for rate in series))
     say(f"After: {after:,.0f} reads a second.")
-    if not runner.changes:
-        say("No change stood: nothing was measured to help.")
     return {
         "before": before,
         "after": after,
