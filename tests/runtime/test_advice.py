@@ -142,6 +142,23 @@ def test_what_cannot_be_done_stays_open(store: AdviceStore, doer: Doer) -> None:
     assert store.get("1")["state"] == "applied"
 
 
+def test_what_cannot_be_written_down_is_undone_at_once(store: AdviceStore, doer: Doer) -> None:
+    """Or it would stay open and stand, and nothing could put it back."""
+    number = str(note(store))
+    act = doer.apply_advice
+
+    def break_the_file(advice: Mapping[str, Any]) -> int:
+        store._db.execute("PRAGMA query_only = 1")
+        return act(advice)
+
+    doer.apply_advice = break_the_file  # type: ignore[method-assign]
+    with pytest.raises(KmindError):
+        store.apply(number)
+    assert doer.undone == [101]
+    store._db.execute("PRAGMA query_only = 0")
+    assert store.get(number)["state"] == "open"
+
+
 def test_undone_by_others(store: AdviceStore) -> None:
     note(store)
     store.apply("1")

@@ -404,6 +404,54 @@ def test_advice_is_applied_and_undone(rig: Rig, disk: str) -> None:
     assert value_of(disk) == before
 
 
+def test_advice_that_finds_no_room_changes_nothing(rig: Rig, disk: str) -> None:
+    """What can fail comes before the knob: else it would stand, and could not be undone."""
+    before = value_of(disk)
+    supervisor = rig.start()
+    rig.load(rig.module(), disk, *QUICK, mode="advise")
+    rig.run_until(lambda: supervisor.advice.list())
+    core = supervisor.core
+    slots = layout.LIMIT["INSTANCES"] - 1
+    fillers = [core.register(f"filler@{n}", "filler", "tuner") for n in range(slots - 1)]
+    with pytest.raises(KmindError, match=f"no room for admin: {slots} instances are there"):
+        supervisor.advice.apply("1")
+    core.unregister(fillers.pop())
+    for knob in range(layout.LIMIT["LEASES"]):
+        core.acquire(fillers[0], knob, 12345, hold_s=60)
+    core.leave(
+        supervisor.status()[0]["slot"], get_knob("block.read_ahead_kb").id, Target.block(disk).id
+    )
+    core.acquire(fillers[0], layout.LIMIT["LEASES"], 12345, hold_s=60)
+    with pytest.raises(KmindError, match="no room for the lease of"):
+        supervisor.advice.apply("1")
+    assert value_of(disk) == before
+    assert supervisor.advice.get("1")["state"] == "open"
+    assert supervisor.journal.open_changes() == []
+    assert [each.name for each in core.instances() if each.name == "admin"] == []
+    for slot in fillers:
+        core.unregister(slot)
+    supervisor.advice.apply("1")
+    assert value_of(disk) == 512
+    supervisor.advice.undo("1")
+    assert value_of(disk) == before
+
+
+def test_advice_gets_the_lease_of_a_module_of_its_own_priority(rig: Rig, disk: str) -> None:
+    before = value_of(disk)
+    supervisor = rig.start()
+    rig.load(rig.module(), disk, *QUICK, mode="advise")
+    rig.run_until(lambda: supervisor.advice.list())
+    proud = rig.load(rig.module("proud", manifest=ranked(255)), disk, "value=64", *QUICK)
+    rig.run_until(lambda: rig.of("applied", proud))
+    supervisor.advice.apply("1")
+    assert value_of(disk) == 512
+    assert [lease["holder"] for lease in supervisor.leases()] == ["the admin"]
+    supervisor.unload(proud)
+    assert value_of(disk) == 512
+    supervisor.advice.undo("1")
+    assert value_of(disk) == before
+
+
 def test_what_advice_has_set_outlives_the_daemon(rig: Rig, disk: str) -> None:
     before = value_of(disk)
     supervisor = rig.start()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from kmind.agent.core import Core
@@ -72,11 +73,27 @@ class Admin:
         self._lease()
 
     def apply_advice(self, advice: Mapping[str, Any]) -> int:
-        """Set the knob; the journal's number of the change. Raises KmindError."""
+        """Set the knob; the journal's number of the change. Raises KmindError: it is not set."""
         knob, target = get_knob(str(advice["knob"])), parse_target(str(advice["target"]))
+        # What can fail comes first: nothing may stop the way from a knob that is set to its record.
+        held_already = any(each.key == (knob.name, target.name) for each in self.held)
+        self._take_lease(knob, target)
+        try:
+            change = self._set(knob, target, advice)
+        except KmindError:
+            if not held_already:
+                self._core.release(self._slot, knob.id, target.id)
+            self._leave_if_idle()
+            raise
+        self._tell(knob, target)
+        with suppress(KmindError):  # those of knobs that go with it; `look` tries again
+            self._lease()
+        return change.id
+
+    def _set(self, knob: Knob, target: Target, advice: Mapping[str, Any]) -> Change:
         self._give_up(knob, target, "the admin")
         self._actuator.acquire(knob, target)
-        change = self._actuator.apply(
+        return self._actuator.apply(
             knob,
             target,
             advice["value"],
@@ -86,9 +103,6 @@ class Admin:
             rec_id=int(advice["rec_id"]),
             by_admin=True,
         )
-        self._tell(knob, target)
-        self._lease()
-        return change.id
 
     def undo_advice(self, change: int) -> str:
         """Put back what that change did; a word on it if there is one to say."""
@@ -129,11 +143,34 @@ class Admin:
                 self.advice.undone(change, why)
 
     def _lease(self) -> None:
-        if self.held and not self._slot:
-            self._slot = self._core.register(ADMIN, "kmind", ADMIN, 0, os.getuid())
         for change in self.held:
-            knob, target = get_knob(change.knob), parse_target(change.target)
-            self._core.acquire(self._slot, knob.id, target.id, priority=_PRIORITY, hold_s=_LEASE_S)
+            self._take_lease(get_knob(change.knob), parse_target(change.target))
+        self._leave_if_idle()
+
+    def _take_lease(self, knob: Knob, target: Target) -> None:
+        # From whoever has it. KmindError where there is no slot or place left.
+        if not self._slot:
+            self._slot = self._core.register(ADMIN, "kmind", ADMIN, 0, os.getuid())
+        acquire = partial(
+            self._core.acquire,
+            self._slot,
+            knob.id,
+            target.id,
+            priority=_PRIORITY,
+            hold_s=_LEASE_S,
+        )
+        claim = acquire()
+        if not claim and claim.holder:  # a module may ask for the same priority
+            self._core.release(claim.holder, knob.id, target.id)
+            claim = acquire()
+        if not claim:
+            self._leave_if_idle()
+            raise KmindError(
+                f"there is no room for the lease of {knob.name} of {target}",
+                hint="unload an instance first; see: kmind status",
+            )
+
+    def _leave_if_idle(self) -> None:
         if not self.held and self._slot:
             self._core.unregister(self._slot)
             self._slot = 0

@@ -160,10 +160,17 @@ class AdviceStore(Store):
         return rows[0]
 
     def apply(self, id: str) -> _Advice:
-        """Do what it says, and say so in the journal. KmindError where it is refused."""
+        """Do what it says, and say so in the journal.
+
+        KmindError where it is refused, or cannot be written down: it is not done then.
+        """
         advice = self._in_state(id, "open", "applied")
         change = self._doer.apply_advice(advice)
-        return self._decide(advice, "applied", change=change)
+        try:
+            return self._decide(advice, "applied", change=change)
+        except KmindError:
+            self._doer.undo_advice(change)
+            raise
 
     def reject(self, id: str) -> _Advice:
         """Close it; the same of the same instance is not taken down for a day."""
