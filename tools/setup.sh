@@ -17,6 +17,7 @@ programs="
     coreutils         cat dirname env false sleep stat true
     dash              sh
     e2fsprogs         mkfs.ext4
+    findutils         find
     fio               fio
     gcc               cc
     git               git

@@ -31,7 +31,7 @@ from kmind.agent._generation import Generation
 from kmind.agent._place import Place, Spec
 from kmind.agent.bpf import BpfAgent
 from kmind.agent.core import Core
-from kmind.errors import BpfError, LoadError, NotSupportedError
+from kmind.errors import BpfError, KmindError, LoadError, NotSupportedError
 from kmind.queue import Doorbell, Endpoint, Geometry
 
 pytestmark = pytest.mark.kernel("libbpf", "bpffs", "arena", "bpf_timer", "syscall", "tp_btf")
@@ -385,7 +385,7 @@ def test_an_upgrade_that_fails_changes_nothing(
         agent.upgrade(compile_bpf(refused, tmp_path / "refused.bpf.o"))
     with pytest.raises(NotSupportedError, match="no tracepoint absent"):
         agent.upgrade(renames, hooks={"on_rename": "absent"})
-    with pytest.raises(BpfError):
+    with pytest.raises(KmindError, match="cannot be read: No such file"):
         agent.upgrade(tmp_path / "absent.bpf.o")
     assert agent.generation == 1
     assert [path.name for path in core.folder("one@a").iterdir()] == ["1"]

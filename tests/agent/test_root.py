@@ -54,8 +54,8 @@ ROOTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "others can read it": (of_mode(0o755), "mode 0755"),
     "it is a link": (link, "it is a link, or no directory"),
     "agents are another's": (below("agents", owned), "agents: it belongs to user 65534"),
-    "pins are a link": (below("core", link_to(Path("/tmp"))), "core: it is a link, or no"),
-    "the gate is a link": (below("gate", link_to(Path("/tmp"))), "gate: it is a link, or no"),
+    "pins are a link": (below("core", link_to(Path("/etc"))), "core: it is a link, or no"),
+    "the gate is a link": (below("gate", link_to(Path("/etc"))), "gate: it is a link, or no"),
 }
 
 

@@ -28,6 +28,7 @@ def small(monkeypatch, tmp_path):
         kind = "read" if "sequential" in name else "randread"
         return Fio(name, FioJob("psync", kind), 64 * MIB, limit=32 * MIB)
 
+    monkeypatch.setenv("KMIND_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setattr(readahead, "_QUICK", plan)
     monkeypatch.setattr(readahead, "make_workload", make_workload)
 

@@ -55,12 +55,12 @@ def test_status_is_plain(
             "status": {HOSTILE: HOSTILE},
             "yielded": [HOSTILE],
         }
-        return {"schema": "", "instances": [row]}
+        return {"schema": "", "instances": [row], "fill": {HOSTILE: {"used": 1, "size": 2}}}
 
     monkeypatch.setattr("kmind.cli.status.Client.get", get)
     status_command(None, json=False, socket=Path("/none"))
     out = capsys.readouterr().out
-    assert out.count("a [2J") == 6
+    assert out.count("a [2J") == 7
     assert not COMMANDS.search(out)
 
 

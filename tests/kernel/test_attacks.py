@@ -267,7 +267,7 @@ def test_no_sign_of_life(world: World) -> None:
     with world.neighbour.unmoved():
         pid = world.load("stall")
         eventually(lambda: world.value == 512)
-        world.failed("gave no sign of life for 3 s")
+        world.failed("was silent for 3 s")
         eventually(gone(pid))
         world.unload()
 

@@ -428,7 +428,7 @@ def test_without_privileges_load_says_so(objects: Path) -> None:
     os.waitpid(child, 0)
     with os.fdopen(reader) as said:
         text = said.read()
-    assert re.fullmatch("cannot load .* of calls.bpf.o: Operation not permitted; .*", text)
+    assert re.fullmatch("cannot load .* of calls.bpf.o: not held: CAP_BPF, CAP_PERFMON; .*", text)
 
 
 def test_files_that_are_no_objects(tmp_path: Path) -> None:

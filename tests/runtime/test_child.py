@@ -436,6 +436,9 @@ def without_own_root(out: int, allowed: str) -> None:
     def refused(*_: object) -> None:
         raise NotSupportedError("no file system of its own: the test says so")
 
+    os.dup2(out, 3)
+    os.closerange(4, 1 << 16)  # an extension has few files, and its limit is low
+    out = 3
     # The interpreter of the tests may be out of reach then, and nothing is imported here.
     reach = patch.object(sandbox, "_in_reach", lambda libraries, lacking: [])
     with reach, patch.object(sandbox, "enter_own_root", refused):

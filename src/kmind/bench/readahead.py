@@ -316,6 +316,7 @@ class _Bench:
                         self._knob, self._target, value,
                         who=f"bench@{self.device}", why="the bench compares fixed values",
                     )  # fmt: skip
+                    actuator.finish()  # open files are told before anything is measured
                 yield
             finally:
                 actuator.undo_all()

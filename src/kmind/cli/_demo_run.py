@@ -84,6 +84,7 @@ class Runner:
             self._process.kill()
             self._process.wait()
             raise KmindError("kmind run did not stop", hint="run: kmind restore") from None
+        self._reader.join()  # what it said last is whether all was put back
         if kind is None and code:
             raise self._error(code)
 

@@ -165,6 +165,7 @@ def _set_to(value: int, knob: Knob, target: Target) -> Iterator[None]:
                 actuator.apply(
                     knob, target, value, who=f"demo@{target.name}", why=why, by_admin=True
                 )
+                actuator.finish()  # open files are told before anything is measured
             yield
         finally:
             actuator.undo_all()
