@@ -326,6 +326,34 @@ def test_the_owner_sees_its_own_value_while_readahead_is_off(
         go_on.set()
 
 
+def test_an_undo_does_not_depend_on_a_thread_that_hangs(
+    disk: Target, stream: int, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Readahead was off for longer than an undo waits: its 0 was taken for the admin's."""
+    off, go_on = threading.Event(), threading.Event()
+
+    def pause(cancelled: threading.Event) -> None:
+        off.set()
+        assert go_on.wait(60)
+
+    monkeypatch.setattr(_carry, "_pause", pause)
+    monkeypatch.setattr(_carry, "_STILL_S", 0.05)
+    actuator = Actuator(journal, Policy())
+    first = actuator.apply(READ_AHEAD, disk, 1024, who="test@it", why="")
+    actuator.finish()
+    _read_in_order(stream)
+    actuator.apply(READ_AHEAD, disk, 16, who="test@it", why="")
+    try:
+        assert off.wait(20)
+        assert actuator.undo(first).state == "undone"
+        assert READ_AHEAD.read(disk) == 128
+    finally:
+        go_on.set()
+    monkeypatch.setattr(_carry, "_STILL_S", 20)
+    actuator.finish()
+    assert (READ_AHEAD.read(disk), journal.open_changes()) == (128, [])
+
+
 def test_many_open_files_take_none_of_the_owners_time(
     disk: Target, tmp_path: Path, holder: Callable[..., int], journal: Journal
 ) -> None:

@@ -19,6 +19,7 @@ import atexit
 import os
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,6 +62,7 @@ class _Job:
     refreshed: Refreshed | None = None
     draining: bool = False
     stuck: bool = False
+    undisturbed: Callable[[], bool] = lambda: True
     cancelled: threading.Event = field(default_factory=threading.Event)
     told: threading.Event = field(default_factory=threading.Event)
     done: threading.Event = field(default_factory=threading.Event)
@@ -97,25 +99,30 @@ class _Job:
                 if self.cancelled.is_set() or knob.read(target) != self.new:
                     journal.end_drain(number)
                     return
-                self.draining = True
-            try:
                 knob.write(target, knob.drain)
+                self.draining = True
                 mine = writes.count()
-                self.told.set()
-                try:
-                    refresh_streams(refreshed.streams[:_MOST_STREAMS], more=self._goes_on)
-                    _pause(self.cancelled)
-                finally:
-                    # Somebody who wrote meanwhile is right, be it the very value that drains.
-                    if knob.read(target) == knob.drain and writes.count() == mine:
-                        self.stuck = True
-                        knob.write(target, self.new)
-                        self.stuck = False
+                # Somebody who wrote meanwhile is right, be it the very value that drains.
+                self.undisturbed = lambda: writes.count() == mine
+            self.told.set()
+            try:
+                refresh_streams(refreshed.streams[:_MOST_STREAMS], more=self._goes_on)
+                _pause(self.cancelled)
             finally:
-                self.draining = False
+                with self.lock:
+                    if self.draining:
+                        self._end_drain()
+                    self.draining = False
         journal.end_drain(number)
         # Files that were opened meanwhile have taken it over; so all are looked through.
         refresh_open_files(target, {knob.drain}, self.new)
+
+    def _end_drain(self) -> None:
+        # Under the lock.
+        self.stuck = True
+        if self.knob.read(self.target) == self.knob.drain and self.undisturbed():
+            self.knob.write(self.target, self.new)
+        self.stuck = False
 
     def _goes_on(self) -> bool:
         return not self.cancelled.is_set()
@@ -149,11 +156,13 @@ def _cancel(job: _Job) -> None:
     until = time.monotonic() + _STILL_S
     while job.draining and time.monotonic() < until:
         time.sleep(0.0002)
-    if job.stuck:
-        with suppress(KmindError):
-            if job.knob.read(job.target) == job.knob.drain:
-                job.knob.write(job.target, job.new)
-        job.stuck = False
+    with job.lock:
+        # A job that hangs in a file of somebody else's finds that this was done for it.
+        if job.draining or job.stuck:
+            job.draining = False
+            with suppress(KmindError):
+                job._end_drain()
+            job.stuck = False
 
 
 class Carrier:
