@@ -177,7 +177,8 @@ class MeasuredChanges(Changes):
     def pass_over(self, each: Granted, rec_id: int, why: str) -> None:
         """Tell that what was approved is not done, as something else is; the lease stays."""
         self._tell(each, "FAILED", rec_id)
-        self._emit("failed", instance=self._who, id=rec_id, knob=each.knob.name, why=why)
+        knob = each.knob.name
+        self._emit("failed", instance=self._who, id=rec_id, knob=knob, why=why, tried=False)
 
     def standing(self, each: Granted) -> Value:
         """What an approved value would take the place of: what is held, or the baseline."""
