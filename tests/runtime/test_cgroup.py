@@ -23,6 +23,7 @@ from kmind.runtime._cgroupfs import Folders, read_words, write_file
 from kmind.runtime._hierarchy import Hierarchy, find_hierarchies
 from kmind.runtime.cgroup import ExtensionCgroup, list_cgroups
 from kmind.runtime.child import EXIT_SETUP
+from kmind.runtime.leftovers import remove_dead_runs, run_cgroup
 
 root = pytest.mark.kernel()
 _numbers = itertools.count()
@@ -240,6 +241,38 @@ def test_what_is_left_over_is_ended(name: str) -> None:
     old.communicate()
     assert fresh.usage()["cpu_s"] == 0
     fresh.close()
+
+
+FORGETFUL = "from kmind.runtime.leftovers import remove_dead_runs; remove_dead_runs()"
+
+
+@root
+def test_runs_of_other_pid_namespaces_are_left_alone() -> None:
+    """A `kmind run` in a container knew nobody under that number, and killed the extension."""
+    there = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", FORGETFUL]
+    group = ExtensionCgroup(run_cgroup("it"), Limits())
+    group.add((extension := python("input()")).pid)
+    try:
+        subprocess.run(there, check=True, timeout=60)
+        assert extension.poll() is None
+        remove_dead_runs()  # its own process is here
+        assert extension.poll() is None
+    finally:
+        group.close()
+        extension.communicate()
+
+
+@root
+def test_a_run_that_has_ended_is_removed() -> None:
+    end = "import os; from kmind.runtime.leftovers import run_cgroup; print(run_cgroup('it'))"
+    name = subprocess.run(
+        [sys.executable, "-c", end], check=True, timeout=60, capture_output=True, text=True
+    ).stdout.strip()
+    ExtensionCgroup(name, Limits()).add((extension := python("input()")).pid)
+    remove_dead_runs()
+    assert extension.wait(10) == -signal.SIGKILL
+    extension.communicate()
+    assert name not in list_cgroups()
 
 
 @root

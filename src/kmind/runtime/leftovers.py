@@ -16,7 +16,7 @@ from kmind.util.names import file_name
 
 __all__ = ["remove_dead_runs", "restore_leftovers", "run_cgroup"]
 
-_RUN = re.compile(r"^run-(\d+)\.")
+_RUN = re.compile(r"^run-(\d+)-(\d+)\.")
 
 
 def restore_leftovers(journal: Journal, policy: Policy | None, emit: Emit) -> KmindError | None:
@@ -42,13 +42,26 @@ def restore_leftovers(journal: Journal, policy: Policy | None, emit: Emit) -> Km
 
 
 def run_cgroup(name: str) -> str:
-    """The cgroup of the extension of a ``kmind run``: it names the process that made it."""
-    return f"run-{os.getpid()}.{file_name(name)}"
+    """The cgroup of the extension of a ``kmind run``: it names the process that made it.
+
+    By its number and the PID namespace that this holds in (pid_namespaces(7)): other ones see the
+    same cgroups, and another process, or none, under that number.
+    """
+    return f"run-{os.getpid()}-{_pid_namespace()}.{file_name(name)}"
+
+
+def _pid_namespace() -> int:
+    return Path("/proc/self/ns/pid").stat().st_ino
 
 
 def remove_dead_runs() -> None:
-    """Remove the cgroups of ``kmind run`` processes that have ended."""
+    """Remove the cgroups of ``kmind run`` processes that have ended.
+
+    Of those of other PID namespaces nothing is known here: they are left alone.
+    """
+    own = _pid_namespace()
     for name in list_cgroups():
-        if (made := _RUN.match(name)) and not Path(f"/proc/{made[1]}").exists():
+        made = _RUN.match(name)
+        if made and int(made[2]) == own and not Path(f"/proc/{made[1]}").exists():
             with suppress(KmindError):
                 ExtensionCgroup.adopt(name).close()
