@@ -38,7 +38,7 @@ WRONG = [
     (
         ["evaluate", "readahead", "DISK", "block.nomerges=1", "--metric", "joy"],
         2,
-        "module readahead has no outcome 'joy'; it has pages_in, pages, requests",
+        "module readahead has no outcome 'joy'; it has pages_in, pages_in_steps, pages, requests",
     ),
     (
         ["evaluate", "readahead", "DISK", "block.nomerges=1", "--against", "no"],

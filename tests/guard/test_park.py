@@ -137,3 +137,23 @@ def test_what_disturbs_others_cannot_be_parked(actuator: Actuator, target: Targe
         actuator.apply(
             get_knob("block.scheduler"), target, "none", who="test@it", why="a test", parked=True
         )
+
+
+def test_of_two_that_are_joined_the_first_value_is_what_it_goes_back_to(
+    actuator: Actuator, journal: Journal, target: Target
+) -> None:
+    first = actuator.apply(KNOB, target, 512, who="test@it", why="a test")
+    parked = park(actuator, target, 256)
+    actuator.resume(parked)
+    joined = actuator.join(first, parked)
+    assert (now(target), joined.id, joined.old, joined.new) == (256, parked.id, 128, 256)
+    assert joined.state == "applied"
+    assert actuator.held == [joined]
+    assert journal.open_changes() == [joined]
+    assert journal.history()[1].state == "undone"
+    actuator.park(joined)
+    assert (now(target), actuator.check()) == (128, [])
+    actuator.resume(joined)
+    assert (now(target), actuator.check()) == (256, [])
+    assert actuator.undo(joined).state == "undone"
+    assert (now(target), actuator.held, journal.open_changes()) == (128, [], [])

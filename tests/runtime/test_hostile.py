@@ -12,9 +12,9 @@ from runtime.measured import BASELINE, Owner, Speed
 from kmind.agent.sim import SimAgent
 from kmind.extension import find_module
 from kmind.extension._outcome import OutcomePart
-from kmind.runtime.circumstances import Circumstances, Ledger
+from kmind.runtime.circumstances import Circumstances, Counted, Ledger
 from kmind.testing.simulate import SimulatedDisk, make_disk_files
-from kmind.testing.streams import random, sequential
+from kmind.testing.streams import random, sequential, strided
 
 Make = Callable[..., Owner]
 
@@ -112,6 +112,70 @@ def test_readahead_is_judged_by_how_files_are_read(
     assert load.outcome.name == outcome
 
 
+COUNTERS = (
+    *("reads", "read_sequential", "read_misses", "faults", "fault_sequential", "fault_misses"),
+    *("fault_around", "around_sequential", "added_pages", "strides", "stride_pages"),
+)
+# Sums of all windows under one value, as a disk had them: RocksDB's readreverse, and reads at
+# random, both through mmap.
+BACKWARDS = {
+    16: (104366, 100456, 388, 76216, 2791, 71792, 152613, 5302, 247893, 72180, 2889063),
+    128: (66507, 63938, 283, 18025, 821, 16714, 54384, 2713, 284901, 16997, 653997),
+    1024: (89031, 85910, 838, 9816, 3981, 5529, 44165, 2404, 556054, 6367, 1633923),
+    8192: (88374, 87138, 265, 1227, 430, 779, 22752, 1211, 349828, 1044, 790505),
+}
+AT_RANDOM = {
+    128: (270, 0, 0, 47593, 817, 47098, 64367, 3121, 1362096, 47098, 4114697510),
+    8192: (171, 11, 0, 5037, 489, 4577, 7251, 668, 3479873, 4577, 387416672),
+}
+
+
+def seen(totals: tuple[int, ...]) -> Counted:
+    columns = find_module("readahead").manifest.columns
+    return Counted(
+        8.0, {}, {}, dict.fromkeys(columns, 0) | dict(zip(COUNTERS, totals, strict=True))
+    )
+
+
+def test_what_a_real_scan_backwards_is_judged_by() -> None:
+    loads = Circumstances(find_module("readahead").manifest)
+    told = {kb: loads.tell([seen(totals)]) for kb, totals in BACKWARDS.items()}
+    decides = {kb: load.outcome.name for kb, load in told.items()}
+    steps = "pages_in_steps"
+    # Under 16 KiB a third of the touches wait: that may be any load.
+    assert decides == {16: "requests", 128: steps, 1024: steps, 8192: steps}
+    assert "pages_in" in {side.name for side in told[16].sides}
+    for kb in (1024, 8192):
+        assert loads.believed(told[128].outcome, [seen(BACKWARDS[kb])])
+    assert not loads.believed(told[128].outcome, [seen(AT_RANDOM[8192])])
+    assert not loads.believed(told[128].outcome, [])
+
+
+@pytest.mark.parametrize("kb", AT_RANDOM)
+def test_what_real_reads_at_random_are_judged_by(kb: int) -> None:
+    load = Circumstances(find_module("readahead").manifest).tell([seen(AT_RANDOM[kb])])
+    assert load.outcome.name == "requests"
+    assert "pages_in" not in {side.name for side in load.sides}
+
+
+@pytest.mark.parametrize("kb", [32, 128, 192])
+@pytest.mark.parametrize("stride", [48, 64, 100, -64])
+def test_pages_that_are_not_used_decide_nothing(tmp_path: Path, stride: int, kb: int) -> None:
+    # One page of each step is touched: under larger values more comes in, and less is done.
+    manifest = find_module("readahead").manifest
+    agent = SimAgent(realtime=False, now_ns=10**12)
+    disk = SimulatedDisk(agent, make_disk_files(tmp_path, read_ahead_kb=kb))
+    ledger = Ledger(manifest, agent, now=lambda: disk.now)
+    steps = strided(100_000, pages=1 << 18, stride=stride)
+    disk.run(steps, 0.2, mapped=True)  # not until all is cached
+    before = ledger.read()
+    disk.run(steps, 0.3, mapped=True)
+    load = Circumstances(manifest).tell([ledger.between(before, ledger.read())])
+    agent.close()
+    assert load.outcome.name == "requests"
+    assert "pages_in" in {side.name for side in load.sides}
+
+
 def test_one_reader_does_not_pay_for_what_another_gains(tmp_path: Path) -> None:
     # Most is read in order, so pages decide; beside it somebody reads at random through mmap.
     manifest = find_module("readahead").manifest
@@ -143,6 +207,44 @@ def test_a_value_of_another_load_is_measured_first(owner: Make) -> None:
     assert one.of("applied") == []
     assert [each["kept"] for each in one.of("result")] == [True, False]
     assert one.value == BASELINE
+
+
+def test_what_is_better_than_something_harmful_does_not_stand(owner: Make) -> None:
+    one = owner(lambda value: 1000.0 * (2.0 if value != BASELINE else 1.0), recheck=30.0)
+    one.run(5)
+    one.recommend(512)
+    one.run(70, lambda: one.of("kept"))
+    began = one.now
+    # Another load: 256 is better than 512, and 300 than 256, and each is worse than the baseline.
+    one.speed = {BASELINE: 1000.0, 512: 500.0, 256: 650.0, 300: 800.0}.__getitem__
+    one.run(5)
+    for number, value in enumerate((256, 300), 2):
+        one.recommend(value)
+        one.run(15, lambda number=number: len(one.of("kept")) == number)
+    one.run(60, lambda: one.value == BASELINE and not one.trials.running)
+    assert one.now < began + 45, "the chain has one clock"
+    assert one.value == BASELINE
+    rechecks = [each for each in one.of("experiment") if each["kind"] == "recheck"]
+    assert {each["incumbent"] for each in rechecks} == {BASELINE}
+    assert one.journal.history()[0].old == BASELINE
+    assert not one.journal.open_changes()
+
+
+def test_what_was_refuted_is_measured_sooner(owner: Make) -> None:
+    one = owner(lambda value: 1000.0, recheck=20.0)
+    stood = []
+    for number in range(3):
+        one.speed = lambda value: 1000.0 * (2.0 if value != BASELINE else 1.0)
+        one.run(35)  # what was refuted is not tried at once
+        one.run(120, lambda: one.trials.running or not one.recommend(512))
+        one.run(70, lambda number=number: len(one.of("kept")) > number)
+        began = one.now
+        one.speed = lambda value: 1000.0 * (0.4 if value != BASELINE else 1.0)
+        one.run(70, lambda number=number: one.of("dropped")[number:])
+        stood.append(one.now - began)
+        one.recommend(BASELINE)
+    assert stood[0] > stood[1] > stood[2]
+    assert stood[2] < 15
 
 
 def test_nothing_that_is_recommended_puts_a_recheck_off(owner: Make) -> None:

@@ -40,10 +40,12 @@ class OutcomePart(MeasurePart, frozen=True, kw_only=True):
     The first one decides an experiment whose ``when`` holds: any of its tables, each of which
     names circumstances and the class that they are to be in; without it always. Where another
     one decides, it must not get ``guard`` times worse, where ``guard_when`` holds, likewise; 0 says
-    that it means nothing there.
+    that it means nothing there. A gain by it is void unless ``candidate_when`` holds, likewise, of
+    the candidate's blocks.
     """
 
     when: tuple[dict[Name, Name], ...] = ()
+    candidate_when: tuple[dict[Name, Name], ...] = ()
     guard: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 1.1
     guard_when: tuple[dict[Name, Name], ...] = ()
 

@@ -302,7 +302,8 @@ class Manifest(Part, frozen=True):
     def _check_outcomes(self) -> None:
         classes = {each.name: (*each.classes, "none") for each in self.circumstances}
         for index, outcome in enumerate(self.outcomes):
-            for field, tables in (("when", outcome.when), ("guard_when", outcome.guard_when)):
+            for field in ("when", "candidate_when", "guard_when"):
+                tables = getattr(outcome, field)
                 for name, wanted in (pair for table in tables for pair in table.items()):
                     if wanted not in classes.get(name, ()):
                         at = f"outcome[{index}].{field}"

@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -219,6 +220,17 @@ class Actuator:
         self._record(lambda: self._journal.set_trial(change, trial))
         if not trial:
             self._carrier.complete(*change.key)
+
+    def join(self, first: Change, last: Change) -> Change:
+        """Make one change of two that are held, and of those between; no knob is written."""
+        chain = self._held[last.key]
+        now = next(each for each in chain if each.id == last.id)
+        joined = replace(now, old=first.old, undo=first.undo)
+        between = [each for each in chain if first.id <= each.id < last.id]
+        rest = [each for each in chain if each not in between and each.id != last.id]
+        self._held[last.key] = [*rest, joined]
+        self._record(lambda: self._journal.join(between, joined))
+        return joined
 
     def read(self, knob: Knob, target: Target) -> Value:
         """What a knob holds; not what leads there for a moment. Raises KnobError."""

@@ -318,6 +318,15 @@ class Journal:
                 [(state, remark, time.time(), change.id) for change in changes],
             )
 
+    def join(self, between: list[Change], last: Change) -> None:
+        """Let an open row take the place of those ``between``, with the ``old`` that it has now."""
+        with self.exclusive(), self._errors("write"):
+            self.finish(between, "undone", f"change {last.id} took its place")
+            self._db.execute(
+                f"UPDATE change SET old = ?, undo = ? WHERE id = ? AND {_OPEN}",
+                (json.dumps(last.old), last.undo, last.id),
+            )
+
     def open_changes(self, knob: str | None = None, target: str | None = None) -> list[Change]:
         """Open rows of this boot, oldest first; of one knob and target if given."""
         return self._select(

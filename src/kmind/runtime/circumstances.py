@@ -87,14 +87,7 @@ class Circumstances:
 
         With ``decides`` that outcome does, whatever the manifest says: where an admin asks for it.
         """
-        seconds = sum(block.seconds for block in blocks)
-        counts = {
-            name: sum(block.counts.get(name, 0) for block in blocks) for name in blocks[0].counts
-        }
-        if self._parts:
-            classes = {part.name: _class(part, counts, seconds) for part in self._parts}
-        else:
-            classes = {name: _rate_class(counts[name] / seconds) for name in self._counters}
+        classes = self._classes(blocks)
         outcome = next(
             each
             for each in self._outcomes
@@ -107,6 +100,21 @@ class Circumstances:
         ]
         context = " ".join(f"{name}={value}" for name, value in classes.items())
         return Load(context, outcome, tuple(side for side in sides if side))
+
+    def believed(self, outcome: OutcomePart, blocks: Sequence[Counted]) -> bool:
+        """Whether a gain by an outcome counts with these blocks under the candidate."""
+        if not outcome.candidate_when:
+            return True
+        return bool(blocks) and _holds(outcome.candidate_when, self._classes(blocks))
+
+    def _classes(self, blocks: Sequence[Counted]) -> dict[str, str]:
+        seconds = sum(block.seconds for block in blocks)
+        counts = {
+            name: sum(block.counts.get(name, 0) for block in blocks) for name in blocks[0].counts
+        }
+        if self._parts:
+            return {part.name: _class(part, counts, seconds) for part in self._parts}
+        return {name: _rate_class(counts[name] / seconds) for name in self._counters}
 
     def _side(self, part: OutcomePart, blocks: Sequence[Counted]) -> Side | None:
         # Of what hardly is there nothing is compared, but where less is better: it may come.

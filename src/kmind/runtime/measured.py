@@ -40,15 +40,15 @@ class MeasuredChanges(Changes):
         return held.last
 
     def remeasure(self, each: Granted) -> Change:
-        """Begin to measure what stands against what stood before it; as ``begin``."""
+        """Begin to measure what stands against the baseline; as ``begin``.
+
+        Not against what stood before it: that may have been kept under another load.
+        """
         held = self._held[each.key]
         held.measured = True
-        self._actuator.set_trial(held.last, True)
         if held.last.id != held.first.id:
-            rows = [c for c in self._actuator.held if c.key == held.last.key and c.cause is None]
-            held.before = replace(
-                held, measured=False, value=held.last.old, last=rows[-2] if rows[1:] else held.first
-            )
+            held.first = held.last = self._actuator.join(held.first, held.last)
+        self._actuator.set_trial(held.last, True)
         self.dirty = True
         return held.last
 

@@ -24,6 +24,7 @@ MOST_CUTS = 4
 """A measurement of what stands that was cut off so often in a row is the last: it goes."""
 
 _LONGEST_S = 3600.0
+_MOST_HALVED = 2  # as measuring costs something, too
 _MOST = 256
 
 _Key = tuple[int, int]
@@ -33,12 +34,14 @@ _Key = tuple[int, int]
 class Clock:
     """How long a value has stood since it was measured, and how long it may, in seconds.
 
-    ``loads`` are the owner's words for those that it was measured under, as seen under the value
-    itself. ``cuts`` of its measurements were cut off since; the last one left ``pieces``.
+    ``first_s`` is how long it may under another load. ``loads`` are the owner's words for those
+    that it was measured under, as seen under the value itself. ``cuts`` of its measurements were
+    cut off since; the last one left ``pieces``.
     """
 
     case: Case
     pause_s: float
+    first_s: float
     stood_s: float = 0.0
     cuts: int = 0
     loads: set[str] = field(default_factory=set)
@@ -60,13 +63,16 @@ class Clock:
 class Clocks:
     """The clocks of one instance's values, by knob and target and by value.
 
-    ``first_s`` is how long a value may stand until it is measured again. Of more than 256 those
-    go that have stood the shortest.
+    ``first_s`` is how long a value may stand until it is measured again: half of that if it was
+    refuted before, a quarter if twice. A value that was kept in place of another goes on with the
+    time of that one, for together they stand instead of the baseline. Of more than 256 those go
+    that have stood the shortest.
     """
 
     def __init__(self, first_s: float) -> None:
         self.first_s = first_s
         self._clocks: dict[tuple[_Key, Value], Clock] = {}
+        self._refuted: dict[tuple[_Key, Value], int] = {}
         self._at: float | None = None
         self._standing: list[tuple[_Key, Value]] = []
 
@@ -84,15 +90,18 @@ class Clocks:
 
     def proven(self, case: Case) -> None:
         """A value was measured to be better: its clock begins."""
-        self._put(case, Clock(case, self.first_s))
+        self._put(case)
 
     def recalled(self, case: Case) -> None:
         """A value stands as it did before; a clock that it has goes on."""
         if (case.each.key, case.candidate) not in self._clocks:
-            self._put(case, Clock(case, self.first_s))
+            self._put(case)
 
-    def _put(self, case: Case, clock: Clock) -> None:
+    def _put(self, case: Case) -> None:
         key = (case.each.key, case.candidate)
+        first_s = self.first_s / 2 ** self._refuted.get(key, 0)
+        below = self._clocks.get((case.each.key, case.incumbent))
+        clock = Clock(case, first_s, first_s, min(below.stood_s, first_s) if below else 0.0)
         self._clocks.pop(key, None)
         if len(self._clocks) >= _MOST:
             del self._clocks[min(self._clocks, key=lambda each: self._clocks[each].stood_s)]
@@ -107,7 +116,12 @@ class Clocks:
 
     def refuted(self, case: Case) -> None:
         """It was measured again, and goes."""
-        self._clocks.pop((case.each.key, case.candidate), None)
+        key = (case.each.key, case.candidate)
+        self._clocks.pop(key, None)
+        times = self._refuted.pop(key, 0) + 1
+        if len(self._refuted) >= _MOST:
+            del self._refuted[next(iter(self._refuted))]
+        self._refuted[key] = min(times, _MOST_HALVED)
 
     def cut(self, case: Case, pieces: dict[str, Any]) -> bool:
         """A measurement was cut off: it is due again at once. Whether that was the last one."""
@@ -125,7 +139,7 @@ class Clocks:
         if clock is None or load in clock.loads:
             return
         if clock.loads:
-            clock.pause_s = min(clock.pause_s, self.first_s)
+            clock.pause_s = min(clock.pause_s, clock.first_s)
         else:
             clock.loads.add(load)
 

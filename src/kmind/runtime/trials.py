@@ -468,6 +468,8 @@ class Trials:
             experiment.void(
                 f"the load has changed: {outcome} would decide now, not {running.case.outcome.name}"
             )
+        elif not self._circumstances.believed(running.case.outcome, running.blocks("candidate")):
+            experiment.void(f"under the candidate {outcome} does not say what is gained")
 
     def _keeps(self, running: Running) -> bool:
         experiment = running.trial.experiment
