@@ -10,8 +10,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,8 +22,8 @@ from typing import Any
 
 from kmind.bench._adversary_loads import HARMFUL
 from kmind.bench._base import Share
+from kmind.bench._hostile_module import write_hostile_module
 from kmind.errors import KmindError
-from kmind.extension import find_module
 from kmind.guard import Actuator, Journal, Policy
 from kmind.knobs import get_knob, parse_target
 from kmind.runtime.agents import need_root
@@ -126,7 +124,7 @@ def run_real(seconds: float, dir: Path) -> dict[str, Any]:
     device = device_of(place)
     with tempfile.TemporaryDirectory(prefix="kmind-adversary-") as name:
         folder = Path(name)
-        module = _write_module(folder)
+        module = write_hostile_module(folder, _PARAMETERS, "_hostile.py")
         harms = [harm for case in _CASES for harm in _by_hand(case, device, place, folder)]
         if not harms:
             raise KmindError("none of the values harms these loads here", hint="name another --dir")
@@ -151,21 +149,6 @@ def _spread(harms: list[_Harm]) -> list[_Harm]:
         [h for h in harms if h.load == load] for load in dict.fromkeys(h.load for h in harms)
     ]
     return [h for some in itertools.zip_longest(*by_load) for h in some if h is not None]
-
-
-def _write_module(folder: Path) -> Path:
-    built_in = find_module("readahead")
-    module = folder / "hostile"
-    module.mkdir(mode=0o755)
-    shutil.copy(built_in.object_path, module)
-    text = (built_in.folder / "module.toml").read_text()
-    text = text.replace('name = "readahead"', 'name = "hostile"', 1)
-    text = re.sub(r"^aliases = .*\n", "", text, flags=re.MULTILINE)
-    text = re.sub(r"^\[train\]\nentry = .*\n", "", text, flags=re.MULTILINE)
-    text = text.replace("extension:Readahead", "extension:Hostile")
-    (module / "module.toml").write_text(text + _PARAMETERS)
-    shutil.copy(Path(__file__).with_name("_hostile.py"), module / "extension.py")
-    return module
 
 
 def _by_hand(

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import http.client
 import os
-import re
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -26,8 +24,8 @@ from typing import Any
 
 from kmind.bench._attack_client import Connection, asking_in_a_loop, server
 from kmind.bench._daemon import loops
+from kmind.bench._hostile_module import write_hostile_module
 from kmind.errors import KmindError
-from kmind.extension import find_module
 from kmind.runtime.turns import quantile
 from kmind.testing.daemon import DaemonHost
 
@@ -263,7 +261,7 @@ def _measure(attack: _Attack, seconds: float) -> dict[str, Any]:
         tempfile.TemporaryDirectory(prefix="kmind-attack-") as name,
         _scene(Path(name), seconds) as scene,
     ):
-        module = _write_module(scene.folder)
+        module = write_hostile_module(scene.folder, _PARAMETER, "_attack_extension.py")
         scene.host.kmind("load", str(module), scene.disk, f"attack={attack.extension}")
         scene.host.kmind("load", "static", scene.disk, f"value={_VALUE}", "--mode=advise")
         scene.host.kmind("load", "slowio", scene.other)
@@ -346,21 +344,6 @@ def _helper(code: str, *words: str) -> Iterator[int]:
         process.wait()
         if process.stdout:
             process.stdout.close()
-
-
-def _write_module(folder: Path) -> Path:
-    built_in = find_module("readahead")
-    module = folder / "hostile"
-    module.mkdir(mode=0o755)
-    shutil.copy(built_in.object_path, module)
-    text = (built_in.folder / "module.toml").read_text()
-    text = text.replace('name = "readahead"', 'name = "hostile"', 1)
-    text = re.sub(r"^aliases = .*\n", "", text, flags=re.MULTILINE)
-    text = re.sub(r"^\[train\]\nentry = .*\n", "", text, flags=re.MULTILINE)
-    text = text.replace("extension:Readahead", "extension:Hostile")
-    (module / "module.toml").write_text(text + _PARAMETER)
-    shutil.copy(Path(__file__).with_name("_attack_extension.py"), module / "extension.py")
-    return module
 
 
 def stir(disk: str) -> None:
