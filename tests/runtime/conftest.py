@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from runtime.measured import Make, Owner, Speed
 from runtime.supervised import Rig, stirred, value_of
 from sample_module import RECOMMENDER, loop_disk, make_module
 
@@ -126,3 +127,19 @@ def rig(tmp_path: Path, disk: str) -> Iterator[Rig]:
         assert not made.root.exists()
         assert not list((tmp_path / "run").rglob("*@*"))
         assert not [name for name in list_cgroups() if name.startswith(made.cgroups)]
+
+
+@pytest.fixture
+def owner(tmp_path: Path) -> Iterator[Make]:
+    """Owners on a load of their own, whose speed under a value the test says."""
+    made: list[Owner] = []
+
+    def make(speed: Speed, **options: Any) -> Owner:
+        folder = tmp_path / str(len(made))
+        folder.mkdir()
+        made.append(Owner(folder, speed, **options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()

@@ -176,3 +176,6 @@ class Owner:
 
         (ring,) = Endpoint(self.agent.arena, SimDoorbell(self.agent.doorbell_fd)).records
         return [(int(r["kind"]), int(r["value"].astype(np.int64))) for r in ring.peek()]
+
+
+Make = Callable[..., Owner]

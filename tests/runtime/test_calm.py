@@ -3,45 +3,17 @@
 
 import math
 
-import msgspec
 import pytest
+from runtime.counted import MANIFEST, CountingAgent
 
-from kmind.extension import find_module
-from kmind.extension._outcome import GuardPart, OutcomePart
 from kmind.runtime.calm import Calm
 from kmind.runtime.circumstances import BLOCKS, Counted, Ledger
-
-BASE = find_module("readahead").manifest
-MANIFEST = msgspec.structs.replace(
-    BASE,
-    outcomes=(
-        OutcomePart(name="rate", help="x", better="higher", numerator=("reads", "faults")),
-        OutcomePart(
-            name="wait", help="x", better="lower", numerator=("device_ns",), denominator=("reads",)
-        ),
-    ),
-    guards=(
-        GuardPart(name="lost", help="x", better="lower", numerator=("removed_pages",), limit=3.0),
-    ),
-)
-
-
-class _Agent:
-    backend = "sim"
-
-    def __init__(self) -> None:
-        self.totals = dict.fromkeys(BASE.columns, 0)
-        self.reads = 0
-
-    def feature(self, column: int) -> int:
-        self.reads += 1
-        return list(self.totals.values())[column]
 
 
 class _Rig:
     def __init__(self) -> None:
         self.now = 100.0
-        self.agent = _Agent()
+        self.agent = CountingAgent("sim")
         meter = Ledger(MANIFEST, self.agent, now=lambda: self.now)  # type: ignore[arg-type]
         self.calm = Calm(meter, 0.4, wash_out_s=0.2, now=lambda: self.now)
 

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Extensions that lie: nothing that they say selects what they are judged by."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from runtime.measured import BASELINE, Owner, Speed
+from runtime.measured import BASELINE, Make, Owner
 
 from kmind.agent.sim import SimAgent
 from kmind.extension import find_module
@@ -15,23 +15,6 @@ from kmind.extension._outcome import OutcomePart
 from kmind.runtime.circumstances import Circumstances, Counted, Ledger
 from kmind.testing.simulate import SimulatedDisk, make_disk_files
 from kmind.testing.streams import random, sequential, strided
-
-Make = Callable[..., Owner]
-
-
-@pytest.fixture
-def owner(tmp_path: Path) -> Iterator[Make]:
-    made: list[Owner] = []
-
-    def make(speed: Speed, **options: Any) -> Owner:
-        folder = tmp_path / str(len(made))
-        folder.mkdir()
-        made.append(Owner(folder, speed, **options))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.close()
 
 
 def two_outcomes(**beside: Any) -> Any:

@@ -2,46 +2,17 @@
 """What experiments go by: the agent's totals, and the kernel's pressure."""
 
 from pathlib import Path
-from typing import Literal
 
-import msgspec
 import pytest
+from runtime.counted import MANIFEST, CountingAgent
 
-from kmind.extension import find_module
-from kmind.extension._outcome import GuardPart, OutcomePart
 from kmind.runtime.meter import Meter
-
-BASE = find_module("readahead").manifest
-MANIFEST = msgspec.structs.replace(
-    BASE,
-    outcomes=(
-        OutcomePart(name="rate", help="x", better="higher", numerator=("reads", "faults")),
-        OutcomePart(
-            name="wait", help="x", better="lower", numerator=("device_ns",), denominator=("reads",)
-        ),
-    ),
-    guards=(
-        GuardPart(name="lost", help="x", better="lower", numerator=("removed_pages",), limit=3.0),
-    ),
-)
-
-
-class _Agent:
-    backend: Literal["bpf", "sim"] = "bpf"
-
-    def __init__(self) -> None:
-        self.totals = dict.fromkeys(BASE.columns, 0)
-        self.reads = 0
-
-    def feature(self, column: int) -> int:
-        self.reads += 1
-        return list(self.totals.values())[column]
 
 
 class _Rig:
-    def __init__(self, folder: Path, agent: _Agent | None = None) -> None:
+    def __init__(self, folder: Path, agent: CountingAgent | None = None) -> None:
         self.now = 100.0
-        self.agent = agent or _Agent()
+        self.agent = agent or CountingAgent()
         self.meter = Meter(
             MANIFEST,
             self.agent,  # type: ignore[arg-type]
@@ -100,6 +71,6 @@ def test_a_kernel_without_pressure(tmp_path: Path, text: str | None) -> None:
 
 def test_a_simulated_agent_has_nothing_to_do_with_this_machine(tmp_path: Path) -> None:
     pressure(tmp_path, "io", 1)
-    agent = _Agent()
+    agent = CountingAgent()
     agent.backend = "sim"
     assert [guard.name for guard in _Rig(tmp_path, agent).meter.guards()] == ["lost"]

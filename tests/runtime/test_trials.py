@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """From an approved value to what stands: experiments of the owner, in made-up time."""
 
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from runtime.measured import BASELINE, KNOB, Owner, Speed
+from runtime.measured import BASELINE, KNOB, Make, Owner, Speed
 
 from kmind.abi import layout
 from kmind.agent._base import Mode
@@ -19,22 +18,6 @@ from kmind.knobs import get_knob
 from kmind.runtime.evidence_store import EvidenceStore
 
 KIND = layout.KIND
-Make = Callable[..., Owner]
-
-
-@pytest.fixture
-def owner(tmp_path: Path) -> Iterator[Make]:
-    made: list[Owner] = []
-
-    def make(speed: Speed, **options: Any) -> Owner:
-        folder = tmp_path / str(len(made))
-        folder.mkdir()
-        made.append(Owner(folder, speed, **options))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.close()
 
 
 def ratio(by: float) -> Speed:
