@@ -94,6 +94,16 @@ def test_the_best_value_is_found_and_remembered() -> None:
         assert set(simulation.verdicts) == {"approved", "renewed"}
 
 
+def test_a_load_that_just_changes_is_not_measured_by_what_decided_before() -> None:
+    with Simulation("readahead", model=MODEL) as simulation:
+        simulation.run(stream := RANDOM[0](), 28.4, mapped=True)
+        simulation.run(STREAM[0](), 3, mapped=False)
+        done = len(simulation.results)
+        # The value is recommended while most of the latest blocks are still of the stream.
+        simulation.run(stream, 2.5, mapped=True)
+        assert (simulation.value, len(simulation.results)) == (4, done)
+
+
 def test_another_run_remembers(tmp_path: Path) -> None:
     with EvidenceStore(tmp_path / "evidence.db") as store:
         for seconds in (12, 1.5):

@@ -69,7 +69,8 @@ class CircumstancePart(Part, frozen=True, kw_only=True):
     It is what the owner tells loads apart by. A counter with ``-`` before its name is taken
     away; without a ``denominator`` the ratio is per second. ``classes`` has one name more than
     there are ``bounds``, which rise: the first is for what lies below the first bound. Where the
-    denominator is 0 the class is ``none``.
+    denominator is 0 the class is ``none``. With ``by_value`` the class follows the knob's value as
+    much as the load: it says which outcome decides, and is no part of what is remembered.
     """
 
     name: Name
@@ -78,6 +79,7 @@ class CircumstancePart(Part, frozen=True, kw_only=True):
     bounds: Annotated[tuple[float, ...], msgspec.Meta(min_length=1, max_length=16)]
     classes: tuple[Name, ...]
     denominator: tuple[_Term, ...] = ()
+    by_value: bool = False
 
     def __post_init__(self) -> None:
         if list(self.bounds) != sorted(set(self.bounds)):

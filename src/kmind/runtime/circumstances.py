@@ -60,10 +60,12 @@ class Ledger(Meter):
 class Load:
     """What the latest blocks under what stands are like.
 
-    ``context`` names the class of each circumstance. ``outcome`` decides; of the others those
+    ``classes`` names the class of each circumstance, ``context`` without those that follow the
+    knob's value: only so is it the same load under each. ``outcome`` decides; of the others those
     in ``sides`` must not get worse than their guard.
     """
 
+    classes: str
     context: str
     outcome: OutcomePart
     sides: tuple[Side, ...]
@@ -98,8 +100,11 @@ class Circumstances:
             for each in self._outcomes
             if each is not outcome and _holds(each.guard_when, classes)
         ]
-        context = " ".join(f"{name}={value}" for name, value in classes.items())
-        return Load(context, outcome, tuple(side for side in sides if side))
+        by_value = {part.name for part in self._parts if part.by_value}
+        lasting = {name: value for name, value in classes.items() if name not in by_value}
+        return Load(
+            _words(classes), _words(lasting), outcome, tuple(side for side in sides if side)
+        )
 
     def believed(self, outcome: OutcomePart, blocks: Sequence[Counted]) -> bool:
         """Whether a gain by an outcome counts with these blocks under the candidate."""
@@ -129,6 +134,10 @@ class Circumstances:
             return None
         floor = _FEW / statistics.median(block.seconds for block in blocks) if rate else 0.0
         return Side(part.name, part.better, part.guard, floor)
+
+
+def _words(classes: Mapping[str, str]) -> str:
+    return " ".join(f"{name}={value}" for name, value in classes.items())
 
 
 def _holds(when: Sequence[Mapping[str, str]], classes: Mapping[str, str]) -> bool:

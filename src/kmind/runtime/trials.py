@@ -244,7 +244,7 @@ class Trials:
         latest = self._calm.latest
         if self._running or not latest or not self._live:
             return
-        load = self._circumstances.tell(latest).context
+        load = self._circumstances.tell(latest).classes
         standing = [each for each in self._changes.usable() if self._changes.holding(*each.key)]
         for each in standing:
             self._clocks.under(each.key, self._changes.standing(each), load)
@@ -264,6 +264,9 @@ class Trials:
             return
         candidate = each.knob.decode(action.value)
         case = self._case(each, candidate, pending.reason, pending.evidence, latest)
+        if self._circumstances.tell(latest[-1:]).outcome is not case.outcome:
+            self._pending = pending  # the load is just changing, and what decides with it
+            return
         until, pause = self._put_off.get(case.back_off, (0.0, 0.0))
         if (left := until - self._now()) > 0:
             error = KmindError(
@@ -506,7 +509,7 @@ class Trials:
         clock = self._clocks.get(case.each.key, case.candidate)
         if running.again and clock is not None:
             seen = running.blocks("candidate")
-            self._clocks.confirmed(clock, self._circumstances.tell(seen).context if seen else "")
+            self._clocks.confirmed(clock, self._circumstances.tell(seen).classes if seen else "")
         else:
             self._clocks.proven(case)
 
