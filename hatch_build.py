@@ -99,7 +99,7 @@ def _flags() -> list[str]:
     flags += [f"-D__TARGET_ARCH_{ARCHITECTURES[machine]}"]
     # BTF keeps the name of each source: let it not tell where it was built.
     flags += [f"-ffile-prefix-map={ROOT}=."]
-    flags += ["-I", str(SOURCES / "abi"), "-I", str(SOURCES / "agent")]
+    flags += ["-I", str(SOURCES / "include")]
     # The target bpf has no multiarch folder of its own, and asm/types.h stands there.
     multiarch = sysconfig.get_config_var("MULTIARCH") or f"{machine}-linux-gnu"
     if (include := Path("/usr/include") / multiarch).is_dir():

@@ -94,13 +94,13 @@ def test_a_changed_header_compiles_again(sdist: Path, wheel: Path) -> None:
     objects = list(sdist.rglob("*.bpf.o"))
     assert objects
     before = {path: path.stat().st_mtime_ns for path in objects}
-    (sdist / "src/kmind/abi/kmind.h").touch()
+    (sdist / "src/kmind/include/kmind/abi.h").touch()
     subprocess.run([sys.executable, "-S", sdist / "hatch_build.py"], check=True)
     assert all(path.stat().st_mtime_ns > before[path] for path in objects)
 
 
 def test_no_clang_is_one_clear_line(sdist: Path, tmp_path: Path) -> None:
-    (sdist / "src/kmind/abi/kmind.h").touch()
+    (sdist / "src/kmind/include/kmind/abi.h").touch()
     result = subprocess.run(
         [sys.executable, "-S", sdist / "hatch_build.py"],
         env={"PATH": str(tmp_path)},

@@ -98,7 +98,7 @@ def test_every_verdict_is_described() -> None:
 
 def test_verdicts_stand_in_the_order_of_the_checks() -> None:
     """The table says that it follows the code: so does this."""
-    source = (ROOT / "src/kmind/agent/admission.h").read_text()
+    source = (ROOT / "src/kmind/include/kmind/admission.h").read_text()
     check = source[source.index("km_check(const") :]
     order = re.findall(r"return KMIND_VERDICT_(\w+);", check[: check.index("\n}\n")])
     rows = list(_table((DOCS / "architecture.md").read_text(), "verdict"))

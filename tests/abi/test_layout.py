@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""layout.py is what kmind.h says: to the BPF compiler, to the host's, and to Python."""
+"""layout.py is what kmind/abi.h says: to the BPF compiler, to the host's, and to Python."""
 
 import itertools
 import random
@@ -21,6 +21,7 @@ from kmind.extension import load_manifest
 from kmind.queue.completion import check_words
 
 ABI = ROOT / "src" / "kmind" / "abi"
+INCLUDE = ROOT / "src" / "kmind" / "include"
 READAHEAD = ROOT / "src" / "kmind" / "modules" / "readahead"
 # Enumerators begin with the name of their enum; these do not.
 PREFIXES = {
@@ -34,7 +35,7 @@ ENUMS = [name for name in layout.__all__ if isinstance(getattr(layout, name), di
 
 
 def constants() -> dict[str, int]:
-    """Each enumerator of kmind.h that layout.py knows, to the value that it has there."""
+    """Each enumerator of kmind/abi.h that layout.py knows, to the value that it has there."""
     return {
         f"KMIND_{PREFIXES.get(name, name + '_')}{key}": value
         for name in ENUMS
@@ -66,7 +67,7 @@ def test_every_type_of_the_header_is_in_the_layout(abi: Btf) -> None:
     assert {name.upper() for name in STRUCTS} == {
         name for name in layout.__all__ if isinstance(getattr(layout, name), np.dtype)
     }
-    header = (ABI / "kmind.h").read_text()
+    header = (INCLUDE / "kmind" / "abi.h").read_text()
     declared = {
         line.split()[1]
         for line in header.splitlines()
@@ -93,10 +94,10 @@ def _members(name: str, dtype: Any, path: str = "") -> list[tuple[str, int, int]
 
 @pytest.mark.parametrize("compiler", ["cc", "clang-19"])
 def test_the_host_lays_it_out_alike(tmp_path: Path, compiler: str) -> None:
-    """A C program prints sizes, offsets and constants; kmind.h serves the host as it is."""
+    """A C program prints sizes, offsets and constants; kmind/abi.h serves the host as it is."""
     found = program(compiler)
     expected: list[str] = []
-    lines = ['#include <stddef.h>\n#include <stdio.h>\n#include "kmind.h"', "int main(void)\n{"]
+    lines = ['#include <stddef.h>\n#include <stdio.h>\n#include <kmind/abi.h>', "int main(void)\n{"]
     for name in STRUCTS:
         dtype = getattr(layout, name.upper())
         struct = f"struct kmind_{name}"
@@ -114,7 +115,7 @@ def test_the_host_lays_it_out_alike(tmp_path: Path, compiler: str) -> None:
     source = tmp_path / "host.c"
     source.write_text("\n".join([*lines, "return 0;\n}\n"]))
     built = tmp_path / "host"
-    flags = ["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-I", str(ABI)]
+    flags = ["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-I", str(INCLUDE)]
     subprocess.run([found, *flags, str(source), "-o", str(built)], check=True)
     printed = subprocess.run([built], capture_output=True, text=True, check=True)
     assert printed.stdout.splitlines() == expected
@@ -127,7 +128,7 @@ def test_the_check_is_computed_alike(tmp_path: Path) -> None:
     rows += [[0] * 6, [(1 << 64) - 1] * 6]
     source = tmp_path / "mix.c"
     source.write_text(
-        '#include <stdio.h>\n#include "kmind.h"\n'
+        '#include <stdio.h>\n#include <kmind/abi.h>\n'
         "static const __u64 words[] = {"
         + ",".join(f"{word}ULL" for word in itertools.chain(*rows))
         + "};\nint main(void)\n{\n"
@@ -137,7 +138,7 @@ def test_the_check_is_computed_alike(tmp_path: Path) -> None:
         'printf("%llu\\n", (unsigned long long)hash);\n}\nreturn 0;\n}\n'
     )
     built = tmp_path / "mix"
-    subprocess.run([found, "-I", str(ABI), str(source), "-o", str(built)], check=True)
+    subprocess.run([found, "-I", str(INCLUDE), str(source), "-o", str(built)], check=True)
     printed = subprocess.run([built], capture_output=True, text=True, check=True)
     computed = [check_words(np.array([*row, 0, 0], np.uint64)) for row in rows]
     assert [int(line) for line in printed.stdout.split()] == computed

@@ -2,7 +2,7 @@
 /* Approves one key on one CPU, while another one takes that back and approves another key. */
 #pragma clang diagnostic ignored "-Wunused-parameter"
 
-#include "core.h"
+#include <kmind/lease.h>
 
 char approvals_license[] SEC("license") = "Dual BSD/GPL";
 

@@ -2,8 +2,8 @@
 /* An agent that decides when it is asked to, as a hook would. */
 #define KM_MODEL_FEATURES 3
 
-#include "agent.h"
-#include "infer.h"
+#include <kmind/agent.h>
+#include <kmind/infer.h>
 
 /* So that the object describes them. */
 struct {

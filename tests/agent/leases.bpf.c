@@ -2,7 +2,7 @@
 /* Takes and gives back one lease as fast as the kernel can, on each CPU for another slot. */
 #pragma clang diagnostic ignored "-Wunused-parameter"
 
-#include "core.h"
+#include <kmind/lease.h>
 
 char leases_license[] SEC("license") = "Dual BSD/GPL";
 

@@ -3,7 +3,7 @@
  * An agent that counts how often tasks rename themselves to "km:" and a number,
  * and pushes that number: a test knows from elsewhere how often they did.
  */
-#include "agent.h"
+#include <kmind/agent.h>
 
 #define PREFIX 0x3a6d6b /* "km:" */
 

@@ -378,7 +378,7 @@ def test_an_upgrade_that_fails_changes_nothing(
     agent.start()
     refused = tmp_path / "refused.bpf.c"
     refused.write_text(
-        '#include "agent.h"\nSEC("tp_btf/task_rename")\nint KM_HOOK(on_it, void *task)\n'
+        '#include <kmind/agent.h>\nSEC("tp_btf/task_rename")\nint KM_HOOK(on_it, void *task)\n'
         "{\n\tlong (*absent)(void) = (void *)9999;\n\n\treturn absent();\n}\n"
     )
     with pytest.raises(LoadError):

@@ -151,7 +151,7 @@ def test_a_daemon_refuses_what_could_set_nothing(
 # What a kernel in lockdown=confidentiality says to a program that reads kernel memory: it has
 # no such helper. Lockdown cannot be entered for one test, so the helper is one that never was.
 REFUSED = """
-#include "agent.h"
+#include <kmind/agent.h>
 
 SEC("tp_btf/block_rq_complete")
 int BPF_PROG(on_complete, struct request *rq, int error, unsigned int bytes)

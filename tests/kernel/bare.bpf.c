@@ -3,7 +3,7 @@
  * An agent without hooks: a test does by hand what a hook would do, as often as it wants.
  */
 #define KM_GAUGES (1ULL << 1)
-#include "agent.h"
+#include <kmind/agent.h>
 
 struct bare_work {
 	__u32 pushes;

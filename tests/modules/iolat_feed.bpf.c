@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* iolat's features in the kernel, of events that a test hands over. */
-#include "agent.h"
+#include <kmind/agent.h>
 #include "iolat_feed.h"
 
 static struct iol_history history;

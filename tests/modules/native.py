@@ -9,15 +9,15 @@ from pathlib import Path
 
 from kmind.bench._infer_c import compiler
 
-__all__ = ["AGENT", "compile_c"]
+__all__ = ["INCLUDE", "compile_c"]
 
-AGENT = Path(__file__).resolve().parents[2] / "src" / "kmind" / "agent"
+INCLUDE = Path(__file__).resolve().parents[2] / "src" / "kmind" / "include"
 
 
 def compile_c(source: str, folder: Path) -> ctypes.CDLL:
     """A library of that source, which may include the agent library's headers."""
     code, library = folder / "native.c", folder / "native.so"
     code.write_text(source)
-    command = [compiler(), "-O1", "-shared", "-fPIC", "-w", "-I", AGENT, code, "-o", library]
+    command = [compiler(), "-O1", "-shared", "-fPIC", "-w", "-I", INCLUDE, code, "-o", library]
     subprocess.run(command, check=True)
     return ctypes.CDLL(str(library))

@@ -6,7 +6,7 @@ enum sample_feature {
 };
 
 #define KM_GAUGES (1ULL << SAMPLE_LEFT)
-#include "agent.h"
+#include <kmind/agent.h>
 
 KM_FEATURES(sample_feature);
 const volatile __u32 param_step = 1;

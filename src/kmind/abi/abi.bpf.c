@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* Names every shared type once, so that its BTF holds them all. Never loaded. */
 #include <linux/types.h>
-#include "kmind.h"
+#include <kmind/abi.h>
 
 #define NAME2(type, line) type *name_##line
 #define NAME1(type, line) NAME2(type, line)

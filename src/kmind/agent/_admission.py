@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Admission as ``admission.h`` has it: the same checks in the same order, in Python.
+"""Admission as ``kmind/admission.h`` has it: the same checks in the same order, in Python.
 
 A test gives both the same recommendations and compares the verdicts: change them
 together.

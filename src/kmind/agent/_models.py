@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The model slots of a loaded object: ``agent/infer.h`` as user space sees it."""
+"""The model slots of a loaded object: ``kmind/infer.h`` as user space sees it."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def refuse_shared_maps(path: Path) -> None:
             if map_ and (who := _stranger(used, sections, symbols)):
                 raise LoadError(
                     f"{path}: {who} uses {map_}, a map that all agents share",
-                    hint="leave it to agent.h; a map of the module's own has another name",
+                    hint="leave it to kmind/agent.h; a map of the module's own has another name",
                 )
         for section in sections:
             if section.has_code and _SYS_BPF in _helpers(section):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The leases of simulated agents, as ``core.h`` and the core object decide them.
+"""The leases of simulated agents, as ``kmind/lease.h`` and the core object decide them.
 
 A property test compares both: change them together.
 """

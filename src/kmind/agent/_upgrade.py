@@ -36,7 +36,7 @@ def hand_over_steps(
     """The steps that let ``new`` work in the place of ``old``, which stays attached behind them.
 
     The word that says which of them works goes through four values, with a grace period
-    after each, so that no event sees two of them: km_is_active() in agent.h says how. Undone,
+    after each, so that no event sees two of them: km_is_active() in kmind/agent.h says how. Undone,
     it goes back the same way, and each event is taken once, too.
     """
     before = set(old.attached())

@@ -8,9 +8,9 @@
 /* Callbacks take the kernel's arguments, needed or not. */
 #pragma clang diagnostic ignored "-Wunused-parameter"
 
-#include "core.h"
-#include "kernel.h"
-#include "pids.h"
+#include <kmind/lease.h>
+#include <kmind/vmlinux_types.h>
+#include <kmind/pids.h>
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_tracing.h>
 

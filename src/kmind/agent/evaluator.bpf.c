@@ -3,6 +3,6 @@
 #define KM_MODEL_FEATURES 64
 #define KM_MODEL_BATCH 1024
 
-#include "infer.h"
+#include <kmind/infer.h>
 
 char km_license[] SEC("license") = "Dual BSD/GPL";

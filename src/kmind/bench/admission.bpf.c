@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* What one verdict adds to the hook that gives it. */
-#include "agent.h"
+#include <kmind/agent.h>
 
 struct bench_admit_args {
 	__u64 ns;

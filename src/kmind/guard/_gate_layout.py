@@ -35,10 +35,10 @@ FILES, HOLDS, OWNER = "km_gate_files", "km_gate_held", "km_gate_owner"
 EVENTS, APPROVALS = "km_gate_events", "km_approved"
 
 NAME = Struct("=64s")
-KEY = Struct("=II")  # struct kmind_grant_key of abi/kmind.h
+KEY = Struct("=II")  # struct kmind_grant_key of kmind/abi.h
 FILE = Struct("=IIII")
 HELD = Struct("=qII")
-APPROVED = Struct("=qqIIQ")  # struct kmind_approved of abi/kmind.h
+APPROVED = Struct("=qqIIQ")  # struct kmind_approved of kmind/abi.h
 _EVENT = Struct("=QIIII16s64s32s")
 
 

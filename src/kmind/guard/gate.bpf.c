@@ -8,7 +8,7 @@
  * before. From an outsider's write on the owner gets nothing past it at all, until he
  * has settled with that write: so the admin's word is the last, however the two race.
  */
-#include "approved.h"
+#include <kmind/approved.h>
 #include "gate.h"
 
 #define REFUSE 0

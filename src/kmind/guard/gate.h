@@ -10,7 +10,7 @@
 
 #include <bpf/bpf_helpers.h>
 
-#include "kmind.h"
+#include <kmind/abi.h>
 
 enum gate_limit {
 	GATE_NAME = 64,	 /* bytes of a sysctl's name, its end included */

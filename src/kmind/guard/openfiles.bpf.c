@@ -9,7 +9,7 @@
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 
-#include "pids.h"
+#include <kmind/pids.h>
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks as ``agent/infer_network.h`` wants them: several neurons in a word."""
+"""Networks as ``kmind/infer_network.h`` wants them: several neurons in a word."""
 
 from __future__ import annotations
 

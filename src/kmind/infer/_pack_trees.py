@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trees as ``agent/infer_trees.h`` wants them: complete ones, or nodes with pointers."""
+"""Trees as ``kmind/infer_trees.h`` wants them: complete ones, or nodes with pointers."""
 
 from __future__ import annotations
 

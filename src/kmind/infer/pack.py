@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The image of a model: the bytes that an agent's map holds, laid out for fast walks.
 
-``agent/infer.h`` has the same records. Little endian; offsets count from the image's first
+``kmind/infer.h`` has the same records. Little endian; offsets count from the image's first
 byte. It is made from the integer model alone, and computes the same.
 """
 

@@ -48,7 +48,7 @@ class Geometry:
         if not 0 < nr_cpus < limit:
             raise KmindError(
                 f"an agent serves at most {limit - 1} CPUs and this machine may have {nr_cpus}",
-                hint="raise KMIND_MAX_CPUS in abi/kmind.h and build again",
+                hint="raise KMIND_MAX_CPUS in kmind/abi.h and build again",
             )
         if sq_slots & (sq_slots - 1) or sq_slots < 2:
             raise KmindError(f"{sq_slots} records for each CPU: must be a power of two")

@@ -7,7 +7,7 @@ barrier by ``membarrier(2)`` (MEMBARRIER_CMD_PRIVATE_EXPEDITED: a barrier on the
 caller too), once a batch: after the ``commit`` words were read and before the
 payload is, before ``tail`` gives slots back, and between a recommendation's
 words and ``cq_tail``. On the kernel's side the agent publishes with an atomic
-exchange there (see ``agent/arena.h``).
+exchange there (see ``kmind/arena.h``).
 
 Going to sleep needs a store before a load on x86 too (need_wakeup, then the
 rings); the agent's timer looks for readers that were missed, so no barrier is

@@ -10,7 +10,7 @@ enum autotune_feature {
 	AT_RECLAIMS,
 };
 
-#include "agent.h"
+#include <kmind/agent.h>
 
 #define AT_REQ_OP_FLUSH 2 /* include/linux/blk_types.h */
 

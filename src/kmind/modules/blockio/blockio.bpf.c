@@ -15,7 +15,7 @@ enum blockio_feature {
 	BIO_UNTIMED,
 };
 
-#include "flight.h"
+#include <kmind/blk_inflight.h>
 
 #define BIO_SECTORS 0xffffULL	     /* larger requests count as that */
 #define BIO_FAR 0x7fff		     /* sectors: what is further away counts as that */

@@ -12,7 +12,7 @@ enum dirty_feature {
 
 #define KM_GAUGES \
 	(1ULL << DT_BACKGROUND_PAGES | 1ULL << DT_LIMIT_PAGES | 1ULL << DT_DISK_PAGES_PER_S)
-#include "agent.h"
+#include <kmind/agent.h>
 #include <bpf/bpf_core_read.h>
 
 #define DT_JIFFIES_LEAST 64

@@ -42,8 +42,8 @@ enum iolat_feature {
 
 #define KM_GAUGES (1ULL << IOL_ABSTAINING | 1ULL << IOL_PREDICTED)
 #define KM_MODEL_FEATURES 12
-#include "flight.h"
-#include "infer.h"
+#include <kmind/blk_inflight.h>
+#include <kmind/infer.h>
 #include "iolat.h"
 
 _Static_assert(IOL_INPUTS == KM_MODEL_FEATURES, "the manifest names other features");

@@ -7,7 +7,7 @@
 #ifndef KMIND_IOLAT_H
 #define KMIND_IOLAT_H
 
-#include "log2.h"
+#include <kmind/log2.h>
 
 #define IOL_PAST 4	   /* requests that were done last */
 #define IOL_MOST 0xffffULL /* of sectors and of depths */

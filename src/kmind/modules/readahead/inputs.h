@@ -7,7 +7,7 @@
 #ifndef KMIND_READAHEAD_INPUTS_H
 #define KMIND_READAHEAD_INPUTS_H
 
-#include "log2.h"
+#include <kmind/log2.h>
 
 /* In the manifest's order. */
 enum ra_input {

@@ -42,12 +42,12 @@ enum readahead_feature {
 #define KM_ON_WINDOW ra_propose
 #define KM_MODEL_FEATURES 14
 #define KM_MODEL_IF param_model
-#include "agent.h"
+#include <kmind/agent.h>
 #include <bpf/bpf_core_read.h>
 
 const volatile bool param_model = false;
 
-#include "infer.h"
+#include <kmind/infer.h>
 #include "inputs.h"
 
 _Static_assert(RA_INPUTS == KM_MODEL_FEATURES, "the manifest names other features");

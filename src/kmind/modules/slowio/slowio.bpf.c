@@ -35,7 +35,7 @@ enum slowio_feature {
 	SIO_RATIO_11,
 };
 
-#include "flight.h"
+#include <kmind/blk_inflight.h>
 
 #define SIO_CLASSES 32
 #define SIO_LEARN 256 /* requests of a class before its median is held */

@@ -7,7 +7,7 @@ enum static_feature {
 	ST_DEVICE_NS,
 };
 
-#include "agent.h"
+#include <kmind/agent.h>
 
 KM_FEATURES(static_feature);
 

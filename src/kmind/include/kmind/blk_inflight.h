@@ -6,10 +6,10 @@
  * that on block_rq_issue (the first in its source): or what came and went in
  * between would be counted as in the disk for ever.
  */
-#ifndef KMIND_FLIGHT_H
-#define KMIND_FLIGHT_H
+#ifndef KMIND_BLK_INFLIGHT_H
+#define KMIND_BLK_INFLIGHT_H
 
-#include "agent.h"
+#include <kmind/agent.h>
 
 #define KM_FLIGHTS 4096 /* requests in the disk that can be timed */
 

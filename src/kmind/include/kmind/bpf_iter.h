@@ -3,8 +3,8 @@
  * What `cat` shows of one agent: its accounts as they are now, a name and a
  * value on each line. An iterator over all instances that prints its own.
  */
-#ifndef KMIND_SHOW_H
-#define KMIND_SHOW_H
+#ifndef KMIND_BPF_ITER_H
+#define KMIND_BPF_ITER_H
 
 static const char km_verdict_names[KMIND_VERDICTS][12] = {
 	"pending",  "approved", "renewed", "shadowed", "advised", "emergency", "torn",

@@ -5,7 +5,7 @@
  *	#define KM_GAUGES (1ULL << MY_GAUGE)	features that are set, not added to
  *	#define KM_ON_WINDOW my_function	optional: gets a window's counters, as the tick
  *						closes it, and may set gauges of it
- *	#include "agent.h"
+ *	#include <kmind/agent.h>
  *	KM_FEATURES(my_feature);		enum my_feature: the columns
  *
  *	SEC("tp_btf/some_tracepoint")
@@ -26,8 +26,8 @@
 /* Hooks take the kernel's arguments, needed or not. */
 #pragma clang diagnostic ignored "-Wunused-parameter"
 
-#include "admission.h"
-#include "kernel.h"
+#include <kmind/admission.h>
+#include <kmind/vmlinux_types.h>
 #include <bpf/bpf_tracing.h>
 
 #ifndef KM_GAUGES
@@ -510,6 +510,6 @@ int km_account(struct kmind_account *account)
 	return 0;
 }
 
-#include "show.h"
+#include <kmind/bpf_iter.h>
 
 #endif

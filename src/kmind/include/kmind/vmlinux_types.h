@@ -3,8 +3,8 @@
  * The few kernel types that agents look into. libbpf relocates each access to
  * the running kernel's own layout (CO-RE), so only names and types matter.
  */
-#ifndef KMIND_KERNEL_H
-#define KMIND_KERNEL_H
+#ifndef KMIND_VMLINUX_TYPES_H
+#define KMIND_VMLINUX_TYPES_H
 
 #include <linux/types.h>
 

@@ -7,12 +7,12 @@
  * asks for one has it, or is refused at once: nobody ever waits for a lease, so
  * nobody waits while holding one, and a deadlock cannot come about.
  */
-#ifndef KMIND_CORE_H
-#define KMIND_CORE_H
+#ifndef KMIND_LEASE_H
+#define KMIND_LEASE_H
 
-#include "approved.h"
-#include "arena.h"
-#include "kmind.h"
+#include <kmind/approved.h>
+#include <kmind/arena.h>
+#include <kmind/abi.h>
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -3,8 +3,8 @@
  * Decisions by a model, inside a hook.
  *
  *	#define KM_MODEL_FEATURES 7		how many numbers it decides by
- *	#include "agent.h"
- *	#include "infer.h"
+ *	#include <kmind/agent.h>
+ *	#include <kmind/infer.h>
  *
  *	struct km_decision *decision = km_infer_begin();
  *
@@ -29,8 +29,8 @@
 #ifndef KMIND_INFER_H
 #define KMIND_INFER_H
 
-#include "arena.h"
-#include "kmind.h"
+#include <kmind/arena.h>
+#include <kmind/abi.h>
 
 #define KM_MODEL_MAGIC 0x49444d4b /* "KMDI" */
 #define KM_MODEL_ABI 3
@@ -185,10 +185,10 @@ static __always_inline __s64 km_input(const struct km_input *input, __s64 value)
 	return ((value - input->offset) * input->mul + input->round) >> (input->shift & 63);
 }
 
-#include "infer_norm.h"
-#include "infer_network.h"
-#include "infer_trees.h"
-#include "infer_exact.h"
+#include <kmind/infer_norm.h>
+#include <kmind/infer_network.h>
+#include <kmind/infer_trees.h>
+#include <kmind/infer_exact.h>
 
 static __always_inline void km_output(const char *model, __u32 slot, struct km_decision *decision)
 {
@@ -274,6 +274,6 @@ static __always_inline int km_infer(struct km_decision *decision)
 	return km_evaluate(READ_ONCE(km_model_state.active) - 1, decision);
 }
 
-#include "infer_control.h"
+#include <kmind/infer_control.h>
 
 #endif

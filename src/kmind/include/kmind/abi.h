@@ -9,8 +9,8 @@
  * All positions in rings are free-running 32-bit counters, masked on use. A
  * record belongs to the reader when its `commit` equals its position plus one.
  */
-#ifndef KMIND_H
-#define KMIND_H
+#ifndef KMIND_ABI_H
+#define KMIND_ABI_H
 
 #ifndef __bpf__
 #include <linux/types.h>

@@ -9,10 +9,10 @@
  * record and no other. When the reader's index leaves no room, the newest
  * record is dropped and counted: a hook never waits.
  */
-#ifndef KMIND_QUEUE_H
-#define KMIND_QUEUE_H
+#ifndef KMIND_RING_H
+#define KMIND_RING_H
 
-#include "core.h"
+#include <kmind/lease.h>
 
 /* Set by the loader. Constants for the verifier. */
 const volatile struct kmind_geometry km_geometry;

@@ -9,8 +9,8 @@
 #ifndef KMIND_APPROVED_H
 #define KMIND_APPROVED_H
 
-#include "arena.h"
-#include "kmind.h"
+#include <kmind/arena.h>
+#include <kmind/abi.h>
 
 #define KM_E2BIG 7
 #define KM_APPROVED_TURNS 4

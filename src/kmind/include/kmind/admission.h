@@ -9,7 +9,7 @@
 #ifndef KMIND_ADMISSION_H
 #define KMIND_ADMISSION_H
 
-#include "queue.h"
+#include <kmind/ring.h>
 
 #define KM_TELL_NS 5000000ULL /* actions a second that an instance may cause: 200 */
 #define KM_TELL_BURST 64
