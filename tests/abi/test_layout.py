@@ -97,7 +97,7 @@ def test_the_host_lays_it_out_alike(tmp_path: Path, compiler: str) -> None:
     """A C program prints sizes, offsets and constants; kmind/abi.h serves the host as it is."""
     found = program(compiler)
     expected: list[str] = []
-    lines = ['#include <stddef.h>\n#include <stdio.h>\n#include <kmind/abi.h>', "int main(void)\n{"]
+    lines = ["#include <stddef.h>\n#include <stdio.h>\n#include <kmind/abi.h>", "int main(void)\n{"]
     for name in STRUCTS:
         dtype = getattr(layout, name.upper())
         struct = f"struct kmind_{name}"
@@ -128,7 +128,7 @@ def test_the_check_is_computed_alike(tmp_path: Path) -> None:
     rows += [[0] * 6, [(1 << 64) - 1] * 6]
     source = tmp_path / "mix.c"
     source.write_text(
-        '#include <stdio.h>\n#include <kmind/abi.h>\n'
+        "#include <stdio.h>\n#include <kmind/abi.h>\n"
         "static const __u64 words[] = {"
         + ",".join(f"{word}ULL" for word in itertools.chain(*rows))
         + "};\nint main(void)\n{\n"

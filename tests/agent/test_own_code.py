@@ -15,7 +15,7 @@ from kmind.agent.bpf import BpfAgent
 from kmind.errors import KmindError, LoadError
 from kmind.extension import list_modules
 
-HEAD = '#include <kmind/agent.h>\n'
+HEAD = "#include <kmind/agent.h>\n"
 HOOK = 'SEC("tp_btf/task_rename")\nint KM_HOOK(on_it, void *task)\n{\n%s\n\treturn 0;\n}\n'
 SYSCALL = 'SEC("syscall")\nint own(void *ctx)\n{\n%s\n\treturn 0;\n}\n'
 LOOK = """

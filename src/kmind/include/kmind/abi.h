@@ -12,9 +12,7 @@
 #ifndef KMIND_ABI_H
 #define KMIND_ABI_H
 
-#ifndef __bpf__
 #include <linux/types.h>
-#endif
 
 enum kmind_limit {
 	KMIND_ABI = 3,		   /* of arena, records and windows */

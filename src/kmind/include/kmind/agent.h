@@ -26,7 +26,9 @@
 /* Hooks take the kernel's arguments, needed or not. */
 #pragma clang diagnostic ignored "-Wunused-parameter"
 
+#include <kmind/account.h>
 #include <kmind/admission.h>
+#include <kmind/bpf_iter.h>
 #include <kmind/vmlinux_types.h>
 #include <bpf/bpf_tracing.h>
 
@@ -42,7 +44,6 @@
 char km_license[] SEC("license") = "Dual BSD/GPL";
 
 const volatile __u64 km_gauges = KM_GAUGES; /* for tests, as km_features is */
-const volatile __u32 km_generation = 1;	    /* of these programs; see km_is_active() */
 const volatile __u64 km_tick_ns = 2000000;
 const volatile __u64 km_window_ns = 100000000;
 const volatile __u64 km_deadline_ns = 1000000000;
@@ -325,35 +326,6 @@ static __always_inline void km_sweep(void)
 		km_ring_doorbell();
 }
 
-/* The accounts, in one piece. */
-static __always_inline void km_sum_up(struct kmind_account *account)
-{
-	__u64 pushed = 0, dropped = 0, bad_tail = 0, runs = 0, ns = 0;
-
-	for (__u32 cpu = 0; cpu < km_geometry.nr_cpus && cpu < KMIND_MAX_CPUS; cpu++) {
-		pushed += km.cpus[cpu].head;
-		dropped += km.cpus[cpu].dropped;
-		bad_tail += km.cpus[cpu].bad_tail;
-		runs += km.cpus[cpu].hook_runs;
-		ns += km.cpus[cpu].hook_ns;
-	}
-	account->pushed = pushed;
-	account->dropped = dropped + km.window_ring.dropped;
-	account->bad_tail = bad_tail + km.bad_cq_tail + km.window_ring.bad_tail;
-	account->hook_runs = runs;
-	account->hook_ns = ns;
-	account->windows = km.windows;
-	account->wakeups = km.wakeups;
-	account->ticks = km.ticks;
-	account->actions_lost = km.actions_lost;
-	account->heartbeat_ns = km.heartbeat_ns;
-	account->applied = km.applied;
-	account->undone = km.undone;
-	account->busy = km.busy;
-	for (int i = 0; i < KMIND_VERDICTS; i++)
-		account->verdicts[i] = km.verdicts[i];
-}
-
 /* For `stats`, which shows all instances. */
 static __noinline int km_publish(__u64 now)
 {
@@ -509,7 +481,5 @@ int km_account(struct kmind_account *account)
 	km_sum_up(account);
 	return 0;
 }
-
-#include <kmind/bpf_iter.h>
 
 #endif

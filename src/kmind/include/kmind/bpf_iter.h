@@ -6,6 +6,11 @@
 #ifndef KMIND_BPF_ITER_H
 #define KMIND_BPF_ITER_H
 
+#include <kmind/account.h>
+#include <kmind/admission.h>
+#include <kmind/vmlinux_types.h>
+#include <bpf/bpf_tracing.h>
+
 static const char km_verdict_names[KMIND_VERDICTS][12] = {
 	"pending",  "approved", "renewed", "shadowed", "advised", "emergency", "torn",
 	"replayed", "expired",	"unknown", "type",     "range",	  "grid",      "step",

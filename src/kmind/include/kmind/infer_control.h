@@ -3,6 +3,8 @@
 #ifndef KMIND_INFER_CONTROL_H
 #define KMIND_INFER_CONTROL_H
 
+#include <kmind/infer_decide.h>
+
 enum km_model_op {
 	KM_MODEL_SHOW = 0,
 	KM_MODEL_ACTIVATE = 1,

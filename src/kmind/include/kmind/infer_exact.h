@@ -12,6 +12,9 @@
 #ifndef KMIND_INFER_EXACT_H
 #define KMIND_INFER_EXACT_H
 
+#include <kmind/infer_slots.h>
+#include <kmind/infer_trees.h>
+
 #define KM_FLOAT_ONE (1ULL << 52) /* the bit that a double does not store */
 #define KM_FLOAT_SIGN (1ULL << 63)
 

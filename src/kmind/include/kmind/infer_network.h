@@ -15,6 +15,8 @@
 #ifndef KMIND_INFER_NETWORK_H
 #define KMIND_INFER_NETWORK_H
 
+#include <kmind/infer_types.h>
+
 #define KM_NEURON_SCORE 0 /* the last layer: sums are the scores */
 #define KM_NEURON_RELU 1  /* shift and clamp from 0 */
 #define KM_NEURON_STEP 2  /* any step */

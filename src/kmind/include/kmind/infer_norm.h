@@ -3,6 +3,8 @@
 #ifndef KMIND_INFER_NORM_H
 #define KMIND_INFER_NORM_H
 
+#include <kmind/infer_types.h>
+
 #define KM_NORM_L1 1  /* the sum of all numbers' sizes */
 #define KM_NORM_L2 2  /* the root of the sum of their squares */
 #define KM_NORM_MAX 3 /* the largest of their sizes */

@@ -20,6 +20,8 @@
 #ifndef KMIND_INFER_TREES_H
 #define KMIND_INFER_TREES_H
 
+#include <kmind/infer_types.h>
+
 #define KM_TREE_SHIFT 31
 #define KM_TREE_SIX 0  /* six complete trees of one depth, at most 10 */
 #define KM_TREE_ONE 1  /* one of them */

@@ -7,6 +7,8 @@
 #ifndef KMIND_PIDS_H
 #define KMIND_PIDS_H
 
+#include <linux/types.h>
+#include <linux/bpf.h>
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 

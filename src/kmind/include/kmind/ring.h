@@ -84,6 +84,8 @@ struct km_state {
 /* Not zero, or it would not be written into the object file. */
 struct km_state km SEC(".data.kmind") = {.head = {.abi = KMIND_ABI}};
 
+const volatile __u32 km_generation = 1; /* of these programs; see km_is_active() */
+
 /* A program may only touch the arena that it names: every program needs this. */
 #define KM_USES_ARENA() asm volatile("" ::"r"(&km_arena))
 
