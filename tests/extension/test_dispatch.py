@@ -156,6 +156,29 @@ def test_negative_value_of_a_change(parts: tuple[Wire, Witness, Context, Dispatc
     assert witness.seen[-1] == ChangeEvent("undone", 1, "size", -8)
 
 
+@pytest.mark.parametrize("seen_between", [True, False])
+@pytest.mark.parametrize("verdict", ["SHADOWED", "ADVISED"])
+def test_mode_is_told_again_after_an_answer_of_an_earlier_mode(
+    parts: tuple[Wire, Witness, Context, Dispatcher], verdict: str, seen_between: bool
+) -> None:
+    # To advise and back: the extension may not see it, and rest for good on what it is answered.
+    wire, witness, context, dispatcher = parts
+    context.recommend("size", 16, reason="So.", evidence={}, hold_s=1)
+    if seen_between:
+        wire.mode = layout.MODE["ADVISE"]
+        dispatcher.step(0)
+    wire.mode = layout.MODE["AUTO"]
+    wire.pending = [(1, layout.VERDICT[verdict])]
+    dispatcher.step(0)
+    answer = VerdictEvent(1, verdict.lower(), "size", 16)
+    assert witness.seen[-2:] == [answer, ("mode", "auto")]
+    wire.mode = layout.MODE["ADVISE"]
+    dispatcher.step(0)
+    wire.pending = [(1, layout.VERDICT[verdict])]
+    dispatcher.step(0)
+    assert witness.seen[-2:] == [("mode", "advise"), answer]
+
+
 def test_mode_that_is_none_counts_as_emergency(
     parts: tuple[Wire, Witness, Context, Dispatcher],
 ) -> None:

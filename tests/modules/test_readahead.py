@@ -319,6 +319,17 @@ def test_observe_and_advise_say_it_once(verdict: str) -> None:
     assert bench.value == 8192
 
 
+def test_mode_auto_after_advise_proposes_again_under_the_same_load() -> None:
+    bench = Bench(mode="advise", verdict="advised")
+    bench.feed(60, **random_reads())
+    assert bench.value == 8192
+    bench.verdict = "approved"
+    bench.context.mode = "auto"
+    bench.extension.on_mode("auto")
+    bench.feed(30, **random_reads())
+    assert bench.value == 16
+
+
 @pytest.mark.parametrize("verdict", ["range", "rate", "busy", "emergency"])
 def test_a_refusal_is_taken_for_an_answer(verdict: str) -> None:
     bench = Bench(verdict=verdict)

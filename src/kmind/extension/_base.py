@@ -97,7 +97,10 @@ class Extension:
         """The owner measured the objective; for a module with ``[objective]``."""
 
     def on_mode(self, mode: str) -> None:
-        """The agent moved to another mode; ``context.mode`` has it too."""
+        """The agent moved to another mode; ``context.mode`` has it too.
+
+        Called again after an answer that only an earlier mode gives.
+        """
 
     def status(self) -> Mapping[str, Any]:
         """What to show the admin, about once a second: small, and JSON can hold it."""

@@ -25,6 +25,9 @@ _CHANGES: dict[int, Any] = {
 _OUTCOMES: dict[int, Any] = {
     number: name.lower().replace("_", " ") for name, number in layout.OUTCOME.items()
 }
+# In these modes nothing is only shadowed or advised: such an answer is of an earlier mode.
+_LIVE = frozenset({"canary", "auto"})
+_SILENCED = frozenset({"shadowed", "advised"})
 _GAPS: dict[int, Any] = {number: name.lower() for name, number in layout.GAP.items()}
 _STATUS_EVERY_S = 1.0
 _STATUS_MOST = layout.LIMIT["STATUS_SIZE"] - 8  # beside its length
@@ -96,7 +99,8 @@ class Dispatcher:
         """Wait at most ``timeout_s`` seconds, then hand over what there is; whether there was.
 
         Answers come before changes and windows, so that an extension knows where its
-        recommendations stand when it looks at a window.
+        recommendations stand when it looks at a window. An answer of an earlier mode is followed
+        by the present mode again: the extension may have come to rest by it.
         """
         self._end.beat()
         found = self._end.wait(timeout_s)
@@ -111,6 +115,8 @@ class Dispatcher:
             if made := self._context.recall(rec_id):
                 verdict = _VERDICTS.get(number, "pending")
                 self._extension.on_verdict(VerdictEvent(rec_id, verdict, *made))
+        if mode in _LIVE and any(_VERDICTS.get(number) in _SILENCED for _, number in answers):
+            self._extension.on_mode(mode)
         for ring in self._end.records:
             self._take_records(ring)
         windows = self._end.windows.peek()

@@ -147,6 +147,10 @@ class Readahead(Extension):
                 self._stands.pop()  # measured again, and refuted
             self._fall_back()
 
+    def on_mode(self, mode: str) -> None:
+        """Another mode may let through what this one did not."""
+        self._silent = None
+
     def status(self) -> Mapping[str, Any]:
         """The phase, the speeds, and what is being done about them."""
         shown: dict[str, Any] = {"phase": self._tracker.phase, "doing": self._doing}
