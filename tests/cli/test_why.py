@@ -2,15 +2,18 @@
 """``kmind why``: experiments on record, without a daemon and without a kernel."""
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from serve.conftest import serve
 
 from kmind.evidence import Design, Experiment
 from kmind.knobs import get_knob
 from kmind.runtime.evidence_store import UNMEASURED, EvidenceStore
+from kmind.serve import peers
 from kmind.testing.simulate import make_disk_files
 
 if TYPE_CHECKING:
@@ -136,6 +139,21 @@ def test_a_file_that_is_none(cli: "Cli", tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "cannot open the record of experiments" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user, as only root may")
+@pytest.mark.parametrize("words", [(), ("1",), ("1", "--json"), ("99",), ("../health",)])
+def test_members_of_the_group_are_shown_it_by_the_daemon(
+    cli: "Cli", state: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(peers, "_group", lambda: 65534)
+    cli.environment["KMIND_RUN_DIR"] = str(state)
+    with serve(state):
+        found = cli("why", *words, root=False)
+    wanted = cli("why", *words)
+    assert (found.returncode, found.stdout, found.stderr) == (
+        wanted.returncode, wanted.stdout, wanted.stderr,
+    )  # fmt: skip
 
 
 def test_of_somebody_else(cli: "Cli", state: Path) -> None:

@@ -38,6 +38,7 @@ class MemorySupervisor:
         self._callbacks: list[Callable[[dict[str, Any]], None]] = []
         self._changes = 0
         self.advice = AdviceStore(folder / "advice.db", self)
+        self.evidence_path = folder / "evidence.db"
         self.turns = TurnTimes()
 
     def start(self) -> None:

@@ -22,6 +22,8 @@ from kmind.cli.client import Client, _UnixConnection
 from kmind.errors import KmindError
 from kmind.infer.features import Feature
 from kmind.infer.model_file import ModelFile
+from kmind.knobs import Target, get_knob
+from kmind.runtime.evidence_store import EvidenceStore
 from kmind.serve import api, peers, schema
 from kmind.serve.routes import ROUTES
 from kmind.testing.models import random_trees
@@ -73,6 +75,29 @@ def test_a_dry_run_loads_nothing(served: "Served", disk: str) -> None:
     assert served.client.get("/v1/instances")["instances"] == []
 
 
+def _begin(store: EvidenceStore, candidate: int) -> int:
+    return store.begin(
+        kind="trial", instance="readahead@vda", module="readahead", backend="bpf",
+        knob=get_knob("block.read_ahead_kb"), target=Target.system(), incumbent=128,
+        candidate=candidate, metric="requests", unit="1/s",
+    )  # fmt: skip
+
+
+def test_experiments(served: "Served", tmp_path: Path) -> None:
+    client = served.client
+    assert client.get("/v1/experiments") == {"schema": "kmind.why/2", "experiments": []}
+    with EvidenceStore(tmp_path / "evidence.db") as store:
+        _begin(store, 16)
+        _begin(store, 64)
+        listed = client.get("/v1/experiments")["experiments"]
+        assert [(each["id"], each["candidate"]) for each in listed] == [(2, 64), (1, 16)]
+        assert "record" not in listed[0]
+        (one,) = client.get("/v1/experiments/1")["experiments"]
+        assert (one["candidate"], one["state"], one["record"]) == (16, "running", None)
+    for wrong in ("3", "x", "-1", "1" * 40):
+        assert ask(served, "GET", f"/v1/experiments/{wrong}")[0] == 404
+
+
 def test_advice(served: "Served") -> None:
     first = served.do(served.supervisor.advise)
     second = served.do(lambda: served.supervisor.advise(256))
@@ -90,6 +115,8 @@ def test_advice(served: "Served") -> None:
 def test_answers_hold_what_is_declared(served: "Served", disk: str, route: Any) -> None:
     served.client.call("POST", "/v1/instances", {"module": "readahead", "target": disk})
     advice = served.do(served.supervisor.advise)
+    with EvidenceStore(served.supervisor.evidence_path) as store:
+        assert str(_begin(store, 16)) == advice
     path = route.path.format(name=f"readahead@{disk}", id=advice)
     status, headers, content = ask(served, "GET", path)
     assert status == 200

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from kmind.cli._columns import columns
+from kmind.cli.client import Client, DaemonError
 from kmind.cli.output import json_line, write
-from kmind.errors import UsageError
+from kmind.errors import PrivilegeError, UsageError
 from kmind.evidence.chart import render_experiment
 from kmind.guard import default_journal_path
-from kmind.runtime.evidence_store import BY_MODULE, EvidenceStore, default_evidence_path
-from kmind.util.sqlite import is_database_there
+from kmind.runtime.evidence_store import BY_MODULE, default_evidence_path, read_experiments
 
 __all__ = ["SCHEMA", "why_command"]
 
@@ -25,22 +25,34 @@ _FEW_COLUMNS, _MOST_COLUMNS = 40, 120
 
 
 def why_command(id: str | None, *, json: bool) -> int:
-    """Show one experiment, or list the latest. It needs no daemon.
+    """Show one experiment, or list the latest. It needs no daemon, but for whom the file is not.
 
-    Raises UsageError if there is none of that number, PrivilegeError if the file is not
-    for this user.
+    Raises UsageError if there is none of that number, PrivilegeError if neither the file is
+    for this user nor a daemon answers.
     """
-    path = default_evidence_path(default_journal_path())
-    if not is_database_there(path, what="record of experiments"):
-        if id is not None:
-            raise UsageError(f"there is no experiment {id}", hint="none was made here yet")
-        return _say({"experiments": []}, "no experiment was made here yet\n", json=json)
-    with EvidenceStore(path, read_only=True) as store:
-        if id is None:
-            rows = store.latest()
-            return _say({"experiments": rows}, _table(rows), json=json)
-        row = store.get(id)
-    return _say({"experiments": [row]}, _whole(row), json=json)
+    rows = _experiments(id)
+    if id is not None:
+        return _say({"experiments": rows}, _whole(rows[0]), json=json)
+    text = _table(rows) if rows else "no experiment was made here yet\n"
+    return _say({"experiments": rows}, text, json=json)
+
+
+def _experiments(id: str | None) -> list[dict[str, Any]]:
+    try:
+        return read_experiments(default_evidence_path(default_journal_path()), id)
+    except PrivilegeError as error:
+        place = "/v1/experiments" + (f"/{_number(id)}" if id is not None else "")
+        try:
+            rows: list[dict[str, Any]] = Client().get(place)["experiments"]
+        except (DaemonError, PrivilegeError):
+            raise error from None
+        return rows
+
+
+def _number(id: str) -> str:
+    if not (id.isascii() and id.isdecimal()):
+        raise UsageError(f"there is no experiment {id}", hint="see: kmind why")
+    return id
 
 
 def _say(report: Mapping[str, Any], text: str, *, json: bool) -> int:

@@ -25,8 +25,9 @@ from kmind.guard import Owner
 from kmind.guard._owner import boot_id
 from kmind.knobs import Knob, Target, Value
 from kmind.runtime._store import Store
+from kmind.util.sqlite import is_database_there
 
-__all__ = ["BY_MODULE", "UNMEASURED", "EvidenceStore", "default_evidence_path"]
+__all__ = ["BY_MODULE", "UNMEASURED", "EvidenceStore", "default_evidence_path", "read_experiments"]
 
 UNMEASURED: Mapping[str, Any] = {"outcome": "not measured", "interval": None, "detectable": None}
 """The record, but for its reason, of what was applied without an experiment."""
@@ -34,6 +35,7 @@ UNMEASURED: Mapping[str, Any] = {"outcome": "not measured", "interval": None, "d
 BY_MODULE = "by module"
 """The kind of an experiment that a module made itself."""
 
+_WHAT = "record of experiments"
 _VERSION = 1
 _MOST_ROWS = 5000
 _MOST_BY_MODULE = 1000  # beside those: what a module says must not push them out
@@ -122,7 +124,7 @@ class EvidenceStore(Store):
     ) -> None:
         super().__init__(
             path,
-            what="record of experiments",
+            what=_WHAT,
             schema=_SCHEMA,
             version=_VERSION,
             read_only=read_only,
@@ -386,6 +388,20 @@ class EvidenceStore(Store):
                 f"SELECT {columns} FROM experiment WHERE {where} ORDER BY {order}", values
             )
             return [_decoded(dict(row)) for row in rows]
+
+
+def read_experiments(path: Path, id: str | None = None) -> list[dict[str, Any]]:
+    """The latest experiments in a file, newest first, or the one of that id with its blocks.
+
+    Nothing is made or changed, and no lock of the owner's is taken. Raises UsageError if there is
+    none of that id, PrivilegeError if the file is not for this user, KmindError.
+    """
+    if not is_database_there(path, what=_WHAT):
+        if id is not None:
+            raise UsageError(f"there is no experiment {id}", hint="none was made here yet")
+        return []
+    with EvidenceStore(path, read_only=True) as store:
+        return store.latest() if id is None else [store.get(id)]
 
 
 def _way(

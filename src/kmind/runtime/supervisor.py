@@ -103,7 +103,8 @@ class Supervisor:
         )
         advice = journal.path.with_name("advice.db")
         self.advice = self.admin.advice = AdviceStore(advice, self.admin)
-        self.evidence = EvidenceStore(default_evidence_path(journal.path))
+        self.evidence_path = default_evidence_path(journal.path)
+        self.evidence = EvidenceStore(self.evidence_path)
         self._conf = conf or ModuleConf()
         self._take_over = take_over
         self._events = Events(emit)
@@ -349,10 +350,7 @@ class Supervisor:
         return {"name": name, **models.roll_back(self._member(name).agent)}
 
     def status(self, name: str | None = None) -> list[dict[str, Any]]:
-        """All instances, in the order of their loading, or the one of that name.
-
-        One look serves all who ask in one round.
-        """
+        """All instances, as loaded, or the one of that name; one look serves all in a round."""
         wanted = [self._member(name)] if name else list(self.members.values())
         return [self._shown.row(member) for member in wanted]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from kmind.agent._base import Mode
@@ -45,6 +46,10 @@ class Supervisor(Protocol):
     @property
     def advice(self) -> Advices:
         """What the instances advise."""
+
+    @property
+    def evidence_path(self) -> Path:
+        """The file that holds the experiments; from any thread."""
 
     @property
     def turns(self) -> TurnTimes:

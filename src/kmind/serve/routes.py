@@ -8,7 +8,8 @@ supervisor nothing, or on the loop where the answer is a stream.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -17,6 +18,7 @@ from kmind.errors import UsageError
 from kmind.extension import Module, find_module, list_modules
 from kmind.extension.conf import ModuleConf
 from kmind.extension.describe import describe
+from kmind.runtime.evidence_store import read_experiments
 from kmind.serve import schema
 from kmind.serve._base import Supervisor
 from kmind.serve._problem import NotFoundError
@@ -32,10 +34,12 @@ __all__ = [
     "deploy_model",
     "follow_events",
     "get_advice",
+    "get_experiment",
     "get_health",
     "get_instance",
     "installed_modules",
     "list_advice",
+    "list_experiments",
     "list_instances",
     "list_leases",
     "list_models",
@@ -190,6 +194,17 @@ def undo_advice(context: Context, call: Call) -> dict[str, Any]:
     return _advice([context.supervisor.advice.undo(_known_advice(context, call))])
 
 
+def list_experiments(context: Context, call: Call) -> dict[str, Any]:
+    """The latest experiments, newest first, without their blocks."""
+    return _experiments(read_experiments(context.supervisor.evidence_path))
+
+
+def get_experiment(context: Context, call: Call) -> dict[str, Any]:
+    """One experiment, with all of its blocks."""
+    with _not_found():
+        return _experiments(read_experiments(context.supervisor.evidence_path, call.path["id"]))
+
+
 def installed_modules(context: Context, call: Call) -> dict[str, Any]:
     """All installed modules."""
     conf = ModuleConf.load(strict=False)
@@ -257,6 +272,15 @@ ROUTES = (
     ),
     Route("POST", "/v1/advice/{id}/reject", reject_advice, schema.AdviceList, refusals=(404, 409)),
     Route("POST", "/v1/advice/{id}/undo", undo_advice, schema.AdviceList, refusals=(404, 409)),
+    Route("GET", "/v1/experiments", list_experiments, schema.ExperimentList, where="thread"),
+    Route(
+        "GET",
+        "/v1/experiments/{id}",
+        get_experiment,
+        schema.ExperimentList,
+        refusals=(404,),
+        where="thread",
+    ),
     Route("GET", "/v1/leases", list_leases, schema.LeaseList),
     Route("GET", "/v1/modules", installed_modules, schema.ModuleList, None, (400,), "thread"),
     Route("GET", "/v1/health", get_health, schema.Health, where="thread"),
@@ -282,11 +306,17 @@ def _name(context: Context, call: Call) -> str:
 
 
 def _known_advice(context: Context, call: Call) -> str:
-    try:
+    with _not_found():
         context.supervisor.advice.get(call.path["id"])
+    return call.path["id"]
+
+
+@contextmanager
+def _not_found() -> Iterator[None]:
+    try:
+        yield
     except UsageError as error:
         raise NotFoundError(str(error.args[0]), hint=error.hint) from None
-    return call.path["id"]
 
 
 def _find(name: str) -> Module:
@@ -328,3 +358,7 @@ def _change(name: str, result: dict[str, Any]) -> dict[str, Any]:
 
 def _advice(advice: list[dict[str, Any]]) -> dict[str, Any]:
     return {"schema": "kmind.advice/1", "advice": advice}
+
+
+def _experiments(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"schema": "kmind.why/2", "experiments": rows}

@@ -18,6 +18,8 @@ __all__ = [
     "AdviceList",
     "Change",
     "Event",
+    "Experiment",
+    "ExperimentList",
     "Fill",
     "Health",
     "Instance",
@@ -150,6 +152,26 @@ class AdviceList(_Answer, frozen=True):
 
     advice: list[Advice]
     schema: Literal["kmind.advice/1"] = "kmind.advice/1"
+
+
+class Experiment(_Answer, frozen=True):
+    """An experiment on record; ``outcome`` is empty until it has ended."""
+
+    id: int
+    state: str
+    kind: str
+    instance: str
+    target: str
+    knob: str
+    outcome: str
+    kept: bool
+
+
+class ExperimentList(_Answer, frozen=True):
+    """Experiments, newest first; of one alone also its ``record``, with all blocks."""
+
+    experiments: list[Experiment]
+    schema: Literal["kmind.why/2"] = "kmind.why/2"
 
 
 class Lease(_Answer, frozen=True):
