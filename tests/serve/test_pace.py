@@ -3,10 +3,13 @@
 
 import asyncio
 import itertools
+import threading
+from collections import defaultdict
 from typing import Any
 
 import pytest
 
+from kmind.errors import UsageError
 from kmind.serve._pace import Pace, Paced
 
 
@@ -68,3 +71,35 @@ def test_requests_wait_in_line() -> None:
     assert len(answered) == 5
     assert min(gaps) >= 0.001
     assert answered[-1] >= 0.001 / 0.2 * 4
+
+
+def test_what_another_thread_does_is_paid_for() -> None:
+    now, cpu = [0.0], defaultdict[int, float](float)
+    pace = Pace(0.2, 0.0, now=lambda: now[0], cpu=lambda: cpu[threading.get_ident()])
+    begun: list[float] = []
+    working = threading.Lock()
+
+    def work(number: int) -> int:
+        assert working.acquire(blocking=False)
+        begun.append(now[0])
+        now[0] += 0.02
+        cpu[threading.get_ident()] += 0.02
+        working.release()
+        if number == 3:
+            raise UsageError("no")
+        return number
+
+    async def all_of_them() -> list[Any]:
+        calls = (pace.run(work, number) for number in range(5))
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    async def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kmind.serve._pace.asyncio.sleep", sleep)
+        found = asyncio.run(all_of_them())
+    assert [each for each in found if isinstance(each, int)] == [0, 1, 2, 4]
+    assert isinstance(found[3], UsageError)
+    gaps = [later - earlier for earlier, later in itertools.pairwise(begun)]
+    assert gaps == pytest.approx([0.02 / 0.2] * 4)

@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clients in a loop get a share of the daemon's time, and no more.
 
-The API answers on a thread beside the owner's, and the two share the interpreter: while
-requests come without end, the owner waits for its lock at each system call. So the time that the
-loop's thread spends is paid from a bucket, and requests wait in line until there is some.
+The API answers on threads beside the owner's, and they share the interpreter: while
+requests come without end, the owner waits for its lock at each system call. So the CPU time that
+the API's threads spend is paid from a bucket, and requests wait in line until there is some.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Callable
+from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -21,7 +23,11 @@ _BURST_S = 0.5
 
 
 class Pace:
-    """A bucket of CPU time of one thread: ``share`` seconds a second, ``burst_s`` at once."""
+    """A bucket of CPU time: ``share`` seconds a second, ``burst_s`` at once.
+
+    It belongs to the loop's thread. What that spends is paid for by itself; what others do for it
+    is to be run by ``run``.
+    """
 
     def __init__(
         self,
@@ -36,6 +42,8 @@ class Pace:
         self._now, self._cpu = now, cpu
         self._left_s = burst_s
         self._at: tuple[float, float] | None = None
+        self._line = asyncio.Lock()
+        self._busy: defaultdict[Callable[..., Any], asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def wait_s(self) -> float:
         """How long the next request has to wait, in seconds; on the thread that is paid for."""
@@ -46,18 +54,43 @@ class Pace:
         self._left_s = min(self._burst_s, self._left_s + earned) - (cpu - before)
         return max(0.0, -self._left_s / self._share)
 
+    async def queue(self) -> None:
+        """Wait in line until something may be spent."""
+        async with self._line:
+            if wait_s := self.wait_s():
+                await asyncio.sleep(wait_s)
+
+    async def run(self, call: Callable[..., Any], *args: Any) -> Any:
+        """Call it on another thread, when something may be spent, and pay for it.
+
+        Not twice at once: many such threads would leave the owner but a part of the interpreter.
+        """
+        async with self._busy[call]:
+            await self.queue()
+            result, error, took_s = await asyncio.to_thread(self._measured, call, args)
+            self._left_s -= took_s
+        if error:
+            raise error
+        return result
+
+    def _measured(
+        self, call: Callable[..., Any], args: tuple[Any, ...]
+    ) -> tuple[Any, Exception | None, float]:
+        began = self._cpu()
+        try:
+            return call(*args), None, self._cpu() - began
+        except Exception as error:
+            return None, error, self._cpu() - began
+
 
 class Paced:
     """An ASGI application whose requests wait in line while it has used up its share."""
 
-    def __init__(self, app: ASGIApp, pace: Pace | None = None) -> None:
+    def __init__(self, app: ASGIApp, pace: Pace) -> None:
         self._app = app
-        self._pace = pace or Pace()
-        self._line = asyncio.Lock()
+        self._pace = pace
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, when it is its turn."""
-        async with self._line:
-            if wait_s := self._pace.wait_s():
-                await asyncio.sleep(wait_s)
+        await self._pace.queue()
         await self._app(scope, receive, send)

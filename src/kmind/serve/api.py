@@ -22,6 +22,7 @@ from starlette.routing import Route as Path
 from starlette.types import Receive, Scope, Send
 
 from kmind.errors import KmindError
+from kmind.serve._pace import Pace, Paced
 from kmind.serve._problem import HttpError, problem
 from kmind.serve.openapi import describe
 from kmind.serve.routes import ROUTES, Call, Context, Route
@@ -39,17 +40,24 @@ Audit = Callable[..., None]
 
 
 class Api:
-    """The API; ``app`` is the ASGI application.
+    """The API; ``app`` is the ASGI application, and ``pace`` what it may spend.
 
     ``call_s`` is how long a client waits for the supervisor, and ``waiting`` how many
     may wait at once.
     """
 
     def __init__(
-        self, context: Context, *, audit: Audit, call_s: float = _CALL_S, waiting: int = _WAITING
+        self,
+        context: Context,
+        *,
+        audit: Audit,
+        pace: Pace | None = None,
+        call_s: float = _CALL_S,
+        waiting: int = _WAITING,
     ) -> None:
         self._context = context
         self._audit = audit
+        self._pace = pace or Pace()
         self._call_s = call_s
         self._most = waiting
         self._waiting = 0
@@ -57,7 +65,7 @@ class Api:
         by_path: dict[str, list[Route]] = {}
         for route in ROUTES:
             by_path.setdefault(route.path, []).append(route)
-        self.app = Starlette(
+        app = Starlette(
             routes=[
                 Path("/openapi.json", self._describe, methods=["GET"]),
                 *(
@@ -67,17 +75,20 @@ class Api:
             ],
             exception_handlers={HTTPException: _unknown},
         )
-        self.app.router.redirect_slashes = False
+        app.router.redirect_slashes = False
+        self.app = Paced(app, self._pace)
 
     async def answer(self, route: Route, request: Request) -> Any:
         """The ASGI application that answers one request."""
         try:
             body = await _read(request, route.body, route.body_bytes) if route.body else None
             call = Call(request.path_params, request.query_params, body, _uid(request))
-            if route.where == "loop":
+            if route.where == "stream":
                 return route.handler(self._context, call)
+            if route.where == "loop":
+                return _json(route.handler(self._context, call))
             if route.where == "thread":
-                return _json(await asyncio.to_thread(route.handler, self._context, call))
+                return _json(await self._pace.run(route.handler, self._context, call))
             asked = partial(self._run, route, call, request)
             return _json(await self._ask(asked, reads=route.method == "GET"))
         except Exception as error:

@@ -20,7 +20,6 @@ from typing import Any, Literal, TypeAlias
 
 import kmind
 from kmind.serve._base import Supervisor
-from kmind.serve._pace import Paced
 from kmind.serve.api import Api, Audit
 from kmind.serve.events import Hub
 from kmind.serve.notify import Notifier
@@ -75,7 +74,7 @@ class Daemon:
         hub = Hub(loop)
         await asyncio.wrap_future(supervisor.submit(lambda: supervisor.subscribe(hub.publish)))
         context = Context(supervisor, hub, self._health)
-        server = HttpServer(Paced(Api(context, audit=self.emit).app), listener)
+        server = HttpServer(Api(context, audit=self.emit).app, listener)
         feeding = asyncio.ensure_future(self._feed_watchdog())
         self.notifier.ready("serving")
         self._tell(f"serving: pid {os.getpid()}")

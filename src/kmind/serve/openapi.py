@@ -47,7 +47,7 @@ def describe(routes: Sequence[Route]) -> dict[str, Any]:
 
 def _operation(route: Route, schemas: dict[type, dict[str, Any]]) -> dict[str, Any]:
     name = route.handler.__name__
-    media = LINES if route.where == "loop" else "application/json"
+    media = LINES if route.where == "stream" else "application/json"
     operation: dict[str, Any] = {
         "operationId": name,
         "summary": (route.handler.__doc__ or name).splitlines()[0].rstrip("."),

@@ -3,7 +3,7 @@
 
 A handler's name is the operation's id, and the first line of its docstring its
 summary. It runs on the supervisor's thread, on a thread of its own where it asks the
-supervisor nothing, or on the loop where the answer is a stream.
+supervisor nothing, or on the loop where it takes no time, or its answer is a stream.
 """
 
 from __future__ import annotations
@@ -82,9 +82,9 @@ Handler: TypeAlias = Callable[[Context, Call], Any]
 class Route:
     """One method of one path.
 
-    ``where`` says on which thread the handler runs; one on the loop returns an ASGI
-    application. ``refusals`` are the statuses that it has of its own, and ``body_bytes``
-    is how long a request's body may be.
+    ``where`` says on which thread the handler runs; one with a ``stream`` runs on the loop and
+    returns an ASGI application. ``refusals`` are the statuses that it has of its own, and
+    ``body_bytes`` is how long a request's body may be.
     """
 
     method: str
@@ -93,7 +93,7 @@ class Route:
     answer: type
     body: type | None = None
     refusals: tuple[int, ...] = ()
-    where: Literal["supervisor", "thread", "loop"] = "supervisor"
+    where: Literal["supervisor", "thread", "loop", "stream"] = "supervisor"
     query: Mapping[str, str] = field(default_factory=dict)
     body_bytes: int = 64 << 10
 
@@ -283,13 +283,13 @@ ROUTES = (
     ),
     Route("GET", "/v1/leases", list_leases, schema.LeaseList),
     Route("GET", "/v1/modules", installed_modules, schema.ModuleList, None, (400,), "thread"),
-    Route("GET", "/v1/health", get_health, schema.Health, where="thread"),
+    Route("GET", "/v1/health", get_health, schema.Health, where="loop"),
     Route(
         "GET",
         "/v1/events",
         follow_events,
         schema.Event,
-        where="loop",
+        where="stream",
         query={"instance": "only this instance's events"},
     ),
 )
