@@ -11,8 +11,8 @@ import numpy as np
 from programs import program
 
 from kmind.abi import layout
-from kmind.agent.bpf import BpfAgent
-from kmind.agent.sim import SimAgent, SimDoorbell
+from kmind.agent.kernel.agent import BpfAgent
+from kmind.agent.sim.agent import SimAgent, SimDoorbell
 from kmind.queue import Bell, Doorbell, Endpoint, Geometry
 from kmind.queue.completion import check_words
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from kmind.abi import layout
-from kmind.agent.sim import SimAgent
-from kmind.runtime._config import ChildConfig
-from kmind.runtime.process import ExtensionProcess
-from kmind.runtime.uids import free_uid
+from kmind.agent.sim.agent import SimAgent
+from kmind.runtime.sandbox.config import ChildConfig
+from kmind.runtime.sandbox.process import ExtensionProcess
+from kmind.runtime.sandbox.uids import free_uid
 
 PATIENCE_S = 30
 

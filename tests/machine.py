@@ -38,7 +38,7 @@ _LEFT_BY_KMIND = ("/var/lib/kmind", "/run/kmind", "/etc/kmind", "/dev/shm/kmind*
 _FOREIGN_MOUNTS = ("/run/user/", "/run/credentials/", "/proc/sys/fs/binfmt_misc")
 _FOREIGN_PROGRAMS = ("sd_",)
 _FOREIGN_PINS = "/sys/fs/bpf/systemd"
-_EXTENSION = "kmind.runtime.child"
+_EXTENSION = "kmind.runtime.sandbox.child"
 # Python keeps this one until it exits.
 _PYTHONS_OWN = "multiprocessing.resource_tracker"
 

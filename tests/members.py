@@ -8,8 +8,8 @@ from typing import Any
 from agents import BareAgent, recommendation, write_slot
 
 from kmind.abi import layout
-from kmind.agent._base import Grant, Mode
-from kmind.agent.core import Core
+from kmind.agent.core.core import Core
+from kmind.agent.types import Grant, Mode
 
 __all__ = ["member", "recommend"]
 

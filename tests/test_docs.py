@@ -33,7 +33,7 @@ def _table(text: str, first: str) -> dict[str, str]:
 
 def _emits() -> Iterator[tuple[str, str, set[str], bool]]:
     """Each call that emits: where, the event, its fields, and whether it hands on others."""
-    for path in (ROOT / "src/kmind/runtime").glob("*.py"):
+    for path in (ROOT / "src/kmind/runtime").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
                 continue

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kmind.agent._actions import pack_grant
-from kmind.agent._base import Grant
+from kmind.agent.codec import pack_grant
+from kmind.agent.types import Grant
 from kmind.cli.client import _decoded
 from kmind.errors import KmindError
 from kmind.extension import find_module, parse_parameters
@@ -33,13 +33,13 @@ from kmind.infer.table import read_table
 from kmind.knobs import all_knobs, parse_target
 from kmind.knobs._target import Target
 from kmind.learn.recording import open_recordings
-from kmind.runtime._devices import Unwanted
-from kmind.runtime._number import parse_number
-from kmind.runtime._prometheus import _value
-from kmind.runtime._text import parse_note, parse_status
-from kmind.runtime.memory import _unfit
-from kmind.runtime.state import StateFolder
-from kmind.runtime.uevents import parse_uevent
+from kmind.runtime.instance.checkpoint import _unfit
+from kmind.runtime.instance.state import StateFolder
+from kmind.runtime.objective.number import parse_number
+from kmind.runtime.objective.prometheus import _value
+from kmind.runtime.sandbox.log_reader import parse_note, parse_status
+from kmind.runtime.supervisor.devices.hotplug import Unwanted
+from kmind.runtime.supervisor.devices.uevent import parse_uevent
 from kmind.serve.api import _body
 from kmind.serve.schema import LoadRequest
 from kmind.testing.models import random_model

@@ -13,7 +13,7 @@ import pytest
 from agents import BARE, compile_bpf
 from renamers import RENAMES
 
-from kmind.agent.core import Core
+from kmind.agent.core.core import Core
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,8 @@ from agents import recommendation, write_slot
 from members import member, recommend
 
 from kmind.abi import layout
-from kmind.agent._base import Grant, Kind, Mode, Verdict
-from kmind.agent.core import Core
+from kmind.agent.core.core import Core
+from kmind.agent.types import Grant, Kind, Mode, Verdict
 from kmind.errors import KmindError, NotSupportedError
 
 pytestmark = pytest.mark.kernel("libbpf", "bpffs", "arena", "bpf_timer", "syscall", "iter_task")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from infer.hostile import hostile_model
 
-from kmind.agent.evaluator import KernelEvaluator
+from kmind.agent.kernel.evaluator import KernelEvaluator
 from kmind.errors import ModelError
 from kmind.infer import _pack_network, _pack_trees, pack
 from kmind.infer.integer import Input, IntMlp, IntTrees, Layer, Output, Step

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from members import member, recommend
 
 from kmind.abi import layout
-from kmind.agent._base import Grant, Mode, Verdict
-from kmind.agent.core import Claim, Core
+from kmind.agent.core.core import Claim, Core
+from kmind.agent.types import Grant, Mode, Verdict
 from kmind.bpf import BpfObject
 from kmind.errors import BpfError
 

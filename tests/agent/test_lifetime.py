@@ -26,11 +26,11 @@ from members import member, recommend
 from renamers import HOOKS, NAME, Load, until
 
 from kmind.abi import layout
-from kmind.agent._base import Grant, Mode, Verdict
-from kmind.agent._generation import Generation
-from kmind.agent._place import Place, Spec
-from kmind.agent.bpf import BpfAgent
-from kmind.agent.core import Core
+from kmind.agent.core.core import Core
+from kmind.agent.kernel.agent import BpfAgent
+from kmind.agent.kernel.generation import Generation
+from kmind.agent.kernel.spec import Place, Spec
+from kmind.agent.types import Grant, Mode, Verdict
 from kmind.errors import BpfError, KmindError, LoadError, NotSupportedError
 from kmind.queue import Doorbell, Endpoint, Geometry
 

@@ -8,10 +8,10 @@ import pytest
 from agents import compile_bpf
 
 from kmind.abi.btf import Btf
-from kmind.agent import _models
-from kmind.agent._base import ModelUse
-from kmind.agent.bpf import BpfAgent
-from kmind.agent.sim import SimAgent
+from kmind.agent.kernel import model_slots
+from kmind.agent.kernel.agent import BpfAgent
+from kmind.agent.sim.agent import SimAgent
+from kmind.agent.types import ModelUse
 from kmind.errors import ModelError
 from kmind.infer import _pack_network, _pack_trees, pack
 from kmind.infer.features import Feature, schema_hash
@@ -234,8 +234,8 @@ def test_a_decision_without_room_is_missed_and_counted(compiled):
         args = np.zeros((), ASKED).tobytes()
         assert np.frombuffer(agent.run("crowd", args), ASKED)[0]["version"] == 1
         assert _ask_kernel(agent)(0, 101, 0)[0] == 1
-        control = np.zeros((), _models.CONTROL).tobytes()
-        assert np.frombuffer(agent.run("km_model", control), _models.CONTROL)[0]["missed"] == 1
+        control = np.zeros((), model_slots.CONTROL).tobytes()
+        assert np.frombuffer(agent.run("km_model", control), model_slots.CONTROL)[0]["missed"] == 1
     finally:
         agent.close()
 
@@ -263,9 +263,9 @@ def test_an_agent_without_slots_says_so():
         ("km_tree_node", _pack_trees.NODE),
         ("km_exact", _pack_trees.EXACT),
         ("km_exact_tree", _pack_trees.EXACT_TREE),
-        ("km_model_control", _models.CONTROL),
-        ("km_model_trial", _models.TRIAL),
-        ("km_model_answer", _models.ANSWER),
+        ("km_model_control", model_slots.CONTROL),
+        ("km_model_trial", model_slots.TRIAL),
+        ("km_model_answer", model_slots.ANSWER),
     ],
 )
 def test_records_lie_as_the_c_has_them(name, dtype, compiled):

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kmind.abi._elf import read_relocations, read_sections, read_symbols
-from kmind.agent._own_code import LIBRARY, refuse_shared_maps
-from kmind.agent.bpf import BpfAgent
+from kmind.agent.kernel.agent import BpfAgent
+from kmind.agent.kernel.own_code import LIBRARY, refuse_shared_maps
 from kmind.errors import KmindError, LoadError
 from kmind.extension import list_modules
 

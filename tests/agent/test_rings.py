@@ -21,7 +21,7 @@ from agents import (
 )
 
 from kmind.abi import layout
-from kmind.agent._base import Cause, Grant, Mode, Verdict
+from kmind.agent.types import Cause, Grant, Mode, Verdict
 from kmind.queue import Endpoint, Reader, peek_windows, read_status
 
 Bare = BareAgent | BareSim

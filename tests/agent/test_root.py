@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kmind.agent.core import Core
+from kmind.agent.core.core import Core
 from kmind.errors import KmindError
 
 pytestmark = pytest.mark.kernel("libbpf", "bpffs", "arena", "bpf_timer", "syscall")
@@ -101,7 +101,7 @@ def in_namespace(script: str) -> str:
 
 
 OPEN = f"""{sys.executable} -c '
-from kmind.agent.core import Core
+from kmind.agent.core.core import Core
 from kmind.errors import KmindError
 try:
     Core.open(mount=True).close()

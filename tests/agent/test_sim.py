@@ -12,8 +12,8 @@ from agents import header_of, recommendation, write_slot
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kmind.agent._base import Cause, Grant, Mode, Verdict
-from kmind.agent.sim import SimAgent, SimDoorbell
+from kmind.agent.sim.agent import SimAgent, SimDoorbell
+from kmind.agent.types import Cause, Grant, Mode, Verdict
 from kmind.errors import KmindError
 from kmind.queue import Endpoint
 

@@ -19,10 +19,10 @@ from members import member, recommend
 from renamers import HOOKS, NAME, Load, until
 
 from kmind.abi import layout
-from kmind.agent import bpf
-from kmind.agent._base import Mode, Verdict
-from kmind.agent.bpf import BpfAgent
-from kmind.agent.core import Core
+from kmind.agent.core.core import Core
+from kmind.agent.kernel import agent as agent_module
+from kmind.agent.kernel.agent import BpfAgent
+from kmind.agent.types import Mode, Verdict
 from kmind.errors import BpfError, KmindError, UndoError
 from kmind.util.steps import Step, run_steps
 
@@ -81,7 +81,7 @@ def step_names(agent: BpfAgent, object_: Path, monkeypatch: pytest.MonkeyPatch) 
         fail()
 
     with monkeypatch.context() as patched:
-        patched.setattr(bpf, "run_steps", note)
+        patched.setattr(agent_module, "run_steps", note)
         with pytest.raises(BpfError, match="no memory"):
             agent.upgrade(object_, **WORDS)
     return names
@@ -101,7 +101,7 @@ def test_an_upgrade_that_fails_at_any_step_changes_nothing(
             if done and place == len(names) - 1:
                 continue  # it is the last one: done, all is done
             with monkeypatch.context() as patched:
-                patched.setattr(bpf, "run_steps", turning(place, done=done, into=fail))
+                patched.setattr(agent_module, "run_steps", turning(place, done=done, into=fail))
                 with pytest.raises(BpfError, match="no memory"):
                     agent.upgrade(renames, **WORDS)
             assert agent.programs() == programs, names[place]
@@ -124,7 +124,7 @@ def test_a_step_that_cannot_be_undone_is_said(
     def run(steps: list[Step]) -> None:
         run_steps([*steps[:2], Step("the last", fail, fail)])
 
-    monkeypatch.setattr(bpf, "run_steps", run)
+    monkeypatch.setattr(agent_module, "run_steps", run)
     with pytest.raises(UndoError, match=r"no memory; then this failed: undoing the last: no mem"):
         agent.upgrade(bare, deadline_s=3600)
     recommend(agent, 1, 5)
@@ -140,14 +140,14 @@ def test_what_a_failed_pin_leaves_is_removed(
     agent = member(core, bare, "one@a")
     folder = core.folder("one@a")
     with monkeypatch.context() as patched:
-        patched.setattr("kmind.agent._generation.Program.attach_iter", lambda *_: fail())
+        patched.setattr("kmind.agent.kernel.generation.Program.attach_iter", lambda *_: fail())
         with pytest.raises(BpfError, match="no memory"):
             agent.pin(folder)
         assert not folder.exists()
     agent.pin(folder)
     agent.start()
     with monkeypatch.context() as patched:
-        patched.setattr("kmind.agent._generation.Program.attach_iter", lambda *_: fail())
+        patched.setattr("kmind.agent.kernel.generation.Program.attach_iter", lambda *_: fail())
         with pytest.raises(BpfError, match="no memory"):
             agent.upgrade(bare, deadline_s=3600)
     assert [path.name for path in folder.iterdir()] == ["1"]
@@ -177,7 +177,7 @@ def end() -> None:
 
 def at_step(place: int, *, done: bool) -> Callable[[], None]:
     def arm() -> None:
-        bpf.run_steps = turning(place, done=done, into=end)
+        agent_module.run_steps = turning(place, done=done, into=end)
 
     return arm
 

@@ -14,7 +14,7 @@ from kmind.bench._adversary_loads import Point, Subject
 from kmind.bench._adversary_world import LONGEST_S, World
 from kmind.cli.bench import bench_command
 from kmind.errors import UsageError
-from kmind.runtime.trials import Trials
+from kmind.runtime.experiment.controller import Trials
 
 
 def _point(work: float) -> Point:

@@ -13,9 +13,9 @@ from kmind.bench import _attack
 from kmind.bench._attack import ATTACKS, compare, run_attacks
 from kmind.bench._attack_client import server
 from kmind.bench.admission import ATTACK_SCHEMA
-from kmind.runtime._prometheus import parse_prometheus
-from kmind.runtime.objective import GapError
-from kmind.runtime.turns import TurnTimes
+from kmind.runtime.objective.prometheus import parse_prometheus
+from kmind.runtime.objective.sources import GapError
+from kmind.runtime.supervisor.turn_times import TurnTimes
 
 
 def turns(*lengths: float, asked: float = 0.0) -> dict[str, object]:

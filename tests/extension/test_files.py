@@ -14,7 +14,7 @@ from kmind.errors import KmindError, ModuleError
 from kmind.extension import find_module
 from kmind.extension._files import MOST_SOURCES, read_beneath, read_sources, refuse_unplain
 from kmind.extension.manifest import load_manifest
-from kmind.runtime.agents import _object_path
+from kmind.runtime.instance.agent_factory import _object_path
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from guard.gate_support import HASH, INTERVAL, PRESSURE, RATIO, Admin, living, now, readable, write
 from guard.support import in_child
 
-from kmind.agent.core import Core
+from kmind.agent.core.core import Core
 from kmind.bpf import _syscall as raw
 from kmind.errors import KnobError
 from kmind.guard import Actuator, Gate, Journal, Policy, restore

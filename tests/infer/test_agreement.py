@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
-from kmind.agent.evaluator import KernelEvaluator
+from kmind.agent.kernel.evaluator import KernelEvaluator
 from kmind.bench._agreement import FAMILIES, random_case
 from kmind.errors import ModelError
 from kmind.infer import (

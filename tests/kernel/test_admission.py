@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from kmind.abi import layout
-from kmind.agent._base import Action, Grant, Mode, Rule, Verdict
-from kmind.agent._sim_leases import SimLeases
-from kmind.agent.core import Core
-from kmind.agent.sim import SimAgent
+from kmind.agent.core.core import Core
+from kmind.agent.sim.agent import SimAgent
+from kmind.agent.sim.leases import SimLeases
+from kmind.agent.types import Action, Grant, Mode, Rule, Verdict
 
 pytestmark = pytest.mark.kernel("arena", "syscall")
 

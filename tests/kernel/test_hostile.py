@@ -19,7 +19,7 @@ import pytest
 from agents import BARE, BareAgent, compile_bpf, header_of, recommendation, sleep_on, write_slot
 
 from kmind.abi import layout
-from kmind.agent._base import Action, Grant, Mode, Verdict
+from kmind.agent.types import Action, Grant, Mode, Verdict
 from kmind.bpf import Arena, map_arena
 from kmind.queue import Doorbell, Endpoint, Reader
 

@@ -20,7 +20,7 @@ KMIND = f"{sys.executable} -m kmind"
 OWNER = """
 import os, signal, subprocess, sys, time
 from pathlib import Path
-from kmind.agent.core import Core
+from kmind.agent.core.core import Core
 
 assert os.getpid() < 100, "not a PID namespace"
 child = subprocess.Popen([sys.executable, "-c", "x = bytearray(40 << 20)\\nwhile True: pass"])

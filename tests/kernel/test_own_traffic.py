@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from sample_module import loop_disk
 
-from kmind.agent.bpf import BpfAgent
+from kmind.agent.kernel.agent import BpfAgent
 from kmind.extension import find_module, parse_parameters
 from kmind.knobs import Target
-from kmind.runtime.agents import make_bpf_agent
+from kmind.runtime.instance.agent_factory import make_bpf_agent
 
 pytestmark = pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf", "tp_filemap")
 
@@ -27,8 +27,8 @@ PAGES = 1024
 # has the file open when it becomes that, as an extension has libc.
 WORK = """
 import mmap, os, sys, threading
-from kmind.runtime.sandbox import drop_privileges
-from kmind.runtime.uids import free_uid
+from kmind.runtime.sandbox.privileges import drop_privileges
+from kmind.runtime.sandbox.uids import free_uid
 
 kind, path, pages = sys.argv[1], sys.argv[2], int(sys.argv[3])
 fd = os.open(path, os.O_RDONLY)

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from kmind.agent._base import Mode
-from kmind.agent.sim import SimAgent, SimDoorbell
+from kmind.agent.sim.agent import SimAgent, SimDoorbell
+from kmind.agent.types import Mode
 from kmind.extension import find_module, parse_parameters
 from kmind.guard import Policy
 from kmind.learn.recording import Recording, open_recordings
 from kmind.learn.tap import Tap
 from kmind.learn.writer import Writer, open_output
 from kmind.queue import Endpoint
-from kmind.runtime.grants import grants_for
+from kmind.runtime.holds.grants import grants_for
 from kmind.testing import streams
 from kmind.testing.simulate import DiskModel, SimulatedDisk, make_disk_files
 

@@ -12,11 +12,11 @@ from typing import Any
 
 from programs import machine_lacks
 
-from kmind.agent._base import Mode
-from kmind.agent.bpf import BpfAgent
+from kmind.agent.kernel.agent import BpfAgent
+from kmind.agent.types import Mode
 from kmind.extension import find_module, parse_parameters
 from kmind.knobs import parse_target
-from kmind.runtime.agents import make_bpf_agent
+from kmind.runtime.instance.agent_factory import make_bpf_agent
 
 __all__ = ["agent_of", "brake", "direct", "disk_of", "loop"]
 

@@ -16,7 +16,7 @@ from agents import compile_bpf
 from modules.disks import agent_of, direct, loop
 from modules.iolat_streams import EVENT, bursts, events_of
 
-from kmind.agent.bpf import BpfAgent
+from kmind.agent.kernel.agent import BpfAgent
 from kmind.extension import find_module
 from kmind.infer import Feature, ModelFile, from_sklearn, quantise
 from kmind.modules.iolat.recipe import COLUMNS, columns_of, log_of

@@ -15,7 +15,7 @@ from modules.disks import agent_of
 from modules.native import compile_c
 from modules.readahead_model import FEATURES, made_model, random_windows
 
-from kmind.agent.bpf import BpfAgent
+from kmind.agent.kernel.agent import BpfAgent
 from kmind.errors import ModelError
 from kmind.extension import find_module
 from kmind.infer import evaluate

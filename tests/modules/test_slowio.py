@@ -13,9 +13,9 @@ import numpy.typing as npt
 import pytest
 from modules.disks import agent_of, brake, direct, disk_of, loop
 
-from kmind.agent._base import Mode
-from kmind.agent.bpf import BpfAgent
-from kmind.agent.sim import SimAgent, SimDoorbell
+from kmind.agent.kernel.agent import BpfAgent
+from kmind.agent.sim.agent import SimAgent, SimDoorbell
+from kmind.agent.types import Mode
 from kmind.extension import Context, Dispatcher, find_module, parse_parameters
 from kmind.modules.slowio.extension import SlowIo, median_ratio
 from kmind.modules.slowio.shift import ShiftDetector

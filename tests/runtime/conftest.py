@@ -11,13 +11,13 @@ from runtime.measured import Make, Owner, Speed
 from runtime.supervised import Rig, stirred, value_of
 from sample_module import RECOMMENDER, loop_disk, make_module
 
-from kmind.agent._base import Mode
+from kmind.agent.types import Mode
 from kmind.extension import find_module, parse_parameters
 from kmind.guard import Actuator, Journal, Policy
 from kmind.knobs import parse_target
-from kmind.runtime.agents import make_bpf_agent
-from kmind.runtime.cgroup import list_cgroups
-from kmind.runtime.instance import Instance
+from kmind.runtime.instance.agent_factory import make_bpf_agent
+from kmind.runtime.instance.instance import Instance
+from kmind.runtime.sandbox.cgroup import list_cgroups
 
 PATIENCE_S = 20
 

@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from kmind.agent._base import Action, Mode, Verdict
-from kmind.agent.sim import SimAgent, SimDoorbell
+from kmind.agent.sim.agent import SimAgent, SimDoorbell
+from kmind.agent.types import Action, Mode, Verdict
 from kmind.extension import find_module
 from kmind.extension.manifest import Manifest
 from kmind.guard import Actuator, Journal, Policy
 from kmind.knobs import get_knob
 from kmind.queue import Endpoint
-from kmind.runtime.evidence_store import EvidenceStore
-from kmind.runtime.grants import grants_for
-from kmind.runtime.measured import MeasuredChanges
-from kmind.runtime.trials import Trials
+from kmind.runtime.experiment.controller import Trials
+from kmind.runtime.experiment.store import EvidenceStore
+from kmind.runtime.holds.grants import grants_for
+from kmind.runtime.holds.trial_holds import MeasuredChanges
 from kmind.testing.simulate import make_disk_files
 
 KNOB = get_knob("block.read_ahead_kb")

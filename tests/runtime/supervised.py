@@ -18,11 +18,11 @@ from typing import Any
 
 from sample_module import MANIFEST, RECOMMENDER, knob_file, make_module
 
-from kmind.agent._base import Mode
-from kmind.agent.core import Core
+from kmind.agent.core.core import Core
+from kmind.agent.types import Mode
 from kmind.extension.conf import ModuleConf
 from kmind.guard import Journal, Policy
-from kmind.runtime.supervisor import Supervisor
+from kmind.runtime.supervisor.supervisor import Supervisor
 
 PATIENCE_S = 30
 QUICK = ("hold_s=30", "every_s=0.05")

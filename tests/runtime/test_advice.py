@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kmind.errors import KmindError, KnobError, UsageError
-from kmind.runtime.advice import ADVICE_S, AdviceStore
+from kmind.runtime.supervisor.advice import ADVICE_S, AdviceStore
 
 
 class Doer:
@@ -228,7 +228,7 @@ def test_a_flood_is_bounded(store: AdviceStore, clock: Clock) -> None:
 def test_old_rows_go_and_open_ones_stay(
     store: AdviceStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kmind.runtime.advice._MOST_CLOSED", 5)
+    monkeypatch.setattr("kmind.runtime.supervisor.advice._MOST_CLOSED", 5)
     note(store)
     store.apply("1")
     for value in range(30):

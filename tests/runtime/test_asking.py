@@ -12,14 +12,14 @@ from typing import Any, Literal
 
 import pytest
 
-from kmind.agent._base import Kind
+from kmind.agent.types import Kind
 from kmind.errors import PrivilegeError, UsageError
 from kmind.extension import find_module, parse_parameters
 from kmind.guard import Policy
 from kmind.knobs import Target
-from kmind.runtime.asking import Asking, check_asker, settle
-from kmind.runtime.objective import GapError
-from kmind.runtime.wishes import check_wishes, chosen_knobs
+from kmind.runtime.instance.validate import check_wishes, chosen_knobs
+from kmind.runtime.objective.poller import Asking, check_asker, settle
+from kmind.runtime.objective.sources import GapError
 
 SYSTEM = Target.system()
 
@@ -185,7 +185,7 @@ def test_a_question_that_hangs_is_a_gap_again_and_again() -> None:
 
 def test_threads_that_hang_are_bounded_in_number(monkeypatch: pytest.MonkeyPatch) -> None:
     settle(30)
-    monkeypatch.setattr("kmind.runtime.asking.MOST_LEFT", 2)
+    monkeypatch.setattr("kmind.runtime.objective.poller.MOST_LEFT", 2)
     told, lines, made = Told(), list[str](), []
     try:
         for _ in range(2):

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kmind.runtime import budget
-from kmind.runtime._listener import Listener
-from kmind.runtime._text import LineReader
 from kmind.runtime.budget import OWNER_SHARE, OwnerBudget
+from kmind.runtime.instance.listener import Listener
+from kmind.runtime.sandbox.log_reader import LineReader
 
 if TYPE_CHECKING:
     from conftest import Bench

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 import pytest
 
 from kmind.errors import KmindError
-from kmind.runtime._calls import Calls
+from kmind.runtime.supervisor.mailbox import Calls
 
 
 def readable(calls: Calls) -> bool:

@@ -6,8 +6,8 @@ import math
 import pytest
 from runtime.counted import MANIFEST, CountingAgent
 
-from kmind.runtime.calm import Calm
-from kmind.runtime.circumstances import BLOCKS, Counted, Ledger
+from kmind.runtime.experiment.aa_noise import Calm
+from kmind.runtime.experiment.circumstances import BLOCKS, Counted, Ledger
 
 
 class _Rig:

@@ -18,12 +18,12 @@ from extension_process import QUIET, running
 from programs import machine_lacks
 
 from kmind.errors import KmindError, UsageError
-from kmind.runtime import cgroup as cgroups
-from kmind.runtime._cgroupfs import Folders, read_words, write_file
-from kmind.runtime._hierarchy import Hierarchy, find_hierarchies
-from kmind.runtime.cgroup import ExtensionCgroup, list_cgroups
-from kmind.runtime.child import EXIT_SETUP
-from kmind.runtime.leftovers import remove_dead_runs, run_cgroup
+from kmind.runtime.cleanup import remove_dead_runs, run_cgroup
+from kmind.runtime.sandbox import cgroup as cgroups
+from kmind.runtime.sandbox.cgroup import ExtensionCgroup, list_cgroups
+from kmind.runtime.sandbox.cgroup_mounts import Hierarchy, find_hierarchies
+from kmind.runtime.sandbox.cgroupfs import Folders, read_words, write_file
+from kmind.runtime.sandbox.child import EXIT_SETUP
 
 root = pytest.mark.kernel()
 _numbers = itertools.count()
@@ -243,7 +243,7 @@ def test_what_is_left_over_is_ended(name: str) -> None:
     fresh.close()
 
 
-FORGETFUL = "from kmind.runtime.leftovers import remove_dead_runs; remove_dead_runs()"
+FORGETFUL = "from kmind.runtime.cleanup import remove_dead_runs; remove_dead_runs()"
 
 
 @root
@@ -264,7 +264,7 @@ def test_runs_of_other_pid_namespaces_are_left_alone() -> None:
 
 @root
 def test_a_run_that_has_ended_is_removed() -> None:
-    end = "import os; from kmind.runtime.leftovers import run_cgroup; print(run_cgroup('it'))"
+    end = "import os; from kmind.runtime.cleanup import run_cgroup; print(run_cgroup('it'))"
     name = subprocess.run(
         [sys.executable, "-c", end], check=True, timeout=60, capture_output=True, text=True
     ).stdout.strip()

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from runtime.measured import KNOB, Owner
 
-from kmind.agent._base import Mode, Verdict
-from kmind.agent.sim import SimDoorbell
+from kmind.agent.sim.agent import SimDoorbell
+from kmind.agent.types import Mode, Verdict
 from kmind.queue import Endpoint
-from kmind.runtime.changes import _MOST_VALUES
+from kmind.runtime.holds.holds import _MOST_VALUES
 
 
 def test_of_all_values_ever_set_the_latest_are_told(tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ from extension_process import QUIET, Running, running
 
 from kmind.bpf._landlock import landlock_version
 from kmind.errors import NotSupportedError
-from kmind.runtime import sandbox
-from kmind.runtime.child import EXIT_SETUP
-from kmind.runtime.uids import FIRST_UID, LAST_UID, free_uid
+from kmind.runtime.sandbox import privileges
+from kmind.runtime.sandbox.child import EXIT_SETUP
+from kmind.runtime.sandbox.uids import FIRST_UID, LAST_UID, free_uid
 
 if TYPE_CHECKING:
     from conftest import Bench
@@ -440,10 +440,10 @@ def without_own_root(out: int, allowed: str) -> None:
     os.closerange(4, 1 << 16)  # an extension has few files, and its limit is low
     out = 3
     # The interpreter of the tests may be out of reach then, and nothing is imported here.
-    reach = patch.object(sandbox, "_in_reach", lambda libraries, lacking: [])
-    with reach, patch.object(sandbox, "enter_own_root", refused):
-        fences = sandbox.drop_privileges(free_uid(allowed), None, files=[allowed])
-    sandbox.shut(fences)
+    reach = patch.object(privileges, "_in_reach", lambda libraries, lacking: [])
+    with reach, patch.object(privileges, "enter_own_root", refused):
+        fences = privileges.drop_privileges(free_uid(allowed), None, files=[allowed])
+    privileges.shut(fences)
     words = [*fences.files, *fences.lacking]
     for path in (allowed, "/etc/passwd", "/"):
         for attempt in (os.stat, os.lstat, open):
@@ -509,7 +509,7 @@ def test_a_file_that_is_asked_for_and_absent(tmp_path: Path) -> None:
 
 
 def test_two_extensions_have_two_users(tmp_path: Path) -> None:
-    from kmind.runtime.uids import free_uid
+    from kmind.runtime.sandbox.uids import free_uid
 
     with running(tmp_path) as run:
         run.alive()

@@ -9,14 +9,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from kmind.agent.sim import SimAgent
+from kmind.agent.sim.agent import SimAgent
 from kmind.errors import KmindError, UsageError
 from kmind.evidence import Design, Experiment
 from kmind.extension import find_module
 from kmind.guard import Actuator, Journal, Policy
 from kmind.knobs import get_knob
-from kmind.runtime.evaluate import Question, evaluate
-from kmind.runtime.evidence_store import EvidenceStore
+from kmind.runtime.experiment.manual import Question, evaluate
+from kmind.runtime.experiment.store import EvidenceStore
 from kmind.testing.simulate import make_disk_files
 
 KNOB = get_knob("block.read_ahead_kb")

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from kmind.agent.bpf import BpfAgent
+from kmind.agent.kernel.agent import BpfAgent
 from kmind.extension import find_module
 from kmind.knobs import Target
-from kmind.runtime.agents import make_bpf_agent
-from kmind.runtime.hooks import QUIET_S, HookWatch, silent_hooks
+from kmind.runtime.instance.agent_factory import make_bpf_agent
+from kmind.runtime.instance.hook_gating import QUIET_S, HookWatch, silent_hooks
 from kmind.testing.host import device_of
 
 

@@ -9,10 +9,10 @@ import msgspec
 import pytest
 from runtime.measured import BASELINE, Make, Owner
 
-from kmind.agent.sim import SimAgent
+from kmind.agent.sim.agent import SimAgent
 from kmind.extension import find_module
 from kmind.extension._outcome import OutcomePart
-from kmind.runtime.circumstances import Circumstances, Counted, Ledger
+from kmind.runtime.experiment.circumstances import Circumstances, Counted, Ledger
 from kmind.testing.simulate import SimulatedDisk, make_disk_files
 from kmind.testing.streams import random, sequential, strided
 

@@ -8,7 +8,7 @@ import pytest
 from sample_module import RECOMMENDER
 
 from kmind.errors import KmindError
-from kmind.runtime import changes
+from kmind.runtime.holds import holds
 
 if TYPE_CHECKING:
     from conftest import Bench
@@ -62,7 +62,7 @@ def test_without_renewal_the_hold_ends(bench: "Bench") -> None:
 def test_canary_undoes_in_spite_of_renewals(
     bench: "Bench", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(changes, "CANARY_HOLD_S", 1.5)
+    monkeypatch.setattr(holds, "CANARY_HOLD_S", 1.5)
     bench.start("canary", "hold_s=60", "every_s=0.2")
     bench.run_until(lambda: bench.of("undone"))
     assert bench.of("applied")[0]["hold_s"] == pytest.approx(1.5, abs=0.1)

@@ -14,12 +14,12 @@ from programs import machine_lacks
 from kmind.bpf import _landlock
 from kmind.bpf._landlock import landlock_version
 from kmind.errors import NotSupportedError
-from kmind.runtime import sandbox
+from kmind.runtime.sandbox import privileges
 
 TRY = """\
 import ctypes, os, socket, sys
 sys.path[:0] = {path!r}
-from kmind.runtime import landlock
+from kmind.runtime.sandbox import landlock
 held = open("/proc/self/status")
 ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)  # no_new_privs
 landlock.restrict({files!r}, network={network!r})
@@ -149,6 +149,6 @@ def test_says_why_there_is_none(monkeypatch: pytest.MonkeyPatch, number: int, wo
     monkeypatch.setattr(_landlock, "_libc", Refusing)
     with pytest.raises(NotSupportedError, match=words):
         landlock_version()
-    lacking = sandbox._fence_off(["/usr/lib"], ["/etc/hosts"], False)
+    lacking = privileges._fence_off(["/usr/lib"], ["/etc/hosts"], False)
     assert len(lacking) == 1
     assert "the filter on system calls alone; /etc/hosts cannot be read" in lacking[0]

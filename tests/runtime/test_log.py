@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from kmind.runtime.log import DaemonLog, StructuredLog
+from kmind.runtime.supervisor.log import DaemonLog, StructuredLog
 
 NOWHERE = Path("/nonexistent/socket")
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from kmind.abi import layout
 from kmind.queue import MEMORY_MOST, Geometry
 from kmind.queue.memory import write_memory
-from kmind.runtime._saver import SAVER, Saver
 from kmind.runtime.budget import OwnerBudget
-from kmind.runtime.memory import Memory
+from kmind.runtime.instance.checkpoint import Memory
+from kmind.util.saver import SAVER, Saver
 
 GEOMETRY = Geometry.plan(1, 2)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from runtime.counted import MANIFEST, CountingAgent
 
-from kmind.runtime.meter import Meter
+from kmind.runtime.experiment.metrics import Meter
 
 
 class _Rig:

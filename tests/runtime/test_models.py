@@ -12,8 +12,8 @@ from kmind.errors import ModelError
 from kmind.infer.features import Feature
 from kmind.infer.model_file import ModelFile
 from kmind.infer.slot import read_slot
-from kmind.runtime._models import DeployedModels, active, deploy, roll_back, show
-from kmind.runtime.state import StateFolder
+from kmind.runtime.instance.models import DeployedModels, active, deploy, roll_back, show
+from kmind.runtime.instance.state import StateFolder
 from kmind.testing.models import random_trees
 
 

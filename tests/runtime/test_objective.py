@@ -15,7 +15,7 @@ import pytest
 
 from kmind.errors import UsageError
 from kmind.knobs import Target
-from kmind.runtime.objective import BUILT_IN, GapError, Objective, parse_objective
+from kmind.runtime.objective.sources import BUILT_IN, GapError, Objective, parse_objective
 
 SYSTEM = Target.system()
 
@@ -342,7 +342,7 @@ def test_a_name_and_a_password_come_from_a_file_of_ones_own(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "netrc"
-    monkeypatch.setattr("kmind.runtime._prometheus.CREDENTIALS", file)
+    monkeypatch.setattr("kmind.runtime.objective.prometheus.CREDENTIALS", file)
     server.wanted = "Basic dHVuZXI6czNjcmV0"  # tuner:s3cret
     server.text = answer("scalar", '[1,"2.5"]')
     kind, why = gap(server.objective())

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from kmind.runtime._output import LineOutput
+from kmind.runtime.sandbox.log_writer import LineOutput
 
 
 @pytest.fixture

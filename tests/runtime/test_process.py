@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from extension_process import QUIET, Running, config_for, running
 
-from kmind.agent._base import Mode
-from kmind.agent.sim import SimAgent
+from kmind.agent.sim.agent import SimAgent
+from kmind.agent.types import Mode
 from kmind.errors import KmindError
 from kmind.guard import _owner
-from kmind.runtime import ownroot, process
-from kmind.runtime.child import EXIT_MODULE, EXIT_SETUP
-from kmind.runtime.process import ENDED_UNSEEN, ExtensionProcess
+from kmind.runtime.sandbox import own_root, process
+from kmind.runtime.sandbox.child import EXIT_MODULE, EXIT_SETUP
+from kmind.runtime.sandbox.process import ENDED_UNSEEN, ExtensionProcess
 
 pytestmark = pytest.mark.kernel()
 
@@ -42,9 +42,9 @@ import os, sys
 from pathlib import Path
 sys.path[:0] = {path!r}
 from extension_process import Running, config_for
-from kmind.agent._base import Mode
-from kmind.agent.sim import SimAgent
-from kmind.runtime.process import ExtensionProcess
+from kmind.agent.types import Mode
+from kmind.agent.sim.agent import SimAgent
+from kmind.runtime.sandbox.process import ExtensionProcess
 agent = SimAgent(realtime=False)
 config = config_for(agent, Path({folder!r}), keep={keep}, log={log!r})
 process = ExtensionProcess(config)
@@ -88,7 +88,7 @@ def test_owner_that_dies_while_it_tells(tmp_path: Path) -> None:
     os.write(there, b'{"package": "sam')
     os.close(there)
     done = subprocess.run(
-        [sys.executable, "-m", "kmind.runtime.child", str(here)],
+        [sys.executable, "-m", "kmind.runtime.sandbox.child", str(here)],
         env={"PYTHONPATH": os.pathsep.join(sys.path)},
         pass_fds=(here,),
         capture_output=True,
@@ -235,7 +235,7 @@ def test_nothing_is_imported_from_where_the_owner_was_started(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", ["/", "", str(tmp_path), *sys.path])
     assert not {"/", "", str(tmp_path)} & set(process._import_folders())
-    assert "/" not in ownroot.library_folders()
+    assert "/" not in own_root.library_folders()
 
 
 def test_nothing_that_packages_put_beside_themselves_runs_as_root(

@@ -20,12 +20,12 @@ from kmind.evidence.chart import render_experiment
 from kmind.extension import Context, KnobInfo, find_module
 from kmind.extension.context import REPORT_MOST
 from kmind.knobs import get_knob
-from kmind.runtime import reports
-from kmind.runtime._output import LineOutput
-from kmind.runtime._parts import MARK, Parts, send_parts
-from kmind.runtime._text import LineReader
-from kmind.runtime.evidence_store import BY_MODULE, EvidenceStore
-from kmind.runtime.reports import Reports
+from kmind.runtime.experiment import module_reports
+from kmind.runtime.experiment.module_reports import Reports
+from kmind.runtime.experiment.store import BY_MODULE, EvidenceStore
+from kmind.runtime.sandbox.framing import MARK, Parts, send_parts
+from kmind.runtime.sandbox.log_reader import LineReader
+from kmind.runtime.sandbox.log_writer import LineOutput
 from kmind.testing.simulate import make_disk_files
 from kmind.testing.tuning import World, knob
 
@@ -178,7 +178,7 @@ def test_nothing_is_decided_by_it(owner: Owner) -> None:
 def test_it_does_not_push_out_what_the_owner_measured(
     owner: Owner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kmind.runtime.evidence_store._MOST_BY_MODULE", 3)
+    monkeypatch.setattr("kmind.runtime.experiment.store._MOST_BY_MODULE", 3)
     mine = owner.store.begin(
         kind="trial", instance="x@y", module="x", backend="sim", knob=get_knob("vm.swappiness"),
         target=owner.target, incumbent=60, candidate=10, metric="m", unit="",
@@ -386,12 +386,12 @@ def test_a_context_refuses_what_its_owner_would() -> None:
 
 def test_the_shape_is_that_of_an_experiment() -> None:
     record = ended().to_dict()
-    assert set(reports._Record.__struct_fields__) == set(record)
-    assert set(reports._Design.__struct_fields__) == {field.name for field in fields(Design)}
-    assert set(reports._Guard.__struct_fields__) == set(record["guards"][0])
-    assert set(reports._Noise.__struct_fields__) == set(Noise().to_dict())
+    assert set(module_reports._Record.__struct_fields__) == set(record)
+    assert set(module_reports._Design.__struct_fields__) == {field.name for field in fields(Design)}
+    assert set(module_reports._Guard.__struct_fields__) == set(record["guards"][0])
+    assert set(module_reports._Noise.__struct_fields__) == set(Noise().to_dict())
     most = replace(Design(), alpha=0.05)
-    assert msgspec.convert(most.to_dict(), reports._Design).alpha == 0.05
+    assert msgspec.convert(most.to_dict(), module_reports._Design).alpha == 0.05
 
 
 def test_through_a_pipe_among_lines_of_the_log(owner: Owner) -> None:

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from kmind.errors import KmindError
-from kmind.runtime.state import HoldState, InstanceState, ProcessState, StateFolder
+from kmind.runtime.instance.state import HoldState, InstanceState, ProcessState, StateFolder
 
 STATE = InstanceState(
     name="sample@vda",

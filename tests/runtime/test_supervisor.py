@@ -15,11 +15,11 @@ from runtime.supervised import OTHER, QUICK, Rig, alive, stirred, value_of
 from sample_module import MANIFEST, RECOMMENDER
 
 from kmind.abi import layout
-from kmind.agent._base import Mode
+from kmind.agent.types import Mode
 from kmind.errors import KmindError, UsageError
 from kmind.extension.conf import ModuleConf
 from kmind.knobs import Target, get_knob
-from kmind.runtime import supervisor as module_under_test
+from kmind.runtime.supervisor import supervisor as module_under_test
 
 pytestmark = pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf", "tp_filemap")
 

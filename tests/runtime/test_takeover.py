@@ -10,8 +10,8 @@ import pytest
 from runtime.supervised import QUICK, Daemon, Rig, alive, stirred, value_of
 from sample_module import RECOMMENDER
 
-from kmind.runtime.cgroup import list_cgroups
-from kmind.runtime.instance import Instance
+from kmind.runtime.instance.instance import Instance
+from kmind.runtime.sandbox.cgroup import list_cgroups
 
 pytestmark = pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf", "tp_filemap")
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kmind.runtime._text import Bucket, LineReader, clean, parse_note, parse_status
+from kmind.runtime.sandbox.log_reader import Bucket, LineReader, clean, parse_note, parse_status
 
 
 class Clock:

@@ -14,7 +14,7 @@ import pytest
 
 from kmind.evidence import Arm, Design, Experiment
 from kmind.evidence.chart import render_experiment
-from kmind.runtime.effort import (
+from kmind.runtime.experiment.effort import (
     CPU_LIMIT,
     FAULTS_LIMIT,
     IO_LIMIT,
@@ -23,8 +23,8 @@ from kmind.runtime.effort import (
     Efforts,
     read_effort,
 )
-from kmind.runtime.meter import Block, Reading
-from kmind.runtime.trial import Trial
+from kmind.runtime.experiment.metrics import Block, Reading
+from kmind.runtime.experiment.runner import Trial
 
 DESIGN = Design(block_s=0.2, wash_out_s=0.1, max_s=60, calibration=5)
 

@@ -10,12 +10,12 @@ import pytest
 from runtime.measured import BASELINE, KNOB, Make, Owner, Speed
 
 from kmind.abi import layout
-from kmind.agent._base import Mode
+from kmind.agent.types import Mode
 from kmind.errors import KmindError
 from kmind.extension import find_module
 from kmind.guard import Journal, Policy, restore
 from kmind.knobs import get_knob
-from kmind.runtime.evidence_store import EvidenceStore
+from kmind.runtime.experiment.store import EvidenceStore
 
 KIND = layout.KIND
 
@@ -491,7 +491,7 @@ def test_a_knob_that_cannot_be_set_ends_it(owner: Make, monkeypatch: pytest.Monk
     def refuse(*_: object, **__: object) -> None:
         raise KmindError("the kernel says no")
 
-    monkeypatch.setattr("kmind.runtime.measured.MeasuredChanges.switch", refuse)
+    monkeypatch.setattr("kmind.runtime.holds.trial_holds.MeasuredChanges.switch", refuse)
     one.run(5, lambda: one.of("result"))
     assert results(one) == [("aborted", False)]
     assert "the kernel says no" in one.of("result")[0]["why"]

@@ -6,7 +6,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kmind.runtime.turns import CLASSES, TurnTimes, class_of, quantile, upper_ms
+from kmind.runtime.supervisor.turn_times import CLASSES, TurnTimes, class_of, quantile, upper_ms
 
 
 @given(st.floats(0, 1e6, allow_nan=False))

@@ -17,7 +17,7 @@ from sample_module import loop_disk
 
 from kmind.extension import Manifest
 from kmind.extension.conf import ModuleConf
-from kmind.runtime.uevents import (
+from kmind.runtime.supervisor.devices.uevent import (
     Uevent,
     UeventListener,
     coldplug,

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from kmind.abi import layout
-from kmind.agent.sim import SimAgent
+from kmind.agent.sim.agent import SimAgent
 from kmind.extension import find_module
 from kmind.queue._layout import window_view
-from kmind.runtime._view import View, Watcher
 from kmind.runtime.budget import OwnerBudget
+from kmind.runtime.instance.telemetry import View, Watcher
 
 MANIFEST = find_module("readahead").manifest
 READS = MANIFEST.columns["reads"]

@@ -15,13 +15,13 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from kmind.agent._base import Mode
+from kmind.agent.types import Mode
 from kmind.errors import KmindError, ModelError, UsageError
 from kmind.extension import find_module, parse_parameters
 from kmind.infer.model_file import ModelFile
-from kmind.runtime.advice import AdviceStore
-from kmind.runtime.asking import check_asker
-from kmind.runtime.turns import TurnTimes
+from kmind.runtime.objective.poller import check_asker
+from kmind.runtime.supervisor.advice import AdviceStore
+from kmind.runtime.supervisor.turn_times import TurnTimes
 
 # One that no other test makes or takes away, if there is such.
 _DISKS = [path.parent.name for path in sorted(Path("/sys/block").glob("*/device"))]

@@ -23,7 +23,7 @@ from kmind.errors import KmindError
 from kmind.infer.features import Feature
 from kmind.infer.model_file import ModelFile
 from kmind.knobs import Target, get_knob
-from kmind.runtime.evidence_store import EvidenceStore
+from kmind.runtime.experiment.store import EvidenceStore
 from kmind.serve import api, peers, schema
 from kmind.serve.routes import ROUTES
 from kmind.testing.models import random_trees

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kmind.agent._base import Mode
-from kmind.agent.sim import SimAgent, SimDoorbell
+from kmind.agent.sim.agent import SimAgent, SimDoorbell
+from kmind.agent.types import Mode
 from kmind.extension import find_module
 from kmind.queue import Endpoint
-from kmind.runtime.evidence_store import EvidenceStore
+from kmind.runtime.experiment.store import EvidenceStore
 from kmind.testing import streams
 from kmind.testing.simulate import DiskModel, SimulatedDisk, make_disk_files
 from kmind.testing.simulation import Simulation

@@ -15,7 +15,7 @@ from typing import Any
 
 from guard.gate_support import Admin, living, readable, write
 
-from kmind.agent.core import Core
+from kmind.agent.core.core import Core
 from kmind.bpf.probe import probe
 from kmind.errors import KmindError
 from kmind.guard import Actuator, Gate, Journal, Policy

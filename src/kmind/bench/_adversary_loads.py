@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from kmind.agent.sim import SimAgent
+from kmind.agent.sim.agent import SimAgent
 from kmind.extension import find_module
 from kmind.knobs import Target, get_knob
 from kmind.testing.simulate import DiskModel, SimulatedDisk, make_disk_files

@@ -26,7 +26,7 @@ from kmind.bench._hostile_module import write_hostile_module
 from kmind.errors import KmindError
 from kmind.guard import Actuator, Journal, Policy
 from kmind.knobs import get_knob, parse_target
-from kmind.runtime.agents import need_root
+from kmind.runtime.instance.agent_factory import need_root
 from kmind.testing.host import device_of, stop_process
 from kmind.testing.workloads import Workload, make_workload
 from kmind.util.scratch import scratch_folder

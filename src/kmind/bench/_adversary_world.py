@@ -21,22 +21,22 @@ import msgspec
 import numpy as np
 
 from kmind.abi import layout
-from kmind.agent._base import Mode
-from kmind.agent.sim import SimAgent, SimDoorbell
+from kmind.agent.sim.agent import SimAgent, SimDoorbell
+from kmind.agent.types import Mode
 from kmind.bench._adversary_loads import HARMFUL, Subject, make_files
 from kmind.extension import Module, find_module, parse_parameters
 from kmind.extension.manifest import KnobUse
 from kmind.guard import Actuator, Journal, Policy
 from kmind.knobs import get_knob
 from kmind.queue import Endpoint
-from kmind.runtime._verdicts import Verdicts
-from kmind.runtime._view import View, Watcher
 from kmind.runtime.budget import OwnerBudget
-from kmind.runtime.effort import Effort
-from kmind.runtime.evidence_store import EvidenceStore
-from kmind.runtime.grants import grants_for
-from kmind.runtime.measured import MeasuredChanges
-from kmind.runtime.trials import Trials
+from kmind.runtime.experiment.controller import Trials
+from kmind.runtime.experiment.effort import Effort
+from kmind.runtime.experiment.store import EvidenceStore
+from kmind.runtime.holds.grants import grants_for
+from kmind.runtime.holds.trial_holds import MeasuredChanges
+from kmind.runtime.instance.telemetry import View, Watcher
+from kmind.runtime.instance.verdicts import Verdicts
 
 __all__ = ["LONGEST_S", "WINDOW_S", "World"]
 

@@ -26,7 +26,7 @@ from kmind.bench._attack_client import Connection, asking_in_a_loop, server
 from kmind.bench._daemon import loops
 from kmind.bench._hostile_module import write_hostile_module
 from kmind.errors import KmindError
-from kmind.runtime.turns import quantile
+from kmind.runtime.supervisor.turn_times import quantile
 from kmind.testing.daemon import DaemonHost
 
 __all__ = ["ATTACKS", "Scene", "compare", "run_attacks", "stir"]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kmind.agent.evaluator import KernelEvaluator
+from kmind.agent.kernel.evaluator import KernelEvaluator
 from kmind.errors import ModelError
 from kmind.infer._lazy import need
 from kmind.infer.cost import MARGIN, Operations, Prices, count, estimate_ns, price_ns

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kmind.agent.evaluator import KernelEvaluator
+from kmind.agent.kernel.evaluator import KernelEvaluator
 from kmind.bench._base import Metric
 from kmind.extension import find_module
 from kmind.infer import Feature, ModelFile, evaluate, from_sklearn, quantise

@@ -17,15 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from kmind.agent.core import Core
+from kmind.agent.core.core import Core
 from kmind.errors import KmindError
 from kmind.evidence import Design, Experiment
 from kmind.extension import find_module, parse_parameters
 from kmind.guard import Actuator, Gate, Journal, Policy
 from kmind.knobs import get_knob, parse_target
-from kmind.runtime.agents import make_bpf_agent, need_root
-from kmind.runtime.evaluate import Question, evaluate
-from kmind.runtime.evidence_store import EvidenceStore
+from kmind.runtime.experiment.manual import Question, evaluate
+from kmind.runtime.experiment.store import EvidenceStore
+from kmind.runtime.instance.agent_factory import make_bpf_agent, need_root
 from kmind.testing.host import device_of
 from kmind.testing.workloads import Workload, make_workload
 

@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 
 from kmind.abi import layout
-from kmind.agent._base import Grant, Mode, Verdict
-from kmind.agent.bpf import BpfAgent
-from kmind.agent.core import Core
+from kmind.agent.core.core import Core
+from kmind.agent.kernel.agent import BpfAgent
+from kmind.agent.types import Grant, Mode, Verdict
 from kmind.bench._attack import run_attacks
 from kmind.bench._base import Metric, describe_machine
 from kmind.bench._daemon import measure_crowd, measure_load, measure_restart
 from kmind.errors import KmindError
 from kmind.queue import Doorbell, Endpoint
-from kmind.runtime.agents import need_root
+from kmind.runtime.instance.agent_factory import need_root
 from kmind.testing.host import device_of
 from kmind.testing.workloads import DEFAULT_DIR, make_workload
 

@@ -36,7 +36,7 @@ from kmind.errors import (
 from kmind.guard import Actuator, Journal, Policy
 from kmind.infer._lazy import need
 from kmind.knobs import Knob, Target, Value, get_knob, parse_target
-from kmind.runtime.agents import need_root
+from kmind.runtime.instance.agent_factory import need_root
 from kmind.testing.host import device_of
 from kmind.testing.loads import LOADS, Count, start_load
 from kmind.testing.workloads import DEFAULT_DIR

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kmind.agent.evaluator import KernelEvaluator
+from kmind.agent.kernel.evaluator import KernelEvaluator
 from kmind.bench._base import Metric, describe_machine
 from kmind.bench._infer_c import CModel, compiler
 from kmind.bench._infer_prices import compare_prices, grid

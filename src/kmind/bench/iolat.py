@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from kmind.agent._base import Mode
+from kmind.agent.types import Mode
 from kmind.bench._base import Metric, describe_machine, interleaved
 from kmind.errors import KmindError, NotSupportedError
 from kmind.extension import find_module, parse_parameters
@@ -32,7 +32,7 @@ from kmind.infer.model_file import ModelFile
 from kmind.knobs import Target
 from kmind.learn.record import Recorder, plan_recording
 from kmind.learn.train import load_recipe, read_data, train
-from kmind.runtime.agents import make_bpf_agent, need_root
+from kmind.runtime.instance.agent_factory import make_bpf_agent, need_root
 from kmind.testing._fio import FioJob, lay_out_file, run_fio
 from kmind.testing.host import device_of, find_tool, stop_process, under_limit
 from kmind.testing.workloads import DEFAULT_DIR

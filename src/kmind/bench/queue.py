@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from kmind.abi import layout
-from kmind.agent._base import Grant, Mode
-from kmind.agent.bpf import BpfAgent
+from kmind.agent.kernel.agent import BpfAgent
+from kmind.agent.types import Grant, Mode
 from kmind.bench._base import Metric, describe_machine
 from kmind.bpf import RingBuffer, map_arena
 from kmind.errors import KmindError

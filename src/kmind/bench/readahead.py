@@ -31,7 +31,7 @@ from kmind.errors import KmindError, UsageError
 from kmind.guard import Actuator, Journal, Policy
 from kmind.infer._lazy import need
 from kmind.knobs import get_knob, parse_target
-from kmind.runtime.agents import need_root
+from kmind.runtime.instance.agent_factory import need_root
 from kmind.testing._dbbench import BENCHMARKS
 from kmind.testing.host import device_of, free_memory_kept
 from kmind.testing.workloads import DEFAULT_DIR, Alternating, Workload, make_workload

@@ -15,13 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kmind.agent._base import Mode
-from kmind.agent.sim import SimAgent
+from kmind.agent.sim.agent import SimAgent
+from kmind.agent.types import Mode
 from kmind.cli._demo_run import tell_change
 from kmind.extension import find_module, parse_parameters
 from kmind.guard import Actuator, Journal, Policy
 from kmind.knobs import Target, get_knob
-from kmind.runtime.instance import Instance
+from kmind.runtime.instance.instance import Instance
 from kmind.testing.simulate import DiskModel, SimulatedDisk, make_disk_files
 from kmind.testing.streams import random
 

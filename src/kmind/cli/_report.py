@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kmind.cli.output import Lines, is_live, json_line, plain
-from kmind.runtime.instance import Instance
+from kmind.runtime.instance.instance import Instance
 
 __all__ = ["SCHEMA", "Report", "describe"]
 

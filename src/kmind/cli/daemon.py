@@ -7,18 +7,18 @@ import zlib
 from contextlib import suppress
 from pathlib import Path
 
-from kmind.agent.core import Core
+from kmind.agent.core.core import Core
 from kmind.cli.client import Client, DaemonError, default_run_dir, default_socket_path
 from kmind.cli.output import write
 from kmind.errors import KmindError, NotSupportedError
 from kmind.extension.conf import ModuleConf
 from kmind.guard import Journal, Policy, finish_carrying
-from kmind.runtime._saver import SAVER
-from kmind.runtime.agents import need_root
-from kmind.runtime.asking import settle
-from kmind.runtime.leftovers import restore_leftovers
-from kmind.runtime.log import DaemonLog
-from kmind.runtime.supervisor import RUN_DIR, Supervisor
+from kmind.runtime.cleanup import restore_leftovers
+from kmind.runtime.instance.agent_factory import need_root
+from kmind.runtime.objective.poller import settle
+from kmind.runtime.supervisor.log import DaemonLog
+from kmind.runtime.supervisor.supervisor import RUN_DIR, Supervisor
+from kmind.util.saver import SAVER
 
 try:
     from kmind.serve.daemon import Daemon

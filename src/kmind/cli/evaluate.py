@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kmind.agent.core import Core
+from kmind.agent.core.core import Core
 from kmind.cli._report import describe
 from kmind.cli.output import json_line, write
 from kmind.cli.run import stop_signals
@@ -16,10 +16,10 @@ from kmind.evidence import Design
 from kmind.extension import parse_parameters
 from kmind.guard import Actuator, Gate, Journal, Policy
 from kmind.knobs import Knob, Target, Value, get_knob, parse_target
-from kmind.runtime.agents import bind, make_bpf_agent, need_root
-from kmind.runtime.evaluate import Question, check_metric, evaluate
-from kmind.runtime.evidence_store import EvidenceStore, default_evidence_path
-from kmind.runtime.leftovers import restore_leftovers
+from kmind.runtime.cleanup import restore_leftovers
+from kmind.runtime.experiment.manual import Question, check_metric, evaluate
+from kmind.runtime.experiment.store import EvidenceStore, default_evidence_path
+from kmind.runtime.instance.agent_factory import bind, make_bpf_agent, need_root
 from kmind.util.names import file_name
 
 __all__ = ["SCHEMA", "evaluate_command"]

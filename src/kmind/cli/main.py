@@ -148,7 +148,7 @@ def _run(
     json: _Json = False,
 ) -> int:
     """Run a module on a target in the foreground; everything is put back at the end."""
-    from kmind.agent._base import Mode
+    from kmind.agent.types import Mode
     from kmind.cli.run import run
 
     return run(

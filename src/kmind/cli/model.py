@@ -350,7 +350,7 @@ def bench_command(path: Path, *, json: bool) -> int:
 
 
 def _in_kernel(file: ModelFile, x: NDArray[np.int64], said: Decisions) -> dict[str, Any]:
-    from kmind.agent.evaluator import KernelEvaluator
+    from kmind.agent.kernel.evaluator import KernelEvaluator
     from kmind.infer.cost import estimate_ns
     from kmind.infer.selftest import digest_of
 

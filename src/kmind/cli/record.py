@@ -11,8 +11,8 @@ from kmind.cli.output import json_line, write
 from kmind.cli.run import stop_signals
 from kmind.guard import Journal, Policy, restore
 from kmind.learn.record import Plan, Recorder
-from kmind.runtime.agents import need_root
-from kmind.runtime.hooks import silent_hooks
+from kmind.runtime.instance.agent_factory import need_root
+from kmind.runtime.instance.hook_gating import silent_hooks
 
 __all__ = ["SCHEMA", "record_command"]
 

@@ -10,18 +10,18 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from kmind.agent._base import Mode
-from kmind.agent.core import Core
+from kmind.agent.core.core import Core
+from kmind.agent.types import Mode
 from kmind.cli._report import Report
 from kmind.errors import KmindError
 from kmind.extension import parse_parameters
 from kmind.guard import Actuator, Gate, Journal, Policy
-from kmind.runtime.agents import bind, make_bpf_agent, need_root
-from kmind.runtime.evidence_store import EvidenceStore, default_evidence_path
-from kmind.runtime.instance import Instance, Sandbox
-from kmind.runtime.leftovers import remove_dead_runs, restore_leftovers, run_cgroup
-from kmind.runtime.memory import default_memory_folder
-from kmind.runtime.wishes import check_settable, check_wishes
+from kmind.runtime.cleanup import remove_dead_runs, restore_leftovers, run_cgroup
+from kmind.runtime.experiment.store import EvidenceStore, default_evidence_path
+from kmind.runtime.instance.agent_factory import bind, make_bpf_agent, need_root
+from kmind.runtime.instance.checkpoint import default_memory_folder
+from kmind.runtime.instance.instance import Instance, Sandbox
+from kmind.runtime.instance.validate import check_settable, check_wishes
 from kmind.util.names import file_name
 
 __all__ = ["DEADLINE_S", "StopFlag", "run", "stop_signals"]

@@ -15,7 +15,7 @@ from kmind.cli.output import json_line, write
 from kmind.errors import PrivilegeError, UsageError
 from kmind.evidence.chart import render_experiment
 from kmind.guard import default_journal_path
-from kmind.runtime.evidence_store import BY_MODULE, default_evidence_path, read_experiments
+from kmind.runtime.experiment.store import BY_MODULE, default_evidence_path, read_experiments
 
 __all__ = ["SCHEMA", "why_command"]
 

@@ -13,7 +13,7 @@ import msgspec
 
 import kmind
 from kmind.abi import layout
-from kmind.agent._base import Grant
+from kmind.agent.types import Grant
 from kmind.errors import RecordingError
 from kmind.extension import Feature, KnobInfo, Manifest, RecordKind, Value
 from kmind.util.foreign import foreign

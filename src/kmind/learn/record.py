@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from kmind.agent._base import Mode
-from kmind.agent.bpf import BpfAgent
-from kmind.agent.core import Core
+from kmind.agent.core.core import Core
+from kmind.agent.kernel.agent import BpfAgent
+from kmind.agent.types import Mode
 from kmind.errors import KmindError, UsageError
 from kmind.extension import Module, Value, find_module, parse_parameters
 from kmind.guard import Actuator, Gate, Journal, Policy
@@ -28,9 +28,9 @@ from kmind.learn.meta import Stream
 from kmind.learn.tap import Tap
 from kmind.learn.writer import Output, Writer, open_output
 from kmind.queue import Endpoint
-from kmind.runtime.agents import WINDOW_PARAMETER, bind, make_bpf_agent, need_root
-from kmind.runtime.grants import grants_for
-from kmind.runtime.hooks import HookWatch
+from kmind.runtime.holds.grants import grants_for
+from kmind.runtime.instance.agent_factory import WINDOW_PARAMETER, bind, make_bpf_agent, need_root
+from kmind.runtime.instance.hook_gating import HookWatch
 from kmind.util.names import file_name
 
 __all__ = ["HOOKS", "Plan", "Recorder", "Sweep", "plan_recording"]

@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from kmind.abi import layout
-from kmind.agent._base import Action, Mode
-from kmind.agent.sim import SimAgent, SimDoorbell
+from kmind.agent.sim.agent import SimAgent, SimDoorbell
+from kmind.agent.types import Action, Mode
 from kmind.errors import RecordingError
 from kmind.extension import Context, Dispatcher, Extension, KnobInfo, Module, Value
 from kmind.extension.loader import load_extension

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kmind.abi import layout
-from kmind.agent._base import Agent
+from kmind.agent.types import Agent
 from kmind.errors import KmindError
 from kmind.extension import Module, Value
 from kmind.knobs import Knob, Target
@@ -19,7 +19,7 @@ from kmind.learn._schema import KNOB_UNKNOWN, STORED_RECORD, STORED_WINDOW
 from kmind.learn.meta import Clock, Counts, GrantFor, Host, Meta, Stream
 from kmind.learn.writer import Writer
 from kmind.queue import Endpoint
-from kmind.runtime.grants import Granted
+from kmind.runtime.holds.grants import Granted
 
 __all__ = ["Tap"]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the daemon needs of a supervisor: `kmind.runtime.supervisor` is the real one.
+"""What the daemon needs of a supervisor: `kmind.runtime.supervisor.supervisor` is the real one.
 
 Everything but ``submit`` belongs to the supervisor's own thread. ``submit`` may be
 called from any: it has the call run there, between two steps.
@@ -12,8 +12,8 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from kmind.agent._base import Mode
-from kmind.runtime.turns import TurnTimes
+from kmind.agent.types import Mode
+from kmind.runtime.supervisor.turn_times import TurnTimes
 
 __all__ = ["Advices", "Event", "Supervisor"]
 

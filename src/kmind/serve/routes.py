@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from kmind.agent._base import Mode
+from kmind.agent.types import Mode
 from kmind.errors import UsageError
 from kmind.extension import Module, find_module, list_modules
 from kmind.extension.conf import ModuleConf
 from kmind.extension.describe import describe
-from kmind.runtime.evidence_store import read_experiments
+from kmind.runtime.experiment.store import read_experiments
 from kmind.serve import schema
 from kmind.serve._base import Supervisor
 from kmind.serve._problem import NotFoundError

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kmind.abi import layout
-from kmind.agent._base import Grant
+from kmind.agent.types import Grant
 from kmind.extension import KnobInfo, Module
 from kmind.learn._schema import STORED_RECORD, STORED_WINDOW
 from kmind.learn.meta import Clock, GrantFor, Host, Meta, Stream

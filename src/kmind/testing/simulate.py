@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kmind.agent.sim import SimAgent
+from kmind.agent.sim.agent import SimAgent
 from kmind.errors import KnobError
 from kmind.extension import find_module
 from kmind.knobs import Target, get_knob

@@ -18,18 +18,18 @@ from typing import Any
 
 import numpy as np
 
-from kmind.agent._base import Mode
-from kmind.agent.sim import SimAgent, SimDoorbell
+from kmind.agent.sim.agent import SimAgent, SimDoorbell
+from kmind.agent.types import Mode
 from kmind.extension import Context, Dispatcher, Value, find_module, parse_parameters
 from kmind.guard import Actuator, Journal, Policy
 from kmind.knobs import get_knob
 from kmind.queue import Endpoint
-from kmind.runtime._verdicts import Verdicts
 from kmind.runtime.budget import OwnerBudget
-from kmind.runtime.evidence_store import EvidenceStore
-from kmind.runtime.grants import grants_for
-from kmind.runtime.measured import MeasuredChanges
-from kmind.runtime.trials import Trials
+from kmind.runtime.experiment.controller import Trials
+from kmind.runtime.experiment.store import EvidenceStore
+from kmind.runtime.holds.grants import grants_for
+from kmind.runtime.holds.trial_holds import MeasuredChanges
+from kmind.runtime.instance.verdicts import Verdicts
 from kmind.testing._rig import loaded
 from kmind.testing.simulate import DiskModel, SimulatedDisk, make_disk_files
 from kmind.testing.streams import Stream

@@ -1,0 +1,394 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agent in the running kernel."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
+
+import numpy as np
+
+from kmind.abi import layout
+from kmind.agent.codec import decode_action, pack_grant
+from kmind.agent.core.codec import Fill, counters
+from kmind.agent.core.core import Core
+from kmind.agent.kernel import upgrade
+from kmind.agent.kernel.generation import Generation
+from kmind.agent.kernel.spec import Place, Settings, Spec, free_address, possible_cpus
+from kmind.agent.types import Action, Grant, Kind, Mode
+from kmind.bpf import Arena, RingBuffer, map_arena
+from kmind.errors import BpfError, KmindError
+from kmind.queue import Geometry
+from kmind.util.steps import Step, run_steps
+
+if TYPE_CHECKING:
+    from kmind.agent.kernel.model_slots import ModelSlots
+
+__all__ = ["BpfAgent"]
+
+_PAGE = 4096
+
+
+class BpfAgent:
+    """One loaded agent object with its arena; see `Agent` for what each call does.
+
+    ``path`` is the module's compiled object, ``devices`` the dev_t of the target
+    and its partitions (at most 8), ``hooks`` maps each program to the tracepoint
+    that it needs, ``optional`` names programs that may be missing, ``deferred``
+    those that ``start`` leaves for ``watch`` to attach, ``parameters`` sets the
+    object's ``param_*`` constants, ``model`` says how it decides by models, if it
+    does. With a ``core`` it takes part there under
+    ``slot``, which ``core.register`` gave; without, it knows of no other instance.
+
+    Raises LoadError when the verifier refuses it, NotSupportedError when the
+    kernel lacks a hook that is not optional.
+    """
+
+    backend: Literal["bpf", "sim"] = "bpf"
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        deferred: Iterable[str] = (),
+        sq_slots: int = 8192,
+        core: Core | None = None,
+        slot: int = 0,
+        generation: int = 1,
+        **settings: Unpack[Settings],
+    ) -> None:
+        if (core is None) != (slot == 0):
+            raise KmindError("an agent has a core and a slot in it, or neither")
+        spec = Spec.of(path, settings)
+        place = Place(free_address(slot), Geometry.plan(possible_cpus(), sq_slots), slot)
+        made = Generation.load(spec, place, generation, core=core)
+        self._take_charge(made, place, frozenset(deferred), core)
+        self.geometry.write_header(self.arena)
+
+    @classmethod
+    def adopt(
+        cls,
+        folder: Path,
+        *,
+        core: Core,
+        slot: int,
+        hooks: Mapping[str, str] | None = None,
+        deferred: Iterable[str] = (),
+    ) -> Self:
+        """Take charge of an agent by its pins, whoever loaded it; it works all the while.
+
+        ``hooks`` and ``deferred`` are as they were given to the one that loaded it.
+        Raises BpfError if its pins are not complete.
+        """
+        found = upgrade.find_active(folder, dict(hooks or {}))
+        try:
+            head = found.read_head()
+            geometry = Geometry(*(int(word) for word in head["geometry"].item()))
+            agent = cls.__new__(cls)
+            place = Place(int(head["base"]), geometry, slot)
+            agent._take_charge(found, place, frozenset(deferred), core)
+        except BaseException:
+            found.close()
+            raise
+        try:
+            agent._go_on(folder, running=bool(head["running"]))
+        except BaseException:
+            agent.release()
+            raise
+        return agent
+
+    def _take_charge(
+        self, generation: Generation, place: Place, deferred: frozenset[str], core: Core | None
+    ) -> None:
+        self._generation = generation
+        self._place = place
+        self._deferred = deferred
+        self._core = core
+        self._actions: list[Action] = []
+        self._ring: RingBuffer | None = None
+        self._arena: Arena | None = None
+        self._folder: Path | None = None
+        self._running = False
+        self._closed = False
+        self.geometry = place.geometry
+        self.arena_size = place.geometry.size
+        self.arena_address = place.address
+        self.arena_fd = generation.maps["km_arena"].fd
+        self.doorbell_fd = generation.maps["km_doorbell"].fd
+        try:
+            self._arena = map_arena(self.arena_fd, place.address, self.arena_size // _PAGE)
+            if core is None:
+                self._ring = RingBuffer(generation.maps["km_actions"].fd, self._take)
+                self.action_fd = self._ring.fd
+            else:
+                core.attach(place.slot, self._decode)
+                self.action_fd = core.action_fd
+        except BaseException:
+            self.release()
+            raise
+
+    def _go_on(self, folder: Path, *, running: bool) -> None:
+        # The last owner may have ended in the middle of an upgrade.
+        found = self._generation
+        self._folder = folder
+        self._running = running
+        found.show(self._shown(folder))
+        if running:
+            found.control("START")
+            for name in found.hooks.keys() - self._deferred - found.attached().keys():
+                found.attach(name)
+
+    @property
+    def arena(self) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
+        """The arena as its owner maps it: bytes of shape ``(arena_size,)``."""
+        if self._arena is None:
+            raise BpfError("the agent is closed")
+        return self._arena.buffer
+
+    @property
+    def generation(self) -> int:
+        """Number of the programs that work: one more after each `upgrade`."""
+        return self._generation.number
+
+    def start(self) -> None:
+        """Attach the hooks and arm the tick."""
+        self._generation.control("START")
+        self._running = True
+        for name in self._generation.hooks:
+            if name not in self._deferred:
+                self._generation.attach(name)
+
+    # Outliving this process
+
+    def pin(self, folder: Path) -> None:
+        """Pin it below ``folder``, from where `adopt` takes it: it outlives this process.
+
+        ``folder`` is ``ROOT/agents/NAME`` of the core. What it prints of itself is
+        pinned at ``ROOT/instances/NAME``.
+        """
+        if self._core is None or self._core.root is None:
+            raise KmindError("only an agent of a pinned core can be pinned")
+        pin = partial(self._generation.pin, folder, self._core.map_fd("instances"))
+        show = partial(self._generation.show, self._shown(folder))
+        run_steps(
+            [
+                Step(
+                    "making its folder", partial(folder.mkdir, mode=0o700), partial(_gone, folder)
+                ),
+                Step("pinning", pin, self._generation.unpin),
+                Step("showing its account", show),
+            ]
+        )
+        self._folder = folder
+
+    def unpin(self) -> None:
+        """Remove the pins: it ends with this process again, which has to be its loader."""
+        if self._folder is None:
+            return
+        folder, self._folder = self._folder, None
+        self._shown(folder).unlink(missing_ok=True)
+        self._generation.unpin()
+        folder.rmdir()
+
+    def release(self) -> None:
+        """Let go of it without stopping it; what is pinned works on. Safe to repeat."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._core is not None:
+            self._core.detach(self._place.slot)
+        if self._ring is not None:
+            self._ring.close()
+            self._ring = None
+        if self._arena is not None:
+            self._arena.close()
+            self._arena = None
+        self._generation.close()
+
+    def upgrade(
+        self, path: Path, *, deferred: Iterable[str] = (), **settings: Unpack[Settings]
+    ) -> None:
+        """Put the programs of another object in the place of these, while they work.
+
+        Each event is taken by one of them: no record is lost or counted twice. Queues,
+        grants, mode and accounts go on; what the module's C keeps for itself begins anew.
+        Raises as making an agent does, and NotSupportedError if the library that the
+        object was built with keeps another state; then all is as before. UndoError: it is not.
+        """
+        old, left_out = self._generation, frozenset(deferred)
+        spec = Spec.of(path, settings)
+        new = Generation.load(spec, self._place, old.number + 1, core=self._core, before=old)
+        try:
+            run_steps(self._upgrade_steps(old, new, left_out))
+        except BaseException:
+            new.close()
+            raise
+        self._generation, self._deferred = new, left_out
+        self.arena_fd = new.maps["km_arena"].fd
+        self.doorbell_fd = new.maps["km_doorbell"].fd
+        old.retire()
+
+    def _upgrade_steps(
+        self, old: Generation, new: Generation, deferred: frozenset[str]
+    ) -> list[Step]:
+        steps = upgrade.hand_over_steps(old, new, deferred, running=self._running)
+        folder, core = self._folder, self._core
+        if folder is None or core is None:
+            return steps
+        pin = partial(new.pin, folder, core.map_fd("instances"))
+        show = partial(new.show, self._shown(folder))
+        # The account is shown by one or the other: nothing after it can fail.
+        return [Step("pinning", pin, new.unpin), *steps, Step("showing its account", show)]
+
+    def close(self) -> None:
+        """Detach and free everything, pins too."""
+        if self._closed:
+            return
+        if self._running:
+            self._generation.control("STOP")
+            self._running = False
+        self.unpin()
+        self.release()
+
+    # What the owner says
+
+    def grant(self, knob: int, target: int, grant: Grant) -> None:
+        """Let the instance recommend values for a knob."""
+        words = np.frombuffer(pack_grant(grant), layout.GRANT)[0].copy()
+        slot = self._place.slot
+        if self._core is not None:
+            words["lease"] = self._core.place(slot, knob, target)
+        try:
+            self._generation.control("GRANT", knob=knob, target=target, grant=words)
+        except BpfError:
+            if self._core is not None:
+                self._core.leave(slot, knob, target)
+            raise
+
+    def revoke(self, knob: int, target: int) -> None:
+        """Grant a knob no more; nothing if it was not."""
+        self._generation.control("REVOKE", knob=knob, target=target)
+        if self._core is not None:
+            self._core.leave(self._place.slot, knob, target)
+
+    @property
+    def mode(self) -> int:
+        """The mode that it is in, by the kernel's own word; 0: none was set yet."""
+        if self._core is not None:
+            return self._core.mode(self._place.slot)
+        return self._generation.control("LOOK")
+
+    def set_mode(self, mode: Mode) -> None:
+        """Move to a mode."""
+        self._generation.control("MODE", value=int(mode))
+
+    def set_model(self, identity: int) -> None:
+        """Admit recommendations of one model only."""
+        self._generation.control("MODEL", value=identity)
+
+    def deploy(self, slot: bytes) -> int:
+        """Have a model decide; its version."""
+        return self._model_slots().deploy(slot)
+
+    def rollback(self) -> int:
+        """Have the model of the other slot decide again; its version."""
+        return self._model_slots().rollback()
+
+    def models(self) -> list[dict[str, Any]]:
+        """What lies in the model slots; nothing after an `upgrade`, until one is deployed."""
+        return self._model_slots().models() if "km_models" in self._generation.maps else []
+
+    def _model_slots(self) -> ModelSlots:
+        from kmind.agent.kernel.model_slots import ModelSlots, no_slots  # few agents have any
+
+        generation = self._generation
+        if "km_models" not in generation.maps:
+            raise no_slots()
+        return ModelSlots(generation.maps, generation.programs, upgrade.settle)
+
+    def set_current(self, knob: int, target: int, value: int) -> None:
+        """Say what value a knob has now."""
+        self._generation.control("CURRENT", knob=knob, target=target, value=value)
+
+    def notify(self, kind: Kind, rec_id: int, value: int) -> None:
+        """Tell the extension what became of a recommendation.
+
+        A full ring drops it like any other record, and counts it.
+        """
+        self._generation.control("NOTICE", kind=int(kind), id=rec_id, value=value)
+
+    def poll(self, timeout_s: float) -> list[Action]:
+        """Wait for actions at most that long."""
+        if self._closed:
+            raise BpfError("the agent is closed")
+        if self._core is not None:
+            return self._core.take(self._place.slot, timeout_s)
+        assert self._ring is not None
+        if not self._ring.consume():  # hooks do not wake: the tick does, a little later
+            self._ring.poll(max(0, int(timeout_s * 1000)))
+        taken, self._actions = self._actions, []
+        return taken
+
+    # What it says
+
+    def fill(self) -> Fill:
+        """How full its table of grants is."""
+        grants = self._generation.maps["km_grants"]
+        size = layout.GRANT.itemsize * grants.max_entries
+        with mmap.mmap(grants.fd, size, mmap.MAP_SHARED, mmap.PROT_READ) as view:
+            rows = np.frombuffer(view[:], layout.GRANT)
+        return Fill(int((rows["key"] != 0).sum()), len(rows))
+
+    def feature(self, column: int) -> int:
+        """A counter's total since the agent was loaded."""
+        return self._generation.control("FEATURE", knob=column)
+
+    def watch(self, program: str, wanted: bool) -> None:
+        """Attach or detach one of the deferred hooks."""
+        generation = self._generation
+        if program in generation.missing or wanted == generation.is_attached(program):
+            return
+        if wanted:
+            generation.attach(program)
+        else:
+            generation.detach(program)
+
+    def account(self) -> Mapping[str, int]:
+        """Counters kept by the agent."""
+        empty = bytes(layout.ACCOUNT.itemsize)
+        packed = self._generation.programs["km_account"].test_run(empty).ctx
+        return counters(np.frombuffer(packed, layout.ACCOUNT)[0])
+
+    def programs(self) -> Mapping[str, int]:
+        """The hooks that are attached: name to program id."""
+        return {} if self._closed else self._generation.attached()
+
+    def missing(self) -> Mapping[str, str]:
+        """The optional hooks that could not be attached: name to cause."""
+        return dict(self._generation.missing)
+
+    def run(self, program: str, ctx: bytes) -> bytes:
+        """Run a syscall program of the module's own; its context afterwards."""
+        return self._generation.programs[program].test_run(ctx).ctx
+
+    def map_fd(self, name: str) -> int:
+        """The descriptor of a map of the module's own."""
+        return self._generation.maps[name].fd
+
+    def _decode(self, packed: bytes) -> Action:
+        return decode_action(packed, self.arena, self.geometry)
+
+    def _take(self, packed: bytes) -> None:
+        self._actions.append(self._decode(packed))
+
+    @staticmethod
+    def _shown(folder: Path) -> Path:
+        return folder.parent.parent / "instances" / folder.name
+
+
+def _gone(folder: Path) -> None:
+    if folder.is_dir():
+        folder.rmdir()

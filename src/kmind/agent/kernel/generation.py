@@ -1,0 +1,303 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One generation of an agent's programs: loaded by this process, or found by its pins.
+
+All generations of an agent share its arena, doorbell, grants and state. Each keeps all
+of its pins in a folder of its own, ``AGENT/N`` with ``maps``, ``programs``, ``links``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from kmind.abi import layout
+from kmind.abi.btf import Btf
+from kmind.agent.core.core import Core
+from kmind.agent.kernel.own_code import refuse_shared_maps
+from kmind.agent.kernel.spec import Place, Spec
+from kmind.agent.types import ModelUse
+from kmind.bpf import (
+    BpfObject,
+    Link,
+    Map,
+    PinnedProgram,
+    Program,
+    let_go,
+    obj_pin,
+    open_map,
+    open_program,
+)
+from kmind.errors import BpfError, NotSupportedError
+
+__all__ = ["Generation", "read_state"]
+
+_STATE = ".data.kmind"
+_INHERITED = ("km_arena", "km_doorbell", "km_grants", _STATE)
+_NEEDED = frozenset(
+    {"km_arena", "km_doorbell", "km_grants", "km_timers", "state", "km_control", "km_account"}
+)
+_SHARED = ("km_instances", "km_leases", "km_approved", "km_actions", "km_owner")  # the core's
+_HOOK_SECTIONS = ("tp_btf/", "raw_tp", "tp/", "tracepoint/", "perf_event")
+_PAGE = 4096
+_PATIENCE = 1000
+
+
+class Generation:
+    """Programs and maps by their names in C; the state's map is called ``state`` too.
+
+    ``missing`` says of each optional hook that could not be loaded why.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        maps: Mapping[str, Map],
+        programs: Mapping[str, Program | PinnedProgram],
+        object_: BpfObject | None = None,
+        missing: Mapping[str, str] | None = None,
+    ) -> None:
+        self.number = number
+        self.maps = maps
+        self.programs = programs
+        self.missing = dict(missing or {})
+        self.folder: Path | None = None
+        #: The programs that can be attached: name to section, or to tracepoint.
+        self.hooks: Mapping[str, str] = {}
+        self._object = object_
+        self._links: dict[str, Link] = {}
+        self._attached: set[str] = set()  # by this process or, where it is pinned, another
+
+    @classmethod
+    def load(
+        cls,
+        spec: Spec,
+        place: Place,
+        number: int,
+        *,
+        core: Core | None = None,
+        before: Generation | None = None,
+    ) -> Self:
+        """Load the object into the kernel; it takes over what the one ``before`` has."""
+        refuse_shared_maps(spec.path)
+        loading = BpfObject(spec.path)
+        try:
+            missing = _leave_out(loading, spec)
+            _inherit(loading, core, before)
+            if before is None:
+                loading.set_arena("km_arena", place.address, place.geometry.size // _PAGE)
+            loading.set_rodata(_constants(spec, place, number))
+            if spec.model is not None:
+                loading.set_rodata(_model_constants(spec.model))
+            loading.load()
+            maps = {**loading.maps, "state": loading.maps[_STATE]}
+            made = cls(number, maps, loading.programs, loading, missing)
+            made.hooks = {
+                name: program.section
+                for name, program in loading.programs.items()
+                if program.section.startswith(_HOOK_SECTIONS) and name not in missing
+            }
+            if before is None:
+                made._write_head(place)
+        except BaseException:
+            loading.close()
+            raise
+        return made
+
+    @classmethod
+    def open(cls, folder: Path, hooks: Mapping[str, str]) -> Self:
+        """The one that is pinned in ``folder``; ``hooks`` as its `Spec` had it."""
+        maps = {path.name: open_map(path) for path in (folder / "maps").iterdir()}
+        programs = {path.name: open_program(path) for path in (folder / "programs").iterdir()}
+        missing = {
+            name: f"this kernel has no tracepoint {hook}"
+            for name, hook in hooks.items()
+            if name not in programs
+        }
+        found = cls(int(folder.name), maps, programs, None, missing)
+        if lacking := _NEEDED - maps.keys() - programs.keys():
+            found.close()
+            raise BpfError(f"no pin of {', '.join(sorted(lacking))}")
+        found.folder = folder
+        found.hooks = {name: hook for name, hook in hooks.items() if name in programs}
+        found._attached = {path.name for path in (folder / "links").iterdir()} & programs.keys()
+        return found
+
+    def attached(self) -> dict[str, int]:
+        """The hooks that are attached: name to program id."""
+        return {name: self.programs[name].id for name in sorted(self._attached)}
+
+    def is_attached(self, name: str) -> bool:
+        """Whether a hook is attached."""
+        return name in self._attached
+
+    def attach(self, name: str) -> None:
+        """Attach a hook where its section says; where there are pins, that is one too."""
+        program = self.programs[name]
+        if isinstance(program, PinnedProgram):
+            assert self.folder is not None
+            program.attach_pinned(self.folder / "links" / name)
+            self._attached.add(name)
+            return
+        self._links[name] = link = program.attach()
+        self._attached.add(name)
+        if self.folder is not None:
+            link.pin(self.folder / "links" / name)
+
+    def detach(self, name: str) -> None:
+        """Detach a hook."""
+        if self.folder is not None:
+            (self.folder / "links" / name).unlink(missing_ok=True)
+        if link := self._links.pop(name, None):
+            link.close()
+        self._attached.discard(name)
+
+    def pin(self, agent: Path, instances_fd: int) -> None:
+        """Pin all of it below the agent's folder, so that it works on without this process.
+
+        ``show`` among it is what prints its account, an iterator over the core's instances.
+        """
+        self.folder = folder = agent / str(self.number)
+        for name in ("maps", "programs", "links"):
+            (folder / name).mkdir(mode=0o700, parents=True)
+        for name, program in self.programs.items():
+            if name not in self.missing:
+                obj_pin(program.fd, folder / "programs" / name)
+        for name, each in self.maps.items():
+            # bpffs takes no dots; what has one is the compiler's, and the programs hold it.
+            if "." not in name and name not in _SHARED:
+                each.pin(folder / "maps" / name)
+        for name, link in self._links.items():
+            link.pin(folder / "links" / name)
+        show = self.programs["km_show"]
+        assert isinstance(show, Program)
+        with show.attach_iter(instances_fd) as link:
+            link.pin(folder / "show")
+
+    def show(self, path: Path) -> None:
+        """Have its account read at ``path``, in the place of an earlier one's."""
+        if self.folder is not None and (self.folder / "show").exists():
+            (self.folder / "show").replace(path)
+
+    def unpin(self) -> None:
+        """Remove the pins. What only they held is gone."""
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder = None
+            self._attached &= self._links.keys()
+
+    def retire(self) -> None:
+        """Detach its hooks, remove its pins and let go of it, as far as that can be done.
+
+        For one that works no more: where something is left, whoever takes over next removes it.
+        """
+        for name in sorted(self._attached):
+            with suppress(OSError, BpfError):
+                self.detach(name)
+        self.unpin()
+        self.close()
+
+    def close(self) -> None:
+        """Let go of it; what is pinned stays. Safe to repeat."""
+        self._links.clear()
+        let_go(self._object, self.maps.values(), self.programs.values())
+
+    def control(self, op: str, **words: int | np.void) -> int:
+        """Call the agent's control program; its value. BpfError if it refuses."""
+        args = np.zeros((), layout.CONTROL)
+        args["op"] = layout.CONTROL_OP[op]
+        for name, value in words.items():
+            args[name] = value
+        for _ in range(_PATIENCE):
+            ran = self.programs["km_control"].test_run(args.tobytes())
+            after = np.frombuffer(ran.ctx, layout.CONTROL)[0]
+            result = int(after["result"])
+            if result != -errno.EBUSY:  # else a recommendation is judged just now
+                break
+        if op == "GRANT" and result == -errno.ENOSPC:
+            size = layout.LIMIT["GRANTS"]
+            raise BpfError(
+                f"no room for one more grant among the {size} places of the agent",
+                hint="let the module wish for fewer knobs, or load it for fewer targets",
+            )
+        if result < 0 and op not in ("NOTICE", "CURRENT"):
+            cause = os.strerror(-result) if -result in errno.errorcode else str(result)
+            raise BpfError(f"the agent refused {op.lower()}: {cause}")
+        return int(after["value"])
+
+    def read_head(self) -> np.void:
+        """``struct kmind_state``: what the generations of an agent share."""
+        return read_state(self.maps["state"])
+
+    def _write_head(self, place: Place) -> None:
+        # Nothing runs yet: the state can be written as a whole.
+        packed = bytearray(self.maps["state"].lookup(bytes(4)) or b"")
+        head = np.frombuffer(packed, layout.STATE, 1)[0].copy()
+        head["active"], head["base"] = self.number, place.address
+        head["geometry"] = np.frombuffer(place.geometry.pack(), layout.GEOMETRY)[0]
+        packed[: layout.STATE.itemsize] = head.tobytes()
+        self.maps["state"].update(bytes(4), bytes(packed))
+
+
+def read_state(state: Map) -> np.void:
+    """``struct kmind_state`` at the start of that map. BpfError if it is none."""
+    packed = state.lookup(bytes(4)) or b""
+    if len(packed) < layout.STATE.itemsize:
+        raise BpfError(f"the state of the agent has {len(packed)} bytes")
+    head: np.void = np.frombuffer(packed[: layout.STATE.itemsize], layout.STATE)[0]
+    return head
+
+
+def _leave_out(loading: BpfObject, spec: Spec) -> dict[str, str]:
+    kernel = Btf.kernel()
+    missing = {}
+    for program, tracepoint in spec.hooks.items():
+        if kernel.tracepoint_args(tracepoint) is not None:
+            continue
+        cause = f"this kernel has no tracepoint {tracepoint}"
+        if program not in spec.optional:
+            raise NotSupportedError(f"{cause}, which hook {program} needs", hint="see kmind doctor")
+        loading.programs[program].set_autoload(False)
+        missing[program] = cause
+    return missing
+
+
+def _inherit(loading: BpfObject, core: Core | None, before: Generation | None) -> None:
+    if core is not None:
+        core.share(loading)
+    if before is None:
+        return
+    size, kept = loading.maps[_STATE].value_size, before.maps["state"].value_size
+    if size != kept:
+        raise NotSupportedError(
+            f"{loading.path.name} cannot take over: its state has {size} bytes, the agent's {kept}",
+            hint="unload the instance and load it again",
+        )
+    for name in _INHERITED if core is not None else (*_INHERITED, *_SHARED):
+        loading.maps[name].reuse_fd(before.maps["state" if name == _STATE else name].fd)
+
+
+def _model_constants(model: ModelUse) -> dict[str, int | bytes | list[int]]:
+    return {"km_model_schema": model.schema, "km_model_budget_ns": model.budget_ns}
+
+
+def _constants(spec: Spec, place: Place, number: int) -> dict[str, int | bytes | list[int]]:
+    devices = list(spec.devices)[:8]
+    return {
+        "km_geometry": place.geometry.pack(),
+        "km_base": place.address,
+        "km_slot": place.slot,
+        "km_generation": number,
+        "km_tick_ns": int(spec.tick_s * 1e9),
+        "km_window_ns": int(spec.window_s * 1e9),
+        "km_deadline_ns": int(spec.deadline_s * 1e9),
+        "km_devices": devices + [0] * (8 - len(devices)),
+        "km_nr_devices": len(devices),
+        **{f"param_{name}": value for name, value in spec.parameters.items()},
+    }

@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The model slots of a loaded object: ``kmind/infer.h`` as user space sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kmind.errors import BpfError, ModelError
+from kmind.infer.cost import estimate_ns
+from kmind.infer.integer import IntModel
+from kmind.infer.pack import IMAGE, image_check, model_image
+from kmind.infer.reference import Decisions
+from kmind.infer.selftest import digest, digest_of, vectors
+from kmind.infer.slot import HEADER, read_slot
+
+__all__ = [
+    "ANSWER",
+    "CONTROL",
+    "REFUSED_COST",
+    "REFUSED_SCHEMA",
+    "SLOTS",
+    "TRIAL",
+    "ModelSlots",
+    "facts",
+    "no_earlier",
+    "no_slots",
+    "prepare",
+    "refuse",
+]
+
+SLOTS = 2
+CONTROL = np.dtype([
+    ("op", "<u4"), ("slot", "<u4"), ("result", "<u4"), ("budget_ns", "<u4"),
+    ("active", "<u8"), ("missed", "<u8"),
+])  # fmt: skip
+"""``struct km_model_control``."""
+TRIAL = np.dtype([
+    ("slot", "<u4"), ("count", "<u4"), ("zero", "<u4"), ("what", "<u4"),
+    ("failed", "<u4"), ("pad", "<u4"), ("ns", "<u8"),
+])  # fmt: skip
+"""``struct km_model_trial``."""
+ANSWER = np.dtype([("label", "<i8"), ("probability", "<i8"), ("score", "<i8", (64,))])
+"""``struct km_model_answer``."""
+
+_SHOW, _ACTIVATE, _CHECK = 0, 1, 2
+_ANSWERS, _TIME, _EMPTY = 0, 1, 2
+_REFUSED_FEATURES = 3
+REFUSED_SCHEMA = 4
+REFUSED_COST = 5
+_REFUSALS = {
+    1: "the slot holds no model that this agent can read",
+    2: "what stands in the slot is not what was written there",
+    _REFUSED_FEATURES: "it decides by another number of features",
+    REFUSED_SCHEMA: "its features are not those that the agent counts",
+    REFUSED_COST: "a decision may take longer than the hook's budget",
+    6: "the instance was loaded to decide by none (see the module's parameters)",
+}
+
+
+class _MapLike(Protocol):
+    """What is needed of a map."""
+
+    @property
+    def value_size(self) -> int:
+        """Bytes of a value."""
+
+    @property
+    def max_entries(self) -> int:
+        """How many values."""
+
+    def lookup(self, key: bytes) -> bytes | None:
+        """The value at a key."""
+
+    def update(self, key: bytes, value: bytes, flags: int = 0) -> None:
+        """Set the value at a key."""
+
+
+class _ProgramLike(Protocol):
+    """What is needed of a program."""
+
+    def test_run(self, ctx: bytes | bytearray = b"", repeat: int = 0) -> Any:
+        """Run it on a context; ``ctx`` of the result is what became of that."""
+
+
+class ModelSlots:
+    """The two slots of one object. One owner, one thread.
+
+    ``maps`` and ``programs`` are the object's. ``settle`` returns once every decision that has
+    begun before is over.
+    """
+
+    def __init__(
+        self,
+        maps: Mapping[str, Any],
+        programs: Mapping[str, Any],
+        settle: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._slots: _MapLike = maps["km_models"]
+        self._vectors: _MapLike = maps["km_model_vectors"]
+        self._answers: _MapLike = maps["km_model_answers"]
+        self._control: _ProgramLike = programs["km_model"]
+        self._trial: _ProgramLike = programs["km_model_try"]
+        self._settle = settle
+
+    @property
+    def batch(self) -> int:
+        """How many vectors a trial takes at once."""
+        return int(self._vectors.max_entries)
+
+    @property
+    def features(self) -> int:
+        """The most features of a vector."""
+        return self._vectors.value_size // 8
+
+    def deploy(self, slot: bytes) -> int:
+        """Put a model (its plain slot) into the idle slot, look at it, and let it decide.
+
+        Returns its version. Raises ModelError, the model before deciding on, if it is damaged,
+        does not belong to this agent, is over the hook's budget, or decides otherwise in the
+        kernel than in the reference.
+        """
+        model, image = prepare(slot)
+        idle = 1 - self._active()
+        version = 1 + max(int(head["version"]) for head in self._heads())
+        before = self._slots.lookup(_key(idle))
+        self.write(idle, image, version)
+        try:
+            refuse(int(self._run(_CHECK, idle)["result"]))
+            self.self_test(idle, model)
+            refuse(int(self._run(_ACTIVATE, idle)["result"]))
+        except BaseException:
+            # What was refused must not be what a rollback goes back to.
+            self._slots.update(_key(idle), before or bytes(self._slots.value_size))
+            raise
+        return version
+
+    def rollback(self) -> int:
+        """Let the model in the other slot decide again; its version."""
+        idle = 1 - self._active()
+        head = self._heads()[idle]
+        if not head["version"]:
+            raise no_earlier()
+        refuse(int(self._run(_ACTIVATE, idle)["result"]))
+        return int(head["version"])
+
+    def models(self) -> list[dict[str, Any]]:
+        """What the slots hold: see `facts`."""
+        active = self._active()
+        return [
+            facts(head, number, active=number == active)
+            for number, head in enumerate(self._heads())
+            if head["version"]
+        ]
+
+    def write(self, slot: int, image: bytes, version: int = 1) -> None:
+        """Write an image into a slot that does not decide."""
+        packed = bytearray(image)
+        head = np.frombuffer(packed, IMAGE, 1)[0].copy()
+        head["version"] = version
+        packed[: IMAGE.itemsize] = head.tobytes()
+        head["check"] = image_check(bytes(packed))
+        packed[: IMAGE.itemsize] = head.tobytes()
+        self._settle()
+        self._slots.update(_key(slot), bytes(packed).ljust(self._slots.value_size, b"\0"))
+
+    def evaluate(self, slot: int, x: NDArray[np.int64], outputs: int) -> Decisions:
+        """Let the kernel decide on ``x[n, F]`` by the model in a slot, whether it is active."""
+        parts = [
+            self._evaluate(slot, x[first : first + self.batch])
+            for first in range(0, len(x), self.batch)
+        ]
+        answers = np.concatenate(parts) if parts else np.zeros(0, ANSWER)
+        return Decisions(
+            answers["label"].copy(),
+            answers["score"][:, :outputs].copy(),
+            answers["probability"].copy(),
+        )
+
+    def time_ns(self, slot: int, x: NDArray[np.int64], count: int) -> float:
+        """Nanoseconds that a decision takes, over ``count`` of them on the vectors of ``x``.
+
+        They are timed in one run of a program, less the same loop without deciding.
+        """
+        self._write_vectors(np.resize(x, (self.batch, x.shape[1])))
+        whole, empty = (self._try(slot, count, what) for what in (_TIME, _EMPTY))
+        return (int(whole["ns"]) - int(empty["ns"])) / count
+
+    def self_test(self, slot: int, model: IntModel) -> None:
+        """Refuse a model that the kernel evaluates otherwise than the reference."""
+        said = self.evaluate(slot, vectors(model), model.outputs)
+        if digest_of(said) != digest(model):
+            raise ModelError("the kernel decides otherwise than the reference by this model")
+
+    def _evaluate(self, slot: int, x: NDArray[np.int64]) -> NDArray[Any]:
+        self._write_vectors(x)
+        ran = self._try(slot, len(x), _ANSWERS)
+        if ran["failed"]:
+            raise BpfError(f"{int(ran['failed'])} decisions found no room; ask again")
+        found = b"".join(self._answers.lookup(_key(row)) or b"" for row in range(len(x)))
+        return np.frombuffer(found, ANSWER)
+
+    def _write_vectors(self, x: NDArray[np.int64]) -> None:
+        wide = np.zeros((len(x), self.features), np.int64)
+        wide[:, : x.shape[1]] = x
+        for row, vector in enumerate(wide):
+            self._vectors.update(_key(row), vector.tobytes())
+
+    def _try(self, slot: int, count: int, what: int) -> Any:
+        args = np.zeros((), TRIAL)
+        args["slot"], args["count"], args["what"] = slot, count, what
+        return np.frombuffer(self._trial.test_run(args.tobytes()).ctx, TRIAL)[0]
+
+    def _run(self, op: int, slot: int = 0) -> Any:
+        args = np.zeros((), CONTROL)
+        args["op"], args["slot"] = op, slot
+        return np.frombuffer(self._control.test_run(args.tobytes()).ctx, CONTROL)[0]
+
+    def _active(self) -> int:
+        # The slot that decides; where none does, the second, so that the first is idle.
+        active = int(self._run(_SHOW)["active"])
+        return active - 1 if active else SLOTS - 1
+
+    def _heads(self) -> list[Any]:
+        found = [self._slots.lookup(_key(slot)) or b"" for slot in range(SLOTS)]
+        return [np.frombuffer(packed, IMAGE, 1)[0] for packed in found]
+
+
+def refuse(result: int) -> None:
+    """Raise ModelError for a result of the control program, unless it is 0."""
+    if result:
+        raise ModelError(f"the agent refused the model: {_REFUSALS.get(result, result)}")
+
+
+def no_slots() -> ModelError:
+    """What to raise where an agent has no slots."""
+    return ModelError("this module's agent does not decide by models")
+
+
+def no_earlier() -> ModelError:
+    """What to raise where there is nothing to go back to."""
+    return ModelError("there is no earlier model to go back to")
+
+
+def prepare(slot: bytes) -> tuple[IntModel, bytes]:
+    """Read a plain slot; the model, and its image as a slot of an agent holds it."""
+    model = read_slot(slot)
+    head = np.frombuffer(slot, HEADER, 1)[0]
+    hashes = {name: head[name].tobytes() for name in ("content", "schema", "quantisation")}
+    return model, model_image(model, **hashes, cost_ns=estimate_ns(model))
+
+
+def facts(head: Any, slot: int, *, active: bool) -> dict[str, Any]:
+    """Say what an image is: slot, active, version, estimate, and the hashes in hex."""
+    return {
+        "slot": slot,
+        "active": active,
+        "version": int(head["version"]),
+        "estimate_ns": int(head["cost_ns"]),
+        "hash": head["content"].tobytes().hex(),
+        "schema": head["schema"].tobytes().hex(),
+        "quantisation": head["quantisation"].tobytes().hex(),
+    }
+
+
+def _key(number: int) -> bytes:
+    return number.to_bytes(4, "little")

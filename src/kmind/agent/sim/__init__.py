@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Agents without a kernel: the same rings, the same admission, in Python."""

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ended processes have left: changed knobs, and cgroups of ``kmind run``."""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+
+from kmind.errors import KmindError
+from kmind.guard import Journal, Policy, restore
+from kmind.runtime.holds.holds import Emit
+from kmind.runtime.sandbox.cgroup import ExtensionCgroup, list_cgroups
+from kmind.util.names import file_name
+
+__all__ = ["remove_dead_runs", "restore_leftovers", "run_cgroup"]
+
+_RUN = re.compile(r"^run-(\d+)-(\d+)\.")
+
+
+def restore_leftovers(journal: Journal, policy: Policy | None, emit: Emit) -> KmindError | None:
+    """Put back the knobs that dead owners left changed, and tell of each.
+
+    Those of running owners are theirs, and not spoken of. Without a policy all go back.
+    Returns what kept the journal from being written, if anything did.
+    """
+    done = restore(journal, policy)
+    for outcome in done.restored:
+        emit(
+            "restored",
+            knob=outcome.knob,
+            target=outcome.target,
+            found=outcome.found,
+            value=outcome.to,
+        )
+    for outcome in done.skipped:
+        if outcome.why and "which is running" not in outcome.why:
+            message = f"{outcome.knob} of {outcome.target} is not put back: {outcome.why}"
+            emit("log", source="kmind", message=message)
+    return done.unrecorded
+
+
+def run_cgroup(name: str) -> str:
+    """The cgroup of the extension of a ``kmind run``: it names the process that made it.
+
+    By its number and the PID namespace that this holds in (pid_namespaces(7)): other ones see the
+    same cgroups, and another process, or none, under that number.
+    """
+    return f"run-{os.getpid()}-{_pid_namespace()}.{file_name(name)}"
+
+
+def _pid_namespace() -> int:
+    return Path("/proc/self/ns/pid").stat().st_ino
+
+
+def remove_dead_runs() -> None:
+    """Remove the cgroups of ``kmind run`` processes that have ended.
+
+    Of those of other PID namespaces nothing is known here: they are left alone.
+    """
+    own = _pid_namespace()
+    for name in list_cgroups():
+        made = _RUN.match(name)
+        if made and int(made[2]) == own and not Path(f"/proc/{made[1]}").exists():
+            with suppress(KmindError):
+                ExtensionCgroup.adopt(name).close()

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The records of experiments: what is asked, what waits, what runs, and what is known of now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kmind.agent.types import Action
+from kmind.evidence import Side
+from kmind.extension._outcome import OutcomePart
+from kmind.knobs import Value
+from kmind.runtime.experiment.circumstances import Counted
+from kmind.runtime.experiment.runner import Trial
+from kmind.runtime.holds.grants import Granted
+
+__all__ = ["CONTEXT", "Case", "Pending", "Running"]
+
+CONTEXT = "context"
+"""Entry of a recommendation's evidence: a word that splits what is remembered further."""
+
+_WORD_MOST = 100
+
+
+@dataclass(frozen=True)
+class Case:
+    """A value against the one before it, under a load that the owner told by the agent's counters.
+
+    ``load`` is the owner's word for it, ``word`` the extension's. ``outcome`` decides, and
+    ``sides`` guard. ``level`` is that of the outcome under the incumbent, None if not known.
+    """
+
+    each: Granted
+    incumbent: Value
+    candidate: Value
+    reason: str
+    evidence: Mapping[str, Any]
+    outcome: OutcomePart
+    sides: tuple[Side, ...]
+    load: str
+    level: float | None
+
+    @property
+    def word(self) -> str:
+        """The extension's word for the circumstances."""
+        return str(self.evidence.get(CONTEXT, ""))[:_WORD_MOST]
+
+    @property
+    def context(self) -> str:
+        """Both words; different ones never give the same text, for the owner's has no ";" in it."""
+        return f"{self.load}; {self.word}" if self.word else self.load
+
+    @property
+    def pair(self) -> str:
+        """The values, in words."""
+        return f"{self.candidate} against {self.incumbent}"
+
+    @property
+    def back_off(self) -> tuple[Any, ...]:
+        """What it is put off under: the extension's word has no part in it."""
+        return (*self.each.key, self.candidate, self.load)
+
+
+@dataclass
+class Pending:
+    """An approved value that waits: for blocks that tell the load, or for a recheck."""
+
+    each: Granted
+    action: Action
+    reason: str
+    evidence: Mapping[str, Any]
+    until: float
+
+
+@dataclass
+class Running:
+    """An experiment under way; ``seen`` has its blocks by arm.
+
+    ``level`` is the error that it drew from the day's budget, 0 if it drew none, and ``pairs`` how
+    many it began with. ``cut_off`` says that the extension ended it before it had another one.
+    """
+
+    case: Case
+    trial: Trial
+    number: int
+    rec_id: int
+    again: bool
+    level: float = 0.0
+    pairs: int = 0
+    cut_off: bool = False
+    told: bool = False
+    seen: list[tuple[str, Counted]] = field(default_factory=list)
+
+    @property
+    def seen_nothing(self) -> bool:
+        """Whether it has no pair that it did not begin with."""
+        return self.trial.experiment.pairs <= self.pairs
+
+    def blocks(self, arm: str) -> list[Counted]:
+        """The blocks that were measured under an arm, but for those that took too long."""
+        longest = 3 * self.trial.experiment.design.block_s
+        return [block for each, block in self.seen if each == arm and block.seconds <= longest]

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One experiment that an admin asked for: one value of a knob against another, on what runs.
+
+It is the same engine by which instances are judged, without an extension: only the agent of
+a module is loaded, for its outcome. Everything is put back at the end.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kmind.agent.types import Agent, Mode
+from kmind.errors import JournalError, KmindError, UsageError
+from kmind.evidence import Arm, Design, Experiment
+from kmind.extension import Manifest
+from kmind.guard import Actuator, Change
+from kmind.knobs import Knob, Target, Value
+from kmind.runtime.experiment.circumstances import BLOCKS, Circumstances, Ledger, Load
+from kmind.runtime.experiment.runner import Trial
+from kmind.runtime.experiment.store import EvidenceStore
+from kmind.runtime.holds.holds import Emit
+
+__all__ = ["Question", "check_metric", "evaluate"]
+
+_LOOK_S = 1.0
+_NAP_S = 0.1
+
+
+@dataclass(frozen=True)
+class Question:
+    """Whether ``candidate`` is better than ``incumbent``, by ``metric``.
+
+    By default the incumbent is what stands, and the metric the outcome that decides under the
+    load that there is. With both values alike it is an A/A experiment. ``design`` says how it is
+    found out; whether the metric is better high or low says the module.
+    """
+
+    knob: Knob
+    target: Target
+    candidate: Value
+    incumbent: Value | None = None
+    metric: str = ""
+    design: Design | None = None
+
+
+def check_metric(name: str, manifest: Manifest) -> None:
+    """Raise UsageError if the module has no outcome of that name, or for "" none at all."""
+    names = [outcome.name for outcome in manifest.outcomes]
+    if not names:
+        raise UsageError(
+            f"module {manifest.name} declares no outcome",
+            hint="name another one, or add [[outcome]]",
+        )
+    if name and name not in names:
+        raise UsageError(
+            f"module {manifest.name} has no outcome {name!r}", hint=f"it has {', '.join(names)}"
+        )
+
+
+def evaluate(
+    question: Question,
+    manifest: Manifest,
+    *,
+    agent: Agent,
+    actuator: Actuator,
+    store: EvidenceStore,
+    emit: Emit,
+    cancelled: Callable[[], bool] = lambda: False,
+    rng: np.random.Generator | None = None,
+    now: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> tuple[int, Experiment]:
+    """Run it; its number and the finished experiment. Blocks for as long as it takes.
+
+    ``agent`` is the module's, loaded and not started; the caller closes it. Raises
+    UsageError where the module declares no such outcome, KmindError where the knob cannot
+    be set; it is as it was then.
+    """
+    check_metric(question.metric, manifest)
+    meter = Ledger(manifest, agent, now=now)
+    who = f"evaluate@{question.target.name}"
+    agent.set_mode(Mode.OBSERVE)
+    agent.start()
+    for hook in manifest.hooks:
+        if hook.while_:
+            agent.watch(hook.program, True)
+    try:
+        stands = question.knob.read(question.target)
+        incumbent = stands if question.incumbent is None else question.incumbent
+        if incumbent != stands:
+            _apply(actuator, question, incumbent, who)
+        load = _load(question, manifest, meter, sleep)
+        change = _apply(actuator, question, question.candidate, who, parked=True)
+        run = _Run(question, load, meter, actuator, change, rng or np.random.default_rng(), now)
+        number = store.begin(
+            kind="by hand",
+            instance=who,
+            module=manifest.name,
+            backend=agent.backend,
+            knob=question.knob,
+            target=question.target,
+            incumbent=incumbent,
+            candidate=question.candidate,
+            metric=load.outcome.name,
+            unit=load.outcome.unit,
+            context=load.context,
+            change=change.id,
+        )
+        run.to_the_end(emit, number, incumbent, cancelled, sleep)
+    finally:
+        actuator.undo_all(who)
+    store.end(number, run.experiment.to_dict(), kept=False)
+    return number, run.experiment
+
+
+def _apply(
+    actuator: Actuator, question: Question, value: Value, who: str, *, parked: bool = False
+) -> Change:
+    return actuator.apply(
+        question.knob,
+        question.target,
+        value,
+        who=who,
+        why="the admin asked what it does",
+        by_admin=True,
+        parked=parked,
+    )
+
+
+def _load(
+    question: Question, manifest: Manifest, meter: Ledger, sleep: Callable[[float], None]
+) -> Load:
+    # Some blocks under the incumbent say which outcome decides.
+    blocks, before = [], meter.read()
+    for _ in range(BLOCKS):
+        sleep((question.design or Design()).block_s)
+        after = meter.read()
+        blocks.append(meter.between(before, after))
+        before = after
+    return Circumstances(manifest).tell(blocks, question.metric)
+
+
+class _Run:
+    def __init__(
+        self,
+        question: Question,
+        load: Load,
+        meter: Ledger,
+        actuator: Actuator,
+        change: Change,
+        rng: np.random.Generator,
+        now: Callable[[], float],
+    ) -> None:
+        better = load.outcome.better
+        design = question.design or Design()
+        plan = Design.from_dict(design.to_dict() | {"better": better})
+        self.experiment = Experiment(plan, rng, guards=meter.guards(), sides=load.sides)
+        self._question = question
+        self._actuator = actuator
+        self._change = change
+        self._now = now
+        self._trial = Trial(self.experiment, load.outcome.name, meter, self._switch, now=now)
+
+    def _switch(self, arm: Arm) -> None:
+        (self._actuator.resume if arm == "candidate" else self._actuator.park)(self._change)
+
+    def to_the_end(
+        self,
+        emit: Emit,
+        number: int,
+        incumbent: Value,
+        cancelled: Callable[[], bool],
+        sleep: Callable[[float], None],
+    ) -> None:
+        experiment, told, look_at = self.experiment, False, self._now()
+        try:
+            self._trial.start()
+            while not self._trial.over:
+                if cancelled():
+                    experiment.abort("it was interrupted")
+                if self._now() >= look_at:
+                    look_at = self._now() + _LOOK_S
+                    for gone in self._actuator.check():
+                        experiment.abort(str(gone))
+                if not told and not experiment.calibrating:
+                    told = True
+                    self._tell(emit, number, incumbent)
+                sleep(min(_NAP_S, max(0.0, self._trial.due - self._now())))
+                self._trial.turn()
+        except JournalError:
+            raise
+        except KmindError as error:
+            experiment.abort(str(error))
+
+    def _tell(self, emit: Emit, number: int, incumbent: Value) -> None:
+        said: dict[str, Any] = self.experiment.to_dict()
+        emit(
+            "experiment",
+            experiment=number,
+            kind="by hand",
+            knob=self._question.knob.name,
+            target=self._question.target.name,
+            incumbent=incumbent,
+            candidate=self._question.candidate,
+            metric=self._trial.metric,
+            better=self.experiment.design.better,
+            detectable=said["detectable"],
+            max_s=self.experiment.design.max_s,
+        )

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When values that stand are to be measured again, by how long each has stood.
+
+The clock of a value runs while it stands, and stops while it does not: that it is let go of and
+taken up again, that something else is recommended, or that a measurement was cut off, puts nothing
+off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from kmind.evidence import Design, Experiment
+from kmind.knobs import Value
+from kmind.runtime.experiment.case import Case
+
+__all__ = ["MOST_CUTS", "Clock", "Clocks"]
+
+MOST_CUTS = 4
+"""A measurement of what stands that was cut off so often in a row is the last: it goes."""
+
+_LONGEST_S = 3600.0
+_MOST_HALVED = 2  # as measuring costs something, too
+_MOST = 256
+
+_Key = tuple[int, int]
+
+
+@dataclass
+class Clock:
+    """How long a value has stood since it was measured, and how long it may, in seconds.
+
+    ``first_s`` is how long it may under another load. ``loads`` are the owner's words for those
+    that it was measured under, as seen under the value itself. ``cuts`` of its measurements were
+    cut off since; the last one left ``pieces``.
+    """
+
+    case: Case
+    pause_s: float
+    first_s: float
+    stood_s: float = 0.0
+    cuts: int = 0
+    loads: set[str] = field(default_factory=set)
+    pieces: dict[str, Any] | None = None
+
+    def go_on(self, case: Case, design: Design, rng: np.random.Generator) -> Experiment | None:
+        """What was measured before it was cut off, to go on with, if it was in the same way."""
+        pieces = self.pieces
+        if not pieces or pieces["case"] != _question(case) or pieces["design"] != design.to_dict():
+            return None
+        return Experiment.go_on(pieces, rng)
+
+    @property
+    def owed(self) -> bool:
+        """Whether it is to be measured now."""
+        return self.stood_s >= self.pause_s
+
+
+class Clocks:
+    """The clocks of one instance's values, by knob and target and by value.
+
+    ``first_s`` is how long a value may stand until it is measured again: half of that if it was
+    refuted before, a quarter if twice. A value that was kept in place of another goes on with the
+    time of that one, for together they stand instead of the baseline. Of more than 256 those go
+    that have stood the shortest.
+    """
+
+    def __init__(self, first_s: float) -> None:
+        self.first_s = first_s
+        self._clocks: dict[tuple[_Key, Value], Clock] = {}
+        self._refuted: dict[tuple[_Key, Value], int] = {}
+        self._at: float | None = None
+        self._standing: list[tuple[_Key, Value]] = []
+
+    def tick(self, now: float, standing: Iterable[tuple[_Key, Value]]) -> None:
+        """What stood until now has stood longer; ``standing`` is what does from now on."""
+        passed = 0.0 if self._at is None else max(0.0, now - self._at)
+        for key in self._standing:
+            if clock := self._clocks.get(key):
+                clock.stood_s += passed
+        self._at, self._standing = now, [key for key in standing if key in self._clocks]
+
+    def get(self, key: _Key, value: Value) -> Clock | None:
+        """The clock of a value, if it has one."""
+        return self._clocks.get((key, value))
+
+    def proven(self, case: Case) -> None:
+        """A value was measured to be better: its clock begins."""
+        self._put(case)
+
+    def recalled(self, case: Case) -> None:
+        """A value stands as it did before; a clock that it has goes on."""
+        if (case.each.key, case.candidate) not in self._clocks:
+            self._put(case)
+
+    def _put(self, case: Case) -> None:
+        key = (case.each.key, case.candidate)
+        first_s = self.first_s / 2 ** self._refuted.get(key, 0)
+        below = self._clocks.get((case.each.key, case.incumbent))
+        clock = Clock(case, first_s, first_s, min(below.stood_s, first_s) if below else 0.0)
+        self._clocks.pop(key, None)
+        if len(self._clocks) >= _MOST:
+            del self._clocks[min(self._clocks, key=lambda each: self._clocks[each].stood_s)]
+        self._clocks[key] = clock
+        self._standing.append(key)
+
+    def confirmed(self, clock: Clock, load: str) -> None:
+        """It was measured again, and stays: for twice as long, up to an hour."""
+        clock.pause_s = min(2 * clock.pause_s, _LONGEST_S)
+        clock.stood_s, clock.cuts, clock.pieces = 0.0, 0, None
+        clock.loads.add(load)
+
+    def refuted(self, case: Case) -> None:
+        """It was measured again, and goes."""
+        key = (case.each.key, case.candidate)
+        self._clocks.pop(key, None)
+        times = self._refuted.pop(key, 0) + 1
+        if len(self._refuted) >= _MOST:
+            del self._refuted[next(iter(self._refuted))]
+        self._refuted[key] = min(times, _MOST_HALVED)
+
+    def cut(self, case: Case, pieces: dict[str, Any]) -> bool:
+        """A measurement was cut off: it is due again at once. Whether that was the last one."""
+        clock = self._clocks.get((case.each.key, case.candidate))
+        if clock is None:
+            return True
+        clock.cuts += 1
+        clock.stood_s = max(clock.stood_s, clock.pause_s)
+        clock.pieces = pieces | {"case": _question(case)}
+        return clock.cuts >= MOST_CUTS
+
+    def under(self, key: _Key, value: Value, load: str) -> None:
+        """The load is now so, under a value that stands: a new one asks for a measurement soon."""
+        clock = self._clocks.get((key, value))
+        if clock is None or load in clock.loads:
+            return
+        if clock.loads:
+            clock.pause_s = min(clock.pause_s, clock.first_s)
+        else:
+            clock.loads.add(load)
+
+    def clear(self) -> None:
+        """Forget all: nothing stands in this mode."""
+        self._clocks.clear()
+        self._standing = []
+
+
+def _question(case: Case) -> list[Any]:
+    sides = [side.to_dict() for side in case.sides]
+    return [case.incumbent, case.candidate, case.outcome.name, sides]

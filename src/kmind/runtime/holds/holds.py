@@ -1,0 +1,544 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The knobs that an instance holds: set for a while, held on, undone, yielded, handed over.
+
+An approved value stands until its hold ends; a renewal extends that, but not in mode
+canary. Agent and extension learn of every change, whoever made it. What is held can be
+written down (``holds``) and be taken up again by a later process (``adopt``).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Container, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from kmind.agent.types import Action, Agent, Kind, Mode
+from kmind.errors import JournalError, KmindError, KnobError, PrivilegeError
+from kmind.guard import Actuator, Change, Outcome
+from kmind.knobs import Target, Value
+from kmind.runtime.holds.grants import Granted
+from kmind.runtime.instance.state import HoldState
+
+__all__ = ["CANARY_HOLD_S", "UNRECORDED_HOLD_S", "Changes", "Emit"]
+
+CANARY_HOLD_S = 3.0
+"""In mode canary no change stands longer, and none is renewed."""
+
+UNRECORDED_HOLD_S = 3.0
+"""A change whose hold the last owner could not write down stands for that long, unless renewed."""
+
+_MOST_VALUES = 64
+
+_Key = tuple[int, int]
+
+
+class Emit(Protocol):
+    """Told what happens."""
+
+    def __call__(self, event: str, /, **fields: Any) -> None:
+        """``event`` is the name of one; ``fields`` can be JSON."""
+
+
+@dataclass
+class _Held:
+    # A knob that holds something else than its baseline because of a recommendation.
+    first: Change
+    rec_id: int
+    value: Value
+    until: float
+    hold_s: float
+    last: Change
+    # While it is measured: then the knob holds ``value`` and the one of before in turn.
+    measured: bool = False
+    before: _Held | None = None
+
+
+class Changes:
+    """What one instance (``who``) changes on its target, through one actuator.
+
+    ``free`` is called with knob and target, by number, when one is held no longer, and
+    ``stands`` with knob, target and value when a change was made. ``dirty`` is set when
+    ``holds`` has changed; the caller resets it. Not thread-safe. JournalError passes
+    through: nothing may be changed then.
+    """
+
+    def __init__(
+        self,
+        who: str,
+        target: Target,
+        *,
+        agent: Agent,
+        actuator: Actuator,
+        mode: Mode,
+        emit: Emit,
+        free: Callable[[int, int], None] = lambda knob, target: None,
+        stands: Callable[[int, int, int], None] = lambda knob, target, value: None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.dirty = False
+        self._who = who
+        self._target = target
+        self._agent = agent
+        self._actuator = actuator
+        self._mode = mode
+        self._emit = emit
+        self._free = free
+        self._gone: Callable[[_Key, str], None] = lambda key, why: None
+        self._stands = stands
+        self._now = now
+        self._granted: dict[_Key, Granted] = {}
+        self._held: dict[_Key, _Held] = {}
+        self._values: dict[_Key, deque[Value]] = {}
+        self._yielded: set[_Key] = set()
+        self._handed: set[_Key] = set()
+
+    def on_gone(self, call: Callable[[_Key, str], None]) -> None:
+        """Call with knob and target, and why, when one is held no longer."""
+        self._gone = call
+
+    def grant(self, granted: Iterable[Granted]) -> None:
+        """Let the agent approve values for these knobs alone; one that was yielded stays so."""
+        granted = list(granted)
+        for key in self._granted.keys() - {each.key for each in granted}:
+            self._agent.revoke(*key)  # an earlier version of the module had it
+            self._granted[key] = replace(self._granted[key], usable=False)
+        for each in granted:
+            # Another instance may hold it now.
+            first = self._actuator.baseline(each.knob, each.target)
+            if first is not None:
+                each = replace(each, baseline=first)
+            self._granted[each.key] = each
+            self._offer(each)
+
+    def usable(self) -> list[Granted]:
+        """The knobs that the instance may move."""
+        return [each for each in self._granted.values() if each.usable]
+
+    def reclaim(self) -> None:
+        """Forget that knobs were yielded: the admin has started the instance anew."""
+        for key in self._yielded:
+            self._actuator.acquire(self._granted[key].knob, self._granted[key].target)
+        self._yielded.clear()
+        self.dirty = True
+
+    def granted(self, knob: int, target: int) -> Granted | None:
+        """The grant for a knob, by the agent's numbers."""
+        return self._granted.get((knob, target))
+
+    def adopt(
+        self,
+        granted: Iterable[Granted],
+        holds: Iterable[HoldState],
+        yielded: Iterable[str],
+        unmeasured: Container[int] = (),
+    ) -> None:
+        """Grant, and go on with what an earlier process held and wrote down.
+
+        No knob is written, but that a change goes back that was cut short, or whose
+        experiment was (``unmeasured``, numbers of the journal). One of an unknown hold
+        stands for some seconds, unless it is renewed.
+        """
+        by_name = {each.knob.name: each for each in granted}
+        self._granted = {each.key: each for each in by_name.values()}
+        self._yielded = {by_name[name].key for name in yielded if name in by_name}
+        recorded = {hold.change: hold for hold in holds}
+        for change in self._actuator.adopt(self._who):
+            if change.cause is not None:
+                continue
+            each = by_name.get(change.knob)
+            if change.id in unmeasured or change.trial or each is None or not _fits(each, change):
+                self._actuator.undo(change)
+                why = f"it may not stand at {change.new} any more"
+                if change.id in unmeasured or change.trial:
+                    why = f"what {change.new} does was not measured to the end"
+                message = f"{change.knob} is put back: {why}"
+                self._emit("log", instance=self._who, source="kmind", message=message)
+                continue
+            held = self._held.get(each.key)
+            if held is None:
+                held = self._held[each.key] = self._take_up(change, recorded.get(change.id))
+                self._granted[each.key] = replace(each, baseline=change.old)
+            held.value = change.old if change.new is None else change.new
+            held.last = change
+            self._note(each, held.value)
+        for each in list(self._granted.values()):
+            value = self._read(each)
+            if each.key not in self._held and value is not None:
+                # What was read before may have been put back meanwhile.
+                each = self._granted[each.key] = replace(each, baseline=value)
+            self._offer(each)
+        self.dirty = True
+
+    def _take_up(self, change: Change, hold: HoldState | None) -> _Held:
+        rec_id, value, left_s = change.rec_id, change.old, UNRECORDED_HOLD_S
+        if hold is not None:
+            rec_id, value, left_s = hold.rec_id, hold.value, hold.until_ns / 1e9 - self._now()
+        return _Held(change, rec_id, value, self._now() + left_s, left_s, change)
+
+    def holds(self) -> tuple[HoldState, ...]:
+        """What ``adopt`` takes."""
+        return tuple(
+            HoldState(
+                knob=self._granted[key].knob.name,
+                until_ns=int(held.until * 1e9),
+                change=held.first.id,
+                rec_id=held.rec_id,
+                value=held.value,
+            )
+            for key, each in self._held.items()
+            if (held := each.before if each.measured else each)
+        )
+
+    def describe_holds(self) -> list[dict[str, Any]]:
+        """``holds`` for an admin, each with the seconds that are left; JSON can hold it."""
+        return [
+            {
+                "knob": hold.knob,
+                "value": hold.value,
+                "id": hold.rec_id,
+                "left_s": round(max(0.0, hold.until_ns / 1e9 - self._now()), 3),
+            }
+            for hold in self.holds()
+        ]
+
+    @property
+    def yielded(self) -> tuple[str, ...]:
+        """The knobs that somebody else has set, by name."""
+        return tuple(sorted(self._granted[key].knob.name for key in self._yielded))
+
+    @property
+    def held(self) -> bool:
+        """Whether any knob stands at a recommended value."""
+        return bool(self._held)
+
+    def holding(self, knob: int, target: int) -> bool:
+        """Whether that knob, by the agent's numbers, stands at a recommended value."""
+        return (knob, target) in self._held
+
+    def stands(self, each: Granted, value: int) -> bool:
+        """Whether a knob is held at that value, encoded."""
+        held = self._held.get(each.key)
+        return held is not None and each.knob.encode(held.value) == value
+
+    def baseline(self, each: Granted) -> Value:
+        """What a knob goes back to when it is held no longer."""
+        return self._granted[each.key].baseline
+
+    def learn(self, knob: int, target: int, value: int) -> None:
+        """Let the agent know what another has set, if it is granted the knob."""
+        if (knob, target) in self._granted:
+            self._agent.set_current(knob, target, value)
+
+    def set_mode(self, mode: Mode) -> None:
+        """Follow the agent to another mode: what that mode does not hold is undone."""
+        self._mode = mode
+        if mode == Mode.CANARY:
+            for held in self._held.values():
+                self._actuator.set_trial(held.last, True)
+                held.until = min(held.until, self._now() + CANARY_HOLD_S)
+            self.dirty = True
+        elif mode != Mode.AUTO:
+            self.undo_all(f"the mode is {mode.name.lower()} now")
+
+    def hand_over(self, knob: int, target: int, to: str) -> None:
+        """Undo a change because another, ``to``, has the lease now; nothing if none is held.
+
+        Raises KmindError where it cannot be put back: it is held on then.
+        """
+        held = self._held.get((knob, target))
+        if held is None:
+            return
+        each = self._granted[knob, target]
+        outcome = self._actuator.undo(held.first)
+        if outcome.state == "skipped":
+            raise KnobError(f"{outcome.knob} of {outcome.target} is not put back: {outcome.why}")
+        self.dirty = True
+        del self._held[each.key]
+        if outcome.state == "yielded":
+            self._undone(each.key, held, outcome, "")
+            return
+        self._handed.add(each.key)
+        self._gone(each.key, f"{to} has the lease now")
+        value = self._tell(each, "YIELDED", held.rec_id)
+        self._emit(
+            "yielded",
+            instance=self._who,
+            id=held.rec_id,
+            knob=each.knob.name,
+            value=value,
+            message=f"{each.knob.name} of {each.target.name} goes to {to}, of higher priority",
+        )
+
+    @property
+    def next_end(self) -> float:
+        """When the next hold ends, in the clock's seconds; infinity if none is held."""
+        return min((held.until for held in self._held.values()), default=float("inf"))
+
+    def apply(
+        self,
+        each: Granted,
+        action: Action,
+        reason: str,
+        evidence: Mapping[str, Any],
+        measured: str = "",
+    ) -> bool:
+        """Set what was approved; a refusal is told as an event and leaves the knob as it was.
+
+        ``measured`` says what is known of its effect. Whether it is set.
+        """
+        held = self._hold(each, action, reason, evidence, parked=False)
+        if held is None:
+            return False
+        self._tell_applied(each, held, held.last.old, reason, evidence, measured)
+        return True
+
+    def _tell_applied(
+        self,
+        each: Granted,
+        held: _Held,
+        old: Value,
+        reason: str,
+        evidence: Mapping[str, Any],
+        measured: str,
+    ) -> None:
+        self._tell(each, "APPLIED", held.rec_id)
+        self._emit(
+            "applied",
+            instance=self._who,
+            id=held.rec_id,
+            knob=each.knob.name,
+            old=old,
+            value=held.value,
+            reason=reason,
+            evidence=evidence,
+            hold_s=held.hold_s,
+            measured=measured,
+            undo=held.first.undo,
+        )
+
+    def _hold(
+        self,
+        each: Granted,
+        action: Action,
+        reason: str,
+        evidence: Mapping[str, Any],
+        *,
+        parked: bool,
+    ) -> _Held | None:
+        # Set it, or with ``parked`` only put it on record; None where that is refused.
+        value = each.knob.decode(action.value)
+        hold_s = self._hold_s(action)
+        if hold_s <= 0:
+            error = KnobError(
+                f"{each.knob.name} of {each.target.name} is left as it is: what was approved "
+                f"was to stand for {action.hold_ms / 1000:g} s, and waited for longer than that"
+            )
+            self.refuse(each, action.id, error)
+            return None
+        try:
+            change = self._actuator.apply(
+                each.knob,
+                each.target,
+                value,
+                who=self._who,
+                why=reason,
+                evidence=evidence,
+                rec_id=action.id,
+                parked=parked,
+                trial=self._mode == Mode.CANARY,
+            )
+        except KmindError as error:
+            self.refuse(each, action.id, error)
+            return None
+        if self._mode == Mode.CANARY and not parked:
+            hold_s = min(hold_s, CANARY_HOLD_S)
+        self.dirty = True
+        standing = self._held.get(each.key)
+        first = standing.first if standing else change
+        self._granted[each.key] = replace(each, baseline=first.old)
+        held = _Held(first, action.id, value, self._now() + hold_s, hold_s, change)
+        if parked:
+            held.measured, held.before = True, standing
+        self._held[each.key] = held
+        self._note(each, value)
+        self._handed.discard(each.key)
+        return held
+
+    def refuse(self, each: Granted, rec_id: int, error: KmindError) -> None:
+        """Tell the extension that what was approved is not done, and why."""
+        self._tell(each, "FAILED", rec_id)
+        self._emit(
+            "failed",
+            instance=self._who,
+            id=rec_id,
+            knob=each.knob.name,
+            why=str(error),
+            tried=isinstance(error, KnobError | PrivilegeError),
+        )
+        if each.key not in self._held:
+            self._free(*each.key)
+        if isinstance(error, JournalError):
+            raise error
+        held = self._held.get(each.key)
+        if held and all(change.id != held.first.id for change in self._actuator.held):
+            self.dirty = True
+            del self._held[each.key]  # the actuator found another's value, and let go
+            self._yield(each, held.rec_id, str(error))
+
+    def renew(self, each: Granted, action: Action) -> None:
+        """Hold on to a value that was recommended again."""
+        held = self._held.get(each.key)
+        renewable = self._mode == Mode.AUTO or (held is not None and held.measured)
+        if renewable and held and each.knob.encode(held.value) == action.value:
+            held.rec_id = action.id
+            held.hold_s = self._hold_s(action)
+            held.until = max(held.until, self._now() + held.hold_s)
+            self.dirty = True
+
+    def end_holds(self) -> None:
+        """Undo what has stood long enough."""
+        for key, held in list(self._held.items()):
+            if self._now() < held.until:
+                continue
+            del self._held[key]
+            self.dirty = True
+            try:
+                self._undone(key, held, self._actuator.undo(held.first), "its hold ended")
+            except KnobError as error:
+                self._emit("log", instance=self._who, source="kmind", message=str(error))
+
+    def undo_all(self, why: str) -> None:
+        """Put everything back, whatever happens on the way; trouble is told as an event."""
+        held, self._held = self._held, {}
+        self.dirty |= bool(held)
+        by_name = {self._granted[key].knob.name: key for key in held}
+        try:
+            outcomes = self._actuator.undo_all(self._who)
+        except KmindError as error:
+            self._emit("log", instance=self._who, source="kmind", message=str(error))
+            return
+        for outcome in outcomes:
+            if key := by_name.get(outcome.knob):
+                self._undone(key, held[key], outcome, why)
+
+    def look(self) -> dict[str, Value]:
+        """Yield what somebody else has set, and return what all knobs hold, by name."""
+        for gone in self._actuator.check() if self._held or self._actuator.unsettled else ():
+            each = next(g for g in self._granted.values() if g.knob.name == gone.knob)
+            held = self._held.pop(each.key, None)
+            self.dirty = True
+            self._yield(each, held.rec_id if held else gone.rec_id, str(gone))
+        for remark in self._actuator.remarks():
+            self._emit("log", instance=self._who, source="kmind", message=remark)
+        values = self.values()
+        for each in self._granted.values():
+            if each.key not in self._held and each.knob.name in values:
+                self._agent.set_current(*each.key, each.knob.encode(values[each.knob.name]))
+        return values
+
+    def values(self) -> dict[str, Value]:
+        """What all granted knobs hold now, by name."""
+        read = {each.knob.name: self._read(each) for each in self._granted.values()}
+        return {name: value for name, value in read.items() if value is not None}
+
+    def summary(self) -> list[dict[str, Any]]:
+        """For each knob that was changed: its baseline, latest values, and what it holds now."""
+        return [
+            {
+                "knob": each.knob.name,
+                "target": each.target.name,
+                "baseline": each.baseline,
+                "values": list(values),
+                "now": self._read(each),
+                "gone": not each.target.is_present(),
+                "yielded": each.key in self._yielded | self._handed,
+                "check": f"cat {each.knob.file(each.target)}",
+            }
+            for each, values in ((self._granted[key], v) for key, v in self._values.items())
+        ]
+
+    def _note(self, each: Granted, value: Value) -> None:
+        self._values.setdefault(each.key, deque(maxlen=_MOST_VALUES)).append(value)
+
+    def _offer(self, each: Granted) -> None:
+        # What may be done, and what stands now.
+        if each.key in self._yielded:
+            self._agent.grant(*each.key, each.withdrawn(each.baseline))
+            return
+        value = self._read(each)
+        current = each.knob.encode(each.baseline if value is None else value)
+        self._agent.grant(*each.key, replace(each.grant(), current=current))
+
+    def _hold_s(self, action: Action) -> float:
+        # What is left of it: an approval may have waited for its owner to come back. The
+        # clock of a simulated agent is its own.
+        waited = 0.0
+        if self._agent.backend == "bpf":
+            waited = max(0.0, self._now() - action.time_ns / 1e9)
+        return action.hold_ms / 1000 - waited
+
+    def _undone(self, key: _Key, held: _Held, outcome: Outcome, why: str) -> None:
+        each = self._granted[key]
+        if outcome.state == "yielded":
+            message = f"{outcome.knob} of {outcome.target} was set to {outcome.found}"
+            self._yield(each, held.rec_id, f"{message} by somebody else: left as it is")
+            return
+        value = self._tell(each, "UNDONE", held.rec_id)
+        self._free(*key)
+        self._gone(key, why)
+        self._emit(
+            "undone",
+            instance=self._who,
+            id=held.rec_id,
+            knob=each.knob.name,
+            old=held.value,
+            value=value,
+            why=why if outcome.state == "undone" else f"{outcome.state}: {outcome.why}",
+        )
+
+    def _yield(self, each: Granted, rec_id: int, message: str) -> None:
+        self._yielded.add(each.key)
+        self._gone(each.key, message)
+        # Nothing passes an empty range: what is recommended from now on is refused.
+        self._agent.grant(*each.key, each.withdrawn(each.baseline))
+        value = self._tell(each, "YIELDED", rec_id)
+        self._free(*each.key)
+        self._emit(
+            "yielded",
+            instance=self._who,
+            id=rec_id,
+            knob=each.knob.name,
+            value=value,
+            message=message,
+        )
+
+    def _tell(self, each: Granted, kind: str, rec_id: int) -> Value | None:
+        # Agent and extension learn what stands now.
+        value = self._read(each)
+        number = each.knob.encode(each.baseline if value is None else value)
+        self._say_what_stands(each, number)
+        self._agent.notify(Kind[kind], rec_id, number)
+        return value
+
+    def _say_what_stands(self, each: Granted, number: int) -> None:
+        self._agent.set_current(*each.key, number)
+        self._stands(*each.key, number)
+
+    def _read(self, each: Granted) -> Value | None:
+        # None where the device is gone, or somebody chose what kmind does not know.
+        try:
+            value = self._actuator.read(each.knob, each.target)
+            each.knob.encode_found(value, each.target)
+        except KmindError:
+            return None
+        return value
+
+
+def _fits(each: Granted, change: Change) -> bool:
+    # Whether the policy of now lets it stand. One that was cut short has gone already.
+    if change.new is None:
+        return True
+    code = each.knob.encode(change.new)
+    return each.bound.refuses(code, code) is None

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Changes that have to show what they are worth before they stand.
+
+While one is measured it is on record in the journal, and its knob moves between the value
+that stood and the one that was approved: whatever happens, the way back is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from kmind.abi import layout
+from kmind.agent.types import Action, Kind, Mode
+from kmind.errors import KnobError
+from kmind.guard import Change
+from kmind.knobs import Value
+from kmind.runtime.holds.grants import Granted
+from kmind.runtime.holds.holds import CANARY_HOLD_S, Changes
+
+__all__ = ["MeasuredChanges"]
+
+
+class MeasuredChanges(Changes):
+    """``Changes``, some of them measured. ``drop`` does not call what ``on_gone`` says."""
+
+    def begin(
+        self, each: Granted, action: Action, reason: str, evidence: Mapping[str, Any]
+    ) -> Change | None:
+        """Begin to measure what was approved; None where it is refused, which is told.
+
+        It is on record, and the knob as it was: ``switch`` moves it, until ``keep`` or
+        ``drop``. Whatever else becomes of it, ``on_gone`` is told.
+        """
+        held = self._hold(each, action, reason, evidence, parked=True)
+        if held is None:
+            return None
+        self._agent.set_current(*each.key, action.value)  # so that it can be renewed
+        return held.last
+
+    def remeasure(self, each: Granted) -> Change:
+        """Begin to measure what stands against the baseline; as ``begin``.
+
+        Not against what stood before it: that may have been kept under another load.
+        """
+        held = self._held[each.key]
+        held.measured = True
+        if held.last.id != held.first.id:
+            held.first = held.last = self._actuator.join(held.first, held.last)
+        self._actuator.set_trial(held.last, True)
+        self.dirty = True
+        return held.last
+
+    def switch(self, each: Granted, *, candidate: bool) -> None:
+        """Set a knob that is measured to either value. Raises KnobError where it cannot be."""
+        last = self._held[each.key].last
+        (self._actuator.resume if candidate else self._actuator.park)(last)
+
+    def keep(
+        self,
+        each: Granted,
+        reason: str,
+        evidence: Mapping[str, Any],
+        *,
+        again: bool,
+        experiment: int,
+    ) -> None:
+        """Let what was measured stand, as long as it is renewed. Raises KnobError.
+
+        ``again``: it stood before, and the extension is not told.
+        """
+        self.switch(each, candidate=True)
+        held = self._held[each.key]
+        held.measured, held.before, self.dirty = False, None, True
+        self._actuator.set_trial(held.last, False)
+        if again:
+            return
+        self._tell(each, "KEPT", held.rec_id)
+        self._emit(
+            "kept",
+            instance=self._who,
+            id=held.rec_id,
+            knob=each.knob.name,
+            old=held.last.old,
+            value=held.value,
+            reason=reason,
+            evidence=evidence,
+            undo=held.first.undo,
+            experiment=experiment,
+        )
+
+    def drop(self, each: Granted, outcome: str, why: str, *, experiment: int) -> None:
+        """Put back what stood before what was measured, and tell how ``experiment`` ended."""
+        held = self._held.pop(each.key)
+        self.dirty = True
+        if before := held.before:
+            self._held[each.key] = replace(before, until=self._now() + before.hold_s)
+        put_back = self._actuator.undo(held.last)
+        if put_back.state == "yielded":
+            self._held.pop(each.key, None)
+            self._undone(each.key, held, put_back, "")
+            return
+        value = self._read(each)
+        number = each.knob.encode(each.baseline if value is None else value)
+        self._say_what_stands(each, number)
+        code = layout.OUTCOME[outcome.upper().replace(" ", "_")]
+        self._agent.notify(Kind["DROPPED"], held.rec_id, code)
+        if before is None:
+            self._free(*each.key)
+        self._emit(
+            "dropped",
+            instance=self._who,
+            id=held.rec_id,
+            knob=each.knob.name,
+            old=held.value,
+            value=value,
+            outcome=outcome,
+            why=why if put_back.state == "undone" else f"{put_back.state}: {put_back.why}",
+            experiment=experiment,
+        )
+
+    def release(self, each: Granted, action: Action, why: str) -> None:
+        """End what is held because the baseline was recommended."""
+        held = self._held.pop(each.key, None)
+        self.dirty = True
+        if held is None:
+            self._tell(each, "UNDONE", action.id)
+            self._free(*each.key)
+            return
+        held.rec_id = action.id
+        self._undone(each.key, held, self._actuator.undo(held.first), why)
+
+    def go_back(
+        self, each: Granted, action: Action, reason: str, evidence: Mapping[str, Any], measured: str
+    ) -> bool:
+        """Set what stood before the last change, by undoing that; False if it was another value.
+
+        An extension that compares two values moves between them many times: so the rows
+        that are open stay two at most. A refusal is told, as by ``apply``.
+        """
+        held, value = self._held.get(each.key), each.knob.decode(action.value)
+        if held is None or held.measured or value != held.last.old:
+            return False
+        rows = [c for c in self._actuator.held if c.key == held.last.key and c.cause is None]
+        try:
+            if held.last.id == held.first.id:
+                self.release(each, action, reason)
+                return True
+            outcome = self._actuator.undo(held.last)
+        except KnobError as error:
+            self.refuse(each, action.id, error)
+            return True
+        if outcome.state != "undone":
+            del self._held[each.key]
+            self._undone(each.key, held, outcome, reason)
+            return True
+        hold_s = self._hold_s(action)
+        if self._mode == Mode.CANARY:
+            hold_s = min(hold_s, CANARY_HOLD_S)
+        now = replace(
+            held,
+            rec_id=action.id,
+            value=value,
+            last=rows[-2],
+            hold_s=hold_s,
+            until=self._now() + hold_s,
+        )
+        self._held[each.key], self.dirty = now, True
+        self._tell_applied(each, now, held.value, reason, evidence, measured)
+        return True
+
+    def hold_s(self, action: Action) -> float:
+        """How long what was approved is to stand from now on, in seconds."""
+        return self._hold_s(action)
+
+    def pass_over(self, each: Granted, rec_id: int, why: str) -> None:
+        """Tell that what was approved is not done, as something else is; the lease stays."""
+        self._tell(each, "FAILED", rec_id)
+        knob = each.knob.name
+        self._emit("failed", instance=self._who, id=rec_id, knob=knob, why=why, tried=False)
+
+    def standing(self, each: Granted) -> Value:
+        """What an approved value would take the place of: what is held, or the baseline."""
+        held = self._held.get(each.key)
+        held = held.before if held and held.measured else held
+        return self._granted[each.key].baseline if held is None else held.value

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Making the agent that an instance needs, in the running kernel."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from kmind.agent.core.core import Core
+from kmind.agent.kernel.agent import BpfAgent
+from kmind.agent.kernel.spec import Settings
+from kmind.agent.types import ModelUse
+from kmind.bpf._machine import capabilities, sandbox_capabilities, time_namespace
+from kmind.errors import KmindError, PrivilegeError, UsageError
+from kmind.extension import Module, Value, agent_parameters, find_module
+from kmind.extension._files import refuse_unplain
+from kmind.knobs import Target, parse_target
+from kmind.util.descriptors import refuse_where_short
+
+__all__ = [
+    "WINDOW_PARAMETER",
+    "adopt_bpf_agent",
+    "bind",
+    "make_bpf_agent",
+    "need_root",
+    "upgrade_bpf_agent",
+    "words_of",
+]
+
+WINDOW_PARAMETER = "window_ms"
+"""A module with a parameter of this name lets it set the length of its windows."""
+
+_WINDOW_MS = 100
+# What an instance holds is 20 to 30, more while it is loaded; clients of the API are 128 at most.
+_DESCRIPTORS, _SPARE_DESCRIPTORS = 64, 192
+_TARGET_HINTS = {
+    "block": "name a block device, such as vda",
+    "cgroup": "name a cgroup, such as cgroup:/system.slice",
+    "system": "the target is: system",
+}
+
+
+def bind(module_name: str, target_name: str) -> tuple[Module, Target]:
+    """Module and target by name; UsageError where one is unknown or they do not fit."""
+    module = find_module(module_name)
+    target = parse_target(target_name)
+    kind = module.manifest.target.kind
+    if kind not in ("any", target.kind):
+        raise UsageError(
+            f"module {module.manifest.name} works on a {kind} target, "
+            f"and {target.name} is a {target.kind} one",
+            hint=_TARGET_HINTS[kind],
+        )
+    return module, target
+
+
+def words_of(params: Mapping[str, Value]) -> list[str]:
+    """Parameters as the words that ``parse_parameters`` takes."""
+    return [
+        f"{name}={str(value).lower() if isinstance(value, bool) else value}"
+        for name, value in params.items()
+    ]
+
+
+def make_bpf_agent(
+    module: Module,
+    target: Target,
+    params: Mapping[str, Value],
+    *,
+    deadline_s: float,
+    core: Core | None = None,
+    slot: int = 0,
+    sq_slots: int = 8192,
+) -> BpfAgent:
+    """Load the module's agent for a target; nothing is attached yet.
+
+    ``sq_slots`` are the records that each CPU's ring holds, a power of two.
+    Raises PrivilegeError without root, KmindError where too few open files are allowed,
+    NotSupportedError where the kernel lacks what is needed, LoadError where the verifier refuses.
+    """
+    need_root()
+    path = _object_path(module)
+    refuse_where_short(_DESCRIPTORS, _SPARE_DESCRIPTORS, f"{module.manifest.name}@{target.name}")
+    made = _made_of(module, target, params, deadline_s)
+    return BpfAgent(path, **made, core=core, slot=slot, sq_slots=sq_slots)
+
+
+def upgrade_bpf_agent(
+    agent: BpfAgent,
+    module: Module,
+    target: Target,
+    params: Mapping[str, Value],
+    *,
+    deadline_s: float,
+) -> None:
+    """Put the module's present object in the place of the one that works.
+
+    Raises as ``make_bpf_agent`` does; then the old one works on.
+    """
+    agent.upgrade(_object_path(module), **_made_of(module, target, params, deadline_s))
+
+
+def adopt_bpf_agent(folder: Path, module: Module, *, core: Core, slot: int) -> BpfAgent:
+    """Take charge of the agent that is pinned there. Raises BpfError if it is not whole."""
+    hooks = module.manifest.hooks
+    return BpfAgent.adopt(
+        folder,
+        core=core,
+        slot=slot,
+        hooks={hook.program: hook.tracepoint for hook in hooks},
+        deferred=[hook.program for hook in hooks if hook.while_],
+    )
+
+
+def need_root(*, extension: bool = False) -> None:
+    """Raise unless this process may load agents; with ``extension``, also start extensions.
+
+    PrivilegeError without root or its capabilities, as in a container; NotSupportedError if
+    clocks are not the kernel's: holds, leases and signs of life are times that agents compare
+    with their own.
+    """
+    if os.geteuid() != 0:
+        raise PrivilegeError(
+            "loading an agent into the kernel needs root", hint="run as root: sudo kmind ..."
+        )
+    capabilities()
+    if extension:
+        sandbox_capabilities()
+    time_namespace()
+
+
+class _Made(Settings):
+    # What making an agent and upgrading it both take.
+    deferred: list[str]
+
+
+def _made_of(
+    module: Module, target: Target, params: Mapping[str, Value], deadline_s: float
+) -> _Made:
+    hooks = module.manifest.hooks
+    return _Made(
+        devices=_devices(target),
+        hooks={hook.program: hook.tracepoint for hook in hooks},
+        optional=[hook.program for hook in hooks if hook.optional],
+        deferred=[hook.program for hook in hooks if hook.while_],
+        parameters=agent_parameters(module.manifest, params),
+        window_s=float(params.get(WINDOW_PARAMETER, _WINDOW_MS)) / 1000,
+        deadline_s=deadline_s,
+        model=_model_use(module),
+    )
+
+
+def _model_use(module: Module) -> ModelUse | None:
+    part = module.manifest.model
+    if part is None:
+        return None
+    from kmind.infer.features import Feature, schema_hash  # few modules have a model
+
+    features = [Feature(feature.name, feature.unit) for feature in part.features]
+    return ModelUse(schema_hash(features), part.budget_ns)
+
+
+def _object_path(module: Module) -> Path:
+    try:
+        refuse_unplain(module.object_path)
+    except FileNotFoundError:
+        raise KmindError(
+            f"the agent of module {module.manifest.name} is not compiled: "
+            f"there is no {module.object_path}",
+            hint="run: make setup",
+        ) from None
+    return module.object_path
+
+
+def _devices(target: Target) -> list[int]:
+    # A disk and its partitions, as the kernel's dev_t.
+    if target.kind != "block":
+        return []
+    files = sorted((target.root / "sys/block" / target.name).glob("*/partition"))
+    numbers = [file.with_name("dev").read_text().split(":") for file in files]
+    return [target.id, *(int(major) << 20 | int(minor) for major, minor in numbers)]

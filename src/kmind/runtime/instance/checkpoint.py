@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an extension remembers over restarts: kept as bytes, never interpreted.
+
+One file an instance below ``memory/`` of the state directory. The extension is not
+trusted: its text is bounded, must be JSON, and is written at most every five seconds, by
+a thread of its own: an instance's owner does not wait for the disk.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from kmind.errors import KmindError
+from kmind.queue import MEMORY_MOST, Geometry, MemoryReader
+from kmind.runtime.budget import OwnerBudget
+from kmind.util.foreign import foreign
+from kmind.util.names import file_name
+from kmind.util.saver import SAVER
+
+__all__ = ["Memory", "default_memory_folder"]
+
+_EVERY_S = 5.0
+
+
+def default_memory_folder(journal: Path) -> Path:
+    """The folder beside a journal."""
+    return journal.parent / "memory"
+
+
+class Memory:
+    """The memory of one instance, in ``folder``; None: it is forgotten with the instance.
+
+    ``log`` is told what is wrong, once for each new kind of trouble. One thread.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path | None,
+        budget: OwnerBudget,
+        *,
+        log: Callable[[str], None],
+        now: Callable[[], float],
+    ) -> None:
+        self._path = folder / f"{file_name(name)}.json" if folder else None
+        self._budget = budget
+        self._log = log
+        self._now = now
+        self._reader: MemoryReader | None = None
+        self._text = b""
+        self._next = -math.inf
+        self._trouble = ""
+
+    def load(self) -> bytes:
+        """What was kept, as JSON; empty where there is nothing, or nothing of use."""
+        if self._path is None:
+            return self._text
+        if (text := SAVER.waiting(self._path)) is not None:
+            self._text = text
+            return text
+        try:
+            with self._path.open("rb") as file:
+                text = file.read(MEMORY_MOST + 1)
+        except FileNotFoundError:
+            return b""
+        except OSError as error:
+            self._say(f"{self._path} cannot be read: {error.strerror}; it begins anew")
+            return b""
+        if why := _unfit(text):
+            self._say(f"{self._path} is not what was kept: {why}; it begins anew")
+            return b""
+        self._text = text
+        return text
+
+    def watch(self, arena: npt.NDArray[np.uint8], geometry: Geometry) -> None:
+        """Look there from now on."""
+        self._reader = MemoryReader(arena, geometry)
+
+    def look(self, *, last: bool = False) -> None:
+        """Keep what is new; the ``last`` time whenever the one before was, and let go of it."""
+        self._hear()
+        reader = self._reader
+        if last:
+            self._reader = None
+        if reader is None or not (last or self._now() >= self._next) or not reader.changed():
+            return
+        if last or self._budget.room:
+            self._next = self._now() + _EVERY_S
+            with self._budget.spend("memory"):
+                self._take(reader)
+
+    def _take(self, reader: MemoryReader) -> None:
+        text = reader.take()
+        if text is None:
+            self._say("what the extension wants to remember does not match its check: left out")
+        elif why := _unfit(text):
+            self._say(f"what the extension wants to remember is left out: {why}")
+        elif text != self._text:
+            self._text = text
+            self._budget.count("memory_writes", 1)
+            if self._path is not None:
+                SAVER.put(self._path, text)
+
+    def _hear(self) -> None:
+        # How it went with what was to be written.
+        trouble = SAVER.trouble(self._path) if self._path else None
+        if trouble:
+            self._say(f"what it learnt cannot be kept in {self._path}: {trouble}")
+        elif trouble == "":
+            self._trouble = ""
+
+    def _say(self, trouble: str) -> None:
+        if trouble != self._trouble:
+            self._trouble = trouble
+            self._log(trouble)
+
+
+def _unfit(text: bytes) -> str:
+    """Why a text is not kept, or ""."""
+    if len(text) > MEMORY_MOST:
+        return f"it has more than {MEMORY_MOST} bytes"
+    try:
+        with foreign(lambda why: KmindError(f"it is no JSON ({why})")):
+            msgspec.json.decode(text)
+    except KmindError as error:
+        return str(error)
+    return ""

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an agent counts that no honest extension causes: told as it grows."""
+
+from __future__ import annotations
+
+from kmind.agent.types import Agent
+from kmind.runtime.holds.holds import Emit
+
+__all__ = ["Misuse"]
+
+_TOLD = {
+    "bad_tail": "wrote a queue's tail that makes no sense: {more} more times, {total} in all",
+    "actions_lost": "asks for more than is heard: {more} more recommendations were refused and "
+    "not told of, {total} in all",
+}
+
+
+class Misuse:
+    """Looks at one agent's account for its owner. Call ``look`` at a steady pace."""
+
+    def __init__(self, who: str, agent: Agent, emit: Emit) -> None:
+        self._who = who
+        self._agent = agent
+        self._emit = emit
+        self._seen = dict.fromkeys(_TOLD, 0)
+
+    def adopt(self) -> None:
+        """What an earlier owner saw was told by it."""
+        self._seen = {name: self._agent.account()[name] for name in _TOLD}
+
+    def look(self) -> None:
+        """Say what has grown."""
+        account = self._agent.account()
+        for name, words in _TOLD.items():
+            total = account[name]
+            more, self._seen[name] = total - self._seen[name], total
+            if more > 0:
+                message = f"the extension of {self._who} {words.format(more=more, total=total)}"
+                self._emit("log", instance=self._who, source="kmind", message=message)

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Looking at what agent and extension show of themselves in the arena."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from kmind.agent.protocol import OwnedAgent
+from kmind.extension import Manifest
+from kmind.extension import Value as Parameter
+from kmind.knobs import Value
+from kmind.queue import peek_windows, read_status
+from kmind.runtime.budget import OwnerBudget
+from kmind.runtime.holds.holds import Emit
+from kmind.runtime.sandbox.log_reader import parse_status
+
+__all__ = ["Seen", "View", "Watcher"]
+
+_WINDOWS_AT_ONCE = 64
+
+
+@dataclass
+class View:
+    """What a live display shows, beside the events: cheap to take."""
+
+    features: dict[str, int] = field(default_factory=dict)
+    status: dict[str, Parameter] = field(default_factory=dict)
+    mode: str = ""
+    knobs: dict[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What came since the last look, by the agent's own count.
+
+    ``busy`` is how often a window was due and some counter had moved. Windows may fail to come
+    although there is much to see: an extension that reads none leaves no room for them.
+    """
+
+    windows: int
+    busy: int
+
+
+class Watcher:
+    """Tells of each window once, and keeps a ``View`` of the last one and of the status.
+
+    What lies in the arena is shown, and decides nothing: how many windows there are, and whether
+    there is traffic, says the agent's account, which no extension can reach. ``told`` is how
+    many windows there were at the last look.
+    """
+
+    def __init__(
+        self,
+        who: str,
+        manifest: Manifest,
+        agent: OwnedAgent,
+        view: View,
+        emit: Emit,
+        budget: OwnerBudget,
+    ) -> None:
+        self.told = 0
+        self._who = who
+        self._columns = manifest.columns
+        self._agent = agent
+        self._view = view
+        self._emit = emit
+        self._budget = budget
+        self._status = b""
+        self._busy = 0
+
+    def look(self) -> Seen:
+        """Tell what is new; how much of it there was."""
+        arena, geometry = self._agent.arena, self._agent.geometry
+        account = self._agent.account()
+        new, self.told = max(0, account["windows"] - self.told), account["windows"]
+        busy, self._busy = account["busy"] - self._busy, account["busy"]
+        windows = peek_windows(arena, geometry, self.told, min(new, _WINDOWS_AT_ONCE))
+        for seq, window in enumerate(windows, self.told - len(windows)):
+            values = window["value"].tolist()
+            self._view.features = {name: values[c] for name, c in self._columns.items()}
+            self._emit(
+                "window",
+                instance=self._who,
+                seq=seq,
+                end=int(window["end_ns"]) / 1e9,
+                seconds=(int(window["end_ns"]) - int(window["start_ns"])) / 1e9,
+                dropped=int(window["dropped"]),
+                features=self._view.features,
+            )
+        if self._budget.room:
+            with self._budget.spend("status"):
+                status = read_status(arena, geometry)
+                if status != self._status:
+                    self._status = status
+                    self._view.status = parse_status(status)
+        return Seen(new, busy)

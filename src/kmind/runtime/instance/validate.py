@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an instance's parameters ask of its owner: which knobs it gets, and what is measured.
+
+Checked before anything is loaded, so that what makes no sense is refused in one line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import combinations
+
+from kmind.agent.types import Mode
+from kmind.errors import KmindError, UsageError
+from kmind.extension import Manifest, Module
+from kmind.extension import Value as Parameter
+from kmind.guard import Policy
+from kmind.knobs import Knob, Target, get_knob
+from kmind.runtime.objective.poller import check_objective
+
+__all__ = ["check_settable", "check_wishes", "chosen_knobs", "target_for"]
+
+
+def check_wishes(
+    module: Module,
+    target: Target,
+    params: Mapping[str, Parameter],
+    policy: Policy | None = None,
+    mode: Mode = Mode.OBSERVE,
+) -> None:
+    """UsageError unless the parameters' knobs and objective make sense together, here.
+
+    See ``check_settable`` for ``mode``.
+    """
+    manifest = module.manifest
+    check_objective(manifest, target, params)
+    if manifest.chosen_by:
+        knobs = [get_knob(name) for name in chosen_knobs(manifest, params)]
+        for knob in knobs:
+            _check_one(knob, target)
+        for one, other in combinations(knobs, 2):
+            _check_pair(one, other, target, policy or Policy())
+    check_settable(module, target, params, mode)
+
+
+def check_settable(
+    module: Module, target: Target, params: Mapping[str, Parameter], mode: Mode
+) -> None:
+    """Raise KmindError if the mode sets knobs, and none of the instance's can be written here.
+
+    As where /sys is mounted read-only. Modules that move no knob pass.
+    """
+    if mode not in (Mode.CANARY, Mode.AUTO):
+        return
+    refusals: list[KmindError] = []
+    for name in chosen_knobs(module.manifest, params):
+        knob = get_knob(name)
+        where = target_for(knob, target)
+        if not knob.exists(where):
+            continue
+        try:
+            knob.check_writable(where)
+        except KmindError as error:
+            refusals.append(error)
+        else:
+            return
+    if refusals:
+        raise refusals[0]
+
+
+def chosen_knobs(manifest: Manifest, params: Mapping[str, Parameter]) -> tuple[str, ...]:
+    """Names of the knobs that an instance with these parameters gets.
+
+    Raises UsageError for one that is unknown, named twice, or none of the module's.
+    """
+    if not manifest.chosen_by:
+        return tuple(use.name for use in manifest.knobs)
+    words = [word.strip() for word in str(params[manifest.chosen_by]).split(",")]
+    names: list[str] = []
+    for word in filter(None, words):
+        name = get_knob(word).name
+        if name in names:
+            raise UsageError(f"knob {name} is named twice", hint="name it once")
+        if name not in {use.name for use in manifest.knobs}:
+            raise UsageError(
+                f"module {manifest.name} does not move {name}",
+                hint=f"see: kmind info {manifest.name} -F knobs",
+            )
+        names.append(name)
+    if not names:
+        raise UsageError(
+            f"{manifest.chosen_by}= names no knob", hint="such as block.nr_requests,vm.swappiness"
+        )
+    return tuple(names)
+
+
+def target_for(knob: Knob, target: Target) -> Target:
+    """Where a knob of an instance on ``target`` sits: there, or on the system."""
+    if knob.target == "system" and target.kind != "system":
+        return Target.system(root=target.root)
+    return target
+
+
+def _check_one(knob: Knob, target: Target) -> None:
+    where = target_for(knob, target)
+    if not knob.exists(where):
+        knob.file(where)  # a target of another kind says so
+        raise UsageError(f"{where} has no knob {knob.name}", hint="see: kmind knobs")
+
+
+def _check_pair(one: Knob, other: Knob, target: Target, policy: Policy) -> None:
+    for knob, reset in ((one, other), (other, one)):
+        if reset.name in knob.disturbs:
+            raise UsageError(
+                f"{knob.name} and {reset.name} contradict each other: "
+                "the kernel resets the second when the first is set",
+                hint="name one of them",
+            )
+    where, there = target_for(one, target), target_for(other, target)
+    try:
+        mine, theirs = policy.bound(one, where), policy.bound(other, there)
+    except KmindError as error:
+        raise UsageError(str(error)) from None
+    for rule in mine.rules:
+        if rule.other != other.name or where != there:
+            continue
+        corners = [
+            (mine.minimum, theirs.maximum),
+            (mine.maximum, theirs.minimum),
+        ]
+        if not any(rule.holds(*corner) for corner in corners):
+            raise UsageError(
+                f"{one.name} and {other.name} contradict each other: no values within the "
+                f"policy satisfy {one.name} {rule}",
+                hint="see: kmind knobs show",
+            )

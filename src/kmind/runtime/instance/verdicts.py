@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the agent's verdicts to events, and to changes where something was approved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from kmind.agent.types import Action, Verdict
+from kmind.errors import KmindError
+from kmind.runtime.budget import OwnerBudget
+from kmind.runtime.experiment.controller import Trials
+from kmind.runtime.holds.grants import shown
+from kmind.runtime.holds.holds import Changes, Emit
+from kmind.runtime.sandbox.log_reader import Bucket, parse_note
+
+__all__ = ["Verdicts"]
+
+_NO_ROOM = "the extension has used up what it may cost its owner"
+
+
+class Verdicts:
+    """Takes the verdicts on one instance's recommendations.
+
+    ``last_id`` is the highest id of a recommendation so far. ``name_of`` names who has
+    a slot; ``now`` is in seconds.
+    """
+
+    def __init__(
+        self,
+        who: str,
+        changes: Changes,
+        trials: Trials,
+        emit: Emit,
+        budget: OwnerBudget,
+        *,
+        name_of: Callable[[int], str],
+        now: Callable[[], float],
+    ) -> None:
+        self.last_id = 0
+        self._who = who
+        self._changes = changes
+        self._trials = trials
+        self._emit = emit
+        self._budget = budget
+        self._name_of = name_of
+        # An extension may recommend as often as it likes: not all of it is told.
+        self._room = Bucket(now, rate=100, burst=200)
+
+    def take(self, action: Action, *, halt: bool) -> None:
+        """Tell of one, and do what was approved unless ``halt``. JournalError passes through.
+
+        Where the extension's budget has no room, nothing is told, and nothing done.
+        """
+        self.last_id = max(self.last_id, action.id)
+        room = self._budget.room
+        with self._budget.spend("actions"):
+            if room:
+                self._take(action, halt)
+            elif (
+                action.verdict == Verdict.APPROVED
+                and not halt
+                and (each := self._changes.granted(action.knob, action.target))
+            ):
+                self._changes.refuse(each, action.id, KmindError(_NO_ROOM))
+
+    def _take(self, action: Action, halt: bool) -> None:
+        each = self._changes.granted(action.knob, action.target)
+        reason, evidence = parse_note(action.note)
+        verdict = action.verdict or Verdict.PENDING
+        fields: dict[str, Any] = {
+            "instance": self._who,
+            "id": action.id,
+            "verdict": verdict.name.lower(),
+            "knob": each.knob.name if each else action.knob,
+            "value": shown(each, action.value),
+            "current": shown(each, action.current),
+            "reason": reason,
+            "evidence": evidence,
+        }
+        if verdict == Verdict.LEASE:
+            fields["holder"] = self._name_of(action.holder)
+        if self._room.take():
+            self._emit("verdict", **fields)
+        if each is None or halt:
+            return
+        if verdict == Verdict.ADVISED:
+            command = f"echo {fields['value']} > {each.knob.file(each.target)}"
+            if self._room.take():
+                self._emit("advice", **fields, command=command)
+        elif verdict == Verdict.RENEWED:
+            self._trials.renewed(each, action)
+        elif verdict == Verdict.APPROVED:
+            self._trials.approved(each, action, reason, evidence)

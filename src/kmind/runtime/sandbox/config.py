@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the owner of an instance tells the extension's process, once, at its start."""
+
+from __future__ import annotations
+
+import msgspec
+
+from kmind.extension import KnobInfo, Value
+
+__all__ = ["THREADS", "CgroupEntry", "ChildConfig"]
+
+THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+"""Environment of an extension until all is imported: no numeric library may start threads."""
+
+
+class CgroupEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """How a process enters the cgroup that `kmind.runtime.sandbox.cgroup` made for it.
+
+    ``join`` are the ``cgroup.procs`` files that it writes itself to, before it imports
+    anything; ``data_bytes`` stands in for a limit of memory that no cgroup holds (0: one does).
+    """
+
+    join: tuple[str, ...] = ()
+    data_bytes: int = 0
+
+
+class ChildConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Sent as JSON through a pipe. ``uid`` None: privileges stay as they are.
+
+    ``arena`` and ``doorbell`` are descriptors, ``address`` 0 means anywhere, and
+    ``beat_s`` is the longest time between two heartbeats, in seconds. ``files`` may be
+    read and the ``network`` be used, where true; nothing else is in reach.
+
+    With ``keep`` the process outlives its owner, else it dies when ``parent`` does.
+    ``log`` is the path of a FIFO for what it prints ("": a pipe, for one that is not
+    kept). ``first_id`` is the id of its first recommendation: above the last one that
+    the agent saw, where another extension served the same agent before. ``memory`` is what
+    an earlier extension of the same instance left to be remembered.
+    """
+
+    package: str
+    folder: str
+    entry: str
+    imports: tuple[str, ...]
+    module: str
+    target: str
+    params: dict[str, Value]
+    features: dict[str, int]
+    knobs: dict[str, KnobInfo]
+    arena: int
+    address: int
+    size: int
+    doorbell: int
+    beat_s: float
+    uid: int | None
+    parent: int
+    first_id: int = 1
+    memory: msgspec.Raw = msgspec.Raw(b"null")
+    keep: bool = False
+    log: str = ""
+    files: tuple[str, ...] = ()
+    network: bool = False
+    cgroup: CgroupEntry = CgroupEntry()

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What runs inside the extension's process once it is in its cgroup.
+
+Order is everything here: what needs privileges comes first and runs only kmind's code; then
+they are dropped for good; then what the manifest names is imported; then the interpreter's
+folders are shut too; only then does the module's code run. All that it prints goes to the log.
+"""
+
+from __future__ import annotations
+
+import importlib
+import mmap
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import numpy.random
+import numpy.typing as npt
+
+from kmind.errors import KmindError
+from kmind.extension import Context, Dispatcher
+from kmind.extension._files import read_sources
+from kmind.extension.loader import import_early, load_extension, refuse_other_imports
+from kmind.queue import Bell, Doorbell, Endpoint
+from kmind.runtime.sandbox.child import EXIT_MODULE, EXIT_SETUP
+from kmind.runtime.sandbox.config import THREADS, ChildConfig
+from kmind.runtime.sandbox.framing import send_parts
+from kmind.runtime.sandbox.log_writer import LineOutput
+from kmind.runtime.sandbox.privileges import close_other_fds, drop_privileges, shut
+
+__all__ = ["run"]
+
+# Numpy imports these only when they are first used, which is too late here.
+_LATE_PARTS = re.compile(r"\b(fft|linalg|ma|polynomial)\b")
+
+
+def run(config_fd: int) -> int:
+    """Set up, drop all privileges, and run the extension that is described there."""
+    output = LineOutput(1)
+    try:
+        os.set_blocking(1, False)
+        config = _read_config(config_fd)
+        sources = read_sources(Path(config.folder))
+        endpoint = Endpoint(_map(config), _doorbell(config), config.first_id)
+        close_other_fds({0, 1, 2, config.doorbell})
+        # What says that numeric libraries start no threads is needed until they are imported.
+        for name in os.environ.keys() - THREADS.keys():
+            del os.environ[name]
+        fences = drop_privileges(
+            config.uid,
+            None if config.keep else config.parent,
+            files=config.files,
+            network=config.network,
+            data_bytes=config.cgroup.data_bytes,
+        )
+        import_early(config.imports, sources)
+        _import_late_parts(sources)
+        if config.network:
+            importlib.import_module("encodings.idna")  # what socket asks for, by name
+        os.environ.clear()
+        shut(fences)
+        refuse_other_imports()
+    except (KmindError, OSError, msgspec.MsgspecError) as error:
+        print(f"the extension cannot start: {error}", file=sys.stderr)
+        return EXIT_SETUP
+    sys.stdout = sys.stderr = output
+    for line in fences.lacking:
+        print(line)
+    try:
+        _serve(config, sources, endpoint, lambda text: send_parts(text, output))
+    except BaseException:
+        traceback.print_exc()
+    output.end_line()
+    return EXIT_MODULE
+
+
+def _serve(
+    config: ChildConfig,
+    sources: Mapping[str, bytes],
+    endpoint: Endpoint,
+    send_report: Callable[[bytes], None],
+) -> None:
+    kind = load_extension(config.package, config.folder, sources, config.entry)
+    context = Context(
+        module=config.module,
+        target=config.target,
+        params=config.params,
+        features=config.features,
+        knobs=config.knobs,
+        port=endpoint.cq,
+        memory=msgspec.json.decode(config.memory),
+        keep=endpoint.remember,
+        send_report=send_report,
+    )
+    dispatcher = Dispatcher(endpoint, kind(context), context)
+    dispatcher.start()
+    while True:
+        dispatcher.step(config.beat_s)
+
+
+def _read_config(fd: int) -> ChildConfig:
+    with open(fd, "rb") as pipe:
+        return msgspec.json.decode(pipe.read(), type=ChildConfig)
+
+
+def _import_late_parts(sources: Mapping[str, bytes]) -> None:
+    text = b"\n".join(sources.values()).decode("utf-8", "replace")
+    for name in set(_LATE_PARTS.findall(text)) if "numpy" in text else ():
+        importlib.import_module(f"numpy.{name}")
+
+
+def _map(config: ChildConfig) -> npt.NDArray[np.uint8]:
+    if not config.address:
+        return np.frombuffer(mmap.mmap(config.arena, config.size), np.uint8)
+    from kmind.bpf.arena import map_arena
+
+    return map_arena(config.arena, config.address, config.size // mmap.PAGESIZE).buffer
+
+
+def _doorbell(config: ChildConfig) -> Bell:
+    if config.address:
+        return Doorbell(config.doorbell)
+    # Only ever for a simulated agent: a real one's extension has no use for that code.
+    from kmind.agent.sim.agent import SimDoorbell
+
+    return SimDoorbell(config.doorbell)

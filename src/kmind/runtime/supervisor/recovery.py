@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a daemon does at its start with what an earlier one left.
+
+An instance is taken over when its state is of use, its agent's pins are there and its
+extension lives: nothing of it notices, and no knob is written. Of what is not taken
+over, nothing is left: processes, cgroups, pins and slots go, and knobs are put back.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from kmind.agent.core.core import Core
+from kmind.agent.types import Mode
+from kmind.errors import KmindError
+from kmind.extension import parse_parameters
+from kmind.guard import Gate
+from kmind.runtime.cleanup import remove_dead_runs, restore_leftovers
+from kmind.runtime.instance.agent_factory import adopt_bpf_agent, bind, words_of
+from kmind.runtime.instance.state import InstanceState, ProcessState
+from kmind.runtime.sandbox.cgroup import ExtensionCgroup, list_cgroups
+from kmind.runtime.sandbox.process import ExtensionProcess
+from kmind.runtime.supervisor.member import Member
+from kmind.runtime.supervisor.operator import ADMIN
+from kmind.util.names import file_name
+
+if TYPE_CHECKING:
+    from kmind.runtime.supervisor.supervisor import Supervisor
+
+__all__ = ["clear_leftovers", "open_gate", "take_over"]
+
+_INSTANCE = re.compile(r"^[a-z][a-z0-9_]*@[^/.]+$")
+
+
+def open_gate(core: Core, *, adopt: bool) -> Gate:
+    """The gate of a pinned core, an earlier one's if it is to be adopted and can be."""
+    if core.root is None:
+        return Gate.open(core.approved_fd)
+    folder = core.root / "gate"
+    if not adopt:
+        Gate.discard(folder)
+    try:
+        return Gate.adopt(folder, core.approved_fd)
+    except KmindError:
+        Gate.discard(folder)
+        return Gate.adopt(folder, core.approved_fd)
+
+
+def take_over(supervisor: Supervisor) -> list[Member]:
+    """The instances that go on."""
+    states, _ = supervisor.states.load()
+    slots = {each.slot: each.name for each in supervisor.core.instances()}
+    taken = []
+    for state in states:
+        try:
+            if not state.running:
+                raise KmindError("it was not at work")
+            if slots.get(state.slot) != file_name(state.name):
+                raise KmindError(f"slot {state.slot} is not its own any more")
+            taken.append(_adopt(supervisor, state))
+        except Exception as error:  # whatever it is, the others go on
+            why = str(error) if isinstance(error, KmindError) else repr(error)
+            supervisor.log(f"{state.name} is not taken over: {why}")
+    return taken
+
+
+def _adopt(supervisor: Supervisor, state: InstanceState) -> Member:
+    module, target = bind(state.module, state.target)
+    params = parse_parameters(module.manifest, words_of(state.params))
+    pins = supervisor.pins(state.name)
+    if pins is None:
+        raise KmindError("its agent was not pinned")
+    agent = adopt_bpf_agent(pins, module, core=supervisor.core, slot=state.slot)
+    mode = Mode[state.mode.upper()]
+    instance = supervisor.make_instance(module, target, params, agent, state.slot, mode)
+    try:
+        instance.adopt(state)
+    except BaseException:
+        instance.stop()  # what it held is this process's by now
+        raise
+    models = supervisor.states.load_models(state.name)
+    return Member(instance, agent, state.slot, state.module, models=models)
+
+
+def clear_leftovers(supervisor: Supervisor) -> None:
+    """Remove what is of no running instance, and put its knobs back."""
+    states, bad = supervisor.states.load()
+    for name, why in bad.items():
+        supervisor.log(f"{name} is not taken over: {why}")
+        supervisor.states.discard(name)
+    for state in states:
+        if state.name not in supervisor.members:
+            if state.process:
+                _end(state.process)
+            supervisor.states.remove(state.name)
+    _remove_cgroups(supervisor)
+    _remove_logs(supervisor)
+    for each in supervisor.core.instances():
+        if each.name not in (ADMIN, *_file_names(supervisor)):
+            supervisor.core.unregister(each.slot)
+    _remove_pins(supervisor)
+    unrecorded = restore_leftovers(supervisor.journal, supervisor.policy, supervisor.emit)
+    if unrecorded:
+        supervisor.log(str(unrecorded))
+    supervisor.journal.hurry()  # agents are served from now on
+
+
+def _file_names(supervisor: Supervisor) -> set[str]:
+    return {file_name(name) for name in supervisor.members}
+
+
+def _end(state: ProcessState) -> None:
+    with suppress(KmindError):
+        ExtensionProcess.adopt(state.pid, state.start, state.log).close()
+
+
+def _remove_cgroups(supervisor: Supervisor) -> None:
+    remove_dead_runs()
+    names = _file_names(supervisor)
+    for name in list_cgroups():
+        if not name.startswith(supervisor.cgroups):
+            continue
+        instance = name.removeprefix(supervisor.cgroups)
+        if _INSTANCE.match(instance) and instance not in names:
+            try:
+                ExtensionCgroup.adopt(name).close()
+            except KmindError as error:
+                supervisor.log(f"cgroup {name} is not removed: {error}")
+
+
+def _remove_logs(supervisor: Supervisor) -> None:
+    names = _file_names(supervisor)
+    for path in (supervisor.run_dir / "log").glob("*@*"):
+        if path.name not in names:
+            path.unlink(missing_ok=True)
+
+
+def _remove_pins(supervisor: Supervisor) -> None:
+    root = supervisor.core.root
+    if root is None:
+        return
+    names = _file_names(supervisor)
+    for folder in (root / "agents").glob("*"):
+        if folder.name not in names:
+            shutil.rmtree(folder, ignore_errors=True)
+            (root / "instances" / folder.name).unlink(missing_ok=True)
