@@ -34,12 +34,12 @@ from kmind.knobs import all_knobs, parse_target
 from kmind.knobs._target import Target
 from kmind.learn.recording import open_recordings
 from kmind.runtime.instance.checkpoint import _unfit
-from kmind.runtime.instance.state import StateFolder
+from kmind.runtime.instance.notes import parse_note, parse_status
 from kmind.runtime.objective.number import parse_number
 from kmind.runtime.objective.prometheus import _value
-from kmind.runtime.sandbox.log_reader import parse_note, parse_status
-from kmind.runtime.supervisor.devices.hotplug import Unwanted
 from kmind.runtime.supervisor.devices.uevent import parse_uevent
+from kmind.runtime.supervisor.devices.unwanted import Unwanted
+from kmind.runtime.supervisor.state_folder import StateFolder
 from kmind.serve.api import _body
 from kmind.serve.schema import LoadRequest
 from kmind.testing.models import random_model

@@ -16,8 +16,8 @@ from guard.support import in_child
 
 from kmind.errors import JournalError
 from kmind.guard import Actuator, Journal, Owner, Policy, default_journal_path, restore
-from kmind.guard._owner import start_time
 from kmind.knobs import Target, get_knob
+from kmind.util.procfs import start_time
 
 MERGES = get_knob("block.nomerges")
 AFFINITY = get_knob("block.rq_affinity")

@@ -17,7 +17,8 @@ from kmind.errors import PrivilegeError, UsageError
 from kmind.extension import find_module, parse_parameters
 from kmind.guard import Policy
 from kmind.knobs import Target
-from kmind.runtime.instance.validate import check_wishes, chosen_knobs
+from kmind.runtime.holds.selection import chosen_knobs
+from kmind.runtime.instance.validate import check_wishes
 from kmind.runtime.objective.poller import Asking, check_asker, settle
 from kmind.runtime.objective.sources import GapError
 

@@ -23,7 +23,7 @@ from kmind.runtime.sandbox import cgroup as cgroups
 from kmind.runtime.sandbox.cgroup import ExtensionCgroup, list_cgroups
 from kmind.runtime.sandbox.cgroup_mounts import Hierarchy, find_hierarchies
 from kmind.runtime.sandbox.cgroupfs import Folders, read_words, write_file
-from kmind.runtime.sandbox.child import EXIT_SETUP
+from kmind.runtime.sandbox.exit_codes import EXIT_SETUP
 
 root = pytest.mark.kernel()
 _numbers = itertools.count()

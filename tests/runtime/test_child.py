@@ -17,7 +17,7 @@ from extension_process import QUIET, Running, running
 from kmind.bpf._landlock import landlock_version
 from kmind.errors import NotSupportedError
 from kmind.runtime.sandbox import privileges
-from kmind.runtime.sandbox.child import EXIT_SETUP
+from kmind.runtime.sandbox.exit_codes import EXIT_SETUP
 from kmind.runtime.sandbox.uids import FIRST_UID, LAST_UID, free_uid
 
 if TYPE_CHECKING:

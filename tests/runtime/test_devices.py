@@ -10,8 +10,9 @@ from runtime.supervised import Rig
 
 from kmind.errors import KmindError
 from kmind.extension.conf import ModuleConf
-from kmind.runtime.supervisor.devices.hotplug import Devices, Unwanted
+from kmind.runtime.supervisor.devices.hotplug import Devices
 from kmind.runtime.supervisor.devices.uevent import Uevent
+from kmind.runtime.supervisor.devices.unwanted import Unwanted
 
 LOOP_CTL_ADD, LOOP_CTL_REMOVE = 0x4C80, 0x4C81  # include/uapi/linux/loop.h
 kernel = pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf", "tp_filemap")

@@ -13,7 +13,7 @@ from kmind.infer.features import Feature
 from kmind.infer.model_file import ModelFile
 from kmind.infer.slot import read_slot
 from kmind.runtime.instance.models import DeployedModels, active, deploy, roll_back, show
-from kmind.runtime.instance.state import StateFolder
+from kmind.runtime.supervisor.state_folder import StateFolder
 from kmind.testing.models import random_trees
 
 

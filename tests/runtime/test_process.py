@@ -15,10 +15,10 @@ from extension_process import QUIET, Running, config_for, running
 from kmind.agent.sim.agent import SimAgent
 from kmind.agent.types import Mode
 from kmind.errors import KmindError
-from kmind.guard import _owner
 from kmind.runtime.sandbox import own_root, process
-from kmind.runtime.sandbox.child import EXIT_MODULE, EXIT_SETUP
+from kmind.runtime.sandbox.exit_codes import EXIT_MODULE, EXIT_SETUP
 from kmind.runtime.sandbox.process import ENDED_UNSEEN, ExtensionProcess
+from kmind.util import procfs
 
 pytestmark = pytest.mark.kernel()
 
@@ -58,10 +58,10 @@ sys.stdin.read()
 def test_runs_and_is_killed(tmp_path: Path) -> None:
     with running(tmp_path) as run:
         run.alive()
-        assert _owner.start_time(run.process.pid) == run.process.start_time
+        assert procfs.start_time(run.process.pid) == run.process.start_time
         run.process.close()
         assert run.process.ended() == -signal.SIGKILL
-        assert _owner.start_time(run.process.pid) is None
+        assert procfs.start_time(run.process.pid) is None
         assert run.process.close() == []
         with pytest.raises(ProcessLookupError):
             os.kill(run.process.pid, 0)  # not even a zombie
@@ -157,7 +157,7 @@ def test_dies_with_its_owner(tmp_path: Path) -> None:
     started.kill()
     started.wait()
     deadline = time.monotonic() + 10
-    while _owner.start_time(pid) == start:
+    while procfs.start_time(pid) == start:
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -173,10 +173,10 @@ def test_outlives_its_owner_and_is_taken_over(tmp_path: Path) -> None:
         time.sleep(0.5)  # were it to die with its owner, it would have by then
         process = ExtensionProcess.adopt(pid, start, str(tmp_path / "log"))
         assert process.ended() is None
-        assert _owner.start_time(pid) == start
+        assert procfs.start_time(pid) == start
         process.close()
         assert process.ended() == ENDED_UNSEEN
-        assert _owner.start_time(pid) is None
+        assert procfs.start_time(pid) is None
         assert not tmp_path.joinpath("log").exists()
     finally:
         if process is None:
@@ -206,7 +206,7 @@ def test_released_and_taken_over_by_the_same_owner(tmp_path: Path) -> None:
 
 
 def test_only_that_very_process_is_taken_over(tmp_path: Path) -> None:
-    pid, start = os.getpid(), _owner.start_time(os.getpid())
+    pid, start = os.getpid(), procfs.start_time(os.getpid())
     assert start
     with pytest.raises(KmindError, match="another has its id"):
         ExtensionProcess.adopt(pid, start + 1, str(tmp_path / "log"))

@@ -11,7 +11,10 @@ import msgspec
 import pytest
 
 from kmind.errors import KmindError
-from kmind.runtime.instance.state import HoldState, InstanceState, ProcessState, StateFolder
+from kmind.runtime.holds.state import HoldState
+from kmind.runtime.instance.state import InstanceState
+from kmind.runtime.sandbox.state import ProcessState
+from kmind.runtime.supervisor.state_folder import StateFolder
 
 STATE = InstanceState(
     name="sample@vda",

@@ -8,7 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kmind.runtime.sandbox.log_reader import Bucket, LineReader, clean, parse_note, parse_status
+from kmind.runtime.instance.notes import parse_note, parse_status
+from kmind.runtime.sandbox.log_reader import LineReader
+from kmind.util.ratelimit import Bucket
+from kmind.util.text import clean
 
 
 class Clock:

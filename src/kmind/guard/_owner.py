@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
-__all__ = ["Owner", "boot_id", "start_time"]
+from kmind.util.procfs import start_time
 
-_PROC = Path("/proc")
+__all__ = ["Owner"]
 
 
 @dataclass(frozen=True)
@@ -41,22 +40,3 @@ class Owner:
 
     def __str__(self) -> str:
         return f"{self.instance} (pid {self.pid})"
-
-
-def boot_id() -> str:
-    """The kernel's random identity of this boot."""
-    return (_PROC / "sys/kernel/random/boot_id").read_text().strip()
-
-
-def start_time(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None if it has ended.
-
-    Field 22 of /proc/PID/stat (proc(5)): with the number, it names a process for good.
-    """
-    try:
-        text = (_PROC / str(pid) / "stat").read_bytes()
-    except OSError:
-        return None
-    # The command may hold any bytes, brackets too: fields are counted after its last one.
-    fields = text.rpartition(b")")[2].split()
-    return None if fields[0] in (b"Z", b"X") else int(fields[19])

@@ -31,8 +31,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kmind.errors import BusyError, JournalError, KmindError, PrivilegeError
-from kmind.guard._owner import Owner, boot_id
+from kmind.guard._owner import Owner
 from kmind.knobs import Knob, Target, Value
+from kmind.util.procfs import boot_id
 from kmind.util.sqlite import (
     OWNER_PATIENCE_S,
     connect_private,

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kmind.abi import layout
-from kmind.agent.types import Agent
+from kmind.agent.protocol import Agent
 from kmind.errors import KmindError
 from kmind.extension import Module, Value
 from kmind.knobs import Knob, Target

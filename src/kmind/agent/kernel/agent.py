@@ -302,7 +302,8 @@ class BpfAgent:
         return self._model_slots().models() if "km_models" in self._generation.maps else []
 
     def _model_slots(self) -> ModelSlots:
-        from kmind.agent.kernel.model_slots import ModelSlots, no_slots  # few agents have any
+        from kmind.agent.kernel.model_slots import ModelSlots  # few agents have any
+        from kmind.agent.model_image import no_slots  # few agents have any
 
         generation = self._generation
         if "km_models" not in generation.maps:

@@ -9,30 +9,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from kmind.agent.model_image import SLOTS, facts, no_earlier, prepare, refuse
 from kmind.errors import BpfError, ModelError
-from kmind.infer.cost import estimate_ns
 from kmind.infer.integer import IntModel
-from kmind.infer.pack import IMAGE, image_check, model_image
+from kmind.infer.pack import IMAGE, image_check
 from kmind.infer.reference import Decisions
 from kmind.infer.selftest import digest, digest_of, vectors
-from kmind.infer.slot import HEADER, read_slot
 
-__all__ = [
-    "ANSWER",
-    "CONTROL",
-    "REFUSED_COST",
-    "REFUSED_SCHEMA",
-    "SLOTS",
-    "TRIAL",
-    "ModelSlots",
-    "facts",
-    "no_earlier",
-    "no_slots",
-    "prepare",
-    "refuse",
-]
+__all__ = ["ANSWER", "CONTROL", "TRIAL", "ModelSlots"]
 
-SLOTS = 2
 CONTROL = np.dtype([
     ("op", "<u4"), ("slot", "<u4"), ("result", "<u4"), ("budget_ns", "<u4"),
     ("active", "<u8"), ("missed", "<u8"),
@@ -48,17 +33,6 @@ ANSWER = np.dtype([("label", "<i8"), ("probability", "<i8"), ("score", "<i8", (6
 
 _SHOW, _ACTIVATE, _CHECK = 0, 1, 2
 _ANSWERS, _TIME, _EMPTY = 0, 1, 2
-_REFUSED_FEATURES = 3
-REFUSED_SCHEMA = 4
-REFUSED_COST = 5
-_REFUSALS = {
-    1: "the slot holds no model that this agent can read",
-    2: "what stands in the slot is not what was written there",
-    _REFUSED_FEATURES: "it decides by another number of features",
-    REFUSED_SCHEMA: "its features are not those that the agent counts",
-    REFUSED_COST: "a decision may take longer than the hook's budget",
-    6: "the instance was loaded to decide by none (see the module's parameters)",
-}
 
 
 class _MapLike(Protocol):
@@ -227,43 +201,6 @@ class ModelSlots:
     def _heads(self) -> list[Any]:
         found = [self._slots.lookup(_key(slot)) or b"" for slot in range(SLOTS)]
         return [np.frombuffer(packed, IMAGE, 1)[0] for packed in found]
-
-
-def refuse(result: int) -> None:
-    """Raise ModelError for a result of the control program, unless it is 0."""
-    if result:
-        raise ModelError(f"the agent refused the model: {_REFUSALS.get(result, result)}")
-
-
-def no_slots() -> ModelError:
-    """What to raise where an agent has no slots."""
-    return ModelError("this module's agent does not decide by models")
-
-
-def no_earlier() -> ModelError:
-    """What to raise where there is nothing to go back to."""
-    return ModelError("there is no earlier model to go back to")
-
-
-def prepare(slot: bytes) -> tuple[IntModel, bytes]:
-    """Read a plain slot; the model, and its image as a slot of an agent holds it."""
-    model = read_slot(slot)
-    head = np.frombuffer(slot, HEADER, 1)[0]
-    hashes = {name: head[name].tobytes() for name in ("content", "schema", "quantisation")}
-    return model, model_image(model, **hashes, cost_ns=estimate_ns(model))
-
-
-def facts(head: Any, slot: int, *, active: bool) -> dict[str, Any]:
-    """Say what an image is: slot, active, version, estimate, and the hashes in hex."""
-    return {
-        "slot": slot,
-        "active": active,
-        "version": int(head["version"]),
-        "estimate_ns": int(head["cost_ns"]),
-        "hash": head["content"].tobytes().hex(),
-        "schema": head["schema"].tobytes().hex(),
-        "quantisation": head["quantisation"].tobytes().hex(),
-    }
 
 
 def _key(number: int) -> bytes:

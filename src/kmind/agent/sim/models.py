@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kmind.agent.kernel.model_slots import (
+from kmind.agent.model_image import (
     REFUSED_COST,
     REFUSED_SCHEMA,
     SLOTS,

@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from kmind.agent.types import Agent
+from kmind.agent.protocol import Agent
 from kmind.evidence import Side
 from kmind.extension import Manifest
 from kmind.extension._outcome import CircumstancePart, OutcomePart

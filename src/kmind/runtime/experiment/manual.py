@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from kmind.agent.types import Agent, Mode
+from kmind.agent.protocol import Agent
+from kmind.agent.types import Mode
 from kmind.errors import JournalError, KmindError, UsageError
 from kmind.evidence import Arm, Design, Experiment
 from kmind.extension import Manifest

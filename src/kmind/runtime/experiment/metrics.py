@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kmind.agent.types import Agent
+from kmind.agent.protocol import Agent
 from kmind.evidence import Guard
 from kmind.extension import Manifest
 from kmind.extension._outcome import MeasurePart

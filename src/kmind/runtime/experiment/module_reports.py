@@ -22,7 +22,8 @@ from kmind.extension.context import REPORT_MOST
 from kmind.knobs import Target
 from kmind.runtime.experiment.store import BY_MODULE, EvidenceStore
 from kmind.runtime.sandbox.framing import Parts
-from kmind.runtime.sandbox.log_reader import Bucket, clean
+from kmind.util.ratelimit import Bucket
+from kmind.util.text import clean
 
 __all__ = ["Reports"]
 

@@ -22,9 +22,9 @@ from typing import Any
 from kmind.errors import KmindError, UsageError
 from kmind.evidence import Budget
 from kmind.guard import Owner
-from kmind.guard._owner import boot_id
 from kmind.knobs import Knob, Target, Value
 from kmind.runtime._store import Store
+from kmind.util.procfs import boot_id
 from kmind.util.sqlite import is_database_there
 
 __all__ = ["BY_MODULE", "UNMEASURED", "EvidenceStore", "default_evidence_path", "read_experiments"]

@@ -12,7 +12,7 @@ from kmind.extension import KnobInfo, Module
 from kmind.extension import Value as Parameter
 from kmind.guard import Bound, Policy
 from kmind.knobs import Knob, Target, Value, get_knob
-from kmind.runtime.instance.validate import chosen_knobs, target_for
+from kmind.runtime.holds.selection import chosen_knobs, target_for
 
 __all__ = ["Granted", "grants_for", "shown"]
 

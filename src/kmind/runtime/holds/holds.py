@@ -14,12 +14,13 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from kmind.agent.types import Action, Agent, Kind, Mode
+from kmind.agent.protocol import Agent
+from kmind.agent.types import Action, Kind, Mode
 from kmind.errors import JournalError, KmindError, KnobError, PrivilegeError
 from kmind.guard import Actuator, Change, Outcome
 from kmind.knobs import Target, Value
 from kmind.runtime.holds.grants import Granted
-from kmind.runtime.instance.state import HoldState
+from kmind.runtime.holds.state import HoldState
 
 __all__ = ["CANARY_HOLD_S", "UNRECORDED_HOLD_S", "Changes", "Emit"]
 

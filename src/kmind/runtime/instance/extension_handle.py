@@ -19,11 +19,11 @@ from kmind.extension import KnobInfo, Module, Value
 from kmind.knobs import Target
 from kmind.runtime.experiment.effort import Effort, read_effort
 from kmind.runtime.experiment.module_reports import Reports
-from kmind.runtime.instance.state import ProcessState
 from kmind.runtime.sandbox.cgroup import ExtensionCgroup
-from kmind.runtime.sandbox.child import EXIT_MODULE, EXIT_SETUP
 from kmind.runtime.sandbox.config import CgroupEntry, ChildConfig
+from kmind.runtime.sandbox.exit_codes import EXIT_MODULE, EXIT_SETUP
 from kmind.runtime.sandbox.process import ENDED_UNSEEN, ExtensionProcess
+from kmind.runtime.sandbox.state import ProcessState
 from kmind.runtime.sandbox.uids import free_uid
 
 __all__ = ["Extension", "Sandbox"]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from kmind.agent.types import Agent
+from kmind.agent.protocol import Agent
 from kmind.extension import Manifest
 from kmind.knobs import Target
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from kmind.agent.types import Agent
+from kmind.agent.protocol import Agent
 from kmind.runtime.holds.holds import Emit
 
 __all__ = ["Misuse"]

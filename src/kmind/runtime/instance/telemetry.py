@@ -12,7 +12,7 @@ from kmind.knobs import Value
 from kmind.queue import peek_windows, read_status
 from kmind.runtime.budget import OwnerBudget
 from kmind.runtime.holds.holds import Emit
-from kmind.runtime.sandbox.log_reader import parse_status
+from kmind.runtime.instance.notes import parse_status
 
 __all__ = ["Seen", "View", "Watcher"]
 

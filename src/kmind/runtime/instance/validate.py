@@ -11,13 +11,14 @@ from itertools import combinations
 
 from kmind.agent.types import Mode
 from kmind.errors import KmindError, UsageError
-from kmind.extension import Manifest, Module
+from kmind.extension import Module
 from kmind.extension import Value as Parameter
 from kmind.guard import Policy
 from kmind.knobs import Knob, Target, get_knob
+from kmind.runtime.holds.selection import chosen_knobs, target_for
 from kmind.runtime.objective.poller import check_objective
 
-__all__ = ["check_settable", "check_wishes", "chosen_knobs", "target_for"]
+__all__ = ["check_settable", "check_wishes"]
 
 
 def check_wishes(
@@ -65,39 +66,6 @@ def check_settable(
             return
     if refusals:
         raise refusals[0]
-
-
-def chosen_knobs(manifest: Manifest, params: Mapping[str, Parameter]) -> tuple[str, ...]:
-    """Names of the knobs that an instance with these parameters gets.
-
-    Raises UsageError for one that is unknown, named twice, or none of the module's.
-    """
-    if not manifest.chosen_by:
-        return tuple(use.name for use in manifest.knobs)
-    words = [word.strip() for word in str(params[manifest.chosen_by]).split(",")]
-    names: list[str] = []
-    for word in filter(None, words):
-        name = get_knob(word).name
-        if name in names:
-            raise UsageError(f"knob {name} is named twice", hint="name it once")
-        if name not in {use.name for use in manifest.knobs}:
-            raise UsageError(
-                f"module {manifest.name} does not move {name}",
-                hint=f"see: kmind info {manifest.name} -F knobs",
-            )
-        names.append(name)
-    if not names:
-        raise UsageError(
-            f"{manifest.chosen_by}= names no knob", hint="such as block.nr_requests,vm.swappiness"
-        )
-    return tuple(names)
-
-
-def target_for(knob: Knob, target: Target) -> Target:
-    """Where a knob of an instance on ``target`` sits: there, or on the system."""
-    if knob.target == "system" and target.kind != "system":
-        return Target.system(root=target.root)
-    return target
 
 
 def _check_one(knob: Knob, target: Target) -> None:

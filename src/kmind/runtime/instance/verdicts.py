@@ -12,7 +12,8 @@ from kmind.runtime.budget import OwnerBudget
 from kmind.runtime.experiment.controller import Trials
 from kmind.runtime.holds.grants import shown
 from kmind.runtime.holds.holds import Changes, Emit
-from kmind.runtime.sandbox.log_reader import Bucket, parse_note
+from kmind.runtime.instance.notes import parse_note
+from kmind.util.ratelimit import Bucket
 
 __all__ = ["Verdicts"]
 

@@ -7,7 +7,7 @@ import math
 import re
 
 from kmind.runtime.objective.command import GapError
-from kmind.runtime.sandbox.log_reader import clean
+from kmind.util.text import clean
 
 __all__ = ["parse_number", "short"]
 

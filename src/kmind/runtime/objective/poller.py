@@ -20,14 +20,16 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from kmind.abi import layout
-from kmind.agent.types import Agent, Kind
+from kmind.agent.protocol import Agent
+from kmind.agent.types import Kind
 from kmind.errors import UsageError
 from kmind.extension import Manifest
 from kmind.extension import Value as Parameter
 from kmind.knobs import Target
 from kmind.runtime.objective.command import check_user, refuse_other_user
 from kmind.runtime.objective.sources import GapError, GapName, Objective, parse_objective
-from kmind.runtime.sandbox.log_reader import Bucket, clean
+from kmind.util.ratelimit import Bucket
+from kmind.util.text import clean
 
 __all__ = ["MOST_LEFT", "Asking", "check_asker", "check_objective", "settle"]
 

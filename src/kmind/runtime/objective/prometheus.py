@@ -29,7 +29,7 @@ from typing import Any, Literal
 from kmind.errors import UsageError
 from kmind.runtime.objective.command import GapError
 from kmind.runtime.objective.number import parse_number, short
-from kmind.runtime.sandbox.log_reader import clean
+from kmind.util.text import clean
 
 __all__ = ["CREDENTIALS", "Prometheus", "parse_prometheus"]
 

@@ -21,7 +21,7 @@ from kmind.knobs import Target, parse_target
 from kmind.runtime.objective.command import Command, GapError, GapName
 from kmind.runtime.objective.number import parse_number
 from kmind.runtime.objective.prometheus import parse_prometheus
-from kmind.runtime.sandbox.log_reader import clean
+from kmind.util.text import clean
 
 __all__ = ["BUILT_IN", "GapError", "GapName", "Objective", "parse_objective"]
 

@@ -6,18 +6,14 @@ the process enters before it imports anything, so that all that it takes is coun
 there. The rest is in ``kmind.runtime.sandbox.entrypoint``.
 """
 
-# Nothing else is imported up here, for that reason.
+# Little is imported up here, for that reason.
 import os
 import sys
 from collections.abc import Sequence
 
-__all__ = ["EXIT_MODULE", "EXIT_SETUP", "main"]
+from kmind.runtime.sandbox.exit_codes import EXIT_SETUP
 
-EXIT_MODULE = 70
-"""The module's code raised an exception."""
-
-EXIT_SETUP = 71
-"""The process could not be set up; no code of the module ran."""
+__all__ = ["main"]
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -16,9 +16,9 @@ import msgspec
 
 import kmind
 from kmind.errors import KmindError
-from kmind.guard import _owner
 from kmind.runtime.sandbox.config import THREADS, ChildConfig
 from kmind.runtime.sandbox.log_reader import LineReader
+from kmind.util import procfs
 
 __all__ = ["ENDED_UNSEEN", "ExtensionProcess"]
 
@@ -66,7 +66,7 @@ class ExtensionProcess:
         except OSError:
             raise KmindError(f"process {pid} has ended") from None
         # Asked with the descriptor in hand: from here on the id stays the same process's.
-        if _owner.start_time(pid) != start_time:
+        if procfs.start_time(pid) != start_time:
             os.close(pid_fd)
             raise KmindError(f"process {pid} has ended, and another has its id now")
         try:
@@ -80,7 +80,7 @@ class ExtensionProcess:
 
     def _hold(self, pid: int, pid_fd: int, log_fd: int, log_path: str) -> None:
         self.pid = pid
-        self.start_time = _owner.start_time(pid) or 0
+        self.start_time = procfs.start_time(pid) or 0
         self.pid_fd = pid_fd
         self.log_fd = log_fd
         self._log_path = log_path

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 from kmind.errors import KmindError, UsageError
 from kmind.knobs import Value
 from kmind.runtime._store import Store
-from kmind.runtime.sandbox.log_reader import Bucket
+from kmind.util.ratelimit import Bucket
 
 __all__ = ["ADVICE_S", "PREDICTED", "AdviceStore", "Doer"]
 

@@ -18,10 +18,10 @@ from kmind.agent.core.core import Core
 from kmind.agent.types import Action, Mode, Verdict
 from kmind.errors import KmindError
 from kmind.knobs import Target, all_knobs, block_targets, get_knob
-from kmind.runtime.sandbox.log_reader import Bucket
 from kmind.runtime.supervisor.advice import AdviceStore
 from kmind.runtime.supervisor.member import Member
 from kmind.runtime.supervisor.operator import ADMIN
+from kmind.util.ratelimit import Bucket
 
 __all__ = ["Arbiter"]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Calls that other threads want run on the supervisor's, and the events that it tells."""
+"""Calls that other threads want run on the supervisor's."""
 
 from __future__ import annotations
 
@@ -13,12 +13,10 @@ from contextlib import suppress
 from typing import Any, TypeAlias, TypeVar
 
 from kmind.errors import KmindError
-from kmind.runtime.holds.holds import Emit
 
-__all__ = ["Calls", "Events"]
+__all__ = ["Calls"]
 
 _T = TypeVar("_T")
-_Event = dict[str, Any]
 _Waiting: TypeAlias = tuple[Callable[[], Any], Future[Any], bool]
 
 
@@ -97,36 +95,3 @@ class Calls:
                 future = self._queue.get_nowait()[1]
                 if future.set_running_or_notify_cancel():
                     future.set_exception(KmindError("the daemon is stopping"))
-
-
-class Events:
-    """Tells one listener all events but those of windows, and subscribers all of them."""
-
-    def __init__(self, listener: Emit) -> None:
-        self._listener = listener
-        self._subscribers: list[Callable[[_Event], None]] = []
-
-    def subscribe(self, callback: Callable[[_Event], None]) -> Callable[[], None]:
-        """Call back with each event (``event``, ``ts``, its fields); what ends that."""
-        self._subscribers.append(callback)
-
-        def end() -> None:
-            with suppress(ValueError):
-                self._subscribers.remove(callback)
-
-        return end
-
-    def tell(self, event: str, fields: _Event) -> None:
-        """Tell it to all. A subscriber that fails is told nothing more."""
-        if event != "window":
-            self._listener(event, **fields)
-        if not self._subscribers:
-            return
-        record = {"event": event, "ts": time.time(), **fields}
-        for callback in list(self._subscribers):
-            try:
-                callback(record)
-            except Exception as error:
-                self._subscribers.remove(callback)
-                message = f"a subscriber failed, and hears no more: {error!r}"
-                self._listener("log", source="kmind", message=message)

@@ -20,9 +20,10 @@ from kmind.extension import parse_parameters
 from kmind.guard import Gate
 from kmind.runtime.cleanup import remove_dead_runs, restore_leftovers
 from kmind.runtime.instance.agent_factory import adopt_bpf_agent, bind, words_of
-from kmind.runtime.instance.state import InstanceState, ProcessState
+from kmind.runtime.instance.state import InstanceState
 from kmind.runtime.sandbox.cgroup import ExtensionCgroup, list_cgroups
 from kmind.runtime.sandbox.process import ExtensionProcess
+from kmind.runtime.sandbox.state import ProcessState
 from kmind.runtime.supervisor.member import Member
 from kmind.runtime.supervisor.operator import ADMIN
 from kmind.util.names import file_name

@@ -36,20 +36,22 @@ from kmind.runtime.instance import models as models
 from kmind.runtime.instance.agent_factory import bind, make_bpf_agent, upgrade_bpf_agent, words_of
 from kmind.runtime.instance.checkpoint import default_memory_folder
 from kmind.runtime.instance.instance import Instance, Sandbox
-from kmind.runtime.instance.state import StateFolder
 from kmind.runtime.instance.validate import check_settable, check_wishes
 from kmind.runtime.objective.poller import check_asker
-from kmind.runtime.sandbox.log_reader import error_place
 from kmind.runtime.supervisor.advice import AdviceStore
 from kmind.runtime.supervisor.arbiter import Arbiter
-from kmind.runtime.supervisor.devices.hotplug import Devices, Unwanted
-from kmind.runtime.supervisor.mailbox import Calls, Events
+from kmind.runtime.supervisor.devices.hotplug import Devices
+from kmind.runtime.supervisor.devices.unwanted import Unwanted
+from kmind.runtime.supervisor.event_bus import Events
+from kmind.runtime.supervisor.mailbox import Calls
 from kmind.runtime.supervisor.member import Member
 from kmind.runtime.supervisor.operator import Admin
 from kmind.runtime.supervisor.recovery import clear_leftovers, open_gate, take_over
 from kmind.runtime.supervisor.snapshot import Shown
+from kmind.runtime.supervisor.state_folder import StateFolder
 from kmind.runtime.supervisor.turn_times import TurnTimes
 from kmind.util.names import file_name
+from kmind.util.text import error_place
 
 __all__ = ["DEADLINE_S", "RUN_DIR", "Supervisor"]
 
