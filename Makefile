@@ -7,7 +7,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bpf demo test test-clean lint bench docs clean
+.PHONY: help setup bpf demo test test-clean lint bench reference docs clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -40,6 +40,9 @@ bench: setup ## measure the numbers in docs/benchmarks.md
 	$(BIN)/kmind bench infer
 	$(BIN)/kmind bench iolat
 	$(BIN)/kmind bench autotune
+
+reference: setup ## make man pages, shell completion and docs/commands.md from the commands' records
+	$(BIN)/python -m kmind.cli.reference .
 
 docs: setup ## build the documentation into docs/_build/html; a warning is an error
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html

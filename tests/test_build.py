@@ -63,6 +63,7 @@ def test_wheel_has_objects_headers_and_sources(wheel: Path) -> None:
     assert {name.removesuffix("c") + "o" for name in sources} <= shipped
     assert sources | relative("*.h") | relative("*.py") | relative("*.toml") <= shipped
     assert {name for name in shipped if "/licenses/" in name}
+    assert any(name.endswith(".data/data/share/man/man1/kmind-run.1") for name in shipped)
 
 
 def test_objects_keep_btf_and_lose_dwarf(wheel: Path) -> None:

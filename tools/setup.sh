@@ -21,6 +21,7 @@ programs="
     fio               fio
     gcc               cc
     git               git
+    groff-base        groff
     libbpf-dev
     libbpf1
     libc-bin          ldconfig ldd

@@ -140,9 +140,7 @@ def test_an_hour_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_real_goes_with_adversary_only() -> None:
     with pytest.raises(UsageError, match="--real is of the adversary"):
-        bench_command(
-            "evidence", quick=True, json=True, folder=None, device=None, only=[], real=1.0
-        )
+        bench_command("evidence", quick=True, json=True, options={"real": 1.0})
 
 
 STEPS = "mapped, in steps"

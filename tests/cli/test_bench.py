@@ -24,7 +24,7 @@ def test_a_signal_ends_a_bench_in_order(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(queue, "run_queue_bench", run)
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as ended:
-        bench_command("queue", quick=True, json=True, folder=None, device=None, only=[])
+        bench_command("queue", quick=True, json=True, options={})
     assert ended.value.code == 128 + signal.SIGTERM
     assert put_back == [True]
     assert signal.getsignal(signal.SIGTERM) == before

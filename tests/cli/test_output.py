@@ -32,7 +32,7 @@ def test_errors_are_plain(
     def fail(words: object) -> None:
         raise KmindError(f"the server says: {HOSTILE}", hint=HOSTILE)
 
-    monkeypatch.setattr(main_module, "_narrowed", fail)
+    monkeypatch.setattr(main_module, "_run", fail)
     assert main_module.main(["status"]) == 1
     err = capsys.readouterr().err
     assert err.startswith("kmind: the server says: a [2J")
@@ -69,7 +69,7 @@ def test_commands_write_through_one_place() -> None:
     direct = re.compile(r"sys\.stdout\.write\(|(?<!\.)print\(")
     found = {
         path.name
-        for path in folder.glob("*.py")
+        for path in folder.rglob("*.py")
         if direct.search(path.read_text()) and path.name not in ("output.py", "bench.py")
     }
     assert found == {"main.py"}  # its one line of an error, which is plain

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bench "admission": what a verdict costs and takes, and what instances cost the machine.
+"""Measure what a verdict costs and takes, and what instances cost the machine.
 
 The first two are measured on an agent of the bench's own, in this process. The others are
 those of a daemon that this bench starts, with its socket and files in a folder of its own.
@@ -20,13 +20,22 @@ from kmind.agent.types import Grant, Mode, Verdict
 from kmind.bench._attack import run_attacks
 from kmind.bench._base import Metric, describe_machine
 from kmind.bench._daemon import measure_crowd, measure_load, measure_restart
+from kmind.bench._options import DEVICE, DIR
+from kmind.command import Flag, Option
 from kmind.errors import KmindError
 from kmind.queue import Doorbell, Endpoint
 from kmind.runtime.instance.agent_factory import need_root
 from kmind.testing.host import device_of
 from kmind.testing.workloads import DEFAULT_DIR, make_workload
 
-__all__ = ["ATTACK_SCHEMA", "SCHEMA", "run_admission_bench"]
+__all__ = ["ATTACK_SCHEMA", "OPTIONS", "SCHEMA", "run_admission_bench"]
+
+OPTIONS: tuple[Option | Flag, ...] = (
+    DIR,
+    DEVICE,
+    Flag("attack", "only the turns of the owner while clients and extensions attack it"),
+)
+"""Its own, beside --quick and --json."""
 
 SCHEMA = "kmind.bench.admission/1"
 ATTACK_SCHEMA = "kmind.bench.attack/1"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bench "autotune": the safe search against the defaults, tuned's profiles, and a sweep.
+"""Compare the safe search with the defaults, tuned's profiles and a sweep.
 
 Each load runs on while its settings change. The sweep has the same time as the search,
 tries settings at random, each for as long as a pair of blocks, and takes the best. In the
@@ -26,7 +26,9 @@ import numpy as np
 
 from kmind.bench._base import Metric, describe_machine, interleaved, over_rounds
 from kmind.bench._instance import kmind_beside
+from kmind.bench._options import DEVICE, DIR, ONLY
 from kmind.bench._samplers import compare_samplers
+from kmind.command import Flag, Option
 from kmind.errors import (
     KmindError,
     NotSupportedError,
@@ -42,7 +44,10 @@ from kmind.testing.loads import LOADS, Count, start_load
 from kmind.testing.workloads import DEFAULT_DIR
 from kmind.util.scratch import scratch_folder
 
-__all__ = ["KNOBS", "PROFILES", "SCHEMA", "run_autotune_bench"]
+__all__ = ["KNOBS", "OPTIONS", "PROFILES", "SCHEMA", "run_autotune_bench"]
+
+OPTIONS: tuple[Option | Flag, ...] = (DIR, DEVICE, ONLY)
+"""Its own, beside --quick and --json."""
 
 SCHEMA = "kmind.bench.autotune/2"
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bench "evidence": how often experiments keep what they should, and what they should not.
+"""Measure how often experiments keep what they should, and what they should not.
 
 The simulated part runs whole experiments on made-up noise, family by family: without an effect
 (A/A), with a planted gain of 5%, and with a planted loss of 5%. Seeds are fixed. Shares stand
@@ -18,13 +18,27 @@ import numpy as np
 from kmind.bench._adversary import run_adversary
 from kmind.bench._base import Share, describe_machine
 from kmind.bench._noise import FAMILIES, SIGMA, Family, Floats
+from kmind.bench._options import DIR
 from kmind.bench._real import LOADS, real_aa
 from kmind.bench._rivals import mixture_t_keeps, peeking_t_keeps
+from kmind.command import Flag, Option
 from kmind.errors import NotSupportedError, PrivilegeError, UsageError
 from kmind.evidence import Design, Experiment
 from kmind.testing.workloads import DEFAULT_DIR
 
-__all__ = ["SCHEMA", "run_evidence_bench"]
+__all__ = ["OPTIONS", "SCHEMA", "run_evidence_bench"]
+
+OPTIONS: tuple[Option | Flag, ...] = (
+    DIR,
+    Flag("adversary", "only 200 simulated hours of hostile extensions"),
+    Option(
+        "real",
+        "with --adversary: attack for so long on the real kernel instead",
+        float,
+        metavar="SECONDS",
+    ),
+)
+"""Its own, beside --quick and --json."""
 
 SCHEMA = "kmind.bench.evidence/1"
 

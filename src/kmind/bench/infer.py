@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What decisions by models cost in the kernel, beside the same models in C.
+"""Measure decisions by models in the kernel, beside the same models in C.
 
 Each model is drawn at random in a published shape, with as many bits as the quantiser gives it.
 The kernel decides on 1,024 different vectors, again and again, inside one run of a syscall
@@ -22,11 +22,17 @@ from kmind.agent.kernel.evaluator import KernelEvaluator
 from kmind.bench._base import Metric, describe_machine
 from kmind.bench._infer_c import CModel, compiler
 from kmind.bench._infer_prices import compare_prices, grid
+from kmind.command import Flag, Option
 from kmind.infer.cost import estimate_ns
 from kmind.infer.integer import Input, IntMlp, IntModel, IntTrees, Layer, Output, Step
 from kmind.infer.reference import evaluate
 
-__all__ = ["MODELS", "SCHEMA", "run_infer_bench"]
+__all__ = ["MODELS", "OPTIONS", "SCHEMA", "run_infer_bench"]
+
+OPTIONS: tuple[Option | Flag, ...] = (
+    Flag("agreement", "only the labels of random models beside those of their libraries"),
+)
+"""Its own, beside --quick and --json."""
 
 SCHEMA = "kmind.bench.infer/1"
 

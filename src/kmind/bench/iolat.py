@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bench "iolat": what predicting each request costs, and how often it is right.
+"""Measure what predicting each request costs, and how often it is right.
 
 Two streams are recorded from real devices and learnt from as `kmind train` does; the scores are of
 their last 30%, which no model saw. ``bursts``: small reads all the time on the disk, and bursts of
@@ -26,6 +26,8 @@ import numpy as np
 
 from kmind.agent.types import Mode
 from kmind.bench._base import Metric, describe_machine, interleaved
+from kmind.bench._options import DIR
+from kmind.command import Flag, Option
 from kmind.errors import KmindError, NotSupportedError
 from kmind.extension import find_module, parse_parameters
 from kmind.infer.model_file import ModelFile
@@ -37,7 +39,10 @@ from kmind.testing._fio import FioJob, lay_out_file, run_fio
 from kmind.testing.host import device_of, find_tool, stop_process, under_limit
 from kmind.testing.workloads import DEFAULT_DIR
 
-__all__ = ["SCHEMA", "run_iolat_bench"]
+__all__ = ["OPTIONS", "SCHEMA", "run_iolat_bench"]
+
+OPTIONS: tuple[Option | Flag, ...] = (DIR,)
+"""Its own, beside --quick and --json."""
 
 SCHEMA = "kmind.bench.iolat/1"
 

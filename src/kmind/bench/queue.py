@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the queues cost: pushing, reading, and the way there and back.
+"""Measure pushes, reads and round trips of the queues, beside a ring buffer's.
 
 Everything runs in one process on one machine at one time, the two sides of a
 comparison in turns. Pushes are timed in the kernel around many of them, less
@@ -24,10 +24,14 @@ from kmind.agent.kernel.agent import BpfAgent
 from kmind.agent.types import Grant, Mode
 from kmind.bench._base import Metric, describe_machine
 from kmind.bpf import RingBuffer, map_arena
+from kmind.command import Flag, Option
 from kmind.errors import KmindError
 from kmind.queue import Doorbell, Endpoint
 
-__all__ = ["SCHEMA", "run_queue_bench"]
+__all__ = ["OPTIONS", "SCHEMA", "run_queue_bench"]
+
+OPTIONS: tuple[Option | Flag, ...] = ()
+"""Its own, beside --quick and --json."""
 
 SCHEMA = "kmind.bench.queue/1"
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bench "readahead": kmind against fixed values, the machine's own and the best one.
+"""Compare the readahead tuner with fixed values, the machine's and a sweep's best.
 
 For each load, and from each of two values that a machine may start with: that value
 fixed (``default``), the best of a sweep of fixed values (``oracle``), and kmind in mode
@@ -26,7 +26,9 @@ import numpy as np
 
 from kmind.bench._base import Metric, describe_machine, interleaved, over_rounds
 from kmind.bench._instance import agent_statistics, cpu_shares, kmind_beside, sampled, tree
+from kmind.bench._options import DEVICE, DIR, ONLY
 from kmind.bench._proposal import measure_proposals
+from kmind.command import Flag, Option
 from kmind.errors import KmindError, UsageError
 from kmind.guard import Actuator, Journal, Policy
 from kmind.infer._lazy import need
@@ -37,7 +39,10 @@ from kmind.testing.host import device_of, free_memory_kept
 from kmind.testing.workloads import DEFAULT_DIR, Alternating, Workload, make_workload
 from kmind.util.scratch import scratch_folder
 
-__all__ = ["PARTS", "SCHEMA", "WORKLOADS", "run_readahead_bench"]
+__all__ = ["OPTIONS", "PARTS", "SCHEMA", "WORKLOADS", "run_readahead_bench"]
+
+OPTIONS: tuple[Option | Flag, ...] = (DIR, DEVICE, ONLY)
+"""Its own, beside --quick and --json."""
 
 SCHEMA = "kmind.bench.readahead/4"
 

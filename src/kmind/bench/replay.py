@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bench "replay": how fast a recording goes through a module again.
+"""Measure how fast a recording goes through a module again.
 
 A recording of readahead with its records (one for each miss, ``events=true``) is made up
 and written as `kmind record` writes it; what is timed is all of a replay, from the Parquet
@@ -20,12 +20,16 @@ import numpy as np
 import numpy.typing as npt
 
 from kmind.bench._base import Metric, describe_machine
+from kmind.command import Flag, Option
 from kmind.extension import Extension, find_module, parse_parameters
 from kmind.learn.recording import Recording
 from kmind.learn.replay import Replay, load_class
 from kmind.testing.recordings import made_records, made_windows, write_recording
 
-__all__ = ["SCHEMA", "run_replay_bench"]
+__all__ = ["OPTIONS", "SCHEMA", "run_replay_bench"]
+
+OPTIONS: tuple[Option | Flag, ...] = ()
+"""Its own, beside --quick and --json."""
 
 SCHEMA = "kmind.bench.replay/1"
 

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``kmind load``: have the daemon make an instance."""
+
+from __future__ import annotations
+
+from kmind.cli.options import DRY_RUN, JSON, MODES, MODULE, SOCKET
+from kmind.command import Argument, Command, Option, Words
+
+__all__ = ["COMMAND"]
+
+
+def _run(words: Words) -> int:
+    from kmind.cli.load import load_command
+
+    return load_command(
+        words["module"],
+        words["words"],
+        mode=words["mode"],
+        dry_run=words["dry_run"],
+        json=words["json"],
+        socket=words["socket"],
+    )
+
+
+COMMAND = Command(
+    "load",
+    "With the daemon",
+    "Load a module into the daemon, as an instance.",
+    _run,
+    arguments=(
+        MODULE,
+        Argument(
+            "words",
+            "its target and parameters",
+            metavar="TARGET NAME=VALUE",
+            many=True,
+            required=False,
+        ),
+    ),
+    options=(
+        Option("mode", "how far it may go", choices=MODES),
+        DRY_RUN,
+        JSON,
+        SOCKET,
+    ),
+    examples=("kmind load readahead vda patience=5 --mode auto",),
+)

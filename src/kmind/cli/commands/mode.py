@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``kmind mode``: how far an instance may go."""
+
+from __future__ import annotations
+
+from kmind.cli.options import INSTANCE, JSON, MODES, SOCKET
+from kmind.command import Argument, Command, Words
+
+__all__ = ["COMMAND"]
+
+
+def _run(words: Words) -> int:
+    from kmind.cli.mode import mode_command
+
+    return mode_command(words["name"], words["mode"], json=words["json"], socket=words["socket"])
+
+
+COMMAND = Command(
+    "mode",
+    "With the daemon",
+    "Set how far an instance may go.",
+    _run,
+    arguments=(
+        INSTANCE,
+        Argument("mode", "emergency puts everything back", choices=(*MODES, "emergency")),
+    ),
+    options=(
+        JSON,
+        SOCKET,
+    ),
+    examples=("kmind mode readahead@vda observe",),
+)

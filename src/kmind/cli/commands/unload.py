@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``kmind unload``: end an instance."""
+
+from __future__ import annotations
+
+from kmind.cli.options import INSTANCE, JSON, SOCKET
+from kmind.command import Command, Words
+
+__all__ = ["COMMAND"]
+
+
+def _run(words: Words) -> int:
+    from kmind.cli.unload import unload_command
+
+    return unload_command(words["name"], json=words["json"], socket=words["socket"])
+
+
+COMMAND = Command(
+    "unload",
+    "With the daemon",
+    "Unload an instance, and put back what it changed.",
+    _run,
+    arguments=(INSTANCE,),
+    options=(
+        JSON,
+        SOCKET,
+    ),
+    examples=("kmind unload readahead@vda",),
+)

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arguments and options that several commands have, each with one wording."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kmind.command import Argument, Flag, Option
+
+__all__ = [
+    "DRY_RUN",
+    "INSTANCE",
+    "JSON",
+    "MODES",
+    "MODULE",
+    "PARAMETERS",
+    "POLICY",
+    "SOCKET",
+    "TARGET",
+]
+
+MODES = ("observe", "advise", "canary", "auto")
+"""The modes that an admin can choose for an instance that works."""
+
+JSON = Flag("json", "write JSON, with its schema")
+SOCKET = Option("socket", "the daemon's socket, if not /run/kmind/api.sock", convert=Path)
+POLICY = Option("policy", "use this policy, not those in /etc/kmind", convert=Path)
+DRY_RUN = Flag("dry-run", "only say what would be done", short="-n")
+INSTANCE = Argument("name", "an instance, such as readahead@vda (see: kmind list)")
+MODULE = Argument("module", "a module (see: kmind modules), or a folder with a module.toml")
+TARGET = Argument("target", "a block device such as vda, a cgroup (cgroup:/PATH), or: system")
+PARAMETERS = Argument(
+    "parameters", "its parameters", metavar="NAME=VALUE", many=True, required=False
+)
