@@ -16,7 +16,7 @@ from kmind.bpf import BpfObject
 
 pytestmark = pytest.mark.kernel("libbpf", "arena", "syscall")
 
-APPROVALS = Path(__file__).parent / "approvals.bpf.c"
+APPROVALS = Path(__file__).parents[1] / "approvals.bpf.c"
 WORK = np.dtype([("key", "<u4"), ("turns", "<u4"), ("seen", "<u8"), ("wrong", "<u8")])
 TURNS = 4_000_000
 

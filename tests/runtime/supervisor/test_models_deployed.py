@@ -16,7 +16,7 @@ from kmind.testing.models import random_trees
 
 pytestmark = pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer")
 
-DECIDES = Path(__file__).parent.parent / "agent" / "decides.bpf.c"
+DECIDES = Path(__file__).parents[2] / "agent" / "decides.bpf.c"
 FEATURES = (Feature("depth"), Feature("latency", "ns"), Feature("bytes", "bytes"))
 IDLE = """\
 from kmind.extension import Extension

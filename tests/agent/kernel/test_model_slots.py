@@ -18,7 +18,7 @@ from kmind.infer.features import Feature, schema_hash
 from kmind.infer.integer import Input, IntTrees, Output
 from kmind.infer.slot import INPUT, STEP, slot_bytes
 
-DECIDES = Path(__file__).with_name("decides.bpf.c")
+DECIDES = Path(__file__).parents[1] / "decides.bpf.c"
 ASKED = np.dtype([("x", "<i8", (3,)), ("label", "<i8"), ("score", "<i8"), ("version", "<u8")])
 SCHEMA = schema_hash([Feature("depth"), Feature("latency", "ns"), Feature("bytes", "bytes")])
 OTHER = schema_hash([Feature("depth"), Feature("latency", "us"), Feature("bytes", "bytes")])

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.kernel("libbpf", "bpffs", "arena", "bpf_timer", "syscal
 SLACK_S = layout.LIMIT["LEASE_SLACK_MS"] / 1000
 ROUNDS = 3000
 TURNS = 3_000_000
-LEASES = Path(__file__).with_name("leases.bpf.c")
+LEASES = Path(__file__).parents[1] / "leases.bpf.c"
 WORK = np.dtype(
     [(name, "<u4") for name in ("slot", "priority", "turns", "keep")]
     + [(name, "<u8") for name in ("taken", "denied", "handed_over", "together", "misnamed")]

@@ -23,7 +23,7 @@ from kmind.testing.recordings import made_windows, write_recording
 
 MODULE = find_module("iolat")
 BLOCKIO = find_module("blockio")
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 FEATURES = MODULE.manifest.columns
 RECENT = ("decided", "slow", "slow_right", "fast_right", "last_slow_right", "last_fast_right")
 

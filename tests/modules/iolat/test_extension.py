@@ -99,7 +99,7 @@ def feed(agent: BpfAgent, events: npt.NDArray[np.void]) -> npt.NDArray[np.int64]
 
 @pytest.fixture(scope="module")
 def feeder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    source = Path(__file__).with_name("iolat_feed.bpf.c")
+    source = Path(__file__).parents[1] / "iolat_feed.bpf.c"
     return compile_bpf(source, tmp_path_factory.mktemp("feed") / "feed.bpf.o")
 
 

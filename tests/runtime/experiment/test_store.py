@@ -133,14 +133,14 @@ def test_what_a_killed_process_left(tmp_path: Path, target: Target) -> None:
         "import os, sys\n"
         "sys.path.insert(0, sys.argv[1])\n"
         "from pathlib import Path\n"
-        "from runtime.test_evidence_store import begin\n"
+        "from runtime.experiment.test_store import begin\n"
         "from kmind.knobs import Target\n"
         "from kmind.runtime.experiment.store import EvidenceStore\n"
         "store = EvidenceStore(Path(sys.argv[2]))\n"
         "begin(store, Target.block('sim0', root=Path(sys.argv[3])), change=3)\n"
         "os.kill(os.getpid(), 9)\n"
     )
-    tests = str(Path(__file__).parents[1])
+    tests = str(Path(__file__).parents[2])
     command = [sys.executable, "-c", program, tests, str(path), str(tmp_path / "root")]
     assert subprocess.run(command, check=False).returncode == -9
     with EvidenceStore(path) as store:

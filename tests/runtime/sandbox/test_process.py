@@ -141,7 +141,7 @@ def test_a_later_line_says_what_was_dropped(tmp_path: Path) -> None:
 
 def owner(tmp_path: Path, *, keep: bool) -> tuple["subprocess.Popen[str]", int, int]:
     log = str(tmp_path / "log") if keep else ""
-    path = [*sys.path, str(Path(__file__).parent.parent)]
+    path = [*sys.path, str(Path(__file__).parents[2])]
     text = OWNER.format(path=path, folder=str(tmp_path), keep=keep, log=log)
     started = subprocess.Popen(
         [sys.executable, "-c", text], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
