@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from guard.support import in_child
+from small_disk import fill, small_disk
 
 from kmind.errors import JournalError
 from kmind.guard import Actuator, Journal, Owner, Policy, default_journal_path, restore
@@ -26,22 +27,8 @@ PRESSURE = get_knob("vm.vfs_cache_pressure")
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 512 KiB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=512k,mode=700", "tmpfs", folder], check=True
-    )
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-
-
-def fill(folder: Path, leave: int = 0) -> Path:
-    """Fill a file system but for so many bytes; the file to remove again."""
-    ballast = folder / "ballast"
-    free = os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize
-    ballast.write_bytes(b"\0" * max(0, free - leave))
-    return ballast
+    with small_disk(tmp_path / "small") as folder:
+        yield folder
 
 
 def test_the_place_can_be_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -57,7 +44,7 @@ def test_it_is_durable_by_settings(journal: Journal, state: Path) -> None:
     assert journal._db.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL
     assert journal._db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
     with sqlite3.connect(state) as db:
-        assert db.execute("PRAGMA user_version").fetchone()[0] == 1
+        assert db.execute("PRAGMA user_version").fetchone()[0] == 2
     db.close()
 
 

@@ -121,13 +121,3 @@ def test_without_keep_all_goes_back(target: Target, state: Path, journal: Journa
     dies(state, target, lambda actuator: set_(actuator, target, 16, parked=True))
     restore(journal, Policy(), root=target.root)
     assert KNOB.read(target) == 128
-
-
-def test_a_journal_of_before_takes_trials(state: Path, target: Target, journal: Journal) -> None:
-    journal._db.execute("ALTER TABLE change DROP COLUMN trial")
-    journal._db.execute("DROP TABLE drain")
-    with Journal(state, read_only=True) as looked:
-        assert (looked.history(), looked.drains()) == ([], [])
-    with Journal(state) as now:
-        change = set_(Actuator(now, Policy(), root=target.root), target, 16, trial=True)
-        assert now.get(change.id).trial

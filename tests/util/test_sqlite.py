@@ -1,223 +1,394 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Databases that no other user can open, and so cannot lock."""
+"""Stores of every version: brought to the present one, or left as they are."""
+
+from __future__ import annotations
 
 import os
+import signal
 import sqlite3
-import stat
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import stores
+from guard.support import in_child
+from small_disk import fill, small_disk
 
-from kmind.errors import JournalError, KmindError, PrivilegeError
+from kmind.errors import KmindError
 from kmind.guard import Journal
 from kmind.runtime.experiment.store import EvidenceStore
-from kmind.util.sqlite import connect_private, connect_reader, is_database_there
+from kmind.runtime.supervisor.advice import AdviceStore
+from kmind.testing.simulate import make_disk_files
+from kmind.util import sqlite
+from kmind.util.sqlite import DeferringStore, Schema, Step, Store
 
-PARTS = ("", "-wal", "-shm")
-PLAIN_USER = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
-
-# Opens the index for reading, and locks the byte that each writer takes (WAL_WRITE_LOCK in
-# https://sqlite.org/walformat.html), as any user could.
-LOCK = """
-import fcntl, os, struct, sys
-fd = int(sys.argv[1])
-fcntl.fcntl(fd, fcntl.F_SETLK, struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, 120, 1, 0))
-print("locked", flush=True)
-sys.stdin.read()
-"""
+ROWS = 300
 
 
-@pytest.fixture(autouse=True)
-def open_umask() -> Iterator[None]:
-    """As where nobody set it: the modes must not depend on it."""
-    before = os.umask(0)
-    yield
-    os.umask(before)
+def _grow(db: sqlite3.Connection) -> None:
+    db.execute("ALTER TABLE t ADD COLUMN twice INTEGER NOT NULL DEFAULT 0")
+    for n, text in db.execute("SELECT n, text FROM t").fetchall():
+        db.execute("UPDATE t SET twice = ?, text = ? WHERE n = ?", (2 * n, f"{text}{text}", n))
+
+
+class First(Store):
+    schema = Schema(
+        "test store",
+        (
+            # Semicolons that end no statement.
+            "CREATE TABLE t (n INTEGER PRIMARY KEY, -- a number; that is all\n"
+            "text TEXT NOT NULL DEFAULT 'a;b') STRICT; CREATE INDEX t_text ON t (text);",
+        ),
+    )
+
+
+class Third(Store):
+    schema = replace(
+        First.schema,
+        steps=(*First.schema.steps, _grow, "CREATE TABLE more (n INTEGER) STRICT;"),
+    )
+
+
+def bad(step: Step) -> type[Store]:
+    """A store with a step that fails."""
+    return type(
+        "Bad", (Store,), {"schema": replace(First.schema, steps=(*First.schema.steps, step))}
+    )
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "kmind" / "some.db"
+    """A store of the first version, with rows."""
+    return made(tmp_path / "store.db")
 
 
-def made(path: Path) -> None:
-    with closing(connect_private(path, patience_s=1)) as db:
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("CREATE TABLE t (n)")
-        db.execute("INSERT INTO t VALUES (1)")
+def made(path: Path, rows: int = ROWS) -> Path:
+    with First(path) as store:
+        store._db.execute("BEGIN")
+        store._db.executemany("INSERT INTO t (n) VALUES (?)", [(n,) for n in range(rows)])
+        store._db.execute("COMMIT")
+    return path
 
 
-def modes(path: Path) -> dict[str, int]:
-    files = {part: path.with_name(path.name + part) for part in PARTS}
-    return {part: stat.S_IMODE(f.stat().st_mode) for part, f in files.items() if f.exists()}
-
-
-def test_new_files_are_for_their_owner_alone(path: Path) -> None:
-    with closing(connect_private(path, patience_s=1)) as db:
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("CREATE TABLE t (n)")
-        assert modes(path) == {"": 0o600, "-wal": 0o600, "-shm": 0o600}
-        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-
-
-@pytest.mark.parametrize("kind", [Journal, EvidenceStore])
-def test_what_was_open_to_others_is_repaired(
-    path: Path, kind: type[Journal] | type[EvidenceStore]
-) -> None:
-    kind(path).close()
-    with closing(sqlite3.connect(path)) as left:  # its log and index stay while it is open
-        left.execute("BEGIN").close()
-        left.execute("SELECT * FROM sqlite_master").fetchall()
-        path.parent.chmod(0o755)
-        for part in PARTS:
-            path.with_name(path.name + part).chmod(0o644)
-        with kind(path):
-            assert modes(path) == {"": 0o600, "-wal": 0o600, "-shm": 0o600}
-            assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-
-
-def test_a_folder_of_another_name_is_left_readable(tmp_path: Path) -> None:
-    folder = tmp_path / "data"
-    folder.mkdir(mode=0o775)
-    connect_private(folder / "some.db", patience_s=1).close()
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o755
-
-
-def test_a_link_in_the_place_of_a_file_is_refused(tmp_path: Path, path: Path) -> None:
-    path.parent.mkdir(mode=0o700)
-    aim = tmp_path / "aim"
-    aim.write_bytes(b"")
-    for part in PARTS:
-        file = path.with_name(path.name + part)
-        file.symlink_to(aim)
-        with pytest.raises(KmindError, match="is not a regular file; move it away"):
-            connect_private(path, patience_s=1)
-        file.unlink()
-    path.unlink()
-    path.symlink_to(aim)
-    with pytest.raises(JournalError, match="is not a regular file; move it away"):
-        Journal(path)
-
-
-def test_a_reader_makes_and_changes_nothing(path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        connect_reader(path, patience_s=1)
-    assert not path.parent.exists()
-    made(path)
-    path.chmod(0o640)
-    with closing(connect_reader(path, patience_s=1)) as db:
-        assert db.execute("SELECT n FROM t").fetchall() == [(1,)]
-        with pytest.raises(sqlite3.OperationalError, match="readonly"):
-            db.execute("DELETE FROM t")
-    assert modes(path)[""] == 0o640
-    path.write_bytes(b"")
-    with pytest.raises(JournalError, match="it is empty; it is left as it is"):
-        Journal(path, read_only=True)
-
-
-def as_plain_user(path: Path) -> int:
-    """What the table holds as a plain user reads it; -1 where that is refused."""
-    child = os.fork()
-    if child == 0:
-        answer = 99
-        try:
-            os.setresuid(65534, 65534, 65534)
-            with closing(connect_reader(path, patience_s=1)) as db:
-                answer = db.execute("SELECT n FROM t").fetchone()[0]
-        except PermissionError:
-            answer = 98
-        finally:
-            os._exit(answer)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return -1 if status == 98 else status
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-def test_a_plain_user_reads_a_copy_without_writing_to_its_folder() -> None:
-    with tempfile.TemporaryDirectory() as name:  # every folder above lets them pass
-        path = Path(name) / "some.db"
-        made(path)
-        Path(name).chmod(0o755)
-        path.chmod(0o644)
-        assert [file.name for file in Path(name).iterdir()] == [path.name]
-        assert as_plain_user(path) == 1
-        assert [file.name for file in Path(name).iterdir()] == [path.name]
-        # What only stands in the log must not be missed in silence.
-        path.with_name("some.db-wal").write_bytes(b"x" * 100)
-        assert as_plain_user(path) == -1
-
-
-def test_only_a_file_that_may_be_read_is_there(path: Path) -> None:
-    assert not is_database_there(path, what="journal")
-    made(path)
-    assert is_database_there(path, what="journal")
-
-
-@pytest.mark.kernel
-def test_a_plain_user_is_told_whom_to_ask(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made(path)
-    path.parent.parent.chmod(0o755)
-    os.seteuid(65534)
-    try:
-        for read_only in (False, True):
-            with pytest.raises(PrivilegeError) as told:
-                Journal(path, read_only=read_only)
-            assert "members of the group kmind may ask the daemon" in str(told.value)
-        with pytest.raises(PrivilegeError):
-            is_database_there(path, what="journal")
-    finally:
-        os.seteuid(0)
-
-
-@pytest.mark.kernel
-def test_another_user_cannot_open_a_part(path: Path) -> None:
-    with closing(connect_private(path, patience_s=1)) as db:
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("CREATE TABLE t (n)")
-        path.parent.parent.chmod(0o755)
-        path.parent.chmod(0o755)  # the files' own modes must do
-        for part in PARTS:
-            file = path.with_name(path.name + part)
-            done = subprocess.run([*PLAIN_USER, "cat", file], capture_output=True, text=True)
-            assert "Permission denied" in done.stderr
-
-
-@pytest.mark.kernel
-def test_a_lock_that_another_user_took_before_the_repair_stops_nobody(path: Path) -> None:
-    made(path)
+def content(path: Path) -> tuple[int, list[tuple[Any, ...]], list[str]]:
+    """Version, rows and tables, as SQLite alone reads them."""
     with closing(sqlite3.connect(path)) as db:
-        db.execute("SELECT * FROM t").fetchall()
-        for part in PARTS:
-            path.with_name(path.name + part).chmod(0o644)
-        fd = os.open(path.with_name(f"{path.name}-shm"), os.O_RDONLY)
-        other = subprocess.Popen(
-            [*PLAIN_USER, sys.executable, "-c", LOCK, str(fd)],
-            pass_fds=[fd], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert other.stdout is not None
-        assert other.stdout.readline() == "locked\n"
-        db.execute("PRAGMA busy_timeout = 10")
-        with pytest.raises(sqlite3.OperationalError, match="locked"):
-            db.execute("INSERT INTO t VALUES (2)")
-    os.close(fd)
-    try:
-        with closing(connect_private(path, patience_s=0.1)) as db:
-            db.execute("INSERT INTO t VALUES (3)")
-            assert db.execute("SELECT n FROM t").fetchall() == [(1,), (3,)]
-    finally:
-        other.communicate()
+        names = [row[0] for row in db.execute("SELECT name FROM sqlite_master ORDER BY name")]
+        rows = db.execute("SELECT * FROM t ORDER BY n").fetchall()
+        assert db.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+        return db.execute("PRAGMA user_version").fetchone()[0], rows, names
+
+
+OLD = (1, [(n, "a;b") for n in range(ROWS)], ["t", "t_text"])
+NEW = (3, [(n, "a;ba;b", 2 * n) for n in range(ROWS)], ["more", "t", "t_text"])
+
+
+def test_a_new_file_takes_every_step(tmp_path: Path) -> None:
+    with Third(tmp_path / "new.db"):
+        pass
+    assert content(tmp_path / "new.db") == (3, [], NEW[2])
+    with Third(None) as store:
+        assert store._db.execute("SELECT count(*) FROM more").fetchone()[0] == 0
+
+
+def test_an_earlier_version_is_brought_to_the_present_one(path: Path) -> None:
+    assert content(path) == OLD
+    Third(path).close()
+    assert content(path) == NEW
+    Third(path).close()  # and no step is taken twice
+    assert content(path) == NEW
+
+
+def test_processes_that_meet_take_each_step_once(path: Path) -> None:
+    children = []
+    for _ in range(4):
+        if not (pid := os.fork()):
+            try:
+                Third(path).close()
+                os._exit(0)
+            finally:
+                os._exit(1)
+        children.append(pid)
+    assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * 4
+    assert content(path) == NEW
+
+
+def test_who_reads_meanwhile_goes_on_with_what_was(path: Path) -> None:
+    reading, upgraded = threading.Event(), threading.Event()
+    seen = []
+
+    def read() -> None:
+        with closing(sqlite3.connect(path, isolation_level=None)) as db:
+            db.execute("BEGIN")
+            seen.append(db.execute("SELECT count(text) FROM t WHERE text = 'a;b'").fetchone()[0])
+            reading.set()
+            upgraded.wait(60)
+            seen.append(db.execute("SELECT count(text) FROM t WHERE text = 'a;b'").fetchone()[0])
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    reading.wait(60)
+    Third(path).close()
+    upgraded.set()
+    thread.join()
+    assert seen == [ROWS, ROWS]
+    assert content(path) == NEW
+
+
+def test_a_step_that_fails_changes_nothing(path: Path) -> None:
+    def fails(db: sqlite3.Connection) -> None:
+        _grow(db)
+        db.execute("SELECT * FROM nowhere")
+
+    with pytest.raises(KmindError, match=r"cannot open the test store in .*: no such table"):
+        bad(fails)(path)
+    assert content(path) == OLD
+
+
+def test_a_later_version_is_not_written_to(path: Path) -> None:
+    Third(path).close()
+    with pytest.raises(KmindError) as told:
+        First(path)
+    assert str(told.value) == (
+        f"the test store in {path} has version 3, and this kmind knows 1; use the kmind that "
+        "wrote it, or move the file away"
+    )
+    assert content(path) == NEW
+    with First(path, read_only=True) as store:
+        assert store.is_later
+        assert store._db.execute("SELECT text FROM t WHERE n = 1").fetchone()["text"] == "a;ba;b"
+
+
+def test_a_look_at_an_earlier_version_is_upgraded_in_memory(path: Path) -> None:
+    before = path.read_bytes()
+    with Third(path, read_only=True) as store:
+        assert not store.is_later
+        assert store._db.execute("SELECT twice FROM t WHERE n = 7").fetchone()["twice"] == 14
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            store._db.execute("DELETE FROM t")
+    assert path.read_bytes() == before
+    assert content(path) == OLD
+
+
+def test_a_look_at_what_cannot_be_upgraded_shows_what_is_there(path: Path) -> None:
+    with bad("DROP TABLE nowhere;")(path, read_only=True) as store:
+        assert store._db.execute("SELECT text FROM t WHERE n = 7").fetchone()["text"] == "a;b"
+
+
+# Killed half-way
+
+
+class _Kill:
+    """Kills this process at the ``at``-th statement, or after so many of SQLite's instructions."""
+
+    def __init__(self, at: int, connect: Callable[..., sqlite3.Connection]) -> None:
+        self._left = at
+        self._connect = connect
+
+    def by_statement(self, path: Path, **more: Any) -> sqlite3.Connection:
+        db = self._connect(path, **more)
+        db.set_trace_callback(self._count)
+        return db
+
+    def by_instruction(self, path: Path, **more: Any) -> sqlite3.Connection:
+        db = self._connect(path, **more)
+        db.set_progress_handler(self._count, 1)
+        return db
+
+    def _count(self, statement: str = "") -> None:
+        self._left -= 1
+        if not self._left:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def killed(how: str, at: int, work: Callable[[], object]) -> bool:
+    """Whether it was killed, and did not come to its end before."""
+
+    def child() -> None:
+        kill = _Kill(at, sqlite.connect_private)
+        sqlite.connect_private = getattr(kill, how)
+        work()
+
+    code = in_child(child)
+    assert code in (0, -signal.SIGKILL)
+    return code != 0
+
+
+@pytest.mark.parametrize(("how", "stride"), [("by_statement", 1), ("by_instruction", 97)])
+def test_killed_anywhere_a_store_has_one_version_whole(
+    tmp_path: Path, how: str, stride: int
+) -> None:
+    few = 40
+    versions = set()
+    for at in range(1, 1 << 20, stride):
+        path = made(tmp_path / f"{at}.db", few)
+        if not killed(how, at, lambda path=path: Third(path).close()):
+            break
+        version, rows, names = content(path)
+        versions.add(version)
+        assert rows == ([row[:2] for row in OLD[1][:few]] if version == 1 else NEW[1][:few])
+        assert names == (OLD[2] if version < 3 else NEW[2])
+        Third(path).close()
+        assert content(path) == (3, NEW[1][:few], NEW[2])
+    assert versions >= {1, 2}
+    assert at > 10 * stride
+
+
+@pytest.mark.parametrize("copy", [*stores.kept("journal")[:1], *stores.kept("evidence")[:1]])
+def test_a_kept_copy_survives_a_kill_at_each_statement(tmp_path: Path, copy: Path) -> None:
+    kind = copy.stem.partition("-")[0]
+    before = rows_of(stores.unpack(copy, tmp_path / "before.db"))
+    for at in range(1, 1 << 20):
+        path = stores.unpack(copy, tmp_path / f"{at}.db")
+        if not killed("by_statement", at, lambda path=path: OPEN[kind](path).close()):
+            break
+        assert {name: rows_of(path)[name] for name in before} == before or version_of(path) == 2
+        OPEN[kind](path).close()
+        assert holds(rows_of(path), before)
+    assert at > 5
+
+
+# A full disk
 
 
 @pytest.mark.kernel
-def test_what_a_command_of_root_writes_is_roots_alone() -> None:
-    script = (
-        "import os, sys; from kmind.cli.main import main; os.umask(0); "
-        "sys.argv = ['kmind', '--version']; main(); print(oct(os.umask(0)))"
+@pytest.mark.fault
+def test_a_disk_that_is_full_while_upgrading_loses_nothing(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "small", "768k") as folder:
+        upgraded = refused = 0
+        told: list[str] = []
+        for leave in range(0, 200 << 10, 8 << 10):
+            path = made(folder / f"{leave}.db")
+            ballast = fill(folder, leave)
+            try:
+                Third(path).close()
+                upgraded += 1
+            except KmindError as error:
+                refused += 1
+                told.append(str(error))
+            ballast.unlink()
+            assert content(path)[0] in (1, 2, 3)
+            Third(path).close()
+            assert content(path) == NEW
+            for file in folder.glob("*.db*"):
+                file.unlink()
+        assert upgraded
+        assert refused > 2
+        assert all("cannot open the test store" in each for each in told)
+        assert all("free space on its disk" in each or "disk is full" in each for each in told)
+
+
+# Kept copies
+
+
+class Doer:
+    def apply_advice(self, advice: Any) -> int:
+        return 1
+
+    def undo_advice(self, change: int) -> str:
+        return ""
+
+
+OPEN: dict[str, Callable[[Path], Store]] = {
+    "journal": Journal,
+    "advice": lambda path: AdviceStore(path, Doer()),
+    "evidence": EvidenceStore,
+}
+SCHEMAS = {
+    "journal": Journal.schema,
+    "advice": AdviceStore.schema,
+    "evidence": EvidenceStore.schema,
+}
+
+Rows = dict[str, list[dict[str, Any]]]
+
+
+def version_of(path: Path) -> int:
+    with closing(sqlite3.connect(path)) as db:
+        return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+def tables(path: Path) -> dict[str, str]:
+    with closing(sqlite3.connect(path)) as db:
+        found = db.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL")
+        return {name: " ".join(sql.split()) for name, sql in found}
+
+
+def rows_of(path: Path) -> Rows:
+    with closing(sqlite3.connect(path)) as db:
+        db.row_factory = sqlite3.Row
+        return {
+            name: [dict(row) for row in db.execute(f"SELECT * FROM {name}")]
+            for name in tables(path)
+            if not name.startswith("sqlite_") and "_" not in name
+        }
+
+
+def holds(now: Rows, before: Rows) -> bool:
+    """Whether nothing of what was there is missing, or another."""
+    return all(
+        [{key: row[key] for key in old} for row, old in zip(now[name], rows, strict=True)] == rows
+        for name, rows in before.items()
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.stdout.splitlines()[-1] == "0o77"
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Callable[[str], Path]:
+    """A file of each store as the present code makes it."""
+
+    def make(store: str) -> Path:
+        path = tmp_path / "fresh" / f"{store}.db"
+        stores.WRITERS[store](path, make_disk_files(tmp_path / "root"))
+        return path
+
+    return make
+
+
+@pytest.mark.parametrize("copy", stores.COPIES, ids=lambda copy: copy.stem)
+def test_a_kept_copy_is_brought_to_the_present_version(
+    tmp_path: Path, fresh: Callable[[str], Path], copy: Path
+) -> None:
+    store = copy.stem.partition("-")[0]
+    path = stores.unpack(copy, tmp_path / f"{store}.db")
+    assert version_of(path) == stores.version(copy)
+    before = rows_of(path)
+    assert any(before.values())
+    with OPEN[store](path):
+        pass
+    assert version_of(path) == SCHEMAS[store].version
+    assert tables(path) == tables(fresh(store))
+    assert holds(rows_of(path), before)
+
+
+@pytest.mark.parametrize("store", OPEN)
+def test_each_version_has_a_kept_copy(store: str) -> None:
+    """Whoever changes a schema adds a step, and keeps what that makes: CONTRIBUTING.md."""
+    copies = stores.kept(store)
+    versions = sorted({stores.version(copy) for copy in copies})
+    assert versions == list(range(1, SCHEMAS[store].version + 1))
+
+
+@pytest.mark.parametrize("store", OPEN)
+def test_a_schema_does_not_change_without_a_new_version(
+    tmp_path: Path, fresh: Callable[[str], Path], store: str
+) -> None:
+    present = [c for c in stores.kept(store) if stores.version(c) == SCHEMAS[store].version]
+    path = stores.unpack(present[-1], tmp_path / "kept.db")
+    assert tables(path) == tables(fresh(store))
+
+
+def test_what_only_tells_writes_later_where_the_file_is_locked(path: Path) -> None:
+    class Telling(DeferringStore):
+        schema = Third.schema
+
+    with Telling(path) as store:
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            store._soon("INSERT INTO more (n) VALUES (?)", 1)
+            assert store._late
+        store._soon("INSERT INTO more (n) VALUES (?)", 2)
+        assert [row["n"] for row in store._db.execute("SELECT n FROM more")] == [1, 2]

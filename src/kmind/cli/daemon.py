@@ -65,18 +65,21 @@ def daemon_command(
 
     def make(restarted: bool) -> Daemon:
         def supervisor() -> Supervisor:
-            # Without the policy nothing may run. A wrong file of modules.d costs what it says.
+            # Without policy and journal nothing may run. A wrong file of modules.d costs what it
+            # says.
+            policy = None
             try:
                 policy = Policy.load(policy_file)
+                journal = Journal()
             except KmindError:
                 # What a dead one has left is put back all the same: no mistake stops an undo.
-                with suppress(KmindError), Journal() as journal:
-                    restore_leftovers(journal, None, log.emit)
+                with suppress(KmindError), Journal.rescue() as left:
+                    restore_leftovers(left, policy, log.emit)
                 raise
             conf = ModuleConf.load(strict=False)
             return Supervisor(
                 core=Core.open(mount=True),
-                journal=Journal(),
+                journal=journal,
                 policy=policy,
                 emit=log.emit,
                 run_dir=run_dir,

@@ -7,8 +7,8 @@ import os
 from typing import Any
 
 from kmind.cli.output import json_line, write
-from kmind.errors import KmindError, PolicyError, PrivilegeError
-from kmind.guard import Journal, Outcome, Policy, default_journal_path, restore
+from kmind.errors import BusyError, JournalError, KmindError, PolicyError, PrivilegeError
+from kmind.guard import Journal, Outcome, Policy, Restored, default_journal_path, restore
 from kmind.util.sqlite import is_database_there
 
 __all__ = ["SCHEMA", "restore_command"]
@@ -20,9 +20,10 @@ def restore_command(*, json: bool, force: bool, dry_run: bool) -> int:
     """Restore, and say what was done; 1 if a knob could not be put back.
 
     ``force`` takes knobs from running instances too; ``dry_run`` writes nothing, not even to
-    the journal. Raises PrivilegeError without root, JournalError if the journal cannot be used,
-    and, once all is put back, PolicyError for a policy that cannot be read: what it says to
-    keep is unknown then, and nothing is kept.
+    the journal. Raises PrivilegeError without root, and JournalError if the journal cannot be read.
+    Once all is put back: JournalError or BusyError if that could not be put on record, and
+    PolicyError for a policy that cannot be read: what it says to keep is unknown then, and
+    nothing is kept.
     """
     if not is_database_there(default_journal_path(), what="journal"):
         _say(json, {"restored": [], "skipped": [], "kept": []}, ["nothing to restore"])
@@ -32,7 +33,7 @@ def restore_command(*, json: bool, force: bool, dry_run: bool) -> int:
             return _show_open(journal, json=json)
     if os.geteuid() != 0:
         raise PrivilegeError("restoring writes kernel settings", hint="run as root")
-    with Journal() as journal:
+    with Journal.rescue() as journal:
         policy, wrong = _policy()
         done = restore(journal, policy, force=force)
     lines = [f"{o.knob} of {o.target}: {o.found} -> {o.to}" for o in done.restored]
@@ -45,10 +46,26 @@ def restore_command(*, json: bool, force: bool, dry_run: bool) -> int:
     }
     _say(json, report, lines or ["nothing to restore"])
     if done.unrecorded:
-        raise done.unrecorded
+        raise _unrecorded(journal, done, done.unrecorded)
     if wrong:
         raise wrong
     return 1 if any(o.state == "skipped" for o in done.skipped) else 0
+
+
+def _unrecorded(journal: Journal, done: Restored, error: JournalError | BusyError) -> KmindError:
+    # The knobs are as printed; only the record of it is missing.
+    why = error.args[0]
+    if journal.unread:
+        numbers = ", ".join(map(str, sorted(journal.unread)))
+        why = f"{why}; not understood, and left alone: change {numbers}"
+    hint = error.hint.removeprefix("no knob is changed without it; ")
+    hint = f"{hint}; then run kmind restore again".removeprefix("; ")
+    if journal.is_later:
+        hint = "use the kmind that wrote it, or move the file away"
+    what = "the journal could not be brought up to date"
+    if done.restored or done.kept:
+        what = "the knobs are as said above, but the journal still shows them as changed"
+    return type(error)(f"{what}: {why}", hint=hint)
 
 
 def _policy() -> tuple[Policy | None, KmindError | None]:
@@ -69,6 +86,7 @@ def _show_open(journal: Journal, *, json: bool) -> int:
         f"would set {c.knob} of {c.target} to {c.old} (changed by {c.owner}): {c.undo}"
         for c in first.values()
     ]
+    lines += [f"change {number} is not understood" for number in sorted(journal.unread)]
     report = [
         {
             "knob": c.knob,

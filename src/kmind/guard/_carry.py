@@ -24,7 +24,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kmind.errors import KmindError
+from kmind.errors import BusyError, JournalError, KmindError
 from kmind.guard._owner import Owner
 from kmind.guard._watch import watch_writes
 from kmind.guard.journal import Drain, Journal
@@ -275,15 +275,22 @@ class Carrier:
 def end_drains_left(journal: Journal, root: Path, *, force: bool = False) -> None:
     """Set the knobs that a process drained, and left so as it died, to what they were to hold.
 
-    Those of a running process are its own, unless ``force``. Raises JournalError.
+    Those of a running process are its own, unless ``force``. Raises JournalError or BusyError,
+    once all are set, if the journal cannot be written.
     """
+    unrecorded: JournalError | BusyError | None = None
     for drain in journal.drains():
         if force or not _runs(drain):
             with suppress(KmindError):
                 knob, target = get_knob(drain.knob), parse_target(drain.target, root=root)
                 if target.identity() == drain.identity and knob.read(target) == knob.drain:
                     knob.write(target, drain.value)
-            journal.end_drain(drain.id)
+            try:
+                journal.end_drain(drain.id)
+            except (JournalError, BusyError) as error:
+                unrecorded = error
+    if unrecorded:
+        raise unrecorded
 
 
 def _runs(drain: Drain) -> bool:

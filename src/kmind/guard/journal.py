@@ -4,8 +4,7 @@
 One SQLite file in WAL mode with ``synchronous=FULL``: a transaction that returned
 is on disk. Several processes may use it at once; SQLite locks it, and each waits
 up to ten seconds for its turn, but for the owner of agents, which waits for
-milliseconds (``hurry``). No other user can open the file. A ``Journal`` belongs to one
-thread, and must not be carried over a fork.
+milliseconds (``hurry``).
 
 A change is a row that moves through these states:
 
@@ -16,6 +15,9 @@ A change is a row that moves through these states:
 ``trial``, its row covers the value that stood before as well, and it is put back
 whatever the policy keeps when its owner dies. The knobs are the
 kernel's and start afresh with it, so rows of an earlier boot restore nothing.
+
+Knobs are put back by a journal of any version: the columns that this takes (``_RESTORE``) keep
+their names and their meaning in all versions to come.
 """
 
 from __future__ import annotations
@@ -34,26 +36,17 @@ from kmind.errors import BusyError, JournalError, KmindError, PrivilegeError
 from kmind.guard._owner import Owner
 from kmind.knobs import Knob, Target, Value
 from kmind.util.procfs import boot_id
-from kmind.util.sqlite import (
-    OWNER_PATIENCE_S,
-    connect_private,
-    connect_reader,
-    is_busy,
-    not_for_this_user,
-    set_patience,
-    sqlite_hint,
-)
+from kmind.util.sqlite import Schema, Store, is_busy, sqlite_hint
 
 __all__ = ["Change", "Drain", "Journal", "State", "default_journal_path"]
 
 State = Literal["intended", "applied", "undone", "kept", "yielded", "failed", "expired"]
 
-_VERSION = 1
 _PATIENCE_S = 10.0
 _KEPT_ROWS = 100_000
 _TRIMMED_ROWS = 16  # with each new one, so that no transaction takes long
 
-_SCHEMA = """
+_FIRST = """
 CREATE TABLE change (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     time REAL NOT NULL,        -- seconds since 1970
@@ -79,9 +72,14 @@ CREATE TABLE change (
 CREATE INDEX change_open ON change (knob, target, id) WHERE state IN ('intended', 'applied');
 """
 
-# Added later; a kmind that does not know of them goes on with the file all the same.
-_TRIAL = "ALTER TABLE change ADD COLUMN trial INTEGER NOT NULL DEFAULT 0"  # being measured
-_DRAIN = """
+
+def _trials_and_drains(db: sqlite3.Connection) -> None:
+    # Files of version 1 may have one or both: they were added without a new number.
+    if not any(row[1] == "trial" for row in db.execute("PRAGMA table_info(change)")):
+        # Being measured, or standing for a moment only.
+        db.execute("ALTER TABLE change ADD COLUMN trial INTEGER NOT NULL DEFAULT 0")
+    db.execute(
+        """
 CREATE TABLE IF NOT EXISTS drain (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     boot TEXT NOT NULL,
@@ -93,6 +91,26 @@ CREATE TABLE IF NOT EXISTS drain (
     start INTEGER NOT NULL
 ) STRICT
 """
+    )
+
+
+_SCHEMA = Schema(
+    "journal",
+    (_FIRST, _trials_and_drains),
+    durable=True,
+    way_out="use the kmind that wrote it; or have kmind restore put back what is held, and move "
+    "the file away",
+)
+
+# Without these nothing can be put back. Of the others a later version may have none.
+_RESTORE = frozenset(
+    {"id", "boot", "knob", "target", "identity", "old", "new", "instance", "uid", "pid", "start"}
+    | {"state"}
+)
+_DEFAULTS: Mapping[str, Any] = {
+    "time": 0.0, "cause": None, "rec_id": 0, "why": "", "evidence": "{}", "undo": "",
+    "remark": "", "trial": 0,
+}  # fmt: skip
 
 _OPEN = "state IN ('intended', 'applied')"
 
@@ -150,40 +168,43 @@ def default_journal_path() -> Path:
     return Path(os.environ.get("KMIND_STATE_DIR") or "/var/lib/kmind") / "journal.db"
 
 
-class Journal:
-    """The journal in one file; made with its folder if it is not there.
+class Journal(Store):
+    """The journal in one file, a ``Store``.
 
     Every method raises ``JournalError`` where the file cannot be used, PrivilegeError where it
-    is not for this user, and ``BusyError`` where another process is writing to it. With
-    ``read_only`` nothing is made or changed.
+    is not for this user, and ``BusyError`` where another process is writing to it.
+    ``unwritable`` is why one that ``rescue`` has opened can only be read, or None; ``unread`` are
+    the numbers of changes that this kmind does not understand, in a journal of a later one.
     """
 
-    def __init__(self, path: Path | None = None, *, read_only: bool = False) -> None:
+    unwritable: JournalError | BusyError | None = None
+    schema = _SCHEMA
+    _refusal = JournalError
+
+    def __init__(
+        self, path: Path | None = None, *, read_only: bool = False, ours: bool = False
+    ) -> None:
         self.path = path or default_journal_path()
+        self.unread: set[int] = set()
         self._boot = boot_id()
-        connect = connect_reader if read_only else connect_private
-        with self._errors("open"):
-            self._db = connect(self.path, patience_s=_PATIENCE_S)
+        super().__init__(self.path, read_only=read_only, ours=ours, patience_s=_PATIENCE_S)
+
+    @classmethod
+    def rescue(cls, path: Path | None = None) -> Journal:
+        """Open it to put knobs back; for reading only, where it cannot be written.
+
+        So a full disk, a later version or a long lock stops no undo. Who could have forged what
+        it says does: another user's file, or one that others may write to, is refused.
+        """
+        try:
+            return cls(path)
+        except (JournalError, BusyError) as error:
             try:
-                self._prepare(read_only)
-            except BaseException:
-                self._db.close()
-                raise
-
-    def hurry(self, on: bool = True) -> None:
-        """Wait for other processes no longer than an owner of agents may: milliseconds."""
-        with self._errors("use"):
-            set_patience(self._db, OWNER_PATIENCE_S if on else _PATIENCE_S)
-
-    def close(self) -> None:
-        """Close the file. Rows stay as they are."""
-        self._db.close()
-
-    def __enter__(self) -> Journal:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+                journal = cls(path, read_only=True, ours=True)
+            except KmindError:
+                raise error from None
+            journal.unwritable = error
+            return journal
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -294,7 +315,7 @@ class Journal:
     def drains(self) -> list[Drain]:
         """Those of this boot that are not over, oldest first."""
         with self._errors("read"):
-            if not self._has("drain"):  # a look at a journal of an earlier kmind
+            if not self._has_drains():
                 return []
             rows = self._db.execute(
                 "SELECT id, knob, target, identity, value, pid, start FROM drain "
@@ -405,73 +426,33 @@ class Journal:
             (_KEPT_ROWS, most),
         )
 
-    def _prepare(self, read_only: bool) -> None:
-        self._db.row_factory = sqlite3.Row
-        version = self._version()
-        if version not in (0, _VERSION):
-            raise JournalError(
-                f"the journal {self.path} has version {version}, and this kmind knows {_VERSION}",
-                hint="use the kmind that wrote it, or move the file away",
-            )
-        if read_only:
-            if version == 0:
-                raise ValueError("it is empty")
-            return
-        self._db.execute("PRAGMA synchronous = FULL")
-        if version == 0:
-            self._db.execute("PRAGMA journal_mode = WAL")
-        if version == 0 or not (self._has("drain") and self._has("trial")):
-            with self.exclusive():
-                self._make()
-
-    def _make(self) -> None:
-        # What is missing: another process may have made it between the two looks.
-        if self._version() == 0:
-            for statement in _SCHEMA.split(";")[:-1]:
-                self._db.execute(statement)
-            self._db.execute(f"PRAGMA user_version = {_VERSION}")
-        if not self._has("trial"):
-            self._db.execute(_TRIAL)
-        self._db.execute(_DRAIN)
-
-    def _has(self, name: str) -> bool:
-        # A table of that name, or a column of the changes.
-        found = self._db.execute(
-            "SELECT name FROM sqlite_master WHERE name = ?1 "
-            "UNION SELECT name FROM pragma_table_info('change') WHERE name = ?1",
-            (name,),
-        ).fetchone()
+    def _has_drains(self) -> bool:
+        # A look at a journal of a later kmind may find none.
+        found = self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'drain'").fetchone()
         return found is not None
-
-    def _version(self) -> int:
-        return int(self._db.execute("PRAGMA user_version").fetchone()[0])
 
     def _select(self, where: str, *values: object, order: str = "id") -> list[Change]:
         with self._errors("read"):
-            return [
-                _change(row)
-                for row in self._db.execute(
-                    f"SELECT * FROM change WHERE {where} ORDER BY {order}", values
-                )
-            ]
+            rows = self._db.execute(f"SELECT * FROM change WHERE {where} ORDER BY {order}", values)
+            return [change for row in rows if (change := self._read(row))]
+
+    def _read(self, row: sqlite3.Row) -> Change | None:
+        if missing := _RESTORE.difference(row.keys()):
+            raise ValueError(f"its changes have no {', '.join(sorted(missing))}")
+        try:
+            return _change({**_DEFAULTS, **dict(zip(row.keys(), row, strict=True))})
+        except (ValueError, TypeError, RecursionError):
+            # One row of a later kmind must not keep the others from being put back.
+            if not self.is_later:
+                raise
+            self.unread.add(row["id"])
+            return None
 
     @contextmanager
     def _errors(self, verb: str) -> Iterator[None]:
         try:
-            yield
-        except PermissionError as error:
-            raise not_for_this_user("journal", self.path, error) from None
-        except (sqlite3.Error, OSError, ValueError, TypeError, RecursionError) as error:
-            hint = sqlite_hint(error)
-            if is_busy(error):
-                raise BusyError(
-                    f"cannot {verb} the journal {self.path}: it is locked", hint=hint
-                ) from None
-            if verb != "read" and not hint.startswith("it is left as it is"):
-                hint = f"no knob is changed without it; {hint}".removesuffix("; ")
-            raise JournalError(
-                f"cannot {verb} the journal {self.path}: {error}", hint=hint
-            ) from None
+            with super()._errors(verb):
+                yield
         except (JournalError, BusyError, PrivilegeError):
             raise
         except KmindError as error:  # the folder, or the file, is not ours
@@ -479,10 +460,16 @@ class Journal:
                 f"cannot {verb} the journal: {error.args[0]}", hint=error.hint
             ) from None
 
+    def _error(self, verb: str, error: Exception) -> KmindError:
+        hint = sqlite_hint(error)
+        if is_busy(error):
+            return BusyError(f"cannot {verb} the journal {self.path}: it is locked", hint=hint)
+        if verb != "read" and not hint.startswith("it is left as it is"):
+            hint = f"no knob is changed without it; {hint}".removesuffix("; ")
+        return JournalError(f"cannot {verb} the journal {self.path}: {error}", hint=hint)
 
-def _change(row: sqlite3.Row) -> Change:
-    # A read-only look may meet a journal of an earlier kmind, which knows no trials.
-    names = row.keys()
+
+def _change(row: Mapping[str, Any]) -> Change:
     old, new, evidence = (json.loads(row[name]) for name in ("old", "new", "evidence"))
     if type(old) not in (int, str) or type(new) not in (int, str, type(None)):
         raise ValueError(f"change {row['id']} is from {row['old']:.40} to {row['new']:.40}")
@@ -504,5 +491,5 @@ def _change(row: sqlite3.Row) -> Change:
         undo=row["undo"],
         state=row["state"],
         remark=row["remark"],
-        trial="trial" in names and bool(row["trial"]),
+        trial=bool(row["trial"]),
     )

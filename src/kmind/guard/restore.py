@@ -23,7 +23,8 @@ class Restored:
     ``restored`` knobs hold their first value now; ``skipped`` ones do not, and
     each says why (yielded, its device gone, its owner alive, or the kernel
     refused). ``kept`` are left as they are by the policy. ``unrecorded`` is why
-    the journal could not be brought up to date, or None.
+    the journal could not be brought up to date, or None: what stands in it as open is open no
+    more.
     """
 
     restored: tuple[Outcome, ...]
@@ -45,24 +46,15 @@ def restore(
     policy says to keep on a daemon's death are kept, but for a value that was on trial. Safe
     to run at any time, by several at once, and again after it was interrupted.
     """
-    unrecorded: JournalError | BusyError | None = None
+    unrecorded = journal.unwritable
     kept: dict[tuple[str, str], Outcome] = {}
     alive: list[Outcome] = []
     carrier = Carrier(journal)
-
-    def keep(changes: list[Change]) -> None:
-        journal.finish(changes, "kept", "by policy: on_daemon_death")
-        kept[changes[0].key] = _left(changes, "kept by the policy")
-
     try:
         end_drains_left(journal, root, force=force)
         journal.expire()
-        for changes in by_key(journal.open_changes()).values():
-            stands = policy is not None and _keeps(policy, changes, root)
-            if stands and not _owner(changes) and not _on_trial(changes, root):
-                keep(changes)
     except (JournalError, BusyError) as error:
-        unrecorded = error
+        unrecorded = unrecorded or error
 
     def chains(locked: bool) -> list[Chain]:
         alive.clear()
@@ -75,8 +67,11 @@ def restore(
             # What is kept stood before the value that was on trial: that alone goes back.
             since = changes[0].id
             if policy is not None and _keeps(policy, changes, root):
-                since = _on_trial(changes, root) or since
-            result.append(Chain(tuple(changes), since))
+                since = _on_trial(changes, root)
+                if not since and not _owner(changes):
+                    kept[changes[0].key] = _left(changes, "kept by the policy")
+                    continue
+            result.append(Chain(tuple(changes), since or changes[0].id))
         return result
 
     outcomes, unwritten = put_back(journal, chains, root, carrier)
@@ -84,7 +79,8 @@ def restore(
         for changes in by_key(journal.open_changes()).values():
             stands = policy is not None and _keeps(policy, changes, root)
             if stands and not _owner(changes) and not _on_trial(changes, root):
-                keep(changes)
+                kept[changes[0].key] = _left(changes, "kept by the policy")
+                journal.finish(changes, "kept", "by policy: on_daemon_death")
         carrier.finish()
     except (JournalError, BusyError) as error:
         unwritten = unwritten or error
@@ -92,7 +88,7 @@ def restore(
         tuple(o for o in outcomes if o.state == "undone"),
         tuple([o for o in outcomes if o.state != "undone"] + alive),
         tuple(kept.values()),
-        unwritten or unrecorded,
+        unrecorded or unwritten,
     )
 
 

@@ -1,93 +1,213 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SQLite files that no other user can open.
+"""SQLite files that can change: one opener, and one way from each version to the present one.
 
-Whoever can open one of the files, be it for reading, can lock it (fcntl(2)), and stop every
-writer: so the database, its log (-wal) and its index (-shm) are for their owner alone. What
-was open to others once may be open still in one of their processes: it is replaced by a copy
-that has never been.
+A store's ``Schema`` is a list of steps, the first of which makes version 1. A file of an earlier
+version is brought to the present one when it is opened, one transaction a step: what SQLite
+promises of a transaction holds for the step and for the number of the version beside it, which
+lies in the same file (``PRAGMA user_version``). So a kill or a full disk leaves the one version or
+the other, whole. No copy of the old file is kept: it would add nothing to that, would have to be
+made through SQLite while others use the file, and would need as much room again where there may be
+none.
+
+A file of a later version is not written to, for nobody knows what its columns mean. It can be read.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import sqlite3
-import stat
-import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from kmind.errors import KmindError, PrivilegeError
-from kmind.util.files import create_file, make_folder, refuse_shared
+from kmind.util.private_database import connect_private, connect_reader
 
 __all__ = [
     "OWNER_PATIENCE_S",
-    "connect_private",
-    "connect_reader",
+    "DeferringStore",
+    "Schema",
+    "Step",
+    "Store",
     "is_busy",
     "is_database_there",
     "not_for_this_user",
-    "set_patience",
     "sqlite_hint",
 ]
 
 OWNER_PATIENCE_S = 0.02
 """For how long the owner's thread waits for another process's transaction, in seconds."""
 
-_MODE = 0o600
-_FOLDER_MODE = 0o700
-_OTHERS = stat.S_IRWXG | stat.S_IRWXO
-_PARTS = ("", "-wal", "-shm")
-_RENEW_S = 10.0
-_CHUNK = 1 << 20
+_PATIENCE_S = 2.0
+_MOST_LATE = 1000
+
+Step = str | Callable[[sqlite3.Connection], None]
+"""From one version to the next: SQL statements, or a function that executes some.
+
+It runs in a transaction, and must leave that open.
+"""
 
 
-def connect_private(path: Path, *, patience_s: float) -> sqlite3.Connection:
-    """Open a database for reading and writing, made if it is not there, in autocommit mode.
+@dataclass(frozen=True)
+class Schema:
+    """The tables of one kind of store, in all versions that there were.
 
-    Folder and files are made for their owner alone. Files that are open to others are taken
-    from them; so is the folder, if it is called kmind, and otherwise the right to write to it.
-    Raises KmindError where another user could still change them, OSError, and sqlite3.Error.
+    ``what`` is how errors call the store. ``steps[n]`` leads from version n to n + 1; version 0 is
+    an empty file. With ``durable`` a commit survives a power cut, else only a kill. ``way_out``
+    is what to do with a file of a later version.
     """
-    make_folder(path.parent, _FOLDER_MODE)
-    _take_folder(path.parent)
-    folder = refuse_shared(
-        path.parent, what="the folder", hint="name one of its own with KMIND_STATE_DIR"
-    )
-    path = folder / path.name
-    with suppress(FileExistsError):
-        # No descriptor: closing one would drop the locks that this process holds on the file.
-        os.mknod(path, _MODE | stat.S_IFREG)
-    _take_files(path)
-    return _connect(f"{path.as_uri()}?mode=rw", patience_s)
+
+    what: str
+    steps: tuple[Step, ...]
+    durable: bool = False
+    way_out: str = "use the kmind that wrote it, or move the file away"
+
+    @property
+    def version(self) -> int:
+        """The present one."""
+        return len(self.steps)
 
 
-def connect_reader(path: Path, *, patience_s: float) -> sqlite3.Connection:
-    """Open a database for reading only; nothing is made, changed or repaired.
+class Store:
+    """One file, made with its folder if it is not there; in memory without ``path``.
 
-    Works where nothing can be written, too: for want of room, of the right to, or in a file
-    system that is read-only. Raises OSError where the file, or what its log holds, may not be
-    read, and sqlite3.Error.
+    No other user can open it. It belongs to one thread, and must not be carried over a fork. One
+    of an earlier version is brought to the present one; one of a later version is refused.
+
+    With ``read_only`` nothing is made or changed: one of an earlier version is upgraded in memory,
+    and one of a later version is read as it is, so that columns are to be asked for by name. With
+    ``ours`` that is refused where another user can have changed what the file says.
+
+    ``patience_s`` is how long it is waited for other processes until ``hurry``. Errors are
+    KmindError where the file cannot be used, PrivilegeError where it is not for this user.
+    ``is_later``: it is of a later version. A subclass names its ``schema``.
     """
-    path.stat()
-    if not os.access(path, os.R_OK):  # SQLite does not say why it can't open a file
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-    uri = path.resolve().as_uri()
-    db = _connect(f"{uri}?mode=ro", patience_s)
-    try:
-        db.execute("SELECT 1 FROM sqlite_master").fetchone()
-    except sqlite3.OperationalError:
-        # Its index cannot be made there. Without a log nobody has the database open, and the
-        # file is the whole of it.
-        db.close()
-        log = path.with_name(f"{path.name}-wal")
-        if log.exists() and log.stat().st_size:
-            if not os.access(path.parent, os.W_OK) and not os.statvfs(path).f_flag & os.ST_RDONLY:
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path)) from None
-            raise
-        db = _connect(f"{uri}?mode=ro&immutable=1", patience_s)
-    return db
+
+    is_later = False
+    _refusal: type[KmindError] = KmindError  # of one of a later version
+
+    schema: Schema
+
+    def __init__(
+        self,
+        path: Path | None,
+        *,
+        read_only: bool = False,
+        ours: bool = False,
+        patience_s: float = _PATIENCE_S,
+    ) -> None:
+        self._path = path
+        self._patience_s = patience_s
+        with self._errors("open"):
+            if path is None:
+                self._db = sqlite3.connect(":memory:", isolation_level=None)
+            elif read_only:
+                self._db = connect_reader(path, patience_s=patience_s, ours=ours)
+            else:
+                self._db = connect_private(path, patience_s=patience_s)
+            try:
+                self._prepare(read_only)
+                self._db.row_factory = sqlite3.Row
+            except BaseException:
+                self._db.close()
+                raise
+
+    def hurry(self, on: bool = True) -> None:
+        """Wait for other processes no longer than an owner of agents may: milliseconds."""
+        with self._errors("use"):
+            self._wait_for(OWNER_PATIENCE_S if on else self._patience_s)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _wait_for(self, seconds: float) -> None:
+        self._db.execute(f"PRAGMA busy_timeout = {round(seconds * 1000):d}")
+
+    def _prepare(self, read_only: bool) -> None:
+        found = _version(self._db)
+        if read_only:
+            if found == 0:
+                raise ValueError("it is empty")
+            self.is_later = found > self.schema.version
+            if found < self.schema.version:
+                self._db = _upgraded_copy(self._db, self.schema)
+            return
+        if found <= self.schema.version:
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute(f"PRAGMA synchronous = {'FULL' if self.schema.durable else 'NORMAL'}")
+            found = _migrate(self._db, self.schema)
+        if found > self.schema.version:
+            raise self._refusal(
+                f"the {self.schema.what} in {self._path} has version {found}, and this kmind "
+                f"knows {self.schema.version}",
+                hint=self.schema.way_out,
+            )
+
+    @contextmanager
+    def _errors(self, verb: str) -> Iterator[None]:
+        try:
+            yield
+        except PermissionError as error:
+            raise not_for_this_user(self.schema.what, self._path, error) from None
+        except (sqlite3.Error, OSError, ValueError, TypeError, RecursionError) as error:
+            raise self._error(verb, error) from None
+
+    def _error(self, verb: str, error: Exception) -> KmindError:
+        return KmindError(
+            f"cannot {verb} the {self.schema.what} in {self._path}: {error}",
+            hint=sqlite_hint(error),
+        )
+
+
+class DeferringStore(Store):
+    """A store for what only tells and restores nothing.
+
+    Once it is open, none of its methods waits for another process for more than some
+    milliseconds: what cannot be written then is written at a later call.
+    """
+
+    def __init__(self, path: Path | None, *, read_only: bool = False) -> None:
+        self._late: list[tuple[str, tuple[object, ...]]] = []
+        super().__init__(path, read_only=read_only)
+        self.hurry()
+
+    def close(self) -> None:
+        """Close the file."""
+        try:
+            if self._late:
+                self.hurry(False)
+                self._write_late()
+        except (KmindError, sqlite3.Error):
+            pass  # it only tells
+        finally:
+            super().close()
+
+    def _soon(self, statement: str, *values: object) -> None:
+        # Where another process writes just now, at the next call.
+        self._late.append((statement, values))
+        self._write_late()
+
+    def _write_late(self) -> None:
+        with self._errors("write"):
+            while self._late:
+                try:
+                    self._db.execute(*self._late[0])
+                except sqlite3.Error as error:
+                    if is_busy(error) and len(self._late) < _MOST_LATE:
+                        return
+                    del self._late[0]
+                    raise
+                del self._late[0]
 
 
 def is_database_there(path: Path, *, what: str) -> bool:
@@ -110,11 +230,6 @@ def not_for_this_user(what: str, path: Path | None, error: OSError) -> Privilege
         hint="run as root; members of the group kmind may ask the daemon (kmind status, kmind "
         "why, kmind advice list)",
     )
-
-
-def set_patience(db: sqlite3.Connection, seconds: float) -> None:
-    """Wait for so long when another process has locked the database."""
-    db.execute(f"PRAGMA busy_timeout = {round(seconds * 1000):d}")
 
 
 def is_busy(error: Exception) -> bool:
@@ -143,90 +258,48 @@ def sqlite_hint(error: Exception) -> str:
     return ""
 
 
-def _connect(uri: str, patience_s: float) -> sqlite3.Connection:
-    return sqlite3.connect(uri, uri=True, timeout=patience_s, isolation_level=None)
+def _version(db: sqlite3.Connection) -> int:
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
 
 
-def _take_folder(folder: Path) -> None:
-    status = folder.stat()
-    if status.st_uid != os.geteuid() or status.st_mode & stat.S_ISVTX:
-        return  # not ours, or everybody's by purpose, as /tmp is
-    others = _OTHERS if folder.name == "kmind" else stat.S_IWGRP | stat.S_IWOTH
-    if status.st_mode & others:
-        folder.chmod(stat.S_IMODE(status.st_mode) & ~others)
-
-
-def _take_files(path: Path) -> None:
-    marker = path.with_name(f"{path.name}-exposed")
-    for part in _PARTS:
-        file = path.with_name(path.name + part)
+def _migrate(db: sqlite3.Connection, schema: Schema) -> int:
+    # The version that it has afterwards: a later one, if another process came before us.
+    while (found := _version(db)) < schema.version:
+        db.execute("BEGIN EXCLUSIVE")  # readers go on with what they see (WAL)
         try:
-            status = os.lstat(file)
-        except FileNotFoundError:
-            continue
-        if not stat.S_ISREG(status.st_mode):
-            raise KmindError(f"{file} is not a regular file", hint="move it away")
-        if status.st_uid != os.geteuid():
-            raise KmindError(
-                f"{file} belongs to user {status.st_uid}", hint="move it away, or give it to root"
-            )
-        if status.st_mode & _OTHERS:
-            # The mark first: killed in between, the copy is made the next time.
-            marker.touch(_MODE)
-            file.chmod(_MODE)
-    if marker.exists():
-        _renew(path, marker)
+            if _version(db) == found:  # another process may have taken the step meanwhile
+                _take(db, schema.steps[found])
+                db.execute(f"PRAGMA user_version = {found + 1}")
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:  # SQLite itself has rolled back where the disk is full
+                db.execute("ROLLBACK")
+            raise
+    return found
 
 
-def _renew(path: Path, marker: Path) -> None:
-    # New inodes with the same content: whoever opened the old ones may lock those for ever.
-    with marker.open("rb") as lock:
-        until = time.monotonic() + _RENEW_S
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    return
-                time.sleep(0.01)
-        files = [path.with_name(path.name + part) for part in _PARTS]
-        if not marker.exists() or _in_use(files):
-            return  # done by another, or one of ours has it open: at the next start then
-        copies = [(_copied(file), file) for file in files[:2] if file.exists()]
-        for copy, file in copies:  # the same bytes: in whatever pair they are found, they fit
-            copy.rename(file)
-        files[2].unlink(missing_ok=True)  # SQLite makes it anew
-        marker.unlink()
+def _take(db: sqlite3.Connection, step: Step) -> None:
+    if callable(step):
+        step(db)
+        return
+    statement = ""
+    for piece in step.split(";")[:-1]:
+        statement += f"{piece};"
+        if sqlite3.complete_statement(statement):  # and not a text or a comment with a semicolon
+            db.execute(statement)
+            statement = ""
+    assert not statement.strip(), "a step ends with a semicolon"
 
 
-def _copied(file: Path) -> Path:
-    copy = file.with_name(f"{file.name}.new")
-    with file.open("rb") as old, os.fdopen(create_file(copy, _MODE), "wb") as new:
-        while piece := old.read(_CHUNK):
-            new.write(piece)
-        new.flush()
-        os.fsync(new.fileno())
+def _upgraded_copy(db: sqlite3.Connection, schema: Schema) -> sqlite3.Connection:
+    # For who may not write, or can't. What cannot be upgraded is read as it is.
+    copy = sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        db.backup(copy)
+        _migrate(copy, schema)
+    except sqlite3.Error:
+        copy.close()
+        return db
+    db.close()
+    copy.execute("PRAGMA query_only = 1")  # else a write would be lost in silence
     return copy
-
-
-def _in_use(files: list[Path]) -> bool:
-    # Whether a process of this user, this one included, has one of them open.
-    names = {file.name for file in files}
-    known = set()
-    for file in files:
-        with suppress(OSError):
-            status = os.lstat(file)
-            known.add((status.st_dev, status.st_ino))
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if process.stat().st_uid != os.geteuid():
-                continue
-            for fd in (process / "fd").iterdir():
-                with suppress(OSError):
-                    if fd.readlink().name not in names:
-                        continue  # a look at it might wait, on a network's file system
-                    status = fd.stat()
-                    if (status.st_dev, status.st_ino) in known:
-                        return True
-    return False

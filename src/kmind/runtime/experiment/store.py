@@ -23,9 +23,8 @@ from kmind.errors import KmindError, UsageError
 from kmind.evidence import Budget
 from kmind.guard import Owner
 from kmind.knobs import Knob, Target, Value
-from kmind.runtime._store import Store
 from kmind.util.procfs import boot_id
-from kmind.util.sqlite import is_database_there
+from kmind.util.sqlite import DeferringStore, Schema, is_database_there
 
 __all__ = ["BY_MODULE", "UNMEASURED", "EvidenceStore", "default_evidence_path", "read_experiments"]
 
@@ -36,12 +35,11 @@ BY_MODULE = "by module"
 """The kind of an experiment that a module made itself."""
 
 _WHAT = "record of experiments"
-_VERSION = 1
 _MOST_ROWS = 5000
 _MOST_BY_MODULE = 1000  # beside those: what a module says must not push them out
 _MOST_PIECES = 16
 
-_SCHEMA = """
+_FIRST = """
 CREATE TABLE experiment (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     state TEXT NOT NULL,       -- running, ended, interrupted
@@ -80,8 +78,9 @@ CREATE INDEX experiment_same ON experiment (module, identity, knob, context, id)
 CREATE INDEX experiment_running ON experiment (instance) WHERE state = 'running';
 """
 
-# One row a knob and day: how many experiments there were, and what those handed on.
-_BUDGET = """
+# One row a knob and day: how many experiments there were, and what those handed on. Files of
+# version 1 may have it: it was added without a new number.
+_BUDGETS = """
 CREATE TABLE IF NOT EXISTS budget (
     identity TEXT NOT NULL,
     knob TEXT NOT NULL,
@@ -89,8 +88,9 @@ CREATE TABLE IF NOT EXISTS budget (
     tests INTEGER NOT NULL,
     carried REAL NOT NULL,
     PRIMARY KEY (identity, knob)
-) STRICT
+) STRICT;
 """
+
 _DAY_S = 86400
 
 _JSON = ("incumbent", "candidate", "evidence", "record")
@@ -108,12 +108,14 @@ def default_evidence_path(journal: Path) -> Path:
     return journal.with_name("evidence.db")
 
 
-class EvidenceStore(Store):
+class EvidenceStore(DeferringStore):
     """All experiments of this machine. ``now`` is in seconds since 1970.
 
     Without ``path`` it is kept in memory, and ends with the object. With ``read_only`` nothing
     is made or changed.
     """
+
+    schema = Schema(_WHAT, (_FIRST, _BUDGETS))
 
     def __init__(
         self,
@@ -122,19 +124,10 @@ class EvidenceStore(Store):
         now: Callable[[], float] = time.time,
         read_only: bool = False,
     ) -> None:
-        super().__init__(
-            path,
-            what=_WHAT,
-            schema=_SCHEMA,
-            version=_VERSION,
-            read_only=read_only,
-        )
+        super().__init__(path, read_only=read_only)
         self._now = now
         self._boot = boot_id()
         self._budgets: dict[tuple[str, str], tuple[int, Budget]] = {}
-        if not read_only:
-            with self._errors("open"):
-                self._db.execute(_BUDGET)
 
     def begin(
         self,

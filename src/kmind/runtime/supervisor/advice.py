@@ -22,8 +22,8 @@ from typing import Any, Protocol
 
 from kmind.errors import KmindError, UsageError
 from kmind.knobs import Value
-from kmind.runtime._store import Store
 from kmind.util.ratelimit import Bucket
+from kmind.util.sqlite import DeferringStore, Schema
 
 __all__ = ["ADVICE_S", "PREDICTED", "AdviceStore", "Doer"]
 
@@ -33,12 +33,11 @@ ADVICE_S = 3600.0
 PREDICTED = ("predicted", "predicted_gain", "expected_gain", "gain")
 """Names in a recommendation's evidence that hold its predicted effect; the first counts."""
 
-_VERSION = 1
 _REFRESH_S = 5.0
 _REJECTED_S = 86400.0
 _MOST_CLOSED = 2000
 
-_SCHEMA = """
+_FIRST = """
 CREATE TABLE advice (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     state TEXT NOT NULL,
@@ -80,8 +79,10 @@ class Doer(Protocol):
         """Put back what that change did; a word on it if there is one to say."""
 
 
-class AdviceStore(Store):
+class AdviceStore(DeferringStore):
     """All advice of this machine. ``now`` is in seconds since 1970."""
+
+    schema = Schema("advice", (_FIRST,))
 
     def __init__(self, path: Path, doer: Doer, *, now: Callable[[], float] = time.time) -> None:
         self._doer = doer
@@ -89,7 +90,7 @@ class AdviceStore(Store):
         # What was written lately: key to (row, when). Spares the disk what it knows.
         self._lately: dict[tuple[str, ...], tuple[int, float]] = {}
         self._buckets: dict[str, Bucket] = {}
-        super().__init__(path, what="advice", schema=_SCHEMA, version=_VERSION)
+        super().__init__(path)
 
     def note(
         self,
