@@ -11,6 +11,7 @@ import numpy as np
 
 from kmind.agent.sim.agent import SimAgent, SimDoorbell
 from kmind.agent.types import Action, Mode, Verdict
+from kmind.events import Event
 from kmind.extension import find_module
 from kmind.extension.manifest import Manifest
 from kmind.guard import Actuator, Journal, Policy
@@ -108,9 +109,9 @@ class Owner:
         self.journal.close()
         self.store.close()
 
-    def note(self, event: str, /, **fields: Any) -> None:
+    def note(self, event: Event) -> None:
         """Take down an event."""
-        self.events.append((event, fields))
+        self.events.append((event.name, event.fields()))
 
     def of(self, event: str) -> list[dict[str, Any]]:
         """The events of that name."""

@@ -13,12 +13,12 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from kmind.agent.core.core import Core
 from kmind.errors import KmindError
+from kmind.events import Event
 from kmind.evidence import Design, Experiment
 from kmind.extension import find_module, parse_parameters
 from kmind.guard import Actuator, Gate, Journal, Policy
@@ -129,7 +129,7 @@ def _one(folder: Path, device: str, *, seed: tuple[int, int]) -> Experiment:
     return experiment
 
 
-def _ignore(event: str, /, **fields: Any) -> None:
+def _ignore(event: Event) -> None:
     pass
 
 

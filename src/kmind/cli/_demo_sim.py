@@ -18,6 +18,7 @@ from typing import Any
 from kmind.agent.sim.agent import SimAgent
 from kmind.agent.types import Mode
 from kmind.cli._demo_run import tell_change
+from kmind.events import Event
 from kmind.extension import find_module, parse_parameters
 from kmind.guard import Actuator, Journal, Policy
 from kmind.knobs import Target, get_knob
@@ -76,8 +77,8 @@ def _compare(say: Callable[[str], None], root: Path, target: Target) -> dict[str
     reader = _Reader(disk)
     changes: list[dict[str, Any]] = []
 
-    def tell(event: str, /, **fields: Any) -> None:
-        if line := tell_change(event, fields, changes):
+    def tell(event: Event) -> None:
+        if line := tell_change(event, changes):
             say(line)
 
     policy = Policy()

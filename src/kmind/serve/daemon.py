@@ -19,8 +19,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 import kmind
+from kmind import events
+from kmind.events import Emit
 from kmind.serve._base import Supervisor
-from kmind.serve.api import Api, Audit
+from kmind.serve.api import Api
 from kmind.serve.events import Hub
 from kmind.serve.notify import Notifier
 from kmind.serve.peers import PeerSocket
@@ -48,7 +50,7 @@ class Daemon:
 
     make: Callable[[], Supervisor]
     check: Callable[[], object]
-    emit: Audit
+    emit: Emit
     keep: bool = False
     notifier: Notifier = field(default_factory=Notifier)
 
@@ -115,7 +117,7 @@ class Daemon:
             return "stopped"
 
     def _tell(self, message: str) -> None:
-        self.emit("log", source="kmind", message=message)
+        self.emit(events.Log(message=message))
 
     async def _feed_watchdog(self) -> None:
         period = self.notifier.watchdog_s

@@ -60,7 +60,7 @@ class Machine:
             agent=self.agent,
             actuator=self.actuator,
             store=self.store,
-            emit=lambda event, /, **fields: self.events.append((event, fields)),
+            emit=lambda event: self.events.append((event.name, event.fields())),
             rng=np.random.default_rng(2),
             now=lambda: self.now,
             sleep=self.sleep,
