@@ -14,9 +14,9 @@ from kmind.cli import demo
 from kmind.cli._demo_run import Runner, check_run
 from kmind.errors import KmindError, NotSupportedError, PrivilegeError
 from kmind.guard import Journal
-from kmind.testing.host import run_process
-from kmind.testing.simulate import make_disk_files
-from kmind.testing.workloads import Result
+from kmind.workloads.disk import Result
+from kmind.workloads.host import run_process
+from kmind.workloads.simulated_disk import make_disk_files
 
 if TYPE_CHECKING:
     from conftest import Cli

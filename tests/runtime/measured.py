@@ -21,7 +21,7 @@ from kmind.runtime.experiment.controller import Trials
 from kmind.runtime.experiment.store import EvidenceStore
 from kmind.runtime.holds.grants import grants_for
 from kmind.runtime.holds.trial_holds import MeasuredChanges
-from kmind.testing.simulate import make_disk_files
+from kmind.workloads.simulated_disk import make_disk_files
 
 KNOB = get_knob("block.read_ahead_kb")
 BASELINE = 128

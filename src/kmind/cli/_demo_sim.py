@@ -2,7 +2,7 @@
 """The demo without root or BPF: the same module, on a simulated agent and disk.
 
 The extension, the admission, the policy, the journal and the actuator are the real
-ones. The disk is a model (`kmind.testing.simulate`) whose virtual time follows the
+ones. The disk is a model (`kmind.workloads.simulated_disk`) whose virtual time follows the
 clock; its knob is a file in a temporary folder.
 """
 
@@ -23,8 +23,8 @@ from kmind.extension import find_module, parse_parameters
 from kmind.guard import Actuator, Journal, Policy
 from kmind.knobs import Target, get_knob
 from kmind.runtime.instance.instance import Instance
-from kmind.testing.simulate import DiskModel, SimulatedDisk, make_disk_files
-from kmind.testing.streams import random
+from kmind.workloads.simulated_disk import DiskModel, SimulatedDisk, make_disk_files
+from kmind.workloads.streams import random
 
 __all__ = ["simulate"]
 

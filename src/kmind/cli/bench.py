@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-from kmind.bench._base import print_result
+from kmind.bench.results import print_result
 
 __all__ = ["bench_command"]
 

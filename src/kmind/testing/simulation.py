@@ -2,7 +2,7 @@
 """A module on a simulated disk, in one process and in virtual time: minutes take seconds.
 
 The extension, its dispatch, the rings, the admission, the journal, the experiments and
-what they decide are the real ones; the disk is a model (`kmind.testing.simulate`), and
+what they decide are the real ones; the disk is a model (`kmind.workloads.simulated_disk`), and
 the extension has no process of its own.
 """
 
@@ -33,8 +33,8 @@ from kmind.runtime.holds.grants import grants_for
 from kmind.runtime.holds.trial_holds import MeasuredChanges
 from kmind.runtime.instance.verdicts import Verdicts
 from kmind.testing._rig import loaded
-from kmind.testing.simulate import DiskModel, SimulatedDisk, make_disk_files
-from kmind.testing.streams import Stream
+from kmind.workloads.simulated_disk import DiskModel, SimulatedDisk, make_disk_files
+from kmind.workloads.streams import Stream
 
 __all__ = ["Change", "Simulation"]
 

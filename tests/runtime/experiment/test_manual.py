@@ -17,7 +17,7 @@ from kmind.guard import Actuator, Journal, Policy
 from kmind.knobs import get_knob
 from kmind.runtime.experiment.manual import Question, evaluate
 from kmind.runtime.experiment.store import EvidenceStore
-from kmind.testing.simulate import make_disk_files
+from kmind.workloads.simulated_disk import make_disk_files
 
 KNOB = get_knob("block.read_ahead_kb")
 MANIFEST = find_module("readahead").manifest

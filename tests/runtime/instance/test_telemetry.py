@@ -12,7 +12,7 @@ from kmind.abi import layout
 from kmind.agent.sim.agent import SimAgent
 from kmind.events import Event
 from kmind.extension import find_module
-from kmind.queue._layout import window_view
+from kmind.queue.layout import window_view
 from kmind.runtime.budget import OwnerBudget
 from kmind.runtime.instance.telemetry import View, Watcher
 

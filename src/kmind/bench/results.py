@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 import kmind
-from kmind.infer._lazy import need
+from kmind.infer.lazy import need
 
 __all__ = ["Metric", "Share", "describe_machine", "interleaved", "over_rounds", "print_result"]
 
