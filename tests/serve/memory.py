@@ -5,6 +5,7 @@ As a script it is a daemon around one: ``memory.py RUN_DIR [--keep | --stuck...]
 survive in a file if they are kept.
 """
 
+import gc
 import json
 import queue
 import sys
@@ -231,6 +232,9 @@ def main() -> None:
         )
 
     run_daemon(daemon, run_dir=folder, socket=folder / "api.sock", before_exec=log.flush)
+    gc.collect()
+    frozen, left = gc.get_freeze_count(), len(gc.get_objects())
+    print(json.dumps({"event": "over", "frozen": frozen, "left": left}), file=log)
 
 
 if __name__ == "__main__":
