@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Medians, spreads, orders, the machine, and tables."""
 
-import io
 import json
 import os
 from collections import Counter
@@ -11,10 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
 from scipy import stats
 
-from kmind.bench import Metric, describe_machine, interleaved, over_rounds, print_result
+from kmind.bench import Metric, describe_machine, interleaved, over_rounds, show_result
 
 
 def test_a_spread_is_half_the_interquartile_range_in_percent_of_the_median():
@@ -82,11 +80,9 @@ def test_the_machine_is_described():
 
 
 def test_a_result_is_shown_with_its_spreads():
-    out = io.StringIO()
     rows = [{"name": "mmap-random", "kmind": 12345.6, "kmind_spread": 2.0}]
     result = {"schema": "a/1", "push_ns": 6.25, "push_ns_spread": 1.5, "workloads": rows}
-    print_result(result, Console(file=out, width=100))
-    shown = out.getvalue()
+    shown = show_result(result)
     for word in ("a/1", "push_ns", "6.25", "1.5", "mmap-random", "12,346", "±2.0%"):
         assert word in shown
     assert "_spread" not in shown

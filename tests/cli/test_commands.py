@@ -45,9 +45,10 @@ def test_modules(cli: "Cli") -> None:
     assert report["schema"] == "kmind.modules/1"
     found = {module["name"]: module for module in report["modules"]}
     assert found["readahead"]["knobs"] == ["block.read_ahead_kb"]
-    text = cli("modules").stdout
-    for parameter in found["readahead"]["parameters"]:
-        assert f"{parameter['name']}=" in text
+    head, *lines = cli("modules").stdout.splitlines()
+    assert head.split() == ["module", "class", "target", "description"]
+    assert [line.split()[0] for line in lines] == list(found)
+    assert found["readahead"]["description"] in lines[list(found).index("readahead")]
 
 
 def test_nothing_to_restore(cli: "Cli") -> None:

@@ -81,23 +81,30 @@ def test_a_daemon_without_its_libraries(cli: "Cli") -> None:
 
 
 def test_from_load_to_unload(cli: "Cli", daemon: "Served") -> None:
-    assert cli("list").stdout == "nothing is loaded\n"
+    assert cli("list").stdout == "No instances are loaded.\n"
     dry = cli("load", "readahead", DISK, "patience=5", "--mode=auto", "-n")
     assert dry.stdout == f"would load {NAME}, mode auto\n"
-    assert cli("list").stdout == "nothing is loaded\n"
+    assert cli("list").stdout == "No instances are loaded.\n"
     done = cli("load", "readahead", DISK, "patience=5", "--mode=auto")
     assert done.stdout == f"loaded {NAME}, mode auto; to undo: kmind unload {NAME}\n"
-    assert cli("list").stdout.splitlines()[1].split() == [NAME, "tuner", "auto", "running"]
+    head, row = (line.split() for line in cli("list").stdout.splitlines())
+    assert head == ["instance", "mode", "state", "changed", "cost", "doing"]
+    assert row == [NAME, "auto", "running", "-", "-", "-"]
     done = cli("mode", NAME, "observe")
     assert done.stdout == f"{NAME}: mode auto -> observe; to undo: kmind mode {NAME} auto\n"
     assert "generation 2 runs" in cli("reload", NAME).stdout
     status = cli("status")
     assert status.returncode == 0
     assert status.stdout.startswith("daemon: well, pid ")
-    assert "        patience: 5.0\n" in status.stdout
+    assert f"{NAME}: tuner, mode observe, running\n" in status.stdout
+    assert " patience=5.0 " in status.stdout
+    assert "        patience: 5.0\n" in cli("status", "-v").stdout
     assert "daemon" not in cli("status", NAME).stdout
     assert cli("unload", NAME).stdout == f"unloaded {NAME}; nothing was changed\n"
-    assert cli("status").stdout.splitlines()[1:] == ["room: 0 of 2048 leases", "nothing is loaded"]
+    assert cli("status").stdout.splitlines()[1:] == [
+        "room: 0 of 2048 leases",
+        "No instances are loaded.",
+    ]
 
 
 def test_json(cli: "Cli", daemon: "Served") -> None:
@@ -152,7 +159,12 @@ def test_advice(cli: "Cli", daemon: "Served") -> None:
     ("words", "code", "said"),
     [
         (("load", "readahed", DISK), 2, "did you mean 'readahead'?"),
-        (("load", "readahead"), 2, "works on a block target"),
+        (
+            ("load", "readahead"),
+            2,
+            "readahead needs a target: a block device; for example: kmind load readahead vda",
+        ),
+        (("load", "autotune"), 2, "a cgroup, or system; for example: kmind load autotune system"),
         (("load", "readahead", "nosuch"), 2, "there is no target"),
         (("load", "readahead", DISK, "vdb"), 2, "'vdb' is not a parameter"),
         (("load", "readahead", DISK, "patience=1", "patience=2"), 2, "given twice"),

@@ -11,7 +11,7 @@ import pytest
 from kmind.cli.knobs import knobs_command
 from kmind.errors import KnobError
 from kmind.knobs import Target, all_knobs, get_knob
-from kmind.workloads.simulated_disk import make_disk_files
+from kmind.testing.simulate import make_disk_files
 
 if TYPE_CHECKING:
     from conftest import Cli
@@ -123,7 +123,7 @@ def test_nothing_was_set(cli: "Cli") -> None:
     done = cli("knobs", "verify")
     assert (done.returncode, done.stdout) == (
         0,
-        "we have set nothing since the machine started\n",
+        "No knobs have been set since boot.\n",
     )
 
 

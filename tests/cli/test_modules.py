@@ -109,7 +109,11 @@ def test_info_of_a_built_in(cli: "Cli") -> None:
     lines = done.stdout.splitlines()
     assert "name:           readahead" in lines
     assert "origin:         built-in" in lines
-    assert any(line.startswith("parameters:     patience: Wait that long") for line in lines)
+    below = lines[lines.index("parameters:") :]
+    assert any(line.startswith("    patience: Wait that long") for line in below)
+    assert not any(word in done.stdout for word in ("{", "': ", "[]", "None"))
+    outcome = next(line for line in lines if line.startswith("    requests = "))
+    assert "(reads + faults + fault_around) in 1/s, higher is better: Reads" in outcome
     assert cli("info", "readahead", "-F", "knobs").stdout == "block.read_ahead_kb\n"
     assert "readahead" in cli("depends").stdout
 
@@ -149,8 +153,8 @@ def test_info(ask: Ask, admin: Path) -> None:
         ("features", "free (gauge, in kB): Memory left.\n"),
         (
             "parameters",
-            "eager: Whether to hurry. It is true or false; default false\n"
-            "label: Name in reports. It is text; required\n",
+            "eager: Whether to hurry. (true or false; default false)\n"
+            "label: Name in reports. (text; required)\n",
         ),
     ],
 )
@@ -201,9 +205,12 @@ def test_modules_says_where_each_comes_from(ask: Ask, admin: Path) -> None:
     (admin / "modules.d" / "a.conf").write_text("blacklist quiet\noptions quite x=1\n")
     code, out, err = ask("modules")
     assert code == 0
-    assert "readahead 2 (detector, admin)\n" in out
-    assert f"    hides built-in: {discovery.MODULE_DIRS['built-in']}/readahead\n" in out
-    assert f"    blacklisted in {admin}/modules.d/a.conf:1: loaded only by name\n" in out
+    rows = {line.split()[0]: " ".join(line.split()[1:]) for line in out.splitlines()}
+    assert rows["readahead"] == "detector system [admin, hides another] Watches readahead."
+    assert rows["quiet"] == "detector system [admin, blacklisted] Watches quiet."
+    hidden = f"built-in: {discovery.MODULE_DIRS['built-in']}/readahead"
+    assert ask("info", "readahead", "-F", "hides")[1] == f"{hidden}\n"
+    assert ask("info", "quiet", "-F", "blacklisted")[1] == f"{admin}/modules.d/a.conf:1\n"
     assert err == (
         f"kmind: {admin}/modules.d/a.conf:2: there is no module 'quite'; did you mean 'quiet'?\n"
     )

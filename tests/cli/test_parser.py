@@ -74,7 +74,7 @@ def test_words_after_dashes_are_no_options() -> None:
         ("model chek", "there is no command 'model chek'; did you mean model check?"),
         ("restore --forse", "there is no option '--forse'; did you mean --force?"),
         ("bench queue --device vda", "there is no option '--device'"),
-        ("run readahead", "arguments are required: TARGET"),
+        ("run readahead", "arguments are required: TARGET; for example: kmind run readahead vda;"),
         ("run readahead vda --mode emergency", "invalid choice: 'emergency'"),
         ("run readahead vda --duration nan", "nan is below 0.1"),
         ("run readahead vda --duration x", "'x' is not a number"),

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the numbers in the docs come from: one module a bench, run by ``kmind bench``."""
 
-from kmind.bench.results import (
+from kmind.bench._base import (
     Metric,
     Share,
     describe_machine,
     interleaved,
     over_rounds,
-    print_result,
+    show_result,
 )
 
-__all__ = ["Metric", "Share", "describe_machine", "interleaved", "over_rounds", "print_result"]
+__all__ = ["Metric", "Share", "describe_machine", "interleaved", "over_rounds", "show_result"]

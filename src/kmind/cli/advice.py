@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kmind.cli._columns import columns
 from kmind.cli.client import Client, path_to
 from kmind.cli.output import json_line, write
 from kmind.errors import UsageError
+from kmind.util.table import table
 
 __all__ = ["ACTIONS", "advice_command"]
 
@@ -51,7 +51,7 @@ def _table(advice: list[dict[str, Any]]) -> str:
     if not advice:
         return "there is no advice\n"
     rows = [(a["id"], a["instance"], _change(a), _state(a), a.get("reason", "")) for a in advice]
-    return columns(("id", "instance", "change", "state", "reason"), rows)
+    return table(("id", "instance", "change", "state", "reason"), rows)
 
 
 def _change(advice: Mapping[str, Any]) -> str:

@@ -10,9 +10,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console
-
-from kmind.bench.results import print_result
+from kmind.bench._base import show_result
+from kmind.cli.output import write
 
 __all__ = ["bench_command"]
 
@@ -30,5 +29,5 @@ def bench_command(name: str, *, quick: bool, json: bool, options: Mapping[str, A
     if json:
         sys.stdout.write(json_module.dumps(result) + "\n")
     else:
-        print_result(result, Console(file=sys.stdout))
+        write(show_result(result))
     return 0

@@ -7,10 +7,6 @@ from dataclasses import asdict
 from json import dumps
 from typing import TextIO
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from kmind.bpf.probe import Probe, facts, probe_all
 from kmind.errors import NotSupportedError, PrivilegeError
 
@@ -70,6 +66,10 @@ def _write_lines(system: str, probes: Sequence[Probe], out: TextIO) -> None:
 
 
 def _write_table(system: str, probes: Sequence[Probe], out: TextIO) -> None:
+    from rich.console import Console  # only here: it is slow to import
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(title=system, title_justify="left")
     for heading in ("what", "state", "needed", "found, or why not and what it costs"):
         table.add_column(heading, overflow="fold")

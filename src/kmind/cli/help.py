@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from textwrap import TextWrapper
 
 from kmind.cli.registry import GROUPS, list_commands
 from kmind.command import Argument, Command, Flag, Option
+from kmind.util.table import terminal_width
 
 __all__ = ["ABOUT", "COMMON", "Row", "command_help", "overview", "rows", "synopsis", "wrap"]
 
@@ -29,6 +29,7 @@ Row = tuple[str, str]
 """How something is written, and what it means."""
 
 _WIDEST = 100
+_OFF_TERMINAL = 80
 _NAMES = 24
 _METAVARS = {str: "TEXT", int: "N", float: "X", Path: "PATH"}
 
@@ -92,7 +93,7 @@ def _gist(command: Command) -> str:
 
 
 def _terminal() -> int:
-    return min(shutil.get_terminal_size().columns, _WIDEST)
+    return min(terminal_width() or _OFF_TERMINAL, _WIDEST)
 
 
 def _table(table: Iterable[Row], names: int, width: int) -> list[str]:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from textwrap import wrap
 from typing import Any
 
 from kmind.cli.output import json_line, warn, write
@@ -11,6 +13,7 @@ from kmind.extension import find_module
 from kmind.extension.conf import ModuleConf
 from kmind.extension.describe import describe
 from kmind.extension.parameters import nearest
+from kmind.util.table import terminal_width
 
 __all__ = ["SCHEMA", "info_command"]
 
@@ -31,23 +34,36 @@ def info_command(name: str, *, field: str | None, json: bool) -> int:
     if json:
         write(json_line(SCHEMA, record) + "\n")
         return 0
-    for key, value in record.items():
-        for line in _lines(key, value):
-            write(line + "\n" if field else f"{key + ':':<15} {line}\n")
+    if field is not None:
+        write("".join(f"{line}\n" for line in _lines(field, record[field])))
+    else:
+        write("".join(f"{line}\n" for key in record for line in _part(key, record[key])))
     return 0
+
+
+def _part(key: str, value: Any) -> list[str]:
+    # What is short stands beside its name, and what is not below it.
+    if value in (None, "", [], {}):
+        return []
+    lines = _lines(key, value)
+    if key in _BELOW:
+        return [f"{key}:", *(part for line in lines for part in _fold(line, "    ", "        "))]
+    words = (" " if isinstance(value, dict) else ", ").join(lines)
+    return _fold(f"{key + ':':<{_NAMES}}{words}", "", " " * _NAMES)
+
+
+def _fold(line: str, first: str, later: str) -> list[str]:
+    width = terminal_width() or len(line) + len(first)
+    return wrap(
+        line, max(40, width), initial_indent=first, subsequent_indent=later, break_on_hyphens=False
+    )
 
 
 def _lines(key: str, value: Any) -> list[str]:
     if value is None:
         return []
-    if key == "parameters":
-        return [_parameter(each) for each in value]
-    if key == "hooks":
-        return [_hook(each) for each in value]
-    if key == "features":
-        return [_feature(each) for each in value]
-    if key == "records":
-        return [_record(each) for each in value]
+    if key in _BELOW:
+        return [_BELOW[key](each) for each in value]
     if isinstance(value, dict):
         return [f"{name}={_word(each)}" for name, each in value.items()]
     return [_word(each) for each in value] if isinstance(value, list) else [str(value)]
@@ -61,7 +77,7 @@ def _word(value: Any) -> str:
 
 def _parameter(each: dict[str, Any]) -> str:
     default = "required" if each["default"] is None else f"default {_word(each['default'])}"
-    line = f"{each['name']}: {each['help']} It is {each['allowed']}; {default}"
+    line = f"{each['name']}: {each['help']} ({each['allowed']}; {default})"
     return f"{line}; set to {each['set']} in {each['set_at']}" if each["set_at"] else line
 
 
@@ -83,3 +99,27 @@ def _record(each: dict[str, Any]) -> str:
     return f"{each['name']} (kind {each['kind']}): {each['help']}" + (
         f" Fields: {fields}" if fields else ""
     )
+
+
+def _sum(names: list[str]) -> str:
+    return f"({' + '.join(names)})" if len(names) > 1 else "".join(names)
+
+
+def _measure(each: dict[str, Any]) -> str:
+    number = _sum(each["numerator"])
+    if each["denominator"]:
+        number += f" / {_sum(each['denominator'])}"
+    unit = "" if each["unit"] in ("", "1") else f" in {each['unit']}"
+    limit = f", at most {each['limit']:g} times worse" if "limit" in each else ""
+    return f"{each['name']} = {number}{unit}, {each['better']} is better{limit}: {each['help']}"
+
+
+_NAMES = 16
+_BELOW: dict[str, Callable[[dict[str, Any]], str]] = {
+    "hooks": _hook,
+    "features": _feature,
+    "outcomes": _measure,
+    "guards": _measure,
+    "records": _record,
+    "parameters": _parameter,
+}

@@ -3,17 +3,14 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Column, Table
-
 from kmind.cli.output import json_line, write
 from kmind.learn.recording import open_recordings
 from kmind.learn.summary import summarise
+from kmind.util.table import table
 
 __all__ = ["SCHEMA", "inspect_command"]
 
@@ -26,11 +23,8 @@ def inspect_command(path: Path, *, json: bool) -> int:
     if json:
         write(json_line(SCHEMA, {"path": str(path), "recordings": found}) + "\n")
         return 0
-    console = Console(file=sys.stdout)
     for each in found:
-        for line in _lines(each):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
-        _tables(each, console)
+        write("".join(f"{line}\n" for line in _lines(each)) + _tables(each))
     return 0
 
 
@@ -69,17 +63,17 @@ def _lines(each: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _tables(each: dict[str, Any], console: Console) -> None:
-    if each["features"]:
-        _table("feature", each["features"], console)
+def _tables(each: dict[str, Any]) -> str:
+    text = _table("feature", each["features"]) if each["features"] else ""
     for kind in each["kinds"]:
         if kind["fields"]:
-            _table(f"{kind['name']} ({kind['records']:,})", kind["fields"], console)
+            text += _table(f"{kind['name']} ({kind['records']:,})", kind["fields"])
+    return text
 
 
-def _table(title: str, rows: list[dict[str, Any]], console: Console) -> None:
-    table = Table(Column(title, no_wrap=True), "unit", "min", "median", "p99", "max")
-    for row in rows:
-        numbers = [f"{row[key]:,.6g}" for key in ("min", "median", "p99", "max")]
-        table.add_row(row["name"], row["unit"], *numbers)
-    console.print(table)
+def _table(title: str, rows: list[dict[str, Any]]) -> str:
+    keys = ("min", "median", "p99", "max")
+    cells = [
+        (row["name"], row["unit"] or "-", *(f"{row[key]:,.6g}" for key in keys)) for row in rows
+    ]
+    return "\n" + table((title, "unit", *keys), cells)

@@ -10,7 +10,6 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from kmind.cli._columns import columns
 from kmind.cli.output import json_line, write
 from kmind.errors import KmindError, PrivilegeError, UsageError
 from kmind.guard import (
@@ -31,6 +30,7 @@ from kmind.knobs import (
     parse_target,
 )
 from kmind.util.sqlite import is_database_there
+from kmind.util.table import table
 
 __all__ = ["ACTIONS", "SCHEMA", "knobs_command"]
 
@@ -82,15 +82,8 @@ def _show(words: Sequence[str], policy: Policy, *, json: bool, root: Path) -> in
     elif len({each["name"] for each in shown}) == 1 and words:
         text = "".join(map(_whole, shown))
     else:
-        head = ("knob", "target", "value", "bounds", "unit", "works", "cost", "reference")
-        rows = [
-            (
-                *(each["name"], each["target"], _value(each), _bounds(each), each["unit"]),
-                *(each["settle"], each["cost"], each["reference"]),
-            )
-            for each in shown
-        ]
-        text = columns(head, rows)
+        rows = [(each["name"], each["target"], _value(each), _bounds(each)) for each in shown]
+        text = table(("knob", "target", "value", "bounds"), rows)
     write(text)
     return 0
 
@@ -168,17 +161,21 @@ def _describe(knob: Knob, target: Target, policy: Policy) -> dict[str, Any]:
     }
 
 
-def _value(each: dict[str, Any]) -> Value | None:
+def _value(each: dict[str, Any]) -> str:
     value: Value | None = each["value"]
-    known = each["kind"] == "int" or value in (None, "", *get_knob(each["name"]).choices)
-    return value if known else f"{value} (unknown)"
+    if value is None:
+        return "-"
+    if each["kind"] != "int" and value not in ("", *get_knob(each["name"]).choices):
+        return f"{value} (unknown)"
+    unit: str = each["unit"]
+    return f"{value}{unit[1:]}" if unit.startswith("1/") else f"{value} {unit}".rstrip()
 
 
 def _bounds(each: dict[str, Any]) -> str:
     if each["forbidden"]:
         return "forbidden"
     if each["kind"] == "enum":
-        return ",".join(each["choices"])
+        return ", ".join(each["choices"])
     names = {number: word for word, number in get_knob(each["name"]).words}
     return f"{each['minimum']} to {names.get(each['maximum'], each['maximum'])}"
 
@@ -270,7 +267,7 @@ def _verify(*, json: bool, root: Path) -> int:
     if json:
         write(json_line(SCHEMA, {"knobs": [_standing(e) for e in found]}) + "\n")
     else:
-        lines = [_line(each) for each in found] or ["we have set nothing since the machine started"]
+        lines = [_line(each) for each in found] or ["No knobs have been set since boot."]
         write("\n".join(lines) + "\n")
     return 1 if drifted else 0
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kmind.cli._columns import columns
 from kmind.cli.client import Client
+from kmind.cli.instance_text import changed, cost, doing
 from kmind.cli.output import json_line, write
+from kmind.util.table import table
 
 __all__ = ["list_command"]
+
+_HEAD = ("instance", "mode", "state", "changed", "cost", "doing")
 
 
 def list_command(*, json: bool, socket: Path | None) -> int:
@@ -19,9 +22,11 @@ def list_command(*, json: bool, socket: Path | None) -> int:
         write(json_line(answer.pop("schema"), answer) + "\n")
         return 0
     rows = [
-        (each["name"], each.get("class", ""), each["mode"], each.get("state", ""))
+        (
+            *(each["name"], each["mode"], each.get("state", "-")),
+            *(changed(each), cost(each), doing(each)),
+        )
         for each in answer["instances"]
     ]
-    text = columns(("instance", "class", "mode", "state"), rows) if rows else "nothing is loaded\n"
-    write(text)
+    write(table(_HEAD, rows) if rows else "No instances are loaded.\n")
     return 0

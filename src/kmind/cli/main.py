@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 
 from kmind import __version__
 from kmind.cli.output import plain, warn, write
@@ -41,6 +40,8 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except Exception as error:
         if debug:
+            import traceback
+
             traceback.print_exc()
         what = f"{type(error).__name__}: {error}".splitlines()[0]
         return _say(f"unexpected error: {what}; see it whole with: kmind --debug ...", 1)

@@ -9,6 +9,7 @@ from kmind.cli.output import json_line, warn, write
 from kmind.extension import list_modules
 from kmind.extension.conf import ModuleConf
 from kmind.extension.describe import describe
+from kmind.util.table import table
 
 __all__ = ["SCHEMA", "modules_command"]
 
@@ -30,8 +31,8 @@ def modules_command(*, json: bool) -> int:
         }
         write(json_line(SCHEMA, report) + "\n")
         return 1 if broken or conf.wrong else 0
-    for record in records:
-        write(_text(record))
+    rows = [(each["name"], each["class"], each["target"], _about(each)) for each in records]
+    write(table(("module", "class", "target", "description"), rows, cut=True))
     for name, error in broken.items():
         write(f"{name}: broken: {error}\n")
     for line in (*conf.unknown(known), *conf.wrong):
@@ -41,21 +42,9 @@ def modules_command(*, json: bool) -> int:
     return 1 if broken or conf.wrong else 0
 
 
-def _text(record: dict[str, Any]) -> str:
-    lines = [
-        f"{record['name']} {record['version']} ({record['class']}, {record['origin']})",
-        f"    {record['description']}",
-        f"    target: {record['target']}; knobs: {', '.join(record['knobs']) or 'none'}",
-    ]
-    for key, words in (("aliases", "for"), ("depends", "depends on"), ("conflicts", "not beside")):
-        if record[key]:
-            lines.append(f"    {words}: {', '.join(record[key])}")
-    lines += [f"    hides {place}" for place in record["hides"]]
-    if record["blacklisted"]:
-        lines.append(f"    blacklisted in {record['blacklisted']}: loaded only by name")
-    for each in record["parameters"]:
-        default = "required" if each["default"] is None else f"default {each['default']}"
-        if each["set_at"]:
-            default += f", set to {each['set']} in {each['set_at']}"
-        lines.append(f"    {each['name']}=  {each['help']} It is {each['allowed']}; {default}.")
-    return "\n".join(lines) + "\n"
+def _about(record: dict[str, Any]) -> str:
+    # One line: what is beyond it shows kmind info.
+    notes = [] if record["origin"] == "built-in" else [record["origin"]]
+    notes += ["hides another"] if record["hides"] else []
+    notes += ["blacklisted"] if record["blacklisted"] else []
+    return f"[{', '.join(notes)}] {record['description']}" if notes else record["description"]

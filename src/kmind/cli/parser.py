@@ -39,7 +39,7 @@ def parse(words: Sequence[str]) -> tuple[Command, Words] | str:
 
 def _parse(command: Command, words: Sequence[str]) -> Words:
     options = command.all_options()
-    parser = _Parser(f"kmind {command.name}")
+    parser = _Parser(command)
     for argument in command.arguments:
         _add_argument(parser, argument)
     for option in options:
@@ -72,8 +72,10 @@ def _unknown(kind: str, word: str, known: Sequence[str], help: str) -> UsageErro
 class _Parser(argparse.ArgumentParser):
     """Raises UsageError in place of printing and exiting; help is made elsewhere."""
 
-    def __init__(self, prog: str) -> None:
+    def __init__(self, command: Command) -> None:
+        prog = f"kmind {command.name}"
         super().__init__(prog=prog, usage=prog, allow_abbrev=False, add_help=False)
+        self._example = command.examples[0]
 
     @property
     def names(self) -> frozenset[str]:
@@ -81,7 +83,8 @@ class _Parser(argparse.ArgumentParser):
         return frozenset(self._option_string_actions)
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(message, hint=f"see: {self.prog} --help")
+        example = f"for example: {self._example}; " if "required" in message else ""
+        raise UsageError(message, hint=f"{example}see: {self.prog} --help")
 
 
 def _add_argument(parser: argparse.ArgumentParser, argument: Argument) -> None:

@@ -8,13 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from kmind.cli.client import Client, path_to
+from kmind.cli.instance_text import brief
 from kmind.cli.output import json_line, write
 
 __all__ = ["status_command"]
 
 
-def status_command(name: str | None, *, json: bool, socket: Path | None) -> int:
-    """Show one instance or all; 1 if one of those shown, or the daemon, is not well."""
+def status_command(
+    name: str | None, *, json: bool, socket: Path | None, verbose: bool = False
+) -> int:
+    """Show one instance or all, in ten lines each or, with ``verbose``, with every field.
+
+    Returns 1 if one of those shown, or the daemon, is not well.
+    """
     client = Client(socket)
     answer = client.get(path_to("instance", name) if name else "/v1/instances")
     health = client.get("/v1/health")
@@ -24,12 +30,16 @@ def status_command(name: str | None, *, json: bool, socket: Path | None) -> int:
         write(json_line(answer.pop("schema"), {**answer, "daemon": health}) + "\n")
     else:
         lines = [] if name else [_daemon(health), _room(answer["fill"])]
-        lines += [] if name or instances else ["nothing is loaded"]
+        lines += [] if name or instances else ["No instances are loaded."]
         for each in instances:
-            lines += [each["name"], *_fields(each, skip=("name",), indent="    ")]
+            lines += _whole(each) if verbose else brief(each)
         write("\n".join(lines) + "\n")
     well = health["ok"] and not any(each.get("failed") for each in instances)
     return 0 if well else 1
+
+
+def _whole(row: Mapping[str, Any]) -> list[str]:
+    return [row["name"], *_fields(row, skip=("name",), indent="    ")]
 
 
 def _daemon(health: Mapping[str, Any]) -> str:

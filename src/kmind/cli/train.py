@@ -3,17 +3,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
-from rich.table import Table
 
 from kmind.cli.output import json_line, write
 from kmind.errors import UsageError
 from kmind.extension import find_module
 from kmind.learn.train import load_recipe, read_data, train
+from kmind.util.table import table
 
 __all__ = ["SCHEMA", "train_command"]
 
@@ -40,12 +37,8 @@ def train_command(module_name: str, data: Path, output: Path, *, seed: int, json
         report = {"output": str(output), "hash": made.hash, "card": made.card}
         write(json_line(SCHEMA, report) + "\n")
         return 0
-    card, console = made.card, Console(file=sys.stdout)
-    rows = card["rows"]
-    console.print(
-        f"{card['family']} of {rows['train']:,} windows, for {', '.join(card['classes'])}",
-        highlight=False,
-    )
+    card, rows = made.card, made.card["rows"]
+    write(f"{card['family']} of {rows['train']:,} windows, for {', '.join(card['classes'])}\n")
     for part, title in (
         ("later", f"the same loads, later ({rows['later']:,} windows)"),
         (
@@ -54,22 +47,23 @@ def train_command(module_name: str, data: Path, output: Path, *, seed: int, json
         ),
     ):
         if part in card["scores"]:
-            console.print(_table(title, card["scores"][part]))
+            write(_table(title, card["scores"][part]))
     if len(card["held_out_scores"]) > 1:
         for name, scores in card["held_out_scores"].items():
-            console.print(_table(f"of these, {name}", scores))
+            write(_table(f"of these, {name}", scores))
     for limit in card["limits"]:
-        console.print(f"- {limit}", highlight=False)
-    console.print(f"{output}: {made.hash}", highlight=False, soft_wrap=True)
+        write(f"- {limit}\n")
+    write(f"{output}: {made.hash}\n")
     return 0
 
 
-def _table(title: str, scores: dict[str, Any]) -> Table:
+def _table(title: str, scores: dict[str, Any]) -> str:
     found = [name for name in ("balanced_accuracy", "payoff") if name in scores["model"]]
-    table = Table("", *(name.replace("_", " ") for name in found), title=title)
-    for name, each in scores.items():
-        table.add_row(_NAMES[name], *(_number(each[measure]) for measure in found))
-    return table
+    rows = [
+        (_NAMES[name], *(_number(each[measure]) for measure in found))
+        for name, each in scores.items()
+    ]
+    return f"\n{title}\n" + table(("", *(name.replace("_", " ") for name in found)), rows)
 
 
 def _number(each: dict[str, Any]) -> str:

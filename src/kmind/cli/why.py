@@ -9,13 +9,13 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from kmind.cli._columns import columns
 from kmind.cli.client import Client, DaemonError
 from kmind.cli.output import json_line, write
 from kmind.errors import PrivilegeError, UsageError
 from kmind.evidence.chart import render_experiment
 from kmind.guard import default_journal_path
 from kmind.runtime.experiment.store import BY_MODULE, default_evidence_path, read_experiments
+from kmind.util.table import table
 
 __all__ = ["SCHEMA", "why_command"]
 
@@ -65,7 +65,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
         (row["id"], _when(row["time"]), row["instance"], _change(row), _outcome(row), _effect(row))
         for row in rows
     ]
-    return columns(("id", "when", "instance", "change", "outcome", "effect"), cells)
+    return table(("id", "when", "instance", "change", "outcome", "effect"), cells)
 
 
 def _when(seconds: float) -> str:

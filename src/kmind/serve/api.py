@@ -21,9 +21,7 @@ from starlette.responses import Response
 from starlette.routing import Route as Path
 from starlette.types import Receive, Scope, Send
 
-from kmind import events
 from kmind.errors import KmindError
-from kmind.events import Emit
 from kmind.serve._pace import Pace, Paced
 from kmind.serve._problem import HttpError, problem
 from kmind.serve.openapi import describe
@@ -31,11 +29,14 @@ from kmind.serve.routes import ROUTES, Call, Context, Route
 from kmind.serve.schema import PROBLEM
 from kmind.util.foreign import one_line
 
-__all__ = ["Api"]
+__all__ = ["Api", "Audit"]
 
 _BODY_S = 10.0
 _CALL_S = 60.0
 _WAITING = 64
+
+Audit = Callable[..., None]
+"""Told of each change that a peer asked for: an event's name, then its fields."""
 
 
 class Api:
@@ -49,7 +50,7 @@ class Api:
         self,
         context: Context,
         *,
-        audit: Emit,
+        audit: Audit,
         pace: Pace | None = None,
         call_s: float = _CALL_S,
         waiting: int = _WAITING,
@@ -92,10 +93,10 @@ class Api:
             return _json(await self._ask(asked, reads=route.method == "GET"))
         except Exception as error:
             if not isinstance(error, KmindError):
-                trace = "".join(traceback.format_exception(error))
                 self._audit(
-                    events.Trouble(method=route.method, path=request.url.path, traceback=trace)
-                )
+                    "trouble", method=route.method, path=request.url.path,
+                    traceback="".join(traceback.format_exception(error)),
+                )  # fmt: skip
             return _refusal(error)
 
     def _run(self, route: Route, call: Call, request: Request) -> Any:
@@ -110,13 +111,12 @@ class Api:
             if route.method != "GET":
                 uid, pid = request.client or ("unknown", 0)
                 self._audit(
-                    events.Request(
-                        method=route.method,
-                        path=request.url.path,
-                        peer=uid,
-                        pid=pid,
-                        result=result,
-                    )
+                    "request",
+                    method=route.method,
+                    path=request.url.path,
+                    peer=uid,
+                    pid=pid,
+                    result=result,
                 )
 
     async def _ask(self, call: Callable[[], Any], *, reads: bool) -> Any:

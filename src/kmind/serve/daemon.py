@@ -9,7 +9,6 @@ SIGHUP does the same once what is read at the start is known to be right.
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 import sys
@@ -20,10 +19,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 import kmind
-from kmind import events
-from kmind.events import Emit
 from kmind.serve._base import Supervisor
-from kmind.serve.api import Api
+from kmind.serve.api import Api, Audit
 from kmind.serve.events import Hub
 from kmind.serve.notify import Notifier
 from kmind.serve.peers import PeerSocket
@@ -51,7 +48,7 @@ class Daemon:
 
     make: Callable[[], Supervisor]
     check: Callable[[], object]
-    emit: Emit
+    emit: Audit
     keep: bool = False
     notifier: Notifier = field(default_factory=Notifier)
 
@@ -74,9 +71,6 @@ class Daemon:
         self._started = time.time()
         worker = self._worker = Worker(self.make, ended=ended)
         supervisor = self._supervisor = await asyncio.wrap_future(worker.started)
-        # A full collection looks through all that was imported, 38 ms in which no other thread
-        # runs, the owner's neither; clients in a loop had one made every few seconds.
-        gc.freeze()
         hub = Hub(loop)
         await asyncio.wrap_future(supervisor.submit(lambda: supervisor.subscribe(hub.publish)))
         context = Context(supervisor, hub, self._health)
@@ -121,7 +115,7 @@ class Daemon:
             return "stopped"
 
     def _tell(self, message: str) -> None:
-        self.emit(events.Log(message=message))
+        self.emit("log", source="kmind", message=message)
 
     async def _feed_watchdog(self) -> None:
         period = self.notifier.watchdog_s

@@ -339,11 +339,20 @@ def _not_a_path(target: str) -> str:
     return target
 
 
+_TARGETS = {
+    "block": ("a block device", "vda"),
+    "cgroup": ("a cgroup", "cgroup:/system.slice"),
+    "any": ("a block device, a cgroup, or system", "system"),
+}
+
+
 def _only_target(module: Module) -> str:
-    if module.manifest.target.kind != "system":
+    kind, name = module.manifest.target.kind, module.manifest.name
+    if kind != "system":
+        what, example = _TARGETS[kind]
         raise UsageError(
-            f"module {module.manifest.name} works on a {module.manifest.target.kind} target",
-            hint="name one: a block device, such as vda",
+            f"module {name} needs a target: {what}",
+            hint=f"for example: kmind load {name} {example}",
         )
     return "system"
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from kmind.cli.options import JSON, SOCKET
-from kmind.command import Argument, Command, Words
+from kmind.command import Argument, Command, Flag, Words
 
 __all__ = ["COMMAND"]
 
@@ -12,7 +12,9 @@ __all__ = ["COMMAND"]
 def _run(words: Words) -> int:
     from kmind.cli.status import status_command
 
-    return status_command(words["name"], json=words["json"], socket=words["socket"])
+    return status_command(
+        words["name"], verbose=words["verbose"], json=words["json"], socket=words["socket"]
+    )
 
 
 COMMAND = Command(
@@ -22,8 +24,9 @@ COMMAND = Command(
     _run,
     arguments=(Argument("name", "one instance; without it all", required=False),),
     options=(
+        Flag("verbose", "every field: parameters, counters, features, hooks", short="-v"),
         JSON,
         SOCKET,
     ),
-    examples=("kmind status readahead@vda",),
+    examples=("kmind status", "kmind status -v readahead@vda"),
 )

@@ -18,13 +18,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
-from rich.table import Table
 
 import kmind
-from kmind.infer.lazy import need
+from kmind.infer._lazy import need
+from kmind.util.table import table
 
-__all__ = ["Metric", "Share", "describe_machine", "interleaved", "over_rounds", "print_result"]
+__all__ = ["Metric", "Share", "describe_machine", "interleaved", "over_rounds", "show_result"]
 
 
 @dataclass(frozen=True)
@@ -177,28 +176,26 @@ def _version(tool: str, argument: str) -> str:
     return lines[0] if lines else ""
 
 
-def print_result(result: Mapping[str, Any], console: Console) -> None:
+def show_result(result: Mapping[str, Any]) -> str:
     """A result as tables: one for the single numbers, one for each list of rows."""
-    single = Table("number", "median", "spread", title=str(result.get("schema", "")))
+    single = []
     for name, value in result.items():
         if _beside(name, result) or name == "machine" or isinstance(value, bool):
             continue
         spread = _text(result.get(f"{name}_spread", "")) or _range(result, name)
         if isinstance(value, Mapping):
-            for part, number in value.items():
-                single.add_row(f"{name} {part}", _text(number), spread)
+            single += [(f"{name} {part}", _text(number), spread) for part, number in value.items()]
         elif isinstance(value, int | float):
-            single.add_row(name, _text(value), spread)
-    if single.row_count:
-        console.print(single)
+            single.append((name, _text(value), spread))
+    text = f"{result.get('schema', '')}\n"
+    text += table(("number", "median", "spread"), single) if single else ""
     for name, rows in result.items():
         if not (isinstance(rows, list) and rows and isinstance(rows[0], Mapping)):
             continue
         columns = [key for key in rows[0] if not _beside(key, rows[0])]
-        table = Table(*columns, title=name)
-        for row in rows:
-            table.add_row(*(_cell(row, key) for key in columns))
-        console.print(table)
+        cells = [[_cell(row, key) for key in columns] for row in rows]
+        text += f"\n{name}\n" + table(columns, cells)
+    return text
 
 
 def _beside(name: str, row: Mapping[str, Any]) -> bool:

@@ -17,7 +17,6 @@ __all__ = [
     "read_relocations",
     "read_sections",
     "read_symbols",
-    "string_at",
 ]
 
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
