@@ -4,7 +4,8 @@
 import struct
 from math import isqrt
 
-from kmind.infer.integer import Exact, Input, IntMlp, IntModel, IntTrees, Output, Step
+from kmind.infer.integer import IntMlp, IntModel, IntTrees
+from kmind.infer.integer_parts import Exact, Input, Output, Step
 
 
 def int64(value: int) -> int:

@@ -19,8 +19,8 @@ from typing import Any
 
 from kmind.guard import Journal, Owner
 from kmind.knobs import Target, get_knob
-from kmind.testing.simulate import make_disk_files
 from kmind.util.procfs import boot_id
+from kmind.workloads.simulated_disk import make_disk_files
 
 __all__ = ["BOOT", "COPIES", "KEPT", "WRITERS", "kept", "main", "unpack", "version"]
 

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The documentation names everything that a user can meet, and nothing else."""
 
-import ast
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,50 +27,6 @@ def _table(text: str, first: str) -> dict[str, str]:
         elif inside and not set(cells[0]) <= set("-:"):
             rows[cells[0]] = cells[-1]
     return rows
-
-
-def _emits() -> Iterator[tuple[str, str, set[str], bool]]:
-    """Each call that emits: where, the event, its fields, and whether it hands on others."""
-    for path in (ROOT / "src/kmind/runtime").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
-                continue
-            if node.func.attr != "_emit" or not isinstance(node.args[0], ast.Constant):
-                continue
-            names = {word.arg for word in node.keywords if word.arg}
-            more = any(word.arg is None for word in node.keywords)
-            yield f"{path.name}:{node.lineno}", str(node.args[0].value), names, more
-
-
-def _events() -> dict[str, set[str]]:
-    """What the runtime emits: event to the fields that its calls name."""
-    found: dict[str, set[str]] = {}
-    for _, event, names, _ in _emits():
-        found.setdefault(event, set()).update(names)
-    return found
-
-
-def test_an_event_has_the_same_fields_wherever_it_is_emitted() -> None:
-    """Whoever reads a field that one of two calls leaves out fails only now and then."""
-    events = _events()
-    for where, event, names, more in _emits():
-        if not more and event != "log":  # which names its count by what it counts
-            assert names == events[event], where
-
-
-def test_every_event_and_field_is_described() -> None:
-    rows = _table((DOCS / "output.md").read_text(), "event")
-    described = {name.strip("`"): set(re.findall(r"`(\w+)`", cell)) for name, cell in rows.items()}
-    emitted = _events()
-    assert set(described) == set(emitted)
-    for name, fields in emitted.items():
-        assert fields <= described[name], name
-        if not any(extra in rows[f"`{name}`"] for extra in ("as `verdict`",)) and name not in (
-            "verdict",
-            "stop",
-            "log",  # names its count by what it counts
-        ):
-            assert described[name] == fields, name
 
 
 def test_every_command_is_described() -> None:

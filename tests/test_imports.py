@@ -9,6 +9,7 @@ import ast
 import subprocess
 import sys
 import tomllib
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -122,6 +123,55 @@ def test_modules_need_only_the_public_interface(path: Path) -> None:
             assert rest[0] == "extension", where
             assert len(rest) == 2, where
             assert not (PACKAGE / "extension" / f"{rest[1]}.py").exists(), where
+
+
+def module_name(path: Path) -> str:
+    """Return the name by which a source is imported."""
+    name = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+    return name.removesuffix(".__init__")
+
+
+MODULES = {module_name(path): path for path in SOURCES}
+
+
+def named(path: Path) -> list[tuple[str, Path, str]]:
+    """Return, of each import of kmind's own, where it stands, the file, and the name from it."""
+    found = []
+    for line, name in imported(path):
+        module, _, last = name.rpartition(".")
+        where = f"{path.relative_to(ROOT)}:{line} imports {name}"
+        if name in MODULES:
+            found.append((where, MODULES[name], ""))
+        elif module in MODULES:
+            found.append((where, MODULES[module], last))
+    return found
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def test_what_is_private_is_imported_in_its_own_folder_only() -> None:
+    """A leading underscore says that nobody outside the folder imports it."""
+    wrong = [
+        where
+        for path in SOURCES
+        for where, target, name in named(path)
+        if target != path
+        and (
+            is_private(name) or (is_private(target.stem) and not path.is_relative_to(target.parent))
+        )
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    """Lazy imports and those for types count: who reads one file of a circle reads all."""
+    graph = {
+        path: {target for _, target, _ in named(path) if target.stem != "__init__"} - {path}
+        for path in SOURCES
+    }
+    TopologicalSorter(graph).prepare()
 
 
 # What the start of a command, or of the daemon, has no use for, and would wait for.

@@ -22,7 +22,7 @@ GUEST = {"kmind", "systemctl"}
 ELSEWHERE = GUEST | {"ruff", "sphinx-build", "no-such-tool"}
 STARTERS = {"run", "Popen", "call", "check_call", "check_output"}
 FINDERS = {"which", "program", "missing", "needs", "find_tool"}
-# Of what is imported only where it is needed: kmind.infer._lazy, and pytest's own.
+# Of what is imported only where it is needed: kmind.infer.lazy, and pytest's own.
 IMPORTERS = {"need", "importorskip", "import_module"}
 OWN = {"kmind", "hatch_build", "readahead", "conftest"}
 

@@ -23,14 +23,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from kmind.learn.recording import OUTCOME, PHASES
-from kmind.testing._dbbench import (
+from kmind.workloads.db_bench import (
     BENCHMARKS,
     benchmark_argv,
     build_database,
     database_size,
     for_benchmark,
 )
-from kmind.testing.host import device_of, drop_caches, memory_limit, under_limit
+from kmind.workloads.host import device_of, drop_caches, memory_limit, under_limit
 
 KEYS = 10_000_000  # a pass of readseq is to last some seconds, for each begins the report anew
 SWEEP = "block.read_ahead_kb=16,128,1024,8192"

@@ -14,6 +14,7 @@ from kmind.bench._adversary_loads import Point, Subject
 from kmind.bench._adversary_world import LONGEST_S, World
 from kmind.cli.bench import bench_command
 from kmind.errors import UsageError
+from kmind.events import Event, Result
 from kmind.runtime.experiment.controller import Trials
 
 
@@ -86,19 +87,19 @@ def test_harm_in_pieces_is_added_up(world: World, monkeypatch: pytest.MonkeyPatc
 def test_what_it_burns_costs_the_load_and_voids_the_verdict(
     world: World, monkeypatch: pytest.MonkeyPatch, burn: str, share: float
 ) -> None:
-    told = []
+    told: list[Event] = []
     note = world._note
 
-    def listen(event: str, /, **fields: Any) -> None:
-        told.append((event, fields))
-        note(event, **fields)
+    def listen(event: Event) -> None:
+        told.append(event)
+        note(event)
 
     monkeypatch.setattr(world.trials._publish, "_emit", listen)
     attack(world, 60, bait="bait", bait_s=1000.0, burn=burn, share=share)
-    results = [fields for event, fields in told if event == "result"]
+    results = [event for event in told if isinstance(event, Result)]
     assert results
-    assert {each["outcome"] for each in results} == {"aborted"}
-    assert all("void" in each["why"] for each in results)
+    assert {each.outcome for each in results} == {"aborted"}
+    assert all("void" in each.why for each in results)
 
 
 @pytest.mark.parametrize("forge", ["seq", "head", "deaf", "scribble"])

@@ -12,8 +12,8 @@ import pytest
 from kmind.bench import autotune
 from kmind.errors import UsageError
 from kmind.knobs import get_knob, parse_target
-from kmind.testing import loads
-from kmind.testing.host import device_of
+from kmind.workloads import loads
+from kmind.workloads.host import device_of
 
 NEEDS = pytest.mark.kernel("syscall", "tp_btf", "arena")
 KNOBS = ("block.rq_affinity", "block.nomerges")

@@ -11,7 +11,7 @@ from kmind.bench import iolat
 from kmind.errors import NotSupportedError
 from kmind.infer import Feature, ModelFile, from_sklearn, quantise
 from kmind.modules.iolat.recipe import COLUMNS
-from kmind.testing.host import device_of
+from kmind.workloads.host import device_of
 
 MIB = 1 << 20
 

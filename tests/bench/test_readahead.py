@@ -11,9 +11,9 @@ from kmind.bench.readahead import run_readahead_bench
 from kmind.errors import KmindError, UsageError
 from kmind.knobs import get_knob, parse_target
 from kmind.modules.readahead.recipe import ReadaheadRecipe
-from kmind.testing._fio import FioJob
-from kmind.testing.host import device_of
-from kmind.testing.workloads import Fio
+from kmind.workloads.disk import Fio
+from kmind.workloads.fio import FioJob
+from kmind.workloads.host import device_of
 
 MIB = 1 << 20
 NEEDS = pytest.mark.kernel("syscall", "tp_btf", "arena")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kmind.abi import btf
-from kmind.bpf import _libbpf, _machine, _tries, probe
+from kmind.bpf import _libbpf, _tries, machine, probe
 from kmind.errors import NotSupportedError
 
 
@@ -40,12 +40,12 @@ def test_probes_leave_nothing_open() -> None:
 @pytest.mark.kernel("btf", "bpffs")
 def test_probes_see_what_is_not_there() -> None:
     with pytest.raises(NotSupportedError, match="this kernel has no no_such_tracepoint"):
-        _machine.tracepoints(("sched_switch", "no_such_tracepoint"))
+        machine.tracepoints(("sched_switch", "no_such_tracepoint"))
     with pytest.raises(NotSupportedError, match="no bpf_iter_absent"):
         _tries.iterator("absent")
     with pytest.raises(NotSupportedError, match="not mounted; mount -t absentfs"):
-        _machine.mounted("absentfs", "/mnt")
-    assert _machine.mounted("bpf", "/sys/fs/bpf").startswith("/")
+        machine.mounted("absentfs", "/mnt")
+    assert machine.mounted("bpf", "/sys/fs/bpf").startswith("/")
 
 
 def test_a_kernel_without_btf(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_lockdown_is_read_from_the_kernel(monkeypatch: pytest.MonkeyPatch, tmp_p
         assert probe.probe("lockdown").state == "refused"
         return
     (tmp_path / "lockdown").write_text("none [integrity] confidentiality\n")
-    monkeypatch.setattr(_machine, "LOCKDOWN", tmp_path / "lockdown")
+    monkeypatch.setattr(machine, "LOCKDOWN", tmp_path / "lockdown")
     assert probe.probe("lockdown").cause.startswith("integrity")
 
 
@@ -110,27 +110,27 @@ def test_facts() -> None:
 def test_cgroups_of_either_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "cgroup.controllers").write_text("memory io pids\n")
     mounts = tmp_path / "mountinfo"
-    monkeypatch.setattr(_machine, "MOUNTS", mounts)
+    monkeypatch.setattr(machine, "MOUNTS", mounts)
     unified = f"30 24 0:26 / {tmp_path} rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
     mounts.write_text(unified)
     with pytest.raises(NotSupportedError, match="no mounted cgroup hierarchy has cpu"):
-        _machine.cgroup_controllers()
+        machine.cgroup_controllers()
     mounts.write_text(unified + "31 24 0:27 / /c rw - cgroup cgroup rw,cpu,cpuacct\n")
-    assert _machine.cgroup_controllers() == "cpu v1, memory v2, pids v2"
+    assert machine.cgroup_controllers() == "cpu v1, memory v2, pids v2"
 
 
 def test_a_security_module_that_is_not_asked(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A program for it may load all the same, and would guard nothing."""
-    monkeypatch.setattr(_machine, "LSMS", tmp_path / "lsm")
+    monkeypatch.setattr(machine, "LSMS", tmp_path / "lsm")
     with pytest.raises(NotSupportedError, match="cannot read"):
-        _machine.active_lsm("bpf")
-    _machine.LSMS.write_text("lockdown,capability,landlock\n")
+        machine.active_lsm("bpf")
+    machine.LSMS.write_text("lockdown,capability,landlock\n")
     with pytest.raises(NotSupportedError, match="add bpf to lsm= on the kernel's command line"):
-        _machine.active_lsm("bpf")
-    _machine.LSMS.write_text("capability,bpf\n")
-    assert _machine.active_lsm("bpf") == "capability,bpf"
+        machine.active_lsm("bpf")
+    machine.LSMS.write_text("capability,bpf\n")
+    assert machine.active_lsm("bpf") == "capability,bpf"
 
 
 # What a module's struct_ops would be loaded by: libbpf, and nothing else of kmind's.

@@ -8,18 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from sample_events import line
 
 from kmind.cli import demo
 from kmind.cli._demo_run import Runner, check_run
 from kmind.errors import KmindError, NotSupportedError, PrivilegeError
 from kmind.guard import Journal
-from kmind.testing.host import run_process
-from kmind.testing.simulate import make_disk_files
-from kmind.testing.workloads import Result
+from kmind.workloads.disk import Result
+from kmind.workloads.host import run_process
+from kmind.workloads.simulated_disk import make_disk_files
 
 if TYPE_CHECKING:
     from conftest import Cli
 
+STOP, KEPT = line("stop"), line("kept")
 RUN = {"before", "after", "gain", "changes", "read_ahead_kb"}
 KEYS = RUN | {"schema", "backend", "device", "runs", "restored"}
 
@@ -116,34 +118,40 @@ def test_run_that_cannot_start_is_told_before_anything_is_measured(
 def test_run_that_ends_in_order_is_no_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fake_run(tmp_path, """print('{"event": "stop", "restored": true}')\n""")
+    fake_run(tmp_path, f"print({STOP!r})\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     check_run("vda", tmp_path / "state")
 
 
-TUNES = """\
+TUNES = f"""\
+STOP = {STOP!r}
+KEPT = {KEPT!r}
+"""
+TUNES += """\
 import json, os, signal, sys
 disk = os.environ["FAKE_DISK"]
 if "observe" not in sys.argv:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     old = int(open(disk).read())
     open(disk, "w").write("16")
-    kept = {"event": "kept", "id": 1, "knob": "block.read_ahead_kb", "old": old, "value": 16}
-    print(json.dumps(kept | {"reason": "better.", "evidence": {}, "undo": "x"}), flush=True)
+    print(json.dumps(json.loads(KEPT) | {"old": old, "value": 16}), flush=True)
     signal.sigwait({signal.SIGINT})
     open(disk, "w").write(str(old))
-print(json.dumps({"event": "stop", "restored": True}))
+print(STOP)
 """
 
 
-KEEPS_NOTHING = """\
+KEEPS_NOTHING = f"""\
+STOP = {STOP!r}
+"""
+KEEPS_NOTHING += """\
 import json, signal, sys
 if "observe" not in sys.argv:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     open("started", "a").write("!")
     signal.sigwait({signal.SIGINT})
-print(json.dumps({"event": "stop", "restored": True}))
+print(STOP)
 """
 
 

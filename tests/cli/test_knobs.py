@@ -11,7 +11,7 @@ import pytest
 from kmind.cli.knobs import knobs_command
 from kmind.errors import KnobError
 from kmind.knobs import Target, all_knobs, get_knob
-from kmind.testing.simulate import make_disk_files
+from kmind.workloads.simulated_disk import make_disk_files
 
 if TYPE_CHECKING:
     from conftest import Cli

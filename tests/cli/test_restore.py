@@ -12,7 +12,7 @@ from kmind.cli import restore as command
 from kmind.errors import PolicyError, PrivilegeError
 from kmind.guard import Actuator, Journal, Policy, restore
 from kmind.knobs import get_knob
-from kmind.testing.simulate import make_disk_files
+from kmind.workloads.simulated_disk import make_disk_files
 
 KNOB = get_knob("block.read_ahead_kb")
 

@@ -14,7 +14,7 @@ from kmind.evidence import Design, Experiment
 from kmind.knobs import get_knob
 from kmind.runtime.experiment.store import UNMEASURED, EvidenceStore
 from kmind.serve import peers
-from kmind.testing.simulate import make_disk_files
+from kmind.workloads.simulated_disk import make_disk_files
 
 if TYPE_CHECKING:
     from conftest import Cli

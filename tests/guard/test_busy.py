@@ -13,7 +13,7 @@ from kmind.errors import BusyError
 from kmind.guard import Actuator, Journal, Policy
 from kmind.knobs import Target, get_knob
 from kmind.runtime.experiment.store import EvidenceStore
-from kmind.testing.simulate import make_disk_files
+from kmind.workloads.simulated_disk import make_disk_files
 
 KNOB = get_knob("block.read_ahead_kb")
 SOON_S = 1.0  # the lock was waited for ten seconds, or two

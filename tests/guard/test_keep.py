@@ -9,7 +9,7 @@ from guard.support import in_child
 
 from kmind.guard import Actuator, Change, Journal, Policy, restore
 from kmind.knobs import Target, get_knob
-from kmind.testing.simulate import make_disk_files
+from kmind.workloads.simulated_disk import make_disk_files
 
 KNOB = get_knob("block.read_ahead_kb")
 WHO = "test@sim0"

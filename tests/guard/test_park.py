@@ -11,7 +11,7 @@ import pytest
 from kmind.errors import KnobError
 from kmind.guard import Actuator, Change, Journal, Policy, restore
 from kmind.knobs import Target, Value, get_knob
-from kmind.testing.simulate import make_disk_files
+from kmind.workloads.simulated_disk import make_disk_files
 
 KNOB = get_knob("block.read_ahead_kb")
 

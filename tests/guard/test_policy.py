@@ -15,7 +15,7 @@ from kmind.guard import Bound, Policy, RefusedError
 from kmind.guard._policy_file import Section
 from kmind.guard.policy import MAX_RULES
 from kmind.knobs import Rule, Target, all_knobs, get_knob
-from kmind.testing.simulate import make_disk_files
+from kmind.workloads.simulated_disk import make_disk_files
 
 SYSTEM = Target.system()
 READ_AHEAD = get_knob("block.read_ahead_kb")

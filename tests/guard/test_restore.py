@@ -19,7 +19,7 @@ from small_disk import fill, small_disk
 from kmind.errors import JournalError
 from kmind.guard import Actuator, Journal, Policy, restore
 from kmind.knobs import Target, get_knob
-from kmind.testing.simulate import make_disk_files
+from kmind.workloads.simulated_disk import make_disk_files
 
 KNOB = get_knob("block.read_ahead_kb")
 LATER = 99

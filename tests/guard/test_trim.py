@@ -8,7 +8,7 @@ import pytest
 from kmind.guard import Journal, Owner
 from kmind.guard import journal as module
 from kmind.knobs import get_knob
-from kmind.testing.simulate import make_disk_files
+from kmind.workloads.simulated_disk import make_disk_files
 
 KNOB = get_knob("block.read_ahead_kb")
 

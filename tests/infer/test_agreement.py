@@ -26,8 +26,8 @@ from kmind.infer import (
     from_xgboost,
     quantise,
 )
-from kmind.infer._agreement import edge_rows
 from kmind.infer._integers import integer_trees
+from kmind.infer.agreement import edge_rows
 from kmind.infer.floating import FloatTrees
 from kmind.infer.integer import IntTrees
 from kmind.infer.stages import DOUBLE, SINGLE, integer_edges

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kmind.errors import ModelError
-from kmind.infer.integer import Input, IntMlp, IntTrees, Layer, Output, Step
+from kmind.infer.integer import IntMlp, IntTrees
+from kmind.infer.integer_parts import Input, Layer, Output, Step
 from kmind.infer.reference import evaluate
 from kmind.infer.slot import NODE, read_slot, slot_bytes
 from kmind.testing.models import random_inputs, random_mlp, random_model, random_trees

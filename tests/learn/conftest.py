@@ -15,8 +15,8 @@ from kmind.learn.tap import Tap
 from kmind.learn.writer import Writer, open_output
 from kmind.queue import Endpoint
 from kmind.runtime.holds.grants import grants_for
-from kmind.testing import streams
-from kmind.testing.simulate import DiskModel, SimulatedDisk, make_disk_files
+from kmind.workloads import streams
+from kmind.workloads.simulated_disk import DiskModel, SimulatedDisk, make_disk_files
 
 PAGES = 1 << 16
 MODEL = DiskModel(file_pages=PAGES, cache_pages=PAGES // 4)

@@ -17,8 +17,8 @@ import pytest
 from kmind.errors import RecordingError
 from kmind.extension import KnobInfo, find_module
 from kmind.learn._part import Part
-from kmind.learn._schema import KNOB_UNKNOWN, columns_of
 from kmind.learn.recording import open_recordings
+from kmind.learn.schema import KNOB_UNKNOWN, columns_of
 from kmind.learn.writer import Writer, open_output
 from kmind.testing.recordings import made_records, made_windows, write_recording
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kmind.extension import Module, find_module
-from kmind.learn._schema import STORED_RECORD
+from kmind.learn.schema import STORED_RECORD
 from kmind.modules.iolat.recipe import COLUMNS
 from kmind.testing.recordings import made_windows
 

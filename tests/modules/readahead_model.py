@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from kmind.extension import find_module
 from kmind.infer import Feature, ModelFile, from_sklearn, quantise
-from kmind.learn._models import make_model
+from kmind.learn.models import make_model
 from kmind.modules.readahead.recipe import COLUMNS, columns_of
 
 FEATURES = find_module("readahead").manifest.columns

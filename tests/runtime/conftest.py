@@ -54,7 +54,7 @@ class Bench:
             policy=rules,
             mode=Mode[mode.upper()],
             memory=self.folder / "memory",
-            emit=lambda event, /, **fields: self.events.append((event, fields)),
+            emit=lambda event: self.events.append((event.name, event.fields())),
         )
         self.instance.start()
 

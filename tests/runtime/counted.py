@@ -6,7 +6,7 @@ from typing import Literal
 import msgspec
 
 from kmind.extension import find_module
-from kmind.extension._outcome import GuardPart, OutcomePart
+from kmind.extension.outcome import GuardPart, OutcomePart
 
 BASE = find_module("readahead").manifest
 MANIFEST = msgspec.structs.replace(

@@ -11,6 +11,7 @@ import numpy as np
 
 from kmind.agent.sim.agent import SimAgent, SimDoorbell
 from kmind.agent.types import Action, Mode, Verdict
+from kmind.events import Event
 from kmind.extension import find_module
 from kmind.extension.manifest import Manifest
 from kmind.guard import Actuator, Journal, Policy
@@ -20,7 +21,7 @@ from kmind.runtime.experiment.controller import Trials
 from kmind.runtime.experiment.store import EvidenceStore
 from kmind.runtime.holds.grants import grants_for
 from kmind.runtime.holds.trial_holds import MeasuredChanges
-from kmind.testing.simulate import make_disk_files
+from kmind.workloads.simulated_disk import make_disk_files
 
 KNOB = get_knob("block.read_ahead_kb")
 BASELINE = 128
@@ -108,9 +109,9 @@ class Owner:
         self.journal.close()
         self.store.close()
 
-    def note(self, event: str, /, **fields: Any) -> None:
+    def note(self, event: Event) -> None:
         """Take down an event."""
-        self.events.append((event, fields))
+        self.events.append((event.name, event.fields()))
 
     def of(self, event: str) -> list[dict[str, Any]]:
         """The events of that name."""

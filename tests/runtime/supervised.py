@@ -20,6 +20,7 @@ from sample_module import MANIFEST, RECOMMENDER, knob_file, make_module
 
 from kmind.agent.core.core import Core
 from kmind.agent.types import Mode
+from kmind.events import Event
 from kmind.extension.conf import ModuleConf
 from kmind.guard import Journal, Policy
 from kmind.runtime.supervisor.supervisor import Supervisor
@@ -66,15 +67,18 @@ class Rig:
             core=core or Core.open(self.root),
             journal=Journal(self.folder / "journal.db"),
             policy=Policy.load(self.policy),
-            emit=lambda event, /, **fields: None,
+            emit=lambda event: None,
             run_dir=self.folder / "run",
             conf=conf,
             take_over=take_over,
             devices=devices,
             cgroups=self.cgroups,
         )
-        self.supervisor.subscribe(self.events.append)
+        self.supervisor.subscribe(self._note)
         return self.supervisor
+
+    def _note(self, event: Event) -> None:
+        self.events.append({"event": event.name, "ts": time.time(), **event.fields()})
 
     def start(self, *, take_over: bool = True) -> Supervisor:
         """One that has."""
@@ -158,16 +162,20 @@ def serve(folder: Path, loads: list[str]) -> None:
         module, disk, *words = line.split()
         if f"{Path(module).parent.name}@{disk}" not in supervisor.members:
             rig.load(module, disk, *words)
-    _say({"event": "serving", "members": {n: m.slot for n, m in supervisor.members.items()}})
+    _write({"event": "serving", "members": {n: m.slot for n, m in supervisor.members.items()}})
     while True:
         supervisor.step(0.5)
         rig.events.clear()
 
 
-def _say(event: dict[str, Any]) -> None:
-    if event["event"] != "window":
-        sys.stdout.write(json.dumps(event, default=str) + "\n")
-        sys.stdout.flush()
+def _say(event: Event) -> None:
+    if event.name != "window":
+        _write({"event": event.name, **event.fields()})
+
+
+def _write(line: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(line, default=str) + "\n")
+    sys.stdout.flush()
 
 
 class Daemon:

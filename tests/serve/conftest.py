@@ -56,7 +56,7 @@ def serve(folder: Path, **options: Any) -> Iterator[Served]:
             Context(supervisor, hub, lambda: {"ok": True, "version": "1", "pid": 1,
                     "started": 1.0, "step_age_s": worker.step_age_s,
                     "owner": supervisor.turns.describe()}),
-            audit=lambda event, **fields: audit.append({"event": event, **fields}),
+            audit=lambda event: audit.append({"event": event.name, **event.fields()}),
             **options,
         )  # fmt: skip
         await asyncio.wrap_future(supervisor.submit(lambda: supervisor.subscribe(hub.publish)))

@@ -5,6 +5,7 @@ As a script it is a daemon around one: ``memory.py RUN_DIR [--keep | --stuck...]
 survive in a file if they are kept.
 """
 
+import gc
 import json
 import queue
 import sys
@@ -15,8 +16,11 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+from sample_events import make
+
 from kmind.agent.types import Mode
 from kmind.errors import KmindError, ModelError, UsageError
+from kmind.events import Emit
 from kmind.extension import find_module, parse_parameters
 from kmind.infer.model_file import ModelFile
 from kmind.runtime.objective.poller import check_asker
@@ -35,7 +39,7 @@ class MemorySupervisor:
         self._file = folder / "instances.json"
         self._instances: dict[str, dict[str, Any]] = {}
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._callbacks: list[Callable[[dict[str, Any]], None]] = []
+        self._callbacks: list[Emit] = []
         self._changes = 0
         self.advice = AdviceStore(folder / "advice.db", self)
         self.evidence_path = folder / "evidence.db"
@@ -153,7 +157,7 @@ class MemorySupervisor:
         self._calls.put(run)
         return future
 
-    def subscribe(self, callback: Callable[[dict[str, Any]], None]) -> Callable[[], None]:
+    def subscribe(self, callback: Emit) -> Callable[[], None]:
         self._callbacks.append(callback)
         return lambda: self._callbacks.remove(callback)
 
@@ -165,10 +169,10 @@ class MemorySupervisor:
 
     # Not of the interface
 
-    def tell(self, event: str, **fields: Any) -> None:
+    def tell(self, name: str, **fields: Any) -> None:
         """Have an event happen."""
         for callback in self._callbacks:
-            callback({"event": event, "ts": time.time(), **fields})
+            callback(make(name, **fields))
 
     def advise(self, value: int = 512, knob: str = "block.read_ahead_kb") -> str:
         """Have an instance advise something; the id."""
@@ -223,11 +227,14 @@ def main() -> None:
         return Daemon(
             make=make,
             check=check,
-            emit=lambda event, **fields: print(json.dumps({"event": event, **fields}), file=log),
+            emit=lambda event: print(json.dumps({"event": event.name, **event.fields()}), file=log),
             keep="--keep" in sys.argv,
         )
 
     run_daemon(daemon, run_dir=folder, socket=folder / "api.sock", before_exec=log.flush)
+    gc.collect()
+    frozen, left = gc.get_freeze_count(), len(gc.get_objects())
+    print(json.dumps({"event": "over", "frozen": frozen, "left": left}), file=log)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The daemon as a process: signals, restarts, the watchdog; its supervisor is in memory."""
 
+import json
 import os
 import signal
 import socket
@@ -95,6 +96,15 @@ def test_ends_by_signal(daemon: Process, number: int) -> None:
     assert daemon.said == ""
     assert not (daemon.folder / "api.sock").exists()
     assert not (daemon.folder / "instances.json").exists()
+
+
+def test_a_full_collection_looks_through_little(daemon: Process) -> None:
+    daemon.client.call("POST", "/v1/instances", LOAD)
+    for _ in range(100):
+        daemon.client.get("/v1/instances")
+    assert daemon.end() == 0
+    over = json.loads((daemon.folder / "log").read_text().splitlines()[-1])
+    assert over["left"] < over["frozen"] / 10
 
 
 def test_keeps_if_it_is_told_to(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from sample_events import make
 from serve.conftest import serve
 
 from kmind.errors import KmindError
@@ -33,8 +34,8 @@ def test_every_reader_gets_every_event_in_order(served: "Served") -> None:
     def follow(into: list[int], **query: str) -> None:
         for event in served.client.follow(**query):
             assert event["schema"] == "kmind.event/1"
-            into.append(event["number"])
-            if event["number"] == 999:
+            into.append(event["seq"])
+            if event["seq"] == 999:
                 return
 
     queries: list[dict[str, str]] = [{}, {}, {"instance": "a@b"}]
@@ -47,7 +48,7 @@ def test_every_reader_gets_every_event_in_order(served: "Served") -> None:
     wait_for_readers(served, 3)
     for number in range(1000):
         who = "a@b" if number % 2 else "c@d"
-        served.do(lambda n=number, w=who: served.supervisor.tell("window", number=n, instance=w))
+        served.do(lambda n=number, w=who: served.supervisor.tell("window", seq=n, instance=w))
     for thread in threads:
         thread.join(20)
     assert got == [list(range(1000)), list(range(1000)), list(range(1, 1000, 2))]
@@ -67,7 +68,7 @@ def test_a_slow_reader_is_told_what_it_lost(tmp_path: "Path") -> None:
         def read() -> None:
             for event in stream:
                 first.append(event)
-                if event["event"] == "last":
+                if event["event"] == "stop":
                     return
                 if len(first) == 1:
                     reading.wait(20)
@@ -77,23 +78,23 @@ def test_a_slow_reader_is_told_what_it_lost(tmp_path: "Path") -> None:
         opened.join()
         began = time.monotonic()
         for number in range(total):
-            served.hub.publish({"event": "window", "number": number, "fill": "x" * 200})
+            served.hub.publish(make("window", seq=number, features={"x" * 200: 1}))
         assert time.monotonic() - began < 10
         reading.set()
         deadline = time.monotonic() + 20
         while reader.is_alive() and time.monotonic() < deadline:
-            served.hub.publish({"event": "last"})
+            served.hub.publish(make("stop"))
             time.sleep(0.05)
         reader.join(1)
-        numbers = [each["number"] for each in first if each["event"] == "window"]
+        numbers = [each["seq"] for each in first if each["event"] == "window"]
         lost = sum(each["lost"] for each in first if each["event"] == "lost")
         assert lost > 0
         assert len(numbers) + lost >= total  # some of the last ones may be lost as well
         assert numbers == sorted(numbers)
         # What was lost is told where it would have stood.
         for before, event, after in zip(first, first[1:], first[2:], strict=False):
-            if event["event"] == "lost" and "number" in before and "number" in after:
-                assert after["number"] - before["number"] == event["lost"] + 1
+            if event["event"] == "lost" and "seq" in before and "seq" in after:
+                assert after["seq"] - before["seq"] == event["lost"] + 1
 
 
 def test_a_reader_that_takes_nothing_is_cut_off() -> None:
@@ -112,7 +113,7 @@ def test_a_reader_that_takes_nothing_is_cut_off() -> None:
         stream = EventStream(hub, stuck_s=0.2)
         task = asyncio.ensure_future(stream({"type": "http"}, receive, send))
         await asyncio.sleep(0.05)
-        hub.publish({"event": "window"})
+        hub.publish(make("window"))
         with pytest.raises(TimeoutError):
             await task
         return not hub._readers

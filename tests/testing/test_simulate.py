@@ -13,10 +13,10 @@ from kmind.agent.types import Mode
 from kmind.extension import find_module
 from kmind.queue import Endpoint
 from kmind.runtime.experiment.store import EvidenceStore
-from kmind.testing import streams
-from kmind.testing.simulate import DiskModel, SimulatedDisk, make_disk_files
 from kmind.testing.simulation import Simulation
-from kmind.testing.streams import Stream
+from kmind.workloads import streams
+from kmind.workloads.simulated_disk import DiskModel, SimulatedDisk, make_disk_files
+from kmind.workloads.streams import Stream
 
 PAGES = 1 << 16
 MODEL = DiskModel(file_pages=PAGES, cache_pages=PAGES // 4)

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kmind.errors import KmindError, NotSupportedError, UsageError
-from kmind.testing import _dbbench, _fio, host, streams, workloads
-from kmind.testing._fio import FioJob
-from kmind.testing.workloads import Alternating, DbBench, Fio
+from kmind.workloads import db_bench, disk, fio, host, streams
+from kmind.workloads.disk import Alternating, DbBench, Fio
+from kmind.workloads.fio import FioJob
 
 MIB = 1 << 20
 ON_THE_MACHINE = pytest.mark.kernel  # its disk and its cache, that is
@@ -34,13 +34,13 @@ def cached_pages(path: Path) -> int:
 
 
 def test_a_file_is_laid_out_once_and_again_when_its_size_is_off(folder):
-    path = _fio.lay_out_file(folder, 3 * MIB)
+    path = fio.lay_out_file(folder, 3 * MIB)
     first = path.stat()
     assert first.st_size == 3 * MIB
-    assert _fio.lay_out_file(folder, 3 * MIB).stat().st_mtime_ns == first.st_mtime_ns
+    assert fio.lay_out_file(folder, 3 * MIB).stat().st_mtime_ns == first.st_mtime_ns
     with path.open("r+b") as file:
         file.truncate(MIB)
-    assert _fio.lay_out_file(folder, 3 * MIB).stat().st_size == 3 * MIB
+    assert fio.lay_out_file(folder, 3 * MIB).stat().st_size == 3 * MIB
     assert not list(folder.glob("*.part"))
 
 
@@ -102,8 +102,8 @@ def test_a_limited_job_cannot_cache_its_file(folder):
 
 @ON_THE_MACHINE
 def test_dropping_and_warming_the_cache(folder):
-    path = _fio.lay_out_file(folder, 16 * MIB)
-    _fio.warm_file(path)
+    path = fio.lay_out_file(folder, 16 * MIB)
+    fio.warm_file(path)
     assert cached_pages(path) * 4096 == 16 * MIB
     host.drop_caches()
     assert cached_pages(path) == 0
@@ -139,7 +139,7 @@ def test_a_database_that_is_written_to_stays_as_it_was(folder, name):
 
 def test_a_benchmark_that_db_bench_lacks(folder):
     with pytest.raises(UsageError, match="choose from readrandom,"):
-        _dbbench.run_benchmark(folder, 1, "nothing", 1, mmap=True)
+        db_bench.run_benchmark(folder, 1, "nothing", 1, mmap=True)
 
 
 @ON_THE_MACHINE
@@ -186,24 +186,24 @@ def test_a_missing_tool_names_its_package():
 
 def test_a_full_disk_is_told_before_anything_is_written(tmp_path):
     with pytest.raises(KmindError, match="GiB are needed"):
-        _fio.lay_out_file(tmp_path, 1 << 60)
+        fio.lay_out_file(tmp_path, 1 << 60)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_load_that_is_not_prepared():
-    for name in workloads.workload_names():
+    for name in disk.workload_names():
         with pytest.raises(UsageError, match=r"prepare\(dir\)"):
-            workloads.make_workload(name).run(1)
+            disk.make_workload(name).run(1)
 
 
 def test_an_unknown_load_names_those_there_are():
     with pytest.raises(UsageError, match="mmap-random-fits"):
-        workloads.make_workload("nothing")
+        disk.make_workload("nothing")
 
 
 def test_quick_loads_are_a_quarter():
-    for name in workloads.workload_names():
-        full, quick = workloads.make_workload(name), workloads.make_workload(name, quick=True)
+    for name in disk.workload_names():
+        full, quick = disk.make_workload(name), disk.make_workload(name, quick=True)
         assert full.unit == quick.unit
         pairs = zip(getattr(full, "loads", [full]), getattr(quick, "loads", [quick]), strict=True)
         for one, other in pairs:
@@ -251,19 +251,19 @@ def test_no_disk_below_a_path():
 )  # fmt: skip
 def test_a_report_of_fio_that_says_nothing(output):
     with pytest.raises(KmindError, match="fio"):
-        _fio.parse_report(output)
+        fio.parse_report(output)
 
 
 def test_reports_of_db_bench():
     line = "readrandom   :      10.9 micros/op 91234 ops/sec 10.0 seconds 912340 operations;"
-    assert _dbbench.parse_report(f"DB\n... finished 10 ops\r{line}\n", "readrandom") == (
+    assert db_bench.parse_report(f"DB\n... finished 10 ops\r{line}\n", "readrandom") == (
         91234.0,
         line,
     )
     for output, name in ((line, "readrandomwriterandom"), ("Open error", "readrandom")):
         with pytest.raises(KmindError, match="no result"):
-            _dbbench.parse_report(output, name)
-    assert _dbbench.parse_series("secs_elapsed,interval_qps\n1,10\n2,20\n") == [10.0, 20.0]
+            db_bench.parse_report(output, name)
+    assert db_bench.parse_series("secs_elapsed,interval_qps\n1,10\n2,20\n") == [10.0, 20.0]
 
 
 sizes = st.integers(1, 64)

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from kmind.errors import KmindError
-from kmind.testing import _fio
 from kmind.util.files import create_file
 from kmind.util.scratch import (
     create_scratch,
@@ -18,6 +17,7 @@ from kmind.util.scratch import (
     finished_scratch,
     scratch_folder,
 )
+from kmind.workloads import fio
 
 NOBODY = 65534
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give folders away")
@@ -65,7 +65,7 @@ def test_scratch_folder_that_others_write_to_is_refused(tmp_path: Path) -> None:
         with pytest.raises(KmindError, match="can be written to by"):
             scratch_folder(shared)
     with pytest.raises(KmindError, match="1777"):
-        _fio.lay_out_file(shared, MIB)
+        fio.lay_out_file(shared, MIB)
     assert list(shared.iterdir()) == []
 
 
@@ -89,7 +89,7 @@ def test_link_that_waits_under_the_name_of_the_file_is_not_followed(tmp_path: Pa
     folder = scratch_folder(tmp_path / "bench")
     for name in ("read-1M.part", "read-1M.dat"):
         (folder / name).symlink_to(victim)
-        path = _fio.lay_out_file(folder, MIB)
+        path = fio.lay_out_file(folder, MIB)
         assert victim.read_bytes() == b"precious"
         assert not path.is_symlink()
         assert path.stat().st_size == MIB

@@ -22,9 +22,9 @@ from kmind.errors import KmindError
 from kmind.guard import Journal
 from kmind.runtime.experiment.store import EvidenceStore
 from kmind.runtime.supervisor.advice import AdviceStore
-from kmind.testing.simulate import make_disk_files
 from kmind.util import sqlite
 from kmind.util.sqlite import DeferringStore, Schema, Step, Store
+from kmind.workloads.simulated_disk import make_disk_files
 
 ROWS = 300
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kmind.abi import _elf
+from kmind.abi import elf
 from kmind.errors import KmindError, NotSupportedError
 
 __all__ = ["KERNEL_BTF", "Btf", "Kind", "Member", "Struct", "Variable"]
@@ -156,14 +156,14 @@ class Btf:
     @classmethod
     def from_elf_bytes(cls, data: bytes, what: str = "object") -> "Btf":
         """Like `from_elf`, for a file that is in memory."""
-        sections = _elf.read_sections(memoryview(data), what)
+        sections = elf.read_sections(memoryview(data), what)
         btf = next((s for s in sections if s.name == ".BTF"), None)
         if btf is None:
             raise KmindError(f"{what} holds no BTF", hint="compile it with clang -g")
         names = {s.number: s.name for s in sections}
         symbols = {
             (names[s.section], s.name): (s.offset, s.size)
-            for s in _elf.read_symbols(sections, what)
+            for s in elf.read_symbols(sections, what)
             if s.section in names
         }
         return cls(bytes(btf.data), what=what, symbols=symbols)
@@ -354,7 +354,7 @@ class Btf:
         return self._string(self._words[self._starts[type_id]])
 
     def _string(self, offset: int) -> str:
-        return _elf.string_at(self._strings, offset, self._what) if offset else ""
+        return elf.string_at(self._strings, offset, self._what) if offset else ""
 
     def _entries(self, type_id: int, width: int) -> list[tuple[int, ...]]:
         first = self._starts[type_id] + 3

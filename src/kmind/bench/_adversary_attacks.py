@@ -14,7 +14,7 @@ import numpy as np
 from kmind.abi import layout
 from kmind.bench._adversary_loads import Subject
 from kmind.bench._adversary_world import World
-from kmind.queue._layout import window_view
+from kmind.queue.layout import window_view
 
 __all__ = ["NAMED", "TURN_S", "Attack", "Attacker", "draw", "mutate", "named"]
 

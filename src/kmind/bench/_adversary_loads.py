@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Loads for the adversary: what each counter grows by a second, and the work done, by value.
 
-For readahead they are taken from the model of a disk (`kmind.testing.simulate`), each value for
-itself. For iolat's outcome there is a queue of our own making: the longer it may get, the more
-the disk does, and the more requests are slow.
+For readahead they are taken from the model of a disk (`kmind.workloads.simulated_disk`), each
+value for itself. For iolat's outcome there is a queue of our own making: the longer it may get,
+the more the disk does, and the more requests are slow.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 from kmind.agent.sim.agent import SimAgent
 from kmind.extension import find_module
 from kmind.knobs import Target, get_knob
-from kmind.testing.simulate import DiskModel, SimulatedDisk, make_disk_files
-from kmind.testing.streams import Stream, random, sequential, strided
+from kmind.workloads.simulated_disk import DiskModel, SimulatedDisk, make_disk_files
+from kmind.workloads.streams import Stream, random, sequential, strided
 
 __all__ = ["HARMFUL", "Point", "Subject", "iolat_subject", "make_files", "readahead_subject"]
 

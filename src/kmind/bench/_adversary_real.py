@@ -21,15 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from kmind.bench._adversary_loads import HARMFUL
-from kmind.bench._base import Share
 from kmind.bench._hostile_module import write_hostile_module
+from kmind.bench.results import Share
 from kmind.errors import KmindError
 from kmind.guard import Actuator, Journal, Policy
 from kmind.knobs import get_knob, parse_target
 from kmind.runtime.instance.agent_factory import need_root
-from kmind.testing.host import device_of, stop_process
-from kmind.testing.workloads import Workload, make_workload
 from kmind.util.scratch import scratch_folder
+from kmind.workloads.disk import Workload, make_workload
+from kmind.workloads.host import device_of, stop_process
 
 __all__ = ["ATTACKS", "run_real"]
 

@@ -20,10 +20,12 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from kmind import events
 from kmind.abi import layout
 from kmind.agent.sim.agent import SimAgent, SimDoorbell
 from kmind.agent.types import Mode
 from kmind.bench._adversary_loads import HARMFUL, Subject, make_files
+from kmind.events import Event
 from kmind.extension import Module, find_module, parse_parameters
 from kmind.extension.manifest import KnobUse
 from kmind.guard import Actuator, Journal, Policy
@@ -230,9 +232,9 @@ class World:
             self.worst_s = self._harm_s
             self.found = {"load": self.load, "value": self.value, "ratio": round(ratio, 3)}
 
-    def _note(self, event: str, /, **fields: Any) -> None:
-        if event == "kept":
-            self.good += self.subject.ratio(self.load, int(fields["value"])) > 1
+    def _note(self, event: Event) -> None:
+        if isinstance(event, events.Kept) and event.value is not None:
+            self.good += self.subject.ratio(self.load, int(event.value)) > 1
 
 
 def _moving(module: Module, knob: str) -> Module:

@@ -128,7 +128,13 @@ def _quiet(scene: Scene) -> None:
 
 
 def _clients(scene: Scene) -> None:
-    with asking_in_a_loop(scene.host.socket, _CLIENTS):
+    with asking_in_a_loop(scene.host.socket, _CLIENTS, "/v1/instances"):
+        time.sleep(scene.seconds)
+
+
+def _module_clients(scene: Scene) -> None:
+    # What takes longest of all that the API does beside the owner.
+    with asking_in_a_loop(scene.host.socket, _CLIENTS, "/v1/modules"):
         time.sleep(scene.seconds)
 
 
@@ -218,6 +224,7 @@ class _Attack:
 ATTACKS = (
     _Attack("none", _quiet),
     _Attack("64 clients in a loop", _clients),
+    _Attack("64 clients that list modules", _module_clients),
     _Attack("printed newlines", _quiet, "print"),
     _Attack("refusals", _quiet, "refuse"),
     _Attack("none, values set", _switching),

@@ -46,8 +46,8 @@ class Connection(http.client.HTTPConnection):
 
 
 @contextmanager
-def asking_in_a_loop(path: Path, clients: int) -> Iterator[list[int]]:
-    """So many clients that ask for all instances again and again; answers of each so far."""
+def asking_in_a_loop(path: Path, clients: int, what: str) -> Iterator[list[int]]:
+    """So many clients that ask for the same again and again; answers of each so far."""
     done = threading.Event()
     answers = [0] * clients
 
@@ -56,7 +56,7 @@ def asking_in_a_loop(path: Path, clients: int) -> Iterator[list[int]]:
         while not done.is_set():
             # Refused because too many wait: it asks again at once.
             with suppress(KmindError):
-                connection.ask("GET", "/v1/instances")
+                connection.ask("GET", what)
             answers[number] += 1
         connection.close()
 

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 import kmind
-from kmind.bench._base import Metric
 from kmind.bench._instance import agent_statistics, cpu_shares, sampled
+from kmind.bench.results import Metric
 from kmind.errors import KmindError
 from kmind.testing.daemon import DaemonHost
-from kmind.testing.workloads import Workload
+from kmind.workloads.disk import Workload
 
 __all__ = ["loops", "measure_crowd", "measure_load", "measure_restart"]
 

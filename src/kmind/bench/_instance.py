@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kmind.errors import BpfError, KmindError
-from kmind.testing.host import stop_process
+from kmind.workloads.host import stop_process
 
 __all__ = ["CpuSample", "agent_statistics", "cpu_shares", "kmind_beside", "sampled", "tree"]
 

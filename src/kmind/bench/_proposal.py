@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from kmind.agent.kernel.evaluator import KernelEvaluator
-from kmind.bench._base import Metric
+from kmind.bench.results import Metric
 from kmind.extension import find_module
 from kmind.infer import Feature, ModelFile, evaluate, from_sklearn, quantise
-from kmind.learn._models import make_model
+from kmind.learn.models import make_model
 from kmind.modules.readahead.recipe import COLUMNS, ReadaheadRecipe, columns_of
 
 __all__ = ["measure_proposals"]

@@ -13,12 +13,12 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from kmind.agent.core.core import Core
 from kmind.errors import KmindError
+from kmind.events import Event
 from kmind.evidence import Design, Experiment
 from kmind.extension import find_module, parse_parameters
 from kmind.guard import Actuator, Gate, Journal, Policy
@@ -26,13 +26,13 @@ from kmind.knobs import get_knob, parse_target
 from kmind.runtime.experiment.manual import Question, evaluate
 from kmind.runtime.experiment.store import EvidenceStore
 from kmind.runtime.instance.agent_factory import make_bpf_agent, need_root
-from kmind.testing.host import device_of
-from kmind.testing.workloads import Workload, make_workload
+from kmind.workloads.disk import Workload, make_workload
+from kmind.workloads.host import device_of
 
 __all__ = ["LOADS", "REAL_DESIGN", "real_aa"]
 
 LOADS = ("mmap-random", "pread-random-cached")
-"""The loads that take turns (`kmind.testing.workloads`)."""
+"""The loads that take turns (`kmind.workloads.disk`)."""
 
 REAL_DESIGN = Design(block_s=0.1, wash_out_s=0.02, max_s=10.0)
 """Shorter than in an instance, so that many runs fit; calibration is part of the time."""
@@ -129,7 +129,7 @@ def _one(folder: Path, device: str, *, seed: tuple[int, int]) -> Experiment:
     return experiment
 
 
-def _ignore(event: str, /, **fields: Any) -> None:
+def _ignore(event: Event) -> None:
     pass
 
 

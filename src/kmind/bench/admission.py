@@ -18,15 +18,15 @@ from kmind.agent.core.core import Core
 from kmind.agent.kernel.agent import BpfAgent
 from kmind.agent.types import Grant, Mode, Verdict
 from kmind.bench._attack import run_attacks
-from kmind.bench._base import Metric, describe_machine
 from kmind.bench._daemon import measure_crowd, measure_load, measure_restart
 from kmind.bench._options import DEVICE, DIR
+from kmind.bench.results import Metric, describe_machine
 from kmind.command import Flag, Option
 from kmind.errors import KmindError
 from kmind.queue import Doorbell, Endpoint
 from kmind.runtime.instance.agent_factory import need_root
-from kmind.testing.host import device_of
-from kmind.testing.workloads import DEFAULT_DIR, make_workload
+from kmind.workloads.disk import DEFAULT_DIR, make_workload
+from kmind.workloads.host import device_of
 
 __all__ = ["ATTACK_SCHEMA", "OPTIONS", "SCHEMA", "run_admission_bench"]
 

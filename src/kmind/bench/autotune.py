@@ -24,10 +24,10 @@ from typing import Any
 
 import numpy as np
 
-from kmind.bench._base import Metric, describe_machine, interleaved, over_rounds
 from kmind.bench._instance import kmind_beside
 from kmind.bench._options import DEVICE, DIR, ONLY
 from kmind.bench._samplers import compare_samplers
+from kmind.bench.results import Metric, describe_machine, interleaved, over_rounds
 from kmind.command import Flag, Option
 from kmind.errors import (
     KmindError,
@@ -36,13 +36,13 @@ from kmind.errors import (
     UsageError,
 )
 from kmind.guard import Actuator, Journal, Policy
-from kmind.infer._lazy import need
+from kmind.infer.lazy import need
 from kmind.knobs import Knob, Target, Value, get_knob, parse_target
 from kmind.runtime.instance.agent_factory import need_root
-from kmind.testing.host import device_of
-from kmind.testing.loads import LOADS, Count, start_load
-from kmind.testing.workloads import DEFAULT_DIR
 from kmind.util.scratch import scratch_folder
+from kmind.workloads.disk import DEFAULT_DIR
+from kmind.workloads.host import device_of
+from kmind.workloads.loads import LOADS, Count, start_load
 
 __all__ = ["KNOBS", "OPTIONS", "PROFILES", "SCHEMA", "run_autotune_bench"]
 

@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 
 from kmind.bench._adversary import run_adversary
-from kmind.bench._base import Share, describe_machine
 from kmind.bench._noise import FAMILIES, SIGMA, Family, Floats
 from kmind.bench._options import DIR
 from kmind.bench._real import LOADS, real_aa
 from kmind.bench._rivals import mixture_t_keeps, peeking_t_keeps
+from kmind.bench.results import Share, describe_machine
 from kmind.command import Flag, Option
 from kmind.errors import NotSupportedError, PrivilegeError, UsageError
 from kmind.evidence import Design, Experiment
-from kmind.testing.workloads import DEFAULT_DIR
+from kmind.workloads.disk import DEFAULT_DIR
 
 __all__ = ["OPTIONS", "SCHEMA", "run_evidence_bench"]
 

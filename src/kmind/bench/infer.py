@@ -19,12 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kmind.agent.kernel.evaluator import KernelEvaluator
-from kmind.bench._base import Metric, describe_machine
 from kmind.bench._infer_c import CModel, compiler
 from kmind.bench._infer_prices import compare_prices, grid
+from kmind.bench.results import Metric, describe_machine
 from kmind.command import Flag, Option
 from kmind.infer.cost import estimate_ns
-from kmind.infer.integer import Input, IntMlp, IntModel, IntTrees, Layer, Output, Step
+from kmind.infer.integer import IntMlp, IntModel, IntTrees
+from kmind.infer.integer_parts import Input, Layer, Output, Step
 from kmind.infer.reference import evaluate
 
 __all__ = ["MODELS", "OPTIONS", "SCHEMA", "run_infer_bench"]

@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 
 from kmind.agent.types import Mode
-from kmind.bench._base import Metric, describe_machine, interleaved
 from kmind.bench._options import DIR
+from kmind.bench.results import Metric, describe_machine, interleaved
 from kmind.command import Flag, Option
 from kmind.errors import KmindError, NotSupportedError
 from kmind.extension import find_module, parse_parameters
@@ -35,9 +35,9 @@ from kmind.knobs import Target
 from kmind.learn.record import Recorder, plan_recording
 from kmind.learn.train import load_recipe, read_data, train
 from kmind.runtime.instance.agent_factory import make_bpf_agent, need_root
-from kmind.testing._fio import FioJob, lay_out_file, run_fio
-from kmind.testing.host import device_of, find_tool, stop_process, under_limit
-from kmind.testing.workloads import DEFAULT_DIR
+from kmind.workloads.disk import DEFAULT_DIR
+from kmind.workloads.fio import FioJob, lay_out_file, run_fio
+from kmind.workloads.host import device_of, find_tool, stop_process, under_limit
 
 __all__ = ["OPTIONS", "SCHEMA", "run_iolat_bench"]
 

@@ -24,20 +24,20 @@ from typing import Any
 
 import numpy as np
 
-from kmind.bench._base import Metric, describe_machine, interleaved, over_rounds
 from kmind.bench._instance import agent_statistics, cpu_shares, kmind_beside, sampled, tree
 from kmind.bench._options import DEVICE, DIR, ONLY
 from kmind.bench._proposal import measure_proposals
+from kmind.bench.results import Metric, describe_machine, interleaved, over_rounds
 from kmind.command import Flag, Option
 from kmind.errors import KmindError, UsageError
 from kmind.guard import Actuator, Journal, Policy
-from kmind.infer._lazy import need
+from kmind.infer.lazy import need
 from kmind.knobs import get_knob, parse_target
 from kmind.runtime.instance.agent_factory import need_root
-from kmind.testing._dbbench import BENCHMARKS
-from kmind.testing.host import device_of, free_memory_kept
-from kmind.testing.workloads import DEFAULT_DIR, Alternating, Workload, make_workload
 from kmind.util.scratch import scratch_folder
+from kmind.workloads.db_bench import BENCHMARKS
+from kmind.workloads.disk import DEFAULT_DIR, Alternating, Workload, make_workload
+from kmind.workloads.host import device_of, free_memory_kept
 
 __all__ = ["OPTIONS", "PARTS", "SCHEMA", "WORKLOADS", "run_readahead_bench"]
 

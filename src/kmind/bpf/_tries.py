@@ -13,7 +13,7 @@ import struct
 from pathlib import Path
 
 from kmind.abi.btf import Btf, Kind
-from kmind.bpf import _libbpf, _machine
+from kmind.bpf import _libbpf, machine
 from kmind.bpf import _syscall as raw
 from kmind.bpf.object import BpfObject
 from kmind.errors import BpfError, LoadError, NotSupportedError, PrivilegeError
@@ -115,7 +115,7 @@ def raw_tp() -> str:
 
 def tracepoint() -> str:
     """A program on a tracepoint's perf event."""
-    place = _machine.mounted("tracefs", "/sys/kernel/tracing")
+    place = machine.mounted("tracefs", "/sys/kernel/tracing")
     path = Path(place, "events", *_QUIET_TRACEPOINT, "id")
     try:
         number = int(path.read_text())
@@ -173,7 +173,7 @@ def lsm() -> str:
     """A program on a security hook loads, and would be asked."""
     number = _kernel_id("bpf_lsm_file_open", Kind.FUNC)
     os.close(raw.prog_load(_LSM, raw.returns(0), attach_type=_AT_LSM, attach_btf_id=number))
-    return _machine.active_lsm("bpf")
+    return machine.active_lsm("bpf")
 
 
 def struct_ops() -> str:

@@ -13,8 +13,8 @@ from types import MappingProxyType
 from kmind.abi.btf import Btf, Kind, Variable
 from kmind.bpf._errors import error_from, strerror
 from kmind.bpf._libbpf import Handle, OpenOptions, captured, lib, pointer_or_raise
-from kmind.bpf._machine import capabilities, reads_kernel_memory
 from kmind.bpf.arena import check_place
+from kmind.bpf.machine import capabilities, reads_kernel_memory
 from kmind.bpf.map import MAP_TYPE_ARENA, Map
 from kmind.bpf.program import Link, Program
 from kmind.errors import BpfError, KmindError, LoadError, NotSupportedError, PrivilegeError

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from kmind.bpf import _machine as machine
 from kmind.bpf import _tries as tries
+from kmind.bpf import machine as machine
 from kmind.errors import KmindError, PrivilegeError
 
 __all__ = ["TRACEPOINTS", "Probe", "State", "facts", "names", "probe", "probe_all"]

@@ -11,19 +11,28 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kmind.cli._report import describe
+from kmind import events
 from kmind.errors import KmindError, NotSupportedError, PrivilegeError
+from kmind.events import Event
 
 __all__ = ["Runner", "check_run", "tell_change"]
 
 _STOP_S = 20.0
 _LOOK_S = 0.05
 _T = TypeVar("_T")
-_TOLD = ("experiment", "result", "applied", "kept", "undone", "yielded", "failed")
+_TOLD = (
+    events.Experiment,
+    events.Result,
+    events.Applied,
+    events.Kept,
+    events.Undone,
+    events.Yielded,
+    events.Failed,
+)
 
 
 def check_run(device: str, state: Path) -> None:
@@ -36,12 +45,13 @@ def check_run(device: str, state: Path) -> None:
         runner.wait()
 
 
-def tell_change(event: str, fields: Mapping[str, Any], changes: list[dict[str, Any]]) -> str:
+def tell_change(event: Event, changes: list[dict[str, Any]]) -> str:
     """An event of ``kmind run`` as a line of the story, or ""; ``changes`` gets what stood."""
-    if event in ("applied", "kept"):
+    if isinstance(event, events.Applied | events.Kept):
+        fields = event.fields()
         changes.append({n: fields[n] for n in ("knob", "old", "value", "reason", "evidence")})
-    untold = event not in _TOLD or (event == "result" and fields["kept"])
-    line = "" if untold else describe(event, fields)
+    untold = isinstance(event, events.Result) and event.kept
+    line = event.text() if isinstance(event, _TOLD) and not untold else ""
     return f"  {line}" if line else ""
 
 
@@ -142,10 +152,10 @@ class Runner:
 
     def _read(self) -> None:
         for text in self._process.stdout or ():
-            event = json_module.loads(text)
-            if event["event"] == "stop":
-                self.restored = event["restored"]
-            elif line := tell_change(event["event"], event, self.changes):
+            event = events.decode(json_module.loads(text))
+            if isinstance(event, events.Stop):
+                self.restored = event.restored
+            elif line := tell_change(event, self.changes):
                 # Nobody but this run has its experiments.
                 self._say(line.partition("; see: kmind why")[0] if self._state else line)
 

@@ -2,7 +2,7 @@
 """The demo without root or BPF: the same module, on a simulated agent and disk.
 
 The extension, the admission, the policy, the journal and the actuator are the real
-ones. The disk is a model (`kmind.testing.simulate`) whose virtual time follows the
+ones. The disk is a model (`kmind.workloads.simulated_disk`) whose virtual time follows the
 clock; its knob is a file in a temporary folder.
 """
 
@@ -18,12 +18,13 @@ from typing import Any
 from kmind.agent.sim.agent import SimAgent
 from kmind.agent.types import Mode
 from kmind.cli._demo_run import tell_change
+from kmind.events import Event
 from kmind.extension import find_module, parse_parameters
 from kmind.guard import Actuator, Journal, Policy
 from kmind.knobs import Target, get_knob
 from kmind.runtime.instance.instance import Instance
-from kmind.testing.simulate import DiskModel, SimulatedDisk, make_disk_files
-from kmind.testing.streams import random
+from kmind.workloads.simulated_disk import DiskModel, SimulatedDisk, make_disk_files
+from kmind.workloads.streams import random
 
 __all__ = ["simulate"]
 
@@ -76,8 +77,8 @@ def _compare(say: Callable[[str], None], root: Path, target: Target) -> dict[str
     reader = _Reader(disk)
     changes: list[dict[str, Any]] = []
 
-    def tell(event: str, /, **fields: Any) -> None:
-        if line := tell_change(event, fields, changes):
+    def tell(event: Event) -> None:
+        if line := tell_change(event, changes):
             say(line)
 
     policy = Policy()

@@ -6,7 +6,6 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console, Group
@@ -14,17 +13,19 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from kmind import events
 from kmind.cli.output import Lines, is_live, json_line, plain
+from kmind.events import Event
 from kmind.runtime.instance.instance import Instance
 
-__all__ = ["SCHEMA", "Report", "describe"]
+__all__ = ["SCHEMA", "Report"]
 
 SCHEMA = "kmind.run/1"
 
 _LATEST = 6
 _REFRESH_S = 0.25
-# These come again and again; in text they are worth a line only when they are new.
-_REPEATED = ("verdict", "advice")
+# They stay above the live table.
+_LASTING = (events.Start, events.Stop, events.Mode, events.Restored)
 
 
 class Report:
@@ -60,20 +61,20 @@ class Report:
             self._live.update("", refresh=True)
             self._live.stop()
 
-    def emit(self, event: str, /, **fields: Any) -> None:
-        """One event; see docs for the fields of each."""
-        if event == "failed" and fields["tried"]:
-            self.refused = str(fields["why"])
+    def emit(self, event: Event) -> None:
+        """Show one event."""
+        if isinstance(event, events.Failed) and event.tried:
+            self.refused = event.why
         if self._json:
             lost = {"lost": self._lines.lost} if self._lines.lost else {}
-            record = {"event": event, "time": time.time(), **fields, **lost}
+            record = {"event": event.name, "time": time.time(), **event.fields(), **lost}
             if self._lines.write(json_line(SCHEMA, record)) and lost:
                 self._lines.lost = 0
             return
-        line = plain(describe(event, fields))
-        if not line or self._is_repeated(event, fields):
+        line = plain(event.text())
+        if not line or self._is_repeated(event):
             return
-        if self._live and event in ("start", "stop", "mode", "restored"):
+        if self._live and isinstance(event, _LASTING):
             self._live.console.print(Text(line))
         elif self._live:
             self._latest.append(line)
@@ -87,13 +88,14 @@ class Report:
         self._shown_at = time.monotonic()
         self._live.update(self._table(self.instance), refresh=True)
 
-    def _is_repeated(self, event: str, fields: Mapping[str, Any]) -> bool:
-        if event not in _REPEATED:
+    def _is_repeated(self, event: Event) -> bool:
+        # These come again and again; in text they are worth a line only when they are new.
+        if not isinstance(event, events.Verdict | events.Advice):
             return False
-        key = event, fields["knob"]
+        key = event.name, event.knob
         # Of a value that stands, the reason is news: first it is tried, then kept.
-        news = fields["reason"] if fields["verdict"] == "renewed" else ""
-        what = fields["verdict"], fields["value"], news
+        news = event.reason if event.verdict == "renewed" else ""
+        what = event.verdict, event.value, news
         repeated = self._said.get(key) == what
         self._said[key] = what
         return repeated
@@ -125,97 +127,3 @@ class Report:
         both = Table.grid(padding=(0, 2))
         both.add_row(left, right)
         return Group(both, "", *(Text(line) for line in self._latest))
-
-
-def describe(event: str, fields: Mapping[str, Any]) -> str:
-    """An event in one line of words, or "" where it is not worth one."""
-    what = f"{fields.get('knob')} {fields.get('current')} -> {fields.get('value')}"
-    match event:
-        case "start":
-            uid = fields["extension"]["uid"]
-            who = "with your privileges" if uid is None else f"as uid {uid}, without privileges"
-            return (
-                f"{fields['instance']}: watching, mode {fields['mode']}; "
-                f"its extension runs {who}; Ctrl-C puts everything back"
-            )
-        case "verdict" if fields["verdict"] not in ("advised", "approved"):
-            return f"#{fields['id']} {what}: {fields['verdict']}. {fields['reason']}"
-        case "advice":
-            return (
-                f"#{fields['id']} advises {what}. {fields['reason']} To do so: {fields['command']}"
-            )
-        case "applied":
-            return (
-                f"#{fields['id']} set {fields['knob']} {fields['old']} -> {fields['value']} "
-                f"for {fields['hold_s']:g} s. {fields['reason']}"
-                + (f" ({fields['measured']})" if fields.get("measured") else "")
-            )
-        case "experiment":
-            return _describe_experiment(fields)
-        case "result":
-            return _describe_result(fields)
-        case "kept":
-            return (
-                f"#{fields['id']} keeps {fields['knob']} {fields['old']} -> {fields['value']}, "
-                f"while it is recommended. {fields['reason']}"
-            )
-        case "undone":
-            return (
-                f"#{fields['id']} set {fields['knob']} back {fields['old']} -> {fields['value']}: "
-                f"{fields['why']}"
-            )
-        case "yielded":
-            return f"yields: {fields['message']}"
-        case "failed":
-            return f"#{fields['id']} {fields['knob']} is as it was: {fields['why']}"
-        case "mode":
-            return f"{fields['instance']}: mode {fields['mode']}: {fields['why']}"
-        case "log":
-            return f"[{fields['source']}] {fields['message']}"
-        case "restored":
-            return f"put back from an earlier run: {fields['knob']} of {fields['target']}: " + (
-                f"{fields['found']} -> {fields['value']}"
-            )
-        case "stop":
-            return _describe_stop(fields)
-    return ""
-
-
-def _describe_stop(fields: Mapping[str, Any]) -> str:
-    if not fields["changes"]:
-        return f"{fields['instance']}: stopped; nothing was changed"
-    parts = []
-    for change in fields["changes"]:
-        values = [change["baseline"], *change["values"]]
-        steps = " -> ".join(str(value) for value in values[:6]) + (" ..." if values[6:] else "")
-        holds = f"holds {change['now']}"
-        if change["gone"]:
-            parts.append(f"{change['knob']} {steps}, gone with {change['target']}")
-            continue
-        if change["now"] == change["baseline"]:
-            holds += " again"
-        elif change["yielded"]:
-            holds += ", set by somebody else"
-        else:
-            holds += " still: run kmind restore"
-        parts.append(f"{change['knob']} {steps}, {holds} (check: {change['check']})")
-    return f"{fields['instance']}: stopped; changed " + "; ".join(parts)
-
-
-def _describe_experiment(fields: Mapping[str, Any]) -> str:
-    said = fields["detectable"]
-    finds = "" if said is None else f"; a gain of {100 * (said - 1):.2g}% would be seen"
-    again = " once more" if fields["kind"] == "recheck" else ""
-    return (
-        f"experiment {fields['experiment']} measures{again} {fields['knob']} "
-        f"{fields['candidate']} against {fields['incumbent']} by {fields['metric']}, "
-        f"for {fields['max_s']:g} s at most{finds}. {fields.get('reason', '')}"
-    ).rstrip()
-
-
-def _describe_result(fields: Mapping[str, Any]) -> str:
-    what = f"{fields['knob']} {fields['candidate']} against {fields['incumbent']}"
-    return (
-        f"experiment {fields['experiment']}: {what}: {fields['outcome']}, {fields['why']}; "
-        f"see: kmind why {fields['experiment']}"
-    )

@@ -22,9 +22,9 @@ from kmind.cli._demo_run import Runner, check_run
 from kmind.cli.output import Lines, json_line
 from kmind.guard import Actuator, Journal, Policy, default_journal_path, restore
 from kmind.knobs import Knob, Target, get_knob, parse_target
-from kmind.testing.host import device_of
-from kmind.testing.workloads import Workload, make_workload
 from kmind.util.scratch import default_scratch, scratch_folder
+from kmind.workloads.disk import Workload, make_workload
+from kmind.workloads.host import device_of
 
 __all__ = ["SCHEMA", "demo_command"]
 

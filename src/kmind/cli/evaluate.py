@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
+from kmind import events
 from kmind.agent.core.core import Core
-from kmind.cli._report import describe
 from kmind.cli.output import json_line, write
 from kmind.cli.run import stop_signals
 from kmind.errors import UsageError
+from kmind.events import Event
 from kmind.evidence import Design
 from kmind.extension import parse_parameters
 from kmind.guard import Actuator, Gate, Journal, Policy
@@ -51,9 +51,8 @@ def evaluate_command(
     policy = Policy.load(policy_file)
     need_root()
 
-    def tell(event: str, /, **fields: Any) -> None:
-        text = describe(event, fields)
-        line = json_line(SCHEMA, {"event": event, **fields}) if json else text
+    def tell(event: Event) -> None:
+        line = json_line(SCHEMA, {"event": event.name, **event.fields()}) if json else event.text()
         write(line + "\n")
         sys.stdout.flush()
 
@@ -85,18 +84,19 @@ def evaluate_command(
         row = store.get(str(number))
     interval = experiment.interval
     tell(
-        "result",
-        experiment=number,
-        knob=question.knob.name,
-        incumbent=row["incumbent"],
-        candidate=row["candidate"],
-        metric=row["metric"],
-        outcome=experiment.outcome,
-        why=experiment.reason,
-        kept=False,
-        interval=interval.to_dict() if interval else None,
-        blocks=len(experiment.blocks),
-        now=question.knob.read(question.target),
+        events.Result(
+            experiment=number,
+            knob=question.knob.name,
+            incumbent=row["incumbent"],
+            candidate=row["candidate"],
+            metric=row["metric"],
+            outcome=experiment.outcome,
+            why=experiment.reason,
+            kept=False,
+            interval=interval.to_dict() if interval else None,
+            blocks=len(experiment.blocks),
+            now=question.knob.read(question.target),
+        )
     )
     return 1 if experiment.outcome == "aborted" else 0
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 import msgspec
 
 from kmind.errors import ModuleError
-from kmind.extension._files import read_beneath
+from kmind.extension.files import read_beneath
 from kmind.util.foreign import foreign, one_line
 
 __all__ = ["TomlFile"]

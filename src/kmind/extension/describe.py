@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
-from kmind.extension._outcome import MeasurePart
 from kmind.extension.conf import ModuleConf
 from kmind.extension.discovery import Module
+from kmind.extension.outcome import MeasurePart
 
 __all__ = ["describe"]
 

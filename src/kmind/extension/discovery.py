@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import kmind
 from kmind.errors import ModuleError
-from kmind.extension._files import read_sources
+from kmind.extension.files import read_sources
 from kmind.extension.loader import refuse_own_imports
 from kmind.extension.manifest import Manifest, load_manifest
 from kmind.extension.parameters import nearest

@@ -17,10 +17,10 @@ import msgspec
 from kmind.abi import layout
 from kmind.errors import UsageError
 from kmind.extension._objective import ObjectivePart
-from kmind.extension._outcome import CircumstancePart, EvidencePart, GuardPart, OutcomePart
 from kmind.extension._parameter import Name, Parameter, Part, Text, Value
 from kmind.extension._toml import TomlFile
 from kmind.extension.alias import Alias
+from kmind.extension.outcome import CircumstancePart, EvidencePart, GuardPart, OutcomePart
 from kmind.knobs import get_knob
 
 __all__ = [

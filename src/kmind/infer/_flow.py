@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kmind.errors import ModelError
 from kmind.infer.floating import Dense, FloatMlp, FloatModel, FloatTrees, Target
-from kmind.infer.integer import LIMITS, Norm
+from kmind.infer.integer_parts import LIMITS, Norm
 from kmind.infer.stages import Stage
 
 __all__ = ["Flow"]

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from kmind.errors import ModelError
 from kmind.infer._scores import PROBABILITY_ONE, make_output
 from kmind.infer.floating import Activation, FloatMlp, activate
-from kmind.infer.integer import Input, IntMlp, Layer, Norm, Step
+from kmind.infer.integer import IntMlp
+from kmind.infer.integer_parts import Input, Layer, Norm, Step
 from kmind.infer.trees import integer_trees
 
 __all__ = ["PROBABILITY_ONE", "Widths", "integer_mlp", "integer_trees"]

@@ -12,7 +12,7 @@ import numpy as np
 from kmind.errors import ModelError
 from kmind.infer._flow import Flow
 from kmind.infer.floating import Grower, Link, Sums, Target
-from kmind.infer.integer import Norm
+from kmind.infer.integer_parts import Norm
 
 __all__ = [
     "linear_classifier",

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kmind.infer.floating import Target, activate
-from kmind.infer.integer import Output, Step
+from kmind.infer.integer_parts import Output, Step
 
 __all__ = ["PROBABILITY_ONE", "make_output"]
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kmind.errors import ModelError
-from kmind.infer._lazy import need
+from kmind.infer.lazy import need
 
 __all__ = ["read_model"]
 

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from kmind.errors import ModelError
-from kmind.infer._ask import LIBRARIES, ask_library
 from kmind.infer._treelite import read_model
+from kmind.infer.ask import LIBRARIES, ask_library
 from kmind.infer.floating import FloatTrees, Grower, Library, Link, Sums, Target
 from kmind.util.foreign import foreign
 

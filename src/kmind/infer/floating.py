@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from kmind.errors import ModelError
 from kmind.infer._walk import add_leaves
-from kmind.infer.integer import Norm, OutputKind
+from kmind.infer.integer_parts import Norm, OutputKind
 from kmind.infer.stages import DOUBLE, SINGLE, Stage, apply_stages
 
 __all__ = [

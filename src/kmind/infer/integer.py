@@ -50,174 +50,34 @@ looked up by the score as above. ``score * scale`` is the float model's number.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kmind.errors import ModelError
-from kmind.infer import _bounds as bounds
+from kmind.infer.integer_parts import (
+    ACTIVATION,
+    INT32,
+    INT64,
+    LIMITS,
+    Exact,
+    Input,
+    Layer,
+    Limits,
+    Output,
+    check_output,
+    check_product,
+    hold,
+    input_range,
+    refusal,
+)
 
-__all__ = [
-    "LIMITS",
-    "NORMS",
-    "OUTPUTS",
-    "Exact",
-    "Input",
-    "IntMlp",
-    "IntModel",
-    "IntTrees",
-    "Layer",
-    "Limits",
-    "Norm",
-    "Output",
-    "OutputKind",
-    "Step",
-]
-
-Norm = Literal["none", "l1", "l2", "max"]
-OutputKind = Literal["value", "threshold", "argmax"]
-NORMS: tuple[Norm, ...] = get_args(Norm)
-"""By their numbers in a slot."""
-OUTPUTS: tuple[OutputKind, ...] = get_args(OutputKind)
-"""By their numbers in a slot."""
+__all__ = ["IntMlp", "IntModel", "IntTrees"]
 
 _I64 = NDArray[np.int64]
 _I32 = NDArray[np.int32]
-_I16 = NDArray[np.int16]
-_F64 = NDArray[np.float64]
 
-
-@dataclass(frozen=True)
-class Limits:
-    """How large an integer model may be: what a slot of an agent can hold, with room to spare."""
-
-    features: int = 256
-    outputs: int = 64
-    layers: int = 8
-    width: int = 1024
-    table: int = 4096
-    trees: int = 4096
-    nodes: int = 1 << 18
-    depth: int = 64
-
-
-LIMITS = Limits()
-
-
-def _hold(record: object, **dtypes: tuple[Any, int]) -> None:
-    """Make arrays of these dtypes and dimensions, contiguous and read-only; or refuse."""
-    for name, (dtype, dimensions) in dtypes.items():
-        array = np.asarray(getattr(record, name))
-        if array.dtype != dtype or array.ndim != dimensions:
-            raise ModelError(
-                f"{type(record).__name__}.{name} is {array.dtype} of {array.ndim} dimensions, "
-                f"not {np.dtype(dtype)} of {dimensions}"
-            )
-        array = np.array(array, order="C", copy=True)
-        array.flags.writeable = False
-        object.__setattr__(record, name, array)
-
-
-@dataclass(frozen=True, eq=False)
-class Input:
-    """How a vector of int64 becomes the model's ``q``: see the module. All arrays are ``[F]``.
-
-    ``edges`` is empty, or has one sorted array a feature, which is empty for most.
-    """
-
-    lo: _I64
-    hi: _I64
-    offset: _I64
-    round: _I64
-    mul: _I32
-    shift: _I32
-    norm: Norm = "none"
-    edges: tuple[_I64, ...] = ()
-
-    def __post_init__(self) -> None:
-        held = tuple(np.array(each, np.int64) for each in self.edges)
-        for each in held:
-            each.flags.writeable = False
-        object.__setattr__(self, "edges", held)
-        _hold(
-            self,
-            lo=(np.int64, 1),
-            hi=(np.int64, 1),
-            offset=(np.int64, 1),
-            round=(np.int64, 1),
-            mul=(np.int32, 1),
-            shift=(np.int32, 1),
-        )
-        bounds.check_input(self)
-
-    def __len__(self) -> int:
-        return len(self.lo)
-
-
-@dataclass(frozen=True, eq=False)
-class Step:
-    """What brings an accumulator to an activation: multiply, add, shift, clamp, look up.
-
-    ``table`` is int16, a power of two long, and indexed by the clamped value; or None.
-    """
-
-    mul: int
-    add: int
-    shift: int
-    lo: int
-    hi: int
-    table: _I16 | None = None
-
-    def __post_init__(self) -> None:
-        if self.table is not None:
-            _hold(self, table=(np.int16, 1))
-        bounds.check_step(self, LIMITS.table)
-
-
-@dataclass(frozen=True, eq=False)
-class Layer:
-    """``weight[out, in]``, ``bias[out]``; ``step`` is None in the last layer, and only there."""
-
-    weight: _I16
-    bias: _I64
-    step: Step | None = None
-
-    def __post_init__(self) -> None:
-        _hold(self, weight=(np.int16, 2), bias=(np.int64, 1))
-
-
-@dataclass(frozen=True, eq=False)
-class Output:
-    """What becomes of the scores: see the module. ``scale`` is the worth of one unit of score."""
-
-    kind: OutputKind
-    threshold: int = 0
-    scale: float = 1.0
-    probability: Step | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Exact:
-    """How close calls of trees are decided, in the library's own floats: see the module.
-
-    ``leaf[L, W]``: as ``IntTrees.leaf``; ``base[K]``, ``last[K]``. K is the number of scores, or
-    2 for a threshold that two sums decide about; W is 1 or K. Floats are doubles, and all of them
-    have single precision where ``single`` says that sums are rounded so.
-    """
-
-    leaf: _F64
-    base: _F64
-    last: _F64
-    close: int
-    single: bool = False
-    divide: int = 1
-    tie: float = 0.0
-    threshold: float = 0.0
-
-    def __post_init__(self) -> None:
-        _hold(self, leaf=(np.float64, 2), base=(np.float64, 1), last=(np.float64, 1))
-        bounds.check_exact(self, LIMITS)
+# |weight| <= 2**15, activation < 2**15, at most 2**10 inputs: sums stay below 2**40.
+_BIAS = 1 << 46
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,7 +93,7 @@ class IntMlp:
     bound: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "bound", bounds.check_mlp(self, LIMITS))
+        object.__setattr__(self, "bound", _check_mlp(self, LIMITS))
 
     @property
     def outputs(self) -> int:
@@ -278,8 +138,8 @@ class IntTrees:
         flat = dict.fromkeys(
             ("root", "output_of", "feature", "threshold", "left", "right"), (np.int32, 1)
         )
-        _hold(self, **flat, leaf=(np.int32, 2), base=(np.int64, 1))
-        object.__setattr__(self, "depth", bounds.check_trees(self, LIMITS))
+        hold(self, **flat, leaf=(np.int32, 2), base=(np.int64, 1))
+        object.__setattr__(self, "depth", _check_trees(self, LIMITS))
 
     @property
     def outputs(self) -> int:
@@ -293,3 +153,133 @@ class IntTrees:
 
 
 IntModel = IntMlp | IntTrees
+
+
+def _check_mlp(model: IntMlp, limits: Limits) -> tuple[int, ...]:
+    """Refuse what could overflow; return the largest size of each layer's accumulators."""
+    if not 1 <= len(model.layers) <= limits.layers or len(model.input) > limits.features:
+        raise refusal(f"{len(model.layers)} layers over {len(model.input)} features")
+    low, high = input_range(model.input)
+    if (low < 0).any() or (high > ACTIVATION).any():
+        raise refusal("an input of a network is not within 0 to 32767")
+    if model.input.edges:
+        raise refusal("a network with lists of edges")
+    largest = []
+    for number, layer in enumerate(model.layers):
+        out, fan_in = layer.weight.shape
+        last = number == len(model.layers) - 1
+        if fan_in != len(high) or len(layer.bias) != out or not 1 <= out <= limits.width:
+            raise refusal(f"layer {number} does not fit the one before, or is too wide")
+        if (layer.step is None) != last:
+            raise refusal("all layers but the last have a step")
+        if (np.abs(layer.bias) > _BIAS).any() or (layer.bias == -INT64).any():
+            raise refusal(f"a bias of layer {number} is too large")
+        weight = layer.weight.astype(np.int64)
+        up, down = np.maximum(weight, 0), np.minimum(weight, 0)
+        bottom = (layer.bias + up @ low + down @ high).tolist()
+        top = (layer.bias + up @ high + down @ low).tolist()
+        # What is summed in another order stays within this, too.
+        largest.append(int((np.abs(layer.bias) + np.abs(weight) @ np.maximum(high, 0)).max()))
+        if layer.step is not None:
+            for ends in zip(bottom, top, strict=True):
+                check_product(layer.step, *ends)
+            values = (
+                layer.step.table[layer.step.lo : layer.step.hi + 1]
+                if layer.step.table is not None
+                else np.array([layer.step.lo, layer.step.hi])
+            )
+            low = np.full(out, int(values.min()), np.int64)
+            high = np.full(out, int(values.max()), np.int64)
+    check_output(model.output, len(bottom), bottom, top)
+    if len(bottom) > limits.outputs:
+        raise refusal(f"{len(bottom)} scores; {limits.outputs} at most")
+    return tuple(largest)
+
+
+def _check_trees(model: IntTrees, limits: Limits) -> int:
+    """Refuse what could overflow, run on, or point outside; return the depth."""
+    trees, nodes, (leaves, width) = len(model.root), len(model.feature), model.leaf.shape
+    features, outputs = len(model.input), len(model.base)
+    if not 1 <= trees <= limits.trees or not trees <= nodes <= limits.nodes:
+        raise refusal(f"{trees} trees of {nodes} nodes")
+    if features > limits.features or not 1 <= outputs <= limits.outputs:
+        raise refusal(f"{features} features, {outputs} scores")
+    if width not in (1, outputs):
+        raise refusal(f"{width} values a leaf for {outputs} scores")
+    if {len(model.threshold), len(model.left), len(model.right)} != {nodes}:
+        raise refusal("the nodes' arrays differ in length")
+    if len(model.output_of) != trees or (width > 1 and model.output_of.any()):
+        raise refusal("the trees' outputs")
+    if (model.output_of < 0).any() or (model.output_of >= outputs).any():
+        raise refusal("a tree adds to a score that is not there")
+    # In 64 bits, or a difference may wrap.
+    root = model.root.astype(np.int64)
+    if root[0] != 0 or (np.diff(root) <= 0).any() or root[-1] >= nodes:
+        raise refusal("the trees' roots are not in order")
+    return _check_nodes(model, trees, nodes, leaves, limits)
+
+
+def _check_nodes(model: IntTrees, trees: int, nodes: int, leaves: int, limits: Limits) -> int:
+    if (model.feature < -1).any() or (model.feature >= len(model.input)).any():
+        raise refusal("a node asks for a feature that is not there")
+    is_leaf = model.feature < 0
+    place = np.arange(nodes)
+    tree = np.searchsorted(model.root, place, side="right") - 1
+    end = np.append(model.root[1:], nodes)[tree]
+    inner = ~is_leaf
+    parents = np.zeros(nodes, np.int64)
+    for child in (model.left, model.right):
+        if (child[inner] <= place[inner]).any() or (child[inner] >= end[inner]).any():
+            raise refusal("a node's child does not come after it in the same tree")
+        np.add.at(parents, child[inner], 1)
+    parents[model.root] += 1
+    if (parents != 1).any():
+        raise refusal("a node has no parent, or two")
+    rows = model.left[is_leaf]
+    if model.right[is_leaf].any() or model.threshold[is_leaf].any():
+        raise refusal("a leaf with a threshold")
+    if sorted(rows.tolist()) != list(range(leaves)):
+        raise refusal("the leaves' rows are not each used once")
+    depth = _depth(model, place[model.root], limits.depth)
+    most = np.zeros((trees, model.width), np.int64)
+    np.maximum.at(most, tree[is_leaf], np.abs(model.leaf[rows].astype(np.int64)))
+    total = np.abs(model.base)
+    if (total >= INT32).any() or (total < 0).any():
+        raise refusal("a score to begin with is too large")
+    if model.width > 1:
+        total = total + most.sum(axis=0)
+    else:
+        np.add.at(total, model.output_of, most[:, 0])
+    if (total >= INT32).any():
+        raise refusal("the scores do not fit in 32 bits")
+    low, high = (-total).tolist(), total.tolist()
+    check_output(model.output, len(total), low, high)
+    if model.exact is not None:
+        _check_fit(model, leaves)
+    return depth
+
+
+def _check_fit(model: IntTrees, leaves: int) -> None:
+    exact = model.exact
+    assert exact is not None
+    wanted = (len(model.base),) if model.output.kind == "argmax" else (1, 2)
+    if model.output.kind == "value" or len(exact.base) not in wanted:
+        raise refusal("the exact sums do not fit the output")
+    if len(exact.leaf) != leaves or (
+        exact.leaf.shape[1] == 1 and len(exact.base) > len(model.base)
+    ):
+        raise refusal("the exact leaves do not fit the trees")
+    if exact.leaf.shape[1] < model.width:
+        raise refusal("the exact leaves are fewer than the rounded ones")
+
+
+def _depth(model: IntTrees, roots: NDArray[np.int64], most: int) -> int:
+    level, depth = roots, 0
+    while True:
+        level = level[model.feature[level] >= 0]
+        if not len(level):
+            return depth
+        depth += 1
+        if depth > most:
+            raise refusal(f"trees deeper than {most}")
+        level = np.concatenate([model.left[level], model.right[level]])

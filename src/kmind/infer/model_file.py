@@ -28,7 +28,8 @@ import msgspec
 
 from kmind.errors import ModelError
 from kmind.infer.features import Feature, schema_hash
-from kmind.infer.integer import LIMITS, IntModel
+from kmind.infer.integer import IntModel
+from kmind.infer.integer_parts import LIMITS
 from kmind.infer.slot import read_slot, slot_bytes
 from kmind.util.foreign import foreign
 

@@ -18,10 +18,10 @@ import numpy as np
 
 from kmind.errors import ModelError
 from kmind.infer import _onnx_ml as ml
-from kmind.infer._ask import ask_library
 from kmind.infer._flow import Flow
-from kmind.infer._lazy import need
+from kmind.infer.ask import ask_library
 from kmind.infer.floating import FloatModel, Library
+from kmind.infer.lazy import need
 from kmind.util.foreign import foreign
 
 __all__ = ["LARGEST_FILE", "SUPPORTED", "from_onnx"]

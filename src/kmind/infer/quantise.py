@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kmind.errors import ModelError
-from kmind.infer._agreement import close_calls, compare, facts_of
 from kmind.infer._integers import PROBABILITY_ONE, Widths, integer_mlp, integer_trees
 from kmind.infer._measure import balanced_accuracy, label_numbers, r_squared
+from kmind.infer.agreement import close_calls, compare, facts_of
 from kmind.infer.cost import estimate_ns
 from kmind.infer.features import Feature, to_array, to_raw
 from kmind.infer.floating import FloatMlp, FloatModel, FloatTrees

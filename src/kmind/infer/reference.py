@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from kmind.errors import ModelError
 from kmind.infer._walk import add_leaves
-from kmind.infer.integer import Exact, Input, IntMlp, IntModel, IntTrees, Output, Step
+from kmind.infer.integer import IntMlp, IntModel, IntTrees
+from kmind.infer.integer_parts import Exact, Input, Output, Step
 
 __all__ = ["Decisions", "evaluate", "is_close", "normalise_input", "quantise_input"]
 

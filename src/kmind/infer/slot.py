@@ -35,16 +35,14 @@ from typing import Any
 import numpy as np
 
 from kmind.errors import ModelError
-from kmind.infer._bounds import LONGEST_EDGES
-from kmind.infer.integer import (
+from kmind.infer.integer import IntMlp, IntModel, IntTrees
+from kmind.infer.integer_parts import (
     LIMITS,
+    LONGEST_EDGES,
     NORMS,
     OUTPUTS,
     Exact,
     Input,
-    IntMlp,
-    IntModel,
-    IntTrees,
     Layer,
     Output,
     Step,

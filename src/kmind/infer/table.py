@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from kmind.errors import ModelError
-from kmind.infer._lazy import need
+from kmind.infer.lazy import need
 from kmind.util.foreign import foreign
 from kmind.util.parquet import FOOTER_LIMITS, flat_columns, refuse_large
 

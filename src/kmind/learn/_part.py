@@ -18,9 +18,9 @@ from typing import Any
 import msgspec
 
 from kmind.learn._arrow import ipc, pa, parquet
-from kmind.learn._schema import make_schema
 from kmind.learn._stream import batches_of_stream
 from kmind.learn.meta import KEY, Counts, Meta
+from kmind.learn.schema import make_schema
 
 __all__ = ["CLOSED", "OPEN", "Part"]
 

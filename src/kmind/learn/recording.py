@@ -16,9 +16,9 @@ import numpy.typing as npt
 from kmind.errors import RecordingError, UsageError
 from kmind.learn._arrow import ipc, pa, parquet
 from kmind.learn._part import CLOSED, OPEN
-from kmind.learn._schema import make_schema, missing_columns, records_from, windows_from
 from kmind.learn._stream import MOST, batches_of_stream
 from kmind.learn.meta import Meta, Stream, decode_meta
+from kmind.learn.schema import make_schema, missing_columns, records_from, windows_from
 from kmind.util.foreign import foreign
 from kmind.util.parquet import FOOTER_LIMITS, refuse_large
 

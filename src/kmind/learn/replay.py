@@ -25,8 +25,8 @@ from kmind.agent.types import Action, Mode
 from kmind.errors import RecordingError
 from kmind.extension import Context, Dispatcher, Extension, KnobInfo, Module, Value
 from kmind.extension.loader import load_extension
-from kmind.learn._schema import KNOB_UNKNOWN
 from kmind.learn.recording import Recording
+from kmind.learn.schema import KNOB_UNKNOWN
 from kmind.queue import Endpoint
 
 __all__ = ["Recommended", "Replay", "load_class"]

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from kmind.abi import layout
-from kmind.learn._schema import KNOB_UNKNOWN
 from kmind.learn.meta import Meta
 from kmind.learn.recording import Recording, decode_records
+from kmind.learn.schema import KNOB_UNKNOWN
 
 __all__ = ["summarise"]
 

@@ -15,8 +15,8 @@ from kmind.agent.protocol import Agent
 from kmind.errors import KmindError
 from kmind.extension import Module, Value
 from kmind.knobs import Knob, Target
-from kmind.learn._schema import KNOB_UNKNOWN, STORED_RECORD, STORED_WINDOW
 from kmind.learn.meta import Clock, Counts, GrantFor, Host, Meta, Stream
+from kmind.learn.schema import KNOB_UNKNOWN, STORED_RECORD, STORED_WINDOW
 from kmind.learn.writer import Writer
 from kmind.queue import Endpoint
 from kmind.runtime.holds.grants import Granted

@@ -29,9 +29,9 @@ from kmind.infer.model_file import ModelFile
 from kmind.infer.quantise import quantise
 from kmind.infer.reference import evaluate
 from kmind.infer.sklearn import from_sklearn
-from kmind.learn._models import make_model
-from kmind.learn._schema import KNOB_UNKNOWN
+from kmind.learn.models import make_model
 from kmind.learn.recording import OUTCOME, PHASES, Recording, decode_records, open_recordings
+from kmind.learn.schema import KNOB_UNKNOWN
 from kmind.learn.scores import Split, balanced_accuracy, blocks_of, folds, score, split
 
 __all__ = ["load_recipe", "read_data", "train"]

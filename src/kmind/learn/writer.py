@@ -21,8 +21,8 @@ import numpy.typing as npt
 
 from kmind.errors import RecordingError
 from kmind.learn._part import CLOSED, Part
-from kmind.learn._schema import columns_of
 from kmind.learn.meta import Counts, Meta
+from kmind.learn.schema import columns_of
 
 __all__ = ["Output", "Writer", "open_output"]
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The user half of the queues: batches of records, recommendations, the doorbell."""
 
-from kmind.queue._layout import Geometry
 from kmind.queue.completion import CompletionQueue, read_note
 from kmind.queue.doorbell import Doorbell
 from kmind.queue.endpoint import Bell, Endpoint, peek_windows, read_status
+from kmind.queue.layout import Geometry
 from kmind.queue.memory import MEMORY_MOST, MemoryReader
 from kmind.queue.ring import Reader
 

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kmind.abi import layout
-from kmind.queue._layout import Bytes, Geometry
+from kmind.queue.layout import Bytes, Geometry
 from kmind.queue.order import fence
 
 __all__ = ["CompletionQueue", "check_words", "read_note"]

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from kmind.abi import layout
-from kmind.queue._layout import Bytes, Geometry, window_view
 from kmind.queue.completion import CompletionQueue
+from kmind.queue.layout import Bytes, Geometry, window_view
 from kmind.queue.memory import write_memory
 from kmind.queue.ring import Reader
 

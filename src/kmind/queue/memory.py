@@ -12,7 +12,7 @@ import zlib
 import numpy as np
 
 from kmind.abi import layout
-from kmind.queue._layout import Bytes, Geometry
+from kmind.queue.layout import Bytes, Geometry
 
 __all__ = ["MEMORY_MOST", "MemoryReader", "write_memory"]
 

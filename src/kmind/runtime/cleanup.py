@@ -8,9 +8,10 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
+from kmind import events
 from kmind.errors import KmindError
+from kmind.events import Emit
 from kmind.guard import Journal, Policy, restore
-from kmind.runtime.holds.holds import Emit
 from kmind.runtime.sandbox.cgroup import ExtensionCgroup, list_cgroups
 from kmind.util.names import file_name
 
@@ -28,16 +29,17 @@ def restore_leftovers(journal: Journal, policy: Policy | None, emit: Emit) -> Km
     done = restore(journal, policy)
     for outcome in done.restored:
         emit(
-            "restored",
-            knob=outcome.knob,
-            target=outcome.target,
-            found=outcome.found,
-            value=outcome.to,
+            events.Restored(
+                knob=outcome.knob,
+                target=outcome.target,
+                found=outcome.found,
+                value=outcome.to,
+            )
         )
     for outcome in done.skipped:
         if outcome.why and "which is running" not in outcome.why:
             message = f"{outcome.knob} of {outcome.target} is not put back: {outcome.why}"
-            emit("log", source="kmind", message=message)
+            emit(events.Log(message=message))
     return done.unrecorded
 
 

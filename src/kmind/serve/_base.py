@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from kmind.agent.types import Mode
+from kmind.events import Emit
 from kmind.runtime.supervisor.turn_times import TurnTimes
 
-__all__ = ["Advices", "Event", "Supervisor"]
+__all__ = ["Advices", "Supervisor"]
 
 T = TypeVar("T")
-Event = dict[str, Any]
 
 
 class Advices(Protocol):
@@ -106,8 +106,8 @@ class Supervisor(Protocol):
     def submit(self, call: Callable[[], T], *, reads: bool = False) -> Future[T]:
         """Have a call run on the supervisor's thread, and wake it; ``reads``: it only reads."""
 
-    def subscribe(self, callback: Callable[[Event], None]) -> Callable[[], None]:
-        """Call back with each event, on the supervisor's thread; what ends that."""
+    def subscribe(self, callback: Emit) -> Callable[[], None]:
+        """Call back with each event, on the supervisor's thread; returns the call that ends it."""
 
     def close(self, *, keep: bool) -> None:
         """Put everything back; with ``keep`` agents and extensions go on instead."""

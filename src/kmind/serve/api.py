@@ -21,7 +21,9 @@ from starlette.responses import Response
 from starlette.routing import Route as Path
 from starlette.types import Receive, Scope, Send
 
+from kmind import events
 from kmind.errors import KmindError
+from kmind.events import Emit
 from kmind.serve._pace import Pace, Paced
 from kmind.serve._problem import HttpError, problem
 from kmind.serve.openapi import describe
@@ -29,14 +31,11 @@ from kmind.serve.routes import ROUTES, Call, Context, Route
 from kmind.serve.schema import PROBLEM
 from kmind.util.foreign import one_line
 
-__all__ = ["Api", "Audit"]
+__all__ = ["Api"]
 
 _BODY_S = 10.0
 _CALL_S = 60.0
 _WAITING = 64
-
-Audit = Callable[..., None]
-"""Told of each change that a peer asked for: an event's name, then its fields."""
 
 
 class Api:
@@ -50,7 +49,7 @@ class Api:
         self,
         context: Context,
         *,
-        audit: Audit,
+        audit: Emit,
         pace: Pace | None = None,
         call_s: float = _CALL_S,
         waiting: int = _WAITING,
@@ -93,10 +92,10 @@ class Api:
             return _json(await self._ask(asked, reads=route.method == "GET"))
         except Exception as error:
             if not isinstance(error, KmindError):
+                trace = "".join(traceback.format_exception(error))
                 self._audit(
-                    "trouble", method=route.method, path=request.url.path,
-                    traceback="".join(traceback.format_exception(error)),
-                )  # fmt: skip
+                    events.Trouble(method=route.method, path=request.url.path, traceback=trace)
+                )
             return _refusal(error)
 
     def _run(self, route: Route, call: Call, request: Request) -> Any:
@@ -111,12 +110,13 @@ class Api:
             if route.method != "GET":
                 uid, pid = request.client or ("unknown", 0)
                 self._audit(
-                    "request",
-                    method=route.method,
-                    path=request.url.path,
-                    peer=uid,
-                    pid=pid,
-                    result=result,
+                    events.Request(
+                        method=route.method,
+                        path=request.url.path,
+                        peer=uid,
+                        pid=pid,
+                        result=result,
+                    )
                 )
 
     async def _ask(self, call: Callable[[], Any], *, reads: bool) -> Any:

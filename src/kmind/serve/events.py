@@ -19,9 +19,9 @@ from typing import Any
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from kmind.serve._base import Event
+from kmind.events import Event, Lost
 from kmind.serve._problem import HttpError
-from kmind.serve.schema import LINES
+from kmind.serve.schema import EVENT_SCHEMA, LINES
 
 __all__ = ["EventStream", "Hub", "Reader", "encode"]
 
@@ -31,9 +31,9 @@ _STUCK_S = 30.0
 _AT_ONCE = 256
 
 
-def encode(fields: Event) -> bytes:
+def encode(event: Event) -> bytes:
     """One line of the stream."""
-    line = {"schema": "kmind.event/1", **fields}
+    line = {"schema": EVENT_SCHEMA, "event": event.name, "ts": time.time(), **event.fields()}
     return msgspec.json.encode(line, enc_hook=str) + b"\n"
 
 
@@ -85,7 +85,7 @@ class Reader:
     def _tell_lost(self) -> None:
         # It stands where the lines would have stood.
         if self._lost:
-            self._lines.append(encode({"event": "lost", "ts": time.time(), "lost": self._lost}))
+            self._lines.append(encode(Lost(lost=self._lost)))
             self._lost = 0
 
     def _wake(self) -> None:
@@ -107,7 +107,8 @@ class Hub:
 
     def publish(self, event: Event) -> None:
         """Tell all readers; from any thread, and without waiting."""
-        readers = [r for r in self._readers if r.instance in ("", event.get("instance"))]
+        instance = getattr(event, "instance", None)
+        readers = [r for r in self._readers if r.instance in ("", instance)]
         if readers:
             line = encode(event)
             for reader in readers:

@@ -6,13 +6,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Union
 
 import msgspec
 
 import kmind
 from kmind.serve.routes import Route
-from kmind.serve.schema import LINES, PROBLEM, Problem
+from kmind.serve.schema import EVENT_LINES, LINES, PROBLEM, Event, Problem
 
 __all__ = ["describe"]
 
@@ -26,8 +26,10 @@ def describe(routes: Sequence[Route]) -> dict[str, Any]:
     used: list[type] = [Problem]
     for route in routes:
         used += [kind for kind in (route.answer, route.body) if kind and kind not in used]
+    # A line of the event stream is one of many records.
+    described = [Union[EVENT_LINES] if kind is Event else kind for kind in used]  # noqa: UP007
     refs, components = msgspec.json.schema_components(
-        used, ref_template="#/components/schemas/{name}"
+        described, ref_template="#/components/schemas/{name}"
     )
     schemas = dict(zip(used, refs, strict=True))
     paths: dict[str, dict[str, Any]] = {}

@@ -10,7 +10,11 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 
+from kmind import events
+
 __all__ = [
+    "EVENT_LINES",
+    "EVENT_SCHEMA",
     "LINES",
     "MODEL_BYTES",
     "PROBLEM",
@@ -37,6 +41,9 @@ __all__ = [
 
 PROBLEM = "application/problem+json"
 """The media type of a refusal (RFC 9457)."""
+
+EVENT_SCHEMA: Literal["kmind.event/1"] = "kmind.event/1"
+"""The schema that each line of the event stream names."""
 
 LINES = "application/jsonl"
 """The media type of a stream: one JSON object a line."""
@@ -222,10 +229,31 @@ class Health(_Answer, frozen=True):
 
 
 class Event(_Answer, frozen=True):
-    """One line of the event stream; ``lost`` in it counts lines that a slow reader missed."""
+    """One line of the event stream; ``EVENT_LINES`` has the fields of each event."""
 
     event: str
-    schema: Literal["kmind.event/1"] = "kmind.event/1"
+    ts: float
+    schema: Literal["kmind.event/1"] = EVENT_SCHEMA
+
+
+def _line(kind: type[events.Event]) -> type[msgspec.Struct]:
+    # The event, with the fields that every line of the stream has.
+    return msgspec.defstruct(
+        f"{kind.__name__}Event",
+        [
+            ("ts", Annotated[float, msgspec.Meta(description="seconds since 1970")]),
+            ("schema", Literal["kmind.event/1"], EVENT_SCHEMA),
+        ],
+        bases=(kind,),
+        namespace={"__doc__": kind.__doc__},
+        tag=kind.__struct_config__.tag,
+        kw_only=True,
+        frozen=True,
+    )
+
+
+EVENT_LINES = tuple(_line(kind) for kind in events.EVENTS if kind.streamed)
+"""A record for each kind of line of the event stream."""
 
 
 class Problem(_Answer, frozen=True):

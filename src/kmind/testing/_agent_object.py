@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from kmind.abi._elf import Section, Symbol, read_sections, read_symbols
 from kmind.abi.btf import Btf
+from kmind.abi.elf import Section, Symbol, read_sections, read_symbols
 from kmind.errors import KmindError
 from kmind.extension import Module
 

@@ -9,18 +9,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from kmind.infer.integer import (
-    Exact,
-    Input,
-    IntMlp,
-    IntModel,
-    IntTrees,
-    Layer,
-    Norm,
-    Output,
-    OutputKind,
-    Step,
-)
+from kmind.infer.integer import IntMlp, IntModel, IntTrees
+from kmind.infer.integer_parts import Exact, Input, Layer, Norm, Output, OutputKind, Step
 
 __all__ = ["random_inputs", "random_mlp", "random_model", "random_trees"]
 

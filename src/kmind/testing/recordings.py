@@ -14,9 +14,9 @@ import numpy.typing as npt
 from kmind.abi import layout
 from kmind.agent.types import Grant
 from kmind.extension import KnobInfo, Module
-from kmind.learn._schema import STORED_RECORD, STORED_WINDOW
 from kmind.learn.meta import Clock, GrantFor, Host, Meta, Stream
 from kmind.learn.recording import Recording, open_recordings
+from kmind.learn.schema import STORED_RECORD, STORED_WINDOW
 from kmind.learn.writer import Writer, open_output
 
 __all__ = ["made_records", "made_windows", "write_recording"]

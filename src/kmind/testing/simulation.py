@@ -2,7 +2,7 @@
 """A module on a simulated disk, in one process and in virtual time: minutes take seconds.
 
 The extension, its dispatch, the rings, the admission, the journal, the experiments and
-what they decide are the real ones; the disk is a model (`kmind.testing.simulate`), and
+what they decide are the real ones; the disk is a model (`kmind.workloads.simulated_disk`), and
 the extension has no process of its own.
 """
 
@@ -18,8 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from kmind import events
 from kmind.agent.sim.agent import SimAgent, SimDoorbell
 from kmind.agent.types import Mode
+from kmind.events import Event
 from kmind.extension import Context, Dispatcher, Value, find_module, parse_parameters
 from kmind.guard import Actuator, Journal, Policy
 from kmind.knobs import get_knob
@@ -31,15 +33,14 @@ from kmind.runtime.holds.grants import grants_for
 from kmind.runtime.holds.trial_holds import MeasuredChanges
 from kmind.runtime.instance.verdicts import Verdicts
 from kmind.testing._rig import loaded
-from kmind.testing.simulate import DiskModel, SimulatedDisk, make_disk_files
-from kmind.testing.streams import Stream
+from kmind.workloads.simulated_disk import DiskModel, SimulatedDisk, make_disk_files
+from kmind.workloads.streams import Stream
 
 __all__ = ["Change", "Simulation"]
 
 _KNOB = "block.read_ahead_kb"
 _START_S = 1000.0
 _LOOK_S = 0.5
-_TOLD = ("applied", "kept", "dropped", "undone", "yielded")
 
 
 @dataclass(frozen=True)
@@ -178,11 +179,20 @@ class Simulation:
             self._look_at = self.disk.now + _LOOK_S
             self._trials.look(busy=True)
 
-    def _note(self, event: str, /, **fields: Any) -> None:
-        if event in _TOLD:
-            kind, value = event, int(fields["value"])
-            self.changes.append(Change(self.disk.now, kind, value, int(fields["id"])))
-        elif event == "result":
-            self.results.append(fields)
-        elif event in ("failed", "log"):
-            self.log.append(str(fields.get("why") or fields.get("message")))
+    def _note(self, event: Event) -> None:
+        match event:
+            case (
+                events.Applied()
+                | events.Kept()
+                | events.Dropped()
+                | events.Undone()
+                | events.Yielded()
+            ):
+                value = int(event.value or 0)
+                self.changes.append(Change(self.disk.now, event.name, value, event.id))
+            case events.Result():
+                self.results.append(event.fields())
+            case events.Failed():
+                self.log.append(event.why)
+            case events.Log():
+                self.log.append(event.message)

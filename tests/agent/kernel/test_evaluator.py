@@ -11,7 +11,8 @@ from infer.hostile import hostile_model
 from kmind.agent.kernel.evaluator import KernelEvaluator
 from kmind.errors import ModelError
 from kmind.infer import _pack_network, _pack_trees, pack
-from kmind.infer.integer import Input, IntMlp, IntTrees, Layer, Output, Step
+from kmind.infer.integer import IntMlp, IntTrees
+from kmind.infer.integer_parts import Input, Layer, Output, Step
 from kmind.infer.reference import evaluate, normalise_input
 from kmind.testing.models import random_inputs, random_mlp, random_model, random_trees
 

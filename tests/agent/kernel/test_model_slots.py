@@ -15,7 +15,8 @@ from kmind.agent.types import ModelUse
 from kmind.errors import ModelError
 from kmind.infer import _pack_network, _pack_trees, pack
 from kmind.infer.features import Feature, schema_hash
-from kmind.infer.integer import Input, IntTrees, Output
+from kmind.infer.integer import IntTrees
+from kmind.infer.integer_parts import Input, Output
 from kmind.infer.slot import INPUT, STEP, slot_bytes
 
 DECIDES = Path(__file__).parents[1] / "decides.bpf.c"

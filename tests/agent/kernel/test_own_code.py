@@ -9,7 +9,7 @@ from agents import BARE, compile_bpf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kmind.abi._elf import read_relocations, read_sections, read_symbols
+from kmind.abi.elf import read_relocations, read_sections, read_symbols
 from kmind.agent.kernel.agent import BpfAgent
 from kmind.agent.kernel.own_code import LIBRARY, refuse_shared_maps
 from kmind.errors import KmindError, LoadError

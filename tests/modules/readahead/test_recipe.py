@@ -21,7 +21,7 @@ from kmind.extension import find_module
 from kmind.infer import evaluate
 from kmind.modules.readahead.recipe import COLUMNS, columns_of
 from kmind.queue import Doorbell, Endpoint
-from kmind.testing.host import device_of
+from kmind.workloads.host import device_of
 
 MODULE = find_module("readahead")
 INPUTS = Path(MODULE.folder, "inputs.h")

@@ -11,10 +11,10 @@ from runtime.measured import BASELINE, Make, Owner
 
 from kmind.agent.sim.agent import SimAgent
 from kmind.extension import find_module
-from kmind.extension._outcome import OutcomePart
+from kmind.extension.outcome import OutcomePart
 from kmind.runtime.experiment.circumstances import Circumstances, Counted, Ledger
-from kmind.testing.simulate import SimulatedDisk, make_disk_files
-from kmind.testing.streams import random, sequential, strided
+from kmind.workloads.simulated_disk import SimulatedDisk, make_disk_files
+from kmind.workloads.streams import random, sequential, strided
 
 
 def two_outcomes(**beside: Any) -> Any:

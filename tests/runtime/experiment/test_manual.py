@@ -17,7 +17,7 @@ from kmind.guard import Actuator, Journal, Policy
 from kmind.knobs import get_knob
 from kmind.runtime.experiment.manual import Question, evaluate
 from kmind.runtime.experiment.store import EvidenceStore
-from kmind.testing.simulate import make_disk_files
+from kmind.workloads.simulated_disk import make_disk_files
 
 KNOB = get_knob("block.read_ahead_kb")
 MANIFEST = find_module("readahead").manifest
@@ -60,7 +60,7 @@ class Machine:
             agent=self.agent,
             actuator=self.actuator,
             store=self.store,
-            emit=lambda event, /, **fields: self.events.append((event, fields)),
+            emit=lambda event: self.events.append((event.name, event.fields())),
             rng=np.random.default_rng(2),
             now=lambda: self.now,
             sleep=self.sleep,

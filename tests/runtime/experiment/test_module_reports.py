@@ -26,8 +26,8 @@ from kmind.runtime.experiment.store import BY_MODULE, EvidenceStore
 from kmind.runtime.sandbox.framing import MARK, Parts, send_parts
 from kmind.runtime.sandbox.log_reader import LineReader
 from kmind.runtime.sandbox.log_writer import LineOutput
-from kmind.testing.simulate import make_disk_files
 from kmind.testing.tuning import World, knob
+from kmind.workloads.simulated_disk import make_disk_files
 
 KNOBS = {
     "block.scheduler": knob("block.scheduler", 1, "none"),

@@ -13,7 +13,7 @@ import pytest
 from kmind.errors import KmindError, UsageError
 from kmind.knobs import Target, get_knob
 from kmind.runtime.experiment.store import EvidenceStore
-from kmind.testing.simulate import make_disk_files
+from kmind.workloads.simulated_disk import make_disk_files
 
 KNOB = get_knob("block.read_ahead_kb")
 

@@ -10,7 +10,7 @@ from kmind.extension import find_module
 from kmind.knobs import Target
 from kmind.runtime.instance.agent_factory import make_bpf_agent
 from kmind.runtime.instance.hook_gating import QUIET_S, HookWatch, silent_hooks
-from kmind.testing.host import device_of
+from kmind.workloads.host import device_of
 
 
 class _Agent:

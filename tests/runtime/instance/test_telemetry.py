@@ -10,8 +10,9 @@ import pytest
 
 from kmind.abi import layout
 from kmind.agent.sim.agent import SimAgent
+from kmind.events import Event
 from kmind.extension import find_module
-from kmind.queue._layout import window_view
+from kmind.queue.layout import window_view
 from kmind.runtime.budget import OwnerBudget
 from kmind.runtime.instance.telemetry import View, Watcher
 
@@ -32,8 +33,8 @@ class Watched:
             "one", MANIFEST, self.agent, View(), self.emit, OwnerBudget(time.monotonic)
         )
 
-    def emit(self, event: str, /, **fields: Any) -> None:
-        self.told.append(fields)
+    def emit(self, event: Event) -> None:
+        self.told.append(event.fields())
 
     def windows(self, count: int, reads: int = 7) -> None:
         for _ in range(count):

@@ -14,7 +14,7 @@ from unittest.mock import patch
 import pytest
 from extension_process import QUIET, Running, running
 
-from kmind.bpf._landlock import landlock_version
+from kmind.bpf.landlock import landlock_version
 from kmind.errors import NotSupportedError
 from kmind.runtime.sandbox import privileges
 from kmind.runtime.sandbox.exit_codes import EXIT_SETUP

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from programs import machine_lacks
 
-from kmind.bpf import _landlock
-from kmind.bpf._landlock import landlock_version
+from kmind.bpf import landlock
+from kmind.bpf.landlock import landlock_version
 from kmind.errors import NotSupportedError
 from kmind.runtime.sandbox import privileges
 
@@ -146,7 +146,7 @@ def test_says_why_there_is_none(monkeypatch: pytest.MonkeyPatch, number: int, wo
             ctypes.set_errno(number)
             return -1
 
-    monkeypatch.setattr(_landlock, "_libc", Refusing)
+    monkeypatch.setattr(landlock, "_libc", Refusing)
     with pytest.raises(NotSupportedError, match=words):
         landlock_version()
     lacking = privileges._fence_off(["/usr/lib"], ["/etc/hosts"], False)

@@ -14,14 +14,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from kmind.abi._elf import (
-    Relocation,
-    Section,
-    Symbol,
-    read_relocations,
-    read_sections,
-    read_symbols,
-)
+from kmind.abi.elf import Relocation, Section, Symbol, read_relocations, read_sections, read_symbols
 from kmind.errors import KmindError, LoadError
 from kmind.util.foreign import foreign
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from kmind.agent.protocol import Agent
 from kmind.evidence import Side
 from kmind.extension import Manifest
-from kmind.extension._outcome import CircumstancePart, OutcomePart
+from kmind.extension.outcome import CircumstancePart, OutcomePart
 from kmind.runtime.experiment.metrics import Block, Meter, Reading
 
 __all__ = ["BLOCKS", "Circumstances", "Counted", "Ledger", "Load"]

@@ -21,6 +21,7 @@ import numpy as np
 from kmind.agent.protocol import OwnedAgent
 from kmind.agent.types import Action, Mode
 from kmind.errors import JournalError, KmindError
+from kmind.events import Emit
 from kmind.evidence import Arm, Design, Experiment
 from kmind.extension import Manifest
 from kmind.extension import Value as Parameter
@@ -35,7 +36,6 @@ from kmind.runtime.experiment.recheck import Clocks
 from kmind.runtime.experiment.runner import Trial
 from kmind.runtime.experiment.store import EvidenceStore
 from kmind.runtime.holds.grants import Granted
-from kmind.runtime.holds.holds import Emit
 from kmind.runtime.holds.trial_holds import MeasuredChanges
 
 __all__ = ["Trials"]

@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from kmind import events
 from kmind.agent.protocol import Agent
 from kmind.agent.types import Mode
 from kmind.errors import JournalError, KmindError, UsageError
+from kmind.events import Emit
 from kmind.evidence import Arm, Design, Experiment
 from kmind.extension import Manifest
 from kmind.guard import Actuator, Change
@@ -24,7 +26,6 @@ from kmind.knobs import Knob, Target, Value
 from kmind.runtime.experiment.circumstances import BLOCKS, Circumstances, Ledger, Load
 from kmind.runtime.experiment.runner import Trial
 from kmind.runtime.experiment.store import EvidenceStore
-from kmind.runtime.holds.holds import Emit
 
 __all__ = ["Question", "check_metric", "evaluate"]
 
@@ -201,15 +202,16 @@ class _Run:
     def _tell(self, emit: Emit, number: int, incumbent: Value) -> None:
         said: dict[str, Any] = self.experiment.to_dict()
         emit(
-            "experiment",
-            experiment=number,
-            kind="by hand",
-            knob=self._question.knob.name,
-            target=self._question.target.name,
-            incumbent=incumbent,
-            candidate=self._question.candidate,
-            metric=self._trial.metric,
-            better=self.experiment.design.better,
-            detectable=said["detectable"],
-            max_s=self.experiment.design.max_s,
+            events.Experiment(
+                experiment=number,
+                kind="by hand",
+                knob=self._question.knob.name,
+                target=self._question.target.name,
+                incumbent=incumbent,
+                candidate=self._question.candidate,
+                metric=self._trial.metric,
+                better=self.experiment.design.better,
+                detectable=said["detectable"],
+                max_s=self.experiment.design.max_s,
+            )
         )

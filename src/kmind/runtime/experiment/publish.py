@@ -10,13 +10,14 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from kmind import events
 from kmind.errors import KmindError
+from kmind.events import Emit
 from kmind.evidence import Experiment
 from kmind.knobs import Target, Value
 from kmind.runtime.experiment.case import Case, Running
 from kmind.runtime.experiment.store import UNMEASURED, EvidenceStore
 from kmind.runtime.holds.grants import Granted
-from kmind.runtime.holds.holds import Emit
 
 __all__ = ["Publisher", "gain_in_words", "status_of"]
 
@@ -43,7 +44,7 @@ class Publisher:
 
     def log(self, message: str) -> None:
         """Tell something in a line."""
-        self._emit("log", instance=self._who, source="kmind", message=message)
+        self._emit(events.Log(instance=self._who, message=message))
 
     def announce(self, running: Running) -> None:
         """Say what will be measured; once, as soon as the noise is known."""
@@ -52,23 +53,24 @@ class Publisher:
         running.told = True
         case, experiment = running.case, running.trial.experiment
         self._emit(
-            "experiment",
-            instance=self._who,
-            id=running.rec_id,
-            experiment=running.number,
-            kind="recheck" if running.again else "trial",
-            knob=case.each.knob.name,
-            incumbent=case.incumbent,
-            candidate=case.candidate,
-            metric=case.outcome.name,
-            better=experiment.design.better,
-            guards=[side.name for side in case.sides],
-            context=case.context,
-            error=round(experiment.design.keep_level, 6),
-            detectable=_finite(experiment.detectable),
-            max_s=experiment.design.max_s,
-            reason=case.reason,
-            evidence=case.evidence,
+            events.Experiment(
+                instance=self._who,
+                id=running.rec_id,
+                experiment=running.number,
+                kind="recheck" if running.again else "trial",
+                knob=case.each.knob.name,
+                incumbent=case.incumbent,
+                candidate=case.candidate,
+                metric=case.outcome.name,
+                better=experiment.design.better,
+                guards=[side.name for side in case.sides],
+                context=case.context,
+                error=round(experiment.design.keep_level, 6),
+                detectable=_finite(experiment.detectable),
+                max_s=experiment.design.max_s,
+                reason=case.reason,
+                evidence=case.evidence,
+            )
         )
 
     def result(self, running: Running, *, kept: bool) -> None:
@@ -76,19 +78,20 @@ class Publisher:
         case, experiment = running.case, running.trial.experiment
         interval = experiment.interval
         self._emit(
-            "result",
-            instance=self._who,
-            id=running.rec_id,
-            experiment=running.number,
-            knob=case.each.knob.name,
-            incumbent=case.incumbent,
-            candidate=case.candidate,
-            metric=case.outcome.name,
-            outcome=experiment.outcome,
-            why=experiment.reason,
-            kept=kept,
-            interval=interval.to_dict() if interval else None,
-            blocks=len(experiment.blocks),
+            events.Result(
+                instance=self._who,
+                id=running.rec_id,
+                experiment=running.number,
+                knob=case.each.knob.name,
+                incumbent=case.incumbent,
+                candidate=case.candidate,
+                metric=case.outcome.name,
+                outcome=experiment.outcome,
+                why=experiment.reason,
+                kept=kept,
+                interval=interval.to_dict() if interval else None,
+                blocks=len(experiment.blocks),
+            )
         )
         self.end_row(running.number, experiment.to_dict(), kept=kept)
 

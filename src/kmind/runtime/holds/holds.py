@@ -12,17 +12,19 @@ import time
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
+from kmind import events
 from kmind.agent.protocol import Agent
 from kmind.agent.types import Action, Kind, Mode
 from kmind.errors import JournalError, KmindError, KnobError, PrivilegeError
+from kmind.events import Emit
 from kmind.guard import Actuator, Change, Outcome
 from kmind.knobs import Target, Value
 from kmind.runtime.holds.grants import Granted
 from kmind.runtime.holds.state import HoldState
 
-__all__ = ["CANARY_HOLD_S", "UNRECORDED_HOLD_S", "Changes", "Emit"]
+__all__ = ["CANARY_HOLD_S", "UNRECORDED_HOLD_S", "Changes"]
 
 CANARY_HOLD_S = 3.0
 """In mode canary no change stands longer, and none is renewed."""
@@ -33,13 +35,6 @@ UNRECORDED_HOLD_S = 3.0
 _MOST_VALUES = 64
 
 _Key = tuple[int, int]
-
-
-class Emit(Protocol):
-    """Told what happens."""
-
-    def __call__(self, event: str, /, **fields: Any) -> None:
-        """``event`` is the name of one; ``fields`` can be JSON."""
 
 
 @dataclass
@@ -155,7 +150,7 @@ class Changes:
                 if change.id in unmeasured or change.trial:
                     why = f"what {change.new} does was not measured to the end"
                 message = f"{change.knob} is put back: {why}"
-                self._emit("log", instance=self._who, source="kmind", message=message)
+                self._emit(events.Log(instance=self._who, message=message))
                 continue
             held = self._held.get(each.key)
             if held is None:
@@ -264,12 +259,13 @@ class Changes:
         self._gone(each.key, f"{to} has the lease now")
         value = self._tell(each, "YIELDED", held.rec_id)
         self._emit(
-            "yielded",
-            instance=self._who,
-            id=held.rec_id,
-            knob=each.knob.name,
-            value=value,
-            message=f"{each.knob.name} of {each.target.name} goes to {to}, of higher priority",
+            events.Yielded(
+                instance=self._who,
+                id=held.rec_id,
+                knob=each.knob.name,
+                value=value,
+                message=f"{each.knob.name} of {each.target.name} goes to {to}, of higher priority",
+            )
         )
 
     @property
@@ -306,17 +302,18 @@ class Changes:
     ) -> None:
         self._tell(each, "APPLIED", held.rec_id)
         self._emit(
-            "applied",
-            instance=self._who,
-            id=held.rec_id,
-            knob=each.knob.name,
-            old=old,
-            value=held.value,
-            reason=reason,
-            evidence=evidence,
-            hold_s=held.hold_s,
-            measured=measured,
-            undo=held.first.undo,
+            events.Applied(
+                instance=self._who,
+                id=held.rec_id,
+                knob=each.knob.name,
+                old=old,
+                value=held.value,
+                reason=reason,
+                evidence=evidence,
+                hold_s=held.hold_s,
+                measured=measured,
+                undo=held.first.undo,
+            )
         )
 
     def _hold(
@@ -371,12 +368,13 @@ class Changes:
         """Tell the extension that what was approved is not done, and why."""
         self._tell(each, "FAILED", rec_id)
         self._emit(
-            "failed",
-            instance=self._who,
-            id=rec_id,
-            knob=each.knob.name,
-            why=str(error),
-            tried=isinstance(error, KnobError | PrivilegeError),
+            events.Failed(
+                instance=self._who,
+                id=rec_id,
+                knob=each.knob.name,
+                why=str(error),
+                tried=isinstance(error, KnobError | PrivilegeError),
+            )
         )
         if each.key not in self._held:
             self._free(*each.key)
@@ -408,7 +406,7 @@ class Changes:
             try:
                 self._undone(key, held, self._actuator.undo(held.first), "its hold ended")
             except KnobError as error:
-                self._emit("log", instance=self._who, source="kmind", message=str(error))
+                self._emit(events.Log(instance=self._who, message=str(error)))
 
     def undo_all(self, why: str) -> None:
         """Put everything back, whatever happens on the way; trouble is told as an event."""
@@ -418,7 +416,7 @@ class Changes:
         try:
             outcomes = self._actuator.undo_all(self._who)
         except KmindError as error:
-            self._emit("log", instance=self._who, source="kmind", message=str(error))
+            self._emit(events.Log(instance=self._who, message=str(error)))
             return
         for outcome in outcomes:
             if key := by_name.get(outcome.knob):
@@ -432,7 +430,7 @@ class Changes:
             self.dirty = True
             self._yield(each, held.rec_id if held else gone.rec_id, str(gone))
         for remark in self._actuator.remarks():
-            self._emit("log", instance=self._who, source="kmind", message=remark)
+            self._emit(events.Log(instance=self._who, message=remark))
         values = self.values()
         for each in self._granted.values():
             if each.key not in self._held and each.knob.name in values:
@@ -490,13 +488,14 @@ class Changes:
         self._free(*key)
         self._gone(key, why)
         self._emit(
-            "undone",
-            instance=self._who,
-            id=held.rec_id,
-            knob=each.knob.name,
-            old=held.value,
-            value=value,
-            why=why if outcome.state == "undone" else f"{outcome.state}: {outcome.why}",
+            events.Undone(
+                instance=self._who,
+                id=held.rec_id,
+                knob=each.knob.name,
+                old=held.value,
+                value=value,
+                why=why if outcome.state == "undone" else f"{outcome.state}: {outcome.why}",
+            )
         )
 
     def _yield(self, each: Granted, rec_id: int, message: str) -> None:
@@ -507,12 +506,13 @@ class Changes:
         value = self._tell(each, "YIELDED", rec_id)
         self._free(*each.key)
         self._emit(
-            "yielded",
-            instance=self._who,
-            id=rec_id,
-            knob=each.knob.name,
-            value=value,
-            message=message,
+            events.Yielded(
+                instance=self._who,
+                id=rec_id,
+                knob=each.knob.name,
+                value=value,
+                message=message,
+            )
         )
 
     def _tell(self, each: Granted, kind: str, rec_id: int) -> Value | None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from kmind import events
 from kmind.abi import layout
 from kmind.agent.types import Action, Kind, Mode
 from kmind.errors import KnobError
@@ -78,16 +79,17 @@ class MeasuredChanges(Changes):
             return
         self._tell(each, "KEPT", held.rec_id)
         self._emit(
-            "kept",
-            instance=self._who,
-            id=held.rec_id,
-            knob=each.knob.name,
-            old=held.last.old,
-            value=held.value,
-            reason=reason,
-            evidence=evidence,
-            undo=held.first.undo,
-            experiment=experiment,
+            events.Kept(
+                instance=self._who,
+                id=held.rec_id,
+                knob=each.knob.name,
+                old=held.last.old,
+                value=held.value,
+                reason=reason,
+                evidence=evidence,
+                undo=held.first.undo,
+                experiment=experiment,
+            )
         )
 
     def drop(self, each: Granted, outcome: str, why: str, *, experiment: int) -> None:
@@ -109,15 +111,16 @@ class MeasuredChanges(Changes):
         if before is None:
             self._free(*each.key)
         self._emit(
-            "dropped",
-            instance=self._who,
-            id=held.rec_id,
-            knob=each.knob.name,
-            old=held.value,
-            value=value,
-            outcome=outcome,
-            why=why if put_back.state == "undone" else f"{put_back.state}: {put_back.why}",
-            experiment=experiment,
+            events.Dropped(
+                instance=self._who,
+                id=held.rec_id,
+                knob=each.knob.name,
+                old=held.value,
+                value=value,
+                outcome=outcome,
+                why=why if put_back.state == "undone" else f"{put_back.state}: {put_back.why}",
+                experiment=experiment,
+            )
         )
 
     def release(self, each: Granted, action: Action, why: str) -> None:
@@ -178,7 +181,7 @@ class MeasuredChanges(Changes):
         """Tell that what was approved is not done, as something else is; the lease stays."""
         self._tell(each, "FAILED", rec_id)
         knob = each.knob.name
-        self._emit("failed", instance=self._who, id=rec_id, knob=knob, why=why, tried=False)
+        self._emit(events.Failed(instance=self._who, id=rec_id, knob=knob, why=why, tried=False))
 
     def standing(self, each: Granted) -> Value:
         """What an approved value would take the place of: what is held, or the baseline."""

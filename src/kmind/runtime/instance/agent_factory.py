@@ -11,10 +11,10 @@ from kmind.agent.core.core import Core
 from kmind.agent.kernel.agent import BpfAgent
 from kmind.agent.kernel.spec import Settings
 from kmind.agent.types import ModelUse
-from kmind.bpf._machine import capabilities, sandbox_capabilities, time_namespace
+from kmind.bpf.machine import capabilities, sandbox_capabilities, time_namespace
 from kmind.errors import KmindError, PrivilegeError, UsageError
 from kmind.extension import Module, Value, agent_parameters, find_module
-from kmind.extension._files import refuse_unplain
+from kmind.extension.files import refuse_unplain
 from kmind.knobs import Target, parse_target
 from kmind.util.descriptors import refuse_where_short
 

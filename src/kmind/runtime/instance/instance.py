@@ -20,9 +20,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from kmind import events
 from kmind.agent.protocol import OwnedAgent
 from kmind.agent.types import Action, Mode
 from kmind.errors import JournalError, KmindError
+from kmind.events import Emit
 from kmind.extension import KnobInfo, Module
 from kmind.extension import Value as Parameter
 from kmind.guard import Actuator, Policy
@@ -32,7 +34,6 @@ from kmind.runtime.experiment.controller import Trials
 from kmind.runtime.experiment.module_reports import Reports
 from kmind.runtime.experiment.store import EvidenceStore
 from kmind.runtime.holds.grants import Granted, grants_for
-from kmind.runtime.holds.holds import Emit
 from kmind.runtime.holds.trial_holds import MeasuredChanges
 from kmind.runtime.instance.checkpoint import Memory
 from kmind.runtime.instance.extension_handle import Extension, Sandbox
@@ -376,7 +377,7 @@ class Instance:
         self.mode = mode
         self._trials.set_mode(mode)
         self._changes.set_mode(mode)
-        self._emit("mode", instance=self.name, mode=mode.name.lower(), why="the admin said so")
+        self._emit(events.Mode(instance=self.name, mode=mode.name.lower(), why="the admin said so"))
 
     def emergency(self, why: str) -> None:
         """Refuse everything, put everything back, and end the extension."""
@@ -389,7 +390,7 @@ class Instance:
             self._log(str(error))
         self._changes.undo_all("emergency")
         self._close_extension()
-        self._emit("mode", instance=self.name, mode="emergency", why=self.failed)
+        self._emit(events.Mode(instance=self.name, mode="emergency", why=self.failed))
         self.view.mode = "emergency"
 
     # Ending
@@ -412,8 +413,8 @@ class Instance:
         self._stopped = True
         changes = self._changes.summary()
         restored = all(c["yielded"] or c["gone"] or c["now"] == c["baseline"] for c in changes)
-        summary = {"changes": changes, "restored": restored, "failed": self.failed}
-        self._emit("stop", instance=self.name, account=account, **summary)
+        summary: dict[str, Any] = {"changes": changes, "restored": restored, "failed": self.failed}
+        self._emit(events.Stop(instance=self.name, account=account, **summary))
         return summary
 
     def let_go(self) -> None:
@@ -575,22 +576,23 @@ class Instance:
     def _announce(self, how: str) -> None:
         extension = self._extension_or_raise()
         self._emit(
-            "start",
-            instance=self.name,
-            how=how,
-            module=self.module.manifest.name,
-            target=self.target.name,
-            backend=self._agent.backend,
-            mode=self.mode.name.lower(),
-            params=self.params,
-            knobs={name: info.baseline for name, info in self._knobs().items()},
-            extension={"pid": extension.pid, "uid": extension.uid},
-            hooks=dict(self._agent.programs()),
-            missing=dict(self._agent.missing()),
+            events.Start(
+                instance=self.name,
+                how=how,
+                module=self.module.manifest.name,
+                target=self.target.name,
+                backend=self._agent.backend,
+                mode=self.mode.name.lower(),
+                params=self.params,
+                knobs={name: info.baseline for name, info in self._knobs().items()},
+                extension={"pid": extension.pid, "uid": extension.uid},
+                hooks=dict(self._agent.programs()),
+                missing=dict(self._agent.missing()),
+            )
         )
 
     def _log(self, message: str, source: str = "kmind") -> None:
-        self._emit("log", instance=self.name, source=source, message=message)
+        self._emit(events.Log(instance=self.name, source=source, message=message))
 
 
 def _next(now: float, every_s: float) -> float:

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+from kmind import events
 from kmind.agent.protocol import Agent
-from kmind.runtime.holds.holds import Emit
+from kmind.events import Emit
 
 __all__ = ["Misuse"]
 
@@ -36,4 +37,4 @@ class Misuse:
             more, self._seen[name] = total - self._seen[name], total
             if more > 0:
                 message = f"the extension of {self._who} {words.format(more=more, total=total)}"
-                self._emit("log", instance=self._who, source="kmind", message=message)
+                self._emit(events.Log(instance=self._who, message=message))

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from kmind import events
 from kmind.agent.protocol import OwnedAgent
+from kmind.events import Emit
 from kmind.extension import Manifest
 from kmind.extension import Value as Parameter
 from kmind.knobs import Value
 from kmind.queue import peek_windows, read_status
 from kmind.runtime.budget import OwnerBudget
-from kmind.runtime.holds.holds import Emit
 from kmind.runtime.instance.notes import parse_status
 
 __all__ = ["Seen", "View", "Watcher"]
@@ -79,13 +80,14 @@ class Watcher:
             values = window["value"].tolist()
             self._view.features = {name: values[c] for name, c in self._columns.items()}
             self._emit(
-                "window",
-                instance=self._who,
-                seq=seq,
-                end=int(window["end_ns"]) / 1e9,
-                seconds=(int(window["end_ns"]) - int(window["start_ns"])) / 1e9,
-                dropped=int(window["dropped"]),
-                features=self._view.features,
+                events.Window(
+                    instance=self._who,
+                    seq=seq,
+                    end=int(window["end_ns"]) / 1e9,
+                    seconds=(int(window["end_ns"]) - int(window["start_ns"])) / 1e9,
+                    dropped=int(window["dropped"]),
+                    features=self._view.features,
+                )
             )
         if self._budget.room:
             with self._budget.spend("status"):

@@ -6,12 +6,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from kmind import events
 from kmind.agent.types import Action, Verdict
 from kmind.errors import KmindError
+from kmind.events import Emit
 from kmind.runtime.budget import OwnerBudget
 from kmind.runtime.experiment.controller import Trials
 from kmind.runtime.holds.grants import shown
-from kmind.runtime.holds.holds import Changes, Emit
+from kmind.runtime.holds.holds import Changes
 from kmind.runtime.instance.notes import parse_note
 from kmind.util.ratelimit import Bucket
 
@@ -82,13 +84,13 @@ class Verdicts:
         if verdict == Verdict.LEASE:
             fields["holder"] = self._name_of(action.holder)
         if self._room.take():
-            self._emit("verdict", **fields)
+            self._emit(events.Verdict(**fields))
         if each is None or halt:
             return
         if verdict == Verdict.ADVISED:
             command = f"echo {fields['value']} > {each.knob.file(each.target)}"
             if self._room.take():
-                self._emit("advice", **fields, command=command)
+                self._emit(events.Advice(**fields, command=command))
         elif verdict == Verdict.RENEWED:
             self._trials.renewed(each, action)
         elif verdict == Verdict.APPROVED:

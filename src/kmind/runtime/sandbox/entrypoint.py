@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from kmind.errors import KmindError
 from kmind.extension import Context, Dispatcher
-from kmind.extension._files import read_sources
+from kmind.extension.files import read_sources
 from kmind.extension.loader import import_early, load_extension, refuse_other_imports
 from kmind.queue import Bell, Doorbell, Endpoint
 from kmind.runtime.sandbox.config import THREADS, ChildConfig

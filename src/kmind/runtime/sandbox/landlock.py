@@ -14,7 +14,7 @@ import stat
 import struct
 from collections.abc import Iterable
 
-from kmind.bpf._landlock import landlock_version
+from kmind.bpf.landlock import landlock_version
 from kmind.runtime.sandbox.own_root import open_promised
 
 __all__ = ["restrict"]

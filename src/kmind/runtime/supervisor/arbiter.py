@@ -14,9 +14,13 @@ from itertools import chain
 from operator import attrgetter
 from typing import Any
 
+from msgspec.structs import replace
+
+from kmind import events
 from kmind.agent.core.core import Core
 from kmind.agent.types import Action, Mode, Verdict
 from kmind.errors import KmindError
+from kmind.events import Advice, Event
 from kmind.knobs import Target, all_knobs, block_targets, get_knob
 from kmind.runtime.supervisor.advice import AdviceStore
 from kmind.runtime.supervisor.member import Member
@@ -138,29 +142,35 @@ class Arbiter:
             if lease.expires_s > now
         ]
 
-    def note(self, event: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """Take down advice, and what was refused; what to say of it beside."""
-        refused = event == "verdict" and fields["verdict"] in _REFUSED
-        if not (event == "advice" or refused) or not isinstance(fields["knob"], str):
-            return {}
+    def note(self, event: Event) -> Event:
+        """Take down advice, and what was refused; the event, with the number of the advice."""
+        if isinstance(event, Advice):
+            number = self._note(event, event.command)
+            return replace(event, advice=str(number)) if number else event
+        if isinstance(event, events.Verdict) and event.verdict in _REFUSED:
+            self._note(event, "")
+        return event
+
+    def _note(self, event: Advice | events.Verdict, command: str) -> int | None:
+        if not isinstance(event.knob, str):
+            return None
         try:
-            number = self._advice.note(
-                instance=fields["instance"],
-                knob=fields["knob"],
-                target=_target(fields["knob"], fields["instance"]),
-                value=fields["value"],
-                current=fields["current"],
-                verdict=fields["verdict"],
-                reason=fields["reason"],
-                evidence=fields["evidence"],
-                command=fields.get("command", ""),
-                rec_id=fields["id"],
+            return self._advice.note(
+                instance=event.instance,
+                knob=event.knob,
+                target=_target(event.knob, event.instance),
+                value=event.value,
+                current=event.current,
+                verdict=event.verdict,
+                reason=event.reason,
+                evidence=event.evidence,
+                command=command,
+                rec_id=event.id,
             )
         except KmindError as error:
             if self._complaints.take():
                 self._log(str(error))
-            return {}
-        return {"advice": str(number)} if number and not refused else {}
+            return None
 
 
 def _target(knob: str, instance: str) -> str:

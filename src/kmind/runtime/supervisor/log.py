@@ -18,12 +18,11 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from kmind.runtime.supervisor.log_limits import AUDIT, Budget, bounded, source_of
+from kmind.events import Event
+from kmind.runtime.supervisor.log_limits import Budget, bounded
 
 __all__ = ["AUDIT_FILE", "JOURNALD", "LOG_FILE", "LOG_SCHEMA", "DaemonLog", "StructuredLog"]
 
@@ -46,7 +45,6 @@ _MOST_WAITING = 10_000
 _SOURCE_RATE, _SOURCE_BURST = 200.0, 256 << 10
 # syslog(3): what an admin should look at, and the rest.
 _WARNING, _INFO = 4, 6
-_WARNINGS = frozenset({"mode", "failed", "yielded", "lease", "trouble"})
 
 
 class StructuredLog:
@@ -78,20 +76,20 @@ class StructuredLog:
         self._fd = -1
         self._size = 0
         self._socket: socket.socket | None = None
-        self._waiting: deque[tuple[float, str, Mapping[str, Any]]] = deque()
+        self._waiting: deque[tuple[float, Event]] = deque()
         self._wake = threading.Condition()
         self._closing = False
         self._idle = True
         self._thread = threading.Thread(target=self._work, name="kmind-log", daemon=True)
         self._thread.start()
 
-    def emit(self, event: str, /, **fields: Any) -> None:
-        """Have one line written before long; ``fields`` are what JSON takes, or text."""
+    def emit(self, event: Event) -> None:
+        """Have one line written before long."""
         with self._wake:
             if self._closing or len(self._waiting) >= _MOST_WAITING:
                 self._drop(1)
                 return
-            self._waiting.append((time.time(), event, fields))
+            self._waiting.append((time.time(), event))
             self._wake.notify()
 
     def flush(self, timeout_s: float = 5.0) -> bool:
@@ -121,16 +119,17 @@ class StructuredLog:
                 self._idle = False
                 batch = list(self._waiting)
                 self._waiting.clear()
-            for ts, event, fields in batch:
-                self._write(ts, event, fields)
+            for ts, event in batch:
+                self._write(ts, event)
         if self._fd >= 0:
             os.close(self._fd)
         if self._socket:
             self._socket.close()
 
-    def _write(self, ts: float, event: str, fields: Mapping[str, Any]) -> None:
-        record = {"schema": LOG_SCHEMA, "ts": ts, "event": event, **bounded(fields)}
-        source = source_of(event, fields)
+    def _write(self, ts: float, event: Event) -> None:
+        fields = bounded(event.fields())
+        record = {"schema": LOG_SCHEMA, "ts": ts, "event": event.name, **fields}
+        source = event.charged_to
         with self._wake:
             unsaid = self._unsaid
         if unsaid:
@@ -139,7 +138,7 @@ class StructuredLog:
             record["left_out"] = left_out
         try:
             line = json.dumps(record)
-            always = not source or (event in AUDIT and event != "request")
+            always = not (source and event.skippable)
             if not self._budget.take(source, len(line), always=always):
                 return
             self._append(line.encode("utf-8", "replace") + b"\n")
@@ -181,11 +180,12 @@ class StructuredLog:
             if newer.exists():
                 newer.replace(older)
 
-    def _tell_journald(self, event: str, line: str) -> None:
+    def _tell_journald(self, event: Event, line: str) -> None:
         # Fields as NAME=value lines; JSON on one line never needs the binary form.
-        priority = _WARNING if event in _WARNINGS else _INFO
+        priority = _WARNING if event.warning else _INFO
         message = (
-            f"MESSAGE={line}\nPRIORITY={priority}\nSYSLOG_IDENTIFIER=kmind\nKMIND_EVENT={event}\n"
+            f"MESSAGE={line}\nPRIORITY={priority}\n"
+            f"SYSLOG_IDENTIFIER=kmind\nKMIND_EVENT={event.name}\n"
         )
         try:
             if self._socket is None:
@@ -207,11 +207,11 @@ class DaemonLog:
         self._log = StructuredLog(log)
         self._audit = StructuredLog(audit, journald=None)
 
-    def emit(self, event: str, /, **fields: Any) -> None:
+    def emit(self, event: Event) -> None:
         """Have it written before long."""
-        self._log.emit(event, **fields)
-        if event in AUDIT:
-            self._audit.emit(event, **fields)
+        self._log.emit(event)
+        if event.audited:
+            self._audit.emit(event)
 
     def flush(self, timeout_s: float = 5.0) -> bool:
         """Wait until what was emitted is written or dropped; False if that takes too long."""

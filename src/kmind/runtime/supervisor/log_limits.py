@@ -6,15 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["AUDIT", "Budget", "bounded", "source_of"]
-
-AUDIT = frozenset(
-    {
-        "start", "stop", "mode", "applied", "undone", "yielded", "restored", "failed", "kept",
-        "dropped", "request",
-    }
-)  # fmt: skip
-"""Events that say who changed what: they have a log of their own."""
+__all__ = ["Budget", "bounded"]
 
 _TEXT = 4096
 _ITEMS = 256
@@ -22,15 +14,6 @@ _DEEP = 8
 _WORD = 1 << 63
 # Beyond so many sources the one that was heard longest ago is forgotten.
 _SOURCES = 1024
-
-
-def source_of(event: str, fields: Mapping[str, Any]) -> str:
-    """Whose budget a line is on, "" for kmind's own: an instance's, a peer's, a broken call's."""
-    if event == "request":
-        return f"peer {fields.get('peer')}"
-    if event == "trouble":
-        return event
-    return str(fields.get("instance", ""))
 
 
 def bounded(value: Any, depth: int = 0) -> Any:

@@ -10,30 +10,67 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Protocol
 
 from kmind.agent.core.core import Core
+from kmind.agent.kernel.agent import BpfAgent
 from kmind.agent.types import Mode
 from kmind.errors import KmindError
-from kmind.extension import parse_parameters
-from kmind.guard import Gate
+from kmind.events import Emit
+from kmind.extension import Module, Value, parse_parameters
+from kmind.guard import Gate, Journal, Policy
+from kmind.knobs import Target
 from kmind.runtime.cleanup import remove_dead_runs, restore_leftovers
 from kmind.runtime.instance.agent_factory import adopt_bpf_agent, bind, words_of
+from kmind.runtime.instance.instance import Instance
 from kmind.runtime.instance.state import InstanceState
 from kmind.runtime.sandbox.cgroup import ExtensionCgroup, list_cgroups
 from kmind.runtime.sandbox.process import ExtensionProcess
 from kmind.runtime.sandbox.state import ProcessState
 from kmind.runtime.supervisor.member import Member
 from kmind.runtime.supervisor.operator import ADMIN
+from kmind.runtime.supervisor.state_folder import StateFolder
 from kmind.util.names import file_name
 
-if TYPE_CHECKING:
-    from kmind.runtime.supervisor.supervisor import Supervisor
-
-__all__ = ["clear_leftovers", "open_gate", "take_over"]
+__all__ = ["Successor", "clear_leftovers", "open_gate", "take_over"]
 
 _INSTANCE = re.compile(r"^[a-z][a-z0-9_]*@[^/.]+$")
+
+
+class Successor(Protocol):
+    """A supervisor, as far as it is needed to take over what an earlier one left."""
+
+    core: Core
+    journal: Journal
+    policy: Policy
+    states: StateFolder
+    members: dict[str, Member]
+    run_dir: Path
+    cgroups: str
+
+    @property
+    def emit(self) -> Emit:
+        """Tells of an event."""
+
+    def log(self, message: str) -> None:
+        """Say something that concerns no instance."""
+
+    def pins(self, name: str) -> Path | None:
+        """The folder in which the agent of an instance is pinned; None for a private core."""
+
+    def make_instance(
+        self,
+        module: Module,
+        target: Target,
+        params: Mapping[str, Value],
+        agent: BpfAgent,
+        slot: int,
+        mode: Mode,
+    ) -> Instance:
+        """An instance that is not started yet."""
 
 
 def open_gate(core: Core, *, adopt: bool) -> Gate:
@@ -50,7 +87,7 @@ def open_gate(core: Core, *, adopt: bool) -> Gate:
         return Gate.adopt(folder, core.approved_fd)
 
 
-def take_over(supervisor: Supervisor) -> list[Member]:
+def take_over(supervisor: Successor) -> list[Member]:
     """The instances that go on."""
     states, _ = supervisor.states.load()
     slots = {each.slot: each.name for each in supervisor.core.instances()}
@@ -68,7 +105,7 @@ def take_over(supervisor: Supervisor) -> list[Member]:
     return taken
 
 
-def _adopt(supervisor: Supervisor, state: InstanceState) -> Member:
+def _adopt(supervisor: Successor, state: InstanceState) -> Member:
     module, target = bind(state.module, state.target)
     params = parse_parameters(module.manifest, words_of(state.params))
     pins = supervisor.pins(state.name)
@@ -86,7 +123,7 @@ def _adopt(supervisor: Supervisor, state: InstanceState) -> Member:
     return Member(instance, agent, state.slot, state.module, models=models)
 
 
-def clear_leftovers(supervisor: Supervisor) -> None:
+def clear_leftovers(supervisor: Successor) -> None:
     """Remove what is of no running instance, and put its knobs back."""
     states, bad = supervisor.states.load()
     for name, why in bad.items():
@@ -109,7 +146,7 @@ def clear_leftovers(supervisor: Supervisor) -> None:
     supervisor.journal.hurry()  # agents are served from now on
 
 
-def _file_names(supervisor: Supervisor) -> set[str]:
+def _file_names(supervisor: Successor) -> set[str]:
     return {file_name(name) for name in supervisor.members}
 
 
@@ -118,7 +155,7 @@ def _end(state: ProcessState) -> None:
         ExtensionProcess.adopt(state.pid, state.start, state.log).close()
 
 
-def _remove_cgroups(supervisor: Supervisor) -> None:
+def _remove_cgroups(supervisor: Successor) -> None:
     remove_dead_runs()
     names = _file_names(supervisor)
     for name in list_cgroups():
@@ -132,14 +169,14 @@ def _remove_cgroups(supervisor: Supervisor) -> None:
                 supervisor.log(f"cgroup {name} is not removed: {error}")
 
 
-def _remove_logs(supervisor: Supervisor) -> None:
+def _remove_logs(supervisor: Successor) -> None:
     names = _file_names(supervisor)
     for path in (supervisor.run_dir / "log").glob("*@*"):
         if path.name not in names:
             path.unlink(missing_ok=True)
 
 
-def _remove_pins(supervisor: Supervisor) -> None:
+def _remove_pins(supervisor: Successor) -> None:
     root = supervisor.core.root
     if root is None:
         return

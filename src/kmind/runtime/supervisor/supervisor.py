@@ -23,6 +23,7 @@ from kmind.agent.core.core import Core
 from kmind.agent.kernel.agent import BpfAgent
 from kmind.agent.types import Mode
 from kmind.errors import KmindError, UndoError, UsageError
+from kmind.events import Emit, Event, Log
 from kmind.extension import Module, Value, find_module, parse_parameters
 from kmind.extension.conf import Autoload, ModuleConf
 from kmind.extension.depends import load_order, target_of
@@ -31,7 +32,6 @@ from kmind.guard import Actuator, Gate, Journal, Policy
 from kmind.knobs import Knob, Target, parse_target
 from kmind.runtime.experiment.store import EvidenceStore, default_evidence_path
 from kmind.runtime.holds.grants import grants_for
-from kmind.runtime.holds.holds import Emit
 from kmind.runtime.instance import models as models
 from kmind.runtime.instance.agent_factory import bind, make_bpf_agent, upgrade_bpf_agent, words_of
 from kmind.runtime.instance.checkpoint import default_memory_folder
@@ -170,8 +170,8 @@ class Supervisor:
         """Call back from ``step`` whenever a descriptor is readable."""
         self._selector.register(fd, selectors.EVENT_READ, callback)
 
-    def subscribe(self, callback: Callable[[dict[str, Any]], None]) -> Callable[[], None]:
-        """Call back with each event (``event``, ``ts``, its fields); what ends that."""
+    def subscribe(self, callback: Emit) -> Callable[[], None]:
+        """Call back with each event; returns the call that ends that."""
         return self._events.subscribe(callback)
 
     def close(self, *, keep: bool) -> None:
@@ -370,13 +370,13 @@ class Supervisor:
 
     # For its parts
 
-    def emit(self, event: str, /, **fields: Any) -> None:
+    def emit(self, event: Event) -> None:
         """Tell the listener and the subscribers; take down what is advised."""
-        self._events.tell(event, fields | self._arbiter.note(event, fields))
+        self._events.tell(self._arbiter.note(event))
 
     def log(self, message: str) -> None:
         """Say something that concerns no instance."""
-        self._events.tell("log", {"source": "kmind", "message": message})
+        self._events.tell(Log(message=message))
 
     def pins(self, name: str) -> Path | None:
         """Where the agent of an instance is pinned; None for a private core."""

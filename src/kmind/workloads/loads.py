@@ -22,9 +22,11 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 from kmind.errors import KmindError, NotSupportedError
-from kmind.testing._dbbench import build_database
-from kmind.testing._fio import lay_out_file
-from kmind.testing.host import (
+from kmind.util.files import make_folder
+from kmind.util.scratch import create_scratch, scratch_folder
+from kmind.workloads.db_bench import build_database
+from kmind.workloads.fio import lay_out_file
+from kmind.workloads.host import (
     drop_caches,
     find_tool,
     memory_limit,
@@ -32,8 +34,6 @@ from kmind.testing.host import (
     stop_process,
     under_limit,
 )
-from kmind.util.files import make_folder
-from kmind.util.scratch import create_scratch, scratch_folder
 
 __all__ = ["LOADS", "Count", "Load", "start_load"]
 

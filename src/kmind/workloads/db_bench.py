@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kmind.errors import KmindError, UsageError
-from kmind.testing.host import find_tool, run_process
 from kmind.util.scratch import scratch_folder
+from kmind.workloads.host import find_tool, run_process
 
 __all__ = [
     "BENCHMARKS",

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from kmind.errors import KmindError
-from kmind.testing.host import find_tool, need_space, run_process
 from kmind.util.scratch import create_scratch, finished_scratch, scratch_folder
+from kmind.workloads.host import find_tool, need_space, run_process
 
 __all__ = ["FioJob", "lay_out_file", "parse_report", "parse_series", "run_fio", "warm_file"]
 

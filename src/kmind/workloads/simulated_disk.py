@@ -29,7 +29,7 @@ from kmind.agent.sim.agent import SimAgent
 from kmind.errors import KnobError
 from kmind.extension import find_module
 from kmind.knobs import Target, get_knob
-from kmind.testing.streams import Stream
+from kmind.workloads.streams import Stream
 
 __all__ = ["DiskModel", "SimulatedDisk", "make_disk_files"]
 

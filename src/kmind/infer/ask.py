@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kmind.errors import ModelError, NotSupportedError
-from kmind.infer._lazy import need
+from kmind.infer.lazy import need
 
 __all__ = ["LIBRARIES", "ask_library", "labels_of"]
 

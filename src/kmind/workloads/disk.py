@@ -4,7 +4,7 @@
 A load lays out its files once, in ``prepare``, and finds them again later. Each
 ``run`` starts from the page cache that the load is about: dropped for the cold
 ones, filled for the warm one. How fast a file is read into memory depends on where
-free memory is, too: see ``kmind.testing.host.back_memory``. Those that read in order
+free memory is, too: see ``kmind.workloads.host.back_memory``. Those that read in order
 go through a file four times as large as the memory that they may use, again and again.
 
 The databases come twice. Those read by pread may use a quarter of what their files
@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from kmind.errors import UsageError
-from kmind.testing._dbbench import BENCHMARKS, build_database, database_size, run_benchmark
-from kmind.testing._fio import FioJob, lay_out_file, run_fio, warm_file
-from kmind.testing.host import back_memory, drop_caches, find_tool, memory_limit, need_space
 from kmind.util.scratch import default_scratch, scratch_folder
+from kmind.workloads.db_bench import BENCHMARKS, build_database, database_size, run_benchmark
+from kmind.workloads.fio import FioJob, lay_out_file, run_fio, warm_file
+from kmind.workloads.host import back_memory, drop_caches, find_tool, memory_limit, need_space
 
 __all__ = [
     "DEFAULT_DIR",

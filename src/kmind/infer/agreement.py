@@ -18,7 +18,7 @@ from kmind.infer.reference import evaluate
 from kmind.infer.stages import integer_edges
 from kmind.infer.trees import has_close_calls
 
-__all__ = ["Agreement", "close_calls", "compare", "edge_rows", "facts_of"]
+__all__ = ["Agreement", "close_calls", "compare", "edge_rows", "facts_of", "worth"]
 
 _I64 = NDArray[np.int64]
 

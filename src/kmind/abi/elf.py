@@ -17,6 +17,7 @@ __all__ = [
     "read_relocations",
     "read_sections",
     "read_symbols",
+    "string_at",
 ]
 
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")

@@ -14,10 +14,14 @@ from pathlib import Path
 from kmind.abi.btf import Btf
 from kmind.bpf import _libbpf
 from kmind.bpf import _syscall as raw
-from kmind.bpf._landlock import landlock_version
+from kmind.bpf.landlock import landlock_version
 from kmind.errors import BpfError, NotSupportedError, PrivilegeError
 
 __all__ = [
+    "LOCKDOWN",
+    "LSMS",
+    "MOUNTS",
+    "PROC",
     "active_lsm",
     "bpftool",
     "btf",

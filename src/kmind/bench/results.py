@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 import kmind
-from kmind.infer._lazy import need
+from kmind.infer.lazy import need
 from kmind.util.table import table
 
 __all__ = ["Metric", "Share", "describe_machine", "interleaved", "over_rounds", "show_result"]
