@@ -132,3 +132,13 @@ def test_a_file_that_crashes_treelite_does_not_crash_kmind(
     path.write_text(path.read_text().replace(good, bad, 1))
     with pytest.raises(ModelError, match="treelite"):
         from_lightgbm(path)
+
+
+def test_a_booster_of_any_name_is_refused_in_one_line(tmp_path: Path) -> None:
+    name = "9" * 5000 + "\x1b[2J"
+    file = {"learner": {"feature_names": ["a"], "gradient_booster": {"name": name}}}
+    path = tmp_path / "model.json"
+    path.write_text(json.dumps(file))
+    with pytest.raises(ModelError, match=r"the booster 9+… is not supported; gbtree is") as told:
+        from_xgboost(path)
+    assert len(str(told.value)) < 100 + len(str(path))

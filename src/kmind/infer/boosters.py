@@ -22,7 +22,7 @@ from kmind.errors import ModelError
 from kmind.infer._treelite import read_model
 from kmind.infer.ask import LIBRARIES, ask_library
 from kmind.infer.floating import FloatTrees, Grower, Library, Link, Sums, Target
-from kmind.util.foreign import foreign
+from kmind.util.foreign import foreign, one_line
 
 __all__ = ["from_lightgbm", "from_xgboost"]
 
@@ -64,7 +64,7 @@ def from_xgboost(path: str | Path, *, all_rounds: bool = False) -> FloatTrees:
     with foreign(lambda _: ModelError(f"{path}: not an XGBoost model in JSON")):
         learner = json.loads(_read(path))["learner"]
         names = tuple(str(name) for name in learner.get("feature_names", ()))
-        booster = str(learner["gradient_booster"]["name"])
+        booster = one_line(learner["gradient_booster"]["name"], 40)
     if booster != "gbtree":
         raise ModelError(f"{path}: the booster {booster} is not supported", hint="gbtree is")
 
