@@ -3,7 +3,7 @@
 
 ``python tests/stores.py journal`` writes the copy of the present version to tests/data/stores.
 "Change a store" in CONTRIBUTING.md says when. A copy is what the program that it was made by has
-written, as SQL, so that a diff shows it.
+written; a database as SQL, so that a diff shows it.
 """
 
 from __future__ import annotations
@@ -17,18 +17,43 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from kmind.guard import Journal, Owner
 from kmind.knobs import Target, get_knob
+from kmind.queue import Geometry
+from kmind.queue.memory import write_memory as write_text
+from kmind.runtime.budget import OwnerBudget
+from kmind.runtime.holds.state import HoldState
+from kmind.runtime.instance.checkpoint import MEMORY, Memory
+from kmind.runtime.instance.models import DeployedModels
+from kmind.runtime.instance.state import InstanceState
+from kmind.runtime.sandbox.state import ProcessState
+from kmind.runtime.supervisor.state_folder import StateFolder
 from kmind.util.procfs import boot_id
+from kmind.util.saver import SAVER
 from kmind.workloads.simulated_disk import make_disk_files
 
-__all__ = ["BOOT", "COPIES", "KEPT", "WRITERS", "kept", "main", "unpack", "version"]
+__all__ = [
+    "BOOT",
+    "COPIES",
+    "DATABASES",
+    "FILES",
+    "KEPT",
+    "WRITERS",
+    "kept",
+    "main",
+    "unpack",
+    "version",
+]
 
 KEPT = Path(__file__).parent / "data" / "stores"
 
-COPIES = sorted(KEPT.glob("*.sql"))
-"""Each kept copy: ``STORE-VERSION.sql``. A letter behind the version tells files apart that had
-the same number and other tables."""
+COPIES = sorted(KEPT.iterdir())
+"""Each kept copy: ``STORE-VERSION``, and ``.sql`` behind it for a database. A letter behind the
+version tells files apart that had the same number and other content."""
+
+DATABASES = [copy for copy in COPIES if copy.suffix == ".sql"]
 
 BOOT = "the boot"
 """What stands in a copy for the boot that it was written in."""
@@ -49,8 +74,11 @@ def version(copy: Path) -> int:
 
 
 def unpack(copy: Path, path: Path) -> Path:
-    """Make the database that a copy is of, as if it had been written since boot; its path."""
+    """Make the file that a copy is of, as if it had been written since boot; its path."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if copy.suffix != ".sql":
+        path.write_bytes(copy.read_bytes().replace(BOOT.encode(), boot_id().encode()))
+        return path
     with closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA journal_mode = WAL")
         db.executescript(copy.read_text().replace(BOOT, boot_id()))
@@ -126,21 +154,75 @@ WRITERS: dict[str, Callable[[Path, Target], None]] = {
     "advice": write_advice,
     "evidence": write_evidence,
 }
-"""What makes a file of each store, by the present code."""
+"""What makes the database of each store, by the present code."""
+
+INSTANCE = "readahead@sim0"
+STATE = InstanceState(
+    name=INSTANCE, module="readahead", target="sim0",
+    params={"value": 512, "hold_s": 0.5, "fast": True, "word": "x"},
+    mode="auto", slot=3, generation=2, started=1.5,
+    process=ProcessState(pid=7, start=99, uid=61200, log="/run/kmind/log/x", cgroup="x"),
+    holds=(HoldState(knob="block.read_ahead_kb", until_ns=5, change=8, rec_id=9, value=512),),
+    yielded=("block.nomerges",), windows=17, last_id=21, running=True,
+)  # fmt: skip
+MODELS = DeployedModels(slots={"ab" * 32: b"\0\1\2", "cd" * 32: b"\xff" * 8})
+TEXT = b'{"seen":[1,2]}'
+
+
+def write_state(folder: Path) -> Path:
+    """All that a daemon writes down of an instance."""
+    StateFolder(folder).save(STATE)
+    return folder / f"{INSTANCE}.json"
+
+
+def write_models(folder: Path) -> Path:
+    """The models of an instance."""
+    StateFolder(folder).save_models(INSTANCE, MODELS)
+    return folder / f"{INSTANCE}.models"
+
+
+def write_memory(folder: Path) -> Path:
+    """What an extension remembers."""
+    geometry = Geometry.plan(1, 2)
+    arena = np.zeros(geometry.size, np.uint8)
+    memory = Memory(INSTANCE, folder, budget(), log=print, now=lambda: 0.0)
+    memory.watch(arena, geometry)
+    write_text(arena, geometry, TEXT)
+    memory.look()
+    assert SAVER.settle(30)
+    return folder / f"{INSTANCE}.json"
+
+
+def budget() -> OwnerBudget:
+    """What an extension may cost, in a moment that does not pass."""
+    return OwnerBudget(lambda: 0.0)
+
+
+FILES: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "state": (write_state, STATE.schema),
+    "models": (write_models, MODELS.schema),
+    "memory": (write_memory, MEMORY.schema),
+}
+"""What makes the other files, and which version that is."""
 
 
 def main(store: str, name: str = "") -> None:
     """Write the copy of the present version of a store."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "state" / f"{store}.db"
-        WRITERS[store](path, make_disk_files(Path(folder) / "root"))
-        with closing(sqlite3.connect(path)) as db:
-            number = db.execute("PRAGMA user_version").fetchone()[0]
-            lines = "\n".join(db.iterdump())
-    lines = lines.replace(boot_id(), BOOT).replace(folder, "")
-    text = f"{_LICENCE}{lines}\nPRAGMA user_version = {number};\n"
     KEPT.mkdir(parents=True, exist_ok=True)
-    (KEPT / f"{name or f'{store}-{number}'}.sql").write_text(text)
+    with tempfile.TemporaryDirectory() as folder:
+        if store in FILES:
+            write, schema = FILES[store]
+            data = write(Path(folder) / "state").read_bytes()
+            number, suffix = int(schema.rpartition("/")[2]), ""
+        else:
+            path = Path(folder) / "state" / f"{store}.db"
+            WRITERS[store](path, make_disk_files(Path(folder) / "root"))
+            with closing(sqlite3.connect(path)) as db:
+                number, suffix = db.execute("PRAGMA user_version").fetchone()[0], ".sql"
+                lines = "\n".join(db.iterdump())
+            data = f"{_LICENCE}{lines}\nPRAGMA user_version = {number};\n".encode()
+    data = data.replace(boot_id().encode(), BOOT.encode()).replace(folder.encode(), b"")
+    (KEPT / f"{name or f'{store}-{number}'}{suffix}").write_bytes(data)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ __all__ = [
     "JournalError",
     "KmindError",
     "KnobError",
+    "LaterVersionError",
     "LoadError",
     "ModelError",
     "ModuleError",
@@ -93,6 +94,10 @@ class PolicyError(KmindError):
 
 class JournalError(KmindError):
     """The journal cannot be written; nothing may be changed without it."""
+
+
+class LaterVersionError(KmindError):
+    """A file, or a line, was written by a later kmind, and is left as it is."""
 
 
 class ModelError(KmindError):

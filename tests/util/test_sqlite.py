@@ -348,7 +348,7 @@ def fresh(tmp_path: Path) -> Callable[[str], Path]:
     return make
 
 
-@pytest.mark.parametrize("copy", stores.COPIES, ids=lambda copy: copy.stem)
+@pytest.mark.parametrize("copy", stores.DATABASES, ids=lambda copy: copy.stem)
 def test_a_kept_copy_is_brought_to_the_present_version(
     tmp_path: Path, fresh: Callable[[str], Path], copy: Path
 ) -> None:

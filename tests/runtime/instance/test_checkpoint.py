@@ -145,11 +145,59 @@ def test_a_file_that_is_not_what_was_kept_begins_anew(kept: Kept) -> None:
     kept.memory.look()
     assert SAVER.settle(30)
     assert kept.folder is not None
-    for text in (b"{", b" " * (MEMORY_MOST + 1)):
+    line = b'{"schema":"kmind.memory/'
+    for text in (
+        b"{",
+        b" " * (MEMORY_MOST + 1),
+        line + b'2"}\n' + b" " * MEMORY_MOST + b"1",
+        line + b'0"}\n1',
+        line + b"\n1",
+        line + b"9" * 5000 + b'"}\n1',
+        line + b'2"} 1\n1',
+        b'{"schema":"other/1"}\n1',
+    ):
         (kept.folder / "x@vda.json").write_bytes(text)
         other = Kept(kept.folder)
         assert other.memory.load() == b""
         assert "it begins anew" in other.lines[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"a":1}',
+        b'{"a":\n1}',
+        b"1\n",
+        b'{"schema":"kmind.memory/99"}',
+        b'{"schema":"kmind.memory/99"}\n',
+        b'{"schema":"kmind.memory/99",\n"a":1}',
+    ],
+)
+def test_a_file_of_the_first_version_is_upgraded(kept: Kept, text: bytes) -> None:
+    assert kept.folder is not None
+    kept.folder.mkdir()
+    (kept.folder / "x@vda.json").write_bytes(text)
+    assert kept.memory.load() == text
+    kept.write(b"[1]")
+    kept.memory.look()
+    assert kept.again() == b"[1]"
+    assert kept.lines == []
+    assert (kept.folder / "x@vda.json").read_bytes() == b'{"schema":"kmind.memory/2"}\n[1]'
+
+
+def test_a_file_of_a_later_version_is_left_as_it_is(kept: Kept) -> None:
+    assert kept.folder is not None
+    kept.folder.mkdir()
+    text = b'{"schema":"kmind.memory/99","who":7}\nwhatever'
+    (kept.folder / "x@vda.json").write_bytes(text)
+    assert kept.memory.load() == b""
+    kept.write(b"[1]")
+    kept.memory.look(last=True)
+    assert kept.memory.load() == b"[1]"  # for as long as the instance lives
+    assert SAVER.settle(30)
+    assert (kept.folder / "x@vda.json").read_bytes() == text
+    assert len(kept.lines) == 1
+    assert "is of a later kmind (it is kmind.memory/99, and this kmind knows" in kept.lines[0]
 
 
 @pytest.mark.fault
@@ -195,7 +243,7 @@ def test_owner_does_not_wait_for_a_disk_that_hangs(
     finally:
         disk.go.set()
     assert SAVER.settle(30)
-    assert (kept.folder / "x@vda.json").read_bytes() == b"2"
+    assert (kept.folder / "x@vda.json").read_bytes() == b'{"schema":"kmind.memory/2"}\n2'
     assert kept.lines == []
 
 

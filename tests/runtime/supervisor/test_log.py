@@ -14,7 +14,7 @@ import pytest
 from sample_events import make
 
 from kmind.events import Log
-from kmind.runtime.supervisor.log import DaemonLog, StructuredLog
+from kmind.runtime.supervisor.log import LOG_SCHEMA, DaemonLog, StructuredLog
 
 NOWHERE = Path("/nonexistent/socket")
 
@@ -52,6 +52,17 @@ def test_one_object_a_line(tmp_path: Path) -> None:
     assert second["event"] == "stop"
     assert b"\x1b" not in path.read_bytes()
     assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_lines_of_other_versions_stay_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "kmind.log"
+    others = '{"schema": "kmind.log/0", "old": 1}\n{"schema": "kmind.log/99", "what": {}}\n'
+    path.write_text(others)
+    log = StructuredLog(path, journald=NOWHERE)
+    log.emit(make("start", instance="a@b"))
+    log.close()
+    assert path.read_text().startswith(others)
+    assert lines(path)[-1]["schema"] == LOG_SCHEMA
 
 
 def test_it_is_rotated_and_five_are_kept(tmp_path: Path) -> None:

@@ -55,7 +55,12 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"schema": "kmind.state/99"}, "knows kmind.state/1"),
+        ({"schema": "kmind.state/99"}, "is of a later kmind: it is kmind.state/99, and this"),
+        ({"schema": "kmind.state/99", "slot": {"number": 1}}, "is of a later kmind"),
+        ({"schema": "kmind.state/0"}, "does not say which version of kmind.state"),
+        ({"schema": "kmind.memory/1"}, "does not say which version of kmind.state"),
+        ({"schema": 1}, "does not say which version of kmind.state"),
+        ({"schema": "kmind.state/" + "9" * 5000}, "does not say which version of kmind.state"),
         ({"boot": "another"}, "of an earlier boot"),
         ({"name": "other@vda"}, "says that it is of other@vda"),
         ({"name": "../../etc@x/y"}, "cannot be read"),
@@ -76,6 +81,22 @@ def test_a_state_of_no_use_says_why(
     assert good == []
     assert list(bad) == ["sample@vda"]
     assert why in bad["sample@vda"]
+
+
+def test_the_process_of_a_state_of_no_use_can_be_ended(tmp_path: Path) -> None:
+    folder = StateFolder(tmp_path)
+    folder.save(STATE)
+    file = tmp_path / "sample@vda.json"
+    record = json.loads(file.read_text())
+    file.write_text(json.dumps(record | {"schema": "kmind.state/99", "holds": {"a": 1}}))
+    assert list(folder.load()[1]) == ["sample@vda"]
+    assert folder.process("sample@vda") == STATE.process
+    for change in ({"boot": "another"}, {"process": None}, {"process": {"pid": "x"}}):
+        file.write_text(json.dumps(record | change))
+        assert folder.process("sample@vda") is None
+    file.write_text("[" * 100_000)
+    assert folder.process("sample@vda") is None
+    assert folder.process("nobody@vda") is None
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 
 One file an instance below ``memory/`` of the state directory. The extension is not
 trusted: its text is bounded, must be JSON, and is written at most every five seconds, by
-a thread of its own: an instance's owner does not wait for the disk.
+a thread of its own: an instance's owner does not wait for the disk. Before the text stands a
+line that says which version of the file it is; one of a later version is left as it is.
 """
 
 from __future__ import annotations
@@ -16,16 +17,21 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from kmind.errors import KmindError
+from kmind.errors import KmindError, LaterVersionError
 from kmind.queue import MEMORY_MOST, Geometry, MemoryReader
 from kmind.runtime.budget import OwnerBudget
 from kmind.util.foreign import foreign
 from kmind.util.names import file_name
 from kmind.util.saver import SAVER
+from kmind.util.versions import Format
 
-__all__ = ["Memory", "default_memory_folder"]
+__all__ = ["MEMORY", "Memory", "default_memory_folder"]
+
+MEMORY = Format("kmind.memory", (lambda record: record,))
+"""Versions of the file. The first is the text alone; since the second a line stands before it."""
 
 _EVERY_S = 5.0
+_LONGEST_LINE = 200
 
 
 def default_memory_folder(journal: Path) -> Path:
@@ -61,16 +67,26 @@ class Memory:
         """What was kept, as JSON; empty where there is nothing, or nothing of use."""
         if self._path is None:
             return self._text
-        if (text := SAVER.waiting(self._path)) is not None:
-            self._text = text
-            return text
         try:
-            with self._path.open("rb") as file:
-                text = file.read(MEMORY_MOST + 1)
+            data = SAVER.waiting(self._path)
+            if data is None:
+                with self._path.open("rb") as file:
+                    data = file.read(_LONGEST_LINE + MEMORY_MOST + 1)
+            text = _unpack(data)
         except FileNotFoundError:
             return b""
         except OSError as error:
             self._say(f"{self._path} cannot be read: {error.strerror}; it begins anew")
+            return b""
+        except LaterVersionError as error:
+            self._say(
+                f"{self._path} is of a later kmind ({error}): it is left as it is, and what is "
+                "learnt now is forgotten with the instance; move it away to begin anew"
+            )
+            self._path = None
+            return b""
+        except KmindError as error:
+            self._say(f"{self._path} is not what was kept: {error}; it begins anew")
             return b""
         if why := _unfit(text):
             self._say(f"{self._path} is not what was kept: {why}; it begins anew")
@@ -105,7 +121,7 @@ class Memory:
             self._text = text
             self._budget.count("memory_writes", 1)
             if self._path is not None:
-                SAVER.put(self._path, text)
+                SAVER.put(self._path, _pack(text))
 
     def _hear(self) -> None:
         # How it went with what was to be written.
@@ -119,6 +135,30 @@ class Memory:
         if trouble != self._trouble:
             self._trouble = trouble
             self._log(trouble)
+
+
+def _pack(text: bytes) -> bytes:
+    return msgspec.json.encode({"schema": MEMORY.schema}) + b"\n" + text
+
+
+def _unpack(data: bytes) -> bytes:
+    """The text in a file of any version. Raises KmindError where it is of none."""
+    # The text alone is one JSON value, so nothing stands behind a line that is one by itself.
+    line, _, text = data.partition(b"\n")
+    schema = _schema(line) if text.strip() else None
+    record = {"schema": schema or "kmind.memory/1", "text": text if schema else data}
+    found = MEMORY.upgrade(record)["text"]
+    assert isinstance(found, bytes)
+    return found
+
+
+def _schema(line: bytes) -> object:
+    if not line.startswith(b'{"schema":') or len(line) > _LONGEST_LINE:
+        return None
+    try:
+        return msgspec.json.decode(line)["schema"]
+    except Exception:  # whatever it is, it is no line of ours
+        return None
 
 
 def _unfit(text: bytes) -> str:

@@ -9,8 +9,12 @@ from typing import Any, Protocol
 import msgspec
 
 from kmind.errors import KmindError, ModelError
+from kmind.util.versions import Format
 
-__all__ = ["DeployedModels", "ModelAgent", "active", "deploy", "roll_back", "show"]
+__all__ = ["MODELS", "DeployedModels", "ModelAgent", "active", "deploy", "roll_back", "show"]
+
+MODELS = Format("kmind.state.models")
+"""Versions of the file of an instance's models."""
 
 _SLOTS = 2
 
@@ -39,6 +43,7 @@ class DeployedModels(msgspec.Struct, kw_only=True):
     """
 
     slots: dict[str, bytes] = {}
+    schema: str = MODELS.schema
 
     def keep(self, hash: str, slot: bytes) -> None:
         """Remember one more, and forget the oldest."""

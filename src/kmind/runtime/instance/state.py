@@ -10,11 +10,12 @@ import msgspec
 from kmind.extension import Value
 from kmind.runtime.holds.state import HoldState
 from kmind.runtime.sandbox.state import ProcessState
+from kmind.util.versions import Format
 
-__all__ = ["STATE_SCHEMA", "InstanceState"]
+__all__ = ["STATE", "InstanceState"]
 
-STATE_SCHEMA = "kmind.state/1"
-"""Raised when an older daemon's state could not be read any more."""
+STATE = Format("kmind.state")
+"""Its versions. A field with a default needs no new one, any other change does."""
 
 _Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]*@[^/\x00]+$")]
 
@@ -40,5 +41,5 @@ class InstanceState(msgspec.Struct, frozen=True, kw_only=True):
     windows: int = 0
     last_id: int = 0
     running: bool = False
-    schema: str = STATE_SCHEMA
+    schema: str = STATE.schema
     boot: str = ""

@@ -128,6 +128,9 @@ def clear_leftovers(supervisor: Successor) -> None:
     states, bad = supervisor.states.load()
     for name, why in bad.items():
         supervisor.log(f"{name} is not taken over: {why}")
+        process = supervisor.states.process(name)
+        if process and process not in [state.process for state in states]:
+            _end(process)
         supervisor.states.discard(name)
     for state in states:
         if state.name not in supervisor.members:

@@ -16,9 +16,10 @@ from pathlib import Path
 
 import msgspec
 
-from kmind.errors import KmindError
-from kmind.runtime.instance.models import DeployedModels
-from kmind.runtime.instance.state import STATE_SCHEMA, InstanceState
+from kmind.errors import KmindError, LaterVersionError
+from kmind.runtime.instance.models import MODELS, DeployedModels
+from kmind.runtime.instance.state import STATE, InstanceState
+from kmind.runtime.sandbox.state import ProcessState
 from kmind.util.foreign import foreign
 from kmind.util.names import file_name
 from kmind.util.procfs import boot_id
@@ -58,8 +59,10 @@ class StateFolder:
     def load_models(self, name: str) -> DeployedModels:
         """The models that an instance was given; none where that cannot be read."""
         try:
-            data = self._models_path(name).read_bytes()
-            return msgspec.msgpack.decode(data, type=DeployedModels)
+            record = msgspec.msgpack.decode(self._models_path(name).read_bytes())
+            # Version 1 did not say so at first.
+            record = MODELS.upgrade({"schema": "kmind.state.models/1"} | record)
+            return msgspec.convert(record, DeployedModels)
         except Exception:  # whatever is wrong with it: the model has to be deployed again
             return DeployedModels()
 
@@ -82,14 +85,16 @@ class StateFolder:
         for path in sorted(self._folder.glob("*.json")):
             try:
                 with foreign(partial(_unread, path)):
-                    state = msgspec.json.decode(path.read_bytes(), type=InstanceState)
+                    record = STATE.upgrade(msgspec.json.decode(path.read_bytes()))
+                    state = msgspec.convert(record, InstanceState)
+            except LaterVersionError as error:
+                bad[path.stem] = f"{path} is of a later kmind: {error}"
+                continue
             except KmindError as error:
                 bad[path.stem] = str(error)
                 continue
             if file_name(state.name) != path.stem:
                 bad[path.stem] = f"{path} says that it is of {state.name}"
-            elif state.schema != STATE_SCHEMA:
-                bad[path.stem] = f"{path} is {state.schema}, and this kmind knows {STATE_SCHEMA}"
             elif state.boot != self._boot:
                 bad[path.stem] = f"{path} is of an earlier boot"
             else:
@@ -97,6 +102,19 @@ class StateFolder:
         for unfinished in self._folder.glob("*.new"):
             unfinished.unlink(missing_ok=True)
         return good, bad
+
+    def process(self, stem: str) -> ProcessState | None:
+        """The extension's process that a file of no use names, so that it can be ended.
+
+        Whatever else stands in a file of a later version, this keeps name and meaning. None where
+        it cannot be read, or is of an earlier boot.
+        """
+        try:
+            record = msgspec.json.decode((self._folder / f"{stem}.json").read_bytes())
+            process = msgspec.convert(record["process"], ProcessState)
+            return process if record["boot"] == self._boot else None
+        except Exception:  # whatever is wrong with it: its cgroup is removed all the same
+            return None
 
     def _replace(self, path: Path, data: bytes) -> None:
         partial = path.with_suffix(".new")
