@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the numbers in the docs come from: one module a bench, run by ``kmind bench``."""
 
-from kmind.bench.results import (
+from kmind.bench._results import (
     Metric,
     Share,
     describe_machine,

@@ -31,7 +31,7 @@ from kmind.bench._adversary_attacks import (
 from kmind.bench._adversary_loads import HARMFUL, Subject, iolat_subject, readahead_subject
 from kmind.bench._adversary_real import run_real
 from kmind.bench._adversary_world import LONGEST_S, WINDOW_S, World
-from kmind.bench.results import Share, describe_machine
+from kmind.bench._results import Share, describe_machine
 from kmind.extension import find_module
 from kmind.workloads.disk import DEFAULT_DIR
 

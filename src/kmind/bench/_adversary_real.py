@@ -22,7 +22,7 @@ from typing import Any
 
 from kmind.bench._adversary_loads import HARMFUL
 from kmind.bench._hostile_module import write_hostile_module
-from kmind.bench.results import Share
+from kmind.bench._results import Share
 from kmind.errors import KmindError
 from kmind.guard import Actuator, Journal, Policy
 from kmind.knobs import get_knob, parse_target

@@ -19,7 +19,7 @@ import numpy as np
 
 import kmind
 from kmind.bench._instance import agent_statistics, cpu_shares, sampled
-from kmind.bench.results import Metric
+from kmind.bench._results import Metric
 from kmind.errors import KmindError
 from kmind.testing.daemon import DaemonHost
 from kmind.workloads.disk import Workload

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kmind.agent.kernel.evaluator import KernelEvaluator
-from kmind.bench.results import Metric
+from kmind.bench._results import Metric
 from kmind.extension import find_module
 from kmind.infer import Feature, ModelFile, evaluate, from_sklearn, quantise
 from kmind.learn.models import make_model

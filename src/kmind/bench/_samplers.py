@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from kmind.bench.results import Metric
+from kmind.bench._results import Metric
 from kmind.testing.tuning import World, Worth
 
 __all__ = ["SAMPLERS", "compare_samplers"]

@@ -20,7 +20,7 @@ from kmind.agent.types import Grant, Mode, Verdict
 from kmind.bench._attack import run_attacks
 from kmind.bench._daemon import measure_crowd, measure_load, measure_restart
 from kmind.bench._options import DEVICE, DIR
-from kmind.bench.results import Metric, describe_machine
+from kmind.bench._results import Metric, describe_machine
 from kmind.command import Flag, Option
 from kmind.errors import KmindError
 from kmind.queue import Doorbell, Endpoint

@@ -26,8 +26,8 @@ import numpy as np
 
 from kmind.bench._instance import kmind_beside
 from kmind.bench._options import DEVICE, DIR, ONLY
+from kmind.bench._results import Metric, describe_machine, interleaved, over_rounds
 from kmind.bench._samplers import compare_samplers
-from kmind.bench.results import Metric, describe_machine, interleaved, over_rounds
 from kmind.command import Flag, Option
 from kmind.errors import (
     KmindError,

@@ -19,8 +19,8 @@ from kmind.bench._adversary import run_adversary
 from kmind.bench._noise import FAMILIES, SIGMA, Family, Floats
 from kmind.bench._options import DIR
 from kmind.bench._real import LOADS, real_aa
+from kmind.bench._results import Share, describe_machine
 from kmind.bench._rivals import mixture_t_keeps, peeking_t_keeps
-from kmind.bench.results import Share, describe_machine
 from kmind.command import Flag, Option
 from kmind.errors import NotSupportedError, PrivilegeError, UsageError
 from kmind.evidence import Design, Experiment

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from kmind.agent.kernel.evaluator import KernelEvaluator
 from kmind.bench._infer_c import CModel, compiler
 from kmind.bench._infer_prices import compare_prices, grid
-from kmind.bench.results import Metric, describe_machine
+from kmind.bench._results import Metric, describe_machine
 from kmind.command import Flag, Option
 from kmind.infer.cost import estimate_ns
 from kmind.infer.integer import IntMlp, IntModel, IntTrees

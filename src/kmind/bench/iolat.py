@@ -26,7 +26,7 @@ import numpy as np
 
 from kmind.agent.types import Mode
 from kmind.bench._options import DIR
-from kmind.bench.results import Metric, describe_machine, interleaved
+from kmind.bench._results import Metric, describe_machine, interleaved
 from kmind.command import Flag, Option
 from kmind.errors import KmindError, NotSupportedError
 from kmind.extension import find_module, parse_parameters

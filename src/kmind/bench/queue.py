@@ -22,7 +22,7 @@ import numpy.typing as npt
 from kmind.abi import layout
 from kmind.agent.kernel.agent import BpfAgent
 from kmind.agent.types import Grant, Mode
-from kmind.bench.results import Metric, describe_machine
+from kmind.bench._results import Metric, describe_machine
 from kmind.bpf import RingBuffer, map_arena
 from kmind.command import Flag, Option
 from kmind.errors import KmindError

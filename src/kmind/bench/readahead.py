@@ -27,7 +27,7 @@ import numpy as np
 from kmind.bench._instance import agent_statistics, cpu_shares, kmind_beside, sampled, tree
 from kmind.bench._options import DEVICE, DIR, ONLY
 from kmind.bench._proposal import measure_proposals
-from kmind.bench.results import Metric, describe_machine, interleaved, over_rounds
+from kmind.bench._results import Metric, describe_machine, interleaved, over_rounds
 from kmind.command import Flag, Option
 from kmind.errors import KmindError, UsageError
 from kmind.guard import Actuator, Journal, Policy

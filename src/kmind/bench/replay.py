@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kmind.bench.results import Metric, describe_machine
+from kmind.bench._results import Metric, describe_machine
 from kmind.command import Flag, Option
 from kmind.extension import Extension, find_module, parse_parameters
 from kmind.learn.recording import Recording

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from kmind.bench.results import show_result
+from kmind.bench import show_result
 from kmind.cli.output import write
 
 __all__ = ["bench_command"]
