@@ -37,19 +37,19 @@ def _options(name: str) -> tuple[Option | Flag, ...]:
 
 
 def _members() -> tuple[Command, ...]:
-    files = sorted(path for path in _FOLDER.glob("*.py") if path.stem[0] != "_")
-    found = ((path.stem, _SENTENCE.search(path.read_text())) for path in files)
+    texts = {path.stem: path.read_text() for path in sorted(_FOLDER.glob("*.py"))}
     return tuple(
         Command(
             f"bench {name}",
             "Benchmarks",
-            " ".join(sentence[1].split()) if sentence else "",
+            " ".join(sentence[1].split()),
             partial(_run, name),
             options=(_QUICK, JSON),
             late_options=partial(_options, name),
             examples=(f"kmind bench {name} --quick",),
         )
-        for name, sentence in found
+        for name, text in texts.items()
+        if f"\ndef run_{name}_bench(" in text and (sentence := _SENTENCE.search(text))
     )
 
 
