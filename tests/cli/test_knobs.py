@@ -36,6 +36,19 @@ def test_all_knobs_that_are_here_are_shown(cli: "Cli") -> None:
     }
 
 
+@pytest.mark.parametrize("width", [80, 120])
+def test_knobs_fit_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: int
+) -> None:
+    monkeypatch.setattr("kmind.util.table.terminal_width", lambda: width)
+    knobs_command("show", [], json=False, dry_run=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= width
+    assert {knob.name for knob in all_knobs() if knob.exists(Target.system())} <= {
+        line.split(" ")[0] for line in lines
+    }
+
+
 def test_one_knob_is_shown_whole(cli: "Cli") -> None:
     text = cli("knobs", "show", "vm.dirty_ratio").stdout
     assert "allowed: 2 to 80 %; > vm.dirty_background_ratio" in text

@@ -118,6 +118,26 @@ def test_info_of_a_built_in(cli: "Cli") -> None:
     assert "readahead" in cli("depends").stdout
 
 
+def test_modules_are_a_line_each_and_fit_the_terminal(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = ask("modules")[1].splitlines()
+    monkeypatch.setattr("kmind.util.table.terminal_width", lambda: 80)
+    lines = ask("modules")[1].splitlines()
+    assert len(lines) == len(whole)
+    assert max(map(len, lines)) <= 80 < max(map(len, whole))
+    assert [line.split()[0] for line in lines] == [line.split()[0] for line in whole]
+
+
+def test_info_fits_the_terminal(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = ask("info", "readahead")[1]
+    monkeypatch.setattr("kmind.cli.info.terminal_width", lambda: 80)
+    shown = ask("info", "readahead")[1]
+    folder = str(discovery.MODULE_DIRS["built-in"])
+    assert all(len(line) <= 80 or folder in line for line in shown.splitlines())
+    assert shown.split() == whole.split()
+
+
 def test_info(ask: Ask, admin: Path) -> None:
     folder = place(admin, "quiet", "base")
     (admin / "modules.d" / "a.conf").write_text(

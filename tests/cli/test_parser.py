@@ -51,7 +51,7 @@ def test_members_of_a_family_have_their_own_options() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["run --help", "run readahead -h", "model", "model --help", "model check -h"]
+    "line", ["run --help", "run readahead -h", "model --help", "model check -h"]
 )
 def test_help_wins_over_what_is_missing(line: str) -> None:
     text = parse(line.split())
@@ -71,6 +71,7 @@ def test_words_after_dashes_are_no_options() -> None:
         ("stats", "there is no command 'stats'; did you mean status? See: kmind --help"),
         ("__init__", "there is no command '__init__'"),
         ("../main", "there is no command '../main'"),
+        ("bench", "kmind bench needs a command; choose from admission, autotune, evidence"),
         ("model chek", "there is no command 'model chek'; did you mean model check?"),
         ("restore --forse", "there is no option '--forse'; did you mean --force?"),
         ("bench queue --device vda", "there is no option '--device'"),

@@ -26,7 +26,10 @@ def parse(words: Sequence[str]) -> tuple[Command, Words] | str:
         raise _unknown("command", first, command_names(), "kmind --help")
     if command.commands:
         members = {each.name.partition(" ")[2]: each for each in command.commands}
-        if not rest or rest[0] in ("-h", "--help"):
+        if not rest:
+            hint = f"choose from {', '.join(members)}; see: kmind {first} --help"
+            raise UsageError(f"kmind {first} needs a command", hint=hint)
+        if rest[0] in ("-h", "--help"):
             return command_help(command)
         if rest[0] not in members:
             known = [each.name for each in command.commands]
