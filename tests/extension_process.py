@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kmind.abi import layout
+from kmind.agent.protocol import OwnedAgent
 from kmind.agent.sim.agent import SimAgent
 from kmind.runtime.sandbox.config import ChildConfig
 from kmind.runtime.sandbox.process import ExtensionProcess
@@ -29,7 +30,7 @@ class Sample(Extension):
 class Running:
     """The process, its agent, and what it printed so far."""
 
-    def __init__(self, agent: SimAgent, process: ExtensionProcess) -> None:
+    def __init__(self, agent: OwnedAgent, process: ExtensionProcess) -> None:
         self.agent = agent
         self.process = process
         self.lines: list[str] = []
@@ -62,7 +63,7 @@ class Running:
         assert self.process.ended() is None, self.lines + self.process.close()
 
 
-def config_for(agent: SimAgent, folder: Path, source: str = QUIET, **more: Any) -> ChildConfig:
+def config_for(agent: OwnedAgent, folder: Path, source: str = QUIET, **more: Any) -> ChildConfig:
     """What tells the process to run ``source``, which is written below ``folder``."""
     module = folder / "sample"
     module.mkdir(exist_ok=True)

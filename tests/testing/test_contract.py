@@ -56,6 +56,32 @@ help = "faults"
 name = "left"
 kind = "gauge"
 help = "the last index"
+
+[[table]]
+name = "files"
+help = "faults by file system"
+rows = 9
+
+[[table.key]]
+name = "device"
+type = "u32"
+help = "its number"
+
+[[table.key]]
+name = "kind"
+type = "u32"
+help = "always 0"
+
+[[table.column]]
+name = "faults"
+kind = "counter"
+help = "faults there"
+
+[[table.column]]
+name = "pages"
+kind = "histogram"
+high = 8
+help = "their indices"
 """
 
 EXTENSION = """\
@@ -71,6 +97,7 @@ class Sample(Extension):
         self.last = {}
 
     def on_windows(self, windows):
+        self.seen += sum(row["faults"] > 9 for row in self.context.tables["files"].copy())
         self.seen += int(windows["value"][:, 0].max(initial=0)) > 0
         knob = self.context.knobs["block.read_ahead_kb"]
         value = knob.minimum + int(self.context.rng.integers(2)) * knob.grid
@@ -123,6 +150,20 @@ BROKEN = {
     "a gauge that counts": ("features", 'kind = "gauge"', 'kind = "counter"'),
     "a constant that is absent": ("parameters", 'help = "seed', 'agent = true\nhelp = "seed'),
     "a constant that is no parameter": ("parameters", "agent = true\n", ""),
+    "a table of another name": ("tables", 'name = "files"', 'name = "disks"'),
+    "a key of another size": ("tables", 'type = "u32"', 'type = "u64"'),
+    "a column of another name": ("tables", 'name = "faults"', 'name = "misses"'),
+    "a histogram of another length": ("tables", "high = 8", "high = 9"),
+    "a table that is written to": (
+        "windows",
+        "self.last = {}",
+        "self.last = {}; self.context.tables['files'].rows['faults'] = 0",
+    ),
+    "a row that has to be there": (
+        "windows",
+        "        self.seen += sum(",
+        "        assert len(self.context.tables['files'])\n        self.seen += sum(",
+    ),
     "an import from inside kmind": (
         "imports",
         "from kmind.ext",
@@ -160,7 +201,7 @@ BROKEN = {
     "a context that is lost": ("construction", "super().__init__(context)", "pass"),
     "a division by what is 0": (
         "windows",
-        "self.seen +=",
+        "self.seen += int",
         "1 / int(windows['value'].sum())\n        self.seen +=",
     ),
     "a window that must be there": ("windows", "self.seen +=", "windows[5]\n        self.seen +="),

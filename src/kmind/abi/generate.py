@@ -30,6 +30,8 @@ STRUCTS = (
     "control",
     "account",
     "state",
+    "row",
+    "table",
     "lease",
     "approved",
     "owner",
@@ -50,6 +52,7 @@ _ENUMS = (
     "action_kind",
     "control_op",
     "phase",
+    "row_state",
     "core_op",
 )
 _HERE = Path(__file__).parent

@@ -35,9 +35,12 @@ __all__ = [
     "RECOMMENDATION",
     "RECORD",
     "RING",
+    "ROW",
+    "ROW_STATE",
     "RULE",
     "RULE_OP",
     "STATE",
+    "TABLE",
     "TYPE",
     "VERDICT",
     "WINDOW",
@@ -65,6 +68,19 @@ LIMIT = {
     "IDLE_MS": 2000,
     "FIRST_UID": 60706,
     "UIDS": 478,
+    "TABLE_ABI": 1,
+    "TABLES": 8,
+    "TABLE_ROWS": 4096,
+    "TABLE_KEY": 32,
+    "TABLE_COLUMNS": 60,
+    "TABLE_HISTOGRAMS": 8,
+    "ROW_SIZE": 8192,
+    "ROW_ALIGN": 64,
+    "TABLE_SLICE": 256,
+    "TABLE_GRACE_MS": 100,
+    "TABLE_REST_MS": 4,
+    "HISTOGRAM_SCALE": 5,
+    "HISTOGRAM_BUCKETS": 512,
 }
 
 MODE = {
@@ -168,6 +184,13 @@ CONTROL_OP = {
 PHASE = {
     "LEAVING": 1073741824,
     "ENTERING": 2147483648,
+}
+
+ROW_STATE = {
+    "FREE": 0,
+    "FILLING": 1,
+    "LIVE": 2,
+    "LEFT": 3,
 }
 
 CORE_OP = {
@@ -458,6 +481,52 @@ STATE = np.dtype(
         "names": ["abi", "active", "base", "geometry", "running", "pad"],
         "formats": ["<u4", "<u4", "<u8", GEOMETRY, "<u4", "<u4"],
         "offsets": [0, 4, 8, 16, 56, 60],
+        "itemsize": 64,
+    }
+)
+
+ROW = np.dtype(
+    {
+        "names": ["state", "seq", "created_ns", "updated_ns"],
+        "formats": ["<u4", "<u4", "<u8", "<u8"],
+        "offsets": [0, 4, 8, 16],
+        "itemsize": 24,
+    }
+)
+
+TABLE = np.dtype(
+    {
+        "names": [
+            "abi",
+            "row_size",
+            "layout",
+            "rows",
+            "used",
+            "fresh",
+            "cursor",
+            "resting",
+            "wanted",
+            "evict_after_ns",
+            "aged",
+            "displaced",
+            "refused",
+        ],
+        "formats": [
+            "<u2",
+            "<u2",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u4",
+            "<u8",
+            "<u8",
+            "<u8",
+            "<u8",
+        ],
+        "offsets": [0, 2, 4, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56],
         "itemsize": 64,
     }
 )

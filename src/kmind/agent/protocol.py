@@ -38,6 +38,10 @@ class Agent(Protocol):
         """Grant a knob no more, and free its places; nothing if it was not granted."""
 
     @property
+    def table_fds(self) -> Mapping[str, int]:
+        """Its tables by name: descriptors to map by."""
+
+    @property
     def mode(self) -> int:
         """The mode that it is in, by the kernel's own word; 0: none was set yet."""
 

@@ -43,6 +43,7 @@ _NUMBERS = {"x86_64": (321, 298), "aarch64": (280, 241)}
 _PIDFD_GETFD = 438
 _O_CLOEXEC_FLAG = 8
 
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 

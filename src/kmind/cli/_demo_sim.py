@@ -70,6 +70,7 @@ def _compare(say: Callable[[str], None], root: Path, target: Target) -> dict[str
     agent = SimAgent(
         gauges=[columns[f.name] for f in module.manifest.features if f.kind == "gauge"],
         hooks=[hook.program for hook in module.manifest.hooks],
+        tables=[part.shape for part in module.manifest.tables],
         realtime=False,
         now_ns=time.monotonic_ns(),
     )

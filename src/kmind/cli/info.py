@@ -92,6 +92,12 @@ def _feature(each: dict[str, Any]) -> str:
     return f"{each['name']} ({each['kind']}{unit}): {each['help']}"
 
 
+def _table(each: dict[str, Any]) -> str:
+    keys = ", ".join(key["name"] for key in each["key"])
+    columns = ", ".join(column["name"] for column in each["column"])
+    return f"{each['name']} ({each['rows']} rows by {keys}): {each['help']}; {columns}"
+
+
 def _record(each: dict[str, Any]) -> str:
     fields = ", ".join(
         f["name"] + ("" if f["unit"] in ("", "1") else f" in {f['unit']}") for f in each["fields"]
@@ -118,6 +124,7 @@ _NAMES = 16
 _BELOW: dict[str, Callable[[dict[str, Any]], str]] = {
     "hooks": _hook,
     "features": _feature,
+    "tables": _table,
     "outcomes": _measure,
     "guards": _measure,
     "records": _record,

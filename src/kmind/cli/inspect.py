@@ -54,6 +54,11 @@ def _lines(each: dict[str, Any]) -> list[str]:
     for name, stood in each["knobs"].items():
         shown = ", ".join(f"{v or 'changing'} ({n})" for v, n in stood.items())
         lines.append(f"  {name}: {shown} windows")
+    for held in each["tables"]:
+        lines.append(
+            f"  table {held['name']}: {held['changes']:,} changes of rows; at the end "
+            f"{held['used']} of {held['rows']} are in use"
+        )
     for gap in each["gaps"][:10]:
         lines.append(
             f"  gap after {gap['at_s']:,.1f} s: {gap['seconds']:,.3f} s, {gap['windows']} windows"

@@ -16,6 +16,7 @@ import numpy as np
 
 from kmind.abi import layout
 from kmind.extension._parameter import Value
+from kmind.queue import Table
 
 if TYPE_CHECKING:
     from kmind.evidence import Experiment
@@ -103,6 +104,7 @@ class Context:
     name; ``mode`` is the agent's mode in lower case; ``rng`` is seeded by the
     parameter ``seed`` (0 where the module has none), so that a run can be repeated.
     ``memory`` is what the instance's extension remembered when it last ran, or None.
+    ``tables`` are the agent's, by name: each is live memory, for reading.
     """
 
     def __init__(
@@ -121,12 +123,14 @@ class Context:
         memory: Any = None,
         keep: Callable[[bytes], None] | None = None,
         send_report: Callable[[bytes], None] | None = None,
+        tables: Mapping[str, Table] | None = None,
     ) -> None:
         self.module = module
         self.target = target
         self.params = dict(params)
         self.features = dict(features)
         self.knobs = dict(knobs)
+        self.tables = dict(tables or {})
         self.mode = mode
         self.model = model
         self.rng = np.random.default_rng(int(self.params.get("seed", 0)))

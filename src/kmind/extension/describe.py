@@ -63,6 +63,7 @@ def describe(module: Module, conf: ModuleConf) -> dict[str, Any]:
             }
             for feature in manifest.features
         ],
+        "tables": msgspec.to_builtins(manifest.tables),
         "outcomes": [_measure(outcome) for outcome in manifest.outcomes],
         "guards": [_measure(guard) | {"limit": guard.limit} for guard in manifest.guards],
         "evidence": msgspec.to_builtins(manifest.evidence),

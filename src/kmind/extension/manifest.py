@@ -18,6 +18,7 @@ from kmind.abi import layout
 from kmind.errors import UsageError
 from kmind.extension._objective import ObjectivePart
 from kmind.extension._parameter import Name, Parameter, Part, Text, Value
+from kmind.extension._table import TableColumn, TableKey, TablePart
 from kmind.extension._toml import TomlFile
 from kmind.extension.alias import Alias
 from kmind.extension.outcome import CircumstancePart, EvidencePart, GuardPart, OutcomePart
@@ -43,6 +44,9 @@ __all__ = [
     "RecordField",
     "RecordKind",
     "SandboxPart",
+    "TableColumn",
+    "TableKey",
+    "TablePart",
     "TargetPart",
     "TrainPart",
     "Value",
@@ -263,11 +267,15 @@ class Manifest(Part, frozen=True):
     circumstances: tuple[CircumstancePart, ...] = msgspec.field(name="circumstance", default=())
     evidence: EvidencePart = EvidencePart()
     records: tuple[RecordKind, ...] = msgspec.field(name="record", default=())
+    tables: tuple[TablePart, ...] = msgspec.field(name="table", default=())
 
     def __post_init__(self) -> None:
         limit = layout.LIMIT["FEATURES"]
         if len(self.features) > limit:
             raise ValueError(f"feature: {len(self.features)}, and a window holds {limit}")
+        limit = layout.LIMIT["TABLES"]
+        if len(self.tables) > limit:
+            raise ValueError(f"table: {len(self.tables)}, and a module has at most {limit}")
         self._check_names()
         self._check_modules()
         for index, text in enumerate(self.aliases):
@@ -322,6 +330,7 @@ class Manifest(Part, frozen=True):
             ("outcome[{}].name", [o.name for o in self.outcomes]),
             ("guard[{}].name", [g.name for g in self.guards]),
             ("circumstance[{}].name", [c.name for c in self.circumstances]),
+            ("table[{}].name", [t.name for t in self.tables]),
             ("record[{}].name", [r.name for r in self.records]),
             ("record[{}].kind", [str(r.kind) for r in self.records]),
             ("aliases[{}]", self.aliases),

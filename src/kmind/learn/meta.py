@@ -16,6 +16,7 @@ from kmind.abi import layout
 from kmind.agent.types import Grant
 from kmind.errors import RecordingError
 from kmind.extension import Feature, KnobInfo, Manifest, RecordKind, Value
+from kmind.extension.manifest import TablePart
 from kmind.util.foreign import foreign
 
 __all__ = ["KEY", "SCHEMA", "Clock", "Counts", "GrantFor", "Host", "Meta", "Stream", "decode_meta"]
@@ -25,7 +26,7 @@ SCHEMA = "kmind.recording/1"
 KEY = b"kmind"
 """Of the schema's metadata, in Parquet files and Arrow streams alike."""
 
-Stream = Literal["windows", "records"]
+Stream = Literal["windows", "records", "tables"]
 """What a file holds."""
 
 
@@ -89,7 +90,8 @@ class Meta(msgspec.Struct, frozen=True, kw_only=True):
     """One file of a recording.
 
     ``missing`` are hooks that the kernel lacks, each with the cause, and ``tags`` the recorder's
-    words (``--tag``).
+    words (``--tag``). ``tables`` are the module's, and ``table`` names the one that a file of the
+    stream ``tables`` holds.
     """
 
     schema: str = SCHEMA
@@ -114,6 +116,17 @@ class Meta(msgspec.Struct, frozen=True, kw_only=True):
     tags: dict[str, str] = {}
     sweep: dict[str, tuple[int | str, ...]] = {}
     counts: Counts = Counts()
+    tables: tuple[TablePart, ...] = ()
+    table: str = ""
+
+    def __post_init__(self) -> None:
+        if self.stream == "tables" and self.table not in {part.name for part in self.tables}:
+            raise ValueError(f"it holds rows of {self.table!r}, which is no table of the module")
+
+    @property
+    def table_part(self) -> TablePart:
+        """The table that a file of the stream ``tables`` holds."""
+        return next(part for part in self.tables if part.name == self.table)
 
     def encode(self) -> bytes:
         """For a file."""
@@ -135,6 +148,13 @@ class Meta(msgspec.Struct, frozen=True, kw_only=True):
             return (
                 f"its features are those of {self.module} {self.version}, and version "
                 f"{manifest.version} has others: {', '.join(other[:3])}"
+            )
+        if {part.name: part.shape for part in self.tables} != {
+            part.name: part.shape for part in manifest.tables
+        }:
+            return (
+                f"its tables are those of {self.module} {self.version}, and version "
+                f"{manifest.version} has others"
             )
         return ""
 

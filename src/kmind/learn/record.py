@@ -63,7 +63,7 @@ class Plan:
 
     instances: tuple[tuple[Module, Target, Mapping[str, Value]], ...]
     max_bytes: int
-    streams: tuple[Stream, ...] = ("windows", "records")
+    streams: tuple[Stream, ...] = ("windows", "records", "tables")
     tags: Mapping[str, str] = field(default_factory=dict)
     sweep: Sweep | None = None
 
@@ -107,7 +107,7 @@ def plan_recording(
     return Plan(
         tuple(instances),
         max_mib << 20,
-        (stream,) if stream else ("windows", "records"),
+        (stream,) if stream else ("windows", "records", "tables"),
         dict(_pair(tag) for tag in tags),
         _parse_sweep(sweep, sweep_s, seed, instances) if sweep else None,
     )
@@ -177,10 +177,15 @@ class Recorder:
 
     def _prepare(self, path: Path) -> None:
         plan = self.plan
-        if path.suffix == CLOSED and len(plan.instances) * len(plan.streams) > 1:
+        count = sum(_count_streams(plan, module) for module, _, _ in plan.instances)
+        if not count:
+            raise UsageError(
+                "no module of these has a table", hint="kmind info MODULE shows which have"
+            )
+        if path.suffix == CLOSED and count > 1:
             raise UsageError(
                 "a single file holds one stream of one module",
-                hint="give a folder, or say --stream windows or --stream records",
+                hint="give a folder, or say --stream windows, records or tables",
             )
         output = open_output(path)
         core = self._open.enter_context(Core.private())
@@ -188,7 +193,7 @@ class Recorder:
             journal = self._open.enter_context(Journal())
             gate = self._open.enter_context(Gate.open(core.approved_fd))
             self._actuator = Actuator(journal, self._policy, gate=gate)
-        self._writer = Writer(output, plan.max_bytes, len(plan.instances) * len(plan.streams))
+        self._writer = Writer(output, plan.max_bytes, count)
         self._open.callback(_remove_empty, output)
         for module, target, params in plan.instances:
             self._add(core, module, target, params)
@@ -309,6 +314,11 @@ class Recorder:
                     by_admin=True,
                 )
             tap.look()
+
+
+def _count_streams(plan: Plan, module: Module) -> int:
+    # Each table is a stream of its own.
+    return sum(len(module.manifest.tables) if s == "tables" else 1 for s in plan.streams)
 
 
 class _NoBell:

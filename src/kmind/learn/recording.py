@@ -17,6 +17,7 @@ from kmind.errors import RecordingError, UsageError
 from kmind.learn._arrow import ipc, pa, parquet
 from kmind.learn._part import CLOSED, OPEN
 from kmind.learn._stream import MOST, batches_of_stream
+from kmind.learn._tables import rows_from_columns
 from kmind.learn.meta import Meta, Stream, decode_meta
 from kmind.learn.schema import make_schema, missing_columns, records_from, windows_from
 from kmind.util.foreign import foreign
@@ -51,13 +52,17 @@ class Recording:
     """
 
     def __init__(self, files: Sequence[_File]) -> None:
-        self._files = sorted(files, key=lambda file: (file.meta.stream, file.meta.part))
+        self._files = sorted(
+            files, key=lambda file: (file.meta.stream, file.meta.table, file.meta.part)
+        )
         self.meta = max(
             files, key=lambda file: (file.meta.stream == "windows", file.meta.part)
         ).meta
         for file in self._files:
             if file.meta.features != self.meta.features:
                 raise RecordingError(f"{file.path} has other features than the files beside it")
+            if file.meta.tables != self.meta.tables:
+                raise RecordingError(f"{file.path} has other tables than the files beside it")
 
     @property
     def paths(self) -> list[Path]:
@@ -86,6 +91,15 @@ class Recording:
         """Batches of records: the number of the window that followed each, ``layout.RECORD``."""
         for _, table in self._tables("records"):
             yield records_from(table)
+
+    def tables(self, name: str) -> Iterator[_Array]:
+        """Batches of a table's changed rows: ``at``, ``place`` and ``row``, shape (n,) each."""
+        for file in self._files:
+            if file.meta.table != name:
+                continue
+            with foreign(partial(_damaged, file.path)):
+                for table in _read(file):
+                    yield rows_from_columns(file.meta.table_part, table)
 
     def outcome(self) -> _Array | None:
         """What the load itself counted: begin and end in ns, and the rate between, shape (n, 3).

@@ -25,6 +25,8 @@ from kmind.agent.types import Action, Mode
 from kmind.errors import RecordingError
 from kmind.extension import Context, Dispatcher, Extension, KnobInfo, Module, Value
 from kmind.extension.loader import load_extension
+from kmind.extension.manifest import TablePart
+from kmind.learn._tables import ReplayedTable
 from kmind.learn.recording import Recording
 from kmind.learn.schema import KNOB_UNKNOWN
 from kmind.queue import Endpoint
@@ -85,7 +87,7 @@ class Replay:
         if first is None:
             raise RecordingError("the recording has no windows", hint="record for longer")
         begin_ns = int(first.window["start_ns"][0]) if len(first.window) else first.now_ns
-        end = _End(begin_ns)
+        end = _End(begin_ns, self.recording)
         try:
             self._run(end, begin_ns, first, steps, tell)
         finally:
@@ -117,6 +119,7 @@ class Replay:
             mode="advise",
             now=lambda: end.now_ns / _NS,
             write_log=self.log.append,
+            tables=end.tables,
         )
         context.rng = np.random.default_rng(self.seed)
         dispatcher = Dispatcher(end, kind(context), context)
@@ -181,7 +184,9 @@ def load_class(module: Module) -> type[Extension]:
 
 @dataclass(frozen=True)
 class _Step:
-    # What one turn of the dispatcher gets: records by CPU, then at most one window.
+    # What one turn of the dispatcher gets: records by CPU, then at most one window, of that
+    # number.
+    number: int
     now_ns: int
     records: Sequence[_Array]
     window: _Array
@@ -202,11 +207,35 @@ class _Ring:
         self.rows = self.rows[count:]
 
 
+class _Rows:
+    # One table of the recording: what is known of it up to a window.
+
+    def __init__(self, recording: Recording, part: TablePart) -> None:
+        self.name = part.name
+        self._replayed = ReplayedTable(part)
+        self.table = self._replayed.table
+        self._batches = recording.tables(part.name)
+        self._rows: _Array | None = next(self._batches, None)
+
+    def apply_until(self, number: int) -> None:
+        while self._rows is not None:
+            at = self._rows["at"]
+            # In order, as they were written; what comes out of order waits with what is before.
+            count = int(np.argmax(at > number)) if (at > number).any() else len(at)
+            self._replayed.apply(self._rows[:count])
+            if count < len(at):
+                self._rows = self._rows[count:]
+                return
+            self._rows = next(self._batches, None)
+
+
 class _End:
     """`kmind.extension.End`: streams from a recording, verdicts of a simulated agent."""
 
-    def __init__(self, now_ns: int) -> None:
+    def __init__(self, now_ns: int, recording: Recording) -> None:
         self.now_ns = now_ns
+        self._tables = [_Rows(recording, part) for part in recording.meta.tables]
+        self.tables = {rows.name: rows.table for rows in self._tables}
         self.agent = SimAgent(realtime=False, now_ns=now_ns, deadline_s=_FOREVER_S)
         self._endpoint = Endpoint(self.agent.arena, SimDoorbell(self.agent.doorbell_fd))
         self.cq = self._endpoint.cq
@@ -229,6 +258,8 @@ class _End:
 
     def load(self, step: _Step) -> None:
         self.now_ns = step.now_ns
+        for table in self._tables:
+            table.apply_until(step.number)
         while len(self.records) < len(step.records):
             self.records.append(_Ring())
         for ring, rows in zip(self.records, step.records, strict=False):
@@ -255,7 +286,7 @@ def _steps(recording: Recording) -> Iterator[_Step]:
         ends = windows["end_ns"].tolist()
         for n, number in enumerate(numbers.tolist()):
             while held is not None and held[0] < number:  # its window is not on record
-                yield _Step(now_ns or ends[n], held[1], _NO_WINDOW, _NO_KNOBS, held[2])
+                yield _Step(held[0], now_ns or ends[n], held[1], _NO_WINDOW, _NO_KNOBS, held[2])
                 held = next(groups, None)
             now_ns = ends[n]
             records: Sequence[_Array] = ()
@@ -263,9 +294,9 @@ def _steps(recording: Recording) -> Iterator[_Step]:
             if held is not None and held[0] == number:
                 _, records, count = held
                 held = next(groups, None)
-            yield _Step(now_ns, records, windows[n : n + 1], knobs[n], count)
+            yield _Step(number, now_ns, records, windows[n : n + 1], knobs[n], count)
     while held is not None:
-        yield _Step(now_ns, held[1], _NO_WINDOW, _NO_KNOBS, held[2])
+        yield _Step(held[0], now_ns, held[1], _NO_WINDOW, _NO_KNOBS, held[2])
         held = next(groups, None)
 
 

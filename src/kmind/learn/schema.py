@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from kmind.abi import layout
 from kmind.learn._arrow import pa
+from kmind.learn._tables import column_arrays, column_fields
 from kmind.learn.meta import KEY, Meta
 
 __all__ = [
@@ -68,6 +69,10 @@ def make_schema(meta: Meta) -> Any:
         else (_RECORD, STORED_RECORD, layout.RECORD)
     )
     fields = []
+    if meta.stream == "tables":
+        for name, arrow, unit, what in column_fields(meta.table_part):
+            fields.append(_field(name, arrow, unit, what, nullable=False))
+        return pa.schema(fields, metadata={KEY: meta.encode()})
     for name, (member, unit, what) in base.items():
         dtype = kind["at"] if member == "at" else inner[member]
         fields.append(_field(name, pa.from_numpy_dtype(dtype), unit, what, nullable=False))
@@ -87,10 +92,12 @@ def _field(name: str, kind: Any, unit: str, what: str, *, nullable: bool) -> Any
 
 
 def columns_of(meta: Meta, rows: _Array, knobs: _Array | None = None) -> list[Any]:
-    """One Arrow array a column, for rows of ``STORED_WINDOW`` or ``STORED_RECORD``.
+    """One Arrow array a column, for rows of the stream: see ``STORED_WINDOW`` and the others.
 
     ``knobs`` has shape (rows, knobs of the module).
     """
+    if meta.stream == "tables":
+        return column_arrays(meta.table_part, rows)
     windows = meta.stream == "windows"
     inner = rows["window" if windows else "record"]
     base = _WINDOW if windows else _RECORD

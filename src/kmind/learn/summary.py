@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kmind.abi import layout
+from kmind.learn._tables import ReplayedTable
 from kmind.learn.meta import Meta
 from kmind.learn.recording import Recording, decode_records
 from kmind.learn.schema import KNOB_UNKNOWN
@@ -47,6 +48,7 @@ def summarise(recording: Recording) -> dict[str, Any]:
     }
     found |= _windows(meta, windows)
     found |= _records(meta, recording)
+    found["tables"] = _tables(meta, recording)
     return found
 
 
@@ -122,6 +124,18 @@ def _records(meta: Meta, recording: Recording) -> dict[str, Any]:
             }
         )
     return {"records": total, "kinds": kinds}
+
+
+def _tables(meta: Meta, recording: Recording) -> list[dict[str, Any]]:
+    found = []
+    for part in meta.tables:
+        table, changes = ReplayedTable(part), 0
+        for rows in recording.tables(part.name):
+            table.apply(rows)
+            changes += len(rows)
+        used = len(table.table)
+        found.append({"name": part.name, "rows": part.rows, "used": used, "changes": changes})
+    return found
 
 
 def _spread(values: _Array) -> dict[str, float]:

@@ -15,10 +15,11 @@ from kmind.agent.protocol import Agent
 from kmind.errors import KmindError
 from kmind.extension import Module, Value
 from kmind.knobs import Knob, Target
+from kmind.learn._tables import Changes
 from kmind.learn.meta import Clock, Counts, GrantFor, Host, Meta, Stream
 from kmind.learn.schema import KNOB_UNKNOWN, STORED_RECORD, STORED_WINDOW
 from kmind.learn.writer import Writer
-from kmind.queue import Endpoint
+from kmind.queue import Endpoint, open_tables
 from kmind.runtime.holds.grants import Granted
 
 __all__ = ["Tap"]
@@ -49,7 +50,7 @@ class Tap:
         window_s: float,
         tags: Mapping[str, str] | None = None,
         sweep: Mapping[str, tuple[int | str, ...]] | None = None,
-        streams: tuple[Stream, ...] = ("windows", "records"),
+        streams: tuple[Stream, ...] = ("windows", "records", "tables"),
         now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         manifest = module.manifest
@@ -69,13 +70,15 @@ class Tap:
         self._flushed_ns = now_ns()
         clock, host = Clock.here(), Host.here()
 
-        def meta(stream: Stream) -> Meta:
+        def meta(stream: Stream, table: str = "") -> Meta:
             return Meta(
                 instance=self.name,
                 module=manifest.name,
                 version=manifest.version,
                 target=target.name,
                 stream=stream,
+                tables=manifest.tables,
+                table=table,
                 features=manifest.features,
                 kinds=manifest.records,
                 params=dict(params),
@@ -93,8 +96,19 @@ class Tap:
             )
 
         self._into: dict[Stream, int] = {
-            stream: writer.add(meta(stream), self.counts) for stream in streams
+            stream: writer.add(meta(stream), self.counts)
+            for stream in streams
+            if stream != "tables"
         }
+        parts = manifest.tables if "tables" in streams else ()
+        tables = open_tables(agent.table_fds, [part.shape for part in parts])
+        self._tables = [
+            (
+                writer.add(meta("tables", part.name), self.counts),
+                Changes(tables[part.name], part),
+            )
+            for part in parts
+        ]
         self.look()
 
     def counts(self) -> Counts:
@@ -105,7 +119,8 @@ class Tap:
     @property
     def dropped(self) -> int:
         """Rows that the disk was too slow for."""
-        return sum(map(self._writer.dropped, self._into.values()))
+        numbers = [*self._into.values(), *(number for number, _ in self._tables)]
+        return sum(map(self._writer.dropped, numbers))
 
     def drain(self) -> float:
         """Take what the rings hold; how full the fullest was, 0 to 1."""
@@ -122,6 +137,8 @@ class Tap:
                     self._rows += len(rows)
                     self.records += len(rows)
                 ring.release(len(found))
+        if len(self._endpoint.windows):
+            self._read_tables()
         while len(found := self._endpoint.windows.peek()):
             rows = np.empty(len(found), STORED_WINDOW)
             rows["at"] = np.arange(self.windows, self.windows + len(found))
@@ -135,6 +152,12 @@ class Tap:
         if self._rows >= _FLUSH_ROWS or self._now_ns() - self._flushed_ns >= _FLUSH_S * 1e9:
             self.flush()
         return fullest
+
+    def _read_tables(self) -> None:
+        # As the extension would see them when it is given the windows that wait.
+        for number, changes in self._tables:
+            if len(rows := changes.read(self.windows)):
+                self._writer.put(number, rows)
 
     def look(self) -> None:
         """Read the knobs. One that changed is known from this moment on."""
@@ -151,6 +174,7 @@ class Tap:
         self._flushed_ns = self._now_ns()
         self._rows = 0
         self.look()
+        self._read_tables()
         if self._waiting_windows:
             rows = np.concatenate(self._waiting_windows)
             self._waiting_windows = []

@@ -94,6 +94,8 @@ class Writer:
     def add(self, meta: Meta, counts: Callable[[], Counts] = Counts) -> int:
         """A new stream; its number. ``counts`` is asked when a file of it is closed."""
         name = f"{meta.instance.replace('/', '!')}.{meta.stream}"
+        if meta.table:
+            name = f"{name}-{meta.table}"
         self._streams.append(_Stream(meta, name, counts=counts))
         return len(self._streams) - 1
 

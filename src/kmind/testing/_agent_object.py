@@ -11,6 +11,7 @@ from kmind.extension import Module
 __all__ = ["AgentObject"]
 
 _PARAMETER = "param_"
+_TABLE = "km_table_"
 _LIBRARY = frozenset({"km_show"})  # of all agents, beside those in SEC("syscall")
 
 
@@ -19,8 +20,8 @@ class AgentObject:
 
     ``programs`` is name to section, the agent library's own left out; ``features``
     the names of the columns in order, None if the object does not say; ``gauges`` a
-    bit mask of them; ``parameters`` the names of its ``param_`` constants. Raises
-    KmindError for a file that is absent or no BPF object.
+    bit mask of them; ``parameters`` the names of its ``param_`` constants; ``tables`` what
+    a row of each holds. Raises KmindError for a file that is absent or no BPF object.
     """
 
     def __init__(self, module: Module) -> None:
@@ -42,6 +43,11 @@ class AgentObject:
         constants = btf.sections.get(".rodata", {})
         self.parameters = {
             name.removeprefix(_PARAMETER) for name in constants if name.startswith(_PARAMETER)
+        }
+        self.tables = {
+            name.removeprefix(_TABLE): btf.dtype(f"{name.removeprefix(_TABLE)}_row")
+            for name in btf.sections.get(".maps", {})
+            if name.startswith(_TABLE)
         }
         columns = btf.enums.get(f"{module.manifest.name}_feature")
         self.features = columns and [

@@ -25,7 +25,9 @@ from kmind.extension import (
     VerdictEvent,
 )
 from kmind.extension.loader import load_extension
+from kmind.extension.manifest import TablePart
 from kmind.knobs import get_knob
+from kmind.queue import Table
 
 __all__ = ["SCRIPTS", "Bounds", "Made", "Rig", "Windows", "knobs_of", "loaded"]
 
@@ -126,6 +128,7 @@ class Rig:
         self._standing: dict[int, int] = {}
         self.knobs = knobs_of(manifest, bounds)
         self._by_id = {info.id: info for info in self.knobs.values()}
+        self._rows = [_Rows(part) for part in manifest.tables]
         self.context = Context(
             module=manifest.name,
             target="sim0",
@@ -136,6 +139,7 @@ class Rig:
             mode=mode,
             now=lambda: self.now,
             write_log=self.said.append,
+            tables={rows.name: rows.table for rows in self._rows},
         )
         self.extension = kind(self.context)
 
@@ -150,8 +154,13 @@ class Rig:
         return rec_id
 
     def play(self, script: Callable[[int], Windows]) -> None:
-        """Hand over windows, a few at a time, and answer in between."""
+        """Hand over windows, a few at a time, and answer in between.
+
+        Tables are empty where windows are, and hold rows without sense else.
+        """
         windows = script(len(self.context.features))
+        for rows in self._rows:
+            rows.fill(wild=bool(windows["value"].any()))
         windows["start_ns"] += np.uint64(self.now * 1e9)
         windows["end_ns"] += np.uint64(self.now * 1e9)
         size = 1
@@ -189,6 +198,29 @@ class Rig:
     def _value(self, knob: int) -> int:
         info = self._by_id[knob]
         return self._standing.get(knob, info.encode(info.baseline))
+
+
+class _Rows:
+    # One table, whose rows hold anything at all.
+
+    def __init__(self, part: TablePart) -> None:
+        self.name = part.name
+        self._choose = np.random.default_rng(11)
+        self._memory = np.zeros(part.shape.size, np.uint8)
+        size = part.dtype.itemsize
+        self._memory[:size] = np.frombuffer(part.shape.head(), np.uint8)
+        self._rows = self._memory[size : (part.rows + 1) * size]
+        self._states = self._rows.view(part.dtype)["row"]["state"]
+        view = self._memory.view()
+        view.flags.writeable = False
+        self.table = Table(view, part.shape)
+
+    def fill(self, *, wild: bool) -> None:
+        self._rows[:] = 0
+        if wild:
+            self._rows[:] = self._choose.integers(0, 256, len(self._rows), np.uint8)
+            states = list(layout.ROW_STATE.values())
+            self._states[:] = self._choose.choice(states, len(self._states))
 
 
 def _defaults(manifest: Manifest, seed: int) -> dict[str, Value]:

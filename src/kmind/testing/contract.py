@@ -152,6 +152,37 @@ def _check_parameters(module: Module) -> None:
         _fail(f"constant param_{name} of the object is no parameter with agent = true")
 
 
+def _check_tables(module: Module) -> None:
+    """Tables have the same keys and columns, in the same order, in the manifest and the object."""
+    there = AgentObject(module).tables
+    here = {part.name: part.dtype for part in module.manifest.tables}
+    for name in sorted(there.keys() ^ here.keys()):
+        has, lacks = ("object", "manifest") if name in there else ("manifest", "object")
+        _fail(f"table {name}: the {has} has it, and the {lacks} does not")
+    for name, dtype in here.items():
+        for what, one, other in (
+            ("key", dtype["key"], there[name]["key"]),
+            ("row", dtype, there[name]),
+        ):
+            declared, compiled = _places(one), _places(other)
+            for number, (mine, theirs) in enumerate(itertools.zip_longest(declared, compiled)):
+                if mine != theirs:
+                    _fail(
+                        f"table {name}: field {number} of its {what} is {theirs} in the object, "
+                        f"and {mine} by the manifest"
+                    )
+
+
+def _places(dtype: np.dtype[np.void]) -> list[str]:
+    # Name, place and size of each field; text and bytes are alike.
+    fields: Any = dtype.fields or {}
+    places = [
+        f"{name} ({fields[name][0].itemsize} bytes at {fields[name][1]})"
+        for name in dtype.names or ()
+    ]
+    return [*places, f"its end (at {dtype.itemsize})"]
+
+
 def _check_imports(module: Module) -> None:
     """The code uses of kmind only ``kmind.extension``, and of others what it names."""
     allowed = {"numpy", *(name.partition(".")[0] for name in module.manifest.extension.imports)}
@@ -353,6 +384,7 @@ CHECKS: tuple[Check, ...] = tuple(
         _check_programs,
         _check_features,
         _check_parameters,
+        _check_tables,
         _check_imports,
         _check_construction,
         _check_windows,

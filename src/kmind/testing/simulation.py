@@ -25,7 +25,7 @@ from kmind.events import Event
 from kmind.extension import Context, Dispatcher, Value, find_module, parse_parameters
 from kmind.guard import Actuator, Journal, Policy
 from kmind.knobs import get_knob
-from kmind.queue import Endpoint
+from kmind.queue import Endpoint, open_tables
 from kmind.runtime.budget import OwnerBudget
 from kmind.runtime.experiment.controller import Trials
 from kmind.runtime.experiment.store import EvidenceStore
@@ -81,10 +81,12 @@ class Simulation:
         target = make_disk_files(root, read_ahead_kb=read_ahead_kb)
         found = find_module(module)
         features = found.manifest.features
+        shapes = [part.shape for part in found.manifest.tables]
         self.agent = SimAgent(
             gauges=[n for n, feature in enumerate(features) if feature.kind == "gauge"],
             realtime=False,
             now_ns=round(_START_S * 1e9),
+            tables=shapes,
         )
         self._open.callback(self.agent.close)
         self.disk = SimulatedDisk(self.agent, target, model, now=_START_S)
@@ -132,6 +134,7 @@ class Simulation:
             port=endpoint.cq,
             now=self._now,
             write_log=self.log.append,
+            tables=open_tables(self.agent.table_fds, shapes),
         )
         self.agent.set_mode(mode)
         self._dispatcher = Dispatcher(endpoint, kind(context), context)

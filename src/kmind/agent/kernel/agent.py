@@ -18,6 +18,7 @@ from kmind.agent.core.core import Core
 from kmind.agent.kernel import upgrade
 from kmind.agent.kernel.generation import Generation
 from kmind.agent.kernel.spec import Place, Settings, Spec, free_address, possible_cpus
+from kmind.agent.kernel.tables import table_maps
 from kmind.agent.types import Action, Grant, Kind, Mode
 from kmind.bpf import Arena, RingBuffer, map_arena
 from kmind.errors import BpfError, KmindError
@@ -40,7 +41,7 @@ class BpfAgent:
     that it needs, ``optional`` names programs that may be missing, ``deferred``
     those that ``start`` leaves for ``watch`` to attach, ``parameters`` sets the
     object's ``param_*`` constants, ``model`` says how it decides by models, if it
-    does. With a ``core`` it takes part there under
+    does, and ``tables`` those that the manifest declares. With a ``core`` it takes part there under
     ``slot``, which ``core.register`` gave; without, it knows of no other instance.
 
     Raises LoadError when the verifier refuses it, NotSupportedError when the
@@ -147,6 +148,11 @@ class BpfAgent:
         if self._arena is None:
             raise BpfError("the agent is closed")
         return self._arena.buffer
+
+    @property
+    def table_fds(self) -> Mapping[str, int]:
+        """Its tables by name: descriptors to map by."""
+        return {name: rows.fd for name, rows in table_maps(self._generation.maps).items()}
 
     @property
     def generation(self) -> int:

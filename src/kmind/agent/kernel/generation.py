@@ -22,6 +22,7 @@ from kmind.abi.btf import Btf
 from kmind.agent.core.core import Core
 from kmind.agent.kernel.own_code import refuse_shared_maps
 from kmind.agent.kernel.spec import Place, Spec
+from kmind.agent.kernel.tables import inherit_tables, size_tables, write_heads
 from kmind.agent.types import ModelUse
 from kmind.bpf import (
     BpfObject,
@@ -89,7 +90,10 @@ class Generation:
         loading = BpfObject(spec.path)
         try:
             missing = _leave_out(loading, spec)
+            size_tables(loading, spec.tables)
             _inherit(loading, core, before)
+            if before is not None:
+                inherit_tables(loading, before.maps, spec.tables)
             if before is None:
                 loading.set_arena("km_arena", place.address, place.geometry.size // _PAGE)
             loading.set_rodata(_constants(spec, place, number))
@@ -103,6 +107,7 @@ class Generation:
                 for name, program in loading.programs.items()
                 if program.section.startswith(_HOOK_SECTIONS) and name not in missing
             }
+            write_heads(maps, spec.tables)
             if before is None:
                 made._write_head(place)
         except BaseException:

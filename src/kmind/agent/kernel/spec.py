@@ -10,7 +10,7 @@ from typing import TypedDict
 
 from kmind.abi import layout
 from kmind.agent.types import ModelUse
-from kmind.queue import Geometry
+from kmind.queue import Geometry, TableShape
 
 __all__ = ["Place", "Settings", "Spec", "free_address", "possible_cpus"]
 
@@ -31,6 +31,7 @@ class Settings(TypedDict, total=False):
     window_s: float
     deadline_s: float
     model: ModelUse | None
+    tables: Iterable[TableShape]
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Spec:
     window_s: float = 0.1
     deadline_s: float = 1.0
     model: ModelUse | None = None
+    tables: tuple[TableShape, ...] = ()
 
     @classmethod
     def of(cls, path: Path, settings: Settings) -> Spec:
@@ -57,6 +59,7 @@ class Spec:
             hooks=dict(made.hooks),
             optional=frozenset(made.optional),
             parameters=dict(made.parameters),
+            tables=tuple(made.tables),
         )
 
 

@@ -20,10 +20,11 @@ from kmind.agent.codec import decode_action
 from kmind.agent.sim.admission import Admission, Entry
 from kmind.agent.sim.leases import SimLeases
 from kmind.agent.sim.models import SimModels
+from kmind.agent.sim.tables import SimTables
 from kmind.agent.types import Action, Grant, Kind, Mode, ModelUse
 from kmind.errors import KmindError
 from kmind.infer.reference import Decisions
-from kmind.queue import Geometry
+from kmind.queue import Geometry, TableShape
 from kmind.queue.order import fence
 
 __all__ = ["SimAgent", "SimDoorbell"]
@@ -99,8 +100,9 @@ class SimAgent:
     """An agent over a memfd; see `Agent` for what each call does. Thread-safe.
 
     What the hooks of a real agent do is done by calls: ``count``, ``gauge``,
-    ``push``, ``hook_end``, ``decide``. ``gauges`` names the columns that are set, not
-    added to; ``hooks`` the programs that it pretends to have, ``model`` how it decides.
+    ``push``, ``row``, ``leave``, ``hook_end``, ``decide``. ``gauges`` names the columns that
+    are set, not added to; ``hooks`` the programs that it pretends to have, ``model`` how it
+    decides, ``tables`` what it counts in by key.
     With ``leases`` it takes part in them as ``slot``; without, it knows of no other agent.
     With ``realtime`` a thread ticks from ``start`` on; without it the caller does, by
     ``step``, and time begins at ``now_ns`` and goes on as ``step`` says.
@@ -123,6 +125,7 @@ class SimAgent:
         model: ModelUse | None = None,
         leases: SimLeases | None = None,
         slot: int = 0,
+        tables: Iterable[TableShape] = (),
     ) -> None:
         self.geometry = Geometry.plan(nr_cpus, sq_slots)
         self.arena_size = self.geometry.size
@@ -150,6 +153,7 @@ class SimAgent:
         self._tell_tat_ns = self._refuse_tat_ns = 0
         self._admission = Admission(leases, slot)
         self._models = SimModels(model)
+        self._tables = SimTables(tables)
         self._actions: deque[bytes] = deque()
         self._values = [0] * _FEATURES
         self._last_values = [0] * _FEATURES
@@ -190,6 +194,11 @@ class SimAgent:
 
     # What the owner calls
 
+    @property
+    def table_fds(self) -> Mapping[str, int]:
+        """Its tables by name: descriptors to map by."""
+        return self._tables.fds
+
     def start(self) -> None:
         """Arm the tick: a thread that ticks in real time, unless the caller does."""
         with self._lock:
@@ -213,6 +222,7 @@ class SimAgent:
             self._closed, self._running = True, False
             for fd in (self.arena_fd, self.doorbell_fd, self.action_fd):
                 os.close(fd)
+            self._tables.close()
 
     def grant(self, knob: int, target: int, grant: Grant) -> None:
         """Let the instance recommend values for a knob."""
@@ -353,6 +363,16 @@ class SimAgent:
                 self._ring_doorbell()
             return done
 
+    def row(self, table: str, **key: object) -> npt.NDArray[np.void] | None:
+        """A key's row, made if there is none: one element to count in; None without room."""
+        with self._lock:
+            return self._tables[table].row(key, self._now)
+
+    def leave(self, table: str, **key: object) -> None:
+        """Take a key out of a table."""
+        with self._lock:
+            self._tables[table].leave(key, self._now)
+
     def hook_end(self) -> None:
         """Answer a recommendation that waits, as each hook does when it ends."""
         with self._lock:
@@ -371,6 +391,7 @@ class SimAgent:
             self._watch()
             if now_ns >= self._window_due:
                 self._close_window()
+            self._tables.look_through(now_ns, self._counters["ticks"])
             if any(ring.used() for ring in [*self._records, self._windows]):
                 self._ring_doorbell()
 

@@ -56,7 +56,7 @@ COMMAND = Command(
             default=1024,
             minimum=1,
         ),
-        Option("stream", "only this one", choices=("windows", "records")),
+        Option("stream", "only this one", choices=("windows", "records", "tables")),
         Option("tag", "to be stored with it; repeatable", many=True, metavar="NAME=VALUE"),
         Option(
             "sweep",

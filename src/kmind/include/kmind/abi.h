@@ -41,6 +41,19 @@ enum kmind_limit {
 	 */
 	KMIND_FIRST_UID = 60706,
 	KMIND_UIDS = 478,
+	KMIND_TABLE_ABI = 1,	       /* of struct kmind_table and struct kmind_row */
+	KMIND_TABLES = 8,	       /* of one module */
+	KMIND_TABLE_ROWS = 4096,       /* of one table */
+	KMIND_TABLE_KEY = 32,	       /* bytes of a key */
+	KMIND_TABLE_COLUMNS = 60,      /* counters and gauges of a row */
+	KMIND_TABLE_HISTOGRAMS = 8,    /* of a row */
+	KMIND_ROW_SIZE = 8192,	       /* bytes of a row, its key included */
+	KMIND_ROW_ALIGN = 64,	       /* rows begin on cache lines of their own */
+	KMIND_TABLE_SLICE = 256,       /* rows that one tick looks at */
+	KMIND_TABLE_GRACE_MS = 100,    /* a row updated so lately is not taken from its key */
+	KMIND_TABLE_REST_MS = 4,       /* between a key's leaving and the next one's coming */
+	KMIND_HISTOGRAM_SCALE = 5,     /* finest: 32 buckets for each power of two */
+	KMIND_HISTOGRAM_BUCKETS = 512, /* of one histogram */
 };
 
 /* How far an instance may go. Zero is never set: it fails closed. */
@@ -339,6 +352,43 @@ struct kmind_state {
 enum kmind_phase {
 	KMIND_PHASE_LEAVING = 0x40000000,  /* the old one takes events, and notes that */
 	KMIND_PHASE_ENTERING = 0x80000000, /* the new one takes what the old one did not */
+};
+
+/*
+ * Tables: rows by key. User space maps them for reading only, so nothing here is hostile.
+ */
+enum kmind_row_state {
+	KMIND_ROW_STATE_FREE = 0,    /* never used, or waits for its next key */
+	KMIND_ROW_STATE_FILLING = 1, /* has a key; not to be read yet */
+	KMIND_ROW_STATE_LIVE = 2,
+	KMIND_ROW_STATE_LEFT = 3, /* its key is gone; rests before the next one comes */
+};
+
+/* At the start of each row; the key and the columns follow. */
+struct kmind_row {
+	__u32 state;
+	__u32 seq; /* odd while the row is made anew for another key */
+	__u64 created_ns;
+	__u64 updated_ns; /* CLOCK_MONOTONIC, to one tick */
+};
+
+/* In the first place of a table; the rows follow. */
+struct kmind_table {
+	/* Written by the loader. */
+	__u16 abi; /* KMIND_TABLE_ABI */
+	__u16 row_size;
+	__u32 layout; /* check over names and kinds of key and columns */
+	__u32 rows;
+	/* Written by the agent. */
+	__u32 used;   /* rows that have a key */
+	__u32 fresh;  /* rows that ever had one */
+	__u32 cursor; /* the next row that the tick looks at */
+	__u32 resting;
+	__u32 wanted;	      /* a new key found no room since the last tick */
+	__u64 evict_after_ns; /* the loader's, too; 0: never by age */
+	__u64 aged;	      /* rows that left as nothing updated them for so long */
+	__u64 displaced;      /* rows that left for a new key, the oldest first */
+	__u64 refused;	      /* updates of a new key that found no room */
 };
 
 /*

@@ -5,6 +5,7 @@
  *	#define KM_GAUGES (1ULL << MY_GAUGE)	features that are set, not added to
  *	#define KM_ON_WINDOW my_function	optional: gets a window's counters, as the tick
  *						closes it, and may set gauges of it
+ *	#define KM_TABLES(table) table(disks)	the tables by key, each made by KM_TABLE (table.h)
  *	#include <kmind/agent.h>
  *	KM_FEATURES(my_feature);		enum my_feature: the columns
  *
@@ -345,6 +346,15 @@ static __noinline int km_publish(__u64 now)
 	return 0;
 }
 
+#ifdef KM_TABLES
+#define KM_TABLE_LOOK(name) static int km_look_through_##name(__u64 now);
+KM_TABLES(KM_TABLE_LOOK)
+#undef KM_TABLE_LOOK
+#define KM_TABLE_LOOK(name) km_look_through_##name(now);
+#else
+#define KM_TABLES(table)
+#endif
+
 static int km_tick(void *map, __u32 *key, struct km_timer *timer)
 {
 	struct kmind_header __arena *header;
@@ -358,6 +368,7 @@ static int km_tick(void *map, __u32 *key, struct km_timer *timer)
 		return 0;
 	header = km_header();
 	km.ticks++;
+	WRITE_ONCE(km.now_ns, now);
 	WRITE_ONCE(header->agent_ns, now);
 	km_admit(KM_TICK_BUDGET);
 	km_wake_owner();
@@ -372,6 +383,7 @@ static int km_tick(void *map, __u32 *key, struct km_timer *timer)
 		km_close_window(now);
 	if (now - km.published_ns >= KM_PUBLISH_NS)
 		km_publish(now);
+	KM_TABLES(KM_TABLE_LOOK)
 	km_sweep();
 	bpf_timer_start(&timer->timer, km_tick_ns, 0);
 	return 0;
@@ -400,7 +412,7 @@ static __always_inline int km_start(void)
 	if (!timer)
 		return -1;
 	if (!km.head.running) {
-		km.heartbeat_ns = km.window_start_ns = bpf_ktime_get_ns();
+		km.heartbeat_ns = km.window_start_ns = km.now_ns = bpf_ktime_get_ns();
 		km.window_due_ns = km.window_start_ns + km_window_ns;
 		km.clock_ns = km_time_clock();
 		WRITE_ONCE(km.head.running, 1);

@@ -67,6 +67,7 @@ struct km_state {
 	__u64 window_start_ns;
 	__u64 window_due_ns;
 	__u64 published_ns;
+	__u64 now_ns;	/* of the last tick */
 	__u64 clock_ns; /* what a reading of the clock costs */
 	__u64 ticks;
 	__u64 windows;

@@ -148,6 +148,7 @@ def _made_of(
         window_s=float(params.get(WINDOW_PARAMETER, _WINDOW_MS)) / 1000,
         deadline_s=deadline_s,
         model=_model_use(module),
+        tables=[part.shape for part in module.manifest.tables],
     )
 
 

@@ -20,7 +20,7 @@ from kmind.knobs import Target
 from kmind.runtime.experiment.effort import Effort, read_effort
 from kmind.runtime.experiment.module_reports import Reports
 from kmind.runtime.sandbox.cgroup import ExtensionCgroup
-from kmind.runtime.sandbox.config import CgroupEntry, ChildConfig
+from kmind.runtime.sandbox.config import CgroupEntry, ChildConfig, TableEntry
 from kmind.runtime.sandbox.exit_codes import EXIT_MODULE, EXIT_SETUP
 from kmind.runtime.sandbox.process import ENDED_UNSEEN, ExtensionProcess
 from kmind.runtime.sandbox.state import ProcessState
@@ -116,6 +116,9 @@ class Extension:
             log=sandbox.log,
             files=manifest.sandbox.files,
             network=manifest.sandbox.network,
+            tables=tuple(
+                TableEntry(fd=agent.table_fds[part.name], part=part) for part in manifest.tables
+            ),
             cgroup=cgroup.entry()
             if cgroup
             else CgroupEntry(data_bytes=manifest.limits.memory_mib << 20),

@@ -6,8 +6,9 @@ from __future__ import annotations
 import msgspec
 
 from kmind.extension import KnobInfo, Value
+from kmind.extension.manifest import TablePart
 
-__all__ = ["THREADS", "CgroupEntry", "ChildConfig"]
+__all__ = ["THREADS", "CgroupEntry", "ChildConfig", "TableEntry"]
 
 THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 """Environment of an extension until all is imported: no numeric library may start threads."""
@@ -24,6 +25,13 @@ class CgroupEntry(msgspec.Struct, frozen=True, kw_only=True):
     data_bytes: int = 0
 
 
+class TableEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the agent's tables: a descriptor, which the process maps for reading, and closes."""
+
+    fd: int
+    part: TablePart
+
+
 class ChildConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Sent as JSON through a pipe. ``uid`` None: privileges stay as they are.
 
@@ -35,7 +43,8 @@ class ChildConfig(msgspec.Struct, frozen=True, kw_only=True):
     ``log`` is the path of a FIFO for what it prints ("": a pipe, for one that is not
     kept). ``first_id`` is the id of its first recommendation: above the last one that
     the agent saw, where another extension served the same agent before. ``memory`` is what
-    an earlier extension of the same instance left to be remembered.
+    an earlier extension of the same instance left to be remembered. ``tables`` are those that
+    the manifest declares.
     """
 
     package: str
@@ -60,4 +69,5 @@ class ChildConfig(msgspec.Struct, frozen=True, kw_only=True):
     log: str = ""
     files: tuple[str, ...] = ()
     network: bool = False
+    tables: tuple[TableEntry, ...] = ()
     cgroup: CgroupEntry = CgroupEntry()

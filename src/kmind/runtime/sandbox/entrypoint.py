@@ -26,7 +26,7 @@ from kmind.errors import KmindError
 from kmind.extension import Context, Dispatcher
 from kmind.extension.files import read_sources
 from kmind.extension.loader import import_early, load_extension, refuse_other_imports
-from kmind.queue import Bell, Doorbell, Endpoint
+from kmind.queue import Bell, Doorbell, Endpoint, Table, open_tables
 from kmind.runtime.sandbox.config import THREADS, ChildConfig
 from kmind.runtime.sandbox.exit_codes import EXIT_MODULE, EXIT_SETUP
 from kmind.runtime.sandbox.framing import send_parts
@@ -47,6 +47,7 @@ def run(config_fd: int) -> int:
         config = _read_config(config_fd)
         sources = read_sources(Path(config.folder))
         endpoint = Endpoint(_map(config), _doorbell(config), config.first_id)
+        tables = _map_tables(config)
         close_other_fds({0, 1, 2, config.doorbell})
         # What says that numeric libraries start no threads is needed until they are imported.
         for name in os.environ.keys() - THREADS.keys():
@@ -72,7 +73,7 @@ def run(config_fd: int) -> int:
     for line in fences.lacking:
         print(line)
     try:
-        _serve(config, sources, endpoint, lambda text: send_parts(text, output))
+        _serve(config, sources, endpoint, tables, lambda text: send_parts(text, output))
     except BaseException:
         traceback.print_exc()
     output.end_line()
@@ -83,6 +84,7 @@ def _serve(
     config: ChildConfig,
     sources: Mapping[str, bytes],
     endpoint: Endpoint,
+    tables: Mapping[str, Table],
     send_report: Callable[[bytes], None],
 ) -> None:
     kind = load_extension(config.package, config.folder, sources, config.entry)
@@ -96,6 +98,7 @@ def _serve(
         memory=msgspec.json.decode(config.memory),
         keep=endpoint.remember,
         send_report=send_report,
+        tables=tables,
     )
     dispatcher = Dispatcher(endpoint, kind(context), context)
     dispatcher.start()
@@ -120,6 +123,12 @@ def _map(config: ChildConfig) -> npt.NDArray[np.uint8]:
     from kmind.bpf.arena import map_arena
 
     return map_arena(config.arena, config.address, config.size // mmap.PAGESIZE).buffer
+
+
+def _map_tables(config: ChildConfig) -> dict[str, Table]:
+    # For reading, and the descriptors are closed before the module's code runs: it cannot write.
+    fds = {entry.part.name: entry.fd for entry in config.tables}
+    return open_tables(fds, [entry.part.shape for entry in config.tables])
 
 
 def _doorbell(config: ChildConfig) -> Bell:

@@ -143,7 +143,8 @@ def _spawn(config: ChildConfig, from_here: int, log_end: int) -> int:
     # posix_spawn, not fork: it costs the same however large the owner is, and is safe
     # beside its threads. Each descriptor is passed by name; a session of its own, so
     # that Ctrl-C at the terminal is for the owner alone.
-    passed = (from_here, config.arena, config.doorbell)
+    tables = (entry.fd for entry in config.tables)
+    passed = (from_here, config.arena, config.doorbell, *tables)
     return os.posix_spawn(
         sys.executable,
         [

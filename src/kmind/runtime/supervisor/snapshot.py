@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from kmind.agent.core.core import Core
+from kmind.queue import open_tables
 from kmind.runtime.supervisor.arbiter import Arbiter
 from kmind.runtime.supervisor.member import Member
 
@@ -38,6 +40,7 @@ class Shown:
                 "slot": member.slot,
                 "generation": member.agent.generation,
                 "grants": member.agent.fill()._asdict(),
+                "tables": _tables(member),
                 "leases": [held for held in self.leases() if held["holder"] == name],
             }
         return self._rows[name]
@@ -53,3 +56,9 @@ class Shown:
         if not self._fill:
             self._fill = {name: fill._asdict() for name, fill in self._core.fill().items()}
         return self._fill
+
+
+def _tables(member: Member) -> dict[str, dict[str, int]]:
+    shapes = [part.shape for part in member.instance.module.manifest.tables]
+    tables = open_tables(member.agent.table_fds, shapes)
+    return {name: asdict(table.fill()) for name, table in tables.items()}

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading an agent's tables: rows by key, as numpy sees them in shared memory.
+
+The agent writes them, and nobody else can: user space maps them for reading only. A row's
+numbers move while they are read, each by itself.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from kmind.abi import layout
+from kmind.errors import KmindError
+from kmind.queue.layout import Bytes
+from kmind.queue.order import fence
+
+__all__ = ["Table", "TableFill", "TableShape", "map_table", "open_tables"]
+
+_LIVE = layout.ROW_STATE["LIVE"]
+_Array = npt.NDArray[np.void]
+
+
+@dataclass(frozen=True)
+class TableShape:
+    """How a table lies in memory.
+
+    ``dtype`` is one row: ``row`` (``layout.ROW``), ``key``, then the columns. ``layout`` is a
+    check over their names and kinds. ``evict_after_ns`` 0 means never by age.
+    """
+
+    name: str
+    rows: int
+    dtype: np.dtype[np.void]
+    layout: int
+    evict_after_ns: int = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes in memory, in whole pages. The first place is not a row."""
+        return -(-(self.rows + 1) * self.dtype.itemsize // mmap.PAGESIZE) * mmap.PAGESIZE
+
+    @property
+    def key_size(self) -> int:
+        """Bytes of a key."""
+        return int(self.dtype["key"].itemsize)
+
+    def head(self) -> bytes:
+        """The first place of a table that nobody has used yet."""
+        words = np.zeros((), layout.TABLE)
+        words["abi"] = layout.LIMIT["TABLE_ABI"]
+        words["row_size"] = self.dtype.itemsize
+        words["rows"] = self.rows
+        words["layout"] = self.layout
+        words["evict_after_ns"] = self.evict_after_ns
+        return words.tobytes().ljust(self.dtype.itemsize, b"\0")
+
+
+@dataclass(frozen=True)
+class TableFill:
+    """How full a table is, and what found no place in it.
+
+    ``used`` of ``rows`` rows have a key. ``aged`` rows left because nothing updated them for
+    long enough, ``displaced`` to make room for a new key; ``refused`` counts updates of new keys
+    that found no room.
+    """
+
+    rows: int
+    used: int
+    aged: int
+    displaced: int
+    refused: int
+
+
+class Table:
+    """One table. Not thread-safe.
+
+    ``memory`` is what `map_table` gives. Raises KmindError if it holds another table than
+    ``shape``.
+    """
+
+    def __init__(self, memory: Bytes, shape: TableShape) -> None:
+        row_size = shape.dtype.itemsize
+        size = (shape.rows + 1) * row_size
+        if len(memory) < size:
+            raise KmindError(f"table {shape.name} takes {size} bytes, and has {len(memory)}")
+        self._head = memory[: layout.TABLE.itemsize].view(layout.TABLE)
+        head = self._head[0].copy()
+        found = tuple(int(head[name]) for name in ("abi", "row_size", "rows", "layout"))
+        if found != (layout.LIMIT["TABLE_ABI"], row_size, shape.rows, shape.layout):
+            raise KmindError(
+                f"table {shape.name} of the agent has another layout than the manifest says",
+                hint="build both from the same version of the module, and load it again",
+            )
+        self.shape = shape
+        #: All rows, whatever they hold: shape (rows,), a view.
+        self.rows: _Array = memory[row_size:size].view(shape.dtype)
+        self._state = self.rows["row"]["state"]
+        self._seq = self.rows["row"]["seq"]
+
+    def __len__(self) -> int:
+        """Rows that have a key now."""
+        return int(np.count_nonzero(self._state == _LIVE))
+
+    def live(self) -> npt.NDArray[np.intp]:
+        """Places of the rows that have a key now, in order: indices into ``rows``."""
+        return np.flatnonzero(self._state == _LIVE)
+
+    def copy(self) -> _Array:
+        """Copies of the rows that have a key, in the order of their places.
+
+        Each is of one key throughout: one that changed its key meanwhile is left out.
+        """
+        return self.copy_places()[1]
+
+    def copy_places(self) -> tuple[npt.NDArray[np.intp], _Array]:
+        """The same, after the places."""
+        places = self.live()
+        before = self._seq[places]
+        fence()
+        copies = self.rows[places]
+        fence()
+        whole = (before & 1 == 0) & (self._seq[places] == before)
+        whole &= copies["row"]["state"] == _LIVE
+        return places[whole], copies[whole]
+
+    def find(self, **key: object) -> _Array | None:
+        """The row of a key, by the names of its fields: a view of one element; None without.
+
+        It stays the key's for 4 ms after the key has left; ``row["row"]["state"]`` tells.
+        """
+        here = self._state == _LIVE
+        for name, value in key.items():
+            wanted = np.asarray(value, self.rows["key"][name].dtype)
+            same = self.rows["key"][name] == wanted
+            here &= same if same.ndim == 1 else same.all(axis=1)
+        found = np.flatnonzero(here)
+        return self.rows[found[0] : found[0] + 1] if len(found) else None
+
+    def fill(self) -> TableFill:
+        """How full it is."""
+        head = self._head[0].copy()
+        used = min(int(head["used"]), len(self.rows))
+        counted = (int(head[name]) for name in ("aged", "displaced", "refused"))
+        return TableFill(len(self.rows), used, *counted)
+
+
+def map_table(fd: int, shape: TableShape) -> Bytes:
+    """Map a table for reading: bytes that cannot be written. OSError if it is none.
+
+    The kernel lets no one make that mapping writable later (kernel/bpf/syscall.c, bpf_map_mmap).
+    Who has the descriptor could map it again: close it before untrusted code runs.
+    """
+    return np.frombuffer(mmap.mmap(fd, shape.size, mmap.MAP_SHARED, mmap.PROT_READ), np.uint8)
+
+
+def open_tables(fds: Mapping[str, int], shapes: Iterable[TableShape]) -> dict[str, Table]:
+    """Map an agent's tables by their names; see `map_table`."""
+    return {shape.name: Table(map_table(fds[shape.name], shape), shape) for shape in shapes}
