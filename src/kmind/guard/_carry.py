@@ -42,7 +42,6 @@ LONG_S = 2.0
 
 _OWNER_S = 0.01  # so long the owner waits, for most machines are done by then
 _DRAIN_S = 0.03  # two windows of 8 MiB are read in that time at 560 MB/s
-_MOST_STREAMS = 256
 _STILL_S = 1.0
 
 _Key = tuple[str, str]
@@ -106,7 +105,7 @@ class _Job:
                 self.undisturbed = lambda: writes.count() == mine
             self.told.set()
             try:
-                refresh_streams(refreshed.streams[:_MOST_STREAMS], more=self._goes_on)
+                refresh_streams(refreshed.streams, more=self._goes_on)
                 _pause(self.cancelled)
             finally:
                 with self.lock:

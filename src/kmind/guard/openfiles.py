@@ -18,8 +18,10 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from struct import Struct
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 
 from kmind.bpf import BpfObject, read_iter
 from kmind.errors import KmindError
@@ -35,7 +37,20 @@ __all__ = [
 ]
 
 _OBJECT = Path(__file__).with_name("openfiles.bpf.o")
-_RECORD = Struct("=QQQIIiiIIII")  # struct open_file of openfiles.bpf.c
+# struct open_file of openfiles.bpf.c
+_RECORD = np.dtype(
+    [(name, "u8") for name in ("file", "inode", "start")]
+    + [(name, "u4") for name in ("disk", "dev")]
+    + [(name, "i4") for name in ("pid", "tgid")]
+    + [(name, "u4") for name in ("fd", "mode", "ra_pages", "window")]
+)
+_PLACE = ("file", "pid", "tgid", "fd", "inode", "dev")
+_AHEAD = ("file", "start", "window")
+_MOST_STREAMS = 256
+
+_Rows: TypeAlias = npt.NDArray[np.void]
+_Which: TypeAlias = npt.NDArray[np.bool_]
+_Place: TypeAlias = tuple[int, int, int, int, int, int]
 
 # include/linux/fs.h: FMODE_RANDOM is bit 12; FMODE_NOREUSE bit 23 (since 6.3). What a
 # program asked for with POSIX_FADV_RANDOM and POSIX_FADV_NOREUSE.
@@ -51,8 +66,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _loaded: dict[Path, BpfObject] = {}
 _loading = threading.Lock()
 
-# By disk and struct file: what was read ahead when the disk's files were refreshed last.
-_ahead: dict[int, dict[int, tuple[int, int]]] = {}
+# By disk, in the order of struct file: what was read ahead when its files were refreshed last.
+_ahead: dict[int, _Rows] = {}
 
 
 class OpenFile(NamedTuple):
@@ -89,7 +104,7 @@ class Refreshed:
     for. ``unreachable`` keep the old value until they are opened anew: they are
     only mapped, or their process let nobody in. ``late`` keep it too, for the time was
     over before their turn. ``streams`` are those of ``files`` that were read ahead by more
-    than the new value since the last time. ``why`` says why nothing was done, or "".
+    than the new value since the last time, 256 at most. ``why`` says why nothing was done, or "".
     """
 
     files: int = 0
@@ -117,12 +132,20 @@ def open_files(disk: int | None = None) -> tuple[list[OpenFile], list[OpenFile]]
     not follow a disk's setting. Nor are those that overlayfs holds for itself.
     Raises ``BpfError`` and its kin where iterators are not to be had.
     """
+    descriptors, mappings = _records(disk)
+    return [OpenFile(*row) for row in descriptors.tolist()], [
+        OpenFile(*row) for row in mappings.tolist()
+    ]
+
+
+def _records(disk: int | None) -> tuple[_Rows, _Rows]:
+    # Arrays: tens of thousands of objects have Python collect garbage, and all threads wait.
     programs = _iterators(_OBJECT).programs
     listed = []
     for name in ("descriptors", "mappings"):
         with programs[name].attach_iter() as link:
-            rows = _RECORD.iter_unpack(read_iter(link))
-            listed.append([OpenFile(*row) for row in rows if disk is None or row[3] == disk])
+            rows = np.frombuffer(read_iter(link), _RECORD)
+        listed.append(rows if disk is None else rows[rows["disk"] == disk])
     return listed[0], listed[1]
 
 
@@ -162,33 +185,25 @@ def refresh_open_files(
     if not old_pages:
         return Refreshed()
     try:
-        descriptors, mappings = open_files(target.id)
+        descriptors, mappings = _records(target.id)
     except KmindError as error:
         return Refreshed(why=str(error))
-    before = _ahead.get(target.id, {})
-    now = {e.file: (e.start, e.window) for e in descriptors}
-    _ahead[target.id] = now
-    ours, advised = [], set()
-    for each in descriptors:
-        if each.advised or each.ra_pages not in old_pages | {new_pages}:
-            advised.add(each.file)
-        elif each.ra_pages in old_pages:
-            ours.append(each)
-    ours.sort(key=lambda each: now[each.file] == before.get(each.file))
-    done, late = _refresh_all(ours, more)
-    for each in mappings:
-        if each.ra_pages in old_pages and not each.advised:
-            done.setdefault(each.file, False)
+    advised, inherited = _states(descriptors, old_pages)
+    theirs = advised | ~(inherited | (descriptors["ra_pages"] == new_pages))
+    moved = _moved(target.id, descriptors)[inherited & ~advised]
+    ours = descriptors[inherited & ~advised]
+    done, late = _refresh_all(_places(np.concatenate((ours[moved], ours[~moved]))), more)
+    advised, inherited = _states(mappings, old_pages)
+    for file in mappings["file"][inherited & ~advised].tolist():
+        done.setdefault(file, False)
     follow = [file for file, could in done.items() if could]
-    streams = {
-        file for file in follow if now[file][1] > new_pages and now[file] != before.get(file)
-    }
+    ahead = ours[moved & (ours["window"] > new_pages) & np.isin(ours["file"], _files(follow))]
     return Refreshed(
         len(follow),
-        len(advised),
+        len(np.unique(descriptors["file"][theirs])),
         len(done) - len(follow),
         late,
-        tuple(each for each in ours if each.file in streams),
+        tuple(OpenFile(*row) for row in ahead[:_MOST_STREAMS].tolist()),
     )
 
 
@@ -196,51 +211,75 @@ def refresh_streams(
     streams: Iterable[OpenFile], *, more: Callable[[], bool] = lambda: True
 ) -> None:
     """Let these files take their disk's present readahead, as far as they are still open."""
-    _refresh_all(streams, more)
+    _refresh_all(((e.file, e.pid, e.tgid, e.fd, e.inode, e.dev) for e in streams), more)
 
 
-def _refresh_all(
-    files: Iterable[OpenFile], more: Callable[[], bool]
-) -> tuple[dict[int, bool], int]:
+def _states(rows: _Rows, old_pages: set[int]) -> tuple[_Which, _Which]:
+    # Which files were advised by their program, and which hold an inherited value.
+    advised = (rows["mode"] & (_FMODE_RANDOM | _FMODE_NOREUSE)) != 0
+    return advised, np.isin(rows["ra_pages"], np.array(sorted(old_pages), np.uint64))
+
+
+def _moved(disk: int, rows: _Rows) -> _Which:
+    # Which files were read ahead since the disk's files were refreshed last.
+    now = rows[list(_AHEAD)][np.argsort(rows["file"], kind="stable")]
+    before, _ahead[disk] = _ahead.get(disk), now
+    if before is None or not len(before):
+        return np.ones(len(rows), bool)
+    at = np.searchsorted(before["file"], rows["file"]).clip(max=len(before) - 1)
+    other = [before[name][at] != rows[name] for name in _AHEAD]
+    moved: _Which = np.logical_or.reduce(other)
+    return moved
+
+
+def _files(numbers: list[int]) -> npt.NDArray[np.uint64]:
+    return np.array(numbers, np.uint64)
+
+
+def _places(rows: _Rows) -> Iterable[_Place]:
+    return zip(*(rows[name].tolist() for name in _PLACE), strict=True)
+
+
+def _refresh_all(files: Iterable[_Place], more: Callable[[], bool]) -> tuple[dict[int, bool], int]:
     # By struct file whether it could be refreshed, and how many were not reached.
     done: dict[int, bool] = {}
     late: set[int] = set()
     process, opened = -1, 0
     try:
-        for each in files:
-            if done.get(each.file):
+        for file, pid, tgid, fd, inode, dev in files:
+            if done.get(file):
                 continue
             if late or not more():
-                late.add(each.file)
+                late.add(file)
                 continue
-            if each.pid != opened:
+            if pid != opened:
                 if process >= 0:
                     os.close(process)
-                process, opened = _pidfd(each), each.pid
-            done[each.file] = process >= 0 and _refresh(process, each)
+                process, opened = _pidfd(pid, tgid), pid
+            done[file] = process >= 0 and _refresh(process, fd, inode, dev)
     finally:
         if process >= 0:
             os.close(process)
     return done, len(late - {file for file, could in done.items() if could})
 
 
-def _pidfd(each: OpenFile) -> int:
+def _pidfd(pid: int, tgid: int) -> int:
     try:
-        return os.pidfd_open(each.pid, 0 if each.pid == each.tgid else _PIDFD_THREAD)
+        return os.pidfd_open(pid, 0 if pid == tgid else _PIDFD_THREAD)
     except OSError:
         return -1
 
 
-def _refresh(process: int, each: OpenFile) -> bool:
+def _refresh(process: int, theirs: int, inode: int, dev: int) -> bool:
     # By a descriptor of ours for the other process's very ``struct file``.
-    fd = _libc.syscall(_PIDFD_GETFD, process, each.fd, 0)
+    fd = _libc.syscall(_PIDFD_GETFD, process, theirs, 0)
     if fd < 0:
         return False
     try:
         found = os.fstat(fd)
         # The process may have closed it meanwhile, and opened another file.
-        dev = os.major(found.st_dev) << 20 | os.minor(found.st_dev)
-        if (found.st_ino, dev) != (each.inode, each.dev) or not stat.S_ISREG(found.st_mode):
+        device = os.major(found.st_dev) << 20 | os.minor(found.st_dev)
+        if (found.st_ino, device) != (inode, dev) or not stat.S_ISREG(found.st_mode):
             return False
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_NORMAL)
     except OSError:
