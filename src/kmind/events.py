@@ -209,7 +209,10 @@ class Applied(_Change, frozen=True, kw_only=True):
     hold_s: Annotated[float, Meta(description="seconds until the value is undone")]
     measured: Annotated[
         str,
-        Meta(description="known effect of the value: `not measured: …`, `remembered: …` or empty"),
+        Meta(
+            description="known effect of the value: `not measured: …`, `remembered: …`, "
+            "`not confirmed: …`, `confirmed in experiment …` or empty"
+        ),
     ]
     undo: _Undo
 
@@ -228,7 +231,7 @@ class Experiment(Event, frozen=True, kw_only=True):
     instance: _Instance | UnsetType = UNSET
     id: _Id | UnsetType = UNSET
     experiment: _Number
-    kind: Annotated[str, Meta(description="`trial`, `recheck`, or `by hand`")]
+    kind: Annotated[str, Meta(description="`trial`, `recheck`, `confirmation`, or `by hand`")]
     knob: _Knob
     target: _Target | UnsetType = UNSET
     incumbent: _Incumbent

@@ -139,6 +139,7 @@ KIND = {
     "DROPPED": 7,
     "OBJECTIVE": 8,
     "NO_OBJECTIVE": 9,
+    "MEASURING": 10,
     "MODULE": 64,
 }
 

@@ -67,6 +67,7 @@ class Kind(IntEnum):
     DROPPED = layout.KIND["DROPPED"]
     OBJECTIVE = layout.KIND["OBJECTIVE"]
     NO_OBJECTIVE = layout.KIND["NO_OBJECTIVE"]
+    MEASURING = layout.KIND["MEASURING"]
     MODULE = layout.KIND["MODULE"]
 
 

@@ -73,7 +73,7 @@ def _when(seconds: float) -> str:
 
 
 def _change(row: Mapping[str, Any]) -> str:
-    if row["kind"] != BY_MODULE:
+    if not isinstance(row["candidate"], Mapping):
         return f"{row['knob']} {row['incumbent']} -> {row['candidate']}"
     pairs = [(knob, row["incumbent"][knob], value) for knob, value in row["candidate"].items()]
     return ", ".join(f"{knob} {old} -> {new}" for knob, old, new in pairs)

@@ -96,6 +96,13 @@ class Extension:
     def on_objective(self, objective: ObjectiveEvent) -> None:
         """The owner measured the objective; for a module with ``[objective]``."""
 
+    def on_measuring(self, active: bool) -> None:
+        """The owner begins, or ends, to compare what stands with the baseline.
+
+        For modules with ``[evidence] by = "module"``. In between the knobs hold both by turns, with
+        no event for each: windows and readings of that time are of neither alone.
+        """
+
     def on_mode(self, mode: str) -> None:
         """The agent moved to another mode; ``context.mode`` has it too.
 

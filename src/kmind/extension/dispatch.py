@@ -138,6 +138,9 @@ class Dispatcher:
             if int(record["kind"]) in (layout.KIND["OBJECTIVE"], layout.KIND["NO_OBJECTIVE"]):
                 self._extension.on_objective(_objective(record))
                 continue
+            if int(record["kind"]) == layout.KIND["MEASURING"]:
+                self._extension.on_measuring(bool(record["value"]))
+                continue
             kind = _CHANGES.get(int(record["kind"]))
             made = self._context.recall(int(record["subject"]))
             if kind and made:

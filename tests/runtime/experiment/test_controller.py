@@ -3,7 +3,6 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -497,23 +496,13 @@ def test_a_knob_that_cannot_be_set_ends_it(owner: Make, monkeypatch: pytest.Monk
     assert "the kernel says no" in one.of("result")[0]["why"]
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"outcomes": ()}, "not measured: the module declares no outcome"),
-        ({"by": "module"}, "not measured here: the module runs experiments of its own"),
-    ],
-)
-def test_what_is_not_measured_stands_and_says_so(
-    owner: Make, change: dict[str, Any], said: str
-) -> None:
+def test_what_is_not_measured_stands_and_says_so(owner: Make) -> None:
     manifest = find_module("readahead").manifest
-    if "by" in change:
-        change = {"evidence": msgspec.structs.replace(manifest.evidence, by="module")}
-    one = owner(ratio(0.5), manifest=msgspec.structs.replace(manifest, **change))
+    one = owner(ratio(0.5), manifest=msgspec.structs.replace(manifest, outcomes=()))
     one.run(1)
     one.recommend(512)
     one.run(10)
+    said = "not measured: the module declares no outcome"
     assert one.value == 512
     assert [each["measured"] for each in one.of("applied")] == [said]
     (row,) = one.store.latest()
@@ -539,22 +528,3 @@ def test_a_store_that_cannot_be_written_stops_nothing(owner: Make, tmp_path: Pat
     one.run(70, lambda: one.of("result"))
     assert one.value == 512
     assert any("cannot" in each["message"] for each in one.of("log"))
-
-
-def test_what_a_module_compares_leaves_few_rows_open(owner: Make) -> None:
-    manifest = find_module("readahead").manifest
-    part = msgspec.structs.replace(manifest.evidence, by="module")
-    one = owner(ratio(1.0), manifest=msgspec.structs.replace(manifest, evidence=part))
-    one.run(1)
-    one.recommend(512)
-    for _ in range(3):
-        one.recommend(1024)
-        assert one.value == 1024
-        assert len(one.journal.open_changes()) == 2
-        one.recommend(512)
-        assert one.value == 512
-        assert len(one.journal.open_changes()) == 1
-    one.recommend(BASELINE)
-    assert one.value == BASELINE
-    assert one.journal.open_changes() == []
-    assert one.of("applied")[-1]["value"] == 512

@@ -116,6 +116,7 @@ enum kmind_kind {
 	KMIND_KIND_DROPPED = 7, /* subject: id; put back after an experiment; value: its outcome */
 	KMIND_KIND_OBJECTIVE = 8,    /* subject: time that it spans, in ms; value: in millionths */
 	KMIND_KIND_NO_OBJECTIVE = 9, /* subject: as above; value: why, enum kmind_gap */
+	KMIND_KIND_MEASURING = 10,   /* value: 1 while the owner compares the setting, then 0 */
 	KMIND_KIND_MODULE = 64,
 };
 

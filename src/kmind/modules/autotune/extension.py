@@ -67,6 +67,7 @@ class Autotune(Extension):
         self._phases: list[Phase] = []
         self._trial: Trial | None = None
         self._rest_until = 0.0
+        self._measuring = False  # by the owner
         self._seen_at = -math.inf
         self._why = "waits for a first look"
         self._counts = {"trials": 0, "gains": 0, "losses": 0, "unsafe": 0, "gaps": 0}
@@ -87,7 +88,7 @@ class Autotune(Extension):
     def on_windows(self, windows: npt.NDArray[np.void]) -> None:
         """See which phase the load is in, by what the agent counts while the incumbent stands."""
         candidate = self._trial is not None and self._trial.on_candidate
-        if not candidate and self._watch.learn(windows):
+        if not candidate and not self._measuring and self._watch.learn(windows):
             self._enter()
         self._turn()
 
@@ -97,7 +98,9 @@ class Autotune(Extension):
             self._counts["gaps"] += 1
         else:
             self._seen_at = objective.end_s
-        if self._trial and self._trial.learn(objective, self._setter.settled_at):
+        if self._measuring:
+            pass  # it is of two settings
+        elif self._trial and self._trial.learn(objective, self._setter.settled_at):
             self._look_at(self._trial)
         self._turn()
 
@@ -109,6 +112,18 @@ class Autotune(Extension):
     def on_change(self, change: ChangeEvent) -> None:
         """A knob was set, or set back."""
         self._setter.on_change(change)
+        self._turn()
+
+    def on_measuring(self, active: bool) -> None:
+        """Wait while the owner measures what stands, and believe what comes out."""
+        self._measuring = active
+        self._setter.begin_anew()
+        if self._trial:
+            self._trial.begin_anew()
+        outcome, self._setter.dropped = self._setter.dropped, ""
+        phase = self._phase()
+        if not active and outcome and phase:
+            self._refuted(phase, outcome)
         self._turn()
 
     def on_mode(self, mode: str) -> None:
@@ -124,7 +139,7 @@ class Autotune(Extension):
         if self._setter.lost:
             self._drop(self._setter.refused)
             self._hold(self._baseline, "Somebody else sets a knob of these.")
-        elif phase is None:
+        elif phase is None or self._measuring:
             self._setter.turn()
         elif self.context.mode not in _LIVE:
             self._why = f"in mode {self.context.mode} nothing is measured"
@@ -298,6 +313,19 @@ class Autotune(Extension):
         phase.gain = trial.log_ratio
         phase.pause_s = min(_LONGEST_S, 2 * phase.pause_s or self._param("recheck"))
         phase.recheck_at = self.context.now() + phase.pause_s
+
+    def _refuted(self, phase: Phase, outcome: str) -> None:
+        # The owner has put all back: what stood was no better than the baseline.
+        self._drop(f"by the owner's own experiment what stood was not better: {outcome}")
+        refuted = self._setter.want
+        phase.search.tell(refuted, 0.0)
+        phase.search.away.add(refuted)
+        if outcome == "loss":
+            phase.search.lost.add(refuted)
+        if refuted == phase.best:
+            phase.best, phase.gain, phase.recheck_at = self._baseline, 0.0, math.inf
+            phase.pause_s = 0.0
+        self._remember()
 
     def _drop(self, why: str) -> None:
         # End a comparison without an outcome; nothing is concluded from it.

@@ -25,11 +25,13 @@ class Setter:
     """Moves all knobs to ``want``. ``stands`` is what they hold, as far as it was told.
 
     ``settled_at`` is when they last came to stand as wanted, None while they do not.
-    ``refused`` says why they never will; ``lost`` are knobs that somebody else took.
+    ``refused`` says why they never will; ``lost`` are knobs that somebody else took. ``dropped``
+    is how the owner's own experiment ended, if it put all back after it.
     """
 
     def __init__(self, context: Context, dimensions: Sequence[Dimension]) -> None:
         self.refused = ""
+        self.dropped = ""
         self.lost: set[int] = set()
         self.settled_at: float | None = None
         self._context = context
@@ -113,6 +115,8 @@ class Setter:
             return
         dimension = self._dimensions[number]
         code = dimension.info.encode(change.value)
+        if change.kind == "dropped":
+            self.dropped, code = change.outcome, dimension.baseline
         self._stands[number] = code
         self._held[number] = change.kind == "applied" and code != dimension.baseline
         self._next[number] = self._context.now() + (_RENEW_S if self._held[number] else 0.0)
@@ -120,6 +124,11 @@ class Setter:
             self.lost.add(number)
             self.refused = f"{change.knob} was taken by somebody else"
         self._settle(self._context.now())
+
+    def begin_anew(self) -> None:
+        """What came before now says nothing of what stands."""
+        if self.settled_at is not None:
+            self.settled_at = self._context.now()
 
     def _refuse(self, number: int, verdict: VerdictEvent) -> None:
         self._next[number] = self._context.now() + _AGAIN_S

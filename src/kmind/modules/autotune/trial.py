@@ -74,6 +74,10 @@ class Trial:
         self.interval = self.experiment.interval
         return True
 
+    def begin_anew(self) -> None:
+        """Leave out the readings of the block so far."""
+        self._values.clear()
+
     @property
     def log_ratio(self) -> float:
         """Logarithm of how many times better the candidate is, as far as was measured."""

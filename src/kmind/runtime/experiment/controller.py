@@ -50,7 +50,6 @@ _BACK_OFF_S = 30.0
 _LONGEST_S = 3600.0
 _MOST_PUT_OFF = 256
 _NOT_MEASURED = "not measured: the module declares no outcome"
-_BY_MODULE = "not measured here: the module runs experiments of its own"
 
 
 class Trials:
@@ -101,8 +100,6 @@ class Trials:
         own = {field: float(params[name]) for name, field in _PARAMETERS if name in params}
         self._plan = plan = msgspec.structs.replace(plan, **own)
         self._measures = bool(manifest.outcomes) and plan.by == "owner"
-        self._by_module = plan.by == "module"
-        self._unmeasured = _BY_MODULE if plan.by == "module" else _NOT_MEASURED
         self._meter = Ledger(manifest, self._agent, now=self._now)
         self._circumstances = Circumstances(manifest)
         self._calm = Calm(self._meter, plan.block_s, wash_out_s=plan.wash_out_s, now=self._now)
@@ -218,18 +215,14 @@ class Trials:
     def _apply_unmeasured(
         self, each: Granted, action: Action, reason: str, evidence: Mapping[str, Any]
     ) -> None:
-        if self._by_module and self._changes.go_back(
-            each, action, reason, evidence, self._unmeasured
-        ):
-            return
-        if not self._changes.apply(each, action, reason, evidence, self._unmeasured):
+        if not self._changes.apply(each, action, reason, evidence, _NOT_MEASURED):
             return
         key = (*each.key, action.value)
         if key not in self._noted and len(self._noted) < _MOST_PUT_OFF:
             self._noted.add(key)
             values = self._changes.baseline(each), each.knob.decode(action.value)
             self._publish.unmeasured(
-                each, values, action.id, self._unmeasured, reason=reason, evidence=evidence
+                each, values, action.id, _NOT_MEASURED, reason=reason, evidence=evidence
             )
 
     # What comes next

@@ -26,13 +26,23 @@ from kmind.knobs import Knob, Target, Value
 from kmind.util.procfs import boot_id
 from kmind.util.sqlite import DeferringStore, Schema, is_database_there
 
-__all__ = ["BY_MODULE", "UNMEASURED", "EvidenceStore", "default_evidence_path", "read_experiments"]
+__all__ = [
+    "BY_MODULE",
+    "CONFIRMATION",
+    "UNMEASURED",
+    "EvidenceStore",
+    "default_evidence_path",
+    "read_experiments",
+]
 
 UNMEASURED: Mapping[str, Any] = {"outcome": "not measured", "interval": None, "detectable": None}
 """The record, but for its reason, of what was applied without an experiment."""
 
 BY_MODULE = "by module"
 """The kind of an experiment that a module made itself."""
+
+CONFIRMATION = "confirmation"
+"""The kind of the owner's experiment on all that such a module has set."""
 
 _WHAT = "record of experiments"
 _MOST_ROWS = 5000
@@ -43,7 +53,7 @@ _FIRST = """
 CREATE TABLE experiment (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     state TEXT NOT NULL,       -- running, ended, interrupted
-    kind TEXT NOT NULL,        -- trial, recheck, by hand, by module, or unmeasured: none
+    kind TEXT NOT NULL,        -- trial, recheck, by hand, by module, confirmation, or unmeasured
     time REAL NOT NULL,        -- seconds since 1970, as ended
     ended REAL,
     boot TEXT NOT NULL,
@@ -150,8 +160,8 @@ class EvidenceStore(DeferringStore):
     ) -> int:
         """Take down that an experiment begins; its number.
 
-        One that a module made may be of several knobs: their names in a text, and their values
-        by name. It only tells, and does not take the place of any other.
+        One that a module made, or that confirms what it has set, may be of several knobs: their
+        names in a text, and their values by name.
         """
         me = Owner.me(instance)
         row: _Row = {
@@ -166,7 +176,7 @@ class EvidenceStore(DeferringStore):
             "backend": backend,
             "target": target.name,
             "identity": target.identity(),
-            "knob": knob if isinstance(knob, str) else knob.name,
+            "knob": _name(knob),
             "incumbent": json.dumps(incumbent),
             "candidate": json.dumps(candidate),
             "metric": metric,
@@ -309,11 +319,46 @@ class EvidenceStore(DeferringStore):
             )
         )
 
+    def confirmed(
+        self,
+        *,
+        module: str,
+        knob: str,
+        target: Target,
+        incumbent: Mapping[str, Value],
+        candidate: Mapping[str, Value],
+        metric: str,
+        younger_s: float,
+    ) -> int:
+        """The number of the latest confirmation of a setting, if it was kept then; else 0.
+
+        One that something else than its verdict ended does not count.
+        """
+        rows = self._select(
+            "module = ? AND identity = ? AND knob = ? AND kind = ? AND metric = ? "
+            "AND incumbent = ? AND candidate = ? AND ended > ? "
+            "AND (outcome != 'aborted' OR why LIKE 'guard %' OR why LIKE 'void:%')",
+            module,
+            target.identity(),
+            knob,
+            CONFIRMATION,
+            metric,
+            json.dumps(incumbent),
+            json.dumps(candidate),
+            self._now() - younger_s,
+            columns="id, kept",
+            order="id DESC LIMIT 1",
+        )
+        return int(rows[0]["id"]) if rows and rows[0]["kept"] else 0
+
     # The error that a day's experiments on a knob may make
 
-    def budget(self, knob: Knob, target: Target) -> Budget:
-        """What is left today (UTC) of the budget of a knob and target, whoever measures it."""
-        key, today = (target.identity(), knob.name), int(self._now() // _DAY_S)
+    def budget(self, knob: Knob | str, target: Target) -> Budget:
+        """What is left today (UTC) of the budget of a knob and target, whoever measures it.
+
+        A text names what several knobs share.
+        """
+        key, today = (target.identity(), _name(knob)), int(self._now() // _DAY_S)
         known = [self._budgets[key]] if key in self._budgets else []
         try:
             with self._errors("read"):
@@ -327,9 +372,9 @@ class EvidenceStore(DeferringStore):
         known = [each for each in known if today <= each[0] <= today + 1]
         return max((budget for _, budget in known), key=lambda each: each.tests, default=Budget())
 
-    def set_budget(self, knob: Knob, target: Target, budget: Budget) -> None:
+    def set_budget(self, knob: Knob | str, target: Target, budget: Budget) -> None:
         """Take down what is left of it."""
-        key, today = (target.identity(), knob.name), int(self._now() // _DAY_S)
+        key, today = (target.identity(), _name(knob)), int(self._now() // _DAY_S)
         self._budgets[key] = today, budget
         self._soon(
             "INSERT INTO budget (identity, knob, day, tests, carried) VALUES (?, ?, ?, ?, ?) "
@@ -410,6 +455,10 @@ def _way(
                 ways[new] = *ways[here], number
                 todo.append(new)
     return ways.get(goal, ())
+
+
+def _name(knob: Knob | str) -> str:
+    return knob if isinstance(knob, str) else knob.name
 
 
 def _last(cursor: sqlite3.Cursor) -> int:

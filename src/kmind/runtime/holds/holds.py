@@ -24,7 +24,7 @@ from kmind.knobs import Target, Value
 from kmind.runtime.holds.grants import Granted
 from kmind.runtime.holds.state import HoldState
 
-__all__ = ["CANARY_HOLD_S", "UNRECORDED_HOLD_S", "Changes"]
+__all__ = ["CANARY_HOLD_S", "UNRECORDED_HOLD_S", "Changes", "Held"]
 
 CANARY_HOLD_S = 3.0
 """In mode canary no change stands longer, and none is renewed."""
@@ -38,8 +38,9 @@ _Key = tuple[int, int]
 
 
 @dataclass
-class _Held:
-    # A knob that holds something else than its baseline because of a recommendation.
+class Held:
+    """A knob that holds something else than its baseline because of a recommendation."""
+
     first: Change
     rec_id: int
     value: Value
@@ -48,7 +49,8 @@ class _Held:
     last: Change
     # While it is measured: then the knob holds ``value`` and the one of before in turn.
     measured: bool = False
-    before: _Held | None = None
+    before: Held | None = None
+    away: bool = False  # undone for the other's turn: such a knob cannot be parked
 
 
 class Changes:
@@ -81,18 +83,22 @@ class Changes:
         self._mode = mode
         self._emit = emit
         self._free = free
-        self._gone: Callable[[_Key, str], None] = lambda key, why: None
+        self._gone_calls: list[Callable[[_Key, str], None]] = []
         self._stands = stands
         self._now = now
         self._granted: dict[_Key, Granted] = {}
-        self._held: dict[_Key, _Held] = {}
+        self._held: dict[_Key, Held] = {}
         self._values: dict[_Key, deque[Value]] = {}
         self._yielded: set[_Key] = set()
         self._handed: set[_Key] = set()
 
     def on_gone(self, call: Callable[[_Key, str], None]) -> None:
         """Call with knob and target, and why, when one is held no longer."""
-        self._gone = call
+        self._gone_calls.append(call)
+
+    def _gone(self, key: _Key, why: str) -> None:
+        for call in self._gone_calls:
+            call(key, why)
 
     def grant(self, granted: Iterable[Granted]) -> None:
         """Let the agent approve values for these knobs alone; one that was yielded stays so."""
@@ -167,11 +173,11 @@ class Changes:
             self._offer(each)
         self.dirty = True
 
-    def _take_up(self, change: Change, hold: HoldState | None) -> _Held:
+    def _take_up(self, change: Change, hold: HoldState | None) -> Held:
         rec_id, value, left_s = change.rec_id, change.old, UNRECORDED_HOLD_S
         if hold is not None:
             rec_id, value, left_s = hold.rec_id, hold.value, hold.until_ns / 1e9 - self._now()
-        return _Held(change, rec_id, value, self._now() + left_s, left_s, change)
+        return Held(change, rec_id, value, self._now() + left_s, left_s, change)
 
     def holds(self) -> tuple[HoldState, ...]:
         """What ``adopt`` takes."""
@@ -247,7 +253,7 @@ class Changes:
         if held is None:
             return
         each = self._granted[knob, target]
-        outcome = self._actuator.undo(held.first)
+        outcome = self._undo(held)
         if outcome.state == "skipped":
             raise KnobError(f"{outcome.knob} of {outcome.target} is not put back: {outcome.why}")
         self.dirty = True
@@ -280,12 +286,15 @@ class Changes:
         reason: str,
         evidence: Mapping[str, Any],
         measured: str = "",
+        *,
+        trial: bool = False,
     ) -> bool:
         """Set what was approved; a refusal is told as an event and leaves the knob as it was.
 
-        ``measured`` says what is known of its effect. Whether it is set.
+        ``measured`` says what is known of its effect; with ``trial`` it is put back if this
+        process dies, whatever the policy keeps. Whether it is set.
         """
-        held = self._hold(each, action, reason, evidence, parked=False)
+        held = self._hold(each, action, reason, evidence, parked=False, trial=trial)
         if held is None:
             return False
         self._tell_applied(each, held, held.last.old, reason, evidence, measured)
@@ -294,7 +303,7 @@ class Changes:
     def _tell_applied(
         self,
         each: Granted,
-        held: _Held,
+        held: Held,
         old: Value,
         reason: str,
         evidence: Mapping[str, Any],
@@ -324,7 +333,8 @@ class Changes:
         evidence: Mapping[str, Any],
         *,
         parked: bool,
-    ) -> _Held | None:
+        trial: bool = False,
+    ) -> Held | None:
         # Set it, or with ``parked`` only put it on record; None where that is refused.
         value = each.knob.decode(action.value)
         hold_s = self._hold_s(action)
@@ -345,7 +355,7 @@ class Changes:
                 evidence=evidence,
                 rec_id=action.id,
                 parked=parked,
-                trial=self._mode == Mode.CANARY,
+                trial=trial or self._mode == Mode.CANARY,
             )
         except KmindError as error:
             self.refuse(each, action.id, error)
@@ -356,7 +366,7 @@ class Changes:
         standing = self._held.get(each.key)
         first = standing.first if standing else change
         self._granted[each.key] = replace(each, baseline=first.old)
-        held = _Held(first, action.id, value, self._now() + hold_s, hold_s, change)
+        held = Held(first, action.id, value, self._now() + hold_s, hold_s, change)
         if parked:
             held.measured, held.before = True, standing
         self._held[each.key] = held
@@ -381,7 +391,11 @@ class Changes:
         if isinstance(error, JournalError):
             raise error
         held = self._held.get(each.key)
-        if held and all(change.id != held.first.id for change in self._actuator.held):
+        if (
+            held
+            and not held.away
+            and all(change.id != held.first.id for change in self._actuator.held)
+        ):
             self.dirty = True
             del self._held[each.key]  # the actuator found another's value, and let go
             self._yield(each, held.rec_id, str(error))
@@ -404,9 +418,16 @@ class Changes:
             del self._held[key]
             self.dirty = True
             try:
-                self._undone(key, held, self._actuator.undo(held.first), "its hold ended")
+                self._undone(key, held, self._undo(held), "its hold ended")
             except KnobError as error:
                 self._emit(events.Log(instance=self._who, message=str(error)))
+
+    def _undo(self, held: Held) -> Outcome:
+        # All of it, as far as it is not undone just now.
+        if held.away:
+            change = held.first
+            return Outcome("undone", *change.key, change.old, change.old)
+        return self._actuator.undo(held.first)
 
     def undo_all(self, why: str) -> None:
         """Put everything back, whatever happens on the way; trouble is told as an event."""
@@ -478,7 +499,7 @@ class Changes:
             waited = max(0.0, self._now() - action.time_ns / 1e9)
         return action.hold_ms / 1000 - waited
 
-    def _undone(self, key: _Key, held: _Held, outcome: Outcome, why: str) -> None:
+    def _undone(self, key: _Key, held: Held, outcome: Outcome, why: str) -> None:
         each = self._granted[key]
         if outcome.state == "yielded":
             message = f"{outcome.knob} of {outcome.target} was set to {outcome.found}"

@@ -18,7 +18,7 @@ from kmind.errors import KnobError
 from kmind.guard import Change
 from kmind.knobs import Value
 from kmind.runtime.holds.grants import Granted
-from kmind.runtime.holds.holds import CANARY_HOLD_S, Changes
+from kmind.runtime.holds.holds import CANARY_HOLD_S, Changes, Held
 
 __all__ = ["MeasuredChanges"]
 
@@ -47,7 +47,7 @@ class MeasuredChanges(Changes):
         """
         held = self._held[each.key]
         held.measured = True
-        if held.last.id != held.first.id:
+        if held.last.id != held.first.id and not each.knob.disturbs:
             held.first = held.last = self._actuator.join(held.first, held.last)
         self._actuator.set_trial(held.last, True)
         self.dirty = True
@@ -55,8 +55,36 @@ class MeasuredChanges(Changes):
 
     def switch(self, each: Granted, *, candidate: bool) -> None:
         """Set a knob that is measured to either value. Raises KnobError where it cannot be."""
-        last = self._held[each.key].last
-        (self._actuator.resume if candidate else self._actuator.park)(last)
+        held = self._held[each.key]
+        if each.knob.disturbs:
+            self._move(each, held, candidate)
+        else:
+            (self._actuator.resume if candidate else self._actuator.park)(held.last)
+
+    def _move(self, each: Granted, held: Held, candidate: bool) -> None:
+        # What the kernel resets with it has to come back, too: so it is undone and made anew.
+        if candidate != held.away:
+            return
+        if not candidate:
+            outcome = self._actuator.undo(held.first)
+            if outcome.state == "yielded":
+                del self._held[each.key]
+                self._undone(each.key, held, outcome, "")
+            if outcome.state != "undone":
+                raise KnobError(f"{outcome.knob} of {outcome.target} is not put back")
+            held.away = True
+            return
+        held.first = held.last = self._actuator.apply(
+            each.knob,
+            each.target,
+            held.value,
+            who=self._who,
+            why="measured against what stood before",
+            rec_id=held.rec_id,
+            by_admin=True,  # an agent has approved it, and it is held still
+            trial=True,
+        )
+        held.away, self.dirty = False, True
 
     def keep(
         self,
@@ -98,7 +126,7 @@ class MeasuredChanges(Changes):
         self.dirty = True
         if before := held.before:
             self._held[each.key] = replace(before, until=self._now() + before.hold_s)
-        put_back = self._actuator.undo(held.last)
+        put_back = self._undo(held) if before is None else self._actuator.undo(held.last)
         if put_back.state == "yielded":
             self._held.pop(each.key, None)
             self._undone(each.key, held, put_back, "")
@@ -123,6 +151,31 @@ class MeasuredChanges(Changes):
             )
         )
 
+    def held_knobs(self) -> list[Granted]:
+        """The knobs that are held or measured, in the order of their changes."""
+        keys = sorted(self._held, key=lambda key: self._held[key].first.id)
+        return [self._granted[key] for key in keys]
+
+    def held_value(self, each: Granted) -> Value:
+        """What a knob that is held is held at, also while it is measured."""
+        return self._held[each.key].value
+
+    def prolong(self, each: Granted, seconds: float) -> None:
+        """Hold what stands for so long at least: something else is recommended, and waits."""
+        if held := self._held.get(each.key):
+            held.until = max(held.until, self._now() + seconds)
+            self.dirty = True
+
+    def confirm(self, each: Granted) -> None:
+        """What is held has shown its worth: it is on trial no longer."""
+        self._actuator.set_trial(self._held[each.key].last, False)
+
+    def take_back(self, each: Granted, why: str) -> None:
+        """End what is held, as ``why`` says. Raises KnobError where it cannot be put back."""
+        if held := self._held.pop(each.key, None):
+            self.dirty = True
+            self._undone(each.key, held, self._undo(held), why)
+
     def release(self, each: Granted, action: Action, why: str) -> None:
         """End what is held because the baseline was recommended."""
         held = self._held.pop(each.key, None)
@@ -132,7 +185,7 @@ class MeasuredChanges(Changes):
             self._free(*each.key)
             return
         held.rec_id = action.id
-        self._undone(each.key, held, self._actuator.undo(held.first), why)
+        self._undone(each.key, held, self._undo(held), why)
 
     def go_back(
         self, each: Granted, action: Action, reason: str, evidence: Mapping[str, Any], measured: str

@@ -30,7 +30,7 @@ from kmind.extension import Value as Parameter
 from kmind.guard import Actuator, Policy
 from kmind.knobs import Target
 from kmind.runtime.budget import OwnerBudget
-from kmind.runtime.experiment.controller import Trials
+from kmind.runtime.experiment.experiments import Experiments
 from kmind.runtime.experiment.module_reports import Reports
 from kmind.runtime.experiment.store import EvidenceStore
 from kmind.runtime.holds.grants import Granted, grants_for
@@ -62,12 +62,11 @@ _IDS_APART = 1 << 16
 class Instance:
     """A module bound to a target.
 
-    ``deadline_s`` is the agent's watchdog deadline. ``sandbox`` is what the extension is
-    confined by, and whether it outlives this process. ``evidence`` is where experiments are
-    kept, and ``memory`` the folder for what the extension remembers; by default both are
-    forgotten with the instance. ``free`` is called with knob and target, by number, when one
-    is held no longer, ``stands`` with knob, target and value when one was set or put back;
-    ``name_of`` names who has a slot.
+    ``deadline_s`` is the agent's watchdog deadline. ``sandbox`` is what the extension is confined
+    by, and whether it outlives this process. ``evidence`` is where experiments are kept, and
+    ``memory`` the folder for what the extension remembers; without them both end with it. ``free``
+    is called with knob and target, by number, when one is not held any more, ``stands`` with knob,
+    target and value when one was set or put back; ``name_of`` names who has a slot.
     """
 
     def __init__(
@@ -116,7 +115,7 @@ class Instance:
             now=now,
         )
         store = evidence or EvidenceStore(None)
-        self._trials = Trials(
+        self._trials = Experiments(
             self.name,
             module.manifest,
             params,
@@ -558,6 +557,7 @@ class Instance:
             every_s=float(self.params[part.every]),
             looks_back_s=float(self.params[part.looks_back]),
             log=self._log,
+            told=self._trials.listen(objective),
         )
         self._selector.register(self._asking.fd, selectors.EVENT_READ)
         self._asking.start()

@@ -3,23 +3,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 from kmind import events
 from kmind.agent.types import Action, Verdict
 from kmind.errors import KmindError
 from kmind.events import Emit
 from kmind.runtime.budget import OwnerBudget
-from kmind.runtime.experiment.controller import Trials
-from kmind.runtime.holds.grants import shown
+from kmind.runtime.holds.grants import Granted, shown
 from kmind.runtime.holds.holds import Changes
 from kmind.runtime.instance.notes import parse_note
 from kmind.util.ratelimit import Bucket
 
-__all__ = ["Verdicts"]
+__all__ = ["Judge", "Verdicts"]
 
 _NO_ROOM = "the extension has used up what it may cost its owner"
+
+
+class Judge(Protocol):
+    """Decides what becomes of what an agent let through, as `Experiments` does."""
+
+    def approved(
+        self, each: Granted, action: Action, reason: str, evidence: Mapping[str, Any], /
+    ) -> None:
+        """Measure, apply or refuse what was approved."""
+
+    def renewed(self, each: Granted, action: Action, /) -> None:
+        """Hold on to what was recommended again."""
 
 
 class Verdicts:
@@ -33,7 +44,7 @@ class Verdicts:
         self,
         who: str,
         changes: Changes,
-        trials: Trials,
+        judge: Judge,
         emit: Emit,
         budget: OwnerBudget,
         *,
@@ -43,7 +54,7 @@ class Verdicts:
         self.last_id = 0
         self._who = who
         self._changes = changes
-        self._trials = trials
+        self._judge = judge
         self._emit = emit
         self._budget = budget
         self._name_of = name_of
@@ -92,6 +103,6 @@ class Verdicts:
             if self._room.take():
                 self._emit(events.Advice(**fields, command=command))
         elif verdict == Verdict.RENEWED:
-            self._trials.renewed(each, action)
+            self._judge.renewed(each, action)
         elif verdict == Verdict.APPROVED:
-            self._trials.approved(each, action, reason, evidence)
+            self._judge.approved(each, action, reason, evidence)

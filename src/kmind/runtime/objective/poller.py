@@ -27,7 +27,7 @@ from kmind.extension import Manifest
 from kmind.extension import Value as Parameter
 from kmind.knobs import Target
 from kmind.runtime.objective.command import check_user, refuse_other_user
-from kmind.runtime.objective.sources import GapError, GapName, Objective, parse_objective
+from kmind.runtime.objective.sources import GapError, GapName, Heard, Objective, parse_objective
 from kmind.util.ratelimit import Bucket
 from kmind.util.text import clean
 
@@ -114,7 +114,8 @@ class Asking:
     An answer that is no rate speaks of ``looks_back_s`` seconds before it was asked, too.
 
     ``fd`` is readable when there is an answer; ``turn`` passes answers on. ``log`` is told
-    of the first of several gaps of one kind, and of the end of them, at a bounded rate.
+    of the first of several gaps of one kind, and of the end of them, at a bounded rate;
+    ``told`` gets each answer, and each gap, as the owner's experiments go by it.
     """
 
     def __init__(
@@ -125,6 +126,7 @@ class Asking:
         every_s: float,
         looks_back_s: float,
         log: Callable[[str], None],
+        told: Callable[[Heard], None] = lambda heard: None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -134,6 +136,7 @@ class Asking:
         self._looks_back_s = looks_back_s
         self._agent = agent
         self._log = log
+        self._told = told
         self._now = now
         self._answers: deque[_Answer] = deque(maxlen=_MOST_WAITING)
         self._over = threading.Event()
@@ -220,7 +223,9 @@ class Asking:
         return last if self._objective.better else began - self._looks_back_s
 
     def _pass_on(self, answer: _Answer) -> None:
-        span_ms = min(math.ceil((self._now() - answer.began) * 1000), (1 << 32) - 1)
+        now = self._now()
+        self._told(Heard(answer.began, now, answer.value))
+        span_ms = min(math.ceil((now - answer.began) * 1000), (1 << 32) - 1)
         if answer.value is None:
             self.gaps += 1
             self._row += 1

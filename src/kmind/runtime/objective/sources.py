@@ -23,7 +23,7 @@ from kmind.runtime.objective.number import parse_number
 from kmind.runtime.objective.prometheus import parse_prometheus
 from kmind.util.text import clean
 
-__all__ = ["BUILT_IN", "GapError", "GapName", "Objective", "parse_objective"]
+__all__ = ["BUILT_IN", "GapError", "GapName", "Heard", "Objective", "parse_objective"]
 
 _ROOT = Path("/")
 _SECTOR = 512  # bytes, whatever the disk's own (Documentation/block/stat.rst)
@@ -31,6 +31,18 @@ _SECTOR = 512  # bytes, whatever the disk's own (Documentation/block/stat.rst)
 # milliseconds in 32 bits (part_stat_show in block/genhd.c) and begin again at 0.
 _IOS, _SECTORS, _TICKS = (0, 4), (2, 6), (3, 7)
 _WRAP = 1 << 32
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A reading of the objective, from ``start_s`` to ``end_s`` in the clock's seconds.
+
+    ``value`` is None where there was none.
+    """
+
+    start_s: float
+    end_s: float
+    value: float | None
 
 
 class Objective(Protocol):

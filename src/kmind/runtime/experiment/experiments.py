@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who judges what an instance recommends: trials of one value each, or confirmations of all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from kmind.agent.types import Action, Mode
+from kmind.extension import Manifest
+from kmind.extension import Value as Parameter
+from kmind.knobs import Target
+from kmind.runtime.experiment.confirm import Confirm
+from kmind.runtime.experiment.controller import Trials
+from kmind.runtime.holds.grants import Granted
+from kmind.runtime.objective.sources import Heard, Objective
+
+__all__ = ["Experiments"]
+
+
+class Experiments:
+    """`Trials`, or `Confirm` where the manifest says that the module measures by itself.
+
+    ``more`` is what both take.
+    """
+
+    def __init__(
+        self,
+        who: str,
+        manifest: Manifest,
+        params: Mapping[str, Parameter],
+        target: Target,
+        **more: Any,
+    ) -> None:
+        self._trials = Trials(who, manifest, params, target, **more)
+        self._confirm = Confirm(who, manifest, params, target, **more)
+        self._told = manifest, params
+
+    def configure(self, manifest: Manifest, params: Mapping[str, Parameter]) -> None:
+        """Go by another version of the module from now on."""
+        self._trials.configure(manifest, params)
+        self._confirm.configure(manifest, params)
+        self._told = manifest, params
+
+    @property
+    def _one(self) -> Trials | Confirm:
+        return self._confirm if self._told[0].evidence.by == "module" else self._trials
+
+    def listen(self, objective: Objective) -> Callable[[Heard], None]:
+        """Where the owner's readings of the instance's objective go.
+
+        Its direction is the admin's word, or else the objective's own.
+        """
+        manifest, params = self._told
+        part = manifest.objective
+        assert part is not None
+        said = str(params[part.better])
+        better = said if said != "auto" else objective.better
+        return self._confirm.listen(
+            str(params[part.what]), "lower" if better == "lower" else "higher"
+        )
+
+    @property
+    def due(self) -> float:
+        """When the next turn is wanted, in the clock's seconds."""
+        return self._one.due
+
+    @property
+    def running(self) -> bool:
+        """Whether an experiment is under way, or about to be."""
+        return self._one.running
+
+    def turn(self) -> None:
+        """Do what is due."""
+        self._one.turn()
+
+    def look(self, *, busy: bool) -> None:
+        """Say whether the agent sees anything; about once a second."""
+        self._one.look(busy=busy)
+
+    def status(self) -> dict[str, Any] | None:
+        """The experiment that runs, for the admin."""
+        return self._one.status()
+
+    def approved(
+        self, each: Granted, action: Action, reason: str, evidence: Mapping[str, Any]
+    ) -> None:
+        """Measure, apply or refuse what was approved. JournalError passes through."""
+        self._one.approved(each, action, reason, evidence)
+
+    def renewed(self, each: Granted, action: Action) -> None:
+        """Hold on to what was recommended again."""
+        self._one.renewed(each, action)
+
+    def set_mode(self, mode: Mode) -> None:
+        """Follow to another mode; what is being measured ends."""
+        self._trials.set_mode(mode)
+        self._confirm.set_mode(mode)
+
+    def abort(self, why: str) -> None:
+        """End the experiment that runs or waits, and put back what stood."""
+        self._one.abort(why)
+
+    def adopt(self) -> set[int]:
+        """Changes, by the journal's number, that an earlier owner did not measure to the end."""
+        return self._trials.adopt()
+
+    def take_up(self) -> None:
+        """Go on with what an earlier owner had kept and stands."""
+        self._one.take_up()
