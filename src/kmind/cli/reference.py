@@ -57,7 +57,8 @@ def markdown(commands: Iterable[Command]) -> str:
 _PREFACE = (
     "Every command, as its `--help` describes it. Data goes to stdout and messages to stderr; "
     "with `--json` each line is one JSON object ([output](output.md)). Man pages and "
-    "completion for bash are installed with the package. Exit codes:"
+    "completion for bash are installed with the package; zsh reads the same script after "
+    "`autoload -U bashcompinit; bashcompinit`. Exit codes:"
 )
 
 
