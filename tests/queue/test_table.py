@@ -3,6 +3,7 @@
 
 import os
 import time
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from kmind.abi import layout
 from kmind.errors import KmindError
-from kmind.queue import Table, TableShape, map_table
+from kmind.queue import Table, TableShape, map_table, open_tables
 
 KEY = np.dtype([("device", "<u4"), ("name", "u1", (4,))])
 ROW = np.dtype(
@@ -114,6 +115,23 @@ def test_large_table_is_read_in_one_pass() -> None:
     began = time.thread_time()
     assert len(table.copy()) == 4096
     assert time.thread_time() - began < 0.1
+
+
+def test_table_that_the_agent_has_otherwise_is_refused() -> None:
+    fd = os.memfd_create("table")
+    try:
+        os.ftruncate(fd, SHAPE.size)
+        os.pwrite(fd, SHAPE.head(), 0)
+        assert open_tables({"rows": fd, "more": -1}, [SHAPE]).keys() == {"rows"}
+        with pytest.raises(KmindError, match="the agent has no table other") as caught:
+            open_tables({"rows": fd}, [replace(SHAPE, name="other")])
+        assert "unload the instance" in str(caught.value.hint)
+        with pytest.raises(KmindError, match="table rows of the agent has another layout"):
+            open_tables({"rows": fd}, [replace(SHAPE, layout=78)])
+        with pytest.raises(KmindError, match="table rows of the agent cannot be mapped"):
+            open_tables({"rows": fd}, [replace(SHAPE, rows=4096)])
+    finally:
+        os.close(fd)
 
 
 def test_mapped_table_cannot_be_written() -> None:

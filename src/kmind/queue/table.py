@@ -21,6 +21,7 @@ from kmind.queue.order import fence
 
 __all__ = ["Table", "TableFill", "TableShape", "map_table", "open_tables"]
 
+_RELOAD = "unload the instance and load it again: its module has changed"
 _LIVE = layout.ROW_STATE["LIVE"]
 _Array = npt.NDArray[np.void]
 
@@ -94,7 +95,7 @@ class Table:
         if found != (layout.LIMIT["TABLE_ABI"], row_size, shape.rows, shape.layout):
             raise KmindError(
                 f"table {shape.name} of the agent has another layout than the manifest says",
-                hint="build both from the same version of the module, and load it again",
+                hint=_RELOAD,
             )
         self.shape = shape
         #: All rows, whatever they hold: shape (rows,), a view.
@@ -150,7 +151,7 @@ class Table:
 
 
 def map_table(fd: int, shape: TableShape) -> Bytes:
-    """Map a table for reading: bytes that cannot be written. OSError if it is none.
+    """Map a table for reading: bytes that cannot be written. OSError or ValueError if it is another.
 
     The kernel lets no one make that mapping writable later (kernel/bpf/syscall.c, bpf_map_mmap).
     Who has the descriptor could map it again: close it before untrusted code runs.
@@ -159,5 +160,20 @@ def map_table(fd: int, shape: TableShape) -> Bytes:
 
 
 def open_tables(fds: Mapping[str, int], shapes: Iterable[TableShape]) -> dict[str, Table]:
-    """Map an agent's tables by their names; see `map_table`."""
-    return {shape.name: Table(map_table(fds[shape.name], shape), shape) for shape in shapes}
+    """Map an agent's tables by their names; see `map_table`.
+
+    Raises KmindError for one that the agent has not, or that is laid out otherwise: an agent may
+    be of an earlier version of its module.
+    """
+    tables = {}
+    for shape in shapes:
+        if shape.name not in fds:
+            raise KmindError(f"the agent has no table {shape.name}", hint=_RELOAD)
+        try:
+            memory = map_table(fds[shape.name], shape)
+        except (OSError, ValueError) as error:  # ValueError: it is shorter, by Python's word
+            raise KmindError(
+                f"table {shape.name} of the agent cannot be mapped: {error}", hint=_RELOAD
+            ) from None
+        tables[shape.name] = Table(memory, shape)
+    return tables

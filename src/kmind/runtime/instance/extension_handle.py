@@ -17,6 +17,7 @@ from kmind.agent.protocol import OwnedAgent
 from kmind.errors import KmindError
 from kmind.extension import KnobInfo, Module, Value
 from kmind.knobs import Target
+from kmind.queue import open_tables
 from kmind.runtime.experiment.effort import Effort, read_effort
 from kmind.runtime.experiment.module_reports import Reports
 from kmind.runtime.sandbox.cgroup import ExtensionCgroup
@@ -89,6 +90,8 @@ class Extension:
         sandbox this machine lacks.
         """
         manifest = module.manifest
+        # Raises where the agent is of an earlier version of the module, with other tables.
+        open_tables(agent.table_fds, [part.shape for part in manifest.tables])
         uid = free_uid(f"{name}/{os.getpid()}") if os.geteuid() == 0 else None
         if uid is None:
             tell("not root: the extension runs with the privileges that you have")

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
 from kmind.agent.core.core import Core
+from kmind.errors import KmindError
 from kmind.queue import open_tables
 from kmind.runtime.supervisor.arbiter import Arbiter
 from kmind.runtime.supervisor.member import Member
@@ -59,6 +61,10 @@ class Shown:
 
 
 def _tables(member: Member) -> dict[str, dict[str, int]]:
-    shapes = [part.shape for part in member.instance.module.manifest.tables]
-    tables = open_tables(member.agent.table_fds, shapes)
-    return {name: asdict(table.fill()) for name, table in tables.items()}
+    # An agent that was adopted may be of an earlier version of the module: other tables.
+    found = {}
+    for part in member.instance.module.manifest.tables:
+        with suppress(KmindError):
+            table = open_tables(member.agent.table_fds, [part.shape])[part.name]
+            found[part.name] = asdict(table.fill())
+    return found
