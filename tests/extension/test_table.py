@@ -12,7 +12,6 @@ from kmind.abi import layout
 from kmind.errors import ModuleError
 from kmind.extension import load_manifest
 from kmind.extension.manifest import TablePart
-from kmind.queue import bucket_bounds
 
 HEAD = """\
 name = "sample"
@@ -103,7 +102,7 @@ def test_row_is_laid_out_as_a_compiler_does(tmp_path: Path) -> None:
     assert dtype.itemsize % layout.LIMIT["ROW_ALIGN"] == 0
     shape = part.shape
     assert (shape.rows, shape.key_size, shape.evict_after_ns) == (64, 12, 60 * 10**9)
-    assert len(bucket_bounds(3, 4, 20)) == part.columns[2].buckets
+    assert shape.histograms == {"latency": (3, 4, 20)}
 
 
 def test_layout_differs_wherever_rows_would_be_misread(tmp_path: Path) -> None:
@@ -191,6 +190,15 @@ def test_row_is_bounded() -> None:
 def test_table_needs_keys_and_columns(what: str) -> None:
     with pytest.raises(msgspec.ValidationError, match=f"table t: it needs a {what}"):
         msgspec.convert(table(**{what: []}), TablePart)
+
+
+def test_memory_of_all_tables_is_bounded(tmp_path: Path) -> None:
+    """Two of 4,096 rows with 1,088 bytes fit in 16 MiB, and four do not."""
+    large = TABLE.replace("rows = 64", "rows = 4096")
+    tables = [large.replace('"disks"', f'"disks{n}"') for n in range(4)]
+    load(tmp_path, "".join(tables[:2]))
+    with pytest.raises(ModuleError, match=r"table: rows take .* bytes of kernel memory"):
+        load(tmp_path, "".join(tables))
 
 
 def test_ninth_table_is_refused(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ ROW = np.dtype(
         "itemsize": 128,
     }
 )
-SHAPE = TableShape(name="rows", rows=7, dtype=ROW, layout=77)
+SHAPE = TableShape(name="rows", rows=7, dtype=ROW, layout=77, histograms={"sizes": (0, 2, 6)})
 LIVE = layout.ROW_STATE["LIVE"]
 
 
@@ -132,6 +132,12 @@ def test_table_that_the_agent_has_otherwise_is_refused() -> None:
             open_tables({"rows": fd}, [replace(SHAPE, rows=4096)])
     finally:
         os.close(fd)
+
+
+def test_bounds_are_those_of_the_column() -> None:
+    bounds = Table(memory_of(SHAPE), SHAPE).bounds("sizes")
+    assert bounds.tolist() == [4, 8, 16, 32, 64, np.inf]
+    assert bounds.shape == ROW["sizes"].shape
 
 
 def test_mapped_table_cannot_be_written() -> None:

@@ -70,6 +70,7 @@ LIMIT = {
     "UIDS": 478,
     "TABLE_ABI": 1,
     "TABLES": 8,
+    "TABLE_BYTES": 16777216,
     "TABLE_ROWS": 4096,
     "TABLE_KEY": 32,
     "TABLE_COLUMNS": 60,

@@ -158,4 +158,9 @@ class TablePart(Part, frozen=True, dict=True):
             dtype=self.dtype,
             layout=zlib.crc32(repr((keys, columns)).encode()),
             evict_after_ns=int((self.evict_after_s or 0) * 1e9),
+            histograms={
+                column.name: (column.scale, column.low, column.high)
+                for column in self.columns
+                if column.kind == "histogram"
+            },
         )

@@ -276,6 +276,11 @@ class Manifest(Part, frozen=True):
         limit = layout.LIMIT["TABLES"]
         if len(self.tables) > limit:
             raise ValueError(f"table: {len(self.tables)}, and a module has at most {limit}")
+        size, limit = sum(t.shape.size for t in self.tables), layout.LIMIT["TABLE_BYTES"]
+        if size > limit:
+            raise ValueError(
+                f"table: rows take {size:,} bytes of kernel memory, and a module has {limit:,}"
+            )
         self._check_names()
         self._check_modules()
         for index, text in enumerate(self.aliases):

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from kmind.abi import layout
 from kmind.errors import KmindError
+from kmind.queue.histogram import bucket_bounds
 from kmind.queue.layout import Bytes
 from kmind.queue.order import fence
 
@@ -31,7 +32,8 @@ class TableShape:
     """How a table lies in memory.
 
     ``dtype`` is one row: ``row`` (``layout.ROW``), ``key``, then the columns. ``layout`` is a
-    check over their names and kinds. ``evict_after_ns`` 0 means never by age.
+    check over their names and kinds. ``evict_after_ns`` 0 means never by age. ``histograms`` has
+    scale, low and high of each column that is one.
     """
 
     name: str
@@ -39,6 +41,7 @@ class TableShape:
     dtype: np.dtype[np.void]
     layout: int
     evict_after_ns: int = 0
+    histograms: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -142,6 +145,10 @@ class Table:
         found = np.flatnonzero(here)
         return self.rows[found[0] : found[0] + 1] if len(found) else None
 
+    def bounds(self, column: str) -> npt.NDArray[np.float64]:
+        """Upper bounds of a histogram's buckets, each included; the last one is infinite."""
+        return bucket_bounds(*self.shape.histograms[column])
+
     def fill(self) -> TableFill:
         """How full it is."""
         head = self._head[0].copy()
@@ -151,8 +158,9 @@ class Table:
 
 
 def map_table(fd: int, shape: TableShape) -> Bytes:
-    """Map a table for reading: bytes that cannot be written. OSError or ValueError if it is another.
+    """Map a table for reading: bytes that cannot be written.
 
+    Raises OSError or ValueError if it has another size.
     The kernel lets no one make that mapping writable later (kernel/bpf/syscall.c, bpf_map_mmap).
     Who has the descriptor could map it again: close it before untrusted code runs.
     """

@@ -43,6 +43,7 @@ enum kmind_limit {
 	KMIND_UIDS = 478,
 	KMIND_TABLE_ABI = 1,	       /* of struct kmind_table and struct kmind_row */
 	KMIND_TABLES = 8,	       /* of one module */
+	KMIND_TABLE_BYTES = 16 << 20,  /* of kernel memory, for all tables of a module */
 	KMIND_TABLE_ROWS = 4096,       /* of one table */
 	KMIND_TABLE_KEY = 32,	       /* bytes of a key */
 	KMIND_TABLE_COLUMNS = 60,      /* counters and gauges of a row */
