@@ -206,6 +206,21 @@ def test_each_drain_is_ended_though_none_can_be_recorded(tmp_path: Path) -> None
     assert [KNOB.read(disk) for disk in disks] == [16, 16]
 
 
+def test_what_an_ended_instance_of_a_living_process_holds_is_put_back(
+    tmp_path: Path, journal: Journal
+) -> None:
+    disks = [make_disk_files(tmp_path / "root", name) for name in ("sim0", "sim1")]
+    actuator = Actuator(journal, Policy(), root=tmp_path / "root")
+    for disk, who in zip(disks, ("ended@sim0", "goes_on@sim1"), strict=True):
+        actuator.apply(KNOB, disk, 64, who=who, why="")
+    assert restore(journal, root=tmp_path / "root").restored == ()
+    done = restore(
+        journal, is_abandoned=lambda owner: owner.instance == "ended@sim0", root=tmp_path / "root"
+    )
+    assert [(o.target, o.to) for o in done.restored] == [("sim0", 8192)]
+    assert [KNOB.read(disk) for disk in disks] == [8192, 64]
+
+
 # A full disk
 
 CLOSED, KILLED, NO_INDEX = "closed", "killed", "no index"

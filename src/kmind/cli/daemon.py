@@ -4,16 +4,15 @@
 from __future__ import annotations
 
 import zlib
-from contextlib import suppress
 from pathlib import Path
 
 from kmind.agent.core.core import Core
 from kmind.cli.client import Client, DaemonError, default_run_dir, default_socket_path
 from kmind.cli.output import write
-from kmind.errors import KmindError, NotSupportedError
+from kmind.errors import NotSupportedError
 from kmind.extension.conf import ModuleConf
 from kmind.guard import Journal, Policy, finish_carrying
-from kmind.runtime.cleanup import restore_leftovers
+from kmind.runtime.cleanup import restoring
 from kmind.runtime.instance.agent_factory import need_root
 from kmind.runtime.objective.poller import settle
 from kmind.runtime.supervisor.log import DaemonLog
@@ -65,29 +64,23 @@ def daemon_command(
 
     def make(restarted: bool) -> Daemon:
         def supervisor() -> Supervisor:
-            # Without policy and journal nothing may run. A wrong file of modules.d costs what it
+            # Without policy and stores nothing may run; a wrong file of modules.d costs what it
             # says.
-            policy = None
-            try:
+            with restoring(None, log.emit):
                 policy = Policy.load(policy_file)
-                journal = Journal()
-            except KmindError:
-                # What a dead one has left is put back all the same: no mistake stops an undo.
-                with suppress(KmindError), Journal.rescue() as left:
-                    restore_leftovers(left, policy, log.emit)
-                raise
             conf = ModuleConf.load(strict=False)
-            return Supervisor(
-                core=Core.open(mount=True),
-                journal=journal,
-                policy=policy,
-                emit=log.emit,
-                run_dir=run_dir,
-                conf=conf,
-                take_over=take_over or restarted,
-                devices=devices,
-                cgroups=_cgroups(run_dir),
-            )
+            with restoring(policy, log.emit):
+                return Supervisor(
+                    core=Core.open(mount=True),
+                    journal=Journal(),
+                    policy=policy,
+                    emit=log.emit,
+                    run_dir=run_dir,
+                    conf=conf,
+                    take_over=take_over or restarted,
+                    devices=devices,
+                    cgroups=_cgroups(run_dir),
+                )
 
         return Daemon(make=supervisor, check=check, emit=log.emit, keep=keep)
 

@@ -16,7 +16,7 @@ from kmind.evidence import Design
 from kmind.extension import parse_parameters
 from kmind.guard import Actuator, Gate, Journal, Policy
 from kmind.knobs import Knob, Target, Value, get_knob, parse_target
-from kmind.runtime.cleanup import restore_leftovers
+from kmind.runtime.cleanup import restoring
 from kmind.runtime.experiment.manual import Question, check_metric, evaluate
 from kmind.runtime.experiment.store import EvidenceStore, default_evidence_path
 from kmind.runtime.instance.agent_factory import bind, make_bpf_agent, need_root
@@ -57,14 +57,14 @@ def evaluate_command(
         sys.stdout.flush()
 
     with (
+        restoring(policy, tell) as put_back,
         Journal() as journal,
         EvidenceStore(default_evidence_path(journal.path)) as store,
         Core.private() as core,
         Gate.open(core.approved_fd) as gate,
         stop_signals() as stop,
     ):
-        if unrecorded := restore_leftovers(journal, policy, tell):
-            raise unrecorded
+        put_back(journal)
         store.mark_interrupted()
         slot = core.register(file_name(f"evaluate@{target.name}"), module.manifest.name, "evaluate")
         params = parse_parameters(module.manifest, ())

@@ -16,7 +16,7 @@ from kmind.cli._report import Report
 from kmind.errors import KmindError
 from kmind.extension import parse_parameters
 from kmind.guard import Actuator, Gate, Journal, Policy
-from kmind.runtime.cleanup import remove_dead_runs, restore_leftovers, run_cgroup
+from kmind.runtime.cleanup import remove_dead_runs, restoring, run_cgroup
 from kmind.runtime.experiment.store import EvidenceStore, default_evidence_path
 from kmind.runtime.instance.agent_factory import bind, make_bpf_agent, need_root
 from kmind.runtime.instance.checkpoint import default_memory_folder
@@ -78,15 +78,15 @@ def run(
     name = f"{module.manifest.name}@{target.name}"
     remove_dead_runs()
     with (
+        Report(json=json) as report,
+        restoring(policy, report.emit) as put_back,
         Journal() as journal,
         EvidenceStore(default_evidence_path(journal.path)) as evidence,
         Core.private() as core,
         Gate.open(core.approved_fd) as gate,
         stop_signals() as stop,
-        Report(json=json) as report,
     ):
-        if unrecorded := restore_leftovers(journal, policy, report.emit):
-            raise unrecorded
+        put_back(journal)
         evidence.mark_interrupted()
         journal.hurry()
         slot = core.register(file_name(name), module.manifest.name, module.manifest.class_)

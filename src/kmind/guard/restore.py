@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from kmind.errors import BusyError, JournalError, KmindError
 from kmind.guard._carry import Carrier, end_drains_left
+from kmind.guard._owner import Owner
 from kmind.guard._put_back import Chain, Outcome, by_key, put_back
 from kmind.guard.journal import Change, Journal
 from kmind.guard.policy import Policy
@@ -38,11 +40,13 @@ def restore(
     policy: Policy | None = None,
     *,
     force: bool = False,
+    is_abandoned: Callable[[Owner], bool] = lambda owner: False,
     root: Path = Path("/"),
 ) -> Restored:
     """Return each knob that a process left changed to its first value of this boot.
 
-    Knobs whose owner is alive are skipped, unless ``force``. Those that the
+    Knobs whose owner is alive are skipped, unless ``force``; ``is_abandoned`` says that an owner
+    is of an instance that has ended, though its process goes on. Those that the
     policy says to keep on a daemon's death are kept, but for a value that was on trial. Safe
     to run at any time, by several at once, and again after it was interrupted.
     """
@@ -50,6 +54,12 @@ def restore(
     kept: dict[tuple[str, str], Outcome] = {}
     alive: list[Outcome] = []
     carrier = Carrier(journal)
+
+    def holder(changes: list[Change]) -> str:
+        # Who holds the knob and is alive, or "".
+        owners = (change.owner for change in changes)
+        return next((str(o) for o in owners if o.alive() and not is_abandoned(o)), "")
+
     try:
         end_drains_left(journal, root, force=force)
         journal.expire()
@@ -60,7 +70,7 @@ def restore(
         alive.clear()
         result = []
         for changes in by_key(journal.open_changes()).values():
-            owner = "" if force else _owner(changes)
+            owner = "" if force else holder(changes)
             if owner:
                 alive.append(_left(changes, f"held by {owner}, which is running"))
                 continue
@@ -68,7 +78,7 @@ def restore(
             since = changes[0].id
             if policy is not None and _keeps(policy, changes, root):
                 since = _on_trial(changes, root)
-                if not since and not _owner(changes):
+                if not since and not holder(changes):
                     kept[changes[0].key] = _left(changes, "kept by the policy")
                     continue
             result.append(Chain(tuple(changes), since or changes[0].id))
@@ -78,7 +88,7 @@ def restore(
     try:
         for changes in by_key(journal.open_changes()).values():
             stands = policy is not None and _keeps(policy, changes, root)
-            if stands and not _owner(changes) and not _on_trial(changes, root):
+            if stands and not holder(changes) and not _on_trial(changes, root):
                 kept[changes[0].key] = _left(changes, "kept by the policy")
                 journal.finish(changes, "kept", "by policy: on_daemon_death")
         carrier.finish()
@@ -90,11 +100,6 @@ def restore(
         tuple(kept.values()),
         unrecorded or unwritten,
     )
-
-
-def _owner(changes: list[Change]) -> str:
-    """Who holds the knob and is alive, or ""."""
-    return next((str(c.owner) for c in changes if c.owner.alive()), "")
 
 
 def _on_trial(changes: list[Change], root: Path) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from small_disk import fill, small_disk
 
 from kmind.abi import layout
 from kmind.queue import MEMORY_MOST, Geometry
@@ -212,6 +213,24 @@ def test_a_folder_that_cannot_be_written_is_said_once(tmp_path: Path) -> None:
         kept.memory.look()
     assert len(kept.lines) == 1
     assert "cannot be kept in" in kept.lines[0]
+
+
+@pytest.mark.kernel
+@pytest.mark.fault
+def test_a_full_disk_keeps_what_an_earlier_version_remembers(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "small") as folder:
+        path = folder / "x@vda.json"
+        path.write_bytes(b'{"a":1}')
+        fill(folder)
+        kept = Kept(folder)
+        assert kept.memory.load() == b'{"a":1}'
+        kept.write(b'{"a":2}')
+        kept.memory.look(last=True)
+        assert SAVER.settle(30)
+        kept.memory.look()
+        assert path.read_bytes() == b'{"a":1}'
+        assert len(kept.lines) == 1
+        assert "No space left" in kept.lines[0]
 
 
 class SlowDisk:

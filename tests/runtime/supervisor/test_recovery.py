@@ -127,6 +127,22 @@ def test_restored_instead_where_that_is_wanted(rig: Rig, disk: str) -> None:
     assert rig.of("restored")[0]["value"] == before
 
 
+def test_the_state_of_a_later_kmind_is_not_gone_on_with(rig: Rig, disk: str) -> None:
+    before = value_of(disk)
+    supervisor = rig.start()
+    name = rig.load(rig.module(), disk, "hold_s=60", "every_s=0.3")
+    rig.run_until(lambda: rig.of("applied"))
+    pid = supervisor.status(name)[0]["extension"]["pid"]
+    supervisor.close(keep=True)
+    (file,) = (rig.folder / "run/state").glob("*.json")
+    file.write_text(file.read_text().replace("kmind.state/1", "kmind.state/99"))
+    supervisor = rig.start()
+    assert supervisor.members == {}
+    assert not alive(pid)
+    assert value_of(disk) == before
+    assert any("is of a later kmind" in event["message"] for event in rig.of("log"))
+
+
 def test_an_extension_that_died_meanwhile(rig: Rig, disk: str, second: str) -> None:
     daemon = Daemon(
         rig.folder,

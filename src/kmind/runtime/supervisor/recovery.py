@@ -21,7 +21,7 @@ from kmind.agent.types import Mode
 from kmind.errors import KmindError
 from kmind.events import Emit
 from kmind.extension import Module, Value, parse_parameters
-from kmind.guard import Gate, Journal, Policy
+from kmind.guard import Gate, Journal, Owner, Policy
 from kmind.knobs import Target
 from kmind.runtime.cleanup import remove_dead_runs, restore_leftovers
 from kmind.runtime.instance.agent_factory import adopt_bpf_agent, bind, words_of
@@ -143,7 +143,15 @@ def clear_leftovers(supervisor: Successor) -> None:
         if each.name not in (ADMIN, *_file_names(supervisor)):
             supervisor.core.unregister(each.slot)
     _remove_pins(supervisor)
-    unrecorded = restore_leftovers(supervisor.journal, supervisor.policy, supervisor.emit)
+    me = Owner.me("")
+
+    def is_abandoned(owner: Owner) -> bool:
+        # After an exec this process is the owner of what it could not take over.
+        return owner.same_process(me) and owner.instance not in (ADMIN, *supervisor.members)
+
+    unrecorded = restore_leftovers(
+        supervisor.journal, supervisor.policy, supervisor.emit, is_abandoned=is_abandoned
+    )
     if unrecorded:
         supervisor.log(str(unrecorded))
     supervisor.journal.hurry()  # agents are served from now on
