@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sqlite3
 import threading
@@ -313,9 +314,10 @@ def version_of(path: Path) -> int:
 
 
 def tables(path: Path) -> dict[str, str]:
+    """What makes each table and index, without comments."""
     with closing(sqlite3.connect(path)) as db:
         found = db.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL")
-        return {name: " ".join(sql.split()) for name, sql in found}
+        return {name: " ".join(re.sub("--.*", "", sql).split()) for name, sql in found}
 
 
 def rows_of(path: Path) -> Rows:
