@@ -149,10 +149,33 @@ def write_evidence(path: Path, disk: Target) -> None:
         store.set_budget(knob, disk, Budget(tests=2, carried=0.01))
 
 
+def write_findings(path: Path, disk: Target) -> None:
+    """A finding that is open, one that is closed, and a report with a file."""
+    from kmind.extension.handover import Filed, Found
+    from kmind.extension.manifest import FindingPart, ReportPart
+    from kmind.runtime.findings.keeper import Finder, Findings
+
+    kind = FindingPart(name="fail_slow", help="h", severity="warning", score="Times as slow.")
+    who = Finder("slowio@sim0", "slowio", disk.name, disk.identity())
+    with Findings(path, lambda event: None, now=lambda: 1.8e9) as findings:
+        for part in ("", "queue 1"):
+            note = Found(
+                kind=kind.name, part=part, title="It is slow.", score=2.0, evidence={"requests": 9}
+            )
+            findings.find(who, kind, note)
+        findings.close_finding(who.id("finding", kind.name, "queue 1"))
+        findings.file(
+            who,
+            ReportPart(name="failure", help="h"),
+            Filed(kind="failure", signature="s", title="It fails.", files={"a.csv": b"1,2"}),
+        )
+
+
 WRITERS: dict[str, Callable[[Path, Target], None]] = {
     "journal": write_journal,
     "advice": write_advice,
     "evidence": write_evidence,
+    "findings": write_findings,
 }
 """What makes the database of each store, by the present code."""
 

@@ -27,10 +27,12 @@ __all__ = [
     "Event",
     "Experiment",
     "Failed",
+    "Finding",
     "Kept",
     "Log",
     "Lost",
     "Mode",
+    "Report",
     "Request",
     "Restored",
     "Result",
@@ -422,6 +424,52 @@ class Log(Event, frozen=True, kw_only=True):
     def text(self) -> str:
         """Return the line, with who says it."""
         return f"[{self.source}] {self.message}"
+
+
+class Finding(Event, frozen=True, kw_only=True):
+    """A finding of a detector opened, became worse, was acknowledged, or closed."""
+
+    warning: ClassVar[bool] = True
+
+    instance: _Instance
+    finding: Annotated[str, Meta(description="id of the finding, for `kmind findings`")]
+    kind: Annotated[str, Meta(description="kind of finding or report, by the module's manifest")]
+    subject: Annotated[str, Meta(description="target, or part of it, that the finding is of")]
+    state: Annotated[str, Meta(description="`open`, `acknowledged` or `closed`")]
+    severity: Annotated[str, Meta(description="`info`, `warning` or `critical`")]
+    score: Annotated[float, Meta(description="how bad it is; `kmind info` says what it means")]
+    title: Annotated[str, Meta(description="the extension's title, cleaned")]
+    evidence: _Evidence
+    causes: Annotated[
+        Sequence[Mapping[str, Any]],
+        Meta(description="hints at the cause: `hint`, and the `evidence` for it"),
+    ]
+    action: Annotated[str, Meta(description="what the extension suggests to do, or empty")]
+    why: _Why
+
+    def text(self) -> str:
+        """Say what was found, and what became of it."""
+        state = f"{self.severity}, {self.state} ({self.why})"
+        return f"finding {self.finding[:8]}, {state}: {self.subject}: {self.title}"
+
+
+class Report(Event, frozen=True, kw_only=True):
+    """A reporter filed a report; of one that goes on, once a minute at most."""
+
+    warning: ClassVar[bool] = True
+
+    instance: _Instance
+    report: Annotated[str, Meta(description="id of the report, for `kmind reports`")]
+    kind: Annotated[str, Meta(description="kind of finding or report, by the module's manifest")]
+    signature: Annotated[str, Meta(description="what the reports have in common that are one")]
+    title: Annotated[str, Meta(description="the extension's title, cleaned")]
+    count: Annotated[int, Meta(description="how often it happened so far")]
+    evidence: _Evidence
+    files: Annotated[Sequence[str], Meta(description="names of the files that came with it")]
+
+    def text(self) -> str:
+        """Say what was filed, and how often it happened."""
+        return f"report {self.report[:8]} of {self.instance}, {self.count} times: {self.title}"
 
 
 class Stop(_Change, frozen=True, kw_only=True):

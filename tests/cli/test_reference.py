@@ -59,7 +59,7 @@ def completed(*words: str) -> set[str]:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("re",), {"record", "reload", "replay", "restore"}),
+        (("re",), {"record", "reload", "replay", "reports", "restore"}),
         (("--v",), {"--version"}),
         (("run", "readahead", "--m"), {"--mode"}),
         (("run", "--mode", ""), {"observe", "advise", "canary", "auto"}),

@@ -109,3 +109,121 @@ def test_memory_of_recommendations_is_bounded() -> None:
 def test_seed_makes_a_run_repeatable() -> None:
     first, second, other = (make(Recorder(), seed=seed).rng.random() for seed in (5, 5, 6))
     assert first == second != other
+
+
+# Findings and reports
+
+
+class Handed:
+    """A detector's and reporter's context, and what it hands over."""
+
+    def __init__(self) -> None:
+        self.now = 10.0
+        self.notes: list[tuple[str, dict[str, Any]]] = []
+        self.context = Context(
+            module="sample", target="vda", params={}, features={}, port=Recorder(), knobs={},
+            now=lambda: self.now, findings=["slow"], reports=["failure"],
+            hand_over=lambda what, text: self.notes.append((what, msgspec.json.decode(text))),
+        )  # fmt: skip
+
+    def find(self, **words: Any) -> None:
+        self.context.finding("slow", **{"title": "It is slow.", "score": 2} | words)
+
+    def file(self, **words: Any) -> None:
+        self.context.file_report("failure", **{"signature": "s", "title": "T."} | words)
+
+
+def test_finding_is_sent_as_it_is() -> None:
+    handed = Handed()
+    handed.find(
+        part="queue 1", score=np.float32(2.5), evidence={"n": np.int64(3), "s": "x"},
+        causes={"It is hot.": {"celsius": np.float64(90)}}, action="Cool it.",
+    )  # fmt: skip
+    assert handed.notes == [
+        (
+            "finding",
+            {
+                "kind": "slow",
+                "part": "queue 1",
+                "title": "It is slow.",
+                "score": 2.5,
+                "evidence": {"n": 3, "s": "x"},
+                "causes": [{"hint": "It is hot.", "evidence": {"celsius": 90.0}}],
+                "action": "Cool it.",
+            },
+        )
+    ]
+
+
+def test_finding_is_confirmed_each_ten_seconds_and_cleared_once() -> None:
+    handed = Handed()
+    handed.context.clear_finding("slow")  # nothing was found
+    for _ in range(200):
+        handed.find()
+        handed.find(part="other")
+        handed.now += 0.1
+    handed.context.clear_finding("slow")
+    handed.context.clear_finding("slow")
+    assert [what for what, _ in handed.notes] == 4 * ["finding"] + ["cleared"]
+    handed.find()  # found again, it is news at once
+    assert handed.notes[-1][0] == "finding"
+
+
+def test_finding_is_sent_though_the_clock_was_set_back() -> None:
+    handed = Handed()
+    handed.find()
+    handed.now -= 5
+    handed.find()
+    assert len(handed.notes) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ({"title": ""}, "length"),
+        ({"title": "x" * 201}, "length"),
+        ({"title": 3}, "str"),
+        ({"score": float("nan")}, "malformed"),
+        ({"evidence": {"a": float("inf")}}, "malformed"),
+        ({"evidence": {"a": [1]}}, "array"),
+        ({"evidence": {"a": 1 << 70}}, "64 bits"),
+        ({"evidence": {str(n): n for n in range(25)}}, "length"),
+        ({"causes": {str(n): {} for n in range(9)}}, "length"),
+        ({"part": "x" * 101}, "length"),
+        ({"action": object()}, "object"),
+    ],
+)
+def test_finding_that_does_not_fit_raises(words: dict[str, Any], why: str) -> None:
+    handed = Handed()
+    with pytest.raises(ValueError, match=f"(?i){why}"):
+        handed.find(**words)
+    assert handed.notes == []
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ({"signature": ""}, "length"),
+        ({"count": 0}, ">= 1"),
+        ({"files": {"a/b": b""}}, "match"),
+        ({"files": {"a": b"x" * (33 << 10)}}, "may take 32768"),
+        ({"files": {"a": b"x" * (48 << 10)}}, "may take"),
+        ({"files": {"a": "text"}}, "must be bytes"),
+    ],
+)
+def test_report_that_does_not_fit_raises(words: dict[str, Any], why: str) -> None:
+    handed = Handed()
+    with pytest.raises(ValueError, match=f"(?i){why}"):
+        handed.file(**words)
+    assert handed.notes == []
+
+
+def test_kind_that_is_not_declared_raises() -> None:
+    context = Handed().context
+    for call in (
+        lambda: context.finding("failure", title="T.", score=1),
+        lambda: context.clear_finding("failure"),
+        lambda: context.file_report("slow", signature="s", title="T."),
+    ):
+        with pytest.raises(ValueError, match="is not in the manifest"):
+            call()

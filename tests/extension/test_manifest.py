@@ -212,6 +212,58 @@ def test_every_field_is_documented() -> None:
     assert {Limits, SandboxPart, KnobUse} <= set(parts)
 
 
+KINDS = """
+[[finding]]
+name = "slow"
+help = "It is slow."
+severity = "warning"
+score = "How many times as slow as it was."
+unit = "1"
+critical_from = 4.0
+"""
+
+
+def test_a_detector_declares_findings_and_a_reporter_reports(tmp_path: Path) -> None:
+    text = GOOD.replace('"tuner"', '"detector"') + KINDS
+    (kind,) = load_manifest(write(tmp_path, text)).findings
+    assert (kind.name, kind.severity, kind.critical_from) == ("slow", "warning", 4.0)
+    assert (kind.opens_after_s, kind.closes_after_s, kind.expires_s) == (0.0, 60.0, 300.0)
+    text = GOOD.replace('"tuner"', '"reporter"') + '[[report]]\nname = "failure"\nhelp = "h"\n'
+    (report,) = load_manifest(write(tmp_path, text)).reports
+    assert report.keep_days == 30.0
+
+
+@pytest.mark.parametrize(
+    ("class_", "added", "field", "message"),
+    [
+        ("tuner", KINDS, "[[finding]]", "finding[0]: a tuner hands over no findings; that is for"),
+        ("reporter", KINDS, "[[finding]]", "finding[0]: a reporter hands over no findings"),
+        (
+            "detector",
+            '[[report]]\nname = "failure"\nhelp = "h"\n',
+            "[[report]]",
+            "report[0]: a detector hands over no reports; that is for a reporter",
+        ),
+        ("detector", KINDS.replace('"warning"', '"bad"'), "severity", "finding[0].severity: Inva"),
+        ("detector", KINDS + "closes_after_s = 0\n", "closes", "finding[0].closes_after_s: Expect"),
+        ("detector", KINDS + "expires_s = 29\n", "expires", "finding[0].expires_s: Expected"),
+        ("detector", KINDS + KINDS, "", "finding[1].name: 'slow' stands there more than once"),
+        ("detector", KINDS + "state = 1\n", "state", "finding[0].state: Object contains unknown"),
+    ],
+)
+def test_kinds_that_cannot_be(
+    tmp_path: Path, class_: str, added: str, field: str, message: str
+) -> None:
+    text = GOOD.replace('"tuner"', f'"{class_}"') + added
+    path = write(tmp_path, text)
+    with pytest.raises(ModuleError) as caught:
+        load_manifest(path)
+    if field:
+        message = f":{text.count(chr(10), 0, text.index(f'{chr(10)}{field}')) + 2}: {message}"
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_file_that_ends_too_early(tmp_path: Path) -> None:
     with pytest.raises(ModuleError, match=r"module\.toml:2: not TOML: "):
         load_manifest(write(tmp_path, 'name = "x"\nversion = ['))

@@ -119,7 +119,7 @@ class Printer:
         self.heard += len(data)
         return self._reader.feed(data)
 
-    def take_reports(self) -> int:
+    def handle_notes(self) -> int:
         return 0
 
 

@@ -20,9 +20,12 @@ from sample_events import make
 
 from kmind.agent.types import Mode
 from kmind.errors import KmindError, ModelError, UsageError
-from kmind.events import Emit
+from kmind.events import Emit, Event
 from kmind.extension import find_module, parse_parameters
+from kmind.extension.handover import Filed, Found
+from kmind.extension.manifest import FindingPart, ReportPart
 from kmind.infer.model_file import ModelFile
+from kmind.runtime.findings.keeper import Finder, Findings
 from kmind.runtime.objective.poller import check_asker
 from kmind.runtime.supervisor.advice import AdviceStore
 from kmind.runtime.supervisor.turn_times import TurnTimes
@@ -30,6 +33,8 @@ from kmind.runtime.supervisor.turn_times import TurnTimes
 # One that no other test makes or takes away, if there is such.
 _DISKS = [path.parent.name for path in sorted(Path("/sys/block").glob("*/device"))]
 DISK = next(iter([*_DISKS, *(path.name for path in sorted(Path("/sys/block").iterdir()))]))
+
+_FINDER = Finder("slowio@vda", "slowio", "vda", "serial x")
 
 
 class MemorySupervisor:
@@ -43,6 +48,7 @@ class MemorySupervisor:
         self._changes = 0
         self.advice = AdviceStore(folder / "advice.db", self)
         self.evidence_path = folder / "evidence.db"
+        self.findings = Findings(folder / "findings.db", self._publish)
         self.turns = TurnTimes()
 
     def start(self) -> None:
@@ -166,13 +172,30 @@ class MemorySupervisor:
             self._file.write_text(json.dumps(self._instances))
         self._instances.clear()
         self.advice.close()
+        self.findings.close()
 
     # Not of the interface
 
     def tell(self, name: str, **fields: Any) -> None:
         """Have an event happen."""
+        self._publish(make(name, **fields))
+
+    def _publish(self, event: Event) -> None:
         for callback in self._callbacks:
-            callback(make(name, **fields))
+            callback(event)
+
+    def find(self, part: str = "", score: float = 2.0) -> str:
+        """Have a detector find something; the id."""
+        kind = FindingPart(name="slow", help="h", severity="warning", score="Times as slow.")
+        found = Found(kind="slow", part=part, title="It is slow.", score=score)
+        self.findings.find(_FINDER, kind, found)
+        return _FINDER.id("finding", "slow", part)
+
+    def file_report(self) -> str:
+        """Have a reporter file a report with a file; the id."""
+        filed = Filed(kind="failure", signature="s", title="It fails.", files={"a.csv": b"1,\0"})
+        self.findings.file(_FINDER, ReportPart(name="failure", help="h"), filed)
+        return _FINDER.id("report", "failure", "s")
 
     def advise(self, value: int = 512, knob: str = "block.read_ahead_kb") -> str:
         """Have an instance advise something; the id."""

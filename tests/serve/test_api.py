@@ -19,13 +19,13 @@ from serve.conftest import serve
 from serve.memory import DISK
 
 from kmind.cli.client import Client, _UnixConnection
-from kmind.errors import KmindError
+from kmind.errors import KmindError, PrivilegeError
 from kmind.infer.features import Feature
 from kmind.infer.model_file import ModelFile
 from kmind.knobs import Target, get_knob
 from kmind.runtime.experiment.store import EvidenceStore
-from kmind.serve import api, peers, schema
-from kmind.serve.routes import ROUTES
+from kmind.serve import api, peers, routes, schema
+from kmind.serve.routes import ROUTES, Call, Context
 from kmind.testing.models import random_trees
 
 if TYPE_CHECKING:
@@ -111,13 +111,65 @@ def test_advice(served: "Served") -> None:
         client.call("POST", f"/v1/advice/{second}/apply")
 
 
+def test_findings(served: "Served") -> None:
+    client = served.client
+    assert client.get("/v1/findings") == {"schema": "kmind.findings/1", "findings": []}
+    first = served.do(served.supervisor.find)
+    second = served.do(lambda: served.supervisor.find("queue 1"))
+    listed = client.get("/v1/findings")["findings"]
+    assert {each["id"] for each in listed} == {first, second}
+    assert client.get(f"/v1/findings/{first[:6]}")["findings"][0]["subject"] == "vda"
+    (row,) = client.call("POST", f"/v1/findings/{first}/ack")["findings"]
+    assert (row["id"], row["state"]) == (first, "acknowledged")
+    assert client.call("POST", f"/v1/findings/{second}/close")["findings"][0]["state"] == "closed"
+    with pytest.raises(KmindError, match="is closed"):
+        client.call("POST", f"/v1/findings/{second}/ack")
+    assert client.get(f"/v1/findings/{second}")["findings"][0]["why"] == "root has closed it"
+    for wrong in ("0000", "x", first[:3], "%25", "1" * 40):
+        assert ask(served, "GET", f"/v1/findings/{wrong}")[0] == 404
+        assert ask(served, "POST", f"/v1/findings/{wrong}/ack")[0] == 404
+
+
+def test_reports(served: "Served") -> None:
+    client = served.client
+    assert client.get("/v1/reports") == {"schema": "kmind.reports/1", "reports": []}
+    report = served.do(served.supervisor.file_report)
+    (row,) = client.get("/v1/reports")["reports"]
+    assert (row["id"], row["files"], "data" in row) == (report, {"a.csv": 3}, False)
+    (row,) = client.get(f"/v1/reports/{report}")["reports"]
+    assert row["data"] == {"a.csv": "MSwA"}
+    assert client.call("DELETE", f"/v1/reports/{report}")["reports"][0]["id"] == report
+    assert ask(served, "GET", f"/v1/reports/{report}")[0] == 404
+    assert ask(served, "DELETE", f"/v1/reports/{report}")[0] == 404
+
+
+def test_only_root_settles_findings_and_reports(served: "Served") -> None:
+    finding = served.do(served.supervisor.find)
+    report = served.do(served.supervisor.file_report)
+    context = Context(served.supervisor, None, dict)  # type: ignore[arg-type]
+    for handler, key in (
+        (routes.acknowledge_finding, finding),
+        (routes.close_finding, finding),
+        (routes.remove_report, report),
+    ):
+        for uid in (1000, -1):
+            with pytest.raises(PrivilegeError):
+                handler(context, Call({"id": key}, uid=uid))
+    assert served.client.get("/v1/findings")["findings"][0]["state"] == "open"
+    assert len(served.client.get("/v1/reports")["reports"]) == 1
+
+
 @pytest.mark.parametrize("route", [r for r in ROUTES if r.method == "GET" and r.where != "stream"])
 def test_answers_hold_what_is_declared(served: "Served", disk: str, route: Any) -> None:
     served.client.call("POST", "/v1/instances", {"module": "readahead", "target": disk})
     advice = served.do(served.supervisor.advise)
     with EvidenceStore(served.supervisor.evidence_path) as store:
         assert str(_begin(store, 16)) == advice
-    path = route.path.format(name=f"readahead@{disk}", id=advice)
+    key = {
+        "/v1/findings/{id}": served.do(served.supervisor.find),
+        "/v1/reports/{id}": served.do(served.supervisor.file_report),
+    }.get(route.path, advice)
+    path = route.path.format(name=f"readahead@{disk}", id=key)
     status, headers, content = ask(served, "GET", path)
     assert status == 200
     assert headers["content-type"] == "application/json"

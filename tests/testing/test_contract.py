@@ -257,6 +257,53 @@ BROKEN = {
 }
 
 
+FINDING = """
+[[finding]]
+name = "slow"
+help = "It is slow."
+severity = "info"
+score = "How slow."
+"""
+
+REPORT = """
+[[report]]
+name = "failure"
+help = "It failed."
+"""
+
+# What is wrong: the check that must find it, the class, the kinds that it declares, and code that
+# on_windows begins with.
+HANDED_OVER = {
+    "a title without an end": (
+        "findings", "detector", FINDING, "self.context.finding('slow', title='Slow', score=1)",
+    ),
+    "too many findings": (
+        "findings", "detector", FINDING,
+        "[self.context.finding('slow', part=str(n), title='Slow.', score=1) for n in range(65)]",
+    ),
+    "a finding of a kind that is not declared": (
+        "windows", "detector", FINDING, "self.context.finding('fast', title='Fast.', score=1)",
+    ),
+    "a score that is no number": (
+        "windows", "detector", FINDING,
+        "self.context.finding('slow', title='Slow.', score=float('nan'))",
+    ),
+    "a report without a sentence": (
+        "reports", "reporter", REPORT,
+        "self.context.file_report('failure', signature='s', title='Failed')",
+    ),
+    "a report of each window": (
+        "reports", "reporter", REPORT,
+        "[self.context.file_report('failure', signature='s', title='It failed.')"
+        " for _ in windows]",
+    ),
+    "a report of each record": ("reports", "reporter", REPORT, "pass"),
+    "a finding of a reporter": (
+        "windows", "reporter", REPORT, "self.context.finding('slow', title='Slow.', score=1)",
+    ),
+}  # fmt: skip
+
+
 @pytest.fixture(scope="session")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = Path(__file__).with_name("sample.bpf.c")
@@ -296,6 +343,56 @@ def test_a_broken_module(tmp_path: Path, compiled: Path, what: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def write_finder(folder: Path, compiled: Path, class_: str, kinds: str, code: str) -> str:
+    """A module of a class that hands something over in on_windows; its folder."""
+    module = Path(write(folder, compiled))
+    text = MANIFEST.replace('class = "tuner"', f'class = "{class_}"') + kinds
+    (module / "module.toml").write_text(text)
+    source = EXTENSION.replace("        knob =", f"        {code}\n        knob =")
+    if code == "pass":
+        source = source.replace(
+            "        self.seen += len(records)",
+            "        self.context.file_report('failure', signature='s', title='It failed.')",
+        )
+    (module / "extension.py").write_text(source)
+    return str(module)
+
+
+@pytest.mark.parametrize("what", HANDED_OVER)
+def test_a_module_that_hands_over_what_it_may_not(
+    tmp_path: Path, compiled: Path, what: str
+) -> None:
+    name, class_, kinds, code = HANDED_OVER[what]
+    module = write_finder(tmp_path, compiled, class_, kinds, code)
+    by_name = {check.name: check for check in CHECKS}
+    by_name["manifest"](module)
+    with pytest.raises(ContractError) as caught:
+        by_name[name](module)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("class_", "kinds", "code"),
+    [
+        (
+            "detector",
+            FINDING,
+            "self.context.finding('slow', title='It is slow.', score=1) if self.seen % 3 "
+            "else self.context.clear_finding('slow')",
+        ),
+        (
+            "reporter",
+            REPORT,
+            "self.seen % 9 or self.context.file_report('failure', signature='s', title='F.')",
+        ),
+    ],
+)
+def test_a_module_that_hands_over_what_it_may(
+    tmp_path: Path, compiled: Path, class_: str, kinds: str, code: str
+) -> None:
+    check_module(write_finder(tmp_path, compiled, class_, kinds, code))
+
+
 def test_all_failures_are_told_at_once(tmp_path: Path, compiled: Path) -> None:
     check_module(write(tmp_path / "good", compiled))
     module = Path(write(tmp_path / "bad", compiled, "at once.", "at once"))
@@ -310,7 +407,8 @@ def test_all_failures_are_told_at_once(tmp_path: Path, compiled: Path) -> None:
 
 
 def test_every_check_has_a_module_that_fails_it() -> None:
-    assert {check.name for check in CHECKS} == {name for name, *_ in BROKEN.values()}
+    broken = [*BROKEN.values(), *HANDED_OVER.values()]
+    assert {check.name for check in CHECKS} == {name for name, *_ in broken}
     assert all(check.meaning.endswith(".") for check in CHECKS)
 
 

@@ -22,6 +22,7 @@ from small_disk import fill, small_disk
 from kmind.errors import KmindError
 from kmind.guard import Journal
 from kmind.runtime.experiment.store import EvidenceStore
+from kmind.runtime.findings.store import FindingStore
 from kmind.runtime.supervisor.advice import AdviceStore
 from kmind.util import sqlite
 from kmind.util.sqlite import DeferringStore, Schema, Step, Store
@@ -298,11 +299,13 @@ OPEN: dict[str, Callable[[Path], Store]] = {
     "journal": Journal,
     "advice": lambda path: AdviceStore(path, Doer()),
     "evidence": EvidenceStore,
+    "findings": FindingStore,
 }
 SCHEMAS = {
     "journal": Journal.schema,
     "advice": AdviceStore.schema,
     "evidence": EvidenceStore.schema,
+    "findings": FindingStore.schema,
 }
 
 Rows = dict[str, list[dict[str, Any]]]

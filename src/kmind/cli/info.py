@@ -107,6 +107,14 @@ def _record(each: dict[str, Any]) -> str:
     )
 
 
+def _finding(each: dict[str, Any]) -> str:
+    return f"{each['name']} ({each['severity']}): {each['help']} Score: {each['score']}"
+
+
+def _report(each: dict[str, Any]) -> str:
+    return f"{each['name']}: {each['help']}"
+
+
 def _sum(names: list[str]) -> str:
     return f"({' + '.join(names)})" if len(names) > 1 else "".join(names)
 
@@ -128,5 +136,7 @@ _BELOW: dict[str, Callable[[dict[str, Any]], str]] = {
     "outcomes": _measure,
     "guards": _measure,
     "records": _record,
+    "findings": _finding,
+    "reports": _report,
     "parameters": _parameter,
 }

@@ -55,6 +55,9 @@ def replay_command(
         return 0
     for line in replay.log:
         warn(f"{line}\n")
+    for each in replay.handed_over:
+        title = each["note"].get("title") or each["note"].get("kind", "")
+        write(f"{each['time_s']:10.3f} s  {each['what']:<10} {title}\n")
     verdicts = Counter(made.verdict for made in replay.recommended)
     write(
         f"{replay.windows:,} windows and {replay.records:,} records over {replay.span_s:,.1f} s: "
@@ -102,6 +105,7 @@ def _report(replay: Replay, params: dict[str, Value]) -> dict[str, Any]:
         "records": replay.records,
         "recommendations": [asdict(made) for made in replay.recommended],
         "verdicts": dict(sorted(Counter(m.verdict for m in replay.recommended).items())),
+        "handed_over": replay.handed_over,
         "status": replay.status,
         "log": replay.log,
     }

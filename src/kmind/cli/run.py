@@ -18,6 +18,8 @@ from kmind.extension import parse_parameters
 from kmind.guard import Actuator, Gate, Journal, Policy
 from kmind.runtime.cleanup import remove_dead_runs, restoring, run_cgroup
 from kmind.runtime.experiment.store import EvidenceStore, default_evidence_path
+from kmind.runtime.findings.keeper import Findings
+from kmind.runtime.findings.store import default_findings_path
 from kmind.runtime.instance.agent_factory import bind, make_bpf_agent, need_root
 from kmind.runtime.instance.checkpoint import default_memory_folder
 from kmind.runtime.instance.instance import Instance, Sandbox
@@ -82,6 +84,7 @@ def run(
         restoring(policy, report.emit) as put_back,
         Journal() as journal,
         EvidenceStore(default_evidence_path(journal.path)) as evidence,
+        Findings(default_findings_path(journal.path), report.emit) as findings,
         Core.private() as core,
         Gate.open(core.approved_fd) as gate,
         stop_signals() as stop,
@@ -102,6 +105,7 @@ def run(
             mode=mode,
             emit=report.emit,
             evidence=evidence,
+            findings=findings,
             memory=default_memory_folder(journal.path),
             sandbox=Sandbox(cgroup=run_cgroup(name)),
             free=partial(core.free, slot),
@@ -111,7 +115,7 @@ def run(
         summary = {"restored": False}
         try:
             if instance.start(lambda: stop.is_set):
-                _loop(instance, report, stop, duration_s)
+                _loop(instance, findings, report, stop, duration_s)
         finally:
             journal.hurry(False)
             summary = instance.stop()
@@ -125,11 +129,18 @@ def run(
     return 0 if summary["restored"] else 1
 
 
-def _loop(instance: Instance, report: Report, stop: StopFlag, duration_s: float | None) -> None:
+def _loop(
+    instance: Instance,
+    findings: Findings,
+    report: Report,
+    stop: StopFlag,
+    duration_s: float | None,
+) -> None:
     until = time.monotonic() + (duration_s or float("inf"))
     while not (stop.is_set or report.broken or instance.failed):
         left = until - time.monotonic()
         if left <= 0:
             return
         instance.step(min(left, _STEP_S))
+        findings.look()
         report.refresh()

@@ -7,7 +7,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -16,18 +16,18 @@ import numpy as np
 
 from kmind.abi import layout
 from kmind.extension._parameter import Value
+from kmind.extension.handover import NOTE_MOST, Cause, Cleared, Filed, Found, encode
 from kmind.queue import Table
 
 if TYPE_CHECKING:
     from kmind.evidence import Experiment
 
-__all__ = ["REPORT_MOST", "Context", "KnobInfo", "Port", "plain"]
-
-REPORT_MOST = 48 << 10
-"""Bytes of JSON that one report may have."""
+__all__ = ["Context", "KnobInfo", "Port", "plain"]
 
 _MEMORY_MOST = layout.LIMIT["MEMORY_SIZE"] - layout.MEMORY.itemsize
 _REMEMBERED = 256  # recommendations whose answers can still come
+_CONFIRM_S = 10.0  # between two that say the same of one finding
+_FINDINGS_MOST = 256  # that are known as found
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,8 @@ class Context:
     parameter ``seed`` (0 where the module has none), so that a run can be repeated.
     ``memory`` is what the instance's extension remembered when it last ran, or None.
     ``tables`` are the agent's, by name: each is live memory, for reading.
+    ``findings`` and ``reports`` are the kinds that the manifest declares; ``hand_over`` is given
+    what goes to the owner: ``experiment``, ``finding``, ``cleared`` or ``report``, and JSON.
     """
 
     def __init__(
@@ -122,8 +124,10 @@ class Context:
         write_log: Callable[[str], None] | None = None,
         memory: Any = None,
         keep: Callable[[bytes], None] | None = None,
-        send_report: Callable[[bytes], None] | None = None,
         tables: Mapping[str, Table] | None = None,
+        findings: Collection[str] = (),
+        reports: Collection[str] = (),
+        hand_over: Callable[[str, bytes], None] | None = None,
     ) -> None:
         self.module = module
         self.target = target
@@ -139,7 +143,11 @@ class Context:
         self._write_log = write_log or _to_stderr
         self.memory = memory
         self._keep = keep
-        self._send_report = send_report
+        self._findings = frozenset(findings)
+        self._reports = frozenset(reports)
+        self._hand_over = hand_over or (lambda kind, text: None)
+        # Kind and part of each finding that was not cleared since, and when that was last said.
+        self._found_at: dict[tuple[str, str], float] = {}
         self._made: dict[int, tuple[KnobInfo, int]] = {}
 
     def now(self) -> float:
@@ -165,7 +173,7 @@ class Context:
         if self._keep:
             self._keep(text)
 
-    def report(
+    def report_experiment(
         self,
         experiment: Experiment,
         *,
@@ -203,10 +211,104 @@ class Context:
         }
         # In ASCII, so that it can be cut anywhere.
         text = json.dumps(said, default=plain, allow_nan=False, separators=(",", ":")).encode()
-        if len(text) > REPORT_MOST:
-            raise ValueError(f"this takes {len(text)} bytes, and may take {REPORT_MOST}")
-        if self._send_report:
-            self._send_report(text)
+        if len(text) > NOTE_MOST:
+            raise ValueError(f"this takes {len(text)} bytes, and may take {NOTE_MOST}")
+        self._hand_over("experiment", text)
+
+    def finding(
+        self,
+        kind: str,
+        *,
+        title: str,
+        score: float,
+        part: str = "",
+        evidence: Mapping[str, object] | None = None,
+        causes: Mapping[str, Mapping[str, object]] | None = None,
+        action: str = "",
+    ) -> None:
+        """Hand over a finding, or confirm it, for ``kmind findings``.
+
+        For detectors: ``kind`` is a ``[[finding]]`` of the manifest, which also says how serious
+        it is and what ``score`` means. It is of the target, or of a ``part`` of it, by name.
+        ``causes`` are hints at the cause, each with the measurements that speak for it, and
+        ``action`` is what the admin should do. Call it each time that it is found: it expires
+        unless it is confirmed, and is sent once in ten seconds at most. Raises ValueError for
+        a kind that is not declared, and for text or numbers that do not fit.
+        """
+        self._declared("finding", kind, self._findings)
+        note = Found(
+            kind=kind,
+            part=part,
+            title=title,
+            score=float(score),
+            evidence=_plain_numbers(evidence or {}),
+            causes=tuple(
+                Cause(hint=hint, evidence=_plain_numbers(numbers))
+                for hint, numbers in (causes or {}).items()
+            ),
+            action=action,
+        )
+        text = encode(note)
+        if self._is_news(kind, part, found=True):
+            self._hand_over("finding", text)
+
+    def clear_finding(self, kind: str, *, part: str = "") -> None:
+        """Say that what was found is there no longer; the owner closes it after a while.
+
+        Raises ValueError as `finding` does.
+        """
+        self._declared("finding", kind, self._findings)
+        text = encode(Cleared(kind=kind, part=part))
+        if self._is_news(kind, part, found=False):
+            self._hand_over("cleared", text)
+
+    def file_report(
+        self,
+        kind: str,
+        *,
+        signature: str,
+        title: str,
+        count: int = 1,
+        evidence: Mapping[str, object] | None = None,
+        files: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """File a report of something that happened, for ``kmind reports``.
+
+        For reporters: ``kind`` is a ``[[report]]`` of the manifest. Reports of one ``signature``
+        are one, which counts how often it happened: ``count`` times since the last call. ``files``
+        are kept with it, by name, 32 KiB in sum; those of a later call take their place. The
+        owner takes thirty a minute. Raises ValueError as `finding` does.
+        """
+        self._declared("report", kind, self._reports)
+        for name, data in (files or {}).items():
+            if not isinstance(data, bytes):  # JSON would take a text for base64
+                raise ValueError(f"file {name!r} is a {type(data).__name__}, and must be bytes")
+        note = Filed(
+            kind=kind,
+            signature=signature,
+            title=title,
+            count=count,
+            evidence=_plain_numbers(evidence or {}),
+            files=dict(files or {}),
+        )
+        self._hand_over("report", encode(note))
+
+    def _declared(self, what: str, kind: str, known: frozenset[str]) -> None:
+        if kind not in known:
+            names = ", ".join(sorted(known)) or "none"
+            raise ValueError(f"{what} {kind!r} is not in the manifest; it has {names}")
+
+    def _is_news(self, kind: str, part: str, *, found: bool) -> bool:
+        # The pipe may lose a word, so what is found is said again now and then.
+        now = self.now()
+        said_at = self._found_at.pop((kind, part), None)
+        if not found:
+            return said_at is not None
+        news = said_at is None or not said_at <= now < said_at + _CONFIRM_S
+        self._found_at[kind, part] = now if news or said_at is None else said_at
+        if len(self._found_at) > _FINDINGS_MOST:
+            del self._found_at[next(iter(self._found_at))]
+        return news
 
     def recommend(
         self,
@@ -264,6 +366,14 @@ def plain(value: object) -> object:
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     raise TypeError(f"it cannot hold a {type(value).__name__}")
+
+
+def _plain_numbers(evidence: Mapping[str, object]) -> dict[str, Any]:
+    # Numpy's scalars as Python's; whether the rest fits is seen when it is encoded.
+    return {
+        name: value.item() if isinstance(value, np.generic) else value
+        for name, value in evidence.items()
+    }
 
 
 def _positive(name: str, value: float) -> float:

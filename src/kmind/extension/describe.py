@@ -81,6 +81,8 @@ def describe(module: Module, conf: ModuleConf) -> dict[str, Any]:
             }
             for record in manifest.records
         ],
+        "findings": msgspec.to_builtins(manifest.findings),
+        "reports": msgspec.to_builtins(manifest.reports),
         "limits": {
             "cpu_percent": manifest.limits.cpu_percent,
             "memory_mib": manifest.limits.memory_mib,

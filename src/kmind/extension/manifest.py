@@ -16,6 +16,7 @@ import msgspec
 
 from kmind.abi import layout
 from kmind.errors import UsageError
+from kmind.extension._handed_over import FindingPart, ReportPart, Severity
 from kmind.extension._objective import ObjectivePart
 from kmind.extension._parameter import Name, Parameter, Part, Text, Value
 from kmind.extension._table import TableColumn, TableKey, TablePart
@@ -30,6 +31,7 @@ __all__ = [
     "EvidencePart",
     "ExtensionPart",
     "Feature",
+    "FindingPart",
     "GuardPart",
     "Hook",
     "HookWhile",
@@ -43,7 +45,9 @@ __all__ = [
     "Parameter",
     "RecordField",
     "RecordKind",
+    "ReportPart",
     "SandboxPart",
+    "Severity",
     "TableColumn",
     "TableKey",
     "TablePart",
@@ -268,6 +272,8 @@ class Manifest(Part, frozen=True):
     evidence: EvidencePart = EvidencePart()
     records: tuple[RecordKind, ...] = msgspec.field(name="record", default=())
     tables: tuple[TablePart, ...] = msgspec.field(name="table", default=())
+    findings: tuple[FindingPart, ...] = msgspec.field(name="finding", default=())
+    reports: tuple[ReportPart, ...] = msgspec.field(name="report", default=())
 
     def __post_init__(self) -> None:
         limit = layout.LIMIT["FEATURES"]
@@ -282,6 +288,7 @@ class Manifest(Part, frozen=True):
                 f"table: rows take {size:,} bytes of kernel memory, and a module has {limit:,}"
             )
         self._check_names()
+        self._check_class()
         self._check_modules()
         for index, text in enumerate(self.aliases):
             try:
@@ -338,6 +345,8 @@ class Manifest(Part, frozen=True):
             ("table[{}].name", [t.name for t in self.tables]),
             ("record[{}].name", [r.name for r in self.records]),
             ("record[{}].kind", [str(r.kind) for r in self.records]),
+            ("finding[{}].name", [f.name for f in self.findings]),
+            ("report[{}].name", [r.name for r in self.reports]),
             ("aliases[{}]", self.aliases),
             ("depends[{}]", self.depends),
             ("conflicts[{}]", self.conflicts),
@@ -345,6 +354,16 @@ class Manifest(Part, frozen=True):
             for index, name in enumerate(names):
                 if name in names[:index]:
                     raise ValueError(f"{field.format(index)}: {name!r} stands there more than once")
+
+    def _check_class(self) -> None:
+        for field, declared, needed in (
+            ("finding", self.findings, "detector"),
+            ("report", self.reports, "reporter"),
+        ):
+            if declared and self.class_ != needed:
+                raise ValueError(
+                    f"{field}[0]: a {self.class_} hands over no {field}s; that is for a {needed}"
+                )
 
     def _check_parameters(self) -> None:
         declared = {parameter.name: parameter.type for parameter in self.parameters}

@@ -61,6 +61,9 @@ class Recommended:
 class Replay:
     """One recording through one module; ``run`` once.
 
+    ``handed_over`` is what the module found or filed: ``time_s`` since the first window, ``what``
+    it is (``finding``, ``cleared``, ``report``, ``experiment``) and the ``note`` itself.
+
     Raises RecordingError if the recording is of another module or other features.
     """
 
@@ -74,6 +77,7 @@ class Replay:
     records: int = 0
     recommended: list[Recommended] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
+    handed_over: list[dict[str, Any]] = field(default_factory=list)
     status: dict[str, Any] = field(default_factory=dict)
     span_s: float = 0.0
 
@@ -120,6 +124,15 @@ class Replay:
             now=lambda: end.now_ns / _NS,
             write_log=self.log.append,
             tables=end.tables,
+            findings=[part.name for part in self.module.manifest.findings],
+            reports=[part.name for part in self.module.manifest.reports],
+            hand_over=lambda what, note: self.handed_over.append(
+                {
+                    "time_s": round((end.now_ns - begin_ns) / _NS, 6),
+                    "what": what,
+                    "note": msgspec.json.decode(note),
+                }
+            ),
         )
         context.rng = np.random.default_rng(self.seed)
         dispatcher = Dispatcher(end, kind(context), context)

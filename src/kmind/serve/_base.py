@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 from kmind.agent.types import Mode
 from kmind.events import Emit
+from kmind.runtime.findings.keeper import Findings
 from kmind.runtime.supervisor.turn_times import TurnTimes
 
 __all__ = ["Advices", "Supervisor"]
@@ -50,6 +51,10 @@ class Supervisor(Protocol):
     @property
     def evidence_path(self) -> Path:
         """The file that holds the experiments; from any thread."""
+
+    @property
+    def findings(self) -> Findings:
+        """What detectors found and reporters filed."""
 
     @property
     def turns(self) -> TurnTimes:

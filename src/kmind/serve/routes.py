@@ -11,14 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from kmind.agent.types import Mode
-from kmind.errors import UsageError
+from kmind.errors import PrivilegeError, UsageError
 from kmind.extension import Module, find_module, list_modules
 from kmind.extension.conf import ModuleConf
 from kmind.extension.describe import describe
 from kmind.runtime.experiment.store import read_experiments
+from kmind.runtime.findings.store import read_findings, read_reports
 from kmind.serve import schema
 from kmind.serve._base import Supervisor
 from kmind.serve._problem import NotFoundError
@@ -30,22 +32,29 @@ __all__ = [
     "Context",
     "Handler",
     "Route",
+    "acknowledge_finding",
     "apply_advice",
+    "close_finding",
     "deploy_model",
     "follow_events",
     "get_advice",
     "get_experiment",
+    "get_finding",
     "get_health",
     "get_instance",
+    "get_report",
     "installed_modules",
     "list_advice",
     "list_experiments",
+    "list_findings",
     "list_instances",
     "list_leases",
     "list_models",
+    "list_reports",
     "load_instance",
     "reject_advice",
     "reload_instance",
+    "remove_report",
     "rollback_model",
     "set_mode",
     "undo_advice",
@@ -205,6 +214,50 @@ def get_experiment(context: Context, call: Call) -> dict[str, Any]:
         return _experiments(read_experiments(context.supervisor.evidence_path, call.path["id"]))
 
 
+def list_findings(context: Context, call: Call) -> dict[str, Any]:
+    """All findings: those that are not closed first, the latest first."""
+    return _findings(read_findings(_findings_path(context)))
+
+
+def get_finding(context: Context, call: Call) -> dict[str, Any]:
+    """One finding, with its evidence."""
+    with _not_found():
+        return _findings(read_findings(_findings_path(context), call.path["id"]))
+
+
+def acknowledge_finding(context: Context, call: Call) -> dict[str, Any]:
+    """Say that root knows of a finding."""
+    _need_root(call)
+    with _not_found():
+        return _findings([context.supervisor.findings.acknowledge(call.path["id"])])
+
+
+def close_finding(context: Context, call: Call) -> dict[str, Any]:
+    """Close a finding."""
+    _need_root(call)
+    with _not_found():
+        return _findings([context.supervisor.findings.close_finding(call.path["id"])])
+
+
+def list_reports(context: Context, call: Call) -> dict[str, Any]:
+    """All reports, the latest first."""
+    return _reports(read_reports(_findings_path(context))[0])
+
+
+def get_report(context: Context, call: Call) -> dict[str, Any]:
+    """One report, with the content of its files."""
+    with _not_found():
+        rows, files = read_reports(_findings_path(context), call.path["id"])
+    return _reports([rows[0] | {"data": files}])
+
+
+def remove_report(context: Context, call: Call) -> dict[str, Any]:
+    """Forget a report and its files."""
+    _need_root(call)
+    with _not_found():
+        return _reports([context.supervisor.findings.remove_report(call.path["id"])])
+
+
 def installed_modules(context: Context, call: Call) -> dict[str, Any]:
     """All installed modules."""
     conf = ModuleConf.load(strict=False)
@@ -281,6 +334,39 @@ ROUTES = (
         refusals=(404,),
         where="thread",
     ),
+    Route("GET", "/v1/findings", list_findings, schema.FindingList, where="thread"),
+    Route(
+        "GET",
+        "/v1/findings/{id}",
+        get_finding,
+        schema.FindingList,
+        refusals=(404,),
+        where="thread",
+    ),
+    Route(
+        "POST",
+        "/v1/findings/{id}/ack",
+        acknowledge_finding,
+        schema.FindingList,
+        refusals=(403, 404, 409),
+    ),
+    Route(
+        "POST",
+        "/v1/findings/{id}/close",
+        close_finding,
+        schema.FindingList,
+        refusals=(403, 404, 409),
+    ),
+    Route("GET", "/v1/reports", list_reports, schema.ReportList, where="thread"),
+    Route(
+        "GET",
+        "/v1/reports/{id}",
+        get_report,
+        schema.ReportList,
+        refusals=(404,),
+        where="thread",
+    ),
+    Route("DELETE", "/v1/reports/{id}", remove_report, schema.ReportList, refusals=(403, 404)),
     Route("GET", "/v1/leases", list_leases, schema.LeaseList),
     Route("GET", "/v1/modules", installed_modules, schema.ModuleList, None, (400,), "thread"),
     Route("GET", "/v1/health", get_health, schema.Health, where="loop"),
@@ -303,6 +389,17 @@ def _name(context: Context, call: Call) -> str:
         some = f"loaded: {', '.join(loaded[:16])}" if loaded else "nothing is loaded"
         raise NotFoundError(f"there is no instance {name!r}", hint=some)
     return name
+
+
+def _need_root(call: Call) -> None:
+    if call.uid != 0:
+        raise PrivilegeError("findings and reports are root's to settle", hint="run as root")
+
+
+def _findings_path(context: Context) -> Path:
+    path = context.supervisor.findings.path
+    assert path is not None, "the daemon keeps its findings in a file"
+    return path
 
 
 def _known_advice(context: Context, call: Call) -> str:
@@ -367,6 +464,14 @@ def _change(name: str, result: dict[str, Any]) -> dict[str, Any]:
 
 def _advice(advice: list[dict[str, Any]]) -> dict[str, Any]:
     return {"schema": "kmind.advice/1", "advice": advice}
+
+
+def _findings(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"schema": "kmind.findings/1", "findings": rows}
+
+
+def _reports(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"schema": "kmind.reports/1", "reports": rows}
 
 
 def _experiments(rows: list[dict[str, Any]]) -> dict[str, Any]:

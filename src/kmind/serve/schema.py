@@ -25,6 +25,8 @@ __all__ = [
     "Experiment",
     "ExperimentList",
     "Fill",
+    "Finding",
+    "FindingList",
     "Health",
     "Instance",
     "InstanceList",
@@ -37,6 +39,8 @@ __all__ = [
     "ModelRequest",
     "ModuleList",
     "Problem",
+    "Report",
+    "ReportList",
 ]
 
 PROBLEM = "application/problem+json"
@@ -179,6 +183,65 @@ class ExperimentList(_Answer, frozen=True):
 
     experiments: list[Experiment]
     schema: Literal["kmind.why/2"] = "kmind.why/2"
+
+
+class Finding(_Answer, frozen=True):
+    """What a detector has found, of its target or a part of it.
+
+    ``meaning`` says what ``score`` is, ``causes`` are hints, each with its evidence, and ``why``
+    is the reason for the state. Times are in seconds since 1970.
+    """
+
+    id: str
+    state: Literal["open", "acknowledged", "closed"]
+    instance: str
+    kind: str
+    subject: str
+    severity: Literal["info", "warning", "critical"]
+    score: float
+    meaning: str
+    unit: str
+    title: str
+    evidence: dict[str, Any]
+    causes: list[dict[str, Any]]
+    action: str
+    since: float
+    last: float
+    expires: float
+    closed: float | None
+    times: int
+    why: str
+
+
+class FindingList(_Answer, frozen=True):
+    """Findings: those that are not closed first, the latest first."""
+
+    findings: list[Finding]
+    schema: Literal["kmind.findings/1"] = "kmind.findings/1"
+
+
+class Report(_Answer, frozen=True):
+    """What a reporter has filed; ``files`` is name to size in bytes."""
+
+    id: str
+    instance: str
+    target: str
+    kind: str
+    signature: str
+    title: str
+    evidence: dict[str, Any]
+    count: int
+    first: float
+    last: float
+    keep_until: float
+    files: dict[str, int]
+
+
+class ReportList(_Answer, frozen=True):
+    """Reports, the latest first; of one alone also ``data``: name to content, in base64."""
+
+    reports: list[Report]
+    schema: Literal["kmind.reports/1"] = "kmind.reports/1"
 
 
 class Lease(_Answer, frozen=True):

@@ -105,6 +105,8 @@ def knobs_of(manifest: Manifest, bounds: Bounds) -> dict[str, KnobInfo]:
 class Rig:
     """One extension with a clock of its own. Its recommendations land in ``made``.
 
+    ``handed_over`` are its findings and reports: ``finding``, ``cleared`` or ``report``, and JSON.
+
     ``answers`` gives the verdict on each, in turn; an approved value is said to be
     applied, and to be undone when its hold ends.
     """
@@ -121,6 +123,7 @@ class Rig:
     ) -> None:
         self.made: list[Made] = []
         self.said: list[str] = []
+        self.handed_over: list[tuple[str, bytes]] = []
         self.now = _START_S
         self._answers = answers
         self._due: list[Made] = []
@@ -140,6 +143,9 @@ class Rig:
             now=lambda: self.now,
             write_log=self.said.append,
             tables={rows.name: rows.table for rows in self._rows},
+            findings=[part.name for part in manifest.findings],
+            reports=[part.name for part in manifest.reports],
+            hand_over=lambda kind, note: self.handed_over.append((kind, note)),
         )
         self.extension = kind(self.context)
 

@@ -30,11 +30,13 @@ from typing import Any, NoReturn
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from kmind.abi import layout
 from kmind.errors import KmindError
 from kmind.extension import ChangeEvent, Extension, Module, VerdictEvent, find_module
 from kmind.extension.context import plain
+from kmind.extension.handover import FINDINGS_A_MINUTE, OPEN_MOST, REPORTS_A_MINUTE
 from kmind.knobs import get_knob
 from kmind.testing._agent_object import AgentObject
 from kmind.testing._rig import SCRIPTS, Bounds, Made, Rig, loaded
@@ -248,6 +250,7 @@ def _check_construction(module: Module) -> None:
         for what, happened in (
             ("recommends", bool(rig.made)),
             ("logs", bool(rig.said)),
+            ("hands something over", bool(rig.handed_over)),
             ("draws random numbers", drawn != fresh),
             ("starts a thread", threading.active_count() != threads),
             ("opens a file", _open_files() != files),
@@ -269,14 +272,19 @@ def _check_windows(module: Module) -> None:
 
 def _check_records(module: Module) -> None:
     """Records that make no sense raise nothing."""
-    choose = np.random.default_rng(5)
     with _running(module, "on_records") as rig:
         for count in (0, 1, 300):
-            records = np.frombuffer(choose.bytes(count * layout.RECORD.itemsize), layout.RECORD)
-            records = records.copy()
-            records["kind"] |= layout.KIND["MODULE"]
-            records.flags.writeable = False
-            rig.extension.on_records(records)
+            rig.extension.on_records(_senseless_records(count))
+
+
+def _senseless_records(count: int) -> npt.NDArray[np.void]:
+    # Half of them of a kind that exists, so that the module reads on.
+    choose = np.random.default_rng(5)
+    records = np.frombuffer(choose.bytes(count * layout.RECORD.itemsize), layout.RECORD).copy()
+    records["kind"] |= layout.KIND["MODULE"]
+    records["kind"][::2] &= layout.KIND["MODULE"] + 3
+    records.flags.writeable = False
+    return records
 
 
 def _check_modes(module: Module) -> None:
@@ -345,10 +353,62 @@ def _check_note(name: str, made: Made) -> None:
             _fail(f"{name}: evidence {key} is {value}")
 
 
+def _check_findings(module: Module) -> None:
+    """Findings are sentences, few enough to be taken, and cleared only after they were found."""
+    # A kind that is not declared, and text or numbers that do not fit, raise where they are made.
+    for name, rig in _runs(module):
+        open_now: set[tuple[str, str]] = set()
+        notes = [(what, note) for what, note in _notes(rig) if what in ("finding", "cleared")]
+        if len(notes) > FINDINGS_A_MINUTE:
+            _fail(f"{name}: {len(notes)} notes of findings; {FINDINGS_A_MINUTE} a minute are taken")
+        for what, note in notes:
+            key = note["kind"], note["part"]
+            if what == "finding":
+                open_now.add(key)
+                _check_title(name, note)
+            elif key not in open_now:
+                _fail(f"{name}: {note['kind']} is cleared, and was not found before")
+            else:
+                open_now.remove(key)
+            if len(open_now) > OPEN_MOST:
+                _fail(f"{name}: more than {OPEN_MOST} findings are open")
+
+
+def _check_reports(module: Module) -> None:
+    """Reports are sentences, and few enough to be taken, whatever the records are."""
+    for name, rig in _runs(module):
+        _check_filed(name, rig)
+    with _running(module, "records without sense") as rig:
+        for _ in range(100):
+            rig.extension.on_records(_senseless_records(300))
+            rig.now += 0.1
+        _check_filed("records without sense", rig)
+
+
+def _check_filed(name: str, rig: Rig) -> None:
+    notes = [note for what, note in _notes(rig) if what == "report"]
+    if len(notes) > REPORTS_A_MINUTE:
+        _fail(f"{name}: {len(notes)} reports are filed; {REPORTS_A_MINUTE} a minute are taken")
+    for note in notes:
+        _check_title(name, note)
+
+
+def _notes(rig: Rig) -> list[tuple[str, dict[str, Any]]]:
+    return [(what, msgspec.json.decode(text)) for what, text in rig.handed_over]
+
+
+def _check_title(name: str, note: Mapping[str, Any]) -> None:
+    if not note["title"].endswith("."):
+        _fail(f"{name}: the title must be a sentence with a full stop: {note['title']!r}")
+
+
 def _check_repeatable(module: Module) -> None:
     """Same windows, same seed: same recommendations and the same status."""
     first, second = (
-        [(name, rig.made, _status(name, rig.extension)) for name, rig in _runs(module)]
+        [
+            (name, rig.made, rig.handed_over, _status(name, rig.extension))
+            for name, rig in _runs(module)
+        ]
         for _ in range(2)
     )
     for (name, *one), (_, *other) in zip(first, second, strict=True):
@@ -393,6 +453,8 @@ CHECKS: tuple[Check, ...] = tuple(
         _check_verdicts,
         _check_recommendations,
         _check_reasons,
+        _check_findings,
+        _check_reports,
         _check_repeatable,
         _check_status,
     )

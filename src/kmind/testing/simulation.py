@@ -135,6 +135,8 @@ class Simulation:
             now=self._now,
             write_log=self.log.append,
             tables=open_tables(self.agent.table_fds, shapes),
+            findings=[part.name for part in found.manifest.findings],
+            reports=[part.name for part in found.manifest.reports],
         )
         self.agent.set_mode(mode)
         self._dispatcher = Dispatcher(endpoint, kind(context), context)

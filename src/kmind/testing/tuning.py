@@ -118,7 +118,7 @@ class World:
             write_log=self.lines.append,
             memory=memory,
             keep=lambda text: self.kept.append(msgspec.json.decode(text)),
-            send_report=self.reports.append,
+            hand_over=lambda kind, text: self.reports.append(text),
         )
         self.extension = Autotune(self.context)
         self.extension.start()

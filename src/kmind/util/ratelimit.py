@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-__all__ = ["Bucket"]
+__all__ = ["Allowance", "Bucket"]
 
 
 class Bucket:
@@ -30,3 +30,25 @@ class Bucket:
             return False
         self._room -= 1
         return True
+
+
+class Allowance:
+    """So many a minute of what somebody sends; ``refuse`` is told once that there are more."""
+
+    def __init__(
+        self, now: Callable[[], float], a_minute: int, refuse: Callable[[str], None]
+    ) -> None:
+        self._bucket = Bucket(now, a_minute / 60, a_minute)
+        self._a_minute = a_minute
+        self._refuse = refuse
+        self._too_many = False
+
+    def take(self) -> bool:
+        """Whether one more may pass."""
+        if self._bucket.take():
+            self._too_many = False
+            return True
+        if not self._too_many:
+            self._too_many = True
+            self._refuse(f"there are more than {self._a_minute} a minute")
+        return False

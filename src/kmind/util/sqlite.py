@@ -228,7 +228,7 @@ def not_for_this_user(what: str, path: Path | None, error: OSError) -> Privilege
     return PrivilegeError(
         f"the {what} in {path} is for its owner only ({error.strerror})",
         hint="run as root; members of the group kmind may ask the daemon (kmind status, kmind "
-        "why, kmind advice list)",
+        "why, kmind advice, kmind findings)",
     )
 
 

@@ -2,6 +2,7 @@
 """The slow I/O module: what it suspects, on made-up streams and on real disks."""
 
 import contextlib
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -133,6 +134,7 @@ class _Stream:
     def __init__(self, seed: int) -> None:
         self.now = 1000.0
         self.log: list[str] = []
+        self.handed_over: list[tuple[str, dict[str, Any]]] = []
         self._choose = np.random.default_rng(seed)
         self.agent = SimAgent(realtime=False, now_ns=int(self.now * 1e9))
         endpoint = Endpoint(self.agent.arena, SimDoorbell(self.agent.doorbell_fd))
@@ -145,12 +147,17 @@ class _Stream:
             port=endpoint.cq,
             now=lambda: self.now,
             write_log=self.log.append,
+            findings=[part.name for part in MODULE.manifest.findings],
+            hand_over=self._hand_over,
         )
         self.agent.set_mode(Mode.OBSERVE)
         self.extension = SlowIo(self.context)
         self._dispatcher = Dispatcher(endpoint, self.extension, self.context)
         self._dispatcher.start()
         self.agent.start()
+
+    def _hand_over(self, what: str, text: bytes) -> None:
+        self.handed_over.append((what, json.loads(text)))
 
     def run(self, seconds: float, *, slower: float = 1.0, requests: int = 20) -> str:
         """Windows of 100 ms with so many requests each; what is thought of the disk then."""
@@ -185,10 +192,30 @@ def test_a_slow_disk_is_told_with_evidence_and_cleared_when_it_recovers() -> Non
         assert shown["score"] > shown["score_limit"]
         assert shown["requests_since"] > 100
         assert shown["suspected_for_s"] > 1
+        what, note = stream.handed_over[-1]
+        assert (what, note["kind"], note["part"]) == ("finding", "fail_slow", "")
+        assert note["score"] == pytest.approx(2.5, rel=0.15)
+        assert note["title"] == f"Requests take {note['score']:.1f} times as long as they did."
+        assert note["evidence"]["shift"] > note["evidence"]["shift_limit"]
+        assert note["causes"] == []  # nothing else was unusual
         assert stream.run(60) == "normal"
-        assert len(stream.log) == 2
-        assert "fail-slow" in stream.log[0]
-        assert "as fast as it was" in stream.log[1]
+        told = [what for what, _ in stream.handed_over]
+        assert told[-1] == "cleared"
+        assert set(told[:-1]) == {"finding"}
+        assert stream.log == []
+
+
+def test_failed_and_slow_single_requests_are_hints_at_the_cause() -> None:
+    with _stream() as stream:
+        stream.run(50)
+        for _ in range(40):
+            stream.agent.count(COLUMNS["errors"], 1)
+            stream.agent.count(COLUMNS["outliers"], 10)
+            stream.run(1, slower=2.5)
+        causes = stream.handed_over[-1][1]["causes"]
+        assert "errors" in causes[0]["hint"]
+        assert causes[0]["evidence"]["errors"] > 0
+        assert causes[1]["evidence"]["outliers"] > 0.02 * causes[1]["evidence"]["requests"]
 
 
 def test_one_burst_is_no_suspicion() -> None:
@@ -196,14 +223,14 @@ def test_one_burst_is_no_suspicion() -> None:
         stream.run(50)
         assert stream.run(3, slower=30.0) == "normal"
         assert stream.run(30) == "normal"
-        assert stream.log == []
+        assert stream.handed_over == []
 
 
 def test_a_stream_that_stays_is_never_suspected() -> None:
     for seed in range(10):
         with _stream(seed) as stream:
             stream.run(120)
-            assert stream.log == [], seed
+            assert stream.handed_over == [], seed
 
 
 def test_few_requests_make_longer_rounds() -> None:

@@ -18,12 +18,13 @@ from hypothesis import strategies as st
 from kmind.evidence import Design, Experiment, Guard, Noise
 from kmind.evidence.chart import render_experiment
 from kmind.extension import Context, KnobInfo, find_module
-from kmind.extension.context import REPORT_MOST
+from kmind.extension.handover import NOTE_MOST
 from kmind.knobs import get_knob
 from kmind.runtime.experiment import module_reports
 from kmind.runtime.experiment.module_reports import Reports
 from kmind.runtime.experiment.store import BY_MODULE, EvidenceStore
-from kmind.runtime.sandbox.framing import MARK, Parts, send_parts
+from kmind.runtime.sandbox.framing import MARK, Parts, send_note, send_parts
+from kmind.runtime.sandbox.inbox import Inbox
 from kmind.runtime.sandbox.log_reader import LineReader
 from kmind.runtime.sandbox.log_writer import LineOutput
 from kmind.testing.tuning import World, knob
@@ -85,9 +86,10 @@ class Owner:
             self.log.append,
             lambda: self.clock,
         )
+        self.inbox = Inbox([self.reports], self.log.append, lambda: self.clock)
 
     def send(self, text: bytes) -> None:
-        self.reports.take(cut(text))
+        self.inbox.handle(cut(b"experiment " + text))
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -117,7 +119,7 @@ def sent(experiment: Experiment, **words: Any) -> bytes:
     texts: list[bytes] = []
     context = Context(
         module="autotune", target="sim0", params={}, features={}, knobs=KNOBS, port=None,  # type: ignore[arg-type]
-        send_report=texts.append,
+        hand_over=lambda kind, text: texts.append(text),
     )  # fmt: skip
     said: dict[str, Any] = {
         "incumbent": {"block.nr_requests": 64},
@@ -127,7 +129,7 @@ def sent(experiment: Experiment, **words: Any) -> bytes:
         "context": "phase 0",
         "reason": "A step.",
     }
-    context.report(experiment, **(said | words))
+    context.report_experiment(experiment, **(said | words))
     return texts[0]
 
 
@@ -281,13 +283,15 @@ def test_no_more_than_twenty_a_minute(owner: Owner) -> None:
     for _ in range(30):
         owner.send(good)
         owner.send(bad)
-        owner.reports.take([MARK + b"7 9 x"])
-    assert len(owner.rows) == 7
-    assert len(owner.log) == 14  # thirteen that are bad, and that there were too many
-    assert "more than 20 a minute" in owner.log[-1]
+        owner.inbox.handle([MARK + b"7 9 x"])
+    assert len(owner.rows) == 10
+    reports = [line for line in owner.log if line.startswith("a report of an experiment")]
+    assert len(reports) == 11  # ten that are bad, and that there were too many
+    assert "more than 20 a minute" in reports[-1]
+    assert len(owner.log) - len(reports) == 21  # the same of what is in no order
     owner.clock += 3.0
     owner.send(good)
-    assert len(owner.rows) == 8
+    assert len(owner.rows) == 11
 
 
 def test_one_of_a_thousand_blocks_fits(owner: Owner) -> None:
@@ -351,12 +355,12 @@ OWNER: Owner
 
 def test_parts_that_are_lost_cost_their_report_only(owner: Owner) -> None:
     text = sent(ended(1.0))
-    lines = cut(text)
+    lines = cut(b"experiment " + text)
     assert len(lines) > 2
-    owner.reports.take(lines[:1] + lines[2:])
+    owner.inbox.handle(lines[:1] + lines[2:])
     assert owner.rows == []
-    assert set(owner.log) == {"a report of an experiment is left out: parts of it are lost"}
-    owner.reports.take(lines[:2] + lines)
+    assert set(owner.log) == {"what the extension handed over is left out: parts of it are lost"}
+    owner.inbox.handle(lines[:2] + lines)
     assert len(owner.rows) == 1
 
 
@@ -381,7 +385,7 @@ def test_a_context_refuses_what_its_owner_would() -> None:
     with pytest.raises(ValueError, match="no choice"):
         sent(ended(), incumbent={"block.scheduler": "x"}, candidate={"block.scheduler": "none"})
     with pytest.raises(ValueError, match="may take"):
-        sent(ended(), reason="x" * REPORT_MOST)
+        sent(ended(), reason="x" * NOTE_MOST)
 
 
 def test_the_shape_is_that_of_an_experiment() -> None:
@@ -399,13 +403,13 @@ def test_through_a_pipe_among_lines_of_the_log(owner: Owner) -> None:
     os.set_blocking(write, False)
     output, reader = LineOutput(write), LineReader(lambda: 0.0)
     output.write("before")
-    send_parts(sent(ended(1.0)), output)
+    send_note(output, "experiment", sent(ended(1.0)))
     output.write("after\n")
     os.close(write)
     said = []
     while data := os.read(read, 700):
         said += reader.feed(data)
-        owner.reports.take(reader.parts)
+        owner.inbox.handle(reader.parts)
         reader.parts.clear()
     os.close(read)
     assert said == ["before", "after"]

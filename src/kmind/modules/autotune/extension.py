@@ -274,7 +274,7 @@ class Autotune(Extension):
         sides = zip(self._dimensions, trial.incumbent, trial.candidate, strict=True)
         moved = [(d.info, old, new) for d, old, new in sides if old != new]
         try:
-            self.context.report(
+            self.context.report_experiment(
                 trial.experiment,
                 incumbent={info.name: info.decode(old) for info, old, _ in moved},
                 candidate={info.name: info.decode(new) for info, _, new in moved},

@@ -5,7 +5,8 @@ Disks do not only fail, they also go on at a fraction of their speed (H. Gunawi 
 others, "Fail-Slow at Scale", FAST 2018). The agent counts, for each request, how long
 it took against the median of its own class, so that another mix of requests or a
 longer queue is no change. Windows are put together to rounds; the median ratio of
-each round goes to a `ShiftDetector`. Nothing is recommended: this module only watches.
+each round goes to a `ShiftDetector`; a shift is handed over as a finding. Nothing is recommended:
+this module only watches.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ _BOUNDS = np.concatenate([[_EDGES[0] - 1], _EDGES, [_EDGES[-1] + 1]])
 _ROUND_S = 1.0
 _ROUND_LEAST = 32  # requests that were compared
 _ROUND_MOST_S = 60.0  # what trickles in for longer than that says little
+_FEW_OUTLIERS = 0.02  # of all requests; each is 16 deviations above what is usual, or as set
 _KEPT_S = 60.0  # how long the worst request is shown
 
 
@@ -44,6 +46,8 @@ class SlowIo(Extension):
         self._ratio = 1.0
         self._since: float | None = None  # when the disk was first suspected
         self._requests = 0.0  # compared since then
+        self._errors = 0.0  # since then
+        self._outliers = 0.0
         self._worst: tuple[float, float, str] | None = None  # until, us, in words
         self._shown: dict[str, float] = {}
 
@@ -109,17 +113,49 @@ class SlowIo(Extension):
         self._ratio = 2**level
         was = self._shift.shifted
         self._shift.learn_one(level)
-        self._requests += float(self._ratios.sum())
         if self._shift.shifted != was:
             self._since = self.context.now() if self._shift.shifted else None
-            self._requests = 0.0
-            self.context.log(
-                self._health() if self._shift.shifted else "the disk is as fast as it was",
-                score=round(self._shift.sum_, 1),
-                recent_ratio=round(2**self._shift.rise, 2),
-            )
+            self._requests = self._errors = self._outliers = 0.0
+        self._requests += float(self._ratios.sum())
+        self._errors += self._sum("errors")
+        self._outliers += self._sum("outliers")
+        if self._shift.shifted:
+            self._hand_over()
+        else:
+            self.context.clear_finding("fail_slow")
         self._show(end)
         self._sums[:] = 0
+
+    def _sum(self, feature: str) -> float:
+        return float(self._sums[self.context.features[feature]])
+
+    def _hand_over(self) -> None:
+        ratio = 2**self._shift.rise
+        causes: dict[str, dict[str, object]] = {}
+        if self._errors:
+            causes["The medium, the cable or the controller fails: requests end in errors."] = {
+                "errors": self._errors
+            }
+        if self._outliers > _FEW_OUTLIERS * self._requests:
+            causes["Single requests are tried again and again inside the disk."] = {
+                "outliers": self._outliers,
+                "requests": self._requests,
+            }
+        self.context.finding(
+            "fail_slow",
+            title=f"Requests take {ratio:.1f} times as long as they did.",
+            score=round(ratio, 3),
+            evidence={
+                "recent_ratio": round(ratio, 3),
+                "usual_spread": round(2**self._shift.scale_ - 1, 3),
+                "shift": round(self._shift.sum_, 1),
+                "shift_limit": self._shift.limit,
+                "requests": self._requests,
+            },
+            causes=causes,
+            action="Look at the disk's own log (smartctl -a, nvme smart-log) and at the kernel's; "
+            "save what is on it before it fails.",
+        )
 
     def _show(self, end: float) -> None:
         sums = {name: float(self._sums[at]) for name, at in self.context.features.items()}

@@ -10,7 +10,7 @@ whose they are, and nothing is decided by it.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -18,11 +18,9 @@ import msgspec
 from kmind.errors import KmindError
 from kmind.evidence import Experiment
 from kmind.extension import KnobInfo, Manifest
-from kmind.extension.context import REPORT_MOST
 from kmind.knobs import Target
 from kmind.runtime.experiment.store import BY_MODULE, EvidenceStore
-from kmind.runtime.sandbox.framing import Parts
-from kmind.util.ratelimit import Bucket
+from kmind.util.ratelimit import Allowance
 from kmind.util.text import clean
 
 __all__ = ["Reports"]
@@ -109,6 +107,8 @@ class Reports:
     ``log`` is told why one is left out, in a line. One thread.
     """
 
+    kinds = ("experiment",)
+
     def __init__(
         self,
         name: str,
@@ -127,35 +127,13 @@ class Reports:
         self._store = store
         self._knobs = knobs
         self._log = log
-        self._parts = Parts(REPORT_MOST)
-        self._bucket = Bucket(now, _A_MINUTE / 60, _A_MINUTE)
-        self._too_many = False
-
-    def take(self, lines: Iterable[bytes]) -> int:
-        """Take parts of reports, as they were printed; how many reports they completed."""
-        whole = 0
-        for line in lines:
-            try:
-                text = self._parts.add(line)
-            except ValueError as error:
-                if self._may():
-                    self._refuse(error)
-                continue
-            if text is not None:
-                whole += 1
-                if self._may():
-                    self._put(text)
-        return whole
-
-    def _may(self) -> bool:
         # Good or bad: each costs time, or a line of the log.
-        if self._bucket.take():
-            self._too_many = False
-            return True
-        if not self._too_many:
-            self._too_many = True
-            self._refuse(f"there are more than {_A_MINUTE} a minute")
-        return False
+        self._allowance = Allowance(now, _A_MINUTE, self._refuse)
+
+    def handle(self, kind: str, text: bytes) -> None:
+        """Check one, and put it on record."""
+        if self._allowance.take():
+            self._put(text)
 
     def _refuse(self, why: object) -> None:
         self._log(f"a report of an experiment is left out: {clean(str(why), 200)}")

@@ -19,10 +19,10 @@ from kmind.extension import KnobInfo, Module, Value
 from kmind.knobs import Target
 from kmind.queue import open_tables
 from kmind.runtime.experiment.effort import Effort, read_effort
-from kmind.runtime.experiment.module_reports import Reports
 from kmind.runtime.sandbox.cgroup import ExtensionCgroup
 from kmind.runtime.sandbox.config import CgroupEntry, ChildConfig, TableEntry
 from kmind.runtime.sandbox.exit_codes import EXIT_MODULE, EXIT_SETUP
+from kmind.runtime.sandbox.inbox import Inbox
 from kmind.runtime.sandbox.process import ENDED_UNSEEN, ExtensionProcess
 from kmind.runtime.sandbox.state import ProcessState
 from kmind.runtime.sandbox.uids import free_uid
@@ -53,12 +53,12 @@ class Extension:
         process: ExtensionProcess,
         cgroup: ExtensionCgroup | None,
         *,
-        reports: Reports,
+        inbox: Inbox,
         uid: int | None,
         log: str,
     ) -> None:
         self.uid = uid
-        self._reports = reports
+        self._inbox = inbox
         self._process = process
         self._cgroup = cgroup
         self._log = log
@@ -76,7 +76,7 @@ class Extension:
         knobs: Mapping[str, KnobInfo],
         agent: OwnedAgent,
         *,
-        reports: Reports,
+        inbox: Inbox,
         sandbox: Sandbox,
         beat_s: float,
         first_id: int,
@@ -85,9 +85,8 @@ class Extension:
     ) -> Extension:
         """Start it. Raises KmindError; nothing is left then.
 
-        ``memory`` is JSON that it is given, if not empty; ``reports`` is given what it reports
-        of experiments. ``tell`` is told what of the
-        sandbox this machine lacks.
+        ``memory`` is JSON that it is given, if not empty; ``inbox`` gets what it
+        hands over. ``tell`` is told what of the sandbox this machine lacks.
         """
         manifest = module.manifest
         # Raises where the agent is of an earlier version of the module, with other tables.
@@ -122,6 +121,8 @@ class Extension:
             tables=tuple(
                 TableEntry(fd=agent.table_fds[part.name], part=part) for part in manifest.tables
             ),
+            findings=tuple(part.name for part in manifest.findings),
+            reports=tuple(part.name for part in manifest.reports),
             cgroup=cgroup.entry()
             if cgroup
             else CgroupEntry(data_bytes=manifest.limits.memory_mib << 20),
@@ -134,20 +135,20 @@ class Extension:
             if cgroup:
                 cgroup.close()
             raise
-        reports.manifest = manifest
-        extension = cls(agent, process, cgroup, reports=reports, uid=uid, log=sandbox.log)
+        inbox.set_manifest(manifest)
+        extension = cls(agent, process, cgroup, inbox=inbox, uid=uid, log=sandbox.log)
         extension._unlimited_until = time.monotonic() + _UNLIMITED_S
         return extension
 
     @classmethod
-    def adopt(cls, agent: OwnedAgent, state: ProcessState, reports: Reports) -> Extension:
+    def adopt(cls, agent: OwnedAgent, state: ProcessState, inbox: Inbox) -> Extension:
         """Take over one that another process started. Raises KmindError if it has ended."""
         process = ExtensionProcess.adopt(state.pid, state.start, state.log)
         cgroup = None
         if state.cgroup:
             with suppress(KmindError):
                 cgroup = ExtensionCgroup.adopt(state.cgroup)
-        return cls(agent, process, cgroup, reports=reports, uid=state.uid, log=state.log)
+        return cls(agent, process, cgroup, inbox=inbox, uid=state.uid, log=state.log)
 
     @property
     def pid(self) -> int:
@@ -203,17 +204,17 @@ class Extension:
         return self._process.heard
 
     def read_log(self) -> list[str]:
-        """Lines that it printed since the last call; parts of reports wait."""
+        """Lines that it printed since the last call; parts of notes wait."""
         return self._process.read_log()
 
-    def take_reports(self) -> int:
-        """Check and keep the reports among what was read; how many were whole."""
-        return self._reports.take(self._process.take_parts())
+    def handle_notes(self) -> int:
+        """Check and keep what it handed over, among what was read; how many were whole."""
+        return self._inbox.handle(self._process.take_parts())
 
     def close(self) -> list[str]:
         """Kill it and all that it started; its last lines. Safe to repeat."""
         lines = self._process.close()
-        self._reports.take(self._process.take_parts())
+        self._inbox.handle(self._process.take_parts())
         if self._cgroup:
             self._cgroup.close()
         return lines
@@ -221,7 +222,7 @@ class Extension:
     def release(self) -> list[str]:
         """Let go of it, and let it run on; its last lines."""
         lines = self._process.release()
-        self._reports.take(self._process.take_parts())
+        self._inbox.handle(self._process.take_parts())
         return lines
 
     def state(self) -> ProcessState:

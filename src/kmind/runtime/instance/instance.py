@@ -31,13 +31,14 @@ from kmind.guard import Actuator, Policy
 from kmind.knobs import Target
 from kmind.runtime.budget import OwnerBudget
 from kmind.runtime.experiment.experiments import Experiments
-from kmind.runtime.experiment.module_reports import Reports
 from kmind.runtime.experiment.store import EvidenceStore
+from kmind.runtime.findings.keeper import Findings
 from kmind.runtime.holds.grants import Granted, grants_for
 from kmind.runtime.holds.trial_holds import MeasuredChanges
 from kmind.runtime.instance.checkpoint import Memory
 from kmind.runtime.instance.extension_handle import Extension, Sandbox
 from kmind.runtime.instance.hook_gating import HookWatch, lost_hooks
+from kmind.runtime.instance.inbox import make_inbox
 from kmind.runtime.instance.listener import Listener
 from kmind.runtime.instance.misuse import Misuse
 from kmind.runtime.instance.state import InstanceState
@@ -62,11 +63,11 @@ _IDS_APART = 1 << 16
 class Instance:
     """A module bound to a target.
 
-    ``deadline_s`` is the agent's watchdog deadline. ``sandbox`` is what the extension is confined
-    by, and whether it outlives this process. ``evidence`` is where experiments are kept, and
-    ``memory`` the folder for what the extension remembers; without them both end with it. ``free``
-    is called with knob and target, by number, when one is not held any more, ``stands`` with knob,
-    target and value when one was set or put back; ``name_of`` names who has a slot.
+    ``deadline_s`` is the agent's watchdog deadline. ``sandbox`` confines the extension, and says
+    whether it outlives this process. ``evidence`` keeps experiments, ``findings`` findings and
+    reports, the folder ``memory`` what the extension remembers; by default all are forgotten with
+    the instance. ``free`` is called with knob and target, by number, when one is held no longer,
+    ``stands`` with knob, target and value when one was set or put back; ``name_of`` names a slot.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Instance:
         mode: Mode,
         emit: Emit,
         evidence: EvidenceStore | None = None,
+        findings: Findings | None = None,
         memory: Path | None = None,
         sandbox: Sandbox | None = None,
         free: Callable[[int, int], None] = lambda knob, target: None,
@@ -130,26 +132,23 @@ class Instance:
         )
         self._budget = OwnerBudget(now)
         self._memory = Memory(self.name, memory, self._budget, log=self._log, now=now)
-        self._reports = Reports(
-            self.name, module.manifest, target, agent.backend, store, self._knobs, self._log, now
-        )
+        who, found = (self.name, module.manifest, target), findings or Findings(None, emit)
+        self._inbox = make_inbox(*who, agent.backend, store, found, self._knobs, self._log, now)
         self._asking: Asking | None = None
         self._extension: Extension | None = None
         self._starting = False
         self._give_up_at = math.inf
         self._recorded_id = 0
         self._selector = selectors.DefaultSelector()
-        self._listener = Listener(
-            self._selector, self._budget, partial(self._log, source="extension"), now
-        )
+        say = partial(self._log, source="extension")
+        self._listener = Listener(self._selector, self._budget, say, now)
         self._verdicts = Verdicts(
             self.name, self._changes, self._trials, emit, self._budget, name_of=name_of, now=now
         )
         self._watcher = Watcher(self.name, module.manifest, agent, self.view, emit, self._budget)
         self._hooks = HookWatch(module.manifest, agent)
         self._misuse = Misuse(self.name, agent, emit)
-        self._look_at = 0.0
-        self._check_at = 0.0
+        self._look_at = self._check_at = 0.0
         self._stopped = False
 
     # Starting
@@ -206,7 +205,7 @@ class Instance:
         """
         if state.process is None:
             raise KmindError(f"the extension of {self.name} was not started")
-        self._extension = Extension.adopt(self._agent, state.process, self._reports)
+        self._extension = Extension.adopt(self._agent, state.process, self._inbox)
         self._listener.watch(self._extension)
         self._memory.watch(self._agent.arena, self._agent.geometry)
         self._begin_asking()
@@ -522,7 +521,7 @@ class Instance:
             self.params,
             self._knobs(),
             self._agent,
-            reports=self._reports,
+            inbox=self._inbox,
             sandbox=self._sandbox,
             beat_s=self._deadline_s / _BEATS,
             first_id=first_id,

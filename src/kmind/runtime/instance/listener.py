@@ -72,7 +72,7 @@ class Listener:
             for line in lines:
                 self._say(line)
         with self._budget.spend("reports"):
-            self._budget.count("reports", extension.take_reports())
+            self._budget.count("reports", extension.handle_notes())
         self._budget.count("log_lines", len(lines))
         self._budget.count("log_bytes", extension.heard - before)
         # At the end of a pipe nothing comes, and to wait for it would be a loop.

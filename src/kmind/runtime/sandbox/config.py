@@ -44,7 +44,7 @@ class ChildConfig(msgspec.Struct, frozen=True, kw_only=True):
     kept). ``first_id`` is the id of its first recommendation: above the last one that
     the agent saw, where another extension served the same agent before. ``memory`` is what
     an earlier extension of the same instance left to be remembered. ``tables`` are those that
-    the manifest declares.
+    the manifest declares, ``findings`` and ``reports`` the kinds that it may hand over.
     """
 
     package: str
@@ -70,4 +70,6 @@ class ChildConfig(msgspec.Struct, frozen=True, kw_only=True):
     files: tuple[str, ...] = ()
     network: bool = False
     tables: tuple[TableEntry, ...] = ()
+    findings: tuple[str, ...] = ()
+    reports: tuple[str, ...] = ()
     cgroup: CgroupEntry = CgroupEntry()

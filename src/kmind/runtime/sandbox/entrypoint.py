@@ -15,6 +15,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -29,7 +30,7 @@ from kmind.extension.loader import import_early, load_extension, refuse_other_im
 from kmind.queue import Bell, Doorbell, Endpoint, Table, open_tables
 from kmind.runtime.sandbox.config import THREADS, ChildConfig
 from kmind.runtime.sandbox.exit_codes import EXIT_MODULE, EXIT_SETUP
-from kmind.runtime.sandbox.framing import send_parts
+from kmind.runtime.sandbox.framing import send_note
 from kmind.runtime.sandbox.log_writer import LineOutput
 from kmind.runtime.sandbox.privileges import close_other_fds, drop_privileges, shut
 
@@ -73,7 +74,8 @@ def run(config_fd: int) -> int:
     for line in fences.lacking:
         print(line)
     try:
-        _serve(config, sources, endpoint, tables, lambda text: send_parts(text, output))
+        send = partial(send_note, output)
+        _serve(config, sources, endpoint, tables, send)
     except BaseException:
         traceback.print_exc()
     output.end_line()
@@ -85,7 +87,7 @@ def _serve(
     sources: Mapping[str, bytes],
     endpoint: Endpoint,
     tables: Mapping[str, Table],
-    send_report: Callable[[bytes], None],
+    hand_over: Callable[[str, bytes], None],
 ) -> None:
     kind = load_extension(config.package, config.folder, sources, config.entry)
     context = Context(
@@ -97,8 +99,10 @@ def _serve(
         port=endpoint.cq,
         memory=msgspec.json.decode(config.memory),
         keep=endpoint.remember,
-        send_report=send_report,
         tables=tables,
+        findings=config.findings,
+        reports=config.reports,
+        hand_over=hand_over,
     )
     dispatcher = Dispatcher(endpoint, kind(context), context)
     dispatcher.start()

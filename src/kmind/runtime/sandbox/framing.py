@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-__all__ = ["MARK", "Parts", "send_parts"]
+__all__ = ["MARK", "Parts", "send_note", "send_parts"]
 
 MARK = b"\x1e"
 """What a part begins with, and no line of a log that can be read: ASCII's record separator."""
@@ -28,6 +28,11 @@ def send_parts(text: bytes, output: _Output) -> None:
     pieces = [text[at : at + _PIECE] for at in range(0, len(text), _PIECE)]
     for number, piece in enumerate(pieces):
         output.write(f"{MARK.decode()}{number} {len(pieces)} {piece.decode('ascii')}\n")
+
+
+def send_note(output: _Output, kind: str, text: bytes) -> None:
+    """Print a text in parts, as a note of that kind: its name comes first."""
+    send_parts(kind.encode() + b" " + text, output)
 
 
 class Parts:

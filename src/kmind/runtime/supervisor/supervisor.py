@@ -31,6 +31,8 @@ from kmind.extension.parameters import split_word
 from kmind.guard import Actuator, Gate, Journal, Policy
 from kmind.knobs import Knob, Target, parse_target
 from kmind.runtime.experiment.store import EvidenceStore, default_evidence_path
+from kmind.runtime.findings.keeper import Findings
+from kmind.runtime.findings.store import default_findings_path
 from kmind.runtime.holds.grants import grants_for
 from kmind.runtime.instance import models as models
 from kmind.runtime.instance.agent_factory import bind, make_bpf_agent, upgrade_bpf_agent, words_of
@@ -103,10 +105,11 @@ class Supervisor:
         self.admin = Admin(
             core, journal, policy, self.gate, give_up=self._give_up, stands=self._stands
         )
-        advice = journal.path.with_name("advice.db")
-        self.advice = self.admin.advice = AdviceStore(advice, self.admin)
+        advice = AdviceStore(journal.path.with_name("advice.db"), self.admin)
+        self.advice = self.admin.advice = advice
         self.evidence_path = default_evidence_path(journal.path)
         self.evidence = EvidenceStore(self.evidence_path)
+        self.findings = Findings(default_findings_path(journal.path), self.emit)
         self._conf = conf or ModuleConf()
         self._take_over = take_over
         self._events = Events(emit)
@@ -190,10 +193,8 @@ class Supervisor:
             self._devices.close()
         if not keep:
             self._unwanted.clear()
-        self.gate.close()
-        self.advice.close()
-        self.evidence.close()
-        self.journal.close()
+        for part in (self.gate, self.advice, self.evidence, self.findings, self.journal):
+            part.close()
         if keep:
             self.core.close()
         else:
@@ -238,8 +239,8 @@ class Supervisor:
             "depends": [f"{each}@{on}" for each, on in before],
         }
         if dry_run:
-            granted, refused = grants_for(found, where, self.policy, params)
-            knobs = {g.knob.name: [g.bound.minimum, g.bound.maximum] for g in granted if g.usable}
+            grants, refused = grants_for(found, where, self.policy, params)
+            knobs = {g.knob.name: [g.bound.minimum, g.bound.maximum] for g in grants if g.usable}
             return plan | {"dry_run": True, "knobs": knobs, "refused": refused}
         for each, on in before:
             self.load(each, on, (), mode=None)
@@ -313,8 +314,6 @@ class Supervisor:
     def _fail(self, member: Member, why: str) -> None:
         member.instance.emergency(why)
         self._after_turn(member)
-        self._set_process(member)
-        self._save(member)
 
     def set_mode(self, name: str, mode: Mode) -> dict[str, Any]:
         """Move an instance to a mode; what that does not hold is put back."""
@@ -404,6 +403,7 @@ class Supervisor:
             mode=mode,
             emit=self.emit,
             evidence=self.evidence,
+            findings=self.findings,
             memory=default_memory_folder(self.journal.path),
             sandbox=Sandbox(cgroup=self.cgroups + file_name(name), log=log),
             free=partial(self.core.free, slot),
@@ -416,8 +416,8 @@ class Supervisor:
 
     def _member(self, name: str) -> Member:
         if name not in self.members:
-            some = ", ".join(self.members) or "nothing"
-            raise UsageError(f"there is no instance {name!r}", hint=f"loaded: {some}")
+            loaded = f"loaded: {', '.join(self.members) or 'nothing'}"
+            raise UsageError(f"there is no instance {name!r}", hint=loaded)
         return self.members[name]
 
     def _depends(self, module: Module, target: Target) -> list[tuple[str, str]]:
@@ -511,10 +511,8 @@ class Supervisor:
             self._turn()
 
     def _save(self, member: Member) -> None:
-        generation = member.agent.generation
-        state = member.instance.record(
-            module=member.module, slot=member.slot, generation=generation
-        )
+        words = {"slot": member.slot, "generation": member.agent.generation}
+        state = member.instance.record(module=member.module, **words)
         try:
             if self.core.root:
                 self.states.save(state)
@@ -550,6 +548,7 @@ class Supervisor:
         if now >= self._beat_at:
             self.core.beat()
             self._safely("admin", self.admin.look)
+            self._safely("findings", self.findings.look)
             self._beat_at = (now // _BEAT_S + 1) * _BEAT_S
             for member in list(self.members.values()):
                 self._run(member, member.instance.compare_mode)

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``kmind reports``: what the reporters have filed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kmind.cli.options import JSON, SOCKET
+from kmind.command import Argument, Command, Option, Words
+
+__all__ = ["COMMAND"]
+
+
+def _run(words: Words) -> int:
+    from kmind.cli.reports import reports_command
+
+    return reports_command(
+        words["action"],
+        words["id"],
+        save=words["save"],
+        json=words["json"],
+        socket=words["socket"],
+    )
+
+
+COMMAND = Command(
+    "reports",
+    "With the daemon",
+    "See what the reporters filed, and save its files; remove it.",
+    _run,
+    arguments=(
+        Argument(
+            "action",
+            "what to do (default: list); remove is for root",
+            choices=("list", "show", "remove"),
+            required=False,
+            default="list",
+        ),
+        Argument("id", "which one; its first four characters are enough", required=False),
+    ),
+    options=(
+        Option("save", "with show: write its files into this folder", Path, metavar="FOLDER"),
+        JSON,
+        SOCKET,
+    ),
+    examples=("kmind reports", "kmind reports show 51c0 --save /tmp/report"),
+)

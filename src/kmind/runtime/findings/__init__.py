@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Findings of detectors and reports of reporters: kept, told and closed by the owner."""
