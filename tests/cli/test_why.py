@@ -3,6 +3,8 @@
 
 import json
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +58,21 @@ def _made(effect: float) -> Experiment:
         factor = effect if experiment.arm == "candidate" else 1.0
         experiment.learn_one(1000 * factor * float(np.exp(rng.normal(0, 0.03))))
     return experiment
+
+
+@pytest.mark.parametrize("version", [1, 99])
+def test_experiments_of_another_version_are_shown_and_not_changed(
+    cli: "Cli", state: Path, version: int
+) -> None:
+    path = state / "evidence.db"
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("DROP TABLE budget")
+        db.execute(f"PRAGMA user_version = {version}")
+    before = path.read_bytes()
+    done = cli("why")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == 5
+    assert path.read_bytes() == before
 
 
 def test_the_list(cli: "Cli", state: Path) -> None:

@@ -141,6 +141,15 @@ def test_who_reads_meanwhile_goes_on_with_what_was(path: Path) -> None:
     assert content(path) == NEW
 
 
+def test_who_has_an_earlier_version_open_goes_on_writing(path: Path) -> None:
+    """As a kmind that still runs while another one is put in its place."""
+    with First(path) as running:
+        Third(path).close()
+        running._db.execute("INSERT INTO t (n) VALUES (?)", (ROWS,))
+        assert running._db.execute("SELECT count(*) FROM t").fetchone()[0] == ROWS + 1
+    assert content(path) == (3, [*NEW[1], (ROWS, "a;b", 0)], NEW[2])
+
+
 def test_a_step_that_fails_changes_nothing(path: Path) -> None:
     def fails(db: sqlite3.Connection) -> None:
         _grow(db)
