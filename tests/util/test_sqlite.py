@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import signal
@@ -255,10 +256,10 @@ def test_a_kept_copy_survives_a_kill_at_each_statement(tmp_path: Path, copy: Pat
     before = rows_of(stores.unpack(copy, tmp_path / "before.db"))
     for at in range(1, 1 << 20):
         path = stores.unpack(copy, tmp_path / f"{at}.db")
-        if not killed("by_statement", at, lambda path=path: OPEN[kind](path).close()):
+        if not killed("by_statement", at, lambda path=path: opened(kind, path).close()):
             break
         assert {name: rows_of(path)[name] for name in before} == before or version_of(path) == 2
-        OPEN[kind](path).close()
+        opened(kind, path).close()
         assert holds(rows_of(path), before)
     assert at > 5
 
@@ -304,18 +305,17 @@ class Doer:
         return ""
 
 
-OPEN: dict[str, Callable[[Path], Store]] = {
+STORES: dict[str, type[Store]] = {
     "journal": Journal,
-    "advice": lambda path: AdviceStore(path, Doer()),
+    "advice": AdviceStore,
     "evidence": EvidenceStore,
     "findings": FindingStore,
 }
-SCHEMAS = {
-    "journal": Journal.schema,
-    "advice": AdviceStore.schema,
-    "evidence": EvidenceStore.schema,
-    "findings": FindingStore.schema,
-}
+
+
+def opened(store: str, path: Path) -> Store:
+    return AdviceStore(path, Doer()) if store == "advice" else STORES[store](path)
+
 
 Rows = dict[str, list[dict[str, Any]]]
 
@@ -328,17 +328,18 @@ def version_of(path: Path) -> int:
 def tables(path: Path) -> dict[str, str]:
     """What makes each table and index, without comments."""
     with closing(sqlite3.connect(path)) as db:
-        found = db.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL")
+        found = db.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
         return {name: " ".join(re.sub("--.*", "", sql).split()) for name, sql in found}
 
 
 def rows_of(path: Path) -> Rows:
     with closing(sqlite3.connect(path)) as db:
         db.row_factory = sqlite3.Row
+        found = db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
         return {
             name: [dict(row) for row in db.execute(f"SELECT * FROM {name}")]
-            for name in tables(path)
-            if not name.startswith("sqlite_") and "_" not in name
+            for (name,) in found
+            if not name.startswith("sqlite_")
         }
 
 
@@ -371,26 +372,34 @@ def test_a_kept_copy_is_brought_to_the_present_version(
     assert version_of(path) == stores.version(copy)
     before = rows_of(path)
     assert any(before.values())
-    with OPEN[store](path):
+    with opened(store, path):
         pass
-    assert version_of(path) == SCHEMAS[store].version
+    assert version_of(path) == STORES[store].schema.version
     assert tables(path) == tables(fresh(store))
     assert holds(rows_of(path), before)
 
 
-@pytest.mark.parametrize("store", OPEN)
+def test_each_store_has_kept_copies() -> None:
+    sources = Path(sqlite.__file__).parents[1].rglob("*.py")
+    found = {path for path in sources if re.search(r"[^.\w]Schema\(", path.read_text())}
+    known = {Path(inspect.getfile(store)) for store in STORES.values()}
+    assert found == known, "add it to STORES here, and what writes it to tests/stores.py"
+    assert {copy.stem.partition("-")[0] for copy in stores.DATABASES} == set(STORES)
+
+
+@pytest.mark.parametrize("store", STORES)
 def test_each_version_has_a_kept_copy(store: str) -> None:
     """Whoever changes a schema adds a step, and keeps what that makes: CONTRIBUTING.md."""
     copies = stores.kept(store)
     versions = sorted({stores.version(copy) for copy in copies})
-    assert versions == list(range(1, SCHEMAS[store].version + 1))
+    assert versions == list(range(1, STORES[store].schema.version + 1))
 
 
-@pytest.mark.parametrize("store", OPEN)
+@pytest.mark.parametrize("store", STORES)
 def test_a_schema_does_not_change_without_a_new_version(
     tmp_path: Path, fresh: Callable[[str], Path], store: str
 ) -> None:
-    present = [c for c in stores.kept(store) if stores.version(c) == SCHEMAS[store].version]
+    present = [c for c in stores.kept(store) if stores.version(c) == STORES[store].schema.version]
     path = stores.unpack(present[-1], tmp_path / "kept.db")
     assert tables(path) == tables(fresh(store))
 
