@@ -143,6 +143,14 @@ def each_test_leaves_machine_as_found(request: pytest.FixtureRequest) -> Iterato
         pytest.fail("this test did not leave the machine as found:\n" + "\n".join(lines), False)
 
 
+@pytest.fixture(scope="session")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The object of an agent without hooks."""
+    from agents import BARE, compile_bpf  # only here: most runs need no agent
+
+    return compile_bpf(BARE, tmp_path_factory.mktemp("bare") / "bare.bpf.o")
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Mount bpffs and tracefs for a run that has kernel tests, before the first asks for them."""
     wanted = os.geteuid() == 0 and any(item.get_closest_marker("kernel") for item in session.items)

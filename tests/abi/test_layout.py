@@ -3,25 +3,22 @@
 
 import itertools
 import random
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from abi.headers import ENUMS, INCLUDE
 from agents import ROOT, compile_bpf
 from programs import program
 
 from kmind.abi import layout
 from kmind.abi.btf import Btf
-from kmind.abi.generate import STRUCTS, render
+from kmind.abi.generate import STRUCTS
 from kmind.extension import load_manifest
 from kmind.queue.completion import check_words
 
-ABI = ROOT / "src" / "kmind" / "abi"
-INCLUDE = ROOT / "src" / "kmind" / "include"
 READAHEAD = ROOT / "src" / "kmind" / "modules" / "readahead"
 # Enumerators begin with the name of their enum; these do not.
 PREFIXES = {
@@ -31,7 +28,6 @@ PREFIXES = {
     "CONTROL_OP": "CONTROL_",
     "CORE_OP": "CORE_",
 }
-ENUMS = [name for name in layout.__all__ if isinstance(getattr(layout, name), dict)]
 
 
 def constants() -> dict[str, int]:
@@ -41,39 +37,6 @@ def constants() -> dict[str, int]:
         for name in ENUMS
         for key, value in getattr(layout, name).items()
     } | {"KMIND_MAGIC": layout.MAGIC}
-
-
-@pytest.fixture(scope="module")
-def abi(tmp_path_factory: pytest.TempPathFactory) -> Btf:
-    """The BTF of the shared layout, compiled now."""
-    target = tmp_path_factory.mktemp("abi") / "abi.bpf.o"
-    return Btf.from_elf(compile_bpf(ABI / "abi.bpf.c", target))
-
-
-def test_layout_is_what_the_generator_writes(abi: Btf) -> None:
-    ruff = shutil.which("ruff", path=str(Path(sys.executable).parent)) or shutil.which("ruff")
-    if ruff is None:
-        pytest.skip("ruff is not installed; run `make setup`")
-    command = [ruff, "format", "--stdin-filename", str(ABI / "layout.py"), "-"]
-    formatted = subprocess.run(
-        command, input=render(abi), capture_output=True, text=True, check=True
-    )
-    assert (ABI / "layout.py").read_text() == formatted.stdout
-
-
-def test_every_type_of_the_header_is_in_the_layout(abi: Btf) -> None:
-    named = {name for name in abi.enums if name.startswith("kmind_")} - {"kmind_magic"}
-    assert {f"kmind_{name.lower()}" for name in ENUMS} == named
-    assert {name.upper() for name in STRUCTS} == {
-        name for name in layout.__all__ if isinstance(getattr(layout, name), np.dtype)
-    }
-    header = (INCLUDE / "kmind" / "abi.h").read_text()
-    declared = {
-        line.split()[1]
-        for line in header.splitlines()
-        if line.startswith("struct ") and "{" in line
-    }
-    assert declared == {f"kmind_{name}" for name in STRUCTS}
 
 
 def _members(name: str, dtype: Any, path: str = "") -> list[tuple[str, int, int]]:

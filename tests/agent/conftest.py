@@ -10,15 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from agents import BARE, compile_bpf
+from agents import compile_bpf
 from renamers import RENAMES
 
 from kmind.agent.core.core import Core
-
-
-@pytest.fixture(scope="session")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compile_bpf(BARE, tmp_path_factory.mktemp("bare") / "bare.bpf.o")
 
 
 @pytest.fixture(scope="session")

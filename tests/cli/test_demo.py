@@ -2,26 +2,21 @@
 """The demo tells a story, ends with its result, and says first where it took place."""
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sample_events import line
+from cli.demo_support import KEPT, STOP, fake_run
 
 from kmind.cli import demo
-from kmind.cli._demo_run import Runner, check_run
-from kmind.errors import KmindError, NotSupportedError, PrivilegeError
 from kmind.guard import Journal
 from kmind.workloads.disk import Result
-from kmind.workloads.host import run_process
 from kmind.workloads.simulated_disk import make_disk_files
 
 if TYPE_CHECKING:
     from conftest import Cli
 
-STOP, KEPT = line("stop"), line("kept")
 RUN = {"before", "after", "gain", "changes", "read_ahead_kb"}
 KEYS = RUN | {"schema", "backend", "device", "runs", "restored"}
 
@@ -66,62 +61,6 @@ def test_on_the_kernel(cli: "Cli") -> None:
     assert Path("/sys/block", result["device"]).exists()
     found = int(Path("/sys/block", result["device"], "queue/read_ahead_kb").read_text())
     assert {run["read_ahead_kb"] for run in result["runs"]} == {128, found}
-
-
-def fake_run(folder: Path, text: str) -> None:
-    """Another `kmind run`: a package that stands first in the path."""
-    (folder / "kmind").mkdir()
-    (folder / "kmind/__init__.py").touch()
-    (folder / "kmind/__main__.py").write_text(text)
-
-
-@pytest.mark.needs("sleep")
-@pytest.mark.parametrize("error", [NotSupportedError, PrivilegeError, KmindError])
-def test_error_of_the_run_ends_what_runs_beside_it_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[KmindError]
-) -> None:
-    """It was told after 40 s in which nothing was measured."""
-    fake_run(
-        tmp_path,
-        "import os, sys\n"
-        "os.read(os.open('go', os.O_RDONLY), 1)\n"
-        "sys.stderr.write('kmind: cannot map 180 pages of an arena: File exists\\n')\n"
-        f"sys.exit({error.exit_code})\n",
-    )
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    os.mkfifo("go")
-
-    def load() -> None:
-        Path("go").write_text("!")
-        run_process(["sleep", "600"])
-
-    with (
-        pytest.raises(KmindError, match="cannot map 180 pages") as caught,
-        Runner(["readahead", "vda"], print, tmp_path / "state") as runner,
-    ):
-        runner.beside(load)
-    assert type(caught.value) is error
-
-
-def test_run_that_cannot_start_is_told_before_anything_is_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fake_run(tmp_path, "import sys; sys.exit('kmind: no such thing; run: kmind doctor')\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(KmindError) as caught:
-        check_run("vda", tmp_path / "state")
-    assert str(caught.value) == "kmind run: no such thing; run: kmind doctor"
-
-
-def test_run_that_ends_in_order_is_no_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fake_run(tmp_path, f"print({STOP!r})\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    check_run("vda", tmp_path / "state")
 
 
 TUNES = f"""\

@@ -7,83 +7,11 @@ from typing import get_args
 
 import msgspec
 import pytest
+from extension.manifests import GOOD, write
 
 from kmind.errors import ModuleError
 from kmind.extension import load_manifest
 from kmind.extension.manifest import KnobUse, Limits, Manifest, SandboxPart
-
-GOOD = """\
-name = "sample"
-version = "1.2"
-class = "tuner"
-description = "Moves one knob to and fro."
-author = "A. Author"
-licence = "Apache-2.0"
-aliases = ["block:nvme*n*,DEVTYPE=disk"]
-depends = ["base"]
-conflicts = ["rival"]
-
-[agent]
-object = "sample.bpf.c"
-
-[extension]
-entry = "extension:Sample"
-imports = ["numpy.linalg"]
-
-[target]
-kind = "block"
-
-[limits]
-cpu_percent = 20
-memory_mib = 96
-
-[sandbox]
-files = ["/etc/hostname", "/usr/share/zoneinfo"]
-
-[[parameter]]
-name = "window_ms"
-type = "int"
-unit = "ms"
-minimum = 1
-maximum = 1000
-default = 100
-help = "length of a window"
-agent = true
-
-[[parameter]]
-name = "style"
-type = "enum"
-choices = ["bold", "shy"]
-default = "shy"
-help = "how far to go"
-
-[[knob]]
-name = "block.read_ahead_kb"
-priority = 7
-
-[[hook]]
-program = "on_read"
-tracepoint = "block_rq_issue"
-optional = true
-costs = "sizes are not known"
-
-[[feature]]
-name = "requests"
-kind = "counter"
-help = "requests issued"
-
-[[feature]]
-name = "free_kb"
-kind = "gauge"
-unit = "kB"
-help = "memory left"
-"""
-
-
-def write(folder: Path, text: str) -> Path:
-    path = folder / "module.toml"
-    path.write_text(text)
-    return path
 
 
 def test_good(tmp_path: Path) -> None:
@@ -267,54 +195,6 @@ def test_kinds_that_cannot_be(
 def test_a_file_that_ends_too_early(tmp_path: Path) -> None:
     with pytest.raises(ModuleError, match=r"module\.toml:2: not TOML: "):
         load_manifest(write(tmp_path, 'name = "x"\nversion = ['))
-
-
-OUTCOME = """\
-[[outcome]]
-name = "speed"
-help = "what is served"
-better = "higher"
-numerator = ["requests"]
-
-[[guard]]
-name = "size"
-help = "what each takes"
-better = "lower"
-numerator = ["requests"]
-denominator = ["requests"]
-limit = 2.0
-
-[evidence]
-block_s = 1.0
-"""
-
-
-def test_outcomes_and_guards(tmp_path: Path) -> None:
-    manifest = load_manifest(write(tmp_path, GOOD + OUTCOME))
-    assert [outcome.features for outcome in manifest.outcomes] == [("requests",)]
-    assert [(guard.name, guard.limit) for guard in manifest.guards] == [("size", 2.0)]
-    assert (manifest.evidence.by, manifest.evidence.block_s) == ("owner", 1.0)
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ('numerator = ["requests"]', 'numerator = ["free_kb"]', "'free_kb' is no counter"),
-        ('numerator = ["requests"]', "numerator = []", "outcome\\[0\\].numerator"),
-        ('better = "higher"', 'better = "more"', "Invalid enum value 'more'"),
-        ('["requests"]\nlimit', '["nothing"]\nlimit', "guard\\[0\\]: 'nothing' is no counter"),
-        ("limit = 2.0", "limit = 1.0", "guard\\[0\\].limit"),
-        ("limit = 2.0\n", "", "limit"),
-        ('better = "h', 'when = [{ order = "x" }]\nbetter = "h', "when: order = 'x' is no class"),
-        ('better = "h', 'guard_when = [{ x = "y" }]\nbetter = "h', "guard_when: x = 'y' is no"),
-        ("block_s = 1.0", "block_s = 0.0", "evidence.block_s"),
-        ("block_s = 1.0", 'by = "nobody"', "evidence.by"),
-    ],
-)
-def test_outcomes_that_cannot_be(tmp_path: Path, old: str, new: str, message: str) -> None:
-    assert old in OUTCOME
-    with pytest.raises(ModuleError, match=message):
-        load_manifest(write(tmp_path, GOOD + OUTCOME.replace(old, new, 1)))
 
 
 def test_too_many_features(tmp_path: Path) -> None:

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from guard.gate_support import PINS, PRESSURE, Admin
+from guard.readers import READ_AHEAD
 from guard.support import main_disk, spare_disk, values
 
-from kmind.guard import Gate, Journal
+from kmind.guard import Actuator, Gate, Journal, Policy
 from kmind.knobs import Target, get_knob
 
 
@@ -73,3 +75,30 @@ def pins(system: Target) -> Iterator[Path]:
     # Gone before the knobs of the system are put back.
     yield PINS
     Gate.discard(PINS)
+
+
+@pytest.fixture
+def actuator(journal: Journal) -> Actuator:
+    return Actuator(journal, Policy())
+
+
+@pytest.fixture
+def mounted(tmp_path: Path) -> Iterator[Target]:
+    """A loop device with a file system, mounted at tmp_path/mnt."""
+    image = tmp_path / "image"
+    with image.open("wb") as file:
+        file.truncate(16 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True)
+    show = subprocess.run(
+        ["losetup", "--find", "--show", image], check=True, capture_output=True, text=True
+    )
+    device = show.stdout.strip()
+    target = Target.block(device)
+    before = READ_AHEAD.read(target)
+    READ_AHEAD.write(target, 128)
+    (tmp_path / "mnt").mkdir()
+    subprocess.run(["mount", device, tmp_path / "mnt"], check=True)
+    yield target
+    subprocess.run(["umount", tmp_path / "mnt"], check=True)
+    READ_AHEAD.write(target, before)
+    subprocess.run(["losetup", "-d", device], check=True)

@@ -7,49 +7,24 @@ import mmap
 import os
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from guard.readers import PAGE_KB, READ_AHEAD, readahead_kb
 from guard.support import in_child
 
 from kmind.errors import UsageError
-from kmind.guard import Actuator, Journal, Policy, _carry, openfiles, restore
+from kmind.guard import Actuator, Journal, Policy, openfiles, restore
 from kmind.guard.openfiles import open_files, refresh_open_files
-from kmind.knobs import Target, get_knob
+from kmind.knobs import Target
 
 pytestmark = [pytest.mark.kernel, pytest.mark.fault]
 
-READ_AHEAD = get_knob("block.read_ahead_kb")
-PAGE_KB = os.sysconf("SC_PAGE_SIZE") // 1024
-
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Target]:
-    """A loop device with a file system, mounted at tmp_path/mnt."""
-    image = tmp_path / "image"
-    with image.open("wb") as file:
-        file.truncate(16 << 20)
-    subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True)
-    show = subprocess.run(
-        ["losetup", "--find", "--show", image], check=True, capture_output=True, text=True
-    )
-    device = show.stdout.strip()
-    target = Target.block(device)
-    before = READ_AHEAD.read(target)
-    READ_AHEAD.write(target, 128)
-    (tmp_path / "mnt").mkdir()
-    subprocess.run(["mount", device, tmp_path / "mnt"], check=True)
-    yield target
-    subprocess.run(["umount", tmp_path / "mnt"], check=True)
-    READ_AHEAD.write(target, before)
-    subprocess.run(["losetup", "-d", device], check=True)
-
-
-@pytest.fixture
-def holder(tmp_path: Path, disk: Target) -> Iterator[Callable[[Callable[[Path], object]], int]]:
+def holder(tmp_path: Path, mounted: Target) -> Iterator[Callable[[Callable[[Path], object]], int]]:
     """Starts processes that do something with the file system and then hold on."""
     pids = []
 
@@ -97,265 +72,87 @@ def mapped(folder: Path) -> mmap.mmap:
     return area
 
 
-def readahead_kb(target: Target, pid: int) -> list[int]:
-    """The readahead of the files on a disk that a process has open."""
-    return [
-        each.ra_pages * PAGE_KB
-        for each in open_files()[0]
-        if each.disk == target.id and each.tgid == pid
-    ]
-
-
 def test_open_files_follow_a_change_and_its_undo(
-    disk: Target, holder: Callable[..., int], journal: Journal
+    mounted: Target, holder: Callable[..., int], journal: Journal
 ) -> None:
     pid = holder(opened("plain"))
-    assert readahead_kb(disk, pid) == [128]
+    assert readahead_kb(mounted, pid) == [128]
     actuator = Actuator(journal, Policy())
-    change = actuator.apply(READ_AHEAD, disk, 16, who="test@it", why="")
+    change = actuator.apply(READ_AHEAD, mounted, 16, who="test@it", why="")
     actuator.finish()
-    assert readahead_kb(disk, pid) == [16]
+    assert readahead_kb(mounted, pid) == [16]
     assert change.remark in (
         "open files: 1 follow, 0 left as advised, 0 out of reach",
         "open files are being told",  # on a busy machine
     )
-    actuator.apply(READ_AHEAD, disk, 512, who="test@it", why="")
+    actuator.apply(READ_AHEAD, mounted, 512, who="test@it", why="")
     actuator.finish()
-    assert readahead_kb(disk, pid) == [512]
+    assert readahead_kb(mounted, pid) == [512]
     actuator.undo(change)
     actuator.finish()
-    assert readahead_kb(disk, pid) == [128]
+    assert readahead_kb(mounted, pid) == [128]
 
 
 def test_open_files_follow_a_restore(
-    disk: Target, holder: Callable[..., int], journal: Journal, state: Path
+    mounted: Target, holder: Callable[..., int], journal: Journal, state: Path
 ) -> None:
     def die() -> None:
         actuator = Actuator(Journal(state), Policy())
         for value in (16, 64, 32):
-            actuator.apply(READ_AHEAD, disk, value, who="test@it", why="")
+            actuator.apply(READ_AHEAD, mounted, value, who="test@it", why="")
             actuator.finish()
 
     pid = holder(opened("plain"))
     assert in_child(die) == 0
     late = holder(opened("late"))
-    assert (readahead_kb(disk, pid), readahead_kb(disk, late)) == ([32], [32])
+    assert (readahead_kb(mounted, pid), readahead_kb(mounted, late)) == ([32], [32])
     assert len(restore(journal).restored) == 1
-    assert (readahead_kb(disk, pid), readahead_kb(disk, late)) == ([128], [128])
-
-
-def test_a_reader_in_order_is_read_ahead_less_when_that_is_lowered(
-    disk: Target, tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # In windows of 1 MiB at first, then of 16 KiB.
-    monkeypatch.setattr(openfiles, "_ahead", {})  # of a file at the same address, in another test
-    path = tmp_path / "mnt" / "stream"
-    path.write_bytes(os.urandom(12 << 20))
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-
-        def requests(mib: int) -> int:
-            before = _reads(disk)
-            for _ in range(mib << 8):
-                os.read(fd, 4096)
-            return _reads(disk) - before
-
-        actuator = Actuator(journal, Policy())
-        actuator.apply(READ_AHEAD, disk, 1024, who="test@it", why="")
-        actuator.finish()
-        few = requests(4)
-        # It reads on while the value is lowered, by what was read ahead.
-        monkeypatch.setattr(_carry, "_pause", lambda _: requests(3))
-        actuator.apply(READ_AHEAD, disk, 16, who="test@it", why="")
-        actuator.finish()
-        assert journal.drains() == []
-        many = requests(4)
-        assert READ_AHEAD.read(disk) == 16
-        assert readahead_kb(disk, os.getpid()) == [16]
-        assert many >= 200 > 2 * few
-    finally:
-        os.close(fd)
-
-
-def test_readahead_stops_only_for_files_that_are_being_read_in_order(
-    disk: Target, tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "mnt" / "stream"
-    path.write_bytes(os.urandom(12 << 20))
-    fd = os.open(path, os.O_RDONLY)
-    stops: list[object] = []
-    monkeypatch.setattr(openfiles, "_ahead", {})
-    monkeypatch.setattr(_carry, "_pause", stops.append)
-    actuator = Actuator(journal, Policy())
-
-    def lowered_from_1024() -> int:
-        stops.clear()
-        actuator.apply(READ_AHEAD, disk, 1024, who="test@it", why="")
-        actuator.finish()
-        for at in places:
-            os.pread(fd, 4096, at << 12)
-        actuator.apply(READ_AHEAD, disk, 16, who="test@it", why="")
-        actuator.finish()
-        assert readahead_kb(disk, os.getpid()) == [16]
-        return len(stops)
-
-    try:
-        os.fsync(fd)
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        places = list(range(1024))
-        assert lowered_from_1024() == 1
-        places = [2999, 2400, 2700, 2200, 2550]  # its window stays where it was
-        assert lowered_from_1024() == 0
-        places = list(range(1024, 1900))
-        assert lowered_from_1024() == 1
-    finally:
-        os.close(fd)
-
-
-@pytest.fixture
-def stream(disk: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """A file of 4 MiB that is on the disk, and open."""
-    monkeypatch.setattr(openfiles, "_ahead", {})
-    path = tmp_path / "mnt" / "stream"
-    path.write_bytes(os.urandom(4 << 20))
-    fd = os.open(path, os.O_RDONLY)
-    os.fsync(fd)
-    yield fd
-    os.close(fd)
-
-
-def _read_in_order(fd: int) -> None:
-    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-    for at in range(700):
-        os.pread(fd, 4096, at << 12)
-
-
-def _reads(disk: Target) -> int:
-    return int((disk.root / f"sys/block/{disk.name}/stat").read_text().split()[0])
+    assert (readahead_kb(mounted, pid), readahead_kb(mounted, late)) == ([128], [128])
 
 
 def test_killed_in_the_midst_of_a_decrease_it_is_put_back(
-    disk: Target, journal: Journal, state: Path
+    mounted: Target, journal: Journal, state: Path
 ) -> None:
     def die() -> None:
         own = Journal(state)
         actuator = Actuator(own, Policy())
-        actuator.apply(READ_AHEAD, disk, 16, who="test@it", why="")
+        actuator.apply(READ_AHEAD, mounted, 16, who="test@it", why="")
         actuator.finish()
-        own.begin_drain(READ_AHEAD, disk, 16)
-        READ_AHEAD.write(disk, 0)
+        own.begin_drain(READ_AHEAD, mounted, 16)
+        READ_AHEAD.write(mounted, 0)
 
     assert in_child(die) == 0
-    assert READ_AHEAD.read(disk) == 0
+    assert READ_AHEAD.read(mounted) == 0
     assert len(restore(journal).restored) == 1
-    assert READ_AHEAD.read(disk) == 128
+    assert READ_AHEAD.read(mounted) == 128
     assert journal.drains() == []
 
 
 def test_a_zero_that_the_admin_wrote_is_left_by_undo_and_restore(
-    disk: Target, journal: Journal, state: Path
+    mounted: Target, journal: Journal, state: Path
 ) -> None:
     # 0 is also what a decrease passes through; but of that the journal would know.
     actuator = Actuator(journal, Policy())
-    change = actuator.apply(READ_AHEAD, disk, 16, who="test@it", why="")
+    change = actuator.apply(READ_AHEAD, mounted, 16, who="test@it", why="")
     actuator.finish()
-    READ_AHEAD.write(disk, 0)
+    READ_AHEAD.write(mounted, 0)
     assert actuator.undo(change).state == "yielded"
-    assert READ_AHEAD.read(disk) == 0
-    READ_AHEAD.write(disk, 128)
+    assert READ_AHEAD.read(mounted) == 0
+    READ_AHEAD.write(mounted, 128)
 
     def die() -> None:
         own = Actuator(Journal(state), Policy())
-        own.apply(READ_AHEAD, disk, 16, who="test@it", why="")
+        own.apply(READ_AHEAD, mounted, 16, who="test@it", why="")
         own.finish()
 
     assert in_child(die) == 0
-    READ_AHEAD.write(disk, 0)
+    READ_AHEAD.write(mounted, 0)
     assert [each.state for each in restore(journal).skipped] == ["yielded"]
-    assert READ_AHEAD.read(disk) == 0
-
-
-@pytest.mark.parametrize("theirs", ["0", "64"])  # be it the very value that stands just then
-def test_what_somebody_writes_while_readahead_is_off_wins(
-    disk: Target, stream: int, journal: Journal, monkeypatch: pytest.MonkeyPatch, theirs: str
-) -> None:
-    file = READ_AHEAD.file(disk)
-    monkeypatch.setattr(_carry, "_pause", lambda _: file.write_text(theirs))
-    actuator = Actuator(journal, Policy())
-    actuator.apply(READ_AHEAD, disk, 1024, who="test@it", why="")
-    actuator.finish()
-    _read_in_order(stream)
-    actuator.apply(READ_AHEAD, disk, 16, who="test@it", why="")
-    actuator.finish()
-    assert READ_AHEAD.read(disk) == int(theirs)
-    (gone,) = actuator.check()
-    assert gone.found == int(theirs)
-
-
-def test_the_owner_sees_its_own_value_while_readahead_is_off(
-    disk: Target, stream: int, journal: Journal, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    off, go_on = threading.Event(), threading.Event()
-
-    def pause(cancelled: threading.Event) -> None:
-        off.set()
-        until = time.monotonic() + 20
-        while not (go_on.is_set() or cancelled.is_set()) and time.monotonic() < until:
-            time.sleep(0.001)
-
-    monkeypatch.setattr(_carry, "_pause", pause)
-    actuator = Actuator(journal, Policy())
-    first = actuator.apply(READ_AHEAD, disk, 1024, who="test@it", why="")
-    actuator.finish()
-    _read_in_order(stream)
-    actuator.apply(READ_AHEAD, disk, 16, who="test@it", why="")
-    try:
-        assert off.wait(20)
-        assert READ_AHEAD.read(disk) == 0
-        assert [drain.value for drain in journal.drains()] == [16]
-        assert actuator.read(READ_AHEAD, disk) == 16
-        assert actuator.check() == []
-        actuator.undo(first)  # stops it, and does not wait for it
-        assert READ_AHEAD.read(disk) == 128
-        actuator.finish()
-        assert (READ_AHEAD.read(disk), journal.drains()) == (128, [])
-        assert readahead_kb(disk, os.getpid()) == [128]
-    finally:
-        go_on.set()
-
-
-def test_an_undo_does_not_depend_on_a_thread_that_hangs(
-    disk: Target, stream: int, journal: Journal, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Readahead was off for longer than an undo waits: its 0 was taken for the admin's."""
-    off, go_on = threading.Event(), threading.Event()
-
-    def pause(cancelled: threading.Event) -> None:
-        off.set()
-        assert go_on.wait(60)
-
-    monkeypatch.setattr(_carry, "_pause", pause)
-    monkeypatch.setattr(_carry, "_STILL_S", 0.05)
-    actuator = Actuator(journal, Policy())
-    first = actuator.apply(READ_AHEAD, disk, 1024, who="test@it", why="")
-    actuator.finish()
-    _read_in_order(stream)
-    actuator.apply(READ_AHEAD, disk, 16, who="test@it", why="")
-    try:
-        assert off.wait(20)
-        assert actuator.undo(first).state == "undone"
-        assert READ_AHEAD.read(disk) == 128
-    finally:
-        go_on.set()
-    monkeypatch.setattr(_carry, "_STILL_S", 20)
-    actuator.finish()
-    assert (READ_AHEAD.read(disk), journal.open_changes()) == (128, [])
+    assert READ_AHEAD.read(mounted) == 0
 
 
 def test_many_open_files_take_none_of_the_owners_time(
-    disk: Target, tmp_path: Path, holder: Callable[..., int], journal: Journal
+    mounted: Target, tmp_path: Path, holder: Callable[..., int], journal: Journal
 ) -> None:
     path = tmp_path / "mnt" / "many"
     path.touch()
@@ -370,13 +167,13 @@ def test_many_open_files_take_none_of_the_owners_time(
     change = None
     for value in (16, 512, 16, 512):
         spent = time.thread_time()
-        change = actuator.apply(READ_AHEAD, disk, value, who="test@it", why="")
+        change = actuator.apply(READ_AHEAD, mounted, value, who="test@it", why="")
         took.append(time.thread_time() - spent)
         actuator.finish()
     assert change is not None
     # By the clock of its own thread, for the neighbours take theirs; it was 1.13 s.
     assert min(took) < 0.05
-    told = sum(kb == 512 for pid in pids for kb in readahead_kb(disk, pid))
+    told = sum(kb == 512 for pid in pids for kb in readahead_kb(mounted, pid))
     remarks = actuator.remarks()
     assert told == count * len(pids) or any("were not told" in text for text in remarks), told
 
@@ -391,7 +188,7 @@ def test_many_open_files_take_none_of_the_owners_time(
     ids=["random", "noreuse", "sequential"],
 )
 def test_what_a_program_asked_for_is_left_alone(
-    disk: Target, holder: Callable[..., int], advice: int, before: int
+    mounted: Target, holder: Callable[..., int], advice: int, before: int
 ) -> None:
     pid = holder(opened("advised", advice))
 
@@ -399,59 +196,59 @@ def test_what_a_program_asked_for_is_left_alone(
         return [
             (each.mode, each.ra_pages * PAGE_KB, each.advised)
             for each in open_files()[0]
-            if each.tgid == pid and each.disk == disk.id
+            if each.tgid == pid and each.disk == mounted.id
         ]
 
     found = look()
     assert [(kb, advised) for _, kb, advised in found] == [(before, before == 128)]
-    READ_AHEAD.write(disk, 16)
-    result = refresh_open_files(disk, 128, 16)
+    READ_AHEAD.write(mounted, 16)
+    result = refresh_open_files(mounted, 128, 16)
     assert (result.files, result.skipped, result.unreachable) == (0, 1, 0)
     assert look() == found
 
 
 def test_a_file_that_is_shared_counts_once(
-    disk: Target, holder: Callable[..., int], tmp_path: Path
+    mounted: Target, holder: Callable[..., int], tmp_path: Path
 ) -> None:
     fd = opened("shared")(tmp_path / "mnt")
     again = os.dup(fd)
     try:
         pids = [holder(lambda _: fd) for _ in range(2)]  # they inherit both
-        assert [readahead_kb(disk, pid) for pid in pids] == [[128, 128], [128, 128]]
-        READ_AHEAD.write(disk, 16)
-        result = refresh_open_files(disk, 128, 16)
+        assert [readahead_kb(mounted, pid) for pid in pids] == [[128, 128], [128, 128]]
+        READ_AHEAD.write(mounted, 16)
+        result = refresh_open_files(mounted, 128, 16)
         assert (result.files, result.skipped, result.unreachable) == (1, 0, 0)
-        assert [readahead_kb(disk, pid) for pid in pids] == [[16, 16], [16, 16]]
+        assert [readahead_kb(mounted, pid) for pid in pids] == [[16, 16], [16, 16]]
     finally:
         os.close(fd)
         os.close(again)
 
 
-def test_a_file_that_is_only_mapped_is_counted(disk: Target, holder: Callable[..., int]) -> None:
+def test_a_file_that_is_only_mapped_is_counted(mounted: Target, holder: Callable[..., int]) -> None:
     holder(mapped)
-    READ_AHEAD.write(disk, 16)
-    result = refresh_open_files(disk, 128, 16)
+    READ_AHEAD.write(mounted, 16)
+    result = refresh_open_files(mounted, 128, 16)
     assert (result.files, result.skipped, result.unreachable) == (0, 0, 1)
 
 
 def test_files_of_other_disks_and_values_are_left_alone(
-    disk: Target, holder: Callable[..., int], spare: Target
+    mounted: Target, holder: Callable[..., int], spare: Target
 ) -> None:
     pid = holder(opened("plain"))
-    READ_AHEAD.write(disk, 16)
+    READ_AHEAD.write(mounted, 16)
     assert refresh_open_files(spare, 128, 16).files == 0
-    assert refresh_open_files(disk, 64, 16).files == 0
-    assert refresh_open_files(disk, 16, 16).files == 0
-    assert readahead_kb(disk, pid) == [128]
-    assert refresh_open_files(disk, {64, 128}, 16).files == 1
+    assert refresh_open_files(mounted, 64, 16).files == 0
+    assert refresh_open_files(mounted, 16, 16).files == 0
+    assert readahead_kb(mounted, pid) == [128]
+    assert refresh_open_files(mounted, {64, 128}, 16).files == 1
 
 
 def test_without_its_iterators_it_says_what_is_not_done(
-    disk: Target, journal: Journal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    mounted: Target, journal: Journal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(openfiles, "_OBJECT", tmp_path / "nosuch.bpf.o")
-    change = Actuator(journal, Policy()).apply(READ_AHEAD, disk, 16, who="test@it", why="")
-    assert READ_AHEAD.read(disk) == 16
+    change = Actuator(journal, Policy()).apply(READ_AHEAD, mounted, 16, who="test@it", why="")
+    assert READ_AHEAD.read(mounted) == 16
     assert change.remark.startswith("files already open keep the old value: cannot read")
     assert restore(journal, force=True).restored[0].why.startswith("files already open keep")
 

@@ -1,11 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The model file: what is saved comes back, and nothing else is taken for one."""
 
-import contextlib
-import hashlib
 import json
 import os
-import struct
 import tracemalloc
 from pathlib import Path
 
@@ -13,43 +10,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from infer.hostile import hostile_model
-from scalar_model import decide
+from infer.sealed import load_or_none, parts, resealed, sealed_slot, whole
 
 from kmind.errors import ModelError
 from kmind.infer import slot as layout
-from kmind.infer.cost import estimate_ns
 from kmind.infer.features import Feature
 from kmind.infer.model_file import LARGEST_FILE, ModelFile
-from kmind.infer.pack import model_image
 from kmind.infer.reference import evaluate
-from kmind.testing.models import random_inputs, random_mlp, random_model, random_trees
-
-FIXED = struct.Struct("<8sIIQ32s")
-
-
-def whole(seed: int) -> ModelFile:
-    rng = np.random.default_rng(seed)
-    model = random_model(rng)
-    labels = {"value": 0, "threshold": 2, "argmax": model.outputs}[model.output.kind]
-    return ModelFile(
-        model,
-        tuple(Feature(f"f{number}", "ns", 0.5) for number in range(len(model.input))),
-        tuple(f"class {number}" for number in range(labels)),
-        {"loss": 0.25},
-        {"data": "none", "nested": {"list": [1, 2.5, None, True]}},
-    )
-
-
-def resealed(header: bytes, slot: bytes) -> bytes:
-    """A file whose checksum is right, whatever it holds."""
-    digest = hashlib.sha256(header + slot).digest()
-    return FIXED.pack(b"KMINDMDL", 1, len(header), len(slot), digest) + header + slot
-
-
-def parts(data: bytes) -> tuple[bytes, bytes]:
-    size = FIXED.unpack_from(data)[2]
-    return data[FIXED.size : FIXED.size + size], data[FIXED.size + size :]
+from kmind.testing.models import random_inputs, random_mlp, random_trees
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -93,46 +61,6 @@ def test_every_truncation_is_found(seed: int) -> None:
             ModelFile.from_bytes(data[:size])
     with pytest.raises(ModelError):
         ModelFile.from_bytes(data + b"\0")
-
-
-def load_or_none(data: bytes) -> ModelFile | None:
-    """The file, or None where it is refused in one line; anything else is a failure."""
-    message = ""
-    try:
-        return ModelFile.from_bytes(data)
-    except ModelError as error:
-        message = str(error)
-    assert message
-    assert "\n" not in message
-    return None
-
-
-def sealed_slot(slot: bytearray) -> bytes:
-    """Make the slot's own hash right again, where that can be done."""
-    slot[16:48] = layout.content_hash(bytes(slot))
-    return bytes(slot)
-
-
-@settings(max_examples=400, deadline=None)
-@given(st.data())
-def test_a_hostile_slot_with_right_hashes_is_refused_or_valid(data: st.DataObject) -> None:
-    """Whoever wrote it can also compute hashes: only the checks stand between it and us."""
-    file = whole(data.draw(st.integers(0, 30)))
-    header, slot = parts(file.to_bytes())
-    hostile = bytearray(slot)
-    for _ in range(data.draw(st.integers(1, 6))):
-        # The header and the section tables are where a lie does most.
-        place = data.draw(st.one_of(st.integers(0, 191), st.integers(0, len(slot) - 1)))
-        width = data.draw(st.sampled_from([1, 2, 4, 8]))
-        value = data.draw(st.sampled_from([b"\0" * 8, b"\xff" * 8, b"\xff" * 7 + b"\x7f"]))
-        extra = data.draw(st.binary(min_size=8, max_size=8))
-        end = min(place + width, len(hostile))
-        hostile[place:end] = (value if data.draw(st.booleans()) else extra)[: end - place]
-    loaded = load_or_none(resealed(header, sealed_slot(hostile)))
-    if loaded is None:
-        return
-    x = random_inputs(np.random.default_rng(0), loaded.model, 20)
-    evaluate(loaded.model, x)
 
 
 @settings(max_examples=200, deadline=None)
@@ -228,29 +156,3 @@ def test_names_must_fit_the_model() -> None:
         ModelFile(model, (Feature("a"), Feature("b")), ("x", "y"))
     with pytest.raises(ModelError, match="same name"):
         ModelFile(model, (Feature("a"),) * 3, ("x", "y"))
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_what_is_taken_of_hostile_slots_cannot_overflow(seed: int) -> None:
-    """Evaluated by plain Python, which sees each number that leaves its bounds."""
-    rng = np.random.default_rng(seed)
-    taken = 0
-    for _ in range(400):
-        model = hostile_model(rng)
-        if model is None:
-            continue
-        taken += 1
-        x = random_inputs(rng, model, 6)
-        said = evaluate(model, x)
-        for row, vector in enumerate(x.tolist()):
-            label, scores, probability = decide(model, vector)
-            assert (label, probability) == (said.label[row], said.probability[row])
-            assert scores == said.score[row].tolist()
-        estimate = estimate_ns(model)
-        assert 0 < estimate < float("inf")
-        # The image is made, or refused for its size.
-        with contextlib.suppress(ModelError):
-            model_image(
-                model, content=bytes(32), schema=bytes(32), quantisation=bytes(32), cost_ns=estimate
-            )
-    assert 20 < taken < 380

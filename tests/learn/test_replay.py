@@ -1,23 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """A recording in the place of a kernel: the same again, and again the same."""
 
-import contextlib
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as parquet
-import pytest
+from learn.replayed import FEATURES, MODULE, made
 
 from kmind.cli.main import main
-from kmind.errors import RecordingError
-from kmind.extension import Extension, find_module, parse_parameters
-from kmind.learn.meta import Host
-from kmind.learn.recording import Recording, decode_records, open_recordings
+from kmind.extension import Extension, parse_parameters
+from kmind.learn.recording import open_recordings
 from kmind.learn.replay import Replay
 from kmind.learn.summary import summarise
 from kmind.testing.recordings import made_records, made_windows, write_recording
@@ -25,14 +19,7 @@ from kmind.testing.recordings import made_records, made_windows, write_recording
 if TYPE_CHECKING:
     from conftest import RecordDisk
 
-MODULE = find_module("readahead")
-FEATURES = len(MODULE.manifest.features)
 PARAMS = parse_parameters(MODULE.manifest, [])
-
-
-def made(path: Path, **changed: Any) -> Recording:
-    values = np.random.default_rng(3).integers(0, 99, (20, FEATURES))
-    return write_recording(path, MODULE, made_windows(values), made_records(500, 20), **changed)
 
 
 class Notes(Extension):
@@ -119,134 +106,6 @@ def test_in_real_time(tmp_path: Path) -> None:
     started = time.monotonic()
     replay.run()
     assert time.monotonic() - started >= replay.span_s == 0.4
-
-
-def test_inspect(tmp_path: Path, record_disk: "RecordDisk", capfd: Any) -> None:
-    recording = record_disk(tmp_path / "out")
-    found = summarise(recording)
-    assert (found["windows"], found["span_s"], found["gaps"]) == (40, 4.0, [])
-    assert found["records"] == found["kinds"][0]["records"] == 800
-    assert found["kinds"][0]["name"] == "miss"
-    assert found["kinds"][0]["fields"][0] == {
-        "name": "inode", "unit": "1", "min": 7.0, "median": 7.5, "p99": 8.0, "max": 8.0,
-    }  # fmt: skip
-    faults = next(f for f in found["features"] if f["name"] == "fault_misses")
-    assert faults["unit"] == "1/s"
-    assert 0 < faults["median"] <= faults["p99"] <= faults["max"]
-    assert list(found["knobs"]) == ["block.read_ahead_kb"]
-    assert found["backend"] == "sim"
-    assert main(["inspect", str(tmp_path / "out"), "--json"]) == 0
-    report = json.loads(capfd.readouterr().out)
-    assert report["schema"] == "kmind.inspect/1"
-    assert report["recordings"] == [found]
-    assert main(["inspect", str(tmp_path / "out")]) == 0
-    text = capfd.readouterr().out
-    assert "readahead@" in text
-    assert "simulated" in text
-    assert "fault_misses" in text
-
-
-def test_inspect_names_gaps(tmp_path: Path) -> None:
-    windows = made_windows(np.zeros((20, FEATURES)))
-    found = summarise(write_recording(tmp_path / "out", MODULE, np.delete(windows, [5, 6])))
-    assert found["gaps"] == [{"at_s": 0.5, "seconds": 0.2, "windows": 2}]
-
-
-def test_fields_of_records(tmp_path: Path) -> None:
-    meta = made(tmp_path / "out").meta
-    rows = made_records(10, 1)["record"]
-    columns = decode_records(meta, rows)["miss"]
-    assert (columns["page"] == rows["value"]).all()
-    assert (columns["inode"] == rows["subject"]).all()
-
-
-def foreign(path: Path) -> None:
-    parquet.write_table(pa.table({"x": [1]}), path)
-
-
-def cut(path: Path) -> None:
-    made(path.with_suffix(".whole"))
-    whole = path.with_suffix(".whole") / "readahead@vda.windows.000001.parquet"
-    path.write_bytes(whole.read_bytes()[:-100])
-
-
-def no_parquet(path: Path) -> None:
-    path.write_text("feature,value\n")
-
-
-def other_abi(path: Path) -> None:
-    write_recording(path, MODULE, made_windows(np.zeros((2, FEATURES))), abi=1)
-
-
-def other_schema(path: Path) -> None:
-    write_recording(path, MODULE, made_windows(np.zeros((2, FEATURES))), schema="kmind.recording/9")
-
-
-def other_module(path: Path) -> None:
-    slowio = find_module("slowio")
-    write_recording(path, slowio, made_windows(np.zeros((2, len(slowio.manifest.features)))))
-
-
-def other_features(path: Path) -> None:
-    features = MODULE.manifest.features[1:]
-    write_recording(
-        path, MODULE, made_windows(np.zeros((2, FEATURES - 1))), features=features, version="0.0.1"
-    )
-
-
-def lacking(path: Path) -> None:
-    made(path.with_suffix(".whole"))
-    whole = path.with_suffix(".whole") / "readahead@vda.windows.000001.parquet"
-    table = parquet.read_table(whole)
-    parquet.write_table(table.drop_columns(["faults"]), path)
-
-
-def no_windows(path: Path) -> None:
-    path.mkdir()
-
-
-def absent(path: Path) -> None:
-    pass
-
-
-BAD: list[tuple[Callable[[Path], None], int, str]] = [
-    (foreign, 1, "is no recording of kmind's: its metadata has no key 'kmind'"),
-    (cut, 1, "cannot be read: "),
-    (no_parquet, 1, "cannot be read: "),
-    (other_abi, 1, "was recorded with ABI 1, and this kmind speaks"),
-    (other_schema, 1, "has the schema 'kmind.recording/9', and this kmind reads"),
-    (other_module, 1, "holds nothing of module readahead; it holds slowio@vda"),
-    (other_features, 1, "its features are those of readahead 0.0.1, and version"),
-    (lacking, 1, "lacks the column faults, or it is of another type"),
-    (no_windows, 1, "nothing was recorded in"),
-    (absent, 2, "there is no"),
-]
-
-
-@pytest.mark.parametrize(
-    ("make", "code", "message"), BAD, ids=lambda value: getattr(value, "__name__", "")
-)
-def test_bad_input(
-    tmp_path: Path, capfd: Any, make: Callable[[Path], None], code: int, message: str
-) -> None:
-    path = tmp_path / "bad.parquet"
-    with contextlib.suppress(RecordingError):  # which reading it back raises
-        make(path)
-    capfd.readouterr()
-    assert main(["replay", str(path), "readahead"]) == code
-    error = capfd.readouterr().err
-    assert error.count("\n") == 1, error
-    assert message in error
-    assert "Traceback" not in error
-
-
-def test_another_kernel_is_said(tmp_path: Path, capfd: Any) -> None:
-    host = Host(kernel="6.99.1", machine="x", cpus=1, memory_bytes=1)
-    made(tmp_path / "out", host=host)
-    assert main(["replay", str(tmp_path / "out"), "readahead", "--json"]) == 0
-    shown = capfd.readouterr()
-    assert "recorded on kernel 6.99.1; this is" in shown.err
-    assert json.loads(shown.out)["recorded_kernel"] == "6.99.1"
 
 
 def test_damaged_within(tmp_path: Path, capfd: Any) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serve.memory import MemorySupervisor
+from serve.memory import DISK, MemorySupervisor
 
 from kmind.cli.client import Client
 from kmind.serve.api import Api
@@ -85,3 +85,8 @@ def served(tmp_path: Path) -> Iterator[Served]:
     """The API, with nothing loaded."""
     with serve(tmp_path) as it:
         yield it
+
+
+@pytest.fixture
+def disk() -> str:
+    return DISK

@@ -4,28 +4,9 @@
 import math
 
 import pytest
-from runtime.counted import MANIFEST, CountingAgent
+from runtime.experiment.calm_rig import _Rig
 
-from kmind.runtime.experiment.aa_noise import Calm
-from kmind.runtime.experiment.circumstances import BLOCKS, Counted, Ledger
-
-
-class _Rig:
-    def __init__(self) -> None:
-        self.now = 100.0
-        self.agent = CountingAgent("sim")
-        meter = Ledger(MANIFEST, self.agent, now=lambda: self.now)  # type: ignore[arg-type]
-        self.calm = Calm(meter, 0.4, wash_out_s=0.2, now=lambda: self.now)
-
-    def pass_time(self, seconds: float, **counts: int) -> None:
-        self.now += seconds
-        for name, by in counts.items():
-            self.agent.totals[name] += by
-
-    def blocks(self, count: int, reads: int) -> None:
-        for _ in range(count):
-            self.pass_time(0.4, reads=reads)
-            self.calm.turn()
+from kmind.runtime.experiment.circumstances import Counted
 
 
 def test_calm_learns_noise_and_levels() -> None:
@@ -86,35 +67,6 @@ def test_another_load_begins_anew() -> None:
     assert calm.noise("rate").blocks == 2
     assert [(guard.blocks, guard.level) for guard in calm.guards()] == [(3, 7.0)]
     assert calm.due == math.inf
-
-
-def test_which_load_it_is_says_what_was_seen_without_a_pause() -> None:
-    rig = _Rig()
-    rig.calm.go_on()
-    rig.blocks(BLOCKS - 1, 400)
-    assert rig.calm.latest == []
-    rig.blocks(1, 400)
-    assert len(rig.calm.latest) == BLOCKS
-    rig.calm.pause()
-    assert rig.calm.latest == []  # another load may begin after it
-    assert rig.calm.noise("rate").blocks == BLOCKS
-
-
-def test_another_load_is_told_by_its_own_blocks() -> None:
-    rig = _Rig()
-    rig.calm.go_on()
-    rig.blocks(20, 400)
-    rig.blocks(3, 4000)
-    assert rig.calm.latest == []
-    rig.blocks(BLOCKS, 4000)
-    assert {block.counts["reads"] for block in rig.calm.latest} == {4000}
-
-
-def test_silent_blocks_say_nothing_of_the_load() -> None:
-    rig = _Rig()
-    rig.calm.go_on()
-    rig.blocks(BLOCKS, 0)
-    assert rig.calm.latest == []
 
 
 def test_what_is_under_way_is_washed_out_first() -> None:

@@ -1,34 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Many instances at once: each on its own, arbitrated, handed from one owner to the next."""
 
-import contextlib
 import os
 import signal
-import subprocess
 import threading
-import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-from runtime.supervised import OTHER, QUICK, Rig, alive, stirred, value_of
+from runtime.supervised import QUICK, Rig, alive, stirred, value_of
 from sample_module import MANIFEST, RECOMMENDER
 
-from kmind.abi import layout
 from kmind.agent.types import Mode
 from kmind.errors import KmindError, UsageError
 from kmind.extension.conf import ModuleConf
-from kmind.knobs import Target, get_knob
 from kmind.runtime.supervisor import supervisor as module_under_test
 
 pytestmark = pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf", "tp_filemap")
-
-
-def ranked(priority: int) -> str:
-    """The sample's manifest, with a priority for its knob."""
-    return MANIFEST.replace(
-        'name = "block.read_ahead_kb"\n', f'name = "block.read_ahead_kb"\npriority = {priority}\n'
-    )
 
 
 def test_loaded_shown_and_unloaded(rig: Rig, disk: str) -> None:
@@ -170,137 +157,6 @@ def test_a_limit_exceeded_is_an_emergency_of_that_one(rig: Rig, disk: str, secon
     assert value_of(disk) == 512
 
 
-def test_two_fight_over_one_knob(rig: Rig, disk: str) -> None:
-    before = value_of(disk)
-    supervisor = rig.start()
-    weak = rig.load(rig.module("weak", manifest=ranked(50)), disk, "value=256", *QUICK)
-    rig.run_until(lambda: rig.of("applied", weak))
-    strong = rig.load(rig.module("strong", OTHER, ranked(150)), disk, "value=1024", *QUICK)
-    rig.run_until(lambda: rig.of("applied", strong))
-    assert value_of(disk) == 1024
-    # What the weak one had set was put back first: the baseline is still the first value.
-    assert rig.of("applied", strong)[0]["old"] == before
-    yielded = rig.of("yielded", weak)[0]
-    assert f"goes to {strong}" in yielded["message"]
-    assert yielded["value"] == before
-    rig.run_until(lambda: [e for e in rig.of("verdict", weak) if e["verdict"] == "lease"])
-    refused = next(e for e in rig.of("verdict", weak) if e["verdict"] == "lease")
-    assert refused["holder"] == strong
-    rig.run_for(1)
-    assert value_of(disk) == 1024
-    assert [len(each["leases"]) for each in supervisor.status()] == [0, 1]
-    # The strong one goes, and the weak one gets its turn.
-    rig.events.clear()
-    assert supervisor.unload(strong)["restored"]
-    rig.run_until(lambda: rig.of("applied", weak))
-    assert rig.of("applied", weak)[0]["old"] == before
-    assert supervisor.unload(weak)["changes"][0]["now"] == before
-
-
-def test_two_fight_over_a_sysctl_and_the_gate_follows(rig: Rig) -> None:
-    knob = Path("/proc/sys/vm/page_lock_unfairness")
-    before = knob.read_text()
-    manifest = ranked(50).replace("block.read_ahead_kb", "vm.page_lock_unfairness")
-    manifest = manifest.replace('kind = "block"', 'kind = "system"')
-    code = RECOMMENDER.replace("block.read_ahead_kb", "vm.page_lock_unfairness")
-    supervisor = rig.start()
-    weak = rig.load(rig.module("weak", code, manifest), "system", "value=11", "every_s=0.1")
-    rig.run_until(lambda: rig.of("applied", weak))
-    higher = manifest.replace("priority = 50", "priority = 150")
-    strong = rig.load(rig.module("strong", code, higher), "system", "value=22", "every_s=0.1")
-    rig.run_until(lambda: rig.of("applied", strong))
-    assert rig.of("applied", strong)[0]["old"] == int(before)
-    assert knob.read_text() == "22\n"
-    # The gate goes on with the next owner, and so does what it lets through.
-    supervisor.close(keep=True)
-    with contextlib.suppress(PermissionError):
-        knob.write_text("33")  # this process is the owner, and nobody approved that
-    assert knob.read_text() == "22\n"
-    supervisor = rig.start()
-    rig.events.clear()
-    rig.run_for(2.5)
-    assert not rig.of("undone")
-    assert not rig.of("failed")
-    assert knob.read_text() == "22\n"
-    supervisor.unload(strong)
-    rig.run_until(lambda: rig.of("applied", weak))
-    assert knob.read_text() == "11\n"
-    # What somebody else writes is noticed at once, and left.
-    at = time.monotonic()
-    subprocess.run(["sh", "-c", f"echo 7 > {knob}"], check=True)
-    try:
-        rig.run_until(lambda: rig.of("yielded", weak))
-        assert time.monotonic() - at < 0.8
-        assert supervisor.unload(weak)["restored"]
-        assert knob.read_text() == "7\n"
-    finally:
-        knob.write_text(before)
-
-
-def test_others_learn_at_once_what_was_set(
-    rig: Rig, disk: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Their agents judge steps and rules by it; they do not wait for a look of their own."""
-    before = value_of(disk)
-    supervisor = rig.start()
-    watcher = rig.load(rig.module("watcher"), disk, "every_s=1000", mode="observe")
-    monkeypatch.setattr(supervisor.members[watcher].instance, "look", lambda: None)
-    setter = rig.load(rig.module("setter"), disk, "value=256", *QUICK)
-    agent = supervisor.members[watcher].agent
-    knob, target = get_knob("block.read_ahead_kb").id, Target.block(disk).id
-    mark = ~(target << 32 | knob) & (1 << 64) - 1
-
-    def current() -> int:
-        grants = agent._generation.maps["km_grants"]
-        rows = [
-            np.frombuffer(grants.lookup(place.to_bytes(4, "little")) or b"", layout.GRANT)[0]
-            for place in range(layout.LIMIT["GRANTS"])
-        ]
-        (row,) = [each for each in rows if int(each["key"]) == mark]
-        return int(row["current"])
-
-    assert current() == before
-    rig.run_until(lambda: rig.of("applied", setter))
-    assert current() == 256
-    supervisor.unload(setter)
-    assert current() == before
-    # What the admin sets by advice is told, too.
-    adviser = rig.load(rig.module("adviser"), disk, "value=64", *QUICK, mode="advise")
-    rig.run_until(lambda: supervisor.advice.list())
-    supervisor.unload(adviser)
-    supervisor.advice.apply("1")
-    assert current() == 64
-    supervisor.advice.undo("1")
-    assert current() == before
-
-
-def test_equals_do_not_take_from_each_other(rig: Rig, disk: str) -> None:
-    rig.start()
-    first = rig.load(rig.module("first"), disk, "value=256", *QUICK)
-    rig.run_until(lambda: rig.of("applied", first))
-    other = rig.load(rig.module("other"), disk, "value=1024", *QUICK)
-    rig.run_until(lambda: rig.of("verdict", other))
-    rig.run_for(1)
-    assert {e["verdict"] for e in rig.of("verdict", other)} == {"lease"}
-    assert {e["holder"] for e in rig.of("verdict", other)} == {first}
-    assert value_of(disk) == 256
-    # One that fails gives its lease up at once.
-    assert rig.supervisor
-    rig.supervisor.set_mode(first, Mode.EMERGENCY)
-    rig.run_until(lambda: rig.of("applied", other))
-
-
-def test_who_dies_holding_a_lease_holds_it_no_longer(rig: Rig, disk: str) -> None:
-    supervisor = rig.start()
-    first = rig.load(rig.module("first"), disk, "value=256", "hold_s=600")
-    rig.run_until(lambda: rig.of("applied", first))
-    other = rig.load(rig.module("other"), disk, "value=1024", *QUICK)
-    os.kill(supervisor.members[first].instance.extension_pid, signal.SIGKILL)
-    rig.run_until(lambda: rig.of("applied", other))
-    assert value_of(disk) == 1024
-    assert [lease["holder"] for lease in supervisor.leases()] == [other]
-
-
 def test_modes(rig: Rig, disk: str) -> None:
     before = value_of(disk)
     supervisor = rig.start()
@@ -375,119 +231,6 @@ def test_an_emergency_is_seen_though_its_word_is_lost(rig: Rig, disk: str) -> No
     assert supervisor.status(name)[0]["mode"] == "emergency"
 
 
-def test_advice_is_applied_and_undone(rig: Rig, disk: str) -> None:
-    before = value_of(disk)
-    supervisor = rig.start()
-    name = rig.load(rig.module(), disk, *QUICK, mode="advise")
-    rig.run_until(lambda: supervisor.advice.list())
-    (advice,) = supervisor.advice.list()
-    assert rig.of("advice")[0]["advice"] == advice["id"] == "1"
-    assert (advice["instance"], advice["value"], advice["state"]) == (name, 512, "open")
-    assert advice["command"].endswith(f"/sys/block/{disk}/queue/read_ahead_kb")
-    assert supervisor.advice.apply("1")["state"] == "applied"
-    assert value_of(disk) == 512
-    assert [c.owner.instance for c in supervisor.journal.open_changes()] == ["admin"]
-    # It is the admin's now: nobody else gets it.
-    rival = rig.load(rig.module("rival"), disk, "value=64", *QUICK)
-    rig.run_until(lambda: rig.of("verdict", rival))
-    assert rig.of("verdict", rival)[0]["holder"] == "the admin"
-    assert supervisor.advice.undo("1")["state"] == "undone"
-    assert value_of(disk) in (before, 64)
-    rig.run_until(lambda: rig.of("applied", rival))
-    # And what an instance holds gives way to it.
-    rig.run_until(lambda: [a for a in supervisor.advice.list() if a["state"] == "open"])
-    number = next(a["id"] for a in supervisor.advice.list() if a["state"] == "open")
-    supervisor.advice.apply(number)
-    assert value_of(disk) == 512
-    assert "goes to the admin" in rig.of("yielded", rival)[0]["message"]
-    supervisor.close(keep=False)
-    assert value_of(disk) == before
-
-
-def test_advice_that_finds_no_room_changes_nothing(rig: Rig, disk: str) -> None:
-    """What can fail comes before the knob: else it would stand, and could not be undone."""
-    before = value_of(disk)
-    supervisor = rig.start()
-    rig.load(rig.module(), disk, *QUICK, mode="advise")
-    rig.run_until(lambda: supervisor.advice.list())
-    core = supervisor.core
-    slots = layout.LIMIT["INSTANCES"] - 1
-    fillers = [core.register(f"filler@{n}", "filler", "tuner") for n in range(slots - 1)]
-    with pytest.raises(KmindError, match=f"no room for admin: {slots} instances are there"):
-        supervisor.advice.apply("1")
-    core.unregister(fillers.pop())
-    for knob in range(layout.LIMIT["LEASES"]):
-        core.acquire(fillers[0], knob, 12345, hold_s=60)
-    core.leave(
-        supervisor.status()[0]["slot"], get_knob("block.read_ahead_kb").id, Target.block(disk).id
-    )
-    core.acquire(fillers[0], layout.LIMIT["LEASES"], 12345, hold_s=60)
-    with pytest.raises(KmindError, match="no room for the lease of"):
-        supervisor.advice.apply("1")
-    assert value_of(disk) == before
-    assert supervisor.advice.get("1")["state"] == "open"
-    assert supervisor.journal.open_changes() == []
-    assert [each.name for each in core.instances() if each.name == "admin"] == []
-    for slot in fillers:
-        core.unregister(slot)
-    supervisor.advice.apply("1")
-    assert value_of(disk) == 512
-    supervisor.advice.undo("1")
-    assert value_of(disk) == before
-
-
-def test_advice_gets_the_lease_of_a_module_of_its_own_priority(rig: Rig, disk: str) -> None:
-    before = value_of(disk)
-    supervisor = rig.start()
-    rig.load(rig.module(), disk, *QUICK, mode="advise")
-    rig.run_until(lambda: supervisor.advice.list())
-    proud = rig.load(rig.module("proud", manifest=ranked(255)), disk, "value=64", *QUICK)
-    rig.run_until(lambda: rig.of("applied", proud))
-    supervisor.advice.apply("1")
-    assert value_of(disk) == 512
-    assert [lease["holder"] for lease in supervisor.leases()] == ["the admin"]
-    supervisor.unload(proud)
-    assert value_of(disk) == 512
-    supervisor.advice.undo("1")
-    assert value_of(disk) == before
-
-
-def test_what_advice_has_set_outlives_the_daemon(rig: Rig, disk: str) -> None:
-    before = value_of(disk)
-    supervisor = rig.start()
-    rig.load(rig.module(), disk, *QUICK, mode="advise")
-    rig.run_until(lambda: supervisor.advice.list())
-    supervisor.advice.apply("1")
-    supervisor.close(keep=True)
-    supervisor = rig.start()
-    assert value_of(disk) == 512
-    assert supervisor.advice.get("1")["state"] == "applied"
-    assert [lease["holder"] for lease in supervisor.leases()] == ["the admin"]
-    supervisor.advice.undo("1")
-    assert value_of(disk) == before
-    rig.run_until(lambda: supervisor.advice.list()[0]["state"] == "open")
-    number = supervisor.advice.list()[0]["id"]
-    supervisor.advice.apply(number)
-    supervisor.close(keep=False)
-    assert value_of(disk) == before
-    assert rig.start().advice.get(number)["state"] == "undone"
-
-
-def test_somebody_else_sets_what_advice_had_set(rig: Rig, disk: str) -> None:
-    before = value_of(disk)
-    supervisor = rig.start()
-    rig.load(rig.module(), disk, *QUICK, mode="advise")
-    rig.run_until(lambda: supervisor.advice.list())
-    supervisor.advice.apply("1")
-    knob = Path(f"/sys/block/{disk}/queue/read_ahead_kb")
-    knob.write_text("64")
-    rig.run_until(lambda: supervisor.advice.get("1")["state"] == "undone")
-    assert "somebody else" in supervisor.advice.get("1")["remark"]
-    supervisor.close(keep=False)
-    assert value_of(disk) == 64
-    knob.write_text(str(before))
-
-
 def test_calls_from_other_threads(rig: Rig, disk: str) -> None:
     supervisor = rig.start()
     path = rig.module()
@@ -537,21 +280,6 @@ def test_one_look_serves_all_who_read_in_one_round(rig: Rig, disk: str) -> None:
     assert moved.result(0)["before"] == "observe"
     assert later.result(0)["mode"] == "advise"
     assert supervisor.turns.describe()["turns"] > 0
-
-
-def test_a_subscriber_that_fails_is_told_nothing_more(rig: Rig, disk: str) -> None:
-    supervisor = rig.start()
-    told = 0
-
-    def explode(event: object) -> None:
-        nonlocal told
-        told += 1
-        raise ValueError("on purpose")
-
-    supervisor.subscribe(explode)
-    rig.load(rig.module(), disk, *QUICK)
-    rig.run_until(lambda: rig.of("applied"))
-    assert told == 1
 
 
 def test_the_longest_silence_is_said(rig: Rig, disk: str) -> None:

@@ -1,70 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Queues, windows, doorbell and watchdog: the same on both agents, and on the real kernel."""
 
-import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
-import pytest
 from agents import (
-    BareAgent,
-    BareSim,
-    bell,
     header_of,
-    recommendation,
     sleep_on,
-    write_slot,
 )
+from ring_agents import LONG_S, SLOTS, Make, reader_of, until
 
 from kmind.abi import layout
 from kmind.agent.types import Cause, Grant, Mode, Verdict
-from kmind.queue import Endpoint, Reader, peek_windows, read_status
+from kmind.queue import Reader, peek_windows, read_status
 
-Bare = BareAgent | BareSim
-Make = Callable[..., Bare]
-
-SLOTS = 64
 KIND = layout.KIND["MODULE"]
-on_kernel = pytest.mark.kernel("arena", "bpf_timer", "syscall")
-LONG_S = 60.0
 IDLE_NS = layout.LIMIT["IDLE_MS"] * 1_000_000
-
-
-@pytest.fixture
-def one_cpu() -> Iterator[int]:
-    """This thread stays on one CPU, so that its records come into one ring."""
-    before = os.sched_getaffinity(0)
-    cpu = min(before)
-    os.sched_setaffinity(0, {cpu})
-    yield cpu
-    os.sched_setaffinity(0, before)
-
-
-@pytest.fixture(params=["sim", pytest.param("bpf", marks=on_kernel)])
-def make(request: pytest.FixtureRequest, one_cpu: int) -> Iterator[Make]:
-    """Makes an agent, ticking only once it is started."""
-    made: list[Bare] = []
-
-    def build(**options: Any) -> Bare:
-        options = {"sq_slots": SLOTS, "deadline_s": LONG_S, **options}
-        if request.param == "sim":
-            made.append(BareSim(**options))
-        else:
-            made.append(BareAgent(request.getfixturevalue("bare"), **options))
-        return made[-1]
-
-    yield build
-    for agent in made:
-        agent.close()
-
-
-def reader_of(agent: Bare, cpu: int) -> tuple[Endpoint, Reader]:
-    endpoint = Endpoint(agent.arena, bell(agent))
-    return endpoint, endpoint.records[0 if agent.backend == "sim" else cpu]
 
 
 def take_all(reader: Reader) -> list[int]:
@@ -73,14 +26,6 @@ def take_all(reader: Reader) -> list[int]:
         values += batch["value"].tolist()
         reader.release(len(batch))
     return values
-
-
-def until(done: Callable[[], object]) -> None:
-    """Wait for something that is sure to come; the limit only ends a broken test."""
-    deadline = time.monotonic() + LONG_S
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 def test_batches_are_views_of_the_arena(make: Make, one_cpu: int) -> None:
@@ -339,38 +284,6 @@ def test_an_extension_that_stalls_ends_in_emergency(make: Make, one_cpu: int) ->
     until(lambda: endpoint.cq.answers() == [(2, Verdict.APPROVED)])
 
 
-def test_answers_come_from_the_tick_and_from_hooks(make: Make, one_cpu: int) -> None:
-    agent = make(tick_s=0.001)
-    endpoint, _ = reader_of(agent, one_cpu)
-    agent.grant(1, 1, Grant(0, 100, 0))
-    agent.set_mode(Mode.CANARY)
-    words = {"type": 1, "hold_ms": 250, "expires_ns": time.monotonic_ns() + 10**11}
-    note = b'{"reason":"So."}'
-    assert endpoint.cq.submit(1, 1, 5, **words, note=note) == 1
-    assert endpoint.cq.answers() == []  # no tick runs yet, and no hook
-    agent.work(admits=1)
-    assert endpoint.cq.answers() == [(1, Verdict.APPROVED)]
-    (action,) = [a for a in agent.poll(1) if a.kind == "verdict"]
-    assert (action.id, action.value, action.current, action.hold_ms) == (1, 5, 0, 250)
-    assert (action.note, action.mode) == (note, Mode.CANARY)
-    agent.start()
-    assert endpoint.cq.submit(1, 1, 101, **words) == 2
-    until(lambda: endpoint.cq.answers() == [(2, Verdict.RANGE)])
-
-
-def test_the_queue_takes_no_more_than_it_holds(make: Make, one_cpu: int) -> None:
-    agent = make()
-    endpoint, _ = reader_of(agent, one_cpu)
-    agent.set_mode(Mode.AUTO)
-    words = {"type": 1, "hold_ms": 1, "expires_ns": 1}
-    most = layout.LIMIT["CQ_SLOTS"]
-    assert [endpoint.cq.submit(1, 1, 5, **words) for _ in range(most)] == list(range(1, most + 1))
-    assert endpoint.cq.submit(1, 1, 5, **words) is None
-    agent.work(admits=most)
-    assert endpoint.cq.answers() == [(n, Verdict.UNKNOWN) for n in range(1, most + 1)]
-    assert endpoint.cq.submit(1, 1, 5, **words) == most + 1
-
-
 def test_notices_and_status(make: Make, one_cpu: int) -> None:
     agent = make()
     endpoint, reader = reader_of(agent, one_cpu)
@@ -382,15 +295,6 @@ def test_notices_and_status(make: Make, one_cpu: int) -> None:
     assert undone["value"].astype(np.int64) == -5
     endpoint.set_status(b"reading")
     assert read_status(agent.arena, agent.geometry) == b"reading"
-
-
-def test_before_any_mode_is_set_all_is_refused(make: Make, one_cpu: int) -> None:
-    agent = make()
-    agent.grant(1, 1, Grant(0, 100, 0))
-    entry = recommendation(0, id=1, knob=1, target=1, value=5, type=1, expires_ns=1 << 63)
-    write_slot(agent.arena, agent.geometry, 0, entry)
-    agent.work(admits=1)
-    assert [a.verdict for a in agent.poll(1)] == [Verdict.EMERGENCY]
 
 
 def test_closing_twice(make: Make, one_cpu: int) -> None:

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests mirror the sources: each long source has a test file by the same path.
+
+``runtime/holds/grants.py`` is tested in ``tests/runtime/holds/test_grants.py``; a leading
+underscore is left out. A source whose name begins with one serves its own folder alone, and may be
+tested by way of that folder's other files.
+"""
+
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+PACKAGE = TESTS.parent / "src" / "kmind"
+LONG = 100
+
+# Tested where they are used, and by which file.
+ELSEWHERE = {
+    "abi/elf.py": "agent/kernel/test_own_code.py",
+    "agent/core/codec.py": "agent/core/test_core.py",
+    "agent/kernel/generation.py": "agent/kernel/test_upgrade.py",
+    "agent/sim/tables.py": "agent/test_tables.py",
+    "agent/types.py": "agent/sim/test_agent.py",
+    "bench/admission.py": "bench/test_attack.py",
+    "cli/client.py": "serve/test_api.py",
+    "cli/commands/model.py": "cli/test_model.py",
+    "cli/info.py": "cli/test_modules.py",
+    "cli/replay.py": "learn/test_replay.py",
+    "cli/reports.py": "cli/test_findings.py",
+    "errors.py": "cli/test_bad_input.py",
+    "extension/describe.py": "cli/test_modules.py",
+    "extension/handover.py": "runtime/findings/test_handlers.py",
+    "extension/training.py": "learn/test_train.py",
+    "infer/ask.py": "infer/test_agreement.py",
+    "infer/floating.py": "infer/test_quantise.py",
+    "infer/stages.py": "infer/test_trees.py",
+    "knobs/ksm.py": "knobs/test_vm.py",
+    "learn/schema.py": "learn/test_recording.py",
+    "learn/tap.py": "learn/test_record.py",
+    "modules/readahead/recent.py": "modules/readahead/test_extension.py",
+    "runtime/experiment/case.py": "runtime/experiment/test_controller.py",
+    "runtime/experiment/experiments.py": "runtime/experiment/test_confirm.py",
+    "runtime/experiment/exploring.py": "runtime/experiment/test_confirm.py",
+    "runtime/experiment/record.py": "runtime/experiment/test_confirm.py",
+    "runtime/findings/store.py": "runtime/findings/test_keeper.py",
+    "runtime/instance/agent_factory.py": "runtime/instance/test_hook_gating.py",
+    "runtime/instance/verdicts.py": "runtime/experiment/test_controller.py",
+    "testing/daemon.py": "test_walkthrough.py",
+    "testing/recordings.py": "learn/test_recording.py",
+    "testing/tuning.py": "modules/autotune/test_extension.py",
+    "workloads/loads.py": "bench/test_autotune.py",
+}
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(PACKAGE))
+
+
+def mirror_of(path: Path) -> Path:
+    """Return where a source's tests are by the same path."""
+    return TESTS / path.relative_to(PACKAGE).parent / f"test_{path.stem.lstrip('_')}.py"
+
+
+LONG_SOURCES = [
+    path
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if len(path.read_text().splitlines()) > LONG and path.stem != "__init__"
+]
+PUBLIC = [path for path in LONG_SOURCES if not path.stem.startswith("_")]
+
+
+@pytest.mark.parametrize("path", PUBLIC, ids=name_of)
+def test_long_source_has_its_tests_by_the_same_path(path: Path) -> None:
+    if name_of(path) not in ELSEWHERE:
+        assert mirror_of(path).exists(), f"no {mirror_of(path).relative_to(TESTS)}"
+
+
+@pytest.mark.parametrize("source", ELSEWHERE)
+def test_exception_is_one(source: str) -> None:
+    """An exception that has tests of its own by now, or none anywhere, is none."""
+    path = PACKAGE / source
+    assert path in PUBLIC
+    assert not mirror_of(path).exists()
+    assert (TESTS / ELSEWHERE[source]).exists()
