@@ -18,7 +18,7 @@ from kmind.agent.sim.agent import SimAgent, SimDoorbell
 from kmind.agent.types import Action, Mode, Verdict
 from kmind.events import Event
 from kmind.extension import find_module, parse_parameters
-from kmind.guard import Actuator, Journal, Policy
+from kmind.guard import Journal, Policy
 from kmind.queue import Endpoint
 from kmind.runtime.experiment.confirm import Confirm
 from kmind.runtime.experiment.effort import Effort
@@ -26,6 +26,7 @@ from kmind.runtime.experiment.store import EvidenceStore
 from kmind.runtime.holds.grants import Granted, grants_for
 from kmind.runtime.holds.trial_holds import MeasuredChanges
 from kmind.runtime.objective.sources import Heard
+from kmind.runtime.services import InstanceSpec, Services
 from kmind.workloads.simulated_disk import make_disk_files
 
 BASELINES = {"block.nr_requests": 64, "block.nomerges": 0, "block.read_ahead_kb": 128}
@@ -86,20 +87,22 @@ class Owner:
 
     def open(self) -> None:
         """Begin, or go on as another process that finds what this one left."""
-        self.actuator = Actuator(self.journal, Policy(), root=self.root)
-        self.changes = MeasuredChanges(
-            "autotune@sim0", self.target, agent=self.agent, actuator=self.actuator,
-            mode=self.mode, emit=self.note, now=lambda: self.now,
-        )  # fmt: skip
+        spec = InstanceSpec(self.module, self.target, self.params, self.mode, self.agent)
+        self.services = services = Services(
+            self.journal,
+            Policy(),
+            self.note,
+            evidence=self.store,
+            root=self.root,
+            now=lambda: self.now,
+        )
+        self.changes = MeasuredChanges(spec, services)
+        self.actuator = self.changes.actuator
         granted, _ = grants_for(self.module, self.target, Policy(), self.params)
         self.changes.grant(granted)
         self.granted: dict[str, Granted] = {each.knob.name: each for each in granted}
-        self.confirm = Confirm(
-            "autotune@sim0", self.module.manifest, self.params, self.target,
-            agent=self.agent, changes=self.changes, store=self.store, emit=self.note,
-            mode=self.mode, rng=np.random.default_rng(self._seed), now=lambda: self.now,
-            effort=self.effort,
-        )  # fmt: skip
+        rng = np.random.default_rng(self._seed)
+        self.confirm = Confirm(spec, services, self.changes, rng=rng, effort=self.effort)
         self._hear = self.confirm.listen(METRIC, self.better)  # type: ignore[arg-type]
 
     def close(self) -> None:
@@ -186,12 +189,12 @@ class Owner:
         if self.cares and self.now >= self._renew_at:
             self._renew_at = self.now + 3.0
             self.insist()
-        self.changes.end_holds()
+        self.changes.run_due()
         if self.now >= self.confirm.due:
-            self.confirm.turn()
+            self.confirm.run_due()
         if self.now >= self._look_at:
             self._look_at = self.now + 0.5
-            self.changes.look()
+            self.changes.poll()
             self.confirm.look(busy=True)
 
     def rows(self) -> list[dict[str, Any]]:

@@ -12,12 +12,14 @@ from runtime.supervised import Rig, stirred, value_of
 from sample_module import RECOMMENDER, loop_disk, make_module
 
 from kmind.agent.types import Mode
+from kmind.events import Event
 from kmind.extension import find_module, parse_parameters
-from kmind.guard import Actuator, Journal, Policy
+from kmind.guard import Journal, Policy
 from kmind.knobs import parse_target
 from kmind.runtime.instance.agent_factory import make_bpf_agent
 from kmind.runtime.instance.instance import Instance
 from kmind.runtime.sandbox.cgroup import list_cgroups
+from kmind.runtime.services import InstanceSpec, Services
 
 PATIENCE_S = 20
 
@@ -45,18 +47,14 @@ class Bench:
             file = self.folder / "policy.toml"
             file.write_text(policy)
             rules = Policy.load(file)
-        self.instance = Instance(
-            module,
-            target,
-            params,
-            agent=make_bpf_agent(module, target, params, deadline_s=1.0),
-            actuator=Actuator(self.journal, rules),
-            policy=rules,
-            mode=Mode[mode.upper()],
-            memory=self.folder / "memory",
-            emit=lambda event: self.events.append((event.name, event.fields())),
-        )
+        agent = make_bpf_agent(module, target, params, deadline_s=1.0)
+        spec = InstanceSpec(module, target, params, Mode[mode.upper()], agent)
+        services = Services(self.journal, rules, self._note, memory=self.folder / "memory")
+        self.instance = Instance(spec, services)
         self.instance.start()
+
+    def _note(self, event: Event) -> None:
+        self.events.append((event.name, event.fields()))
 
     def of(self, event: str) -> list[dict[str, Any]]:
         """The events of that name so far."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ from kmind.agent.types import Action, Mode, Verdict
 from kmind.events import Event
 from kmind.extension import find_module
 from kmind.extension.manifest import Manifest
-from kmind.guard import Actuator, Journal, Policy
+from kmind.guard import Journal, Policy
 from kmind.knobs import get_knob
 from kmind.queue import Endpoint
 from kmind.runtime.experiment.controller import Trials
 from kmind.runtime.experiment.store import EvidenceStore
 from kmind.runtime.holds.grants import grants_for
 from kmind.runtime.holds.trial_holds import MeasuredChanges
+from kmind.runtime.services import InstanceSpec, Services
 from kmind.workloads.simulated_disk import make_disk_files
 
 KNOB = get_knob("block.read_ahead_kb")
@@ -76,32 +78,23 @@ class Owner:
 
     def open(self) -> None:
         """Begin, or go on as another process that finds what this one left."""
-        self.actuator = Actuator(self.journal, Policy(), root=self.root)
-        self.changes = MeasuredChanges(
-            "readahead@sim0",
-            self.target,
-            agent=self.agent,
-            actuator=self.actuator,
-            mode=self.mode,
-            emit=self.note,
+        module = replace(find_module("readahead"), manifest=self.manifest)
+        spec = InstanceSpec(module, self.target, self._params, self.mode, self.agent)
+        services = Services(
+            self.journal,
+            Policy(),
+            self.note,
+            evidence=self.store,
+            root=self.root,
             now=lambda: self.now,
         )
+        self.changes = MeasuredChanges(spec, services)
+        self.actuator = self.changes.actuator
         granted, _ = grants_for(find_module("readahead"), self.target, Policy(), {})
         self.changes.grant(granted)
         (self.granted,) = granted
-        self.trials = Trials(
-            "readahead@sim0",
-            self.manifest,
-            self._params,
-            self.target,
-            agent=self.agent,
-            changes=self.changes,
-            store=self.store,
-            emit=self.note,
-            mode=self.mode,
-            rng=np.random.default_rng(self._seed),
-            now=lambda: self.now,
-        )
+        rng = np.random.default_rng(self._seed)
+        self.trials = Trials(spec, services, self.changes, rng=rng)
 
     def close(self) -> None:
         """Free what it holds."""
@@ -164,10 +157,10 @@ class Owner:
                 granted = self.changes.granted(*self.granted.key)
                 assert granted
                 self.trials.renewed(granted, self._action(self._renewing[0], 5.0))
-            self.changes.end_holds()
+            self.changes.run_due()
             if self.now >= self.trials.due:
                 self.wakes += 1
-                self.trials.turn()
+                self.trials.run_due()
             if self.now >= self._look_at:
                 self._look_at = self.now + 0.5
                 self.trials.look(busy=rate > 0)

@@ -37,9 +37,8 @@ class Search(Owner):
             self.confirm._exploring.longest_s = self.confirm._exploring.left_s = 1e9
         budget = OwnerBudget(lambda: self.now, cpu=lambda: 0.0)
         self._verdicts = Verdicts(
-            "autotune@sim0", self.changes, self.confirm, self.note, budget,
-            name_of=str, now=lambda: self.now,
-        )  # fmt: skip
+            "autotune@sim0", self.services, self.changes, self.confirm, budget
+        )
         endpoint = Endpoint(self.agent.arena, SimDoorbell(self.agent.doorbell_fd))
         self._columns = self.module.manifest.columns
         self.context = Context(
@@ -74,4 +73,4 @@ class Search(Owner):
         super().step()
         self._dispatcher.step(0)
         for action in self.agent.poll(0):
-            self._verdicts.take(action, halt=False)
+            self._verdicts.handle(action)

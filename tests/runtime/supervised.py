@@ -23,7 +23,7 @@ from kmind.agent.types import Mode
 from kmind.events import Event
 from kmind.extension.conf import ModuleConf
 from kmind.guard import Journal, Policy
-from kmind.runtime.supervisor.supervisor import Supervisor
+from kmind.runtime.supervisor.supervisor import Options, Supervisor
 
 PATIENCE_S = 30
 QUICK = ("hold_s=30", "every_s=0.05")
@@ -63,16 +63,19 @@ class Rig:
         devices: bool = False,
     ) -> Supervisor:
         """A supervisor that has not started."""
-        self.supervisor = Supervisor(
-            core=core or Core.open(self.root),
-            journal=Journal(self.folder / "journal.db"),
-            policy=Policy.load(self.policy),
-            emit=lambda event: None,
+        options = Options(
             run_dir=self.folder / "run",
-            conf=conf,
+            conf=conf or ModuleConf(),
             take_over=take_over,
             devices=devices,
             cgroups=self.cgroups,
+        )
+        self.supervisor = Supervisor(
+            core or Core.open(self.root),
+            Journal(self.folder / "journal.db"),
+            Policy.load(self.policy),
+            lambda event: None,
+            options,
         )
         self.supervisor.subscribe(self._note)
         return self.supervisor

@@ -28,7 +28,7 @@ from kmind.bench._adversary_loads import HARMFUL, Subject, make_files
 from kmind.events import Event
 from kmind.extension import Module, find_module, parse_parameters
 from kmind.extension.manifest import KnobUse
-from kmind.guard import Actuator, Journal, Policy
+from kmind.guard import Journal, Policy
 from kmind.knobs import get_knob
 from kmind.queue import Endpoint
 from kmind.runtime.budget import OwnerBudget
@@ -39,6 +39,7 @@ from kmind.runtime.holds.grants import grants_for
 from kmind.runtime.holds.trial_holds import MeasuredChanges
 from kmind.runtime.instance.telemetry import View, Watcher
 from kmind.runtime.instance.verdicts import Verdicts
+from kmind.runtime.services import InstanceSpec, Services
 
 __all__ = ["LONGEST_S", "WINDOW_S", "World"]
 
@@ -108,33 +109,22 @@ class World:
         store = EvidenceStore(None, now=lambda: _DAY + self.now - _START_S)
         self._open.enter_context(store)
         mode = Mode.AUTO
-        self._changes = MeasuredChanges(
-            who,
-            self.target,
-            agent=self.agent,
-            actuator=Actuator(journal, policy, root=folder),
-            mode=mode,
-            emit=self._note,
-            now=lambda: self.now,
+        spec = InstanceSpec(
+            module, self.target, parse_parameters(found.manifest, ()), mode, self.agent
         )
+        services = Services(
+            journal, policy, self._note, evidence=store, root=folder, now=lambda: self.now
+        )
+        self._changes = MeasuredChanges(spec, services)
         self.trials = Trials(
-            who,
-            manifest,
-            parse_parameters(found.manifest, ()),
-            self.target,
-            agent=self.agent,
-            changes=self._changes,
-            store=store,
-            emit=self._note,
-            mode=mode,
+            spec,
+            services,
+            self._changes,
             rng=np.random.default_rng((seed, 2)),
-            now=lambda: self.now,
             effort=lambda: Effort(self._cpu_s, 0, 0),
         )
         budget = OwnerBudget(lambda: self.now, cpu=lambda: 0.0)  # real time counts for nobody
-        self._verdicts = Verdicts(
-            who, self._changes, self.trials, self._note, budget, name_of=str, now=lambda: self.now
-        )
+        self._verdicts = Verdicts(who, services, self._changes, self.trials, budget)
         granted, _ = grants_for(module, self.target, policy, {})
         self._changes.grant(granted)
         self._watcher = Watcher(who, manifest, self.agent, View(), self._note, budget)
@@ -187,18 +177,18 @@ class World:
     def run_until(self, end: float) -> None:
         """Let the load run, and owner and agent do what is due."""
         while self.now < end:
-            due = min(end, *self._due.values(), self.trials.due, self._changes.next_end)
+            due = min(end, *self._due.values(), self.trials.due, self._changes.due)
             self._pass(max(due - self.now, 1e-4))
             self.agent.step(round(self.now * 1e9))
             for action in self.agent.poll(0):
                 if action.verdict is not None:
-                    self._verdicts.take(action, halt=False)
-            self._changes.end_holds()
+                    self._verdicts.handle(action)
+            self._changes.run_due()
             if self.now >= self.trials.due:
-                self.trials.turn()
+                self.trials.run_due()
             if self.now >= self._due["look"]:
                 self._due["look"] = self.now + _LOOK_S
-                self.trials.look(busy=self._watcher.look().busy >= _BUSY)
+                self.trials.look(busy=self._watcher.poll().busy >= _BUSY)
             if self.now >= self._due["tick"]:
                 self._due["tick"] = self.now + _TICK_S
             self.value = int(self.knob.read(self.target))

@@ -20,9 +20,10 @@ from kmind.agent.types import Mode
 from kmind.cli._demo_run import tell_change
 from kmind.events import Event
 from kmind.extension import find_module, parse_parameters
-from kmind.guard import Actuator, Journal, Policy
+from kmind.guard import Journal, Policy
 from kmind.knobs import Target, get_knob
 from kmind.runtime.instance.instance import Instance
+from kmind.runtime.services import InstanceSpec, Services
 from kmind.workloads.simulated_disk import DiskModel, SimulatedDisk, make_disk_files
 from kmind.workloads.streams import random
 
@@ -82,21 +83,13 @@ def _compare(say: Callable[[str], None], root: Path, target: Target) -> dict[str
         if line := tell_change(event, changes):
             say(line)
 
-    policy = Policy()
     with Journal(root / "journal.db") as journal:
         say(f"A reader at random; {knob.name} is {knob.read(target)}.")
         before = _rate(disk, _BEFORE_S, time.sleep)
         say(f"Before: {before:,.0f} reads a second. Now with kmind, mode auto:")
-        instance = Instance(
-            module,
-            target,
-            parse_parameters(module.manifest, ["patience=0"]),
-            agent=agent,
-            actuator=Actuator(journal, policy, root=root),
-            policy=policy,
-            mode=Mode.AUTO,
-            emit=tell,
-        )
+        params = parse_parameters(module.manifest, ["patience=0"])
+        spec = InstanceSpec(module, target, params, Mode.AUTO, agent)
+        instance = Instance(spec, Services(journal, Policy(), tell, root=root))
         try:
             instance.start()
             _rate(disk, _WITH_S * 2 / 3, instance.step)

@@ -16,7 +16,7 @@ from kmind.runtime.cleanup import restoring
 from kmind.runtime.instance.agent_factory import need_root
 from kmind.runtime.objective.poller import settle
 from kmind.runtime.supervisor.log import DaemonLog
-from kmind.runtime.supervisor.supervisor import RUN_DIR, Supervisor
+from kmind.runtime.supervisor.supervisor import RUN_DIR, Options, Supervisor
 from kmind.util.saver import SAVER
 
 try:
@@ -69,18 +69,15 @@ def daemon_command(
             with restoring(None, log.emit):
                 policy = Policy.load(policy_file)
             conf = ModuleConf.load(strict=False)
+            options = Options(
+                run_dir=run_dir,
+                conf=conf,
+                take_over=take_over or restarted,
+                devices=devices,
+                cgroups=_cgroups(run_dir),
+            )
             with restoring(policy, log.emit):
-                return Supervisor(
-                    core=Core.open(mount=True),
-                    journal=Journal(),
-                    policy=policy,
-                    emit=log.emit,
-                    run_dir=run_dir,
-                    conf=conf,
-                    take_over=take_over or restarted,
-                    devices=devices,
-                    cgroups=_cgroups(run_dir),
-                )
+                return Supervisor(Core.open(mount=True), Journal(), policy, log.emit, options)
 
         return Daemon(make=supervisor, check=check, emit=log.emit, keep=keep)
 

@@ -7,7 +7,6 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 from kmind.agent.core.core import Core
@@ -15,15 +14,16 @@ from kmind.agent.types import Mode
 from kmind.cli._report import Report
 from kmind.errors import KmindError
 from kmind.extension import parse_parameters
-from kmind.guard import Actuator, Gate, Journal, Policy
+from kmind.guard import Gate, Journal, Policy
 from kmind.runtime.cleanup import remove_dead_runs, restoring, run_cgroup
 from kmind.runtime.experiment.store import EvidenceStore, default_evidence_path
 from kmind.runtime.findings.keeper import Findings
 from kmind.runtime.findings.store import default_findings_path
 from kmind.runtime.instance.agent_factory import bind, make_bpf_agent, need_root
 from kmind.runtime.instance.checkpoint import default_memory_folder
-from kmind.runtime.instance.instance import Instance, Sandbox
+from kmind.runtime.instance.instance import Instance
 from kmind.runtime.instance.validate import check_settable, check_wishes
+from kmind.runtime.services import InstanceSpec, Sandbox, Services
 from kmind.util.names import file_name
 
 __all__ = ["DEADLINE_S", "StopFlag", "run", "stop_signals"]
@@ -93,24 +93,22 @@ def run(
         evidence.mark_interrupted()
         journal.hurry()
         slot = core.register(file_name(name), module.manifest.name, module.manifest.class_)
-        instance = Instance(
-            module,
-            target,
-            params,
-            agent=make_bpf_agent(
-                module, target, params, deadline_s=DEADLINE_S, core=core, slot=slot
-            ),
-            actuator=Actuator(journal, policy, gate=gate),
-            policy=policy,
-            mode=mode,
-            emit=report.emit,
+        agent = make_bpf_agent(module, target, params, deadline_s=DEADLINE_S, core=core, slot=slot)
+        services = Services(
+            journal,
+            policy,
+            report.emit,
             evidence=evidence,
             findings=findings,
             memory=default_memory_folder(journal.path),
-            sandbox=Sandbox(cgroup=run_cgroup(name)),
-            free=partial(core.free, slot),
-            deadline_s=DEADLINE_S,
+            core=core,
+            gate=gate,
         )
+        sandbox = Sandbox(cgroup=run_cgroup(name))
+        spec = InstanceSpec(
+            module, target, params, mode, agent, slot=slot, sandbox=sandbox, deadline_s=DEADLINE_S
+        )
+        instance = Instance(spec, services)
         report.instance = instance
         summary = {"restored": False}
         try:

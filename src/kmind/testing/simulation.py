@@ -23,7 +23,7 @@ from kmind.agent.sim.agent import SimAgent, SimDoorbell
 from kmind.agent.types import Mode
 from kmind.events import Event
 from kmind.extension import Context, Dispatcher, Value, find_module, parse_parameters
-from kmind.guard import Actuator, Journal, Policy
+from kmind.guard import Journal, Policy
 from kmind.knobs import get_knob
 from kmind.queue import Endpoint, open_tables
 from kmind.runtime.budget import OwnerBudget
@@ -32,6 +32,7 @@ from kmind.runtime.experiment.store import EvidenceStore
 from kmind.runtime.holds.grants import grants_for
 from kmind.runtime.holds.trial_holds import MeasuredChanges
 from kmind.runtime.instance.verdicts import Verdicts
+from kmind.runtime.services import InstanceSpec, Services
 from kmind.testing._rig import loaded
 from kmind.workloads.simulated_disk import DiskModel, SimulatedDisk, make_disk_files
 from kmind.workloads.streams import Stream
@@ -97,32 +98,20 @@ class Simulation:
         who = f"{found.manifest.name}@{target.name}"
         journal = self._open.enter_context(Journal(root / "journal.db"))
         policy = Policy()
-        self._changes = MeasuredChanges(
-            who,
-            target,
-            agent=self.agent,
-            actuator=Actuator(journal, policy, root=root),
-            mode=mode,
-            emit=self._note,
+        spec = InstanceSpec(found, target, params, mode, self.agent)
+        services = Services(
+            journal,
+            policy,
+            self._note,
+            evidence=store or self._open.enter_context(EvidenceStore(None)),
+            root=root,
             now=self._now,
         )
-        self._trials = Trials(
-            who,
-            found.manifest,
-            params,
-            target,
-            agent=self.agent,
-            changes=self._changes,
-            store=store or self._open.enter_context(EvidenceStore(None)),
-            emit=self._note,
-            mode=mode,
-            rng=np.random.default_rng(seed),
-            now=self._now,
-        )
+        self._changes = MeasuredChanges(spec, services)
+        rng = np.random.default_rng(seed)
+        self._trials = Trials(spec, services, self._changes, rng=rng)
         budget = OwnerBudget(self._now, cpu=lambda: 0.0)  # the owner's real time counts for nobody
-        self._verdicts = Verdicts(
-            who, self._changes, self._trials, self._note, budget, name_of=str, now=self._now
-        )
+        self._verdicts = Verdicts(who, services, self._changes, self._trials, budget)
         granted, _ = grants_for(found, target, policy, params)
         self._changes.grant(granted)
         context = Context(
@@ -177,9 +166,9 @@ class Simulation:
             if action.verdict is not None:
                 name = action.verdict.name.lower()
                 self.verdicts[name] = self.verdicts.get(name, 0) + 1
-                self._verdicts.take(action, halt=False)
-        self._changes.end_holds()
-        self._trials.turn()
+                self._verdicts.handle(action)
+        self._changes.run_due()
+        self._trials.run_due()
         if self.disk.now >= self._look_at:
             self._look_at = self.disk.now + _LOOK_S
             self._trials.look(busy=True)

@@ -419,7 +419,7 @@ def test_what_was_confirmed_is_taken_over_and_measured_soon(
 def test_what_was_confirmed_may_stand_at_once_after_a_restart(owner: MakeOwner) -> None:
     one = confirm(owner(together))
     one.confirm.abort("the run ended")
-    one.changes.undo_all("the run ended")
+    one.changes.stop("the run ended")
     assert one.stands == {}
     one.open()
     one.recommend(nr_requests=512, nomerges=1)

@@ -257,10 +257,10 @@ def test_an_owner_that_was_stopped_measures_the_block_again(owner: Make) -> None
     one.run(6)
     one.recommend(512)
     one.run(1.0)
-    before = one.trials.status()
+    before = one.trials.status()["experiment"]
     one.now += 4.0  # SIGSTOP, or a machine that slept: less than the hold
     one.run(0.1)
-    after = one.trials.status()
+    after = one.trials.status()["experiment"]
     assert before
     assert after
     assert after["blocks"] <= before["blocks"] + 1

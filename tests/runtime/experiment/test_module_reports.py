@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -15,10 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kmind.agent.types import Mode
 from kmind.evidence import Design, Experiment, Guard, Noise
 from kmind.evidence.chart import render_experiment
 from kmind.extension import Context, KnobInfo, find_module
 from kmind.extension.handover import NOTE_MOST
+from kmind.guard import Policy
 from kmind.knobs import get_knob
 from kmind.runtime.experiment import module_reports
 from kmind.runtime.experiment.module_reports import Reports
@@ -27,6 +30,7 @@ from kmind.runtime.sandbox.framing import MARK, Parts, send_note, send_parts
 from kmind.runtime.sandbox.inbox import Inbox
 from kmind.runtime.sandbox.log_reader import LineReader
 from kmind.runtime.sandbox.log_writer import LineOutput
+from kmind.runtime.services import InstanceSpec, Services
 from kmind.testing.tuning import World, knob
 from kmind.workloads.simulated_disk import make_disk_files
 
@@ -76,16 +80,17 @@ class Owner:
         self.store = EvidenceStore(None)
         self.target = make_disk_files(folder / "root")
         self.knobs: dict[str, KnobInfo] = dict(KNOBS)
-        self.reports = Reports(
-            "autotune@sim0",
-            find_module(module).manifest,
-            self.target,
-            "sim",
-            self.store,
-            lambda: self.knobs,
-            self.log.append,
-            lambda: self.clock,
+        found = find_module(module)
+        agent = SimpleNamespace(backend="sim")
+        spec = InstanceSpec(found, self.target, {}, Mode.AUTO, agent)  # type: ignore[arg-type]
+        services = Services(
+            None,  # type: ignore[arg-type]
+            Policy(),
+            lambda event: self.log.append(event.fields()["message"]),
+            evidence=self.store,
+            now=lambda: self.clock,
         )
+        self.reports = Reports(spec, services, lambda: self.knobs)
         self.inbox = Inbox([self.reports], self.log.append, lambda: self.clock)
 
     def send(self, text: bytes) -> None:

@@ -94,7 +94,7 @@ def test_what_a_guard_ended_is_not_gone_on_with(owner: Make) -> None:
     one.run(40)
     one.recommend(512, context="random")
     one.run(0.1)
-    assert one.trials.status()["blocks"] == 0
+    assert one.trials.status()["experiment"]["blocks"] == 0
 
 
 def test_memory_fades_and_a_later_verdict_overrules(tmp_path: Path) -> None:

@@ -59,48 +59,48 @@ def one() -> Iterator[Watched]:
 
 def test_each_window_is_told_once(one: Watched) -> None:
     one.windows(3)
-    assert one.watcher.look().windows == 3
+    assert one.watcher.poll().windows == 3
     assert [each["seq"] for each in one.told] == [0, 1, 2]
     assert [each["features"]["reads"] for each in one.told] == [7, 7, 7]
-    assert one.watcher.look().windows == 0
+    assert one.watcher.poll().windows == 0
     one.windows(1, reads=9)
-    assert (one.watcher.look().busy, one.told[-1]["features"]["reads"]) == (1, 9)
+    assert (one.watcher.poll().busy, one.told[-1]["features"]["reads"]) == (1, 9)
 
 
 @pytest.mark.parametrize("seq", [(1 << 32) - 1, 1 << 31, 5_000])
 def test_a_forged_number_or_head_hides_no_traffic(one: Watched, seq: int) -> None:
     one.windows(3)
-    one.watcher.look()
+    one.watcher.poll()
     for _ in range(3):
         window_view(one.agent.arena, one.agent.geometry)["seq"] = seq
         one.ring["head"] = seq
         one.windows(5)
-        seen = one.watcher.look()
+        seen = one.watcher.poll()
         assert (seen.windows, seen.busy) == (5, 5)
     assert [each["seq"] for each in one.told] == list(range(18))
 
 
 def test_a_reader_that_never_reads_hides_no_traffic(one: Watched) -> None:
     one.windows(MOST + 10)
-    assert one.watcher.look().windows == MOST
+    assert one.watcher.poll().windows == MOST
     one.windows(5)
-    seen = one.watcher.look()
+    seen = one.watcher.poll()
     assert (seen.windows, seen.busy) == (0, 5)
 
 
 def test_scribbling_over_all_of_it_neither(one: Watched) -> None:
     one.windows(3)
-    one.watcher.look()
+    one.watcher.poll()
     random = np.random.default_rng(7)
     one.agent.arena[:] = random.integers(0, 256, len(one.agent.arena), np.uint8)
     one.windows(5)
-    assert one.watcher.look().busy == 5
+    assert one.watcher.poll().busy == 5
 
 
 def test_without_traffic_nothing_is_busy(one: Watched) -> None:
     one.windows(3)
-    one.watcher.look()
+    one.watcher.poll()
     window_view(one.agent.arena, one.agent.geometry)["value"] = 1 << 40
     one.ring["head"] += 100
     one.windows(10, reads=0)
-    assert one.watcher.look().busy == 0
+    assert one.watcher.poll().busy == 0

@@ -62,6 +62,6 @@ def test_no_descriptor_leaks_into_it(tmp_path: Path) -> None:
 def test_descriptors_beside_a_real_agent(bench: "Bench") -> None:
     bench.start("observe")
     assert bench.instance
-    files = open_files(bench.instance.extension_pid)
+    files = open_files(bench.instance.extension.current.pid)
     assert sorted(files)[:3] == [0, 1, 2]
     assert [files[fd] for fd in sorted(files)[3:]] == ["anon_inode:bpf-map"]

@@ -95,7 +95,7 @@ def test_others_learn_at_once_what_was_set(
     before = value_of(disk)
     supervisor = rig.start()
     watcher = rig.load(rig.module("watcher"), disk, "every_s=1000", mode="observe")
-    monkeypatch.setattr(supervisor.members[watcher].instance, "look", lambda: None)
+    monkeypatch.setattr(supervisor.members[watcher].instance.checks, "poll_knobs", lambda: None)
     setter = rig.load(rig.module("setter"), disk, "value=256", *QUICK)
     agent = supervisor.members[watcher].agent
     knob, target = get_knob("block.read_ahead_kb").id, Target.block(disk).id
@@ -146,7 +146,7 @@ def test_who_dies_holding_a_lease_holds_it_no_longer(rig: Rig, disk: str) -> Non
     first = rig.load(rig.module("first"), disk, "value=256", "hold_s=600")
     rig.run_until(lambda: rig.of("applied", first))
     other = rig.load(rig.module("other"), disk, "value=1024", *QUICK)
-    os.kill(supervisor.members[first].instance.extension_pid, signal.SIGKILL)
+    os.kill(supervisor.members[first].instance.extension.current.pid, signal.SIGKILL)
     rig.run_until(lambda: rig.of("applied", other))
     assert value_of(disk) == 1024
     assert [lease["holder"] for lease in supervisor.leases()] == [other]

@@ -58,14 +58,14 @@ def test_a_bug_in_taking_over_costs_one_instance(
     bad = rig.load(rig.module("bad"), second, *QUICK)
     rig.run_until(lambda: rig.of("applied", good) and rig.of("applied", bad))
     supervisor.close(keep=True)
-    tell = Instance._announce
+    tell = Instance._work
 
     def explode(self: Instance, how: str) -> None:
         if self.name == bad:
             raise ZeroDivisionError("a bug")
         tell(self, how)
 
-    monkeypatch.setattr(Instance, "_announce", explode)
+    monkeypatch.setattr(Instance, "_work", explode)
     supervisor = rig.start()
     assert list(supervisor.members) == [good]
     assert value_of(second) == before

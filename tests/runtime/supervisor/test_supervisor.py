@@ -13,7 +13,7 @@ from sample_module import MANIFEST, RECOMMENDER
 from kmind.agent.types import Mode
 from kmind.errors import KmindError, UsageError
 from kmind.extension.conf import ModuleConf
-from kmind.runtime.supervisor import supervisor as module_under_test
+from kmind.runtime.supervisor import instances as module_under_test
 
 pytestmark = pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf", "tp_filemap")
 
@@ -126,7 +126,7 @@ def test_an_error_of_our_own_in_one_is_an_emergency_of_that_one(
     def explode() -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(supervisor.members[bad].instance, "look", explode)
+    monkeypatch.setattr(supervisor.members[bad].instance.checks, "poll_knobs", explode)
     rig.run_until(lambda: supervisor.members[bad].instance.failed)
     assert "internal error: ZeroDivisionError" in supervisor.members[bad].instance.failed
     assert value_of(second) != 512

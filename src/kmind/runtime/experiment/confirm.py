@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,24 +18,22 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from kmind.agent.protocol import OwnedAgent
 from kmind.agent.types import Action, Kind, Mode
 from kmind.errors import JournalError, KmindError
-from kmind.events import Emit
 from kmind.evidence import Arm, Better, Design, Experiment
 from kmind.extension import Manifest
 from kmind.extension import Value as Parameter
-from kmind.knobs import Target
 from kmind.runtime.experiment.case import Pending
 from kmind.runtime.experiment.effort import Effort
 from kmind.runtime.experiment.exploring import START_S, Exploring, Proof, Proofs, Setting
 from kmind.runtime.experiment.readings import Readings
 from kmind.runtime.experiment.record import Records, Task
 from kmind.runtime.experiment.runner import Trial
-from kmind.runtime.experiment.store import EvidenceStore
 from kmind.runtime.holds.grants import Granted
 from kmind.runtime.holds.trial_holds import MeasuredChanges
 from kmind.runtime.objective.sources import Heard
+from kmind.runtime.service import Service
+from kmind.runtime.services import InstanceSpec, Services
 
 __all__ = ["Confirm"]
 
@@ -61,42 +58,35 @@ class _Running:
     again: bool
 
 
-class Confirm:
+class Confirm(Service):
     """The settings of one instance (``who``) whose module measures by itself.
 
-    It listens to what becomes of ``changes``. Call ``turn`` when it is ``due``, and ``look`` about
+    It listens to what becomes of ``changes``. Call ``look`` about
     once a second. KmindError of the store is told as a line in the log.
     """
 
     def __init__(
         self,
-        who: str,
-        manifest: Manifest,
-        params: Mapping[str, Parameter],
-        target: Target,
-        *,
-        agent: OwnedAgent,
+        spec: InstanceSpec,
+        services: Services,
         changes: MeasuredChanges,
-        store: EvidenceStore,
-        emit: Emit,
-        mode: Mode,
+        *,
         rng: np.random.Generator | None = None,
-        now: Callable[[], float] = time.monotonic,
         effort: Callable[[], Effort | None] | None = None,
     ) -> None:
-        self._who, self._target = who, target
-        self._agent, self._changes = agent, changes
-        self._store, self._emit = store, emit
-        self._mode, self._effort, self._now = mode, effort, now
+        self._who, self._target = spec.name, spec.target
+        self._agent, self._changes = spec.agent, changes
+        self._store, self._emit = services.evidence, services.emit
+        self._mode, self._effort, self._now = spec.mode, effort, services.now
         self._rng = np.random.default_rng() if rng is None else rng
         self._exploring = Exploring()
         self._running: _Running | None = None
-        self._stood: tuple[Setting, float] = frozenset(), now()  # what stands, and since when
+        self._stood: tuple[Setting, float] = frozenset(), self._now()  # what stands, and since when
         self._rest = ""  # why the rest of a setting is to be put back
         self._waiting: dict[tuple[int, int], Pending] = {}
         self._put_off: dict[Setting, tuple[float, float]] = {}
         changes.on_gone(self._on_gone)
-        self.configure(manifest, params)
+        self.configure(spec.manifest, spec.params)
 
     def configure(self, manifest: Manifest, params: Mapping[str, Parameter]) -> None:
         """Go by another version of the module from now on."""
@@ -139,11 +129,12 @@ class Confirm:
         """Whether an experiment is under way."""
         return self._running is not None
 
-    def status(self) -> dict[str, Any] | None:
-        """The experiment that runs, for the admin."""
-        if self._running is None:
-            return None
-        return self._records.status(self._running.task, self._running.trial.experiment)
+    def status(self) -> dict[str, Any]:
+        """Return the experiment that runs, or null."""
+        running = self._running
+        if running is None:
+            return {"experiment": None}
+        return {"experiment": self._records.status(running.task, running.trial.experiment)}
 
     # What stands
 
@@ -389,7 +380,7 @@ class Confirm:
         self._tick()
         return ""
 
-    def turn(self) -> None:
+    def run_due(self) -> None:
         """Do what is due."""
         if self._rest:
             why, self._rest = self._rest, ""
@@ -404,7 +395,7 @@ class Confirm:
         self._tick()
         self._records.announce(running.task, running.trial.experiment)
         if running.trial.over:
-            self._changes.look()  # somebody else may have set a knob
+            self._changes.poll()  # somebody else may have set a knob
             if self._running is not None:
                 self._conclude(running)
 
@@ -415,7 +406,7 @@ class Confirm:
         except JournalError:
             raise
         except KmindError as error:
-            self._changes.look()
+            self._changes.poll()
             if (running := self._running) is not None:
                 running.trial.experiment.abort(str(error))
                 self._conclude(running, postpone=True)

@@ -11,21 +11,18 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from kmind.agent.protocol import OwnedAgent
 from kmind.agent.types import Action, Mode
 from kmind.errors import JournalError, KmindError
-from kmind.events import Emit
 from kmind.evidence import Arm, Design, Experiment
 from kmind.extension import Manifest
 from kmind.extension import Value as Parameter
-from kmind.knobs import Target, Value
+from kmind.knobs import Value
 from kmind.runtime.experiment.aa_noise import Calm
 from kmind.runtime.experiment.case import Case, Pending, Running
 from kmind.runtime.experiment.circumstances import Circumstances, Counted, Ledger
@@ -34,9 +31,10 @@ from kmind.runtime.experiment.publish import Publisher, gain_in_words, status_of
 from kmind.runtime.experiment.recall import Recall
 from kmind.runtime.experiment.recheck import Clocks
 from kmind.runtime.experiment.runner import Trial
-from kmind.runtime.experiment.store import EvidenceStore
 from kmind.runtime.holds.grants import Granted
 from kmind.runtime.holds.trial_holds import MeasuredChanges
+from kmind.runtime.service import Service
+from kmind.runtime.services import InstanceSpec, Services
 
 __all__ = ["Trials"]
 
@@ -52,38 +50,31 @@ _MOST_PUT_OFF = 256
 _NOT_MEASURED = "not measured: the module declares no outcome"
 
 
-class Trials:
+class Trials(Service):
     """The experiments of one instance (``who``): at most one at a time.
 
-    It listens to what becomes of ``changes``. Call ``turn`` when it is ``due``. KmindError of the
+    It listens to what becomes of ``changes``. KmindError of the
     store is told as a line in the log, and stops no experiment.
     """
 
     def __init__(
         self,
-        who: str,
-        manifest: Manifest,
-        params: Mapping[str, Parameter],
-        target: Target,
-        *,
-        agent: OwnedAgent,
+        spec: InstanceSpec,
+        services: Services,
         changes: MeasuredChanges,
-        store: EvidenceStore,
-        emit: Emit,
-        mode: Mode,
+        *,
         rng: np.random.Generator | None = None,
-        now: Callable[[], float] = time.monotonic,
         effort: Callable[[], Effort | None] | None = None,
     ) -> None:
-        self._who, self._effort = who, effort
-        self._target = target
-        self._agent = agent
+        self._who, self._effort = spec.name, effort
+        self._target = spec.target
+        self._agent = spec.agent
         self._changes = changes
-        self._store = store
-        self._emit = emit
-        self._mode = mode
+        self._store = services.evidence
+        self._emit = services.emit
+        self._mode = spec.mode
         self._rng = np.random.default_rng() if rng is None else rng
-        self._now = now
+        self._now = services.now
         self._running: Running | None = None
         self._pending: Pending | None = None
         self._busy = False
@@ -91,7 +82,7 @@ class Trials:
         changes.on_gone(self._on_gone)
         self._put_off: dict[tuple[Any, ...], tuple[float, float]] = {}
         self._noted: set[tuple[int, ...]] = set()
-        self.configure(manifest, params)
+        self.configure(spec.manifest, spec.params)
 
     def configure(self, manifest: Manifest, params: Mapping[str, Parameter]) -> None:
         """Go by another version of the module from now on."""
@@ -140,9 +131,9 @@ class Trials:
     def _live(self) -> bool:
         return self._measures and self._mode in (Mode.CANARY, Mode.AUTO)
 
-    def status(self) -> dict[str, Any] | None:
-        """The experiment that runs, for the admin."""
-        return status_of(self._running) if self._running else None
+    def status(self) -> dict[str, Any]:
+        """Return the experiment that runs, or null."""
+        return {"experiment": status_of(self._running) if self._running else None}
 
     def _tick(self) -> None:
         standing = [
@@ -382,7 +373,7 @@ class Trials:
         self._publish.announce(running)
         self._safely(trial.start)
 
-    def turn(self) -> None:
+    def run_due(self) -> None:
         """Do what is due."""
         if self._running is None:
             self._calm.turn()
@@ -394,7 +385,7 @@ class Trials:
             return
         self._publish.announce(self._running)
         if self._running.trial.over:
-            self._changes.look()  # somebody else may have set the knob
+            self._changes.poll()  # somebody else may have set the knob
             if self._running is not None:
                 self._conclude(self._running, by_itself=True)
 
@@ -405,7 +396,7 @@ class Trials:
         except JournalError:
             raise
         except KmindError as error:
-            self._changes.look()
+            self._changes.poll()
             if self._running is not None:
                 self._running.trial.experiment.abort(str(error))
                 self._conclude(self._running, postpone=True)
@@ -534,6 +525,10 @@ class Trials:
         if pending := self._pending:
             self._pending = None
             self._changes.refuse(pending.each, pending.action.id, KmindError(why))
+
+    def stop(self, why: str) -> None:
+        """End the experiment that runs or waits; what stood before is put back."""
+        self.abort(why)
 
     def adopt(self) -> set[int]:
         """Changes, by the journal's number, that an earlier owner did not measure to the end."""

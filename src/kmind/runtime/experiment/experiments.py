@@ -9,32 +9,32 @@ from typing import Any
 from kmind.agent.types import Action, Mode
 from kmind.extension import Manifest
 from kmind.extension import Value as Parameter
-from kmind.knobs import Target
 from kmind.runtime.experiment.confirm import Confirm
 from kmind.runtime.experiment.controller import Trials
+from kmind.runtime.experiment.effort import Effort
 from kmind.runtime.holds.grants import Granted
+from kmind.runtime.holds.trial_holds import MeasuredChanges
 from kmind.runtime.objective.sources import Heard, Objective
+from kmind.runtime.service import Service
+from kmind.runtime.services import InstanceSpec, Services
 
 __all__ = ["Experiments"]
 
 
-class Experiments:
-    """`Trials`, or `Confirm` where the manifest says that the module measures by itself.
-
-    ``more`` is what both take.
-    """
+class Experiments(Service):
+    """`Trials`, or `Confirm` where the manifest says that the module measures by itself."""
 
     def __init__(
         self,
-        who: str,
-        manifest: Manifest,
-        params: Mapping[str, Parameter],
-        target: Target,
-        **more: Any,
+        spec: InstanceSpec,
+        services: Services,
+        changes: MeasuredChanges,
+        *,
+        effort: Callable[[], Effort | None] | None = None,
     ) -> None:
-        self._trials = Trials(who, manifest, params, target, **more)
-        self._confirm = Confirm(who, manifest, params, target, **more)
-        self._told = manifest, params
+        self._trials = Trials(spec, services, changes, effort=effort)
+        self._confirm = Confirm(spec, services, changes, effort=effort)
+        self._told = spec.manifest, spec.params
 
     def configure(self, manifest: Manifest, params: Mapping[str, Parameter]) -> None:
         """Go by another version of the module from now on."""
@@ -70,16 +70,16 @@ class Experiments:
         """Whether an experiment is under way, or about to be."""
         return self._one.running
 
-    def turn(self) -> None:
+    def run_due(self) -> None:
         """Do what is due."""
-        self._one.turn()
+        self._one.run_due()
 
     def look(self, *, busy: bool) -> None:
         """Say whether the agent sees anything; about once a second."""
         self._one.look(busy=busy)
 
-    def status(self) -> dict[str, Any] | None:
-        """The experiment that runs, for the admin."""
+    def status(self) -> dict[str, Any]:
+        """Return the experiment that runs, or null."""
         return self._one.status()
 
     def approved(

@@ -17,9 +17,9 @@ import msgspec
 
 from kmind.errors import KmindError
 from kmind.evidence import Experiment
-from kmind.extension import KnobInfo, Manifest
-from kmind.knobs import Target
-from kmind.runtime.experiment.store import BY_MODULE, EvidenceStore
+from kmind.extension import KnobInfo
+from kmind.runtime.experiment.store import BY_MODULE
+from kmind.runtime.services import InstanceSpec, Services
 from kmind.util.ratelimit import Allowance
 from kmind.util.text import clean
 
@@ -104,31 +104,26 @@ class _Report(msgspec.Struct, forbid_unknown_fields=True):
 class Reports:
     """What one instance's extension reports. ``knobs`` are those granted, by name.
 
-    ``log`` is told why one is left out, in a line. One thread.
+    Why one is left out is told in a line of the log. One thread.
     """
 
     kinds = ("experiment",)
 
     def __init__(
         self,
-        name: str,
-        manifest: Manifest,
-        target: Target,
-        backend: str,
-        store: EvidenceStore,
+        spec: InstanceSpec,
+        services: Services,
         knobs: Callable[[], Mapping[str, KnobInfo]],
-        log: Callable[[str], None],
-        now: Callable[[], float],
     ) -> None:
-        self.manifest = manifest
-        self._name = name
-        self._target = target
-        self._backend = backend
-        self._store = store
+        self.manifest = spec.manifest
+        self._name = spec.name
+        self._target = spec.target
+        self._backend = spec.agent.backend
+        self._store = services.evidence
         self._knobs = knobs
-        self._log = log
+        self._log = services.logger(spec.name)
         # Good or bad: each costs time, or a line of the log.
-        self._allowance = Allowance(now, _A_MINUTE, self._refuse)
+        self._allowance = Allowance(services.now, _A_MINUTE, self._refuse)
 
     def handle(self, kind: str, text: bytes) -> None:
         """Check one, and put it on record."""

@@ -8,21 +8,20 @@ written down (``holds``) and be taken up again by a later process (``adopt``).
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from kmind import events
-from kmind.agent.protocol import Agent
 from kmind.agent.types import Action, Kind, Mode
 from kmind.errors import JournalError, KmindError, KnobError, PrivilegeError
-from kmind.events import Emit
-from kmind.guard import Actuator, Change, Outcome
-from kmind.knobs import Target, Value
+from kmind.guard import Change, Outcome
+from kmind.knobs import Value
 from kmind.runtime.holds.grants import Granted
 from kmind.runtime.holds.state import HoldState
+from kmind.runtime.service import Service
+from kmind.runtime.services import InstanceSpec, Services
 
 __all__ = ["CANARY_HOLD_S", "UNRECORDED_HOLD_S", "Changes", "Held"]
 
@@ -53,7 +52,7 @@ class Held:
     away: bool = False  # undone for the other's turn: such a knob cannot be parked
 
 
-class Changes:
+class Changes(Service):
     """What one instance (``who``) changes on its target, through one actuator.
 
     ``free`` is called with knob and target, by number, when one is held no longer, and
@@ -64,28 +63,21 @@ class Changes:
 
     def __init__(
         self,
-        who: str,
-        target: Target,
-        *,
-        agent: Agent,
-        actuator: Actuator,
-        mode: Mode,
-        emit: Emit,
-        free: Callable[[int, int], None] = lambda knob, target: None,
-        stands: Callable[[int, int, int], None] = lambda knob, target, value: None,
-        now: Callable[[], float] = time.monotonic,
+        spec: InstanceSpec,
+        services: Services,
     ) -> None:
         self.dirty = False
-        self._who = who
-        self._target = target
-        self._agent = agent
-        self._actuator = actuator
-        self._mode = mode
-        self._emit = emit
-        self._free = free
+        self.actuator = self._actuator = services.actuator()
+        self._who = spec.name
+        self._target = spec.target
+        self._agent = spec.agent
+        self._mode = spec.mode
+        self._emit = services.emit
+        self._log = services.logger(spec.name)
+        self._free = services.release(spec.slot)
         self._gone_calls: list[Callable[[_Key, str], None]] = []
-        self._stands = stands
-        self._now = now
+        self._stands = services.announce
+        self._now = services.now
         self._granted: dict[_Key, Granted] = {}
         self._held: dict[_Key, Held] = {}
         self._values: dict[_Key, deque[Value]] = {}
@@ -156,7 +148,7 @@ class Changes:
                 if change.id in unmeasured or change.trial:
                     why = f"what {change.new} does was not measured to the end"
                 message = f"{change.knob} is put back: {why}"
-                self._emit(events.Log(instance=self._who, message=message))
+                self._log(message)
                 continue
             held = self._held.get(each.key)
             if held is None:
@@ -193,9 +185,9 @@ class Changes:
             if (held := each.before if each.measured else each)
         )
 
-    def describe_holds(self) -> list[dict[str, Any]]:
-        """``holds`` for an admin, each with the seconds that are left; JSON can hold it."""
-        return [
+    def status(self) -> dict[str, Any]:
+        """Return what the knobs hold, what is held and for how long, and what was yielded."""
+        holds = [
             {
                 "knob": hold.knob,
                 "value": hold.value,
@@ -204,6 +196,7 @@ class Changes:
             }
             for hold in self.holds()
         ]
+        return {"knobs": self.values(), "holds": holds, "yielded": list(self.yielded)}
 
     @property
     def yielded(self) -> tuple[str, ...]:
@@ -242,7 +235,7 @@ class Changes:
                 held.until = min(held.until, self._now() + CANARY_HOLD_S)
             self.dirty = True
         elif mode != Mode.AUTO:
-            self.undo_all(f"the mode is {mode.name.lower()} now")
+            self.stop(f"the mode is {mode.name.lower()} now")
 
     def hand_over(self, knob: int, target: int, to: str) -> None:
         """Undo a change because another, ``to``, has the lease now; nothing if none is held.
@@ -275,7 +268,7 @@ class Changes:
         )
 
     @property
-    def next_end(self) -> float:
+    def due(self) -> float:
         """When the next hold ends, in the clock's seconds; infinity if none is held."""
         return min((held.until for held in self._held.values()), default=float("inf"))
 
@@ -410,7 +403,7 @@ class Changes:
             held.until = max(held.until, self._now() + held.hold_s)
             self.dirty = True
 
-    def end_holds(self) -> None:
+    def run_due(self) -> None:
         """Undo what has stood long enough."""
         for key, held in list(self._held.items()):
             if self._now() < held.until:
@@ -420,7 +413,7 @@ class Changes:
             try:
                 self._undone(key, held, self._undo(held), "its hold ended")
             except KnobError as error:
-                self._emit(events.Log(instance=self._who, message=str(error)))
+                self._log(str(error))
 
     def _undo(self, held: Held) -> Outcome:
         # All of it, as far as it is not undone just now.
@@ -429,7 +422,7 @@ class Changes:
             return Outcome("undone", *change.key, change.old, change.old)
         return self._actuator.undo(held.first)
 
-    def undo_all(self, why: str) -> None:
+    def stop(self, why: str) -> None:
         """Put everything back, whatever happens on the way; trouble is told as an event."""
         held, self._held = self._held, {}
         self.dirty |= bool(held)
@@ -437,13 +430,13 @@ class Changes:
         try:
             outcomes = self._actuator.undo_all(self._who)
         except KmindError as error:
-            self._emit(events.Log(instance=self._who, message=str(error)))
+            self._log(str(error))
             return
         for outcome in outcomes:
             if key := by_name.get(outcome.knob):
                 self._undone(key, held[key], outcome, why)
 
-    def look(self) -> dict[str, Value]:
+    def poll(self) -> dict[str, Value]:
         """Yield what somebody else has set, and return what all knobs hold, by name."""
         for gone in self._actuator.check() if self._held or self._actuator.unsettled else ():
             each = next(g for g in self._granted.values() if g.knob.name == gone.knob)
@@ -451,7 +444,7 @@ class Changes:
             self.dirty = True
             self._yield(each, held.rec_id if held else gone.rec_id, str(gone))
         for remark in self._actuator.remarks():
-            self._emit(events.Log(instance=self._who, message=remark))
+            self._log(remark)
         values = self.values()
         for each in self._granted.values():
             if each.key not in self._held and each.knob.name in values:

@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -26,22 +25,11 @@ from kmind.runtime.sandbox.inbox import Inbox
 from kmind.runtime.sandbox.process import ENDED_UNSEEN, ExtensionProcess
 from kmind.runtime.sandbox.state import ProcessState
 from kmind.runtime.sandbox.uids import free_uid
+from kmind.runtime.services import Sandbox
 
-__all__ = ["Extension", "Sandbox"]
+__all__ = ["Extension"]
 
 _UNLIMITED_S = 10.0  # for imports, which take a second or two
-
-
-@dataclass(frozen=True)
-class Sandbox:
-    """What is around an extension's process, beside what its manifest says.
-
-    ``cgroup`` is the name of its cgroup ("": none). ``log`` is the path of a FIFO that it
-    prints to; with one it outlives its owner, without one it dies when its owner does.
-    """
-
-    cgroup: str = ""
-    log: str = ""
 
 
 class Extension:

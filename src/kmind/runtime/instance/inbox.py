@@ -5,34 +5,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from kmind.extension import KnobInfo, Manifest
-from kmind.knobs import Target
+from kmind.extension import KnobInfo
 from kmind.runtime.experiment.module_reports import Reports
-from kmind.runtime.experiment.store import EvidenceStore
 from kmind.runtime.findings.handlers import FindingHandler, ReportHandler
 from kmind.runtime.findings.keeper import Findings
 from kmind.runtime.sandbox.inbox import Inbox
+from kmind.runtime.services import InstanceSpec, Services
 
 __all__ = ["make_inbox"]
 
 
 def make_inbox(
-    name: str,
-    manifest: Manifest,
-    target: Target,
-    backend: str,
-    evidence: EvidenceStore,
-    findings: Findings,
+    spec: InstanceSpec,
+    services: Services,
     knobs: Callable[[], Mapping[str, KnobInfo]],
-    log: Callable[[str], None],
-    now: Callable[[], float],
 ) -> Inbox:
     """An inbox for experiments, findings and reports. ``knobs`` are those granted, by name."""
+    findings = services.findings or Findings(None, services.emit)
+    log, now = services.logger(spec.name), services.now
+    who = spec.name, spec.manifest, spec.target
     return Inbox(
         (
-            Reports(name, manifest, target, backend, evidence, knobs, log, now),
-            FindingHandler(name, manifest, target, findings, log, now),
-            ReportHandler(name, manifest, target, findings, log, now),
+            Reports(spec, services, knobs),
+            FindingHandler(*who, findings, log, now),
+            ReportHandler(*who, findings, log, now),
         ),
         log,
         now,

@@ -3,17 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from kmind import events
 from kmind.agent.types import Action, Verdict
 from kmind.errors import KmindError
-from kmind.events import Emit
 from kmind.runtime.budget import OwnerBudget
 from kmind.runtime.holds.grants import Granted, shown
 from kmind.runtime.holds.holds import Changes
 from kmind.runtime.instance.notes import parse_note
+from kmind.runtime.service import Service
+from kmind.runtime.services import Services
 from kmind.util.ratelimit import Bucket
 
 __all__ = ["Judge", "Verdicts"]
@@ -33,7 +34,7 @@ class Judge(Protocol):
         """Hold on to what was recommended again."""
 
 
-class Verdicts:
+class Verdicts(Service):
     """Takes the verdicts on one instance's recommendations.
 
     ``last_id`` is the highest id of a recommendation so far. ``name_of`` names who has
@@ -43,26 +44,24 @@ class Verdicts:
     def __init__(
         self,
         who: str,
+        services: Services,
         changes: Changes,
         judge: Judge,
-        emit: Emit,
         budget: OwnerBudget,
-        *,
-        name_of: Callable[[int], str],
-        now: Callable[[], float],
     ) -> None:
         self.last_id = 0
+        self.halted = False
         self._who = who
         self._changes = changes
         self._judge = judge
-        self._emit = emit
+        self._emit = services.emit
         self._budget = budget
-        self._name_of = name_of
+        self._name_of = services.name_of
         # An extension may recommend as often as it likes: not all of it is told.
-        self._room = Bucket(now, rate=100, burst=200)
+        self._room = Bucket(services.now, rate=100, burst=200)
 
-    def take(self, action: Action, *, halt: bool) -> None:
-        """Tell of one, and do what was approved unless ``halt``. JournalError passes through.
+    def handle(self, action: Action) -> None:
+        """Tell of one, and do what was approved unless ``halted``. JournalError passes through.
 
         Where the extension's budget has no room, nothing is told, and nothing done.
         """
@@ -70,15 +69,15 @@ class Verdicts:
         room = self._budget.room
         with self._budget.spend("actions"):
             if room:
-                self._take(action, halt)
+                self._follow(action)
             elif (
                 action.verdict == Verdict.APPROVED
-                and not halt
+                and not self.halted
                 and (each := self._changes.granted(action.knob, action.target))
             ):
                 self._changes.refuse(each, action.id, KmindError(_NO_ROOM))
 
-    def _take(self, action: Action, halt: bool) -> None:
+    def _follow(self, action: Action) -> None:
         each = self._changes.granted(action.knob, action.target)
         reason, evidence = parse_note(action.note)
         verdict = action.verdict or Verdict.PENDING
@@ -96,7 +95,7 @@ class Verdicts:
             fields["holder"] = self._name_of(action.holder)
         if self._room.take():
             self._emit(events.Verdict(**fields))
-        if each is None or halt:
+        if each is None or self.halted:
             return
         if verdict == Verdict.ADVISED:
             command = f"echo {fields['value']} > {each.knob.file(each.target)}"

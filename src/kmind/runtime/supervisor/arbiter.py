@@ -22,6 +22,7 @@ from kmind.agent.types import Action, Mode, Verdict
 from kmind.errors import KmindError
 from kmind.events import Advice, Event
 from kmind.knobs import Target, all_knobs, block_targets, get_knob
+from kmind.runtime.holds.holds import Changes
 from kmind.runtime.supervisor.advice import AdviceStore
 from kmind.runtime.supervisor.member import Member
 from kmind.runtime.supervisor.operator import ADMIN
@@ -88,17 +89,17 @@ class Arbiter:
             try:
                 self._clear_the_way(member, actions[0])
             except KmindError as error:
-                member.instance.refuse(actions[0], str(error))
+                _refuse(member.instance.holds, actions[0], str(error))
                 return
-        member.instance.take(actions)
+        member.instance.handle(actions)
 
     def _clear_the_way(self, member: Member, action: Action) -> None:
         holder = self._holder(action.knob, action.target)
         if holder not in (0, member.slot):
             raise KmindError(f"the lease has gone to {self.name_of(holder)} meanwhile")
         for other in list(self._members.values()):
-            if other is not member and other.instance.holding(action.knob, action.target):
-                other.instance.hand_over(action.knob, action.target, member.instance.name)
+            if other is not member and other.instance.holds.holding(action.knob, action.target):
+                other.instance.holds.hand_over(action.knob, action.target, member.instance.name)
 
     def name_of(self, slot: int) -> str:
         """Who has a slot."""
@@ -118,7 +119,10 @@ class Arbiter:
             member = names.get(approved.instance)
             if member and approved.time_ns < before_ns:
                 why = "the daemon was killed before it could be applied"
-                if member.instance.settle(knob, target, approved.value, approved.id, why):
+                holds = member.instance.holds
+                each = holds.granted(knob, target)
+                if each is not None and not holds.stands(each, approved.value):
+                    holds.refuse(each, approved.id, KmindError(why))
                     self._core.disapprove(knob, target, approved.instance)
 
     def _holder(self, knob: int, target: int) -> int:
@@ -171,6 +175,11 @@ class Arbiter:
             if self._complaints.take():
                 self._log(str(error))
             return None
+
+
+def _refuse(holds: Changes, action: Action, why: str) -> None:
+    if each := holds.granted(action.knob, action.target):
+        holds.refuse(each, action.id, KmindError(why))
 
 
 def _target(knob: str, instance: str) -> str:

@@ -10,26 +10,22 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Protocol
 
 from kmind.agent.core.core import Core
-from kmind.agent.kernel.agent import BpfAgent
 from kmind.agent.types import Mode
 from kmind.errors import KmindError
 from kmind.events import Emit
-from kmind.extension import Module, Value, parse_parameters
+from kmind.extension import parse_parameters
 from kmind.guard import Gate, Journal, Owner, Policy
-from kmind.knobs import Target
 from kmind.runtime.cleanup import remove_dead_runs, restore_leftovers
 from kmind.runtime.instance.agent_factory import adopt_bpf_agent, bind, words_of
-from kmind.runtime.instance.instance import Instance
 from kmind.runtime.instance.state import InstanceState
 from kmind.runtime.sandbox.cgroup import ExtensionCgroup, list_cgroups
 from kmind.runtime.sandbox.process import ExtensionProcess
 from kmind.runtime.sandbox.state import ProcessState
+from kmind.runtime.supervisor.instances import Instances
 from kmind.runtime.supervisor.member import Member
 from kmind.runtime.supervisor.operator import ADMIN
 from kmind.runtime.supervisor.state_folder import StateFolder
@@ -47,9 +43,7 @@ class Successor(Protocol):
     journal: Journal
     policy: Policy
     states: StateFolder
-    members: dict[str, Member]
-    run_dir: Path
-    cgroups: str
+    instances: Instances
 
     @property
     def emit(self) -> Emit:
@@ -57,20 +51,6 @@ class Successor(Protocol):
 
     def log(self, message: str) -> None:
         """Say something that concerns no instance."""
-
-    def pins(self, name: str) -> Path | None:
-        """The folder in which the agent of an instance is pinned; None for a private core."""
-
-    def make_instance(
-        self,
-        module: Module,
-        target: Target,
-        params: Mapping[str, Value],
-        agent: BpfAgent,
-        slot: int,
-        mode: Mode,
-    ) -> Instance:
-        """An instance that is not started yet."""
 
 
 def open_gate(core: Core, *, adopt: bool) -> Gate:
@@ -108,12 +88,12 @@ def take_over(supervisor: Successor) -> list[Member]:
 def _adopt(supervisor: Successor, state: InstanceState) -> Member:
     module, target = bind(state.module, state.target)
     params = parse_parameters(module.manifest, words_of(state.params))
-    pins = supervisor.pins(state.name)
+    pins = supervisor.instances.place.pins(state.name)
     if pins is None:
         raise KmindError("its agent was not pinned")
     agent = adopt_bpf_agent(pins, module, core=supervisor.core, slot=state.slot)
     mode = Mode[state.mode.upper()]
-    instance = supervisor.make_instance(module, target, params, agent, state.slot, mode)
+    instance = supervisor.instances.instance(module, target, params, agent, state.slot, mode)
     try:
         instance.adopt(state)
     except BaseException:
@@ -133,7 +113,7 @@ def clear_leftovers(supervisor: Successor) -> None:
             _end(process)
         supervisor.states.discard(name)
     for state in states:
-        if state.name not in supervisor.members:
+        if state.name not in supervisor.instances.by_name:
             if state.process:
                 _end(state.process)
             supervisor.states.remove(state.name)
@@ -147,7 +127,10 @@ def clear_leftovers(supervisor: Successor) -> None:
 
     def is_abandoned(owner: Owner) -> bool:
         # After an exec this process is the owner of what it could not take over.
-        return owner.same_process(me) and owner.instance not in (ADMIN, *supervisor.members)
+        return owner.same_process(me) and owner.instance not in (
+            ADMIN,
+            *supervisor.instances.by_name,
+        )
 
     unrecorded = restore_leftovers(
         supervisor.journal, supervisor.policy, supervisor.emit, is_abandoned=is_abandoned
@@ -158,7 +141,7 @@ def clear_leftovers(supervisor: Successor) -> None:
 
 
 def _file_names(supervisor: Successor) -> set[str]:
-    return {file_name(name) for name in supervisor.members}
+    return {file_name(name) for name in supervisor.instances.by_name}
 
 
 def _end(state: ProcessState) -> None:
@@ -170,9 +153,9 @@ def _remove_cgroups(supervisor: Successor) -> None:
     remove_dead_runs()
     names = _file_names(supervisor)
     for name in list_cgroups():
-        if not name.startswith(supervisor.cgroups):
+        if not name.startswith(supervisor.instances.place.cgroups):
             continue
-        instance = name.removeprefix(supervisor.cgroups)
+        instance = name.removeprefix(supervisor.instances.place.cgroups)
         if _INSTANCE.match(instance) and instance not in names:
             try:
                 ExtensionCgroup.adopt(name).close()
@@ -182,7 +165,7 @@ def _remove_cgroups(supervisor: Successor) -> None:
 
 def _remove_logs(supervisor: Successor) -> None:
     names = _file_names(supervisor)
-    for path in (supervisor.run_dir / "log").glob("*@*"):
+    for path in (supervisor.instances.place.run_dir / "log").glob("*@*"):
         if path.name not in names:
             path.unlink(missing_ok=True)
 
