@@ -19,8 +19,6 @@ __all__ = ["Noise", "clipped_mean", "log_ratio", "robust_scale", "usable"]
 _KEPT = 512
 _FLOOR = 1e-4  # noise below a hundredth of a percent is taken for that
 _FAR = math.log(1000)  # a ratio with a zero on one side counts as this
-_MULTIPLES = (1, 2, 4, 8)
-_PAIRS_WANTED = 30  # a block is not made longer than leaves room for so many
 _POWER_Z = 0.8416  # the 80% quantile of the normal law
 
 
@@ -81,15 +79,11 @@ class Noise:
         values = [value for value in self._values if value is not None]
         return float(np.median(values)) if values else None
 
-    def _differences(self, multiple: int = 1) -> list[float]:
-        # Between neighbours, each the mean of so many blocks without a gap.
-        means: list[float | None] = list(self._values)
-        if multiple > 1:
-            cut = [means[i : i + multiple] for i in range(0, len(means) - multiple + 1, multiple)]
-            means = [None if None in part else float(np.mean(part)) for part in cut]  # type: ignore[arg-type]
+    def _differences(self) -> list[float]:
+        # Between neighbours without a gap.
         return [
             log_ratio(after, before)
-            for before, after in itertools.pairwise(means)
+            for before, after in itertools.pairwise(self._values)
             if before is not None and after is not None
         ]
 
@@ -98,36 +92,6 @@ class Noise:
         """Noise of the log ratio of two neighbours, or None before there are four pairs."""
         differences = self._differences()
         return robust_scale(differences) if len(differences) >= 4 else None
-
-    @property
-    def autocorrelation(self) -> float:
-        """Correlation of a block with the next one, from -1 to 1; 0 if not known."""
-        pairs = [(math.log(a), math.log(b)) for a, b in itertools.pairwise(self._values) if a and b]
-        if len(pairs) < 8:
-            return 0.0
-        first, second = np.array(pairs).T
-        if first.std() == 0 or second.std() == 0:
-            return 0.0
-        return float(np.corrcoef(first, second)[0, 1])
-
-    def suggested_block_s(self, design: Design) -> float:
-        """The length of a block that finds an effect soonest, judged by these blocks.
-
-        Longer blocks are less noisy (how much less, autocorrelation decides) but fewer, and
-        each pays for one wash-out: the least variance times time wins.
-        """
-        best, least = design.block_s, math.inf
-        for multiple in _MULTIPLES:
-            block_s = design.block_s * multiple
-            differences = self._differences(multiple)
-            if len(differences) < 8:
-                break
-            if multiple > 1 and 2 * _PAIRS_WANTED * (block_s + design.wash_out_s) > design.max_s:
-                break
-            cost = robust_scale(differences) ** 2 * (block_s + design.wash_out_s)
-            if cost < 0.9 * least:
-                best, least = block_s, cost
-        return best
 
     def detectable(self, design: Design, *, max_pairs: int | None = None) -> float:
         """The smallest gain found in four of five experiments, as a ratio; infinity if none."""

@@ -157,7 +157,6 @@ class PhaseTracker:
         self._next: Phase = "idle"
         self._agreed = 0
         self.phase: Phase = "idle"
-        self.since_s = 0.0
 
     def learn_one(self, usage: Usage) -> bool:
         """Take one window; true if the phase changed with it."""
@@ -167,5 +166,4 @@ class PhaseTracker:
         if self._next == self.phase or self._agreed < wanted:
             return False
         self.phase = self._next
-        self.since_s = usage.start_s
         return True
