@@ -146,6 +146,34 @@ def test_what_a_module_compares_leaves_few_rows_open(owner: MakeOwner) -> None:
     assert one.journal.open_changes() == []
 
 
+@pytest.mark.parametrize("ratio", [1.3, 0.8])
+def test_a_knob_whose_change_resets_others_is_undone_and_set_anew(
+    owner: MakeOwner, ratio: float
+) -> None:
+    """As block.scheduler: what the kernel resets with it comes back with it."""
+    one = owner(lambda knobs: 100.0 * (ratio if knobs["block.nr_requests"] == 512 else 1.0))
+    each = one.granted["block.nr_requests"]
+    knob = replace(each.knob, disturbs=("block.nomerges",))
+    one.granted["block.nr_requests"] = replace(each, knob=knob)
+    one.changes.grant(one.granted.values())
+    one.run(10)
+    one.recommend(nr_requests=512)
+    one.run(90, lambda: one.confirm.running)
+    rows = set()
+    while one.confirm.running:
+        one.step()
+        rows.add(len(one.journal.open_changes()))
+    assert rows == {0, 2}
+    assert outcomes(one) == [("gain", True) if ratio > 1 else ("loss", False)]
+    if ratio > 1:
+        assert one.stands == {"block.nr_requests": 512}
+        main, _ = one.journal.open_changes()
+        assert (main.knob, main.trial) == ("block.nr_requests", False)
+        one.recommend()
+    assert one.stands == {}
+    assert one.journal.open_changes() == []
+
+
 # What lies
 
 
@@ -206,6 +234,27 @@ def test_nothing_harmful_stands_for_long(owner: MakeOwner, how: str) -> None:
     # Ten minutes, and then a sixth of the time; each experiment may run to its end.
     assert away <= 600 + DEBT_S + HOUR / 6 + 60
     assert longest <= 60 + 3 + 20 * 2.3
+
+
+@pytest.mark.parametrize("better", ["higher", "lower"])
+def test_what_collapses_goes_at_once(owner: MakeOwner, better: str) -> None:
+    one = owner(
+        lambda knobs: (
+            (harmful(knobs) / (1 if knobs == BASELINES else 8)) ** (1 if better == "higher" else -1)
+        ),
+        better=better,
+    )
+    one.run(10)
+    one.recommend(nr_requests=512)
+    away, longest = stretches(one, 600, lambda: None)
+    assert longest <= 3
+    assert away <= 30
+    assert "three times worse" in one.of("undone")[0]["why"]
+    assert "not tried again" in one.of("failed")[0]["why"]
+    settings = [{"nr_requests": n} for n in range(8, 1000, 8)]
+    away, longest = stretches(one, 600, in_turn(one, 5, *settings))
+    assert longest <= 5
+    assert away <= 300
 
 
 def test_what_does_nothing_is_not_confirmed_by_trying_often(owner: MakeOwner) -> None:

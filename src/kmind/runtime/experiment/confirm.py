@@ -25,7 +25,7 @@ from kmind.extension import Manifest
 from kmind.extension import Value as Parameter
 from kmind.runtime.experiment.case import Pending
 from kmind.runtime.experiment.effort import Effort
-from kmind.runtime.experiment.exploring import START_S, Exploring, Proof, Proofs, Setting
+from kmind.runtime.experiment.exploring import START_S, Collapse, Exploring, Proof, Proofs, Setting
 from kmind.runtime.experiment.readings import Readings
 from kmind.runtime.experiment.record import Records, Task
 from kmind.runtime.experiment.runner import Trial
@@ -107,15 +107,29 @@ class Confirm(Service):
         self._source = Readings(
             self._manifest, self._agent, metric=metric, better=better, now=self._now
         )
+        self._collapse = Collapse(better)
         return self._hear
 
     def _hear(self, heard: Heard) -> None:
         if self._source is None:
             return
         self._source.take(heard)
+        self._watch(heard)
         setting, since = self._stood
         if self._running is None and (level := self._source.level(since)):
             self._proofs.under(setting, level)
+
+    def _watch(self, heard: Heard) -> None:
+        # Only readings of one setting alone say something of it.
+        setting, since = self._stood
+        if self._running or self._rest or heard.start_s < since + self._plan.wash_out_s:
+            return
+        unconfirmed = bool(setting) and not self._is_confirmed(setting)
+        floor = self._source.floor if self._source else 0.0
+        value = None if heard.value is None else heard.value + floor
+        if self._collapse.learn_one(value, unconfirmed=unconfirmed):
+            self._rest = "the objective is three times worse than before"
+            self._postpone(setting)
 
     @property
     def due(self) -> float:

@@ -8,11 +8,14 @@ Every clock here is the owner's, and runs by what stands, whatever is recommende
 from __future__ import annotations
 
 import math
+import statistics
+from collections import deque
 from dataclasses import dataclass, field
 
+from kmind.evidence import Better
 from kmind.knobs import Value
 
-__all__ = ["DEBT_S", "START_S", "Exploring", "Proof", "Proofs", "Setting"]
+__all__ = ["DEBT_S", "START_S", "Collapse", "Exploring", "Proof", "Proofs", "Setting"]
 
 Setting = frozenset[tuple[tuple[int, int], Value]]
 """Values by knob and target; empty where the baseline stands."""
@@ -29,7 +32,35 @@ _STRETCH_S = 60.0
 _LONGEST_S = 3600.0
 _LEVELS = math.log(1.5)  # classes of a level: so many times another may be the same load's
 _MOST_HALVED = 2
+_FAR, _PATIENCE, _RECENT = 3.0, 2, 8
 _MOST = 256
+
+
+class Collapse:
+    """Whether the objective is far worse under an unconfirmed setting than it was before.
+
+    Two readings in a row that are three times worse than the median of the latest eight under the
+    baseline, or under something confirmed, are a collapse: the setting goes at once.
+    """
+
+    def __init__(self, better: Better) -> None:
+        self._better = better
+        self._usual: deque[float] = deque(maxlen=_RECENT)
+        self._bad = 0
+
+    def learn_one(self, value: float | None, *, unconfirmed: bool) -> bool:
+        """Take a reading under what stands, None for a gap; whether it has collapsed."""
+        if not unconfirmed:
+            self._bad = 0
+            if value is not None:
+                self._usual.append(value)
+            return False
+        if value is None or len(self._usual) < _RECENT:
+            return False
+        usual = statistics.median(self._usual)
+        worse = value * _FAR < usual if self._better == "higher" else value > usual * _FAR
+        self._bad = self._bad + 1 if worse else 0
+        return self._bad >= _PATIENCE
 
 
 class Exploring:

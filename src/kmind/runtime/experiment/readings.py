@@ -28,7 +28,8 @@ class Readings(Meter):
     """A `Meter` that also has the objective, as the outcome ``metric``.
 
     A block has the mean of the readings that lie within it; none where one is lacking. Of an
-    objective that is a pressure (``psi.``) a hundredth is added, so that ratios make sense near 0.
+    objective that is a pressure (``psi.``) a hundredth is added (``floor``), so that ratios make
+    sense near 0.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class Readings(Meter):
         self.metric = metric
         self.better: Better = better
         self._clock = now
-        self._floor = _FLOOR if metric.startswith("psi.") else 0.0
+        self.floor = _FLOOR if metric.startswith("psi.") else 0.0
         self._heard: deque[Heard] = deque(maxlen=_KEPT)
 
     def take(self, heard: Heard) -> None:
@@ -65,7 +66,7 @@ class Readings(Meter):
             if heard.value is None:
                 return None  # what is lacking may be what went wrong
             if heard.start_s >= start_s - _NEAR_S and heard.end_s <= end_s + _NEAR_S:
-                within.append(heard.value + self._floor)
+                within.append(heard.value + self.floor)
         return math.fsum(within) / len(within) if within else None
 
     @property
@@ -75,7 +76,7 @@ class Readings(Meter):
     def level(self, since_s: float) -> float | None:
         """The median of the latest readings; None before there are eight, or with gaps."""
         values = [
-            heard.value + self._floor
+            heard.value + self.floor
             for heard in self._recent
             if heard.value is not None and heard.start_s >= since_s
         ]
