@@ -79,7 +79,7 @@ class Found(_Note, frozen=True, kw_only=True):
 
 
 class Cleared(_Note, frozen=True, kw_only=True):
-    """What was found is there no longer."""
+    """A finding that is there no longer."""
 
     kind: Name
     part: _Part = ""

@@ -186,7 +186,7 @@ class ExperimentList(_Answer, frozen=True):
 
 
 class Finding(_Answer, frozen=True):
-    """What a detector has found, of its target or a part of it.
+    """A finding of a detector, of its target or a part of it.
 
     ``meaning`` says what ``score`` is, ``causes`` are hints, each with its evidence, and ``why``
     is the reason for the state. Times are in seconds since 1970.
@@ -221,7 +221,7 @@ class FindingList(_Answer, frozen=True):
 
 
 class Report(_Answer, frozen=True):
-    """What a reporter has filed; ``files`` is name to size in bytes."""
+    """A report of a reporter; ``files`` is name to size in bytes."""
 
     id: str
     instance: str

@@ -44,7 +44,7 @@ class Allowance:
         self._too_many = False
 
     def take(self) -> bool:
-        """Whether one more may pass."""
+        """Return whether one more may pass."""
         if self._bucket.take():
             self._too_many = False
             return True

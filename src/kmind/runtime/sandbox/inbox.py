@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an extension hands over to its owner: experiments, findings and reports."""
+"""Notes of an extension to its owner: experiments, findings and reports."""
 
 from __future__ import annotations
 
