@@ -41,6 +41,7 @@ ELSEWHERE = {
     "runtime/experiment/case.py": "runtime/experiment/test_controller.py",
     "runtime/experiment/experiments.py": "runtime/experiment/test_confirm.py",
     "runtime/experiment/exploring.py": "runtime/experiment/test_confirm.py",
+    "runtime/experiment/readings.py": "runtime/experiment/test_confirm.py",
     "runtime/experiment/record.py": "runtime/experiment/test_confirm.py",
     "runtime/findings/store.py": "runtime/findings/test_keeper.py",
     "runtime/instance/agent_factory.py": "runtime/instance/test_hook_gating.py",
