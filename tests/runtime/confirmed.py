@@ -103,6 +103,10 @@ class Owner:
         self.granted: dict[str, Granted] = {each.knob.name: each for each in granted}
         rng = np.random.default_rng(self._seed)
         self.confirm = Confirm(spec, services, self.changes, rng=rng, effort=self.effort)
+        self.listen()
+
+    def listen(self) -> None:
+        """Have the owner hear of the objective from now on."""
         self._hear = self.confirm.listen(METRIC, self.better)  # type: ignore[arg-type]
 
     def close(self) -> None:

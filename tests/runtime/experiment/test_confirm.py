@@ -427,8 +427,10 @@ def adopt(one: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
     holds = one.changes.holds()
     monkeypatch.setattr("kmind.guard._owner.start_time", lambda pid: 12345)
     one.open()
+    one.confirm._source = None  # the objective is measured once the instance is taken over
     one.changes.adopt(list(one.granted.values()), holds, ())
     one.confirm.take_up()
+    one.listen()
 
 
 @pytest.mark.parametrize("arm", [{}, GOOD])
@@ -461,8 +463,8 @@ def test_what_was_confirmed_is_taken_over_and_measured_soon(
     one = confirm(owner(together))
     adopt(one, monkeypatch)
     assert one.stands == GOOD
-    one.run(45, lambda: one.confirm.running)
-    assert one.confirm.running
+    one.run(60, lambda: len(one.of("experiment")) > 1)
+    assert "is measured again" in one.of("experiment")[1]["reason"]
 
 
 def test_what_was_confirmed_may_stand_at_once_after_a_restart(owner: MakeOwner) -> None:

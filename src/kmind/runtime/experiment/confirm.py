@@ -108,6 +108,7 @@ class Confirm(Service):
             self._manifest, self._agent, metric=metric, better=better, now=self._now
         )
         self._collapse = Collapse(better)
+        self.take_up()
         return self._hear
 
     def _hear(self, heard: Heard) -> None:
@@ -516,7 +517,7 @@ class Confirm(Service):
         self._pass_over(why)
 
     def take_up(self) -> None:
-        """Go on with what an earlier owner had confirmed and stands."""
+        """Go on with what an earlier owner had confirmed, once the objective is known."""
         self._recall(self._setting())
         self._tick()
 
