@@ -127,6 +127,26 @@ def test_one_that_a_module_made(cli: "Cli", state: Path, tmp_path: Path) -> None
     assert len(done.stdout.splitlines()) > 15
 
 
+def test_one_that_confirms_what_a_module_set(cli: "Cli", state: Path, tmp_path: Path) -> None:
+    with EvidenceStore(state / "evidence.db") as store:
+        number = store.begin(
+            kind="confirmation", instance="autotune@sim0", module="autotune", backend="bpf",
+            knob="block.nomerges, block.nr_requests", target=make_disk_files(tmp_path / "again"),
+            incumbent={"block.nomerges": 0, "block.nr_requests": 64},
+            candidate={"block.nomerges": 1, "block.nr_requests": 128},
+            metric="block.latency", unit="",
+        )  # fmt: skip
+        store.end(number, _made(1.5).to_dict(), kept=True)
+    change = "block.nomerges 0 -> 1, block.nr_requests 64 -> 128"
+    listed = cli("why").stdout.splitlines()[1]
+    assert change in listed
+    assert "gain, kept" in listed
+    done = cli("why", "5")
+    assert f"experiment 5, confirmation: {change} of sim0" in done.stdout
+    assert "measured by: block.latency\n" in done.stdout
+    assert "measured by the module itself" not in done.stdout
+
+
 def test_as_json(cli: "Cli", state: Path) -> None:
     listed = json.loads(cli("why", "--json").stdout)
     assert listed["schema"] == "kmind.why/2"

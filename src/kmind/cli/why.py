@@ -14,7 +14,12 @@ from kmind.cli.output import json_line, write
 from kmind.errors import PrivilegeError, UsageError
 from kmind.evidence.chart import render_experiment
 from kmind.guard import default_journal_path
-from kmind.runtime.experiment.store import BY_MODULE, default_evidence_path, read_experiments
+from kmind.runtime.experiment.store import (
+    BY_MODULE,
+    CONFIRMATION,
+    default_evidence_path,
+    read_experiments,
+)
 from kmind.util.table import table
 
 __all__ = ["SCHEMA", "why_command"]
@@ -114,9 +119,8 @@ def _whole(row: Mapping[str, Any]) -> str:
         lines.append(
             "    measured by the module itself, and not by kmind: only its sums were checked"
         )
-        unit = f", in {row['unit']}" if row["unit"] else ""
-    else:
-        unit = f", in {row['unit'] or 'counts'}"
+    word = row["unit"] or ("" if row["kind"] in (BY_MODULE, CONFIRMATION) else "counts")
+    unit = f", in {word}" if word else ""
     if row["context"]:
         lines.append(f"    context: {row['context']}")
     lines.append(f"    measured by: {row['metric']}{unit}")

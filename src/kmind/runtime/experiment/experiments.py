@@ -17,8 +17,11 @@ from kmind.runtime.holds.trial_holds import MeasuredChanges
 from kmind.runtime.objective.sources import Heard, Objective
 from kmind.runtime.service import Service
 from kmind.runtime.services import InstanceSpec, Services
+from kmind.util.text import clean
 
 __all__ = ["Experiments"]
+
+_METRIC = 200  # characters of an objective that are told and kept
 
 
 class Experiments(Service):
@@ -56,9 +59,8 @@ class Experiments(Service):
         assert part is not None
         said = str(params[part.better])
         better = said if said != "auto" else objective.better
-        return self._confirm.listen(
-            str(params[part.what]), "lower" if better == "lower" else "higher"
-        )
+        metric = clean(str(params[part.what]), _METRIC)
+        return self._confirm.listen(metric, "lower" if better == "lower" else "higher")
 
     @property
     def due(self) -> float:
