@@ -25,7 +25,7 @@ from kmind.queue import Geometry
 from kmind.queue.memory import write_memory as write_text
 from kmind.runtime.budget import OwnerBudget
 from kmind.runtime.holds.state import HoldState
-from kmind.runtime.instance.checkpoint import MEMORY, Memory
+from kmind.runtime.instance.checkpoint import MEMORY, Checkpoint
 from kmind.runtime.instance.models import DeployedModels
 from kmind.runtime.instance.state import InstanceState
 from kmind.runtime.sandbox.state import ProcessState
@@ -208,10 +208,10 @@ def write_memory(folder: Path) -> Path:
     """What an extension remembers."""
     geometry = Geometry.plan(1, 2)
     arena = np.zeros(geometry.size, np.uint8)
-    memory = Memory(INSTANCE, folder, budget(), log=print, now=lambda: 0.0)
+    memory = Checkpoint(INSTANCE, folder, budget(), log=print, now=lambda: 0.0)
     memory.watch(arena, geometry)
     write_text(arena, geometry, TEXT)
-    memory.look()
+    memory.poll()
     assert SAVER.settle(30)
     return folder / f"{INSTANCE}.json"
 

@@ -31,10 +31,10 @@ LARGER = {
     "learn/tap.py:Tap",
     "modules/slowio/shift.py:ShiftDetector",
     "runtime/experiment/confirm.py:Confirm",
-    "runtime/experiment/controller.py:Trials",
+    "runtime/experiment/controller.py:ExperimentController",
     "runtime/experiment/manual.py:_Run",
-    "runtime/holds/holds.py:Changes",
-    "runtime/objective/poller.py:Asking",
+    "runtime/holds/holds.py:Holds",
+    "runtime/objective/poller.py:Poller",
     "testing/tuning.py:World",
 }
 

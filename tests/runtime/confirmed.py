@@ -24,7 +24,7 @@ from kmind.runtime.experiment.confirm import Confirm
 from kmind.runtime.experiment.effort import Effort
 from kmind.runtime.experiment.store import EvidenceStore
 from kmind.runtime.holds.grants import Granted, grants_for
-from kmind.runtime.holds.trial_holds import MeasuredChanges
+from kmind.runtime.holds.trial_holds import TrialHolds
 from kmind.runtime.objective.sources import Heard
 from kmind.runtime.services import InstanceSpec, Services
 from kmind.workloads.simulated_disk import make_disk_files
@@ -96,7 +96,7 @@ class Owner:
             root=self.root,
             now=lambda: self.now,
         )
-        self.changes = MeasuredChanges(spec, services)
+        self.changes = TrialHolds(spec, services)
         self.actuator = self.changes.actuator
         granted, _ = grants_for(self.module, self.target, Policy(), self.params)
         self.changes.grant(granted)
@@ -199,7 +199,7 @@ class Owner:
         if self.now >= self._look_at:
             self._look_at = self.now + 0.5
             self.changes.poll()
-            self.confirm.look(busy=True)
+            self.confirm.poll(busy=True)
 
     def rows(self) -> list[dict[str, Any]]:
         """Experiments on record, oldest first: kind, outcome, whether kept, candidate."""

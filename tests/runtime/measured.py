@@ -18,10 +18,10 @@ from kmind.extension.manifest import Manifest
 from kmind.guard import Journal, Policy
 from kmind.knobs import get_knob
 from kmind.queue import Endpoint
-from kmind.runtime.experiment.controller import Trials
+from kmind.runtime.experiment.controller import ExperimentController
 from kmind.runtime.experiment.store import EvidenceStore
 from kmind.runtime.holds.grants import grants_for
-from kmind.runtime.holds.trial_holds import MeasuredChanges
+from kmind.runtime.holds.trial_holds import TrialHolds
 from kmind.runtime.services import InstanceSpec, Services
 from kmind.workloads.simulated_disk import make_disk_files
 
@@ -88,13 +88,13 @@ class Owner:
             root=self.root,
             now=lambda: self.now,
         )
-        self.changes = MeasuredChanges(spec, services)
+        self.changes = TrialHolds(spec, services)
         self.actuator = self.changes.actuator
         granted, _ = grants_for(find_module("readahead"), self.target, Policy(), {})
         self.changes.grant(granted)
         (self.granted,) = granted
         rng = np.random.default_rng(self._seed)
-        self.trials = Trials(spec, services, self.changes, rng=rng)
+        self.trials = ExperimentController(spec, services, self.changes, rng=rng)
 
     def close(self) -> None:
         """Free what it holds."""
@@ -163,7 +163,7 @@ class Owner:
                 self.trials.run_due()
             if self.now >= self._look_at:
                 self._look_at = self.now + 0.5
-                self.trials.look(busy=rate > 0)
+                self.trials.poll(busy=rate > 0)
 
     def records(self) -> list[tuple[int, int]]:
         """Kind and value of the records that the extension was told of, in order."""

@@ -26,7 +26,7 @@ from kmind.extension.handover import Filed, Found
 from kmind.extension.manifest import FindingPart, ReportPart
 from kmind.infer.model_file import ModelFile
 from kmind.runtime.findings.keeper import Finder, Findings
-from kmind.runtime.objective.poller import check_asker
+from kmind.runtime.objective.poller import check_requester
 from kmind.runtime.supervisor.advice import AdviceStore
 from kmind.runtime.supervisor.turn_times import TurnTimes
 
@@ -68,7 +68,7 @@ class MemorySupervisor:
     ) -> dict[str, Any]:
         found = find_module(module)
         params = parse_parameters(found.manifest, words)
-        check_asker(found.manifest, params, [word.partition("=")[0] for word in words], asker)
+        check_requester(found.manifest, params, [word.partition("=")[0] for word in words], asker)
         if target not in ("system", *(path.name for path in Path("/sys/block").iterdir())):
             raise UsageError(f"there is no target {target!r}", hint="see /sys/block")
         name = f"{found.manifest.name}@{target}"

@@ -11,7 +11,7 @@ import pytest
 import stores
 
 from kmind.errors import KmindError, LaterVersionError
-from kmind.runtime.instance.checkpoint import MEMORY, Memory
+from kmind.runtime.instance.checkpoint import MEMORY, Checkpoint
 from kmind.runtime.instance.models import MODELS
 from kmind.runtime.instance.state import STATE, InstanceState
 from kmind.runtime.supervisor.state_folder import StateFolder
@@ -97,7 +97,9 @@ def test_kept_models_are_of_use(tmp_path: Path, copy: Path) -> None:
 @pytest.mark.parametrize("copy", stores.kept("memory"), ids=lambda copy: copy.stem)
 def test_a_kept_memory_is_of_use(tmp_path: Path, copy: Path) -> None:
     stores.unpack(copy, tmp_path / f"{stores.INSTANCE}.json")
-    memory = Memory(stores.INSTANCE, tmp_path, stores.budget(), log=pytest.fail, now=lambda: 0.0)
+    memory = Checkpoint(
+        stores.INSTANCE, tmp_path, stores.budget(), log=pytest.fail, now=lambda: 0.0
+    )
     assert memory.load() == stores.TEXT
 
 

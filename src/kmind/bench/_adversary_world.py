@@ -32,11 +32,11 @@ from kmind.guard import Journal, Policy
 from kmind.knobs import get_knob
 from kmind.queue import Endpoint
 from kmind.runtime.budget import OwnerBudget
-from kmind.runtime.experiment.controller import Trials
+from kmind.runtime.experiment.controller import ExperimentController
 from kmind.runtime.experiment.effort import Effort
 from kmind.runtime.experiment.store import EvidenceStore
 from kmind.runtime.holds.grants import grants_for
-from kmind.runtime.holds.trial_holds import MeasuredChanges
+from kmind.runtime.holds.trial_holds import TrialHolds
 from kmind.runtime.instance.telemetry import View, Watcher
 from kmind.runtime.instance.verdicts import Verdicts
 from kmind.runtime.services import InstanceSpec, Services
@@ -115,8 +115,8 @@ class World:
         services = Services(
             journal, policy, self._note, evidence=store, root=folder, now=lambda: self.now
         )
-        self._changes = MeasuredChanges(spec, services)
-        self.trials = Trials(
+        self._changes = TrialHolds(spec, services)
+        self.trials = ExperimentController(
             spec,
             services,
             self._changes,
@@ -188,7 +188,7 @@ class World:
                 self.trials.run_due()
             if self.now >= self._due["look"]:
                 self._due["look"] = self.now + _LOOK_S
-                self.trials.look(busy=self._watcher.poll().busy >= _BUSY)
+                self.trials.poll(busy=self._watcher.poll().busy >= _BUSY)
             if self.now >= self._due["tick"]:
                 self._due["tick"] = self.now + _TICK_S
             self.value = int(self.knob.read(self.target))

@@ -22,7 +22,7 @@ from kmind.runtime.findings.store import default_findings_path
 from kmind.runtime.instance.agent_factory import bind, make_bpf_agent, need_root
 from kmind.runtime.instance.checkpoint import default_memory_folder
 from kmind.runtime.instance.instance import Instance
-from kmind.runtime.instance.validate import check_settable, check_wishes
+from kmind.runtime.instance.validate import check_request, check_settable
 from kmind.runtime.services import InstanceSpec, Sandbox, Services
 from kmind.util.names import file_name
 
@@ -74,7 +74,7 @@ def run(
     module, target = bind(module_name, target_name)
     params = parse_parameters(module.manifest, words)
     policy = Policy.load(policy_file)
-    check_wishes(module, target, params, policy)
+    check_request(module, target, params, policy)
     need_root(extension=True)
     check_settable(module, target, params, mode)
     name = f"{module.manifest.name}@{target.name}"
@@ -140,5 +140,5 @@ def _loop(
         if left <= 0:
             return
         instance.step(min(left, _STEP_S))
-        findings.look()
+        findings.poll()
         report.refresh()

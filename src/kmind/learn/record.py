@@ -30,7 +30,7 @@ from kmind.learn.writer import Output, Writer, open_output
 from kmind.queue import Endpoint
 from kmind.runtime.holds.grants import grants_for
 from kmind.runtime.instance.agent_factory import WINDOW_PARAMETER, bind, make_bpf_agent, need_root
-from kmind.runtime.instance.hook_gating import HookWatch
+from kmind.runtime.instance.hook_gating import HookGating
 from kmind.util.names import file_name
 
 __all__ = ["HOOKS", "Plan", "Recorder", "Sweep", "plan_recording"]
@@ -161,7 +161,7 @@ class Recorder:
         self.taps: list[Tap] = []
         self._policy = policy or Policy.load()
         self._open = ExitStack()
-        self._watches: list[HookWatch] = []
+        self._watches: list[HookGating] = []
         self._agents: list[BpfAgent] = []
         try:
             self._prepare(output)
@@ -231,7 +231,7 @@ class Recorder:
                 streams=self.plan.streams,
             )
         )
-        self._watches.append(HookWatch(manifest, agent))
+        self._watches.append(HookGating(manifest, agent))
         self._agents.append(agent)
 
     def run(
@@ -282,7 +282,7 @@ class Recorder:
             if now >= hooked:
                 hooked = now + _HOOKS_S
                 for watch in self._watches:
-                    watch.look(now)
+                    watch.poll(now)
             if now >= told:
                 told = now + 1
                 tell(self)

@@ -27,10 +27,10 @@ from kmind.guard import Journal, Policy
 from kmind.knobs import get_knob
 from kmind.queue import Endpoint, open_tables
 from kmind.runtime.budget import OwnerBudget
-from kmind.runtime.experiment.controller import Trials
+from kmind.runtime.experiment.controller import ExperimentController
 from kmind.runtime.experiment.store import EvidenceStore
 from kmind.runtime.holds.grants import grants_for
-from kmind.runtime.holds.trial_holds import MeasuredChanges
+from kmind.runtime.holds.trial_holds import TrialHolds
 from kmind.runtime.instance.verdicts import Verdicts
 from kmind.runtime.services import InstanceSpec, Services
 from kmind.testing._rig import loaded
@@ -107,9 +107,9 @@ class Simulation:
             root=root,
             now=self._now,
         )
-        self._changes = MeasuredChanges(spec, services)
+        self._changes = TrialHolds(spec, services)
         rng = np.random.default_rng(seed)
-        self._trials = Trials(spec, services, self._changes, rng=rng)
+        self._trials = ExperimentController(spec, services, self._changes, rng=rng)
         budget = OwnerBudget(self._now, cpu=lambda: 0.0)  # the owner's real time counts for nobody
         self._verdicts = Verdicts(who, services, self._changes, self._trials, budget)
         granted, _ = grants_for(found, target, policy, params)
@@ -171,7 +171,7 @@ class Simulation:
         self._trials.run_due()
         if self.disk.now >= self._look_at:
             self._look_at = self.disk.now + _LOOK_S
-            self._trials.look(busy=True)
+            self._trials.poll(busy=True)
 
     def _note(self, event: Event) -> None:
         match event:

@@ -21,7 +21,7 @@ class Bucket:
         self._room = float(burst)
         self._at = now()
 
-    def take(self) -> bool:
+    def allow(self) -> bool:
         """Whether one more may pass."""
         now = self._now()
         self._room = min(self._burst, self._room + max(0.0, now - self._at) * self._rate)
@@ -43,9 +43,9 @@ class Allowance:
         self._refuse = refuse
         self._too_many = False
 
-    def take(self) -> bool:
+    def allow(self) -> bool:
         """Return whether one more may pass."""
-        if self._bucket.take():
+        if self._bucket.allow():
             self._too_many = False
             return True
         if not self._too_many:

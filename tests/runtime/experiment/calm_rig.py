@@ -3,7 +3,7 @@
 
 from runtime.counted import MANIFEST, CountingAgent
 
-from kmind.runtime.experiment.aa_noise import Calm
+from kmind.runtime.experiment.aa_noise import AaNoise
 from kmind.runtime.experiment.circumstances import Ledger
 
 
@@ -12,7 +12,7 @@ class _Rig:
         self.now = 100.0
         self.agent = CountingAgent("sim")
         meter = Ledger(MANIFEST, self.agent, now=lambda: self.now)  # type: ignore[arg-type]
-        self.calm = Calm(meter, 0.4, wash_out_s=0.2, now=lambda: self.now)
+        self.calm = AaNoise(meter, 0.4, wash_out_s=0.2, now=lambda: self.now)
 
     def pass_time(self, seconds: float, **counts: int) -> None:
         self.now += seconds
@@ -22,4 +22,4 @@ class _Rig:
     def blocks(self, count: int, reads: int) -> None:
         for _ in range(count):
             self.pass_time(0.4, reads=reads)
-            self.calm.turn()
+            self.calm.run_due()

@@ -405,7 +405,7 @@ def test_a_knob_that_cannot_be_set_ends_it(
         raise KnobError("the kernel says no")
 
     with monkeypatch.context() as patch:
-        patch.setattr("kmind.runtime.holds.trial_holds.MeasuredChanges.switch", refuse)
+        patch.setattr("kmind.runtime.holds.trial_holds.TrialHolds.switch", refuse)
         one.run(30, lambda: one.of("result"))
     assert outcomes(one) == [("aborted", False)]
     one.run(1)

@@ -90,7 +90,7 @@ def test_readahead_is_judged_by_how_files_are_read(
     disk.run(stream, 5, mapped=mapped)  # until the cache is full
     before = ledger.read()
     disk.run(stream, 2, mapped=mapped)
-    load = Circumstances(manifest).tell([ledger.between(before, ledger.read())])
+    load = Circumstances(manifest).classify([ledger.between(before, ledger.read())])
     agent.close()
     assert load.outcome.name == outcome
 
@@ -122,7 +122,7 @@ def seen(totals: tuple[int, ...]) -> Counted:
 
 def test_what_a_real_scan_backwards_is_judged_by() -> None:
     loads = Circumstances(find_module("readahead").manifest)
-    told = {kb: loads.tell([seen(totals)]) for kb, totals in BACKWARDS.items()}
+    told = {kb: loads.classify([seen(totals)]) for kb, totals in BACKWARDS.items()}
     decides = {kb: load.outcome.name for kb, load in told.items()}
     steps = "pages_in_steps"
     # Under 16 KiB a third of the touches wait: that may be any load.
@@ -136,7 +136,7 @@ def test_what_a_real_scan_backwards_is_judged_by() -> None:
 
 @pytest.mark.parametrize("kb", AT_RANDOM)
 def test_what_real_reads_at_random_are_judged_by(kb: int) -> None:
-    load = Circumstances(find_module("readahead").manifest).tell([seen(AT_RANDOM[kb])])
+    load = Circumstances(find_module("readahead").manifest).classify([seen(AT_RANDOM[kb])])
     assert load.outcome.name == "requests"
     assert "pages_in" not in {side.name for side in load.sides}
 
@@ -153,7 +153,7 @@ def test_pages_that_are_not_used_decide_nothing(tmp_path: Path, stride: int, kb:
     disk.run(steps, 0.2, mapped=True)  # not until all is cached
     before = ledger.read()
     disk.run(steps, 0.3, mapped=True)
-    load = Circumstances(manifest).tell([ledger.between(before, ledger.read())])
+    load = Circumstances(manifest).classify([ledger.between(before, ledger.read())])
     agent.close()
     assert load.outcome.name == "requests"
     assert "pages_in" in {side.name for side in load.sides}
@@ -171,7 +171,7 @@ def test_one_reader_does_not_pay_for_what_another_gains(tmp_path: Path) -> None:
         disk.run(sequential(200_000, pages=1 << 18), 0.5, mapped=False)
         disk.run(random(50_000, pages=1 << 18), 0.5, mapped=True)
         blocks.append(ledger.between(before, ledger.read()))
-    load = Circumstances(manifest).tell(blocks)
+    load = Circumstances(manifest).classify(blocks)
     agent.close()
     assert load.outcome.name == "pages"
     assert [(side.name, side.limit) for side in load.sides] == [("touches", 1.25)]

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 from runtime.counted import MANIFEST, CountingAgent
 
-from kmind.runtime.experiment.metrics import Meter
+from kmind.runtime.experiment.metrics import Metrics
 
 
 class _Rig:
     def __init__(self, folder: Path, agent: CountingAgent | None = None) -> None:
         self.now = 100.0
         self.agent = agent or CountingAgent()
-        self.meter = Meter(
+        self.meter = Metrics(
             MANIFEST,
             self.agent,  # type: ignore[arg-type]
             now=lambda: self.now,

@@ -24,7 +24,7 @@ from kmind.extension.handover import NOTE_MOST
 from kmind.guard import Policy
 from kmind.knobs import get_knob
 from kmind.runtime.experiment import module_reports
-from kmind.runtime.experiment.module_reports import Reports
+from kmind.runtime.experiment.module_reports import ModuleReports
 from kmind.runtime.experiment.store import BY_MODULE, EvidenceStore
 from kmind.runtime.sandbox.framing import MARK, Parts, send_note, send_parts
 from kmind.runtime.sandbox.inbox import Inbox
@@ -72,7 +72,7 @@ def cut(text: bytes) -> list[bytes]:
 
 
 class Owner:
-    """A ``Reports`` with a store in memory; ``send`` gives it what a context sends."""
+    """A ``ModuleReports`` with a store in memory; ``send`` gives it what a context sends."""
 
     def __init__(self, folder: Path, module: str = "autotune") -> None:
         self.clock = 100.0
@@ -90,7 +90,7 @@ class Owner:
             evidence=self.store,
             now=lambda: self.clock,
         )
-        self.reports = Reports(spec, services, lambda: self.knobs)
+        self.reports = ModuleReports(spec, services, lambda: self.knobs)
         self.inbox = Inbox([self.reports], self.log.append, lambda: self.clock)
 
     def send(self, text: bytes) -> None:

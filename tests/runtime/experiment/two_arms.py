@@ -12,7 +12,7 @@ from kmind.runtime.experiment.effort import (
     Effort,
 )
 from kmind.runtime.experiment.metrics import Block, Reading
-from kmind.runtime.experiment.runner import Trial
+from kmind.runtime.experiment.runner import ExperimentRunner
 
 DESIGN = Design(block_s=0.2, wash_out_s=0.1, max_s=60, calibration=5)
 
@@ -28,7 +28,7 @@ class Load:
         self.used: Effort | None = Effort(0.0, 0, 0)
         self.burns: dict[Arm, dict[str, float]] = {}  # what the extension uses a second
         self.uses = lambda: self.burns.get(self.trial.arm, {})
-        self.trial = Trial(
+        self.trial = ExperimentRunner(
             Experiment(DESIGN, np.random.default_rng(seed)),
             "rate",
             self,  # type: ignore[arg-type]
@@ -54,7 +54,7 @@ class Load:
             passed, self.now = self.trial.due - self.now, self.trial.due
             for name, rate in self.uses().items() if self.used else ():
                 self.used = replace(self.used, **{name: getattr(self.used, name) + rate * passed})
-            self.trial.turn()
+            self.trial.run_due()
 
     def up_to(self, arm: Arm) -> None:
         """Calibrate, then until the next block is of that arm, both arms doing the same."""

@@ -107,7 +107,7 @@ class Owner:
         until = self.clock + seconds
         while self.clock < until:
             self.clock = min(self.clock + 1, until)
-            self.findings.look()
+            self.findings.poll()
 
     @property
     def states(self) -> list[str]:

@@ -232,7 +232,7 @@ def test_any_json_and_any_bytes_do_no_harm(
         owner.hand_over(kind, text)
         owner.hand_over(kind, data.draw(st.binary(max_size=80)))
         owner.inbox.handle([data.draw(st.binary(max_size=80))])
-        owner.findings.look()
+        owner.findings.poll()
         for text_of in texts([owner.rows, owner.reports, owner.events, owner.log]):
             assert text_of.isprintable()
         json.dumps([owner.rows, owner.reports], allow_nan=False)

@@ -186,14 +186,14 @@ def test_it_outlives_the_daemon(tmp_path: Path) -> None:
     with (third := Owner(path, first.target, clock=1e9 + 4000)).findings:
         (shown,) = read_findings(path)
         assert (shown["state"], shown["why"]) == ("closed", "nobody has confirmed it for 300 s")
-        third.findings.look()
+        third.findings.poll()
         assert third.states == ["closed"]
 
 
 def test_a_clock_that_is_set_back_keeps_none_open(owner: Owner) -> None:
     owner.slow()
     owner.clock -= 1e6
-    owner.findings.look()
+    owner.findings.poll()
     owner.wait(302)
     assert owner.states == ["open", "closed"]
 

@@ -55,7 +55,7 @@ def test_a_knob_that_cannot_be_set_ends_it(owner: Make, monkeypatch: pytest.Monk
     def refuse(*_: object, **__: object) -> None:
         raise KmindError("the kernel says no")
 
-    monkeypatch.setattr("kmind.runtime.holds.trial_holds.MeasuredChanges.switch", refuse)
+    monkeypatch.setattr("kmind.runtime.holds.trial_holds.TrialHolds.switch", refuse)
     one.run(5, lambda: one.of("result"))
     assert results(one) == [("aborted", False)]
     assert "the kernel says no" in one.of("result")[0]["why"]

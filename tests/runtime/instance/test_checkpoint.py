@@ -17,7 +17,7 @@ from kmind.abi import layout
 from kmind.queue import MEMORY_MOST, Geometry
 from kmind.queue.memory import write_memory
 from kmind.runtime.budget import OwnerBudget
-from kmind.runtime.instance.checkpoint import Memory
+from kmind.runtime.instance.checkpoint import Checkpoint
 from kmind.util.saver import SAVER, Saver
 
 GEOMETRY = Geometry.plan(1, 2)
@@ -32,7 +32,7 @@ class Kept:
         self.lines: list[str] = []
         self.budget = OwnerBudget(lambda: self.clock)
         self.arena = np.zeros(GEOMETRY.size, np.uint8)
-        self.memory = Memory(
+        self.memory = Checkpoint(
             "x@vda", folder, self.budget, log=self.lines.append, now=lambda: self.clock
         )
         self.memory.watch(self.arena, GEOMETRY)
@@ -58,7 +58,7 @@ def kept(tmp_path: Path) -> Kept:
 
 def test_nothing_is_kept_of_one_that_remembers_nothing(kept: Kept) -> None:
     assert kept.memory.load() == b""
-    kept.memory.look()
+    kept.memory.poll()
     assert kept.folder is not None
     assert not kept.folder.exists()
     assert kept.lines == []
@@ -66,16 +66,16 @@ def test_nothing_is_kept_of_one_that_remembers_nothing(kept: Kept) -> None:
 
 def test_the_last_text_is_found_again(kept: Kept) -> None:
     kept.write(b'{"a":1}')
-    kept.memory.look()
+    kept.memory.poll()
     assert kept.again() == b'{"a":1}'
     kept.write(b'{"a":2}')
-    kept.memory.look()
+    kept.memory.poll()
     assert kept.again() == b'{"a":1}'  # too soon
     kept.clock += 5
-    kept.memory.look()
+    kept.memory.poll()
     assert kept.again() == b'{"a":2}'
     kept.write(b"[]")
-    kept.memory.look(last=True)
+    kept.memory.poll(last=True)
     assert kept.again() == b"[]"
     assert kept.folder is not None
     assert [path.name for path in kept.folder.iterdir()] == ["x@vda.json"]
@@ -85,17 +85,17 @@ def test_the_last_text_is_found_again(kept: Kept) -> None:
 def test_without_a_folder_it_lasts_as_long_as_the_instance() -> None:
     kept = Kept(None)
     kept.write(b"1")
-    kept.memory.look()
+    kept.memory.poll()
     assert kept.memory.load() == b"1"
     assert kept.again() == b""
 
 
 def test_what_is_being_written_is_left_for_later(kept: Kept) -> None:
     kept.write(b'{"a":1}')
-    kept.memory.look()
+    kept.memory.poll()
     kept.write(b'{"a":2}')
     kept.header["seq"][0] |= 1  # killed half-way
-    kept.memory.look(last=True)
+    kept.memory.poll(last=True)
     assert kept.again() == b'{"a":1}'
     assert kept.lines == []
 
@@ -108,7 +108,7 @@ def test_whatever_stands_there_is_kept_whole_or_not_at_all(
     kept.write(text)
     kept.header["seq"][0], kept.header["length"][0], check = words
     kept.header["check"][0] = check if check % 3 else zlib.crc32(text)
-    kept.memory.look()
+    kept.memory.poll()
     if kept.memory.load():
         assert kept.header["length"][0] == len(text)
         assert kept.header["check"][0] == zlib.crc32(text)
@@ -120,7 +120,7 @@ def test_whatever_stands_there_is_kept_whole_or_not_at_all(
 def test_what_is_no_json_is_left_out_and_said_once(kept: Kept, text: bytes) -> None:
     for _ in range(3):
         kept.write(text)
-        kept.memory.look(last=True)
+        kept.memory.poll(last=True)
     assert kept.again() == b""
     assert len(kept.lines) == 1
     assert "left out: it is no JSON" in kept.lines[0]
@@ -129,21 +129,21 @@ def test_what_is_no_json_is_left_out_and_said_once(kept: Kept, text: bytes) -> N
 def test_a_text_may_fill_the_region(kept: Kept) -> None:
     text = b'"' + b"x" * (MEMORY_MOST - 2) + b'"'
     kept.write(text)
-    kept.memory.look()
+    kept.memory.poll()
     assert kept.again() == text
 
 
 def test_a_length_beyond_the_region_is_refused(kept: Kept) -> None:
     kept.write(b"1")
     kept.header["length"][0] = MEMORY_MOST + 1
-    kept.memory.look()
+    kept.memory.poll()
     assert kept.again() == b""
     assert kept.lines == ["what the extension wants to remember does not match its check: left out"]
 
 
 def test_a_file_that_is_not_what_was_kept_begins_anew(kept: Kept) -> None:
     kept.write(b"1")
-    kept.memory.look()
+    kept.memory.poll()
     assert SAVER.settle(30)
     assert kept.folder is not None
     line = b'{"schema":"kmind.memory/'
@@ -180,7 +180,7 @@ def test_a_file_of_the_first_version_is_upgraded(kept: Kept, text: bytes) -> Non
     (kept.folder / "x@vda.json").write_bytes(text)
     assert kept.memory.load() == text
     kept.write(b"[1]")
-    kept.memory.look()
+    kept.memory.poll()
     assert kept.again() == b"[1]"
     assert kept.lines == []
     assert (kept.folder / "x@vda.json").read_bytes() == b'{"schema":"kmind.memory/2"}\n[1]'
@@ -193,7 +193,7 @@ def test_a_file_of_a_later_version_is_left_as_it_is(kept: Kept) -> None:
     (kept.folder / "x@vda.json").write_bytes(text)
     assert kept.memory.load() == b""
     kept.write(b"[1]")
-    kept.memory.look(last=True)
+    kept.memory.poll(last=True)
     assert kept.memory.load() == b"[1]"  # for as long as the instance lives
     assert SAVER.settle(30)
     assert (kept.folder / "x@vda.json").read_bytes() == text
@@ -207,10 +207,10 @@ def test_a_folder_that_cannot_be_written_is_said_once(tmp_path: Path) -> None:
     kept = Kept(tmp_path / "memory")
     for number in range(3):
         kept.write(b"%d" % number)
-        kept.memory.look(last=number == 2)
+        kept.memory.poll(last=number == 2)
         kept.clock += 5
         assert SAVER.settle(30)
-        kept.memory.look()
+        kept.memory.poll()
     assert len(kept.lines) == 1
     assert "cannot be kept in" in kept.lines[0]
 
@@ -225,9 +225,9 @@ def test_a_full_disk_keeps_what_an_earlier_version_remembers(tmp_path: Path) -> 
         kept = Kept(folder)
         assert kept.memory.load() == b'{"a":1}'
         kept.write(b'{"a":2}')
-        kept.memory.look(last=True)
+        kept.memory.poll(last=True)
         assert SAVER.settle(30)
-        kept.memory.look()
+        kept.memory.poll()
         assert path.read_bytes() == b'{"a":1}'
         assert len(kept.lines) == 1
         assert "No space left" in kept.lines[0]
@@ -251,10 +251,10 @@ def test_owner_does_not_wait_for_a_disk_that_hangs(
     disk = SlowDisk(monkeypatch)
     try:
         kept.write(b"1")
-        kept.memory.look()
+        kept.memory.poll()
         assert disk.asked.wait(30)
         kept.write(b"2")
-        kept.memory.look(last=True)  # returns, although nothing is written yet
+        kept.memory.poll(last=True)  # returns, although nothing is written yet
         assert kept.folder is not None
         assert not (kept.folder / "x@vda.json").exists()
         # Whoever comes next is given it all the same.

@@ -9,7 +9,7 @@ from kmind.agent.kernel.agent import BpfAgent
 from kmind.extension import find_module
 from kmind.knobs import Target
 from kmind.runtime.instance.agent_factory import make_bpf_agent
-from kmind.runtime.instance.hook_gating import QUIET_S, HookWatch, silent_hooks
+from kmind.runtime.instance.hook_gating import QUIET_S, HookGating, silent_hooks
 from kmind.workloads.host import device_of
 
 
@@ -48,58 +48,58 @@ def test_a_disk_without_a_queue_of_its_own_is_said_to_tell_nothing(tmp_path: Pat
 
 def test_a_hook_stands_while_its_counter_grows() -> None:
     agent = _Agent()
-    watch = HookWatch(find_module("readahead").manifest, agent)  # type: ignore[arg-type]
+    watch = HookGating(find_module("readahead").manifest, agent)  # type: ignore[arg-type]
     agent.total = 10**9  # from before: says nothing of the pace
-    watch.look(10.0)
+    watch.poll(10.0)
     assert not agent.standing
     agent.total += 400
-    watch.look(10.5)
+    watch.poll(10.5)
     assert not agent.standing, "800 a second is below 1000"
     agent.total += 600
-    watch.look(11.0)
+    watch.poll(11.0)
     assert agent.standing == {"on_read"}
-    watch.look(11.0 + QUIET_S - 0.1)
+    watch.poll(11.0 + QUIET_S - 0.1)
     assert agent.standing == {"on_read"}
-    watch.look(11.0 + QUIET_S + 0.1)
+    watch.poll(11.0 + QUIET_S + 0.1)
     assert not agent.standing
 
 
 def test_an_experiment_keeps_the_hooks_that_it_counts_with() -> None:
     agent = _Agent()
-    watch = HookWatch(find_module("readahead").manifest, agent)  # type: ignore[arg-type]
+    watch = HookGating(find_module("readahead").manifest, agent)  # type: ignore[arg-type]
     for now in (10.0, 10.5):
-        watch.look(now)
+        watch.poll(now)
         agent.total += 10_000
-    watch.look(11.0)
+    watch.poll(11.0)
     assert agent.standing == {"on_read"}
     for now in (12.0, 14.0, 16.0):
-        watch.look(now, keep=True)
+        watch.poll(now, keep=True)
     assert agent.standing == {"on_read"}
-    watch.look(16.0 + QUIET_S + 0.1)
+    watch.poll(16.0 + QUIET_S + 0.1)
     assert not agent.standing
 
 
 def test_a_quiet_look_asks_the_agent_nothing() -> None:
     agent = _Agent()
-    watch = HookWatch(find_module("readahead").manifest, agent)  # type: ignore[arg-type]
-    watch.look(10.0)
+    watch = HookGating(find_module("readahead").manifest, agent)  # type: ignore[arg-type]
+    watch.poll(10.0)
     agent.total += 10**6
-    watch.look(11.0, quiet=True)
+    watch.poll(11.0, quiet=True)
     assert not agent.standing, "no window closed: whatever counted has only begun to"
-    watch.look(11.5)
+    watch.poll(11.5)
     assert agent.standing == {"on_read"}
-    watch.look(11.5 + QUIET_S + 0.1, quiet=True)
+    watch.poll(11.5 + QUIET_S + 0.1, quiet=True)
     assert not agent.standing, "what stands is looked at also when it is quiet"
 
 
 def test_a_hook_that_an_earlier_owner_attached_stands_at_first() -> None:
     agent = _Agent()
     agent.standing.add("on_read")
-    watch = HookWatch(find_module("readahead").manifest, agent)  # type: ignore[arg-type]
-    watch.look(10.0)
-    watch.look(10.0 + QUIET_S - 0.1)
+    watch = HookGating(find_module("readahead").manifest, agent)  # type: ignore[arg-type]
+    watch.poll(10.0)
+    watch.poll(10.0 + QUIET_S - 0.1)
     assert agent.standing == {"on_read"}
-    watch.look(10.0 + QUIET_S + 0.1)
+    watch.poll(10.0 + QUIET_S + 0.1)
     assert not agent.standing
 
 

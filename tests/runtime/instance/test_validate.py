@@ -12,7 +12,7 @@ from kmind.extension import find_module, parse_parameters
 from kmind.guard import Policy
 from kmind.knobs import Target
 from kmind.runtime.holds.selection import chosen_knobs
-from kmind.runtime.instance.validate import check_wishes
+from kmind.runtime.instance.validate import check_request
 
 SYSTEM = Target.system()
 
@@ -23,7 +23,7 @@ def wishes(
     module = find_module("autotune")
     words = {"objective": "psi.io.some", "knobs": "vm.swappiness"} | words
     params = parse_parameters(module.manifest, [f"{k}={v}" for k, v in words.items()])
-    check_wishes(module, target, params, policy)
+    check_request(module, target, params, policy)
     return params
 
 

@@ -14,7 +14,7 @@ import pytest
 from kmind.agent.types import Kind
 from kmind.errors import PrivilegeError, UsageError
 from kmind.extension import find_module, parse_parameters
-from kmind.runtime.objective.poller import Asking, check_asker, settle
+from kmind.runtime.objective.poller import Poller, check_requester, settle
 from kmind.runtime.objective.sources import GapError
 
 
@@ -74,12 +74,12 @@ class Hanging:
 
 def asked(*answers: float | Exception | None) -> tuple[list[tuple[Kind, int]], list[str]]:
     told, lines, objective = Told(), [], Scripted(*answers)
-    asking = Asking(objective, told, every_s=0.001, looks_back_s=0, log=lines.append)  # type: ignore[arg-type]
+    asking = Poller(objective, told, every_s=0.001, looks_back_s=0, log=lines.append)  # type: ignore[arg-type]
     asking.start()
     assert objective.done.wait(30)
     if any(answer is not None for answer in answers):
         assert select.select([asking.fd], [], [], 30)[0]
-    asking.turn()
+    asking.run_due()
     asking.close()
     asking.close()
     return told.notices, lines
@@ -129,9 +129,9 @@ def test_closing_leaves_no_thread_and_no_descriptor() -> None:
         time.sleep(0.01)
 
 
-def hanging(told: Told, lines: list[str], clock: list[float]) -> tuple[Asking, Hanging]:
+def hanging(told: Told, lines: list[str], clock: list[float]) -> tuple[Poller, Hanging]:
     objective = Hanging()
-    asking = Asking(
+    asking = Poller(
         objective,
         told,  # type: ignore[arg-type]
         every_s=0.5,
@@ -168,7 +168,7 @@ def test_a_question_that_hangs_is_a_gap_again_and_again() -> None:
     try:
         assert objective.asked.wait(30)
         for clock[0] in (1.0, 5.9, 6.5, 6.7, 7.6):
-            asking.turn()
+            asking.run_due()
         assert told.notices == [(Kind.NO_OBJECTIVE, 2)] * 2
         assert len(lines) == 1
         assert "no answer within 5 s, and the question hangs" in lines[0]
@@ -189,14 +189,14 @@ def test_threads_that_hang_are_bounded_in_number(monkeypatch: pytest.MonkeyPatch
             asking.close()
         asking, objective = hanging(told, lines, [0.0])
         made.append(objective)
-        asking.turn()
+        asking.run_due()
         assert told.notices == [(Kind.NO_OBJECTIVE, 1)]
         assert "2 earlier questions hang" in lines[0]
         for each in made[:2]:
             each.answered.set()
         settle(30)
         asking._late_at = 0.0
-        asking.turn()
+        asking.run_due()
         assert objective.asked.wait(30)
         asking.close()
     finally:
@@ -230,10 +230,10 @@ def test_only_root_has_commands_run_as_others(given: dict[str, str], asker: int)
     } | given
     params = parse_parameters(manifest, [f"{k}={v}" for k, v in words.items()])
     with pytest.raises(PrivilegeError, match="only root may have a command run as the user"):
-        check_asker(manifest, params, given, asker)
-    check_asker(manifest, params, given, 0)
+        check_requester(manifest, params, given, asker)
+    check_requester(manifest, params, given, 0)
     # An objective that is all root's own choice is not the asker's.
-    check_asker(manifest, params, {"better"}, asker)
+    check_requester(manifest, params, {"better"}, asker)
 
 
 def test_others_may_have_commands_run_as_nobody_and_as_themselves() -> None:
@@ -241,9 +241,9 @@ def test_others_may_have_commands_run_as_nobody_and_as_themselves() -> None:
     for user, asker in (("nobody", SOMEBODY), (OTHER.pw_name, OTHER.pw_uid)):
         words = (f"objective={COMMAND}", f"user={user}", "better=lower", KNOBS)
         params = parse_parameters(manifest, words)
-        check_asker(manifest, params, {"objective", "user"}, asker)
+        check_requester(manifest, params, {"objective", "user"}, asker)
     params = parse_parameters(manifest, ["objective=psi.io.some", "user=root", KNOBS])
-    check_asker(manifest, params, {"objective", "user"}, SOMEBODY)  # it runs nothing
+    check_requester(manifest, params, {"objective", "user"}, SOMEBODY)  # it runs nothing
     nosuch = parse_parameters(manifest, [f"objective={COMMAND}", "user=nosuch", KNOBS])
     with pytest.raises(UsageError, match="no user"):
-        check_asker(manifest, nosuch, {"objective"}, SOMEBODY)
+        check_requester(manifest, nosuch, {"objective"}, SOMEBODY)

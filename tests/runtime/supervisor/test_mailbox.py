@@ -8,15 +8,15 @@ from concurrent.futures import Future
 import pytest
 
 from kmind.errors import KmindError
-from kmind.runtime.supervisor.mailbox import Calls
+from kmind.runtime.supervisor.mailbox import Mailbox
 
 
-def readable(calls: Calls) -> bool:
+def readable(calls: Mailbox) -> bool:
     return bool(select.select([calls.fd], [], [], 0)[0])
 
 
 def test_batch_ends_though_each_answer_is_followed_by_a_new_call() -> None:
-    calls = Calls()
+    calls = Mailbox()
     answered: list[int] = []
 
     def again(done: Future[int]) -> None:
@@ -34,7 +34,7 @@ def test_batch_ends_though_each_answer_is_followed_by_a_new_call() -> None:
 
 
 def test_batch_ends_with_its_time_and_the_rest_waits_for_the_next() -> None:
-    calls = Calls()
+    calls = Mailbox()
     slow = [calls.submit(lambda: time.sleep(0.02)) for _ in range(8)]
     for left in range(7, -1, -1):
         assert readable(calls)
@@ -47,7 +47,7 @@ def test_batch_ends_with_its_time_and_the_rest_waits_for_the_next() -> None:
 
 def test_only_calls_that_may_change_something_make_others_look_again() -> None:
     changes: list[int] = []
-    calls = Calls(lambda: changes.append(1))
+    calls = Mailbox(lambda: changes.append(1))
 
     def fail() -> None:
         raise KmindError("no")

@@ -11,7 +11,7 @@ import pytest
 from kmind.agent.core.codec import Fill
 from kmind.agent.sim.agent import SimAgent
 from kmind.extension.manifest import TablePart
-from kmind.runtime.supervisor.snapshot import Shown
+from kmind.runtime.supervisor.snapshot import Snapshot
 
 DISKS = msgspec.convert(
     {
@@ -44,7 +44,7 @@ def row_of(agent: SimAgent, *tables: TablePart) -> dict[str, Any]:
     )
     arbiter: Any = SimpleNamespace(leases=list)
     core: Any = None
-    return Shown(core, {"one@x": member}, arbiter).row(member)
+    return Snapshot(core, {"one@x": member}, arbiter).row(member)
 
 
 def test_row_tells_how_full_each_table_is(agent: SimAgent) -> None:

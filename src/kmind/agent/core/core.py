@@ -284,7 +284,7 @@ class Core:
         ready, self._ready = self._ready, {}
         return ready
 
-    def take(self, slot: int, timeout_s: float) -> list[Action]:
+    def receive(self, slot: int, timeout_s: float) -> list[Action]:
         """As `poll`, for one slot; those of others are kept for them."""
         self.wait(0 if self._ready.get(slot) else timeout_s)
         return self._ready.pop(slot, [])

@@ -332,7 +332,7 @@ class BpfAgent:
         if self._closed:
             raise BpfError("the agent is closed")
         if self._core is not None:
-            return self._core.take(self._place.slot, timeout_s)
+            return self._core.receive(self._place.slot, timeout_s)
         assert self._ring is not None
         if not self._ring.consume():  # hooks do not wake: the tick does, a little later
             self._ring.poll(max(0, int(timeout_s * 1000)))

@@ -14,7 +14,7 @@ from kmind.evidence import Guard, Noise
 from kmind.runtime.experiment.circumstances import BLOCKS, Counted, Ledger
 from kmind.runtime.experiment.metrics import Reading
 
-__all__ = ["Calm"]
+__all__ = ["AaNoise"]
 
 _KEPT = 48  # blocks: of what was long ago nothing is concluded
 _JUMP = 2.0  # a level so many times off, in two blocks running, is another load
@@ -22,7 +22,7 @@ _ENOUGH = 8
 _LATE = 3
 
 
-class Calm:
+class AaNoise:
     """Learns noise and levels, one reading a block. ``due`` is infinite while it pauses.
 
     After ``begin_anew`` it waits ``wash_out_s``, for what is under way is of what stood before.
@@ -67,7 +67,7 @@ class Calm:
             for values in self._values.values():
                 values.append(None)
 
-    def turn(self) -> None:
+    def run_due(self) -> None:
         """Take a block if one is due."""
         now = self._now()
         if not self._going or now < self.due:

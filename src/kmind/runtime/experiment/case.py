@@ -12,7 +12,7 @@ from kmind.evidence import Side
 from kmind.extension.outcome import OutcomePart
 from kmind.knobs import Value
 from kmind.runtime.experiment.circumstances import Counted
-from kmind.runtime.experiment.runner import Trial
+from kmind.runtime.experiment.runner import ExperimentRunner
 from kmind.runtime.holds.grants import Granted
 
 __all__ = ["CONTEXT", "Case", "Pending", "Running"]
@@ -82,7 +82,7 @@ class Running:
     """
 
     case: Case
-    trial: Trial
+    trial: ExperimentRunner
     number: int
     rec_id: int
     again: bool

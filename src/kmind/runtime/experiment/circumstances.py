@@ -16,7 +16,7 @@ from kmind.agent.protocol import Agent
 from kmind.evidence import Side
 from kmind.extension import Manifest
 from kmind.extension.outcome import CircumstancePart, OutcomePart
-from kmind.runtime.experiment.metrics import Block, Meter, Reading
+from kmind.runtime.experiment.metrics import Block, Metrics, Reading
 
 __all__ = ["BLOCKS", "Circumstances", "Counted", "Ledger", "Load"]
 
@@ -35,7 +35,7 @@ class Counted(Block):
     counts: Mapping[str, int] = field(default_factory=dict)
 
 
-class Ledger(Meter):
+class Ledger(Metrics):
     """A meter that also reads the counters which circumstances are told by.
 
     Blocks have the outcomes among the guards' readings, too. ``told`` gets each block.
@@ -84,7 +84,7 @@ class Circumstances:
         parts = (*manifest.outcomes, *manifest.guards)
         self._counters = sorted({name for part in parts for name in part.features})
 
-    def tell(self, blocks: Sequence[Counted], decides: str = "") -> Load:
+    def classify(self, blocks: Sequence[Counted], decides: str = "") -> Load:
         """Which load these blocks, at least one, are of.
 
         With ``decides`` that outcome does, whatever the manifest says: where an admin asks for it.

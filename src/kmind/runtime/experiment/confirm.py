@@ -28,9 +28,9 @@ from kmind.runtime.experiment.effort import Effort
 from kmind.runtime.experiment.exploring import START_S, Collapse, Exploring, Proof, Proofs, Setting
 from kmind.runtime.experiment.readings import Readings
 from kmind.runtime.experiment.record import Records, Task
-from kmind.runtime.experiment.runner import Trial
+from kmind.runtime.experiment.runner import ExperimentRunner
 from kmind.runtime.holds.grants import Granted
-from kmind.runtime.holds.trial_holds import MeasuredChanges
+from kmind.runtime.holds.trial_holds import TrialHolds
 from kmind.runtime.objective.sources import Heard
 from kmind.runtime.service import Service
 from kmind.runtime.services import InstanceSpec, Services
@@ -51,7 +51,7 @@ _MOST_PUT_OFF = 256
 class _Running:
     # An experiment under way on all that is held.
     task: Task
-    trial: Trial
+    trial: ExperimentRunner
     level: float
     setting: Setting
     knobs: list[Granted]
@@ -69,7 +69,7 @@ class Confirm(Service):
         self,
         spec: InstanceSpec,
         services: Services,
-        changes: MeasuredChanges,
+        changes: TrialHolds,
         *,
         rng: np.random.Generator | None = None,
         effort: Callable[[], Effort | None] | None = None,
@@ -114,7 +114,7 @@ class Confirm(Service):
     def _hear(self, heard: Heard) -> None:
         if self._source is None:
             return
-        self._source.take(heard)
+        self._source.receive(heard)
         self._watch(heard)
         setting, since = self._stood
         if self._running is None and (level := self._source.level(since)):
@@ -207,7 +207,7 @@ class Confirm(Service):
     ) -> None:
         """Set what was approved, have it wait, or refuse it. JournalError passes through."""
         self._tick()
-        if self._changes.stands(each, action.value):
+        if self._changes.is_current(each, action.value):
             # The agent goes by what waits.
             self.renewed(each, action)
             return
@@ -287,7 +287,7 @@ class Confirm(Service):
 
     # What is to be done
 
-    def look(self, *, busy: bool) -> None:
+    def poll(self, *, busy: bool) -> None:
         """See what has stood for long enough, and what may be set now."""
         self._tick()
         for key, pending in list(self._waiting.items()):
@@ -387,7 +387,7 @@ class Confirm(Service):
                 self._changes.switch(each, candidate=arm == "candidate")
 
         task = self._records.begin(*values, source.metric, again=again)
-        trial = Trial(experiment, source.metric, source, switch, self._now, self._effort)
+        trial = ExperimentRunner(experiment, source.metric, source, switch, self._now, self._effort)
         trial.arm = "candidate"
         self._running = _Running(task, trial, level, setting, knobs, again)
         self._agent.notify(Kind.MEASURING, 0, 1)
@@ -404,7 +404,7 @@ class Confirm(Service):
         if running is None:
             return
         self._tick()
-        self._safely(running.trial.turn)
+        self._safely(running.trial.run_due)
         if self._running is None:
             return
         self._tick()

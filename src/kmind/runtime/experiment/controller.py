@@ -23,20 +23,20 @@ from kmind.evidence import Arm, Design, Experiment
 from kmind.extension import Manifest
 from kmind.extension import Value as Parameter
 from kmind.knobs import Value
-from kmind.runtime.experiment.aa_noise import Calm
+from kmind.runtime.experiment.aa_noise import AaNoise
 from kmind.runtime.experiment.case import Case, Pending, Running
 from kmind.runtime.experiment.circumstances import Circumstances, Counted, Ledger
 from kmind.runtime.experiment.effort import Effort
 from kmind.runtime.experiment.publish import Publisher, gain_in_words, status_of
 from kmind.runtime.experiment.recall import Recall
-from kmind.runtime.experiment.recheck import Clocks
-from kmind.runtime.experiment.runner import Trial
+from kmind.runtime.experiment.recheck import RecheckClocks
+from kmind.runtime.experiment.runner import ExperimentRunner
 from kmind.runtime.holds.grants import Granted
-from kmind.runtime.holds.trial_holds import MeasuredChanges
+from kmind.runtime.holds.trial_holds import TrialHolds
 from kmind.runtime.service import Service
 from kmind.runtime.services import InstanceSpec, Services
 
-__all__ = ["Trials"]
+__all__ = ["ExperimentController"]
 
 _PARAMETERS = (("min_gain", "min_gain"), ("recheck", "recheck_s"))  # a module's own, if it has them
 # Blocks under the incumbent, the fewest that give a noise: those of an experiment that was won
@@ -50,7 +50,7 @@ _MOST_PUT_OFF = 256
 _NOT_MEASURED = "not measured: the module declares no outcome"
 
 
-class Trials(Service):
+class ExperimentController(Service):
     """The experiments of one instance (``who``): at most one at a time.
 
     It listens to what becomes of ``changes``. KmindError of the
@@ -61,7 +61,7 @@ class Trials(Service):
         self,
         spec: InstanceSpec,
         services: Services,
-        changes: MeasuredChanges,
+        changes: TrialHolds,
         *,
         rng: np.random.Generator | None = None,
         effort: Callable[[], Effort | None] | None = None,
@@ -78,7 +78,7 @@ class Trials(Service):
         self._running: Running | None = None
         self._pending: Pending | None = None
         self._busy = False
-        self._clocks = Clocks(math.inf)
+        self._clocks = RecheckClocks(math.inf)
         changes.on_gone(self._on_gone)
         self._put_off: dict[tuple[Any, ...], tuple[float, float]] = {}
         self._noted: set[tuple[int, ...]] = set()
@@ -93,7 +93,9 @@ class Trials(Service):
         self._measures = bool(manifest.outcomes) and plan.by == "owner"
         self._meter = Ledger(manifest, self._agent, now=self._now)
         self._circumstances = Circumstances(manifest)
-        self._calm = Calm(self._meter, plan.block_s, wash_out_s=plan.wash_out_s, now=self._now)
+        self._aa_noise = AaNoise(
+            self._meter, plan.block_s, wash_out_s=plan.wash_out_s, now=self._now
+        )
         self._clocks.first_s = plan.recheck_s
         self._publish = Publisher(
             self._who,
@@ -110,21 +112,21 @@ class Trials(Service):
         """When it wants its next turn, in the clock's seconds."""
         if self._running:
             return self._running.trial.due
-        return min(self._calm.due, self._pending.until if self._pending else math.inf)
+        return min(self._aa_noise.due, self._pending.until if self._pending else math.inf)
 
     @property
     def running(self) -> bool:
         """Whether an experiment is under way, or about to be."""
         return self._running is not None or self._pending is not None
 
-    def look(self, *, busy: bool) -> None:
+    def poll(self, *, busy: bool) -> None:
         """Say whether the agent sees anything: only then are blocks collected."""
         self._busy = busy
         self._tick()
         if self._running or not (self._live and busy):
-            self._calm.pause()
+            self._aa_noise.pause()
         else:
-            self._calm.go_on()
+            self._aa_noise.go_on()
             self._next()
 
     @property
@@ -153,7 +155,7 @@ class Trials(Service):
             self._apply_unmeasured(each, action, reason, evidence)
             return
         self._tick()
-        if self._changes.stands(each, action.value):
+        if self._changes.is_current(each, action.value):
             # The agent was told otherwise meanwhile, by whom it shares the knob with.
             self.renewed(each, action)
             return
@@ -166,13 +168,13 @@ class Trials(Service):
             self.abort("another value was recommended", own=True)
         self._pass_over(action.value)
         if back:
-            self._calm.begin_anew()
+            self._aa_noise.begin_anew()
             self._changes.release(each, action, reason)
             return
         until = self._now() + self._changes.hold_s(action)
         self._pending = Pending(each, action, reason, evidence, until)
         if self._live and self._busy and not self._running:
-            self._calm.go_on()
+            self._aa_noise.go_on()
         self._next()
 
     def _elsewhere(self, each: Granted) -> str:
@@ -225,10 +227,10 @@ class Trials(Service):
             self._pending = None
             error = KmindError("it was not recommended again before it could be measured")
             self._changes.refuse(pending.each, pending.action.id, error)
-        latest = self._calm.latest
+        latest = self._aa_noise.latest
         if self._running or not latest or not self._live:
             return
-        load = self._circumstances.tell(latest).classes
+        load = self._circumstances.classify(latest).classes
         standing = [each for each in self._changes.usable() if self._changes.holding(*each.key)]
         for each in standing:
             self._clocks.under(each.key, self._changes.standing(each), load)
@@ -243,12 +245,12 @@ class Trials(Service):
     def _decide(self, pending: Pending, latest: Sequence[Counted]) -> None:
         self._pending = None
         each, action = pending.each, pending.action
-        if self._changes.stands(each, action.value):
+        if self._changes.is_current(each, action.value):
             self._changes.renew(each, action)
             return
         candidate = each.knob.decode(action.value)
         case = self._case(each, candidate, pending.reason, pending.evidence, latest)
-        if self._circumstances.tell(latest[-1:]).outcome is not case.outcome:
+        if self._circumstances.classify(latest[-1:]).outcome is not case.outcome:
             self._pending = pending  # the load is just changing, and what decides with it
             return
         until, pause = self._put_off.get(case.back_off, (0.0, 0.0))
@@ -269,7 +271,7 @@ class Trials(Service):
         evidence: Mapping[str, Any],
         latest: Sequence[Counted],
     ) -> Case:
-        load = self._circumstances.tell(latest)
+        load = self._circumstances.classify(latest)
         return Case(
             each,
             self._changes.standing(each),
@@ -288,7 +290,7 @@ class Trials(Service):
         if self._mode != Mode.AUTO or (clock is not None and clock.owed):
             return False
         # The load may be changing just now.
-        newest = self._circumstances.tell(latest[-_NEWEST:])
+        newest = self._circumstances.classify(latest[-_NEWEST:])
         if newest.context != case.load:
             return False
         rows = self._recall.gains(case)
@@ -299,7 +301,7 @@ class Trials(Service):
         known = f"remembered: {ratio:.2f} times {case.outcome.name} in experiment {numbers}"
         if self._changes.apply(case.each, action, case.reason, case.evidence, known):
             self._clocks.recalled(case)
-            self._calm.begin_anew()
+            self._aa_noise.begin_anew()
         return True
 
     # Running one
@@ -321,14 +323,14 @@ class Trials(Service):
         return Design.from_dict(design.to_dict() | {"alpha": alpha, "keep_share": level / alpha})
 
     def _begin(self, case: Case, action: Action) -> None:
-        level, guards = 0.0, self._calm.guards()
+        level, guards = 0.0, self._aa_noise.guards()
         experiment = self._recall.cut_short(case, self._design(case), self._rng, guards)
         if experiment is None:
             level = self._recall.draw(case.each)
             if not level:
                 self._changes.refuse(case.each, action.id, self._recall.used_up(case.each))
                 return
-            noise = self._calm.noise(case.outcome.name)
+            noise = self._aa_noise.noise(case.outcome.name)
             design = self._design(case, level)
             experiment = Experiment(design, self._rng, noise, guards, case.sides)
         change = self._changes.begin(case.each, action, case.reason, case.evidence)
@@ -344,7 +346,7 @@ class Trials(Service):
         clock = self._clocks.get(each.key, value)
         experiment = clock.go_on(case, self._design(case), self._rng) if clock else None
         if experiment is None:
-            noise, guards = self._calm.noise(case.outcome.name), self._calm.guards()
+            noise, guards = self._aa_noise.noise(case.outcome.name), self._aa_noise.guards()
             experiment = Experiment(self._design(case), self._rng, noise, guards, case.sides)
         self._run(case, experiment, change.rec_id, change.id, again=True)
 
@@ -358,13 +360,15 @@ class Trials(Service):
         again: bool,
         level: float = 0.0,
     ) -> None:
-        self._calm.pause()
+        self._aa_noise.pause()
         number = self._publish.begin_row(case, rec_id, change, again=again)
 
         def switch(arm: Arm) -> None:
             self._changes.switch(case.each, candidate=arm == "candidate")
 
-        trial = Trial(experiment, case.outcome.name, self._meter, switch, self._now, self._effort)
+        trial = ExperimentRunner(
+            experiment, case.outcome.name, self._meter, switch, self._now, self._effort
+        )
         trial.arm = "candidate" if again else "incumbent"
         running = self._running = Running(
             case, trial, number, rec_id, again, level, experiment.pairs
@@ -376,11 +380,11 @@ class Trials(Service):
     def run_due(self) -> None:
         """Do what is due."""
         if self._running is None:
-            self._calm.turn()
+            self._aa_noise.run_due()
             self._tick()
             self._next()
             return
-        self._safely(self._running.trial.turn)
+        self._safely(self._running.trial.run_due)
         if self._running is None:
             return
         self._publish.announce(self._running)
@@ -426,7 +430,7 @@ class Trials(Service):
             self._changes.drop(case.each, outcome, why, experiment=running.number)
             if postpone or outcome != "aborted" or experiment.broken:
                 self._postpone(case)
-        self._calm.begin_anew(running.blocks(winner))
+        self._aa_noise.begin_anew(running.blocks(winner))
         self._tick()
         self._publish.result(running, kept=winner == "candidate")
 
@@ -450,7 +454,7 @@ class Trials(Service):
         experiment, seen = running.trial.experiment, running.blocks("incumbent")
         if experiment.outcome in (None, "aborted") or not seen:
             return
-        outcome = self._circumstances.tell(seen).outcome.name
+        outcome = self._circumstances.classify(seen).outcome.name
         if outcome != running.case.outcome.name:
             experiment.void(
                 f"the load has changed: {outcome} would decide now, not {running.case.outcome.name}"
@@ -493,7 +497,9 @@ class Trials(Service):
         clock = self._clocks.get(case.each.key, case.candidate)
         if running.again and clock is not None:
             seen = running.blocks("candidate")
-            self._clocks.confirmed(clock, self._circumstances.tell(seen).classes if seen else "")
+            self._clocks.confirmed(
+                clock, self._circumstances.classify(seen).classes if seen else ""
+            )
         else:
             self._clocks.proven(case)
 
@@ -567,7 +573,7 @@ class Trials(Service):
                 self._postpone(running.case)
             self._publish.result(running, kept=False)
         if self._running is None:
-            self._calm.begin_anew()
+            self._aa_noise.begin_anew()
         self._tick()
 
 

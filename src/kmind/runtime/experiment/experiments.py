@@ -10,10 +10,10 @@ from kmind.agent.types import Action, Mode
 from kmind.extension import Manifest
 from kmind.extension import Value as Parameter
 from kmind.runtime.experiment.confirm import Confirm
-from kmind.runtime.experiment.controller import Trials
+from kmind.runtime.experiment.controller import ExperimentController
 from kmind.runtime.experiment.effort import Effort
 from kmind.runtime.holds.grants import Granted
-from kmind.runtime.holds.trial_holds import MeasuredChanges
+from kmind.runtime.holds.trial_holds import TrialHolds
 from kmind.runtime.objective.sources import Heard, Objective
 from kmind.runtime.service import Service
 from kmind.runtime.services import InstanceSpec, Services
@@ -25,17 +25,17 @@ _METRIC = 200  # characters of an objective that are told and kept
 
 
 class Experiments(Service):
-    """`Trials`, or `Confirm` where the manifest says that the module measures by itself."""
+    """`ExperimentController`, or `Confirm` where the module measures by itself."""
 
     def __init__(
         self,
         spec: InstanceSpec,
         services: Services,
-        changes: MeasuredChanges,
+        changes: TrialHolds,
         *,
         effort: Callable[[], Effort | None] | None = None,
     ) -> None:
-        self._trials = Trials(spec, services, changes, effort=effort)
+        self._trials = ExperimentController(spec, services, changes, effort=effort)
         self._confirm = Confirm(spec, services, changes, effort=effort)
         self._told = spec.manifest, spec.params
 
@@ -46,7 +46,7 @@ class Experiments(Service):
         self._told = manifest, params
 
     @property
-    def _one(self) -> Trials | Confirm:
+    def _one(self) -> ExperimentController | Confirm:
         return self._confirm if self._told[0].evidence.by == "module" else self._trials
 
     def listen(self, objective: Objective) -> Callable[[Heard], None]:
@@ -76,9 +76,9 @@ class Experiments(Service):
         """Do what is due."""
         self._one.run_due()
 
-    def look(self, *, busy: bool) -> None:
+    def poll(self, *, busy: bool) -> None:
         """Say whether the agent sees anything; about once a second."""
-        self._one.look(busy=busy)
+        self._one.poll(busy=busy)
 
     def status(self) -> dict[str, Any]:
         """Return the experiment that runs, or null."""

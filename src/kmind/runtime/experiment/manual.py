@@ -24,7 +24,7 @@ from kmind.extension import Manifest
 from kmind.guard import Actuator, Change
 from kmind.knobs import Knob, Target, Value
 from kmind.runtime.experiment.circumstances import BLOCKS, Circumstances, Ledger, Load
-from kmind.runtime.experiment.runner import Trial
+from kmind.runtime.experiment.runner import ExperimentRunner
 from kmind.runtime.experiment.store import EvidenceStore
 
 __all__ = ["Question", "check_metric", "evaluate"]
@@ -144,7 +144,7 @@ def _load(
         after = meter.read()
         blocks.append(meter.between(before, after))
         before = after
-    return Circumstances(manifest).tell(blocks, question.metric)
+    return Circumstances(manifest).classify(blocks, question.metric)
 
 
 class _Run:
@@ -166,7 +166,9 @@ class _Run:
         self._actuator = actuator
         self._change = change
         self._now = now
-        self._trial = Trial(self.experiment, load.outcome.name, meter, self._switch, now=now)
+        self._trial = ExperimentRunner(
+            self.experiment, load.outcome.name, meter, self._switch, now=now
+        )
 
     def _switch(self, arm: Arm) -> None:
         (self._actuator.resume if arm == "candidate" else self._actuator.park)(self._change)
@@ -193,7 +195,7 @@ class _Run:
                     told = True
                     self._tell(emit, number, incumbent)
                 sleep(min(_NAP_S, max(0.0, self._trial.due - self._now())))
-                self._trial.turn()
+                self._trial.run_due()
         except JournalError:
             raise
         except KmindError as error:

@@ -16,7 +16,7 @@ from kmind.evidence import Guard
 from kmind.extension import Manifest
 from kmind.extension.outcome import MeasurePart
 
-__all__ = ["PRESSURE", "Block", "Meter", "Reading"]
+__all__ = ["PRESSURE", "Block", "Metrics", "Reading"]
 
 PRESSURE = Path("/proc/pressure")
 """Pressure stall information (PSI, Documentation/accounting/psi.rst), since Linux 4.20."""
@@ -47,7 +47,7 @@ class Block:
     guards: Mapping[str, float | None]
 
 
-class Meter:
+class Metrics:
     """Reads the outcomes and guards of one module from its agent.
 
     A simulated agent has nothing to do with this machine's pressure, so it is not asked.

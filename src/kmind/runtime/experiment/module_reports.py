@@ -23,7 +23,7 @@ from kmind.runtime.services import InstanceSpec, Services
 from kmind.util.ratelimit import Allowance
 from kmind.util.text import clean
 
-__all__ = ["Reports"]
+__all__ = ["ModuleReports"]
 
 _A_MINUTE = 20
 _MOST_BLOCKS = 1000
@@ -101,7 +101,7 @@ class _Report(msgspec.Struct, forbid_unknown_fields=True):
     reason: _Text
 
 
-class Reports:
+class ModuleReports:
     """What one instance's extension reports. ``knobs`` are those granted, by name.
 
     Why one is left out is told in a line of the log. One thread.
@@ -127,7 +127,7 @@ class Reports:
 
     def handle(self, kind: str, text: bytes) -> None:
         """Check one, and put it on record."""
-        if self._allowance.take():
+        if self._allowance.allow():
             self._put(text)
 
     def _refuse(self, why: object) -> None:

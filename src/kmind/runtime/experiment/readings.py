@@ -12,7 +12,7 @@ from collections.abc import Callable
 from kmind.agent.protocol import Agent
 from kmind.evidence import Better
 from kmind.extension import Manifest
-from kmind.runtime.experiment.metrics import Block, Meter, Reading
+from kmind.runtime.experiment.metrics import Block, Metrics, Reading
 from kmind.runtime.objective.sources import Heard
 
 __all__ = ["Readings"]
@@ -24,8 +24,8 @@ _FLOOR = 0.01  # added to a share of the time: it may be nought, and has no rati
 _NEAR_S = 1e-6
 
 
-class Readings(Meter):
-    """A `Meter` that also has the objective, as the outcome ``metric``.
+class Readings(Metrics):
+    """A `Metrics` that also has the objective, as the outcome ``metric``.
 
     A block has the mean of the readings that lie within it; none where one is lacking. Of an
     objective that is a pressure (``psi.``) a hundredth is added (``floor``), so that ratios make
@@ -48,7 +48,7 @@ class Readings(Meter):
         self.floor = _FLOOR if metric.startswith("psi.") else 0.0
         self._heard: deque[Heard] = deque(maxlen=_KEPT)
 
-    def take(self, heard: Heard) -> None:
+    def receive(self, heard: Heard) -> None:
         """Take a reading, or the lack of one."""
         self._heard.append(heard)
 

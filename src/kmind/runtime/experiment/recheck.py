@@ -18,7 +18,7 @@ from kmind.evidence import Design, Experiment
 from kmind.knobs import Value
 from kmind.runtime.experiment.case import Case
 
-__all__ = ["MOST_CUTS", "Clock", "Clocks"]
+__all__ = ["MOST_CUTS", "RecheckClock", "RecheckClocks"]
 
 MOST_CUTS = 4
 """A measurement of what stands that was cut off so often in a row is the last: it goes."""
@@ -31,7 +31,7 @@ _Key = tuple[int, int]
 
 
 @dataclass
-class Clock:
+class RecheckClock:
     """How long a value has stood since it was measured, and how long it may, in seconds.
 
     ``first_s`` is how long it may under another load. ``loads`` are the owner's words for those
@@ -60,7 +60,7 @@ class Clock:
         return self.stood_s >= self.pause_s
 
 
-class Clocks:
+class RecheckClocks:
     """The clocks of one instance's values, by knob and target and by value.
 
     ``first_s`` is how long a value may stand until it is measured again: half of that if it was
@@ -71,7 +71,7 @@ class Clocks:
 
     def __init__(self, first_s: float) -> None:
         self.first_s = first_s
-        self._clocks: dict[tuple[_Key, Value], Clock] = {}
+        self._clocks: dict[tuple[_Key, Value], RecheckClock] = {}
         self._refuted: dict[tuple[_Key, Value], int] = {}
         self._at: float | None = None
         self._standing: list[tuple[_Key, Value]] = []
@@ -84,7 +84,7 @@ class Clocks:
                 clock.stood_s += passed
         self._at, self._standing = now, [key for key in standing if key in self._clocks]
 
-    def get(self, key: _Key, value: Value) -> Clock | None:
+    def get(self, key: _Key, value: Value) -> RecheckClock | None:
         """The clock of a value, if it has one."""
         return self._clocks.get((key, value))
 
@@ -101,14 +101,14 @@ class Clocks:
         key = (case.each.key, case.candidate)
         first_s = self.first_s / 2 ** self._refuted.get(key, 0)
         below = self._clocks.get((case.each.key, case.incumbent))
-        clock = Clock(case, first_s, first_s, min(below.stood_s, first_s) if below else 0.0)
+        clock = RecheckClock(case, first_s, first_s, min(below.stood_s, first_s) if below else 0.0)
         self._clocks.pop(key, None)
         if len(self._clocks) >= _MOST:
             del self._clocks[min(self._clocks, key=lambda each: self._clocks[each].stood_s)]
         self._clocks[key] = clock
         self._standing.append(key)
 
-    def confirmed(self, clock: Clock, load: str) -> None:
+    def confirmed(self, clock: RecheckClock, load: str) -> None:
         """It was measured again, and stays: for twice as long, up to an hour."""
         clock.pause_s = min(2 * clock.pause_s, _LONGEST_S)
         clock.stood_s, clock.cuts, clock.pieces = 0.0, 0, None

@@ -13,14 +13,14 @@ from collections.abc import Callable
 
 from kmind.evidence import Arm, Experiment
 from kmind.runtime.experiment.effort import Effort, Efforts
-from kmind.runtime.experiment.metrics import Block, Meter, Reading
+from kmind.runtime.experiment.metrics import Block, Metrics, Reading
 
-__all__ = ["Trial"]
+__all__ = ["ExperimentRunner"]
 
 _LATE = 3  # a block so many times longer than planned is measured once more
 
 
-class Trial:
+class ExperimentRunner:
     """Runs ``experiment`` by the outcome ``metric``; ``switch`` sets the knob to an arm.
 
     What ``switch`` raises passes through ``turn``. ``outcome`` of the experiment says when it
@@ -33,7 +33,7 @@ class Trial:
         self,
         experiment: Experiment,
         metric: str,
-        meter: Meter,
+        meter: Metrics,
         switch: Callable[[Arm], None],
         now: Callable[[], float],
         effort: Callable[[], Effort | None] | None = None,
@@ -67,7 +67,7 @@ class Trial:
             self._used = self._now(), self._effort()
         self._go_to(self.experiment.arm)
 
-    def turn(self) -> None:
+    def run_due(self) -> None:
         """Do what is due; nothing if it is too early or over."""
         now = self._now()
         if self.over or now < self.due:

@@ -58,7 +58,7 @@ class FindingHandler:
 
     def handle(self, kind: str, text: bytes) -> None:
         """Check one, and open, confirm or clear a finding by it."""
-        if not self._allowance.take():
+        if not self._allowance.allow():
             return
         try:
             if kind == "finding":
@@ -68,7 +68,7 @@ class FindingHandler:
                 cleared = read(text, Cleared)
                 self._findings.clear(self._who, self._part(cleared.kind), clean(cleared.part))
         except Exception as error:  # it is no text of ours
-            if self._wrong.take():
+            if self._wrong.allow():
                 self._refuse(str(error))
 
     def _part(self, kind: str) -> FindingPart:
@@ -104,7 +104,7 @@ class ReportHandler:
 
     def handle(self, kind: str, text: bytes) -> None:
         """Check one, and keep it."""
-        if not self._allowance.take():
+        if not self._allowance.allow():
             return
         try:
             filed = _printable(read(text, Filed))

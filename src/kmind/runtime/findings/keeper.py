@@ -130,7 +130,7 @@ class Findings:
             row |= {"cleared": now, "due": min(row["expires"], now + part.closes_after_s)}
             self._put(row)
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Close what is due, and write what could not be written. To be called each second."""
         now = self._now()
         if self._look_at - _LOOK_S < now < self._look_at:

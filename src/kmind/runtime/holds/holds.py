@@ -23,7 +23,7 @@ from kmind.runtime.holds.state import HoldState
 from kmind.runtime.service import Service
 from kmind.runtime.services import InstanceSpec, Services
 
-__all__ = ["CANARY_HOLD_S", "UNRECORDED_HOLD_S", "Changes", "Held"]
+__all__ = ["CANARY_HOLD_S", "UNRECORDED_HOLD_S", "Held", "Holds"]
 
 CANARY_HOLD_S = 3.0
 """In mode canary no change stands longer, and none is renewed."""
@@ -52,7 +52,7 @@ class Held:
     away: bool = False  # undone for the other's turn: such a knob cannot be parked
 
 
-class Changes(Service):
+class Holds(Service):
     """What one instance (``who``) changes on its target, through one actuator.
 
     ``free`` is called with knob and target, by number, when one is held no longer, and
@@ -212,7 +212,7 @@ class Changes(Service):
         """Whether that knob, by the agent's numbers, stands at a recommended value."""
         return (knob, target) in self._held
 
-    def stands(self, each: Granted, value: int) -> bool:
+    def is_current(self, each: Granted, value: int) -> bool:
         """Whether a knob is held at that value, encoded."""
         held = self._held.get(each.key)
         return held is not None and each.knob.encode(held.value) == value

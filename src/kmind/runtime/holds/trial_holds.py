@@ -18,13 +18,13 @@ from kmind.errors import KnobError
 from kmind.guard import Change
 from kmind.knobs import Value
 from kmind.runtime.holds.grants import Granted
-from kmind.runtime.holds.holds import CANARY_HOLD_S, Changes, Held
+from kmind.runtime.holds.holds import CANARY_HOLD_S, Held, Holds
 
-__all__ = ["MeasuredChanges"]
+__all__ = ["TrialHolds"]
 
 
-class MeasuredChanges(Changes):
-    """``Changes``, some of them measured. ``drop`` does not call what ``on_gone`` says."""
+class TrialHolds(Holds):
+    """``Holds``, some of them measured. ``drop`` does not call what ``on_gone`` says."""
 
     def begin(
         self, each: Granted, action: Action, reason: str, evidence: Mapping[str, Any]

@@ -25,7 +25,7 @@ from kmind.util.names import file_name
 from kmind.util.saver import SAVER
 from kmind.util.versions import Format
 
-__all__ = ["MEMORY", "Memory", "default_memory_folder"]
+__all__ = ["MEMORY", "Checkpoint", "default_memory_folder"]
 
 MEMORY = Format("kmind.memory", (lambda record: record,))
 """Versions of the file. The first is the text alone; since the second a line stands before it."""
@@ -39,7 +39,7 @@ def default_memory_folder(journal: Path) -> Path:
     return journal.parent / "memory"
 
 
-class Memory:
+class Checkpoint:
     """The memory of one instance, in ``folder``; None: it is forgotten with the instance.
 
     ``log`` is told what is wrong, once for each new kind of trouble. One thread.
@@ -98,7 +98,7 @@ class Memory:
         """Look there from now on."""
         self._reader = MemoryReader(arena, geometry)
 
-    def look(self, *, last: bool = False) -> None:
+    def poll(self, *, last: bool = False) -> None:
         """Keep what is new; the ``last`` time whenever the one before was, and let go of it."""
         self._hear()
         reader = self._reader

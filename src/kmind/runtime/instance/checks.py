@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from kmind.runtime.budget import OwnerBudget
-from kmind.runtime.holds.holds import Changes
+from kmind.runtime.holds.holds import Holds
 from kmind.runtime.instance.extension_service import ExtensionService
 from kmind.runtime.instance.misuse import Misuse
 from kmind.runtime.instance.telemetry import View
@@ -25,7 +25,7 @@ class Checks(Service):
         self,
         spec: InstanceSpec,
         services: Services,
-        holds: Changes,
+        holds: Holds,
         extension: ExtensionService,
         budget: OwnerBudget,
         view: View,
@@ -51,7 +51,7 @@ class Checks(Service):
             return
         self._at = next_on_grid(now, _CHECK_S if self._holds.held else _IDLE_CHECK_S)
         self.poll_knobs()
-        self.misuse.look()
+        self.misuse.poll()
         over = self._extension.current.exceeded() or self._budget.exceeded()
         if not self._spec.target.is_present():
             raise ServiceError(f"{self._spec.target.name} has gone")

@@ -9,7 +9,7 @@ from kmind.agent.types import Mode
 from kmind.events import Start
 from kmind.extension import Module, Value
 from kmind.knobs import Target
-from kmind.runtime.holds.trial_holds import MeasuredChanges
+from kmind.runtime.holds.trial_holds import TrialHolds
 from kmind.runtime.instance.extension_service import ExtensionService
 from kmind.runtime.instance.state import InstanceState
 from kmind.runtime.instance.telemetry import Telemetry, View
@@ -35,7 +35,7 @@ class Described(Protocol):
     view: View
     services: tuple[Service, ...]
     extension: ExtensionService
-    holds: MeasuredChanges
+    holds: TrialHolds
     telemetry: Telemetry
     verdicts: Verdicts
 

@@ -27,12 +27,12 @@ from kmind.runtime.sandbox.state import ProcessState
 from kmind.runtime.sandbox.uids import free_uid
 from kmind.runtime.services import Sandbox
 
-__all__ = ["Extension"]
+__all__ = ["ExtensionHandle"]
 
 _UNLIMITED_S = 10.0  # for imports, which take a second or two
 
 
-class Extension:
+class ExtensionHandle:
     """One extension that was started or adopted. One thread may use it."""
 
     def __init__(
@@ -70,7 +70,7 @@ class Extension:
         first_id: int,
         memory: bytes,
         tell: Callable[[str], None],
-    ) -> Extension:
+    ) -> ExtensionHandle:
         """Start it. Raises KmindError; nothing is left then.
 
         ``memory`` is JSON that it is given, if not empty; ``inbox`` gets what it
@@ -129,7 +129,7 @@ class Extension:
         return extension
 
     @classmethod
-    def adopt(cls, agent: OwnedAgent, state: ProcessState, inbox: Inbox) -> Extension:
+    def adopt(cls, agent: OwnedAgent, state: ProcessState, inbox: Inbox) -> ExtensionHandle:
         """Take over one that another process started. Raises KmindError if it has ended."""
         process = ExtensionProcess.adopt(state.pid, state.start, state.log)
         cgroup = None

@@ -12,8 +12,8 @@ from kmind.errors import KmindError
 from kmind.extension import KnobInfo, Module, Value
 from kmind.runtime.budget import OwnerBudget
 from kmind.runtime.experiment.effort import Effort
-from kmind.runtime.instance.checkpoint import Memory
-from kmind.runtime.instance.extension_handle import Extension
+from kmind.runtime.instance.checkpoint import Checkpoint
+from kmind.runtime.instance.extension_handle import ExtensionHandle
 from kmind.runtime.instance.inbox import make_inbox
 from kmind.runtime.instance.listener import Listener
 from kmind.runtime.sandbox.state import ProcessState
@@ -48,10 +48,12 @@ class ExtensionService(Service):
         self._knobs = knobs
         self._log = services.logger(spec.name)
         self._print = services.logger(spec.name, "extension")
-        self._memory = Memory(spec.name, services.memory, budget, log=self._log, now=services.now)
+        self._memory = Checkpoint(
+            spec.name, services.memory, budget, log=self._log, now=services.now
+        )
         self._inbox = make_inbox(spec, services, knobs)
         self._listener = Listener(selector, budget, self._print, services.now)
-        self._extension: Extension | None = None
+        self._extension: ExtensionHandle | None = None
         self._give_up_at = math.inf
         self._stirred = False
 
@@ -59,7 +61,7 @@ class ExtensionService(Service):
         """Start one; its recommendations are numbered from ``first_id``. Raises KmindError."""
         spec = self._spec
         self._give_up_at = self._now() + _START_S
-        self._extension = Extension.start(
+        self._extension = ExtensionHandle.start(
             spec.name,
             module,
             spec.target,
@@ -78,7 +80,7 @@ class ExtensionService(Service):
 
     def adopt(self, state: ProcessState) -> None:
         """Take over one that another process started. Raises KmindError if it has ended."""
-        self._extension = Extension.adopt(self._spec.agent, state, self._inbox)
+        self._extension = ExtensionHandle.adopt(self._spec.agent, state, self._inbox)
         self._listener.watch(self._extension)
         self._memory.watch(self._spec.agent.arena, self._spec.agent.geometry)
 
@@ -97,7 +99,7 @@ class ExtensionService(Service):
         return False
 
     @property
-    def current(self) -> Extension:
+    def current(self) -> ExtensionHandle:
         """The extension. Raises KmindError if there is none."""
         if self._extension is None:
             raise KmindError(f"{self._spec.name} is not started")
@@ -134,7 +136,7 @@ class ExtensionService(Service):
 
     def keep_memory(self) -> None:
         """Keep what it wants to remember."""
-        self._memory.look()
+        self._memory.poll()
 
     def stop(self, why: str) -> None:
         """End its process, and keep what it wants to remember. Safe to repeat."""
@@ -147,11 +149,11 @@ class ExtensionService(Service):
                 self._print(line)
         except KmindError as error:  # something in its cgroup does not end
             self._log(str(error))
-        self._memory.look(last=True)
+        self._memory.poll(last=True)
 
     def let_go(self) -> None:
         """Leave its process to a later owner."""
-        self._memory.look(last=True)
+        self._memory.poll(last=True)
         self._listener.unwatch()
         if self._extension:
             for line in self._extension.release():

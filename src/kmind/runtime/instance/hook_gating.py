@@ -15,7 +15,7 @@ from kmind.agent.protocol import Agent
 from kmind.extension import Manifest
 from kmind.knobs import Target
 
-__all__ = ["QUIET_S", "HookWatch", "lost_hooks", "silent_hooks"]
+__all__ = ["QUIET_S", "HookGating", "lost_hooks", "silent_hooks"]
 
 QUIET_S = 2.0
 """How long the counter must stay below before the hook is detached again."""
@@ -63,7 +63,7 @@ class _Watched:
     busy_at: float = float("-inf")
 
 
-class HookWatch:
+class HookGating:
     """Attaches and detaches an agent's deferred hooks. Call ``look`` at a steady pace."""
 
     def __init__(self, manifest: Manifest, agent: Agent) -> None:
@@ -75,7 +75,7 @@ class HookWatch:
             if hook.while_
         ]
 
-    def look(self, now: float, *, quiet: bool = False, keep: bool = False) -> None:
+    def poll(self, now: float, *, quiet: bool = False, keep: bool = False) -> None:
         """Compare each counter with what it was at the last look; ``now`` is in seconds.
 
         ``quiet`` says that no counter has moved since, by the agent's own count.

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from kmind.extension import KnobInfo
-from kmind.runtime.experiment.module_reports import Reports
+from kmind.runtime.experiment.module_reports import ModuleReports
 from kmind.runtime.findings.handlers import FindingHandler, ReportHandler
 from kmind.runtime.findings.keeper import Findings
 from kmind.runtime.sandbox.inbox import Inbox
@@ -26,7 +26,7 @@ def make_inbox(
     who = spec.name, spec.manifest, spec.target
     return Inbox(
         (
-            Reports(spec, services, knobs),
+            ModuleReports(spec, services, knobs),
             FindingHandler(*who, findings, log, now),
             ReportHandler(*who, findings, log, now),
         ),

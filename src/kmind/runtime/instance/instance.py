@@ -25,7 +25,7 @@ from kmind.extension import Value as Parameter
 from kmind.runtime.budget import OwnerBudget
 from kmind.runtime.experiment.experiments import Experiments
 from kmind.runtime.holds.grants import Granted, grants_for
-from kmind.runtime.holds.trial_holds import MeasuredChanges
+from kmind.runtime.holds.trial_holds import TrialHolds
 from kmind.runtime.instance.checks import Checks
 from kmind.runtime.instance.describe import describe, start_event, state_of
 from kmind.runtime.instance.extension_service import ExtensionService
@@ -64,7 +64,7 @@ class Instance:
         self._selector = selectors.DefaultSelector()
         self.fd = self._selector.fileno()
         self._budget = budget = OwnerBudget(services.now)
-        self.holds = MeasuredChanges(spec, services)
+        self.holds = TrialHolds(spec, services)
         self.extension = ExtensionService(spec, services, self._selector, budget, self._knobs)
         self.objective = ObjectiveService(spec, services, self._selector)
         self.experiments = Experiments(spec, services, self.holds, effort=self.extension.effort)

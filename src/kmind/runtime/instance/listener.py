@@ -8,7 +8,7 @@ import selectors
 from collections.abc import Callable
 
 from kmind.runtime.budget import OwnerBudget
-from kmind.runtime.instance.extension_handle import Extension
+from kmind.runtime.instance.extension_handle import ExtensionHandle
 
 __all__ = ["Listener"]
 
@@ -34,11 +34,11 @@ class Listener:
         self._budget = budget
         self._say = say
         self._now = now
-        self._extension: Extension | None = None
+        self._extension: ExtensionHandle | None = None
         self._again_at = -math.inf
         self._waits = False
 
-    def watch(self, extension: Extension) -> None:
+    def watch(self, extension: ExtensionHandle) -> None:
         """Listen to this one from now on."""
         self._extension = extension
         self._selector.register(extension.pid_fd, selectors.EVENT_READ)

@@ -29,7 +29,7 @@ class Misuse:
         """What an earlier owner saw was told by it."""
         self._seen = {name: self._agent.account()[name] for name in _TOLD}
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Say what has grown."""
         account = self._agent.account()
         for name, words in _TOLD.items():

@@ -16,7 +16,7 @@ from kmind.queue import peek_windows, read_status
 from kmind.runtime.budget import OwnerBudget
 from kmind.runtime.experiment.experiments import Experiments
 from kmind.runtime.instance.extension_service import ExtensionService
-from kmind.runtime.instance.hook_gating import HookWatch
+from kmind.runtime.instance.hook_gating import HookGating
 from kmind.runtime.instance.notes import parse_status
 from kmind.runtime.service import Service
 from kmind.runtime.services import InstanceSpec, Services
@@ -143,7 +143,7 @@ class Telemetry(Service):
         self._watcher = Watcher(
             spec.name, manifest, spec.agent, self._view, self._emit, self._budget
         )
-        self._hooks = HookWatch(manifest, spec.agent)
+        self._hooks = HookGating(manifest, spec.agent)
 
     @property
     def due(self) -> float:
@@ -156,9 +156,9 @@ class Telemetry(Service):
         if now < self._at:
             return
         seen = self.poll()
-        self._hooks.look(now, quiet=not seen.busy, keep=self._experiments.running)
+        self._hooks.poll(now, quiet=not seen.busy, keep=self._experiments.running)
         busy = seen.busy >= _BUSY_WINDOWS
-        self._experiments.look(busy=busy)
+        self._experiments.poll(busy=busy)
         self._extension.keep_memory()
         self._at = next_on_grid(now, _POLL_S if busy else _IDLE_POLL_S)
         self._view.mode = self._mode.name.lower()

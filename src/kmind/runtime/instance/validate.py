@@ -18,10 +18,10 @@ from kmind.knobs import Knob, Target, get_knob
 from kmind.runtime.holds.selection import chosen_knobs, target_for
 from kmind.runtime.objective.poller import check_objective
 
-__all__ = ["check_settable", "check_wishes"]
+__all__ = ["check_request", "check_settable"]
 
 
-def check_wishes(
+def check_request(
     module: Module,
     target: Target,
     params: Mapping[str, Parameter],

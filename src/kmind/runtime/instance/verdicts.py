@@ -11,7 +11,7 @@ from kmind.agent.types import Action, Verdict
 from kmind.errors import KmindError
 from kmind.runtime.budget import OwnerBudget
 from kmind.runtime.holds.grants import Granted, shown
-from kmind.runtime.holds.holds import Changes
+from kmind.runtime.holds.holds import Holds
 from kmind.runtime.instance.notes import parse_note
 from kmind.runtime.service import Service
 from kmind.runtime.services import Services
@@ -45,7 +45,7 @@ class Verdicts(Service):
         self,
         who: str,
         services: Services,
-        changes: Changes,
+        changes: Holds,
         judge: Judge,
         budget: OwnerBudget,
     ) -> None:
@@ -93,13 +93,13 @@ class Verdicts(Service):
         }
         if verdict == Verdict.LEASE:
             fields["holder"] = self._name_of(action.holder)
-        if self._room.take():
+        if self._room.allow():
             self._emit(events.Verdict(**fields))
         if each is None or self.halted:
             return
         if verdict == Verdict.ADVISED:
             command = f"echo {fields['value']} > {each.knob.file(each.target)}"
-            if self._room.take():
+            if self._room.allow():
                 self._emit(events.Advice(**fields, command=command))
         elif verdict == Verdict.RENEWED:
             self._judge.renewed(each, action)

@@ -31,7 +31,7 @@ from kmind.runtime.objective.sources import GapError, GapName, Heard, Objective,
 from kmind.util.ratelimit import Bucket
 from kmind.util.text import clean
 
-__all__ = ["MOST_LEFT", "Asking", "check_asker", "check_objective", "settle"]
+__all__ = ["MOST_LEFT", "Poller", "check_objective", "check_requester", "settle"]
 
 MOST_LEFT = 64
 """So many threads may hang in questions that nobody waits for any more."""
@@ -90,7 +90,7 @@ def check_objective(
     return objective
 
 
-def check_asker(
+def check_requester(
     manifest: Manifest, params: Mapping[str, Parameter], given: Collection[str], asker: int
 ) -> None:
     """Refuse a command that ``asker`` may not have run as the user that ``params`` say.
@@ -108,7 +108,7 @@ def check_asker(
         refuse_other_user(user, asker)
 
 
-class Asking:
+class Poller:
     """One thread that asks ``objective`` every ``every_s`` seconds, begun with ``start``.
 
     An answer that is no rate speaks of ``looks_back_s`` seconds before it was asked, too.
@@ -155,7 +155,7 @@ class Asking:
         self._thread = threading.Thread(target=self._ask, name="objective", daemon=True)
         self._thread.start()
 
-    def turn(self) -> None:
+    def run_due(self) -> None:
         """Pass on what came; never waits."""
         try:
             os.eventfd_read(self.fd)
@@ -240,5 +240,5 @@ class Asking:
         self._agent.notify(Kind.OBJECTIVE, span_ms, round(answer.value * _UNIT))
 
     def _say(self, line: str) -> None:
-        if self._lines.take():
+        if self._lines.allow():
             self._log(line)

@@ -7,7 +7,7 @@ import selectors
 from collections.abc import Callable, Mapping
 
 from kmind.extension import Module, Value
-from kmind.runtime.objective.poller import Asking, check_objective
+from kmind.runtime.objective.poller import Poller, check_objective
 from kmind.runtime.objective.sources import Heard, Objective
 from kmind.runtime.service import Service
 from kmind.runtime.services import InstanceSpec, Services
@@ -27,7 +27,7 @@ class ObjectiveService(Service):
         self._spec = spec
         self._log = services.logger(spec.name)
         self._selector = selector
-        self._poller: Asking | None = None
+        self._poller: Poller | None = None
 
     def start(
         self,
@@ -40,7 +40,7 @@ class ObjectiveService(Service):
         part = module.manifest.objective
         if objective is None or part is None:
             return
-        self._poller = Asking(
+        self._poller = Poller(
             objective,
             self._spec.agent,
             every_s=float(params[part.every]),
@@ -54,7 +54,7 @@ class ObjectiveService(Service):
     def run_due(self) -> None:
         """Pass on the answers that came."""
         if self._poller is not None:
-            self._poller.turn()
+            self._poller.run_due()
 
     def stop(self, why: str) -> None:
         """Poll no more; wait for nothing. Safe to repeat."""

@@ -61,7 +61,7 @@ class Inbox:
             try:
                 note = self._parts.add(line)
             except ValueError as error:
-                if self._broken.take():
+                if self._broken.allow():
                     self._refuse(str(error))
                 continue
             if note is None:
@@ -71,7 +71,7 @@ class Inbox:
             kind = word[:_KIND_MOST].decode("ascii", "replace")
             if handler := self._by_kind.get(kind):
                 handler.handle(kind, text)
-            elif self._broken.take():
+            elif self._broken.allow():
                 self._refuse("it is of no kind that is known")
         return whole
 

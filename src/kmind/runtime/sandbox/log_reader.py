@@ -50,7 +50,7 @@ class LineReader:
                 self.parts.append(line)
                 continue
             # Asked no more once it said no: thousands of lines may have come at once.
-            room = room and self._bucket.take()
+            room = room and self._bucket.allow()
             if not room:
                 self._dropped += 1
                 continue

@@ -131,7 +131,7 @@ class AdviceStore(DeferringStore):
         }
         if same is None:
             bucket = self._buckets.setdefault(instance, Bucket(self._now, rate=0.2, burst=20))
-            if not bucket.take():
+            if not bucket.allow():
                 return None
             named = dict(zip(("instance", "knob", "target", "value", "verdict"), key, strict=True))
             words |= named | {"state": state, "first": now, "count": 1, "command": command}

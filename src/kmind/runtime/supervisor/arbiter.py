@@ -22,7 +22,7 @@ from kmind.agent.types import Action, Mode, Verdict
 from kmind.errors import KmindError
 from kmind.events import Advice, Event
 from kmind.knobs import Target, all_knobs, block_targets, get_knob
-from kmind.runtime.holds.holds import Changes
+from kmind.runtime.holds.holds import Holds
 from kmind.runtime.supervisor.advice import AdviceStore
 from kmind.runtime.supervisor.member import Member
 from kmind.runtime.supervisor.operator import ADMIN
@@ -55,7 +55,7 @@ class Arbiter:
         self._log = log
         self._complaints = Bucket(time.monotonic, rate=0.1, burst=3)
 
-    def take(self) -> list[tuple[str, list[Action]]]:
+    def collect(self) -> list[tuple[str, list[Action]]]:
         """What came through the ring, by instance, in the order in which it was decided.
 
         Actions of an instance that stalled meanwhile come as one, so that none of them
@@ -121,7 +121,7 @@ class Arbiter:
                 why = "the daemon was killed before it could be applied"
                 holds = member.instance.holds
                 each = holds.granted(knob, target)
-                if each is not None and not holds.stands(each, approved.value):
+                if each is not None and not holds.is_current(each, approved.value):
                     holds.refuse(each, approved.id, KmindError(why))
                     self._core.disapprove(knob, target, approved.instance)
 
@@ -172,12 +172,12 @@ class Arbiter:
                 rec_id=event.id,
             )
         except KmindError as error:
-            if self._complaints.take():
+            if self._complaints.allow():
                 self._log(str(error))
             return None
 
 
-def _refuse(holds: Changes, action: Action, why: str) -> None:
+def _refuse(holds: Holds, action: Action, why: str) -> None:
     if each := holds.granted(action.knob, action.target):
         holds.refuse(each, action.id, KmindError(why))
 

@@ -8,10 +8,10 @@ from contextlib import suppress
 
 from kmind.events import Emit, Event, Log
 
-__all__ = ["Events"]
+__all__ = ["EventBus"]
 
 
-class Events:
+class EventBus:
     """Tells one listener the events that are ``logged``, and subscribers all of them."""
 
     def __init__(self, listener: Emit) -> None:
@@ -28,7 +28,7 @@ class Events:
 
         return end
 
-    def tell(self, event: Event) -> None:
+    def notify(self, event: Event) -> None:
         """Tell it to all. A subscriber that fails is told nothing more."""
         if event.logged:
             self._listener(event)

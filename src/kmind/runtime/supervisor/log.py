@@ -139,7 +139,7 @@ class StructuredLog:
         try:
             line = json.dumps(record)
             always = not (source and event.skippable)
-            if not self._budget.take(source, len(line), always=always):
+            if not self._budget.admit(source, len(line), always=always):
                 return
             self._append(line.encode("utf-8", "replace") + b"\n")
             self._budget.told(source)

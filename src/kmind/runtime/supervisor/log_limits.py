@@ -47,7 +47,7 @@ class Budget:
         self._room: dict[str, tuple[float, float]] = {}  # what was left, and when
         self._left_out: dict[str, int] = {}
 
-    def take(self, source: str, size: int, *, always: bool = False) -> bool:
+    def admit(self, source: str, size: int, *, always: bool = False) -> bool:
         """Whether a line of so many bytes may be written; ``always`` counts it all the same."""
         now = self._now()
         room, at = self._room.pop(source, (self._burst, now))

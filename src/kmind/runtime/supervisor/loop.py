@@ -59,10 +59,10 @@ class Loop:
         for key, _ in ready:
             key.data()
 
-    def turn(self) -> None:
+    def run_due(self) -> None:
         """Carry out what agents have decided, and give each instance that is due its turn."""
         run, by_name = self._instances.run, self._instances.by_name
-        for name, actions in self._arbiter.take():
+        for name, actions in self._arbiter.collect():
             run(by_name[name], self._arbiter.carry_out, by_name[name], actions)
         now = time.monotonic()
         if now >= self._beat_at:
@@ -82,4 +82,4 @@ class Loop:
         """Wait until an extension is ready. The others go on; what else is asked for waits."""
         while not member.instance.ready():
             self.wait(_WAIT_S)
-            self.turn()
+            self.run_due()

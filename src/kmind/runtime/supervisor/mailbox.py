@@ -14,13 +14,13 @@ from typing import Any, TypeAlias, TypeVar
 
 from kmind.errors import KmindError
 
-__all__ = ["Calls"]
+__all__ = ["Mailbox"]
 
 _T = TypeVar("_T")
 _Waiting: TypeAlias = tuple[Callable[[], Any], Future[Any], bool]
 
 
-class Calls:
+class Mailbox:
     """A queue of calls. ``submit`` is for any thread, the rest for the one that runs them.
 
     ``fd`` is readable when there is one. ``changed`` is called before and after each call that

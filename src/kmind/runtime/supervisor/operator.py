@@ -20,7 +20,7 @@ from kmind.guard import Actuator, Change, Gate, Journal, Policy
 from kmind.knobs import Knob, Target, get_knob, parse_target
 from kmind.runtime.supervisor.advice import AdviceStore
 
-__all__ = ["ADMIN", "Admin"]
+__all__ = ["ADMIN", "Operator"]
 
 ADMIN = "admin"
 """Who holds what advice changed, in journal and core."""
@@ -29,7 +29,7 @@ _PRIORITY = 255
 _LEASE_S = 60.0
 
 
-class Admin:
+class Operator:
     """Carries advice out; the ``Doer`` of ``advice``, which is set once that is opened.
 
     ``give_up`` makes the instances put back what they hold of a knob; ``stands`` is told
@@ -127,7 +127,7 @@ class Admin:
                 self._release(change)
             self._forget("the daemon ended")
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """See whether somebody else has set what stands, and hold on to the leases."""
         if not self.held:
             return

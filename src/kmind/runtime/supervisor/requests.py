@@ -17,8 +17,8 @@ from kmind.knobs import Target, parse_target
 from kmind.runtime.holds.grants import grants_for
 from kmind.runtime.instance import models
 from kmind.runtime.instance.agent_factory import bind, upgrade_bpf_agent, words_of
-from kmind.runtime.instance.validate import check_settable, check_wishes
-from kmind.runtime.objective.poller import check_asker
+from kmind.runtime.instance.validate import check_request, check_settable
+from kmind.runtime.objective.poller import check_requester
 from kmind.runtime.supervisor.devices.unwanted import Unwanted
 from kmind.runtime.supervisor.instances import DEADLINE_S, Instances
 from kmind.runtime.supervisor.loop import Loop
@@ -71,10 +71,10 @@ class Requests:
             raise KmindError(f"{name} is loaded already", hint=f"kmind reload {name}")
         options = self._conf.options(found.manifest.name)
         params = parse_parameters(found.manifest, words, options)
-        check_asker(found.manifest, params, [split_word(word)[0] for word in words], asker)
+        check_requester(found.manifest, params, [split_word(word)[0] for word in words], asker)
         wanted = self._conf.mode(found.manifest.name)
         mode = mode or (Mode[wanted.upper()] if wanted else Mode.ADVISE)
-        check_wishes(found, where, params, self._policy, mode)
+        check_request(found, where, params, self._policy, mode)
         before = self._depends(found, where)
         plan = {
             "name": name,

@@ -14,10 +14,10 @@ from kmind.queue import open_tables
 from kmind.runtime.supervisor.arbiter import Arbiter
 from kmind.runtime.supervisor.member import Member
 
-__all__ = ["Shown"]
+__all__ = ["Snapshot"]
 
 
-class Shown:
+class Snapshot:
     """What ``status``, ``leases`` and ``fill`` show; whoever changes something calls ``forget``."""
 
     def __init__(self, core: Core, members: Mapping[str, Member], arbiter: Arbiter) -> None:

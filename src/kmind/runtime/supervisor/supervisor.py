@@ -31,16 +31,16 @@ from kmind.runtime.instance.checkpoint import default_memory_folder
 from kmind.runtime.services import Services
 from kmind.runtime.supervisor.advice import AdviceStore
 from kmind.runtime.supervisor.arbiter import Arbiter
-from kmind.runtime.supervisor.devices.hotplug import Devices
+from kmind.runtime.supervisor.devices.hotplug import Hotplug
 from kmind.runtime.supervisor.devices.unwanted import Unwanted
-from kmind.runtime.supervisor.event_bus import Events
+from kmind.runtime.supervisor.event_bus import EventBus
 from kmind.runtime.supervisor.instances import Instances, Place
 from kmind.runtime.supervisor.loop import Loop
-from kmind.runtime.supervisor.mailbox import Calls
-from kmind.runtime.supervisor.operator import Admin
+from kmind.runtime.supervisor.mailbox import Mailbox
+from kmind.runtime.supervisor.operator import Operator
 from kmind.runtime.supervisor.recovery import clear_leftovers, open_gate, take_over
 from kmind.runtime.supervisor.requests import Requests
-from kmind.runtime.supervisor.snapshot import Shown
+from kmind.runtime.supervisor.snapshot import Snapshot
 from kmind.runtime.supervisor.state_folder import StateFolder
 from kmind.runtime.supervisor.turn_times import TurnTimes
 
@@ -90,7 +90,7 @@ class Supervisor:
         self.journal = journal
         self.policy = policy
         self.options = options = options or Options()
-        self._events = Events(emit)
+        self._events = EventBus(emit)
         self._selector = selectors.DefaultSelector()
         self.states = StateFolder(options.run_dir / "state")
         place = Place(core, options.run_dir, options.cgroups)
@@ -98,14 +98,14 @@ class Supervisor:
         self.members = self.instances.by_name
         self.gate = open_gate(core, adopt=options.take_over)
         give_up, announce = self.instances.give_up, self.instances.learn
-        self.admin = Admin(core, journal, policy, self.gate, give_up=give_up, stands=announce)
+        self.admin = Operator(core, journal, policy, self.gate, give_up=give_up, stands=announce)
         advice = journal.path.with_name("advice.db")
         self.advice = self.admin.advice = AdviceStore(advice, self.admin)
         self.evidence_path = default_evidence_path(journal.path)
         self.evidence = EvidenceStore(self.evidence_path)
         self.findings = Findings(default_findings_path(journal.path), self.emit)
         self._arbiter = Arbiter(core, self.members, self.advice, self.log)
-        self._shown = Shown(core, self.members, self._arbiter)
+        self._shown = Snapshot(core, self.members, self._arbiter)
         self.instances.services = Services(
             journal,
             policy,
@@ -128,18 +128,18 @@ class Supervisor:
             self.core,
             self.instances,
             self._arbiter,
-            {"admin": self.admin.look, "findings": self.findings.look},
+            {"admin": self.admin.poll, "findings": self.findings.poll},
             moved=self._shown.forget,
         )
         self._unwanted = Unwanted(options.run_dir / "unloaded.json")
         self._requests = Requests(
             self.instances, loop, self.policy, options.conf, self._unwanted, log=self.log
         )
-        self._devices: Devices | None = None
+        self._devices: Hotplug | None = None
         if options.devices:
             load, gone = self._requests.load_alone, self._requests.device_gone
-            self._devices = Devices(options.conf, load=load, gone=gone, log=self.log)
-        self._calls = Calls(self._changed)
+            self._devices = Hotplug(options.conf, load=load, gone=gone, log=self.log)
+        self._calls = Mailbox(self._changed)
         loop.watch(self._calls.fd, self._calls.woken)
         loop.watch(self.core.action_fd, lambda: None)
         loop.watch(self.gate.fd, self._poll_held)
@@ -165,7 +165,7 @@ class Supervisor:
         instances.safely("evidence", self.evidence.mark_interrupted)
         for member in instances.all():
             instances.set_process(member)
-        self._loop.turn()
+        self._loop.run_due()
         instances.safely("arbiter", self._arbiter.reconcile, began_ns)
         for remark in conf.remarks():
             self.log(remark)
@@ -178,10 +178,10 @@ class Supervisor:
         """Do what there is to do, waiting for it at most that long."""
         waiting = self._devices is not None and self._devices.waiting
         self._loop.wait(0.0 if waiting else timeout_s)
-        self._loop.turn()
+        self._loop.run_due()
         self._calls.run(_CALLS_S)
         if self._devices:
-            self.instances.safely("devices", self._devices.turn)
+            self.instances.safely("devices", self._devices.run_due)
 
     def submit(self, call: Callable[[], _T], *, reads: bool = False) -> Future[_T]:
         """Have a call run on the owner's thread, between two steps; thread-safe.
@@ -291,18 +291,18 @@ class Supervisor:
 
     def emit(self, event: Event) -> None:
         """Tell the listener and the subscribers; take down what is advised."""
-        self._events.tell(self._arbiter.note(event))
+        self._events.notify(self._arbiter.note(event))
 
     def log(self, message: str) -> None:
         """Say something that concerns no instance."""
-        self._events.tell(Log(message=message))
+        self._events.notify(Log(message=message))
 
     def _poll_held(self) -> None:
         # The gate saw somebody write to a sysctl that is held, or that was.
         self.gate.collect()
         for member in self.instances.all():
             self.instances.run(member, member.instance.checks.poll_knobs)
-        self.instances.safely("admin", self.admin.look)
+        self.instances.safely("admin", self.admin.poll)
 
     def _changed(self) -> None:
         # Something was done that somebody had asked for.

@@ -10,7 +10,7 @@ from runtime.supervised import Rig
 
 from kmind.errors import KmindError
 from kmind.extension.conf import ModuleConf
-from kmind.runtime.supervisor.devices.hotplug import Devices
+from kmind.runtime.supervisor.devices.hotplug import Hotplug
 from kmind.runtime.supervisor.devices.uevent import Uevent
 from kmind.runtime.supervisor.devices.unwanted import Unwanted
 
@@ -35,19 +35,19 @@ def test_one_that_cannot_be_loaded_does_not_stop_the_others(tmp_path: Path) -> N
         loaded.append((module, target))
 
     conf = conf_of(tmp_path, "alias block:loop* slowio")
-    devices = Devices(conf, load=load, gone=said.append, log=said.append)
+    devices = Hotplug(conf, load=load, gone=said.append, log=said.append)
     fd = devices.start()
     while devices.waiting:  # whatever is there
-        devices.turn()
+        devices.run_due()
     loaded.clear()
     said.clear()
     for name, action in (("loop8", "add"), ("loop9", "add"), ("loop9", "remove")):
         devices._waiting.append(Uevent(action, "block", name, {"ACTION": action, "MAJOR": "7"}))
-        devices.turn()
+        devices.run_due()
     assert fd is not None
     assert loaded == [("slowio", "loop9")]
     assert said == ["slowio is not loaded for loop8: no room", "loop9"]
-    devices.turn()
+    devices.run_due()
     devices.close()
 
 

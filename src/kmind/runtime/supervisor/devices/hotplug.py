@@ -17,10 +17,10 @@ from kmind.extension import Manifest, list_modules
 from kmind.extension.conf import ModuleConf
 from kmind.runtime.supervisor.devices.uevent import Uevent, UeventListener, coldplug, match
 
-__all__ = ["Devices"]
+__all__ = ["Hotplug"]
 
 
-class Devices:
+class Hotplug:
     """What is to be loaded for devices, one at a time.
 
     ``load`` is called with module and target, ``gone`` with the name of a disk that went.
@@ -74,7 +74,7 @@ class Devices:
             self._lost = self._listener.lost
             self._waiting.extend(coldplug(self._conf, self._manifests))
 
-    def turn(self) -> None:
+    def run_due(self) -> None:
         """See to one event; all else that is to be done has its turn between two."""
         if not self._waiting:
             return
