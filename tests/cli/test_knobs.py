@@ -72,7 +72,7 @@ def test_the_policy_narrows_what_is_shown_and_set(cli: "Cli", tmp_path: Path) ->
 def odd(tmp_path: Path) -> Path:
     """The root of a machine with a disk whose scheduler kmind does not know."""
     disk = make_disk_files(tmp_path / "root")
-    get_knob("block.scheduler").file(disk).write_text("none mq-deadline [adios]\n")
+    Path(get_knob("block.scheduler").place(disk)).write_text("none mq-deadline [adios]\n")
     (disk.root / "sys/block/sim0/size").write_text("8\n")
     return disk.root
 

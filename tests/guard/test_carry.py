@@ -114,7 +114,7 @@ def _reads(mounted: Target) -> int:
 def test_what_somebody_writes_while_readahead_is_off_wins(
     mounted: Target, stream: int, journal: Journal, monkeypatch: pytest.MonkeyPatch, theirs: str
 ) -> None:
-    file = READ_AHEAD.file(mounted)
+    file = Path(READ_AHEAD.place(mounted))
     monkeypatch.setattr(_carry, "_pause", lambda _: file.write_text(theirs))
     actuator = Actuator(journal, Policy())
     actuator.apply(READ_AHEAD, mounted, 1024, who="test@it", why="")

@@ -165,7 +165,7 @@ def test_the_tools_of_an_admin_pass_and_are_noticed(gate: Gate, base: int, comma
 def test_other_sysctls_are_free(gate: Gate, admin: Admin, system: Target) -> None:
     value = INTERVAL.read(system)
     assert isinstance(value, int)
-    file = INTERVAL.file(system)
+    file = Path(INTERVAL.place(system))
     assert (write(value + 1, file), now(file)) == (0, value + 1)
     assert admin.write(value, file) == 0
     # A name that is longer than the gate keeps.
@@ -228,10 +228,10 @@ def test_a_sysctl_that_resets_a_knob_is_watched_too(
         assert admin.write(1 << 30, rival) == 0
         (event,) = gate.events(RATIO, system)
         assert (event.file, event.own, event.sets(1 << 30)) == ("vm/dirty_bytes", False, False)
-        assert write(str(ratio), RATIO.file(system)) == errno.EPERM
+        assert write(str(ratio), Path(RATIO.place(system))) == errno.EPERM
     finally:
         gate.release(RATIO, system)
-        RATIO.file(system).write_text(str(ratio))
+        Path(RATIO.place(system)).write_text(str(ratio))
 
 
 def test_two_gates_do_not_disturb_each_other(
@@ -239,7 +239,7 @@ def test_two_gates_do_not_disturb_each_other(
 ) -> None:
     value = INTERVAL.read(system)
     assert isinstance(value, int)
-    file = INTERVAL.file(system)
+    file = Path(INTERVAL.place(system))
 
     def other() -> Gate:
         theirs = Gate.open()

@@ -161,7 +161,7 @@ def test_dirty_bytes_takes_dirty_ratio_from_us(
         assert readable(actuator.fd, 5)
         assert [(gone.knob, gone.found) for gone in actuator.check()] == [(RATIO.name, 0)]
     finally:
-        RATIO.file(system).write_text(str(ratio))
+        Path(RATIO.place(system)).write_text(str(ratio))
 
 
 @pytest.mark.fault
@@ -262,7 +262,7 @@ def test_two_actuators_share_a_gate(
         apply(one, base + 1)
         apply(two, value + 1, INTERVAL)
         assert admin.write(base + 2) == 0
-        assert admin.write(value + 2, INTERVAL.file(system)) == 0
+        assert admin.write(value + 2, Path(INTERVAL.place(system))) == 0
         assert [gone.knob for gone in two.check()] == [INTERVAL.name]
         assert [gone.knob for gone in one.check()] == [PRESSURE.name]
 

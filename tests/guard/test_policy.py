@@ -170,10 +170,10 @@ def test_a_choice_is_checked(tmp_path: Path) -> None:
 @pytest.mark.parametrize("present", ["adios", ""])
 def test_what_stands_at_an_unknown_choice_is_left_alone(tmp_path: Path, present: str) -> None:
     disk = make_disk_files(tmp_path)
-    SCHEDULER.file(disk).write_text(f"none [{present}] mq-deadline\n")
+    Path(SCHEDULER.place(disk)).write_text(f"none [{present}] mq-deadline\n")
     refusal = Policy().check(SCHEDULER, disk, "none", SCHEDULER.read(disk), {})
     assert f"stands at {present}, which kmind does not know" in str(refusal)
-    SCHEDULER.file(disk).write_text("none adios [mq-deadline]\n")
+    Path(SCHEDULER.place(disk)).write_text("none adios [mq-deadline]\n")
     assert Policy().check(SCHEDULER, disk, "none", SCHEDULER.read(disk), {}) is None
 
 

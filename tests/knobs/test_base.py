@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 from knobs.trying import SYSTEM, name_of, spare, system
 from programs import machine_lacks
 
-from kmind.errors import KnobError, PrivilegeError, UsageError
+from kmind.errors import KnobError, UsageError
 from kmind.knobs import (
     Knob,
     Rule,
@@ -117,17 +116,6 @@ def test_hyphens_and_underscores_are_equal() -> None:
     assert get_knob("vm.page-cluster") is get_knob("vm.page_cluster")
 
 
-def test_only_a_compressor_that_the_kernel_has_can_be_chosen(tmp_path: Path) -> None:
-    knob, target = get_knob("zswap.compressor"), Target.system(root=tmp_path)
-    file = knob.file(target)
-    file.parent.mkdir(parents=True)
-    file.write_text("lzo\n")
-    assert knob.available(target) == ("lzo",)
-    (tmp_path / "proc").mkdir()
-    (tmp_path / "proc/crypto").write_text("name         : zstd\ndriver : lz4\n")
-    assert knob.available(target) == ("lzo", "zstd")
-
-
 def test_a_device_that_lacks_a_knob_is_named() -> None:
     name = next(
         (n for n in block_devices() if not Path(f"/sys/block/{n}/queue/scheduler").exists()), None
@@ -153,30 +141,6 @@ def test_what_the_kernel_refuses_is_said_in_its_words() -> None:
     assert get_knob("block.scheduler").read(target) == "none"
     with pytest.raises(KnobError, match=r"cannot set block\.nr_requests of .*: Invalid argument"):
         get_knob("block.nr_requests").write(target, 60_000)
-
-
-@pytest.mark.kernel
-def test_without_root_a_write_is_a_matter_of_privilege() -> None:
-    before = get_knob("vm.swappiness").read(system)
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.setuid(65534)
-            get_knob("vm.swappiness").write(system, 10)
-        except PrivilegeError as error:
-            os._exit(0 if error.hint == "run as root" else 2)
-        finally:
-            os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    assert get_knob("vm.swappiness").read(system) == before
-
-
-def test_a_file_that_holds_no_number_is_named(tmp_path: Path) -> None:
-    folder = tmp_path / "proc/sys/vm"
-    folder.mkdir(parents=True)
-    (folder / "swappiness").write_text("sixty\n")
-    with pytest.raises(KnobError, match=r"vm\.swappiness of system reads 'sixty'"):
-        get_knob("vm.swappiness").read(Target.system(root=tmp_path))
 
 
 def test_a_share_of_memory_lowers_the_maximum(tmp_path: Path) -> None:

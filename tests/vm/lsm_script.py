@@ -50,7 +50,7 @@ def the_owner_writes_what_is_approved(admin: Admin) -> Any:
         gate.guard(KNOB, DISK, BASE)
         refused = [tried(BASE + 4), tried(BASE), tried("")]
         beside = [write(2, Path("/sys/block/ram0/queue/nomerges")), OTHER.read(DISK)]
-        beside += [write(64, KNOB.file(SPARE)), KNOB.read(SPARE)]
+        beside += [write(64, Path(KNOB.place(SPARE))), KNOB.read(SPARE)]
         gate.approve(KNOB, DISK, BASE + 8)
         approved = tried(BASE + 8)
         gate.release(KNOB, DISK)

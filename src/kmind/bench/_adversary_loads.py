@@ -122,5 +122,5 @@ def _queued(value: int, most: float, knee: float) -> Point:
 def make_files(root: Path, subject: Subject) -> Target:
     """The files of the disk that the subject's knob is set on."""
     target = make_disk_files(root)
-    get_knob(subject.knob).file(target).write_text(f"{subject.baseline}\n")
+    Path(get_knob(subject.knob).place(target)).write_text(f"{subject.baseline}\n")
     return target

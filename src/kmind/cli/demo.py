@@ -126,7 +126,7 @@ def _on_the_kernel(say: Callable[[str], None]) -> dict[str, Any]:
         else:
             say(f"Nothing was kept {where}; by itself the disk went from {rates}.")
     as_before = "as before" if knob.read(target) == found else f"and was {found} before"
-    say(f"Stopped. {_KNOB} is {knob.read(target)}, {as_before}. Check: cat {knob.file(target)}")
+    say(f"Stopped. {_KNOB} is {knob.read(target)}, {as_before}. Check: {knob.show_command(target)}")
     restored = all(run["restored"] for run in runs) and knob.read(target) == found
     for run in runs:
         del run["restored"]

@@ -157,7 +157,7 @@ def _describe(knob: Knob, target: Target, policy: Policy) -> dict[str, Any]:
         "summary": knob.summary,
         "note": note,
         "reference": knob.reference,
-        "file": str(knob.file(target)),
+        "file": knob.place(target),
     }
 
 
@@ -232,7 +232,7 @@ def _wish(words: Sequence[str], root: Path) -> tuple[Knob, Value, Target]:
     if len(words) == 1 and knob.target != "system":
         raise UsageError(f"{knob.name} is a knob of a {knob.target} target", hint=usage)
     target = parse_target(words[1] if len(words) == 2 else "system", root=root)
-    knob.file(target)  # a target of another kind says so before the value does
+    knob.check_kind(target)  # a target of another kind says so before the value does
     return knob, knob.parse(text), target
 
 
@@ -240,7 +240,7 @@ def _undo(knob: Knob, target: Target, old: Value, policy: Policy) -> str:
     # What stood before need not be within the policy's bounds.
     code = knob.encode_found(old, target)
     if policy.bound(knob, target).refuses(code, code):
-        return f"echo {knob.format(old)} > {knob.file(target)}"
+        return knob.set_command(target, knob.format(old))
     where = "" if knob.target == "system" else f" '{target.name}'"
     return f"kmind knobs set {knob.name}={old}{where}"
 

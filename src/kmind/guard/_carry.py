@@ -92,7 +92,7 @@ class _Job:
         knob, target = self.knob, self.target
         assert knob.drain is not None
         number = journal.begin_drain(knob, target, self.new)
-        with watch_writes(knob.file(target)) as writes:
+        with watch_writes(Path(knob.place(target))) as writes:
             with self.lock:
                 # The owner changes the knob only after it has cancelled this.
                 if self.cancelled.is_set() or knob.read(target) != self.new:
@@ -282,7 +282,7 @@ def end_drains_left(journal: Journal, root: Path, *, force: bool = False) -> Non
         if force or not _runs(drain):
             with suppress(KmindError):
                 knob, target = get_knob(drain.knob), parse_target(drain.target, root=root)
-                if target.identity() == drain.identity and knob.read(target) == knob.drain:
+                if knob.identity(target) == drain.identity and knob.read(target) == knob.drain:
                     knob.write(target, drain.value)
             try:
                 journal.end_drain(drain.id)

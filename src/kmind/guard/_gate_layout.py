@@ -11,6 +11,7 @@ from struct import Struct
 from kmind.bpf import Link, Map, obj_pin
 from kmind.errors import BpfError
 from kmind.knobs import Knob, Target, Value
+from kmind.knobs.backend import SysctlGuard
 
 __all__ = [
     "APPROVALS",
@@ -88,9 +89,9 @@ def key_of(knob: Knob, target: Target) -> bytes:
     return KEY.pack(knob.id, target.id)
 
 
-def names_of(knob: Knob) -> tuple[bytes, ...]:
+def names_of(sysctl: SysctlGuard) -> tuple[bytes, ...]:
     """The keys of a knob's files: its own first, then those whose writing resets it."""
-    return tuple(NAME.pack(name.encode()) for name in (knob.sysctl, *knob.rivals))
+    return tuple(NAME.pack(name.encode()) for name in (sysctl.name, *sysctl.resets))
 
 
 def reuse(map_: Map, fd: int) -> None:

@@ -146,7 +146,11 @@ def _look(chain: Chain, root: Path) -> _Step | Outcome:
         target = parse_target(first.target, root=root)
     except KmindError:
         return outcome("expired", f"{first.target} is gone")
-    if target.identity() != first.identity:
+    try:
+        identity = knob.identity(target)
+    except KmindError as error:
+        return outcome("skipped", str(error))
+    if identity != first.identity:
         return outcome("expired", f"{first.target} is another device now")
     try:
         found = knob.read(target)

@@ -414,7 +414,7 @@ class Actuator:
         ours = self._stands(key)
         while (found := knob.read(target)) == ours and not _sets(events, found):
             if time.monotonic_ns() - (events[-1].time_ns if events else began) > _LANDS_WITHIN_NS:
-                if not knob.sysctl:
+                if not self._gate.sees_values(knob, target):
                     break  # what was written is not seen: it may be our own value
                 self._gate.settle(knob, target)
                 return None

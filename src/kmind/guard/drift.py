@@ -39,9 +39,9 @@ def find_standing(journal: Journal, *, root: Path = Path("/")) -> list[Standing]
 def _look(change: Change, root: Path, drained: bool) -> Standing:
     try:
         target = parse_target(change.target, root=root)
-        if target.identity() != change.identity:
-            return Standing("drifted", change, None, f"{change.target} is another device now")
         knob = get_knob(change.knob)
+        if knob.identity(target) != change.identity:
+            return Standing("drifted", change, None, f"{change.target} is another device now")
         found = knob.read(target)
     except KmindError as error:
         return Standing("drifted", change, None, str(error))

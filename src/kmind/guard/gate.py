@@ -42,12 +42,12 @@ from kmind.guard._gate_layout import (
 )
 from kmind.guard._lsm import LSM_LINK, LSM_PINS, SysfsGate, acts
 from kmind.knobs import Knob, Target, Value
+from kmind.knobs.backend import Guard, SysctlGuard, SysfsGuard
 
 __all__ = ["Gate", "GateEvent"]
 
 _OBJECT = Path(__file__).with_name("gate.bpf.o")
 _LINK, _NEW_LINK = "link", "link_new"
-_SYSFS = "sys/"
 
 
 class Gate:
@@ -133,13 +133,18 @@ class Gate:
 
     @staticmethod
     def covers(knob: Knob, target: Target) -> bool:
-        """Whether the knob is the running kernel's, and one that can be gated.
+        """Whether the knob's backend knows of a guard that acts on the running kernel.
 
-        That is a sysctl, and a file of sysfs where the kernel asks BPF security modules.
+        That of a sysctl does, and that of a file of sysfs where the kernel asks BPF security
+        modules.
         """
-        if target.root != Path("/"):
-            return False
-        return bool(knob.sysctl) or (knob.path.startswith(_SYSFS) and acts())
+        guard = knob.guard(target)
+        return isinstance(guard, SysctlGuard) or (isinstance(guard, SysfsGuard) and acts())
+
+    @staticmethod
+    def sees_values(knob: Knob, target: Target) -> bool:
+        """Whether the gate learns what others write to the knob, and not only that they do."""
+        return isinstance(knob.guard(target), SysctlGuard)
 
     @property
     def fd(self) -> int:
@@ -166,19 +171,19 @@ class Gate:
                 self._sysfs.forget_return(key)
             return
         try:
+            if (guard := knob.guard(target)) is None:
+                raise KnobError(f"there is no guard for {knob.place(target)}")
             if self._object is None:
                 self._load()
-            if not knob.sysctl:
-                sysfs = self._attach_sysfs()
-            elif self._link is None:
-                self._attach()
+            self._attach_for(guard)
             self.events(knob, target)  # what came after an earlier release
             self._inherited.discard(key)
             self._guarded[key] = knob.encode(baseline)
             self.settle(knob, target)
-            if not knob.sysctl:
-                sysfs.guard(knob.file(target), key)
-            for number, name in enumerate(names_of(knob) if knob.sysctl else ()):
+            if isinstance(guard, SysfsGuard):
+                self._attach_sysfs().guard(guard.file, key)
+                return
+            for number, name in enumerate(names_of(guard)):
                 self._map(FILES).update(name, FILE.pack(*KEY.unpack(key), number == 0, 0))
         except KmindError as error:
             self.release(knob, target)
@@ -213,7 +218,7 @@ class Gate:
         To a sysctl that is always allowed. What is written to sysfs the gate does not see,
         and has to be told.
         """
-        if self._sysfs is not None and not knob.sysctl:
+        if self._sysfs is not None and isinstance(knob.guard(target), SysfsGuard):
             self._returning.add(key_of(knob, target))
             self._sysfs.allow_return(key_of(knob, target))
 
@@ -322,6 +327,12 @@ class Gate:
         except BaseException:
             self._drop()
             raise
+
+    def _attach_for(self, guard: Guard) -> None:
+        if isinstance(guard, SysfsGuard):
+            self._attach_sysfs()
+        elif self._link is None:
+            self._attach()
 
     def _attach(self) -> None:
         if self._object is None:

@@ -249,7 +249,7 @@ class Journal(Store):
             "boot": self._boot,
             "knob": knob.name,
             "target": target.name,
-            "identity": target.identity(),
+            "identity": knob.identity(target),
             "old": json.dumps(old),
             "new": json.dumps(new),
             "cause": cause,
@@ -260,7 +260,7 @@ class Journal(Store):
             "rec_id": rec_id,
             "why": why,
             "evidence": json.dumps(dict(evidence or {}), default=str),
-            "undo": f"echo {knob.format(old)} > {knob.file(target)}",
+            "undo": knob.set_command(target, knob.format(old)),
             "state": "intended",
             "trial": int(trial),
         }
@@ -296,7 +296,7 @@ class Journal(Store):
         does the knob.
         """
         me = Owner.me("")
-        row = (self._boot, knob.name, target.name, target.identity(), value, me.pid, me.start)
+        row = (self._boot, knob.name, target.name, knob.identity(target), value, me.pid, me.start)
         with self._errors("write"):
             self._db.execute("PRAGMA synchronous = NORMAL")
             cursor = self._db.execute(

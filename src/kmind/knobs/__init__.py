@@ -8,7 +8,8 @@ from types import MappingProxyType
 
 from kmind.errors import UsageError
 from kmind.knobs import block, cgroup, ksm, thp, vm, zram, zswap
-from kmind.knobs._base import Knob, Rule, RuleOp, Value, canonical
+from kmind.knobs._base import Knob, canonical
+from kmind.knobs._record import Rule, RuleOp, Value
 from kmind.knobs._target import Target, TargetKind, block_devices, block_targets, parse_target
 
 __all__ = [

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from kmind.knobs._base import Knob, Rule
+from kmind.knobs._base import Knob
+from kmind.knobs._record import Rule
 
 __all__ = ["KNOBS"]
 

@@ -467,7 +467,7 @@ class Holds(Service):
                 "now": self._read(each),
                 "gone": not each.target.is_present(),
                 "yielded": each.key in self._yielded | self._handed,
-                "check": f"cat {each.knob.file(each.target)}",
+                "check": each.knob.show_command(each.target),
             }
             for each, values in ((self._granted[key], v) for key, v in self._values.items())
         ]

@@ -71,7 +71,7 @@ def check_settable(
 def _check_one(knob: Knob, target: Target) -> None:
     where = target_for(knob, target)
     if not knob.exists(where):
-        knob.file(where)  # a target of another kind says so
+        knob.check_kind(where)  # a target of another kind says so
         raise UsageError(f"{where} has no knob {knob.name}", hint="see: kmind knobs")
 
 

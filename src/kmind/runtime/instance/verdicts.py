@@ -98,7 +98,7 @@ class Verdicts(Service):
         if each is None or self.halted:
             return
         if verdict == Verdict.ADVISED:
-            command = f"echo {fields['value']} > {each.knob.file(each.target)}"
+            command = each.knob.set_command(each.target, str(fields["value"]))
             if self._room.allow():
                 self._emit(events.Advice(**fields, command=command))
         elif verdict == Verdict.RENEWED:
