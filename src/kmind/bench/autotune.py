@@ -39,6 +39,7 @@ from kmind.guard import Actuator, Journal, Policy
 from kmind.infer.lazy import need
 from kmind.knobs import Knob, Target, Value, get_knob, parse_target
 from kmind.runtime.instance.agent_factory import need_root
+from kmind.runtime.instance.checkpoint import unpack
 from kmind.util.scratch import scratch_folder
 from kmind.workloads.disk import DEFAULT_DIR
 from kmind.workloads.host import device_of
@@ -171,7 +172,11 @@ class _Bench:
             with kmind_beside(self._disk.name, "auto", "autotune", words, Path(state)):
                 time.sleep(self._plan.search_s)
             file = Path(state) / "memory" / f"autotune@{self._disk.name}.json"
-            known = json.loads(file.read_text()) if file.exists() else {"phases": [], "counts": {}}
+            known = (
+                json.loads(unpack(file.read_bytes()))
+                if file.exists()
+                else {"phases": [], "counts": {}}
+            )
         counts = known["counts"]
         phase = max(known["phases"], key=lambda each: each["tries"], default=None)
         cost = {

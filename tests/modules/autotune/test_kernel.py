@@ -82,12 +82,19 @@ def logged(event: dict[str, Any], words: str) -> bool:
 def test_it_finds_keeps_remembers_and_puts_back(runs: Runs) -> None:
     baseline = runs.knob.read_text().strip()
     script = f'[ "$(cat {runs.knob})" = {baseline} ] && echo 100 || echo 150'
-    told = runs.until(script, lambda event: logged(event, ": gain, "))
+    found: list[dict[str, Any]] = []
+
+    def reported(event: dict[str, Any]) -> bool:
+        # Beside it are the others that it tried, and what it then applied by itself.
+        if (runs.state / "evidence.db").exists():
+            with EvidenceStore(runs.state / "evidence.db", read_only=True) as store:
+                rows = store.latest()
+            found[:] = [r for r in rows if (r["kind"], r["outcome"]) == ("by module", "gain")]
+        return bool(found)
+
+    told = runs.until(script, reported)
     assert any(event["event"] == "applied" for event in told)
-    with EvidenceStore(runs.state / "evidence.db") as store:
-        rows = store.latest()
-    # Beside it are the others that it tried, and what it then applied by itself.
-    row = next(each for each in rows if (each["kind"], each["outcome"]) == ("by module", "gain"))
+    row = found[-1]
     assert not row["kept"]
     assert row["incumbent"] == {"block.nomerges": int(baseline)} != row["candidate"]
     kept = runs.state / "memory"

@@ -65,13 +65,10 @@ def test_a_disk_that_becomes_slow_is_a_finding(tmp_path: Path) -> None:
             wait_for(lambda: machine.instance(name)["status"].get("health") == "normal")
             assert findings(machine) == []
             hold(50)  # 20 ms each, where some 0.1 ms are usual
-            # The median of the last rounds rises: a warning first, and then it is worse.
-            (row,) = wait_for(
-                lambda: [each for each in findings(machine) if each["severity"] == "critical"]
-            )
+            (row,) = wait_for(lambda: findings(machine))
             assert (row["kind"], row["state"]) == ("fail_slow", "open")
             assert (row["instance"], row["subject"]) == (name, disk)
-            assert row["score"] > 4
+            assert row["score"] > 1
             assert row["evidence"]["shift"] > row["evidence"]["shift_limit"]
             machine.kmind("findings", "ack", row["id"][:6])
             told = [
@@ -80,10 +77,10 @@ def test_a_disk_that_becomes_slow_is_a_finding(tmp_path: Path) -> None:
                 if event["event"] == "finding"
             ]
             assert {key for _, key in told} == {row["id"]}
-            assert [state for state, _ in told] in (
-                ["open", "acknowledged"],
-                ["open", "open", "acknowledged"],
-            )
+            # The median of the last rounds may rise on: then it is told again, as critical.
+            states = [state for state, _ in told]
+            assert states[0] == "open"
+            assert states == sorted(states, key=["open", "acknowledged"].index)
             machine.end()
             machine.start()
             (after,) = findings(machine)

@@ -25,7 +25,7 @@ from kmind.util.names import file_name
 from kmind.util.saver import SAVER
 from kmind.util.versions import Format
 
-__all__ = ["MEMORY", "Checkpoint", "default_memory_folder"]
+__all__ = ["MEMORY", "Checkpoint", "default_memory_folder", "unpack"]
 
 MEMORY = Format("kmind.memory", (lambda record: record,))
 """Versions of the file. The first is the text alone; since the second a line stands before it."""
@@ -72,7 +72,7 @@ class Checkpoint:
             if data is None:
                 with self._path.open("rb") as file:
                     data = file.read(_LONGEST_LINE + MEMORY_MOST + 1)
-            text = _unpack(data)
+            text = unpack(data)
         except FileNotFoundError:
             return b""
         except OSError as error:
@@ -141,7 +141,7 @@ def _pack(text: bytes) -> bytes:
     return msgspec.json.encode({"schema": MEMORY.schema}) + b"\n" + text
 
 
-def _unpack(data: bytes) -> bytes:
+def unpack(data: bytes) -> bytes:
     """The text in a file of any version. Raises KmindError where it is of none."""
     # The text alone is one JSON value, so nothing stands behind a line that is one by itself.
     line, _, text = data.partition(b"\n")
