@@ -30,7 +30,12 @@ class Runs:
         self.knob = Path(f"/sys/block/{disk}/queue/nomerges")
         self.state = folder / "state"
         policy = folder / "policy.toml"
-        policy.write_text('[knob."block.nomerges"]\nrate = "6000 per minute"\nburst = 100\n')
+        policy.write_text(
+            "".join(
+                f'[knob."{name}"]\nrate = "6000 per minute"\nburst = 100\n'
+                for name in ("block.nomerges", "block.scheduler")
+            )
+        )
         self.script = folder / "measure"
         self._argv = [
             *(sys.executable, "-m", "kmind", "run", "autotune", disk, "better=higher"),
@@ -105,6 +110,23 @@ def test_it_finds_keeps_remembers_and_puts_back(runs: Runs) -> None:
     before = again[: again.index(first)]
     assert not any(logged(event, "tries ") for event in before), before[-5:]
     assert "measured to be 1.5" in first["reason"]
+
+
+def test_the_owner_confirms_what_it_found(runs: Runs) -> None:
+    """Of a scheduler, too, whose change makes the kernel reset other knobs."""
+    file = runs.knob.with_name("scheduler")
+    before, limit = file.read_text(), runs.knob.with_name("nr_requests")
+    requests = limit.read_text()
+    runs._argv[runs._argv.index("knobs=block.nomerges")] = "knobs=block.scheduler"
+    script = f"grep -qF '{before.strip()}' {file} && echo 100 || echo 150"
+    told = runs.until(script, lambda event: event["event"] == "result")
+    result = next(event for event in told if event["event"] == "result")
+    assert (result["outcome"], result["kept"]) == ("gain", True), result
+    assert result["knob"] == "block.scheduler"
+    with EvidenceStore(runs.state / "evidence.db") as store:
+        row = next(each for each in store.latest() if each["kind"] == "confirmation")
+    assert row["candidate"] == {"block.scheduler": result["candidate"]}
+    assert (file.read_text(), limit.read_text()) == (before, requests)
 
 
 @pytest.mark.fault
