@@ -81,8 +81,8 @@ def test_a_disk_that_becomes_slow_is_a_finding(tmp_path: Path) -> None:
             states = [state for state, _ in told]
             assert states[0] == "open"
             assert states == sorted(states, key=["open", "acknowledged"].index)
-            machine.end()
-            machine.start()
-            (after,) = findings(machine)
-            assert (after["state"], after["since"]) == ("acknowledged", row["since"])
+        machine.end()
+        machine.start()
+        (after,) = findings(machine)
+        assert (after["state"], after["since"]) == ("acknowledged", row["since"])
         machine.end()

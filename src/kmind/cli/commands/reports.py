@@ -43,5 +43,5 @@ COMMAND = Command(
         JSON,
         SOCKET,
     ),
-    examples=("kmind reports", "kmind reports show 51c0 --save /tmp/report"),
+    examples=("kmind reports", "kmind reports show 51c0 --save report"),
 )
