@@ -52,7 +52,7 @@ def made_up(monkeypatch, tmp_path):
     monkeypatch.setattr(autotune, "LOADS", {"made-up": load})
     monkeypatch.setattr(loads, "LOADS", {"made-up": load})
     monkeypatch.setattr(autotune, "KNOBS", {"made-up": KNOBS})
-    monkeypatch.setattr(autotune, "_QUICK", autotune._Plan(25, 0.2, 0.5, 2, 6))
+    monkeypatch.setattr(autotune, "_QUICK", autotune._Plan(60, 0.2, 0.5, 2, 6))
     return better
 
 

@@ -130,6 +130,8 @@ def test_a_deferred_hook_in_the_kernel(tmp_path: Path) -> None:
         assert seen >= 16
         agent.watch("on_read", False)
         agent.watch("on_read", False)
+        assert "on_read" not in agent.programs()
+        seen = agent.feature(columns["reads"])  # with those of others until then
         _read(file)
         assert agent.feature(columns["reads"]) == seen
     finally:

@@ -103,4 +103,5 @@ def test_a_command_has_no_privileges(script: Script) -> None:
     caps = "grep -c 'CapEff:.*0000000000000000' /proc/self/status"
     assert script(caps).ask(never) == 1
     assert script("env | wc -l").ask(never) <= 5
-    assert script("ls /proc/$$/fd | wc -l").ask(never) <= 4
+    # Three, the script, and the folder itself; no pipe, whose ends the shell holds for a moment.
+    assert script("set -- /proc/$$/fd/*; echo $#").ask(never) <= 5
