@@ -39,7 +39,7 @@ struct rows_work {
 	__u32 keys;   /* each next update has one more, and then the first again */
 	__u32 turns;  /* updates */
 	__u64 value;  /* observed */
-	__u32 leave;  /* take the keys out of the table instead */
+	__u32 leave;  /* 1: take the keys out instead; 2: afterwards, at once */
 	__u32 missed; /* out: updates that found no row */
 };
 
@@ -48,7 +48,7 @@ static int rows_update(__u32 turn, struct rows_work *work)
 	struct rows_key key = {.number = work->first + turn % (work->keys ?: 1)};
 	struct rows_row *row;
 
-	if (work->leave)
+	if (work->leave == 1)
 		return km_rows_leave(&key);
 	row = km_rows(&key);
 	if (!row) {
@@ -56,9 +56,11 @@ static int rows_update(__u32 turn, struct rows_work *work)
 		return 0;
 	}
 	km_add(&row->count, 1);
-	WRITE_ONCE(row->level, work->value);
+	WRITE_ONCE(row->level, work->leave ? key.number : work->value);
 	km_observe(row->size, 3, 0, 16, work->value);
 	km_observe(row->power, 0, 0, 32, work->value);
+	if (work->leave)
+		km_rows_leave(&key);
 	return 0;
 }
 

@@ -338,43 +338,51 @@ def test_sums_over_all_cpus_are_exact(kernel_rows: KernelRows) -> None:
 
 
 @pytest.mark.kernel("arena", "tp_btf")
-def test_new_keys_from_all_cpus_get_one_row_each(kernel_rows: KernelRows) -> None:
-    for first in range(0, 1000, 50):
-        insert = partial(kernel_rows.update, first=first, keys=50, turns=50)
-        on_each_cpu(lambda cpu, insert=insert: insert(value=cpu))
-    rows = kernel_rows.table.copy()
-    assert sorted(rows["key"]["number"].tolist()) == list(range(1000))
-    assert set(rows["count"].tolist()) == {len(os.sched_getaffinity(0))}
+def test_new_keys_from_all_cpus_get_one_row_each(rows_object: Path) -> None:
+    """The CPUs insert the same keys in the same order, and whoever is behind catches up."""
+    rows = KernelRows(rows_object, rows_part(rows=4000))
+    try:
+        for first in range(0, 4000, 1000):
+            insert = partial(rows.update, first=first, keys=1000, turns=1000)
+            on_each_cpu(lambda cpu, insert=insert: insert(value=cpu))
+        held = rows.table.copy()
+        assert sorted(held["key"]["number"].tolist()) == list(range(4000))
+        assert set(held["count"].tolist()) == {len(os.sched_getaffinity(0))}
+        assert rows.table.fill() == TableFill(4000, 4000, 0, 0, 0)
+    finally:
+        rows.agent.close()
 
 
 @pytest.mark.kernel("arena", "tp_btf")
 def test_nothing_is_counted_for_another_key_while_keys_come_and_go(rows_object: Path) -> None:
-    """Each CPU has keys of its own and a value for each: no row may hold another's value."""
-    rows = KernelRows(rows_object, rows_part(rows=64))
+    """All CPUs insert, set to its number and take out the same keys: no row holds another's."""
+    rows = KernelRows(rows_object, rows_part(rows=1000))
+    mixed: list[npt.NDArray[np.void]] = []
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.is_set():
+            held = rows.table.copy()
+            # A row that is just made has its key, and no value yet.
+            mixed.append(held[(held["level"] != held["key"]["number"]) & (held["level"] != 0)])
+
+    def churn(cpu: int) -> None:
+        for _ in range(30):
+            rows.update(first=1, keys=50 + cpu, turns=20_000, leave=2)
+
+    reader = threading.Thread(target=look)
+    reader.start()
     try:
-
-        def churn(cpu: int) -> None:
-            for turn in range(3000):
-                first = 1000 * cpu + turn % 100
-                rows.update(first=first, keys=1, turns=3, value=first)
-                rows.update(first=first, keys=1, turns=1, leave=1)
-
-        mixed: list[npt.NDArray[np.void]] = []
-        done = threading.Event()
-
-        def look() -> None:
-            while not done.is_set():
-                copies = rows.table.copy()
-                mixed.append(copies[(copies["level"] != copies["key"]["number"])])
-
-        reader = threading.Thread(target=look)
-        reader.start()
         on_each_cpu(churn)
+    finally:
         done.set()
         reader.join()
-        # A row that is just made has its key, and no value yet.
-        assert all((found["level"] == 0).all() for found in mixed)
-        rows.until(lambda: rows.update(first=5000, keys=64, turns=64) == 0)
+    try:
+        assert not any(map(len, mixed))
+        # All places are free again: none was lost, none is there twice.
+        rows.update(first=1, keys=60, turns=60, leave=1)
+        rows.until(lambda: rows.update(first=10**7, keys=1000, turns=1000) == 0)
+        assert keys_of(rows) == list(range(10**7, 10**7 + 1000))
     finally:
         rows.agent.close()
 

@@ -209,6 +209,19 @@ static __always_inline void *km_find_row(struct km_table_maps table, const void 
 	return row;
 }
 
+/*
+ * The entry of a key that leads to another key's row: what is left where a program was held up for
+ * milliseconds between two steps. Without it the key's next update makes a row again.
+ */
+static __always_inline void km_drop_stale_entry(struct km_table_maps table, const void *key)
+{
+	__u32 *entry = bpf_map_lookup_elem(table.index, key);
+	struct kmind_row *row = entry ? bpf_map_lookup_elem(table.rows, entry) : NULL;
+
+	if (row && !km_is_key(km_row_key(row), key, table.key_size, table.key_align))
+		bpf_map_delete_elem(table.index, key);
+}
+
 static __always_inline void *km_insert_row(struct km_table_maps table, const void *key)
 {
 	struct kmind_table *head = km_table_head(table);
@@ -232,8 +245,10 @@ static __always_inline void *km_insert_row(struct km_table_maps table, const voi
 		ARENA_RELEASE(row->seq, seq + 2);
 		km_give_place_back(table, row, place);
 		row = km_find_row(table, key);
-		if (!row)
+		if (!row) {
+			km_drop_stale_entry(table, key);
 			km_refuse_row(head);
+		}
 		return row;
 	}
 	__sync_fetch_and_add(&head->used, 1);
@@ -243,18 +258,25 @@ static __always_inline void *km_insert_row(struct km_table_maps table, const voi
 	return row;
 }
 
-/* Take the key's entry away. Hooks may still hold the row, so it rests for a while. */
+/*
+ * Take a row from its key: whoever changes the state first, and nobody else. Then the key's entry
+ * goes. Hooks may still hold the row, so it rests for a while.
+ */
 static __always_inline bool km_unlink_row(struct km_table_maps table, struct kmind_table *head,
 					  struct kmind_row *row, __u32 place, __u64 now)
 {
-	__u32 *entry = bpf_map_lookup_elem(table.index, km_row_key(row));
+	__u32 *entry, state = READ_ONCE(row->state);
 
-	if (entry && *entry == place && bpf_map_delete_elem(table.index, km_row_key(row)))
+	if (state != KMIND_ROW_STATE_LIVE && state != KMIND_ROW_STATE_FILLING)
 		return false;
 	WRITE_ONCE(row->updated_ns, now);
+	if (__sync_val_compare_and_swap(&row->state, state, KMIND_ROW_STATE_LEFT) != state)
+		return false;
 	__sync_fetch_and_add(&head->resting, 1);
 	__sync_fetch_and_add(&head->used, -1);
-	__sync_lock_test_and_set(&row->state, KMIND_ROW_STATE_LEFT);
+	entry = bpf_map_lookup_elem(table.index, km_row_key(row));
+	if (entry && *entry == place)
+		bpf_map_delete_elem(table.index, km_row_key(row));
 	return true;
 }
 
