@@ -38,15 +38,15 @@ WORK = np.dtype(
 """``struct bare_work`` of bare.bpf.c."""
 
 
-def compile_bpf(source: Path, target: Path) -> Path:
-    """Compile one BPF source as the build does."""
+def compile_bpf(source: Path, target: Path, *more: str) -> Path:
+    """Compile one BPF source as the build does, with more options."""
     sys.path.insert(0, str(ROOT))
     try:
         import hatch_build
     finally:
         sys.path.remove(str(ROOT))
     program("clang-19")
-    command = [hatch_build.find_clang(), *hatch_build._flags(), "-c", source, "-o", target]
+    command = [hatch_build.find_clang(), *hatch_build._flags(), *more, "-c", source, "-o", target]
     subprocess.run(command, check=True)
     return target
 
