@@ -7,7 +7,7 @@ import mmap
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from agents import compile_bpf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kmind.abi import layout
 from kmind.agent.core.core import Core
 from kmind.agent.kernel.agent import BpfAgent
 from kmind.agent.sim.agent import SimAgent
@@ -37,6 +38,7 @@ BUCKETS = np.dtype([("value", "<u8", (8,)), ("fine", "<u4", (8,)), ("log2", "<u4
 """``struct rows_buckets``."""
 ROWS = 64
 AGE_S = 1.0
+LEFT = layout.ROW_STATE["LEFT"]
 
 
 def named(name: str, **more: Any) -> dict[str, Any]:
@@ -279,6 +281,16 @@ def test_key_that_left_begins_anew(make: Made) -> None:
     rows.update(first=50, keys=1, turns=1, leave=1)  # one that is not there
 
 
+def test_row_that_left_makes_room_before_it_has_rested(make: Made) -> None:
+    rows = make(rows_part(rows=2))
+    rows.update(first=1, keys=2, turns=2)
+    assert rows.update(first=3, keys=1, turns=1) == 1
+    rows.update(first=1, keys=1, turns=1, leave=1)
+    assert rows.update(first=3, keys=1, turns=1) == 0
+    assert keys_of(rows) == [2, 3]
+    assert rows.update(first=4, keys=1, turns=1) == 1
+
+
 def test_places_are_used_again_and_again(make: Made) -> None:
     rows = make(rows_part(rows=16))
     for number in range(200):
@@ -308,9 +320,9 @@ def kernel_rows(rows_object: Path) -> Iterator[KernelRows]:
     rows.agent.close()
 
 
-def on_each_cpu(work: Callable[[int], object]) -> None:
-    """Run that on all CPUs at the same time, one thread on each."""
-    cpus = sorted(os.sched_getaffinity(0))
+def on_each_cpu(work: Callable[[int], object], cpus: Sequence[int] = ()) -> None:
+    """Run that on all CPUs, or on those, at the same time, one thread on each."""
+    cpus = cpus or sorted(os.sched_getaffinity(0))
     start = threading.Barrier(len(cpus))
 
     def run(cpu: int) -> None:
@@ -339,16 +351,26 @@ def test_sums_over_all_cpus_are_exact(kernel_rows: KernelRows) -> None:
 
 @pytest.mark.kernel("arena", "tp_btf")
 def test_new_keys_from_all_cpus_get_one_row_each(rows_object: Path) -> None:
-    """The CPUs insert the same keys in the same order, and whoever is behind catches up."""
-    rows = KernelRows(rows_object, rows_part(rows=4000))
+    """The CPUs insert the same keys in the same order, and whoever is behind catches up.
+
+    There are 1,000 rows for 1,100 keys: the last row too has the updates of all CPUs, and every
+    update of the keys after it is refused and counted.
+    """
+    cpus = sorted(os.sched_getaffinity(0))[: layout.LIMIT["TABLE_SPARE"] + 1]
+    rows = KernelRows(rows_object, rows_part(rows=1000))
     try:
-        for first in range(0, 4000, 1000):
-            insert = partial(rows.update, first=first, keys=1000, turns=1000)
-            on_each_cpu(lambda cpu, insert=insert: insert(value=cpu))
-        held = rows.table.copy()
-        assert sorted(held["key"]["number"].tolist()) == list(range(4000))
-        assert set(held["count"].tolist()) == {len(os.sched_getaffinity(0))}
-        assert rows.table.fill() == TableFill(4000, 4000, 0, 0, 0)
+        for number in range(1, 31):
+            work = {"first": 2000 * number, "keys": 1100, "turns": 1100}
+            missed: list[int] = []
+            on_each_cpu(lambda _, w=work, m=missed: m.append(rows.update(**w)), cpus)
+            held = rows.table.copy()
+            keys = range(work["first"], work["first"] + 1000)
+            assert sorted(held["key"]["number"].tolist()) == list(keys)
+            assert set(held["count"].tolist()) == {len(cpus)}
+            assert missed == [100] * len(cpus)
+            assert rows.table.fill() == TableFill(1000, 1000, 0, 0, 100 * len(cpus) * number)
+            rows.update(**work, leave=1)
+            rows.until(lambda: not (rows.table.rows["row"]["state"] == LEFT).any())
     finally:
         rows.agent.close()
 

@@ -24,6 +24,8 @@ from kmind.learn.tap import Tap
 from kmind.learn.writer import Writer, open_output
 from kmind.queue import Endpoint, Table, map_table
 
+PLACES = 6 + layout.LIMIT["TABLE_SPARE"]
+
 MANIFEST = """\
 name = "tabled"
 version = "1"
@@ -236,9 +238,9 @@ def rewrite(path: Path, **columns: Any) -> None:
 @pytest.mark.parametrize(
     "columns",
     [
-        {"place": lambda count: [6] * count},
+        {"place": lambda count: [PLACES] * count},
         {"place": lambda count: [2**32 - 1] * count},
-        {"place": lambda count: [0] * (count - 1) + [6]},
+        {"place": lambda count: [0] * (count - 1) + [PLACES]},
     ],
 )
 def test_row_beyond_its_table_is_refused(
@@ -246,7 +248,7 @@ def test_row_beyond_its_table_is_refused(
 ) -> None:
     record(module, tmp_path / "out")
     rewrite(tmp_path / "out" / "tabled@system.tables-disks.000001.parquet", **columns)
-    with pytest.raises(RecordingError, match="a row lies beyond the 6 of its table"):
+    with pytest.raises(RecordingError, match=f"a row lies beyond the {PLACES} places of its table"):
         replayed(module, open_recordings(tmp_path / "out")[0])
 
 

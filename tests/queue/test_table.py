@@ -37,20 +37,20 @@ def memory_of(shape: TableShape, noise: bytes = b"") -> npt.NDArray[np.uint8]:
 
 
 def rows_in(memory: npt.NDArray[np.uint8]) -> npt.NDArray[np.void]:
-    return memory[ROW.itemsize :][: SHAPE.rows * ROW.itemsize].view(ROW)
+    return memory[ROW.itemsize :][: SHAPE.places * ROW.itemsize].view(ROW)
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.binary(min_size=(SHAPE.rows + 1) * 128, max_size=(SHAPE.rows + 1) * 128))
+@given(st.binary(min_size=(SHAPE.places + 1) * 128, max_size=(SHAPE.places + 1) * 128))
 def test_reader_bears_any_bytes(noise: bytes) -> None:
     memory = memory_of(SHAPE, noise)
     # Whatever the agent counts there is noise too; only what the loader wrote has to be right.
     memory[16:32], memory[40:64] = memory[128:144], memory[144:168]
     table = Table(memory, SHAPE)
-    assert 0 <= len(table) <= SHAPE.rows
+    assert 0 <= len(table) <= SHAPE.places
     places, copies = table.copy_places()
     assert len(places) == len(copies) == len(table.copy())
-    assert set(places.tolist()) <= set(table.live().tolist()) <= set(range(SHAPE.rows))
+    assert set(places.tolist()) <= set(table.live().tolist()) <= set(range(SHAPE.places))
     assert (copies["row"]["state"] == LIVE).all()
     assert (copies["row"]["seq"] % 2 == 0).all()
     found = table.find(device=int(rows_in(memory)["key"]["device"][3]))
@@ -69,8 +69,9 @@ def test_table_with_another_head_is_refused(head: bytes) -> None:
 
 
 def test_memory_that_ends_early_is_refused() -> None:
-    with pytest.raises(KmindError, match="table rows takes 1024 bytes, and has 1023"):
-        Table(memory_of(SHAPE)[:1023], SHAPE)
+    size = (SHAPE.places + 1) * 128
+    with pytest.raises(KmindError, match=f"table rows takes {size} bytes, and has {size - 1}"):
+        Table(memory_of(SHAPE)[: size - 1], SHAPE)
 
 
 def test_rows_are_a_view_and_copies_are_not() -> None:

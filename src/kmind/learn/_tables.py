@@ -43,7 +43,7 @@ class Changes:
     def __init__(self, table: Table, part: TablePart) -> None:
         self._table = table
         self._stored = stored_row(part)
-        self._last: _Array = np.zeros(part.rows, part.dtype)
+        self._last: _Array = np.zeros(part.shape.places, part.dtype)
         # The bytes that fields take: between them, copies hold anything.
         self._held = np.zeros(part.dtype.itemsize, bool)
         for kind, offset, *_ in (part.dtype.fields or {}).values():
@@ -76,7 +76,7 @@ class ReplayedTable:
         head, size = part.shape.head(), part.dtype.itemsize
         self._memory[:size] = np.frombuffer(head, np.uint8)
         self._head = self._memory[: layout.TABLE.itemsize].view(layout.TABLE)
-        self._rows: _Array = self._memory[size : (part.rows + 1) * size].view(part.dtype)
+        self._rows: _Array = self._memory[size : (part.shape.places + 1) * size].view(part.dtype)
         view = self._memory.view()
         view.flags.writeable = False
         #: For the extension, which cannot write to it.
@@ -138,8 +138,8 @@ def rows_from_columns(part: TablePart, table: Any) -> _Array:
     """Rows of `stored_row` from an Arrow table. ValueError for what no recorder writes."""
     rows = np.zeros(len(table), stored_row(part))
     rows["at"], rows["place"] = _numpy(table, "at"), _numpy(table, "place")
-    if (rows["place"] >= part.rows).any():
-        raise ValueError(f"a row lies beyond the {part.rows} of its table")
+    if (rows["place"] >= part.shape.places).any():
+        raise ValueError(f"a row lies beyond the {part.shape.places} places of its table")
     inner = rows["row"]
     for name, (member, _, _) in _HEAD.items():
         inner["row"][member] = _numpy(table, name)

@@ -44,9 +44,14 @@ class TableShape:
     histograms: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
 
     @property
+    def places(self) -> int:
+        """Places that rows lie in: a few more than rows, for CPUs that insert one key at once."""
+        return self.rows + layout.LIMIT["TABLE_SPARE"]
+
+    @property
     def size(self) -> int:
         """Bytes that it takes in memory, in whole pages. The first place is not a row."""
-        return -(-(self.rows + 1) * self.dtype.itemsize // mmap.PAGESIZE) * mmap.PAGESIZE
+        return -(-(self.places + 1) * self.dtype.itemsize // mmap.PAGESIZE) * mmap.PAGESIZE
 
     @property
     def key_size(self) -> int:
@@ -89,7 +94,7 @@ class Table:
 
     def __init__(self, memory: Bytes, shape: TableShape) -> None:
         row_size = shape.dtype.itemsize
-        size = (shape.rows + 1) * row_size
+        size = (shape.places + 1) * row_size
         if len(memory) < size:
             raise KmindError(f"table {shape.name} takes {size} bytes, and has {len(memory)}")
         self._head = memory[: layout.TABLE.itemsize].view(layout.TABLE)
@@ -101,7 +106,7 @@ class Table:
                 hint=_RELOAD,
             )
         self.shape = shape
-        #: All rows, whatever they hold: shape (rows,), a view.
+        #: All places of rows, whatever they hold: shape (places,), a view.
         self.rows: _Array = memory[row_size:size].view(shape.dtype)
         self._state = self.rows["row"]["state"]
         self._seq = self.rows["row"]["seq"]
@@ -152,9 +157,9 @@ class Table:
     def fill(self) -> TableFill:
         """How full it is."""
         head = self._head[0].copy()
-        used = min(int(head["used"]), len(self.rows))
+        used = min(int(head["used"]), self.shape.rows)
         counted = (int(head[name]) for name in ("aged", "displaced", "refused"))
-        return TableFill(len(self.rows), used, *counted)
+        return TableFill(self.shape.rows, used, *counted)
 
 
 def map_table(fd: int, shape: TableShape) -> Bytes:

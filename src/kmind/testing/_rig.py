@@ -215,7 +215,7 @@ class _Rows:
         self._memory = np.zeros(part.shape.size, np.uint8)
         size = part.dtype.itemsize
         self._memory[:size] = np.frombuffer(part.shape.head(), np.uint8)
-        self._rows = self._memory[size : (part.rows + 1) * size]
+        self._rows = self._memory[size : (part.shape.places + 1) * size]
         self._states = self._rows.view(part.dtype)["row"]["state"]
         view = self._memory.view()
         view.flags.writeable = False

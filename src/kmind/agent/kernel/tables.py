@@ -55,8 +55,10 @@ def size_tables(loading: BpfObject, tables: Iterable[TableShape]) -> None:
                     f"{declared} by the manifest",
                     hint="declare the same keys and columns, in the same order, in both",
                 )
-        for part in _PARTS:
-            loading.maps[part + name].set_max_entries(shape.rows + (part == _ROWS))
+        # The index is what keeps it to its rows: it settles the race for the last of them.
+        index.set_max_entries(shape.rows)
+        loading.maps[f"km_places_{name}"].set_max_entries(shape.places)
+        there[name].set_max_entries(shape.places + 1)
 
 
 def inherit_tables(
@@ -65,7 +67,7 @@ def inherit_tables(
     """Have the object go on with the tables of an earlier one, where they are laid out alike."""
     for shape in tables:
         kept = before.get(_ROWS + shape.name)
-        if kept is None or kept.max_entries != shape.rows + 1:
+        if kept is None or kept.max_entries != shape.places + 1:
             continue
         if _placed(kept.lookup(bytes(4)) or b"") == _placed(shape.head()):
             for part in _PARTS:

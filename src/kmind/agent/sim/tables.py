@@ -38,7 +38,7 @@ class SimTable:
         row_size = shape.dtype.itemsize
         memory[:row_size] = np.frombuffer(shape.head(), np.uint8)
         self._head = memory[: layout.TABLE.itemsize].view(layout.TABLE)
-        self._rows: _Array = memory[row_size : (shape.rows + 1) * row_size].view(shape.dtype)
+        self._rows: _Array = memory[row_size : (shape.places + 1) * row_size].view(shape.dtype)
         self._shape = shape
         self._index: dict[bytes, int] = {}
         self._free: list[int] = []
@@ -100,9 +100,10 @@ class SimTable:
 
     def _insert(self, key: np.void, now_ns: int) -> _Array | None:
         head = self._head[0]
-        if self._free:
+        full = head["used"] >= self._shape.rows
+        if self._free and not full:
             place = self._free.pop()
-        elif head["fresh"] < self._shape.rows:
+        elif head["fresh"] < self._shape.places and not full:
             place = int(head["fresh"])
             head["fresh"] += 1
         else:

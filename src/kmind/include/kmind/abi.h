@@ -41,10 +41,11 @@ enum kmind_limit {
 	 */
 	KMIND_FIRST_UID = 60706,
 	KMIND_UIDS = 478,
-	KMIND_TABLE_ABI = 1,	       /* of struct kmind_table and struct kmind_row */
+	KMIND_TABLE_ABI = 2,	       /* of struct kmind_table and struct kmind_row */
 	KMIND_TABLES = 8,	       /* of one module */
 	KMIND_TABLE_BYTES = 16 << 20,  /* of kernel memory, for all tables of a module */
 	KMIND_TABLE_ROWS = 4096,       /* of one table */
+	KMIND_TABLE_SPARE = 16,	       /* places beyond its rows, for CPUs that race */
 	KMIND_TABLE_KEY = 32,	       /* bytes of a key */
 	KMIND_TABLE_COLUMNS = 60,      /* counters and gauges of a row */
 	KMIND_TABLE_HISTOGRAMS = 8,    /* of a row */
@@ -383,7 +384,7 @@ struct kmind_table {
 	__u32 rows;
 	/* Written by the agent. */
 	__u32 used;   /* rows that have a key */
-	__u32 fresh;  /* rows that ever had one */
+	__u32 fresh;  /* places that ever were taken */
 	__u32 cursor; /* the next row that the tick looks at */
 	__u32 resting;
 	__u32 wanted;	      /* a new key found no room since the last tick */

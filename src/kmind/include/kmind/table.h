@@ -158,13 +158,13 @@ static __always_inline void km_refuse_row(struct kmind_table *head)
 /* A place that no key has; 0 if there is none. */
 static __always_inline __u32 km_take_place(struct km_table_maps table, struct kmind_table *head)
 {
-	__u32 place = 0, rows = head->rows;
+	__u32 place = 0, places = head->rows + KMIND_TABLE_SPARE;
 
 	if (!bpf_map_pop_elem(table.places, &place))
 		return place;
-	if (READ_ONCE(head->fresh) < rows)
+	if (READ_ONCE(head->fresh) < places)
 		place = __sync_fetch_and_add(&head->fresh, 1) + 1;
-	return place <= rows ? place : 0;
+	return place <= places ? place : 0;
 }
 
 static __always_inline void km_give_place_back(struct km_table_maps table, struct kmind_row *row,
@@ -222,37 +222,53 @@ static __always_inline void km_drop_stale_entry(struct km_table_maps table, cons
 		bpf_map_delete_elem(table.index, key);
 }
 
+/* The row that another CPU has just made for the key; without one the update is refused. */
+static __always_inline void *km_find_or_refuse(struct km_table_maps table, struct kmind_table *head,
+					       const void *key)
+{
+	struct kmind_row *row = km_find_row(table, key);
+
+	if (!row) {
+		km_drop_stale_entry(table, key);
+		km_refuse_row(head);
+	}
+	return row;
+}
+
+/*
+ * Make the key's row. Several CPUs may do so at once: each fills a place, and the index takes one
+ * of them. The index has as many entries as the table has rows, so it also settles which of the
+ * CPUs gets the last row; a CPU that finds the table full before looks for the key once more.
+ */
 static __always_inline void *km_insert_row(struct km_table_maps table, const void *key)
 {
 	struct kmind_table *head = km_table_head(table);
 	struct kmind_row *row;
 	__u32 place, seq;
+	bool full;
 
 	if (!head)
 		return NULL;
-	place = km_take_place(table, head);
+	/* Signed: a row may leave before it was counted. */
+	full = (__s32)READ_ONCE(head->used) >= (__s32)head->rows;
+	KM_ACQUIRE_FENCE(); /* rows that are counted are found */
+	place = full ? 0 : km_take_place(table, head);
 	row = place ? bpf_map_lookup_elem(table.rows, &place) : NULL;
-	if (!row) {
-		km_refuse_row(head);
-		return NULL;
-	}
+	if (!row)
+		return km_find_or_refuse(table, head, key);
 	seq = row->seq;
 	ARENA_RELEASE(row->seq, seq + 1);
 	WRITE_ONCE(row->state, KMIND_ROW_STATE_FILLING);
 	km_clear_row(table, row, key);
 	if (bpf_map_update_elem(table.index, key, &place, BPF_NOEXIST)) {
-		/* Another CPU was first: its row is the key's. */
+		/* Another CPU was first: its row is the key's. Or another key took the last row. */
 		ARENA_RELEASE(row->seq, seq + 2);
 		km_give_place_back(table, row, place);
-		row = km_find_row(table, key);
-		if (!row) {
-			km_drop_stale_entry(table, key);
-			km_refuse_row(head);
-		}
-		return row;
+		return km_find_or_refuse(table, head, key);
 	}
-	__sync_fetch_and_add(&head->used, 1);
 	ARENA_RELEASE(row->seq, seq + 2);
+	/* No sooner than the entry is there: a CPU that sees the table full finds the key. */
+	__sync_fetch_and_add(&head->used, 1);
 	/* Unless the key has left meanwhile. */
 	__sync_val_compare_and_swap(&row->state, KMIND_ROW_STATE_FILLING, KMIND_ROW_STATE_LIVE);
 	return row;
@@ -348,7 +364,7 @@ static __always_inline int km_look_through(struct km_table_maps table, km_look_f
 	struct kmind_table *head = km_table_head(table);
 	struct km_look look = {.now = now, .oldest_ns = ~0ULL};
 	struct kmind_row *row;
-	__u32 wanted;
+	__u32 wanted, places;
 
 	if (!head)
 		return 0;
@@ -356,7 +372,8 @@ static __always_inline int km_look_through(struct km_table_maps table, km_look_f
 	if (!wanted && !READ_ONCE(head->resting) && km.ticks % 16)
 		return 0;
 	WRITE_ONCE(head->wanted, 0);
-	look.count = READ_ONCE(head->fresh) < head->rows ? head->fresh : head->rows;
+	places = head->rows + KMIND_TABLE_SPARE;
+	look.count = READ_ONCE(head->fresh) < places ? head->fresh : places;
 	look.cursor = head->cursor;
 	bpf_loop(look.count < KMIND_TABLE_SLICE ? look.count : KMIND_TABLE_SLICE, look_at, &look,
 		 0);
