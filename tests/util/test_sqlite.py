@@ -246,7 +246,8 @@ def test_killed_anywhere_a_store_has_one_version_whole(
         assert names == (OLD[2] if version < 3 else NEW[2])
         Third(path).close()
         assert content(path) == (3, NEW[1][:few], NEW[2])
-    assert versions >= {1, 2}
+    # Whether so many instructions meet the moment between two steps is up to SQLite's version.
+    assert versions >= ({1, 2} if how == "by_statement" else {1})
     assert at > 10 * stride
 
 
