@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from kmind.errors import KmindError
+from kmind.util.text import clean
 
 __all__ = ["foreign", "one_line"]
 
@@ -41,5 +42,4 @@ def foreign(wrong: Callable[[str], KmindError]) -> Iterator[None]:
 def one_line(what: object, most: int = _MOST) -> str:
     """The first line of what it says, printable, in at most that many characters."""
     first = next(iter(str(what).strip().splitlines()), "")
-    cut = first if len(first) <= most else first[: most - 1] + "…"
-    return "".join(char if char.isprintable() else " " for char in cut)
+    return clean(first, most)
