@@ -228,8 +228,9 @@ def test_reads_are_told_apart_by_the_writes_beside_them(tmp_path: Path) -> None:
         finally:
             done.set()
             writer.join()
-        reads, beside = counts(agent, "reads", "reads_beside")
-        assert reads + beside == asked
+        reads, beside, untimed = counts(agent, "reads", "reads_beside", "untimed")
+        # A read and a write in the disk at once can share a place; then the earlier is untimed.
+        assert asked - untimed <= reads + beside <= asked
         assert beside > 50
         direct(node, reads=50)
         assert counts(agent, "reads", "reads_beside") == [reads + 50, beside]
