@@ -47,6 +47,7 @@ def test_outcomes_and_guards(tmp_path: Path) -> None:
         ("limit = 2.0\n", "", "limit"),
         ('better = "h', 'when = [{ order = "x" }]\nbetter = "h', "when: order = 'x' is no class"),
         ('better = "h', 'guard_when = [{ x = "y" }]\nbetter = "h', "guard_when: x = 'y' is no"),
+        ('better = "higher"', 'better = "higher"\nfloor = -1.0', "outcome\\[0\\].floor"),
         ("block_s = 1.0", "block_s = 0.0", "evidence.block_s"),
         ("block_s = 1.0", 'by = "nobody"', "evidence.by"),
     ],

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A manifest with two outcomes and a guard, and an agent whose counters a test sets."""
+"""A manifest with three outcomes and a guard, and an agent whose counters a test sets."""
 
 from typing import Literal
 
@@ -15,6 +15,14 @@ MANIFEST = msgspec.structs.replace(
         OutcomePart(name="rate", help="x", better="higher", numerator=("reads", "faults")),
         OutcomePart(
             name="wait", help="x", better="lower", numerator=("device_ns",), denominator=("reads",)
+        ),
+        OutcomePart(
+            name="cost",
+            help="x",
+            better="lower",
+            numerator=("device_ns",),
+            denominator=("reads",),
+            floor=5.0,
         ),
     ),
     guards=(

@@ -123,6 +123,8 @@ def _measure(each: dict[str, Any]) -> str:
     number = _sum(each["numerator"])
     if each["denominator"]:
         number += f" / {_sum(each['denominator'])}"
+    if each["floor"]:
+        number = f"{each['floor']:g} + {number}"
     unit = "" if each["unit"] in ("", "1") else f" in {each['unit']}"
     limit = f", at most {each['limit']:g} times worse" if "limit" in each else ""
     return f"{each['name']} = {number}{unit}, {each['better']} is better{limit}: {each['help']}"

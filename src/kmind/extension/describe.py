@@ -116,5 +116,6 @@ def _measure(part: MeasurePart) -> dict[str, Any]:
         "better": part.better,
         "numerator": list(part.numerator),
         "denominator": list(part.denominator),
+        "floor": part.floor,
         "help": part.help,
     }

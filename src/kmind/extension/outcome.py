@@ -19,7 +19,10 @@ _Seconds = Annotated[float, msgspec.Meta(ge=0.05, le=3600)]
 
 
 class MeasurePart(Part, frozen=True, kw_only=True):
-    """A ratio of two sums of counters; without a ``denominator`` it is per second."""
+    """A ratio of two sums of counters; without a ``denominator`` it is per second.
+
+    ``floor``, in its unit, is added to each reading: a cost that may be nought has no ratio there.
+    """
 
     name: Name
     help: Text
@@ -27,6 +30,7 @@ class MeasurePart(Part, frozen=True, kw_only=True):
     numerator: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1)]
     denominator: tuple[Name, ...] = ()
     unit: str = ""
+    floor: Annotated[float, msgspec.Meta(ge=0, le=1e15)] = 0.0
 
     @property
     def features(self) -> tuple[str, ...]:

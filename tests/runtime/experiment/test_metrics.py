@@ -40,16 +40,25 @@ def test_rates_and_ratios(tmp_path: Path) -> None:
     rig.pass_time(0.5, reads=300, faults=200, device_ns=6000, removed_pages=50)
     block = rig.meter.between(before, rig.meter.read())
     assert block.seconds == 0.5
-    assert block.values == {"rate": 1000.0, "wait": 20.0}
+    assert block.values == {"rate": 1000.0, "wait": 20.0, "cost": 25.0}
     assert block.guards == {"lost": 100.0}
 
 
 def test_nothing_to_divide_by(tmp_path: Path) -> None:
     rig = _Rig(tmp_path)
     before = rig.meter.read()
-    assert rig.meter.between(before, before).values == {"rate": None, "wait": None}
+    nothing = {"rate": None, "wait": None, "cost": None}
+    assert rig.meter.between(before, before).values == nothing
     rig.pass_time(1.0)
-    assert rig.meter.between(before, rig.meter.read()).values == {"rate": 0.0, "wait": None}
+    assert rig.meter.between(before, rig.meter.read()).values == nothing | {"rate": 0.0}
+
+
+def test_a_cost_that_may_be_nought_has_a_floor(tmp_path: Path) -> None:
+    rig = _Rig(tmp_path)
+    before = rig.meter.read()
+    rig.pass_time(1.0, reads=10)
+    block = rig.meter.between(before, rig.meter.read())
+    assert (block.values["wait"], block.values["cost"]) == (0.0, 5.0)
 
 
 def test_pressure_guards_where_the_kernel_tells_it(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def _value(part: MeasurePart, before: Reading, after: Reading) -> float | None:
         return sum((after.totals[name] - before.totals[name]) & _U64 for name in names)
 
     below = grown(part.denominator) if part.denominator else after.time_s - before.time_s
-    return grown(part.numerator) / below if below > 0 else None
+    return part.floor + grown(part.numerator) / below if below > 0 else None
 
 
 def _read(file: Path) -> int | None:
