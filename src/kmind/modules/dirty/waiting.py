@@ -1,19 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long writers wait for what they write, and whether a value spares them some of it."""
+"""How long writers wait for what they write."""
 
 from __future__ import annotations
 
-import math
-from collections import Counter, deque
-from collections.abc import Collection
+from collections import deque
 from statistics import fmean
 
-__all__ = ["BLOCKS", "Waiting", "spared"]
+__all__ = ["BLOCKS", "Waiting"]
 
 BLOCKS = 5
 """Blocks that a mean is taken of at least."""
-
-_Z = 1.645  # one-sided, 5%
 
 
 class Waiting:
@@ -41,10 +37,8 @@ class Waiting:
         self._skip = False
         self._gib = self._waited = 0.0
 
-    def restart(self, *, forget: bool) -> None:
-        """Another value stands from now on; forget the blocks so far, or keep them."""
-        if forget:
-            self.costs.clear()
+    def restart(self) -> None:
+        """Another value stood meanwhile; the blocks so far are kept."""
         self._skip = True
         self._gib = self._waited = 0.0
 
@@ -54,31 +48,6 @@ class Waiting:
         return len(self.costs) >= BLOCKS
 
     @property
-    def full(self) -> bool:
-        """Whether there are as many as are kept."""
-        return len(self.costs) == self.costs.maxlen
-
-    @property
     def mean(self) -> float:
         """Seconds waited for a GiB."""
         return fmean(self.costs) if self.costs else 0.0
-
-
-def spared(before: Collection[float], after: Collection[float]) -> float:
-    """The share of waiting that was spared, or 0 if it may be chance.
-
-    Mann and Whitney's test ("On a test of whether one of two random variables is
-    stochastically larger than the other", 1947), one-sided at 5%, by the normal
-    approximation with its variance corrected for ties: bursts leave many blocks that
-    nobody waited for.
-    """
-    one, other = len(before), len(after)
-    if not one or not other or fmean(before) <= 0:
-        return 0.0
-    lower = sum((a < b) + (a == b) / 2 for a in after for b in before)
-    total = one + other
-    ties = sum(count**3 - count for count in Counter([*before, *after]).values())
-    variance = one * other / 12 * (total + 1 - ties / (total * (total - 1)))
-    if variance <= 0 or (lower - one * other / 2) / math.sqrt(variance) < _Z:
-        return 0.0
-    return max(0.0, 1 - fmean(after) / fmean(before))

@@ -12,6 +12,7 @@ from kmind.evidence import Side
 from kmind.extension.outcome import OutcomePart
 from kmind.knobs import Value
 from kmind.runtime.experiment.circumstances import Counted
+from kmind.runtime.experiment.exploring import Setting
 from kmind.runtime.experiment.runner import ExperimentRunner
 from kmind.runtime.holds.grants import Granted
 
@@ -96,6 +97,13 @@ class Running:
     def seen_nothing(self) -> bool:
         """Whether it has no pair that it did not begin with."""
         return self.trial.experiment.pairs <= self.pairs
+
+    @property
+    def unproven(self) -> Setting:
+        """What stands just now that has not been kept before; empty if nothing does."""
+        if self.again or self.trial.arm != "candidate":
+            return frozenset()
+        return frozenset({(self.case.each.key, self.case.candidate)})
 
     def blocks(self, arm: str) -> list[Counted]:
         """The blocks that were measured under an arm, but for those that took too long."""

@@ -27,6 +27,7 @@ from kmind.runtime.experiment.aa_noise import AaNoise
 from kmind.runtime.experiment.case import Case, Pending, Running
 from kmind.runtime.experiment.circumstances import Circumstances, Counted, Ledger
 from kmind.runtime.experiment.effort import Effort
+from kmind.runtime.experiment.exploring import Exploring
 from kmind.runtime.experiment.publish import Publisher, gain_in_words, status_of
 from kmind.runtime.experiment.recall import Recall
 from kmind.runtime.experiment.recheck import RecheckClocks
@@ -77,8 +78,9 @@ class ExperimentController(Service):
         self._now = services.now
         self._running: Running | None = None
         self._pending: Pending | None = None
-        self._busy = False
+        self._busy, self._busy_until = False, -math.inf
         self._clocks = RecheckClocks(math.inf)
+        self._exploring = Exploring()
         changes.on_gone(self._on_gone)
         self._put_off: dict[tuple[Any, ...], tuple[float, float]] = {}
         self._noted: set[tuple[int, ...]] = set()
@@ -120,10 +122,15 @@ class ExperimentController(Service):
         return self._running is not None or self._pending is not None
 
     def poll(self, *, busy: bool) -> None:
-        """Say whether the agent sees anything: only then are blocks collected."""
-        self._busy = busy
+        """Say whether the agent sees anything: only then are blocks collected.
+
+        A pause shorter than a block is no end of the load.
+        """
+        if busy:
+            self._busy_until = self._now() + self._plan.block_s
+        self._busy = self._now() < self._busy_until
         self._tick()
-        if self._running or not (self._live and busy):
+        if self._running or not (self._live and self._busy):
             self._aa_noise.pause()
         else:
             self._aa_noise.go_on()
@@ -144,6 +151,7 @@ class ExperimentController(Service):
             if self._changes.holding(*each.key)
         ]
         self._clocks.tick(self._now(), standing)
+        self._exploring.tick(self._now(), self._running.unproven if self._running else frozenset())
 
     # What the agent let through
 
@@ -323,6 +331,10 @@ class ExperimentController(Service):
         return Design.from_dict(design.to_dict() | {"alpha": alpha, "keep_share": level / alpha})
 
     def _begin(self, case: Case, action: Action) -> None:
+        if (left := self._exploring.wait_s) > 0:
+            why = f"what was tried has stood for as long as it may: wait for {left:.0f} s"
+            self._changes.refuse(case.each, action.id, KmindError(why))
+            return
         level, guards = 0.0, self._aa_noise.guards()
         experiment = self._recall.cut_short(case, self._design(case), self._rng, guards)
         if experiment is None:
@@ -385,6 +397,7 @@ class ExperimentController(Service):
             self._next()
             return
         self._safely(self._running.trial.run_due)
+        self._tick()
         if self._running is None:
             return
         self._publish.announce(self._running)

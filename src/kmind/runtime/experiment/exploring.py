@@ -104,6 +104,11 @@ class Exploring:
         return self._stood.get(setting, 0.0) >= max(self._stood.values(), default=0.0)
 
     @property
+    def wait_s(self) -> float:
+        """Seconds until something unconfirmed may begin, if nothing is until then; 0 if now."""
+        return max(0.0, START_S - self.left_s) / _REFILL
+
+    @property
     def used_up(self) -> bool:
         """Whether what stands unconfirmed may stand no longer."""
         return self.left_s <= -DEBT_S
