@@ -51,6 +51,7 @@ WRONG = [
     ),
     (["evaluate", "readahead", "DISK", "block.nomerges=1", "--duration", "1"], 2, "--duration"),
     (["evaluate", "dirty", "DISK", "vm.swappiness=1"], 2, "works on a system target"),
+    (["evaluate", "dirty", "system", "vm.swappiness=1"], 2, "a pair of blocks takes 140 s"),
     (["why", "7"], 2, "there is no experiment 7; none was made here yet"),
     (["fly"], 2, "there is no command 'fly'"),
     (["restore", "--frce"], 2, "no option '--frce'; did you mean --force?"),

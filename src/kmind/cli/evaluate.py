@@ -14,6 +14,7 @@ from kmind.errors import UsageError
 from kmind.events import Event
 from kmind.evidence import Design
 from kmind.extension import parse_parameters
+from kmind.extension.outcome import EvidencePart
 from kmind.guard import Actuator, Gate, Journal, Policy
 from kmind.knobs import Knob, Target, Value, get_knob, parse_target
 from kmind.runtime.cleanup import restoring
@@ -26,6 +27,7 @@ __all__ = ["SCHEMA", "evaluate_command"]
 
 SCHEMA = "kmind.evaluate/1"
 
+_BLOCK_S, _WASH_OUT_S = 0.4, 0.1
 _PATIENT_S = 86400.0  # nobody's heart beats: there is no extension
 
 
@@ -47,7 +49,7 @@ def evaluate_command(
     """
     module, target = bind(module_name, target_name)
     check_metric(metric, module.manifest)
-    question = _question(target, change, against, duration_s, metric)
+    question = _question(module.manifest.evidence, target, change, against, duration_s, metric)
     policy = Policy.load(policy_file)
     need_root()
 
@@ -102,7 +104,12 @@ def evaluate_command(
 
 
 def _question(
-    target: Target, change: str, against: str | None, duration_s: float, metric: str
+    plan: EvidencePart,
+    target: Target,
+    change: str,
+    against: str | None,
+    duration_s: float,
+    metric: str,
 ) -> Question:
     name, given, text = change.partition("=")
     if not given:
@@ -110,6 +117,13 @@ def _question(
     knob = get_knob(name)
     if knob.target not in (target.kind, "system"):
         raise UsageError(f"{name} is none of a {target.kind} target", hint="see docs/knobs.md")
+    # Of a module whose outcome takes long to tell, blocks are as long as in an instance.
+    block_s, wash_out_s = max(_BLOCK_S, plan.block_s), max(_WASH_OUT_S, plan.wash_out_s)
+    if duration_s < (pair_s := 2 * (block_s + wash_out_s)):
+        raise UsageError(
+            f"a pair of blocks takes {pair_s:g} s with this module, and there are {duration_s:g} s",
+            hint=f"such as --duration {20 * pair_s:g}",
+        )
     where = target if knob.target == target.kind else parse_target("system")
     return Question(
         knob,
@@ -117,7 +131,7 @@ def _question(
         _value(knob, text),
         None if against is None else _value(knob, against),
         metric,
-        Design(block_s=0.4, max_s=duration_s),
+        Design(block_s=block_s, wash_out_s=wash_out_s, max_s=duration_s),
     )
 
 
