@@ -7,8 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from cli.found import found
+from cli.placed import admin, ask
 
 import kmind
+
+__all__ = ["Cli", "admin", "ask", "cli", "found"]
 
 SOURCES = str(Path(kmind.__file__).parent.parent)
 

@@ -15,7 +15,7 @@ import pytest
 from serve.asked import ask
 from serve.conftest import serve
 
-from kmind.cli.client import Client, _UnixConnection
+from kmind.cli.client import _UnixConnection
 from kmind.errors import KmindError
 from kmind.serve import api, peers
 
@@ -175,17 +175,3 @@ def test_head_and_a_second_request_on_one_connection(served: "Served") -> None:
         assert answer.status == 200
         answer.read()
     connection.close()
-
-
-def test_the_client_says_what_the_daemon_said(served: "Served") -> None:
-    with pytest.raises(KmindError) as caught:
-        served.client.call("POST", "/v1/instances", {"module": "readahed", "target": "vda"})
-    assert caught.value.exit_code == 2
-    assert "did you mean 'readahead'?" in str(caught.value)
-
-
-def test_nobody_listens(tmp_path: Path) -> None:
-    with pytest.raises(KmindError) as caught:
-        Client(tmp_path / "none.sock").get("/v1/health")
-    assert caught.value.exit_code == 3
-    assert "is not running" in str(caught.value)

@@ -14,6 +14,7 @@ from urllib.parse import quote, urlencode
 
 from kmind.errors import KmindError, PrivilegeError, UsageError
 from kmind.util.foreign import foreign
+from kmind.util.text import clean
 
 __all__ = [
     "Client",
@@ -126,7 +127,7 @@ class Client:
         try:
             connection.request(method, url, data, headers | {"Connection": "close"})
             return connection.getresponse()
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             self._explain(error)
 
     def _read(self, answer: http.client.HTTPResponse, *, line: bool = False) -> bytes:
@@ -155,7 +156,7 @@ class Client:
                 f"the daemon closed the connection: {_ALLOWED}", hint="use sudo"
             ) from None
         raise KmindError(
-            f"the connection to the daemon broke off: {error}", hint="see: kmind status"
+            f"the connection to the daemon broke off: {clean(str(error))}", hint="see: kmind status"
         ) from None
 
 
