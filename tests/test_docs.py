@@ -41,7 +41,7 @@ def test_every_command_is_described() -> None:
 
 
 def test_every_verdict_is_described() -> None:
-    rows = _table((DOCS / "architecture.md").read_text(), "verdict")
+    rows = _table((DOCS / "agents.md").read_text(), "verdict")
     described = {name for cell in rows for name in re.findall(r"`(\w+)`", cell)}
     assert described == {name.lower() for name in layout.VERDICT} - {"pending"}
 
@@ -51,7 +51,7 @@ def test_verdicts_stand_in_the_order_of_the_checks() -> None:
     source = (ROOT / "src/kmind/include/kmind/admission.h").read_text()
     check = source[source.index("km_check(const") :]
     order = re.findall(r"return KMIND_VERDICT_(\w+);", check[: check.index("\n}\n")])
-    rows = list(_table((DOCS / "architecture.md").read_text(), "verdict"))
+    rows = list(_table((DOCS / "agents.md").read_text(), "verdict"))
     places = [rows.index(f"`{name.lower()}`") for name in dict.fromkeys(order)]
     assert places == sorted(places)
 

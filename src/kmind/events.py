@@ -158,7 +158,7 @@ class Window(Event, frozen=True, kw_only=True):
 class _Decided(Event, frozen=True, kw_only=True):
     instance: _Instance
     id: _Id
-    verdict: Annotated[str, Meta(description="[verdict](architecture.md#admission) of the agent")]
+    verdict: Annotated[str, Meta(description="[verdict](agents.md#admission) of the agent")]
     knob: Annotated[_Value, Meta(description="name of the knob; its number if not granted")]
     value: Annotated[_Value, Meta(description="value that was recommended")]
     current: Annotated[_Value, Meta(description="value of the knob at the verdict")]
