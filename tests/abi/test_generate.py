@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""layout.py is what its generator writes."""
+"""layout.py and enums.py are what their generator writes."""
 
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +13,17 @@ from abi.headers import ABI, ENUMS, INCLUDE
 
 from kmind.abi import layout
 from kmind.abi.btf import Btf
-from kmind.abi.generate import STRUCTS, render
+from kmind.abi.generate import STRUCTS, render, render_enums
 
 
-def test_layout_is_what_the_generator_writes(abi: Btf) -> None:
+@pytest.mark.parametrize(("name", "made"), [("layout.py", render), ("enums.py", render_enums)])
+def test_file_is_what_the_generator_writes(abi: Btf, name: str, made: Callable[[Btf], str]) -> None:
     ruff = shutil.which("ruff", path=str(Path(sys.executable).parent)) or shutil.which("ruff")
     if ruff is None:
         pytest.skip("ruff is not installed; run `make setup`")
-    command = [ruff, "format", "--stdin-filename", str(ABI / "layout.py"), "-"]
-    formatted = subprocess.run(
-        command, input=render(abi), capture_output=True, text=True, check=True
-    )
-    assert (ABI / "layout.py").read_text() == formatted.stdout
+    command = [ruff, "format", "--stdin-filename", str(ABI / name), "-"]
+    formatted = subprocess.run(command, input=made(abi), capture_output=True, text=True, check=True)
+    assert (ABI / name).read_text() == formatted.stdout
 
 
 def test_every_type_of_the_header_is_in_the_layout(abi: Btf) -> None:

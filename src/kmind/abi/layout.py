@@ -17,6 +17,7 @@ __all__ = [
     "CONTROL_OP",
     "CORE_CALL",
     "CORE_OP",
+    "COUNTERS",
     "GAP",
     "GEOMETRY",
     "GRANT",
@@ -48,7 +49,7 @@ __all__ = [
 
 LIMIT = {
     "ABI": 3,
-    "CORE_ABI": 6,
+    "CORE_ABI": 7,
     "MAX_CPUS": 256,
     "FEATURES": 28,
     "WINDOW_SLOTS": 256,
@@ -445,14 +446,14 @@ ACCOUNT = np.dtype(
         "names": [
             "pushed",
             "dropped",
+            "bad_tail",
+            "hook_runs",
+            "hook_ns",
+            "heartbeat_ns",
             "windows",
             "wakeups",
             "ticks",
-            "bad_tail",
             "actions_lost",
-            "heartbeat_ns",
-            "hook_runs",
-            "hook_ns",
             "applied",
             "undone",
             "busy",
@@ -643,3 +644,5 @@ CORE_CALL = np.dtype(
         "itemsize": 48,
     }
 )
+
+COUNTERS = ("windows", "wakeups", "ticks", "actions_lost", "applied", "undone", "busy")

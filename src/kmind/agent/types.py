@@ -10,72 +10,11 @@ tested without root. One agent serves one instance. Its owner (the daemon, or
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import IntEnum
 from typing import Literal
 
-from kmind.abi import layout
+from kmind.abi.enums import Cause, Kind, Mode, Verdict
 
 __all__ = ["Action", "Cause", "Grant", "Kind", "Mode", "ModelUse", "Rule", "Verdict"]
-
-
-class Mode(IntEnum):
-    """How far an instance may go; see ``enum kmind_mode``."""
-
-    OBSERVE = layout.MODE["OBSERVE"]
-    ADVISE = layout.MODE["ADVISE"]
-    CANARY = layout.MODE["CANARY"]
-    AUTO = layout.MODE["AUTO"]
-    EMERGENCY = layout.MODE["EMERGENCY"]
-
-
-class Verdict(IntEnum):
-    """What admission decided about a recommendation; see ``enum kmind_verdict``."""
-
-    PENDING = layout.VERDICT["PENDING"]
-    APPROVED = layout.VERDICT["APPROVED"]
-    RENEWED = layout.VERDICT["RENEWED"]
-    SHADOWED = layout.VERDICT["SHADOWED"]
-    ADVISED = layout.VERDICT["ADVISED"]
-    EMERGENCY = layout.VERDICT["EMERGENCY"]
-    TORN = layout.VERDICT["TORN"]
-    REPLAYED = layout.VERDICT["REPLAYED"]
-    EXPIRED = layout.VERDICT["EXPIRED"]
-    UNKNOWN = layout.VERDICT["UNKNOWN"]
-    TYPE = layout.VERDICT["TYPE"]
-    RANGE = layout.VERDICT["RANGE"]
-    GRID = layout.VERDICT["GRID"]
-    STEP = layout.VERDICT["STEP"]
-    RATE = layout.VERDICT["RATE"]
-    RULE = layout.VERDICT["RULE"]
-    MODEL = layout.VERDICT["MODEL"]
-    BUSY = layout.VERDICT["BUSY"]
-    OWNER = layout.VERDICT["OWNER"]
-    LEASE = layout.VERDICT["LEASE"]
-    ROOM = layout.VERDICT["ROOM"]
-
-
-class Kind(IntEnum):
-    """What a record says; see ``enum kmind_kind``."""
-
-    NONE = layout.KIND["NONE"]
-    MODE = layout.KIND["MODE"]
-    APPLIED = layout.KIND["APPLIED"]
-    UNDONE = layout.KIND["UNDONE"]
-    YIELDED = layout.KIND["YIELDED"]
-    FAILED = layout.KIND["FAILED"]
-    KEPT = layout.KIND["KEPT"]
-    DROPPED = layout.KIND["DROPPED"]
-    OBJECTIVE = layout.KIND["OBJECTIVE"]
-    NO_OBJECTIVE = layout.KIND["NO_OBJECTIVE"]
-    MEASURING = layout.KIND["MEASURING"]
-    MODULE = layout.KIND["MODULE"]
-
-
-class Cause(IntEnum):
-    """Why an agent changed its mode; see ``enum kmind_cause``."""
-
-    ASKED = layout.CAUSE["ASKED"]
-    STALLED = layout.CAUSE["STALLED"]
 
 
 @dataclass(frozen=True)

@@ -11,16 +11,12 @@ __all__ = [
     "DRY_RUN",
     "INSTANCE",
     "JSON",
-    "MODES",
     "MODULE",
     "PARAMETERS",
     "POLICY",
     "SOCKET",
     "TARGET",
 ]
-
-MODES = ("observe", "advise", "canary", "auto")
-"""The modes that an admin can choose for an instance that works."""
 
 JSON = Flag("json", "write JSON, with its schema")
 SOCKET = Option("socket", "the daemon's socket, if not /run/kmind/api.sock", convert=Path)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 
 from kmind import events
+from kmind.abi.enums import ModeName, WorkingMode
 
 __all__ = [
     "EVENT_LINES",
@@ -33,7 +34,6 @@ __all__ = [
     "Lease",
     "LeaseList",
     "LoadRequest",
-    "ModeName",
     "ModeRequest",
     "ModelList",
     "ModelRequest",
@@ -63,9 +63,6 @@ _PATH_BYTES = 4096  # PATH_MAX of limits.h: a cgroup's path may be that long
 # A name, or where a folder is. What is relative would be so to the daemon.
 _MODULE = r"^([A-Za-z][A-Za-z0-9_-]{0,63}|/[^\x00-\x1f\x7f]*)$(?!\n)"
 
-ModeName: TypeAlias = Literal["observe", "advise", "canary", "auto", "emergency"]
-"""How far an instance may go."""
-
 _Word: TypeAlias = Annotated[str, msgspec.Meta(max_length=4096, pattern=_TEXT)]
 _Parameter: TypeAlias = bool | int | float | _Word
 
@@ -90,7 +87,7 @@ class LoadRequest(_Request, frozen=True):
     module: Annotated[str, msgspec.Meta(max_length=4096, pattern=_MODULE)]
     target: Annotated[str, msgspec.Meta(max_length=_PATH_BYTES, pattern=_TEXT)] = ""
     parameters: Annotated[dict[_Word, _Parameter], msgspec.Meta(max_length=256)] = {}
-    mode: Literal["observe", "advise", "canary", "auto"] | None = None
+    mode: WorkingMode | None = None
     dry_run: bool = False
 
 

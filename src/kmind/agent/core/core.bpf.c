@@ -324,7 +324,7 @@ static __always_inline void look_at(const struct kmind_instance *instance, struc
 	bpf_task_release(task);
 }
 
-static const char mode_names[][10] = {"-", "observe", "advise", "canary", "auto", "emergency"};
+static const char mode_words[][12] = {[0] = "-", KMIND_MODES(KMIND_AS_WORD)};
 
 SEC("iter/bpf_map_elem")
 int km_stats(struct bpf_iter__bpf_map_elem *ctx)
@@ -356,10 +356,10 @@ int km_stats(struct bpf_iter__bpf_map_elem *ctx)
 	for (int i = KMIND_VERDICT_EMERGENCY; i < KMIND_VERDICTS; i++)
 		refused += account->verdicts[i];
 	mode = instance->mode;
-	if (mode > KMIND_MODE_EMERGENCY)
+	if (mode >= sizeof(mode_words) / sizeof(mode_words[0]))
 		mode = 0;
 	BPF_SEQ_PRINTF(seq, "%-4u %-32s %-10s %-10s %5u ", instance->slot, instance->name,
-		       instance->class_name, mode_names[mode], instance->generation);
+		       instance->class_name, mode_words[mode], instance->generation);
 	if (usage.known)
 		BPF_SEQ_PRINTF(seq, "%8u %10llu %9llu ", usage.pid, usage.cpu_ns / 1000000,
 			       usage.rss_kib);

@@ -36,6 +36,7 @@ _CQ_SLOTS = layout.LIMIT["CQ_SLOTS"]
 _WINDOW_SLOTS = layout.LIMIT["WINDOW_SLOTS"]
 _EMERGENCY = layout.MODE["EMERGENCY"]
 _VERDICT = layout.VERDICT
+_COUNTERS = layout.COUNTERS
 _TICK_BUDGET = 16  # KM_TICK_BUDGET
 _MOST_GRANTS = 256  # km_grants
 _IDLE_NS = layout.LIMIT["IDLE_MS"] * 1_000_000
@@ -164,20 +165,7 @@ class SimAgent:
         self._window_due = self._now + self._window_ns
         self._rung = 0
         self._cq_head = 0
-        self._counters = dict.fromkeys(
-            (
-                "windows",
-                "wakeups",
-                "ticks",
-                "bad_cq_tail",
-                "actions_lost",
-                "hook_runs",
-                "applied",
-                "undone",
-                "busy",
-            ),
-            0,
-        )
+        self._counters = dict.fromkeys([*_COUNTERS, "bad_cq_tail", "hook_runs"], 0)
         self._verdicts = dict.fromkeys(_VERDICT.values(), 0)
         self._map_rings()
 
@@ -305,19 +293,13 @@ class SimAgent:
             counters = {
                 "pushed": sum(ring.head for ring in self._records),
                 "dropped": sum(ring.dropped for ring in [*self._records, self._windows]),
-                "windows": self._counters["windows"],
-                "wakeups": self._counters["wakeups"],
-                "ticks": self._counters["ticks"],
                 "bad_tail": self._counters["bad_cq_tail"]
                 + sum(ring.bad_tail for ring in [*self._records, self._windows]),
-                "actions_lost": self._counters["actions_lost"],
-                "heartbeat_ns": self._beat_ns,
                 "hook_runs": self._counters["hook_runs"],
                 "hook_ns": 0,  # it has no hooks: their time is the caller's
-                "applied": self._counters["applied"],
-                "undone": self._counters["undone"],
-                "busy": self._counters["busy"],
+                "heartbeat_ns": self._beat_ns,
             }
+            counters |= {name: self._counters[name] for name in _COUNTERS}
             for name, code in _VERDICT.items():
                 if code:
                     counters[f"verdict_{name.lower()}"] = self._verdicts[code]

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from kmind.cli.options import DRY_RUN, JSON, MODES, MODULE, SOCKET
+from kmind.abi.enums import MODES
+from kmind.cli.options import DRY_RUN, JSON, MODULE, SOCKET
 from kmind.command import Argument, Command, Option, Words
 
 __all__ = ["COMMAND"]

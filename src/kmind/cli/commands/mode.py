@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from kmind.cli.options import INSTANCE, JSON, MODES, SOCKET
+from kmind.abi.enums import MODES
+from kmind.cli.options import INSTANCE, JSON, SOCKET
 from kmind.command import Argument, Command, Words
 
 __all__ = ["COMMAND"]

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from kmind.cli.options import JSON, MODES, MODULE, PARAMETERS, POLICY, TARGET
+from kmind.abi.enums import MODES
+from kmind.cli.options import JSON, MODULE, PARAMETERS, POLICY, TARGET
 from kmind.command import Command, Option, Words
 
 __all__ = ["COMMAND"]

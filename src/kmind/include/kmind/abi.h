@@ -16,7 +16,7 @@
 
 enum kmind_limit {
 	KMIND_ABI = 3,		   /* of arena, records and windows */
-	KMIND_CORE_ABI = 6,	   /* of what the owner shares with agents: core, grants, control */
+	KMIND_CORE_ABI = 7,	   /* of what the owner shares with agents: core, grants, control */
 	KMIND_MAX_CPUS = 256,	   /* CPUs that one agent can serve */
 	KMIND_FEATURES = 28,	   /* counters in one window */
 	KMIND_WINDOW_SLOTS = 256,  /* windows kept for a slow reader */
@@ -58,40 +58,49 @@ enum kmind_limit {
 	KMIND_HISTOGRAM_BUCKETS = 512, /* of one histogram */
 };
 
+/*
+ * Lists of which an enum and its words are made, in C and in Python: what is added here is
+ * everywhere. X(name, number, word).
+ */
+#define KMIND_AS_MODE(name, number, word) KMIND_MODE_##name = (number),
+#define KMIND_AS_VERDICT(name, number, word) KMIND_VERDICT_##name = (number),
+#define KMIND_AS_WORD(name, number, word) [number] = (word),
+
 /* How far an instance may go. Zero is never set: it fails closed. */
-enum kmind_mode {
-	KMIND_MODE_OBSERVE = 1,
-	KMIND_MODE_ADVISE = 2,
-	KMIND_MODE_CANARY = 3,
-	KMIND_MODE_AUTO = 4,
-	KMIND_MODE_EMERGENCY = 5,
-};
+#define KMIND_MODES(X)           \
+	X(OBSERVE, 1, "observe") \
+	X(ADVISE, 2, "advise")   \
+	X(CANARY, 3, "canary")   \
+	X(AUTO, 4, "auto")       \
+	X(EMERGENCY, 5, "emergency")
+
+enum kmind_mode { KMIND_MODES(KMIND_AS_MODE) };
 
 /* What admission decided about one recommendation. */
-enum kmind_verdict {
-	KMIND_VERDICT_PENDING = 0,
-	KMIND_VERDICT_APPROVED = 1,
-	KMIND_VERDICT_RENEWED = 2,   /* the value stands already: held for longer */
-	KMIND_VERDICT_SHADOWED = 3,  /* would be approved; mode observe */
-	KMIND_VERDICT_ADVISED = 4,   /* kept as advice; mode advise */
-	KMIND_VERDICT_EMERGENCY = 5, /* refused: the agent is in emergency */
-	KMIND_VERDICT_TORN = 6,	     /* refused: its words do not belong together */
-	KMIND_VERDICT_REPLAYED = 7,  /* refused: id not above the last one */
-	KMIND_VERDICT_EXPIRED = 8,
-	KMIND_VERDICT_UNKNOWN = 9, /* refused: no such knob on that target is granted */
-	KMIND_VERDICT_TYPE = 10,
-	KMIND_VERDICT_RANGE = 11,
-	KMIND_VERDICT_GRID = 12, /* refused: between two values that the knob takes */
-	KMIND_VERDICT_STEP = 13,
-	KMIND_VERDICT_RATE = 14,
-	KMIND_VERDICT_RULE = 15,  /* refused: against a rule over several knobs */
-	KMIND_VERDICT_MODEL = 16, /* refused: not from the model that was admitted */
-	KMIND_VERDICT_BUSY = 17,  /* refused: the actuator has fallen behind */
-	KMIND_VERDICT_OWNER = 18, /* refused: nobody is there who would apply it */
-	KMIND_VERDICT_LEASE = 19, /* refused: another instance holds the knob */
-	KMIND_VERDICT_ROOM = 20,  /* refused: a table of the core has no room for it */
-	KMIND_VERDICTS = 21,
-};
+#define KMIND_VERDICT_LIST(X)                                                          \
+	X(PENDING, 0, "pending")                                                       \
+	X(APPROVED, 1, "approved")                                                     \
+	X(RENEWED, 2, "renewed")     /* the value stands already: held for longer */   \
+	X(SHADOWED, 3, "shadowed")   /* would be approved; mode observe */             \
+	X(ADVISED, 4, "advised")     /* kept as advice; mode advise */                 \
+	X(EMERGENCY, 5, "emergency") /* refused: the agent is in emergency */          \
+	X(TORN, 6, "torn")	     /* refused: its words do not belong together */   \
+	X(REPLAYED, 7, "replayed")   /* refused: id not above the last one */          \
+	X(EXPIRED, 8, "expired")                                                       \
+	X(UNKNOWN, 9, "unknown") /* refused: no such knob on that target is granted */ \
+	X(TYPE, 10, "type")                                                            \
+	X(RANGE, 11, "range")                                                          \
+	X(GRID, 12, "grid") /* refused: between two values that the knob takes */      \
+	X(STEP, 13, "step")                                                            \
+	X(RATE, 14, "rate")                                                            \
+	X(RULE, 15, "rule")   /* refused: against a rule over several knobs */         \
+	X(MODEL, 16, "model") /* refused: not from the model that was admitted */      \
+	X(BUSY, 17, "busy")   /* refused: the actuator has fallen behind */            \
+	X(OWNER, 18, "owner") /* refused: nobody is there who would apply it */        \
+	X(LEASE, 19, "lease") /* refused: another instance holds the knob */           \
+	X(ROOM, 20, "room")   /* refused: a table of the core has no room for it */
+
+enum kmind_verdict { KMIND_VERDICT_LIST(KMIND_AS_VERDICT) KMIND_VERDICTS };
 
 enum kmind_type {
 	KMIND_TYPE_INT = 1,
@@ -320,21 +329,29 @@ struct kmind_control {
 	struct kmind_grant grant;
 };
 
-/* Kernel-side accounts of one agent. */
+/*
+ * What an agent counts in `km.NAME`. A name that is added here is in its state and account, in
+ * what `cat` shows, in the API and in simulated agents; docs/output.md has to say what it means.
+ */
+#define KMIND_COUNTERS(X)                                              \
+	X(windows)                                                     \
+	X(wakeups)                                                     \
+	X(ticks)                                                       \
+	X(actions_lost) /* refusals that the daemon was not told of */ \
+	X(applied)                                                     \
+	X(undone)                                                      \
+	X(busy) /* times that a window was due and a counter had moved since the last time */
+#define KMIND_AS_FIELD(name) __u64 name;
+
+/* Kernel-side accounts of one agent: of its CPUs, and what it counts. */
 struct kmind_account {
 	__u64 pushed;
 	__u64 dropped;
-	__u64 windows;
-	__u64 wakeups;
-	__u64 ticks;
-	__u64 bad_tail;	    /* times that a reader's index made no sense */
-	__u64 actions_lost; /* refusals that the daemon was not told of */
-	__u64 heartbeat_ns;
+	__u64 bad_tail; /* times that a reader's index made no sense */
 	__u64 hook_runs;
 	__u64 hook_ns; /* a sample of the runs, scaled up */
-	__u64 applied;
-	__u64 undone;
-	__u64 busy; /* times that a window was due and a counter had moved since the last time */
+	__u64 heartbeat_ns;
+	KMIND_COUNTERS(KMIND_AS_FIELD)
 	__u64 verdicts[KMIND_VERDICTS];
 };
 

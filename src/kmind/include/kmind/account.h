@@ -5,6 +5,8 @@
 
 #include <kmind/ring.h>
 
+#define KM_SUM_UP(name) account->name = km.name;
+
 /* The accounts, in one piece. */
 static __always_inline void km_sum_up(struct kmind_account *account)
 {
@@ -22,14 +24,8 @@ static __always_inline void km_sum_up(struct kmind_account *account)
 	account->bad_tail = bad_tail + km.bad_cq_tail + km.window_ring.bad_tail;
 	account->hook_runs = runs;
 	account->hook_ns = ns;
-	account->windows = km.windows;
-	account->wakeups = km.wakeups;
-	account->ticks = km.ticks;
-	account->actions_lost = km.actions_lost;
 	account->heartbeat_ns = km.heartbeat_ns;
-	account->applied = km.applied;
-	account->undone = km.undone;
-	account->busy = km.busy;
+	KMIND_COUNTERS(KM_SUM_UP)
 	for (int i = 0; i < KMIND_VERDICTS; i++)
 		account->verdicts[i] = km.verdicts[i];
 }

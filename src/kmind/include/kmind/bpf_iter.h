@@ -11,27 +11,23 @@
 #include <kmind/vmlinux_types.h>
 #include <bpf/bpf_tracing.h>
 
-static const char km_verdict_names[KMIND_VERDICTS][12] = {
-	"pending",  "approved", "renewed", "shadowed", "advised", "emergency", "torn",
-	"replayed", "expired",	"unknown", "type",     "range",	  "grid",      "step",
-	"rate",	    "rule",	"model",   "busy",     "owner",	  "lease",     "room",
-};
-static const char km_mode_names[KMIND_MODE_EMERGENCY + 1][12] = {
-	"-", "observe", "advise", "canary", "auto", "emergency",
-};
+static const char km_verdict_words[][12] = {KMIND_VERDICT_LIST(KMIND_AS_WORD)};
+static const char km_mode_words[][12] = {[0] = "-", KMIND_MODES(KMIND_AS_WORD)};
 
 static __always_inline void km_show_instance(struct seq_file *seq, struct kmind_instance *instance)
 {
 	__u32 mode = km.mode;
 
-	if (mode > KMIND_MODE_EMERGENCY)
+	if (mode >= sizeof(km_mode_words) / sizeof(km_mode_words[0]))
 		mode = 0;
 	BPF_SEQ_PRINTF(seq, "name %s\nmodule %s\nclass %s\nmode %s\n", instance->name,
-		       instance->module, instance->class_name, km_mode_names[mode]);
+		       instance->module, instance->class_name, km_mode_words[mode]);
 	BPF_SEQ_PRINTF(seq, "slot %u\ngeneration %u\npid %u\nhost_pid %u\nuid %u\nheld %d\n",
 		       instance->slot, km_generation, instance->pid, instance->host_pid,
 		       instance->uid, instance->held);
 }
+
+#define KM_SHOW_COUNTER(name) BPF_SEQ_PRINTF(seq, #name " %llu\n", account.name);
 
 static __always_inline void km_show_account(struct seq_file *seq)
 {
@@ -40,14 +36,11 @@ static __always_inline void km_show_account(struct seq_file *seq)
 	km_sum_up(&account);
 	BPF_SEQ_PRINTF(seq, "hook_runs %llu\nhook_ns %llu\npushed %llu\ndropped %llu\n",
 		       account.hook_runs, account.hook_ns, account.pushed, account.dropped);
-	BPF_SEQ_PRINTF(seq, "windows %llu\nwakeups %llu\nticks %llu\nbad_tail %llu\n",
-		       account.windows, account.wakeups, account.ticks, account.bad_tail);
-	BPF_SEQ_PRINTF(seq, "applied %llu\nundone %llu\nactions_lost %llu\nheartbeat_ms %llu\n",
-		       account.applied, account.undone, account.actions_lost,
+	BPF_SEQ_PRINTF(seq, "bad_tail %llu\nheartbeat_ms %llu\n", account.bad_tail,
 		       (bpf_ktime_get_ns() - account.heartbeat_ns) / 1000000);
-	BPF_SEQ_PRINTF(seq, "busy %llu\n", account.busy);
+	KMIND_COUNTERS(KM_SHOW_COUNTER)
 	for (int i = KMIND_VERDICT_APPROVED; i < KMIND_VERDICTS; i++)
-		BPF_SEQ_PRINTF(seq, "verdict_%s %llu\n", km_verdict_names[i], account.verdicts[i]);
+		BPF_SEQ_PRINTF(seq, "verdict_%s %llu\n", km_verdict_words[i], account.verdicts[i]);
 }
 
 SEC("iter/bpf_map_elem")

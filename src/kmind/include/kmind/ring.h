@@ -48,7 +48,6 @@ struct km_state {
 	struct kmind_state head;
 	/* The doorbell. */
 	__u32 rung; /* the sleep that it was last rung for */
-	__u64 wakeups;
 	/* Admission. */
 	__u32 mode;    /* 0 until the owner sets one: refuses all */
 	__u32 lock;    /* one CPU admits at a time */
@@ -57,7 +56,6 @@ struct km_state {
 	__u32 model;
 	__u32 untold; /* actions wait that the owner was not woken for */
 	__u64 bad_cq_tail;
-	__u64 actions_lost;
 	__u64 tell_tat_ns;   /* theoretical arrival time of the next action (GCRA) */
 	__u64 refuse_tat_ns; /* and of the next refusal that is told */
 	__u64 verdicts[KMIND_VERDICTS + 1];
@@ -69,11 +67,7 @@ struct km_state {
 	__u64 published_ns;
 	__u64 now_ns;	/* of the last tick */
 	__u64 clock_ns; /* what a reading of the clock costs */
-	__u64 ticks;
-	__u64 windows;
-	__u64 applied;
-	__u64 undone;
-	__u64 busy;	      /* see struct kmind_account */
+	KMIND_COUNTERS(KMIND_AS_FIELD)
 	__u64 counted;	      /* sum of all counters when a window was last due */
 	__u64 window_counted; /* and when the last one was closed */
 	__u64 window_last[KMIND_FEATURES];

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 
+from kmind.abi.enums import WorkingMode
 from kmind.extension import Value
 from kmind.runtime.holds.state import HoldState
 from kmind.runtime.sandbox.state import ProcessState
@@ -31,7 +32,7 @@ class InstanceState(msgspec.Struct, frozen=True, kw_only=True):
     module: str
     target: str
     params: dict[str, Value]
-    mode: Literal["observe", "advise", "canary", "auto"]
+    mode: WorkingMode
     slot: int
     generation: int
     started: float
