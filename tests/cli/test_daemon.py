@@ -165,7 +165,7 @@ def test_advice(cli: "Cli", daemon: "Served") -> None:
             "readahead needs a target: a block device; for example: kmind load readahead vda",
         ),
         (("load", "autotune"), 2, "a cgroup, or system; for example: kmind load autotune system"),
-        (("load", "readahead", "nosuch"), 2, "there is no target"),
+        (("load", "readahead", "nosuch"), 2, "unknown block device"),
         (("load", "readahead", DISK, "vdb"), 2, "'vdb' is not a parameter"),
         (("load", "readahead", DISK, "patience=1", "patience=2"), 2, "given twice"),
         (("load", "readahead", DISK, "patience=much"), 2, "patience"),

@@ -46,10 +46,10 @@ def test_lines(dirs: tuple[Path, Path]) -> None:
     assert (conf.options("quiet"), conf.mode("quiet")) == ((), None)
     assert conf.blacklisted("noisy") == f"{path}:7"
     assert conf.blacklisted("quiet") is None
-    words = ("random_kb=64", "label=two words")
+    parameters = {"random_kb": "64", "label": "two words"}
     assert conf.autoload == (
-        Autoload("quiet", "system", (), None, f"{path}:8"),
-        Autoload("read_ahead", "vda", words, "canary", f"{path}:9"),
+        Autoload("quiet", "system", {}, None, f"{path}:8"),
+        Autoload("read_ahead", "vda", parameters, "canary", f"{path}:9"),
     )
 
 

@@ -24,6 +24,7 @@ from kmind.events import Event
 from kmind.extension.conf import ModuleConf
 from kmind.guard import Journal, Policy
 from kmind.runtime.supervisor.supervisor import Options, Supervisor
+from kmind.util.words import split_words
 
 PATIENCE_S = 30
 QUICK = ("hold_s=30", "every_s=0.05")
@@ -92,7 +93,7 @@ class Rig:
     def load(self, module: str, disk: str, *words: str, mode: str = "auto") -> str:
         """Load a module; the instance's name."""
         assert self.supervisor
-        result = self.supervisor.load(module, disk, words, mode=Mode[mode.upper()])
+        result = self.supervisor.load(module, disk, split_words(words), mode=Mode[mode.upper()])
         return str(result["name"])
 
     def of(self, event: str, instance: str = "") -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,14 @@ from typing import Any
 from sample_events import make
 
 from kmind.agent.types import Mode
-from kmind.errors import KmindError, ModelError, UsageError
+from kmind.errors import KmindError, ModelError
 from kmind.events import Emit, Event
-from kmind.extension import find_module, parse_parameters
+from kmind.extension import Value, parse_parameters
 from kmind.extension.handover import Filed, Found
 from kmind.extension.manifest import FindingPart, ReportPart
 from kmind.infer.model_file import ModelFile
 from kmind.runtime.findings.keeper import Finder, Findings
+from kmind.runtime.instance.agent_factory import bind
 from kmind.runtime.objective.poller import check_requester
 from kmind.runtime.supervisor.advice import AdviceStore
 from kmind.runtime.supervisor.turn_times import TurnTimes
@@ -60,25 +61,23 @@ class MemorySupervisor:
         self,
         module: str,
         target: str,
-        words: Sequence[str],
+        parameters: Mapping[str, Value],
         *,
         mode: Mode | None,
         dry_run: bool = False,
         asker: int = 0,
     ) -> dict[str, Any]:
-        found = find_module(module)
-        params = parse_parameters(found.manifest, words)
-        check_requester(found.manifest, params, [word.partition("=")[0] for word in words], asker)
-        if target not in ("system", *(path.name for path in Path("/sys/block").iterdir())):
-            raise UsageError(f"there is no target {target!r}", hint="see /sys/block")
-        name = f"{found.manifest.name}@{target}"
+        found, where = bind(module, target)
+        params = parse_parameters(found.manifest, parameters)
+        check_requester(found.manifest, params, parameters, asker)
+        name = f"{found.manifest.name}@{where.name}"
         if name in self._instances:
             raise KmindError(f"{name} is loaded already", hint=f"kmind unload {name}")
         instance = {
             "name": name,
             "module": found.manifest.name,
             "class": found.manifest.class_,
-            "target": target,
+            "target": where.name,
             "mode": (mode or Mode.ADVISE).name.lower(),
             "state": "running",
             "params": params,

@@ -49,7 +49,7 @@ def test_answers_hold_what_is_declared(served: "Served", disk: str, route: Any) 
         (b'{"module": "readahead", "mode": "emergency"}', 400, "$.mode"),
         (b'{"module": "readahead", "parameters": {"patience": null}}', 400, "$.parameters"),
         (b'{"module": "readahed", "target": "vda"}', 400, "there is no module"),
-        (b'{"module": "readahead", "target": "nosuch"}', 400, "there is no target"),
+        (b'{"module": "readahead", "target": "nosuch"}', 400, "unknown block device"),
         (b'{"module": "readahead"}', 400, "needs a target: a block device"),
         (b'{"module": "' + b"x" * 70_000 + b'"}', 413, "more than"),
     ],

@@ -9,7 +9,7 @@ from typing import Any
 
 from kmind.cli.client import Client, kernel_name
 from kmind.cli.output import json_line, write
-from kmind.errors import UsageError
+from kmind.util.words import split_words
 
 __all__ = ["load_command"]
 
@@ -27,7 +27,7 @@ def load_command(
     body: dict[str, Any] = {"module": _absolute(module), "dry_run": dry_run}
     if words and "=" not in words[0]:
         body["target"], words = kernel_name(words[0]), words[1:]
-    body["parameters"] = _parameters(words)
+    body["parameters"] = split_words(words)
     if mode:
         body["mode"] = mode
     answer = Client(socket).call("POST", "/v1/instances", body)
@@ -46,18 +46,3 @@ def load_command(
 def _absolute(module: str) -> str:
     # A folder is named from here, and looked for by the daemon from elsewhere.
     return str(Path(module).absolute()) if "/" in module else module
-
-
-def _parameters(words: Sequence[str]) -> dict[str, str]:
-    parameters: dict[str, str] = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not equals:
-            raise UsageError(
-                f"{word!r} is not a parameter",
-                hint="after the module come one target, then parameters as name=value",
-            )
-        if name in parameters:
-            raise UsageError(f"parameter {name} is given twice", hint="give it once")
-        parameters[name] = value
-    return parameters

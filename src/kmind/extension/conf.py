@@ -16,16 +16,18 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kmind.abi.enums import MODES
 from kmind.errors import ModuleError
 from kmind.extension._parameter import MODE_WORD
 from kmind.extension.alias import Alias
-from kmind.extension.parameters import Setting, nearest, split_word
+from kmind.extension.parameters import Setting, nearest
 from kmind.util.foreign import foreign, one_line
 from kmind.util.trust import read_trusted
+from kmind.util.words import split_word
 
 __all__ = ["CONF_DIRS", "AliasLine", "Autoload", "ModuleConf"]
 
@@ -39,7 +41,6 @@ _WORDS = {
     "autoload": "autoload MODULE TARGET [NAME=VALUE...]",
 }
 _LONG = 500  # characters of what a message says
-_MODES = ("observe", "advise", "canary", "auto")
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,12 @@ class AliasLine:
 class Autoload:
     """``autoload``: an instance to make at the daemon's start.
 
-    ``words`` are ``name=value`` without the mode, and ``mode`` is None where none is said.
+    ``parameters`` are texts by name, without the mode, and ``mode`` is None where none is said.
     """
 
     module: str
     target: str
-    words: tuple[str, ...]
+    parameters: Mapping[str, str]
     mode: str | None
     at: str
 
@@ -202,10 +203,10 @@ class _Reader:
             if "=" in rest[1]:
                 raise ValueError(f"{rest[1]!r} is no target; autoload is written: {_WORDS[word]}")
             given = _settings(rest[2:], at)
-            parameters = [f"{each.name}={each.text}" for each in given if each.name != MODE_WORD]
+            parameters = {each.name: each.text for each in given if each.name != MODE_WORD}
             modes = [each.text for each in given if each.name == MODE_WORD]
             mode = modes[-1] if modes else None
-            self.autoload.append(Autoload(module, rest[1], tuple(parameters), mode, at))
+            self.autoload.append(Autoload(module, rest[1], parameters, mode, at))
 
 
 def _settings(words: list[str], at: str) -> list[Setting]:
@@ -214,8 +215,8 @@ def _settings(words: list[str], at: str) -> list[Setting]:
     for setting in settings:
         if names.count(setting.name) > 1:
             raise ValueError(f"{setting.name} is given twice")
-        if setting.name == MODE_WORD and setting.text not in _MODES:
-            raise ValueError(f"mode is {setting.text!r}, and must be one of {', '.join(_MODES)}")
+        if setting.name == MODE_WORD and setting.text not in MODES:
+            raise ValueError(f"mode is {setting.text!r}, and must be one of {', '.join(MODES)}")
     return settings
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From ``name=value`` words to the typed parameters of an instance."""
+"""From what was given for a module's parameters to the typed parameters of an instance."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from difflib import get_close_matches
 
 from kmind.errors import UsageError
 from kmind.extension.manifest import Manifest, Value
+from kmind.util.words import split_words
 
-__all__ = ["Setting", "agent_parameters", "nearest", "parse_parameters", "split_word"]
+__all__ = ["Setting", "agent_parameters", "nearest", "parse_parameters"]
 
 
 @dataclass(frozen=True)
@@ -23,26 +24,22 @@ class Setting:
 
 
 def parse_parameters(
-    manifest: Manifest, words: Iterable[str], settings: Iterable[Setting] = ()
+    manifest: Manifest,
+    given: Mapping[str, Value] | Iterable[str],
+    settings: Iterable[Setting] = (),
 ) -> dict[str, Value]:
-    """All parameters of the module, those not given at their default.
+    """Return all parameters of the module, those not given at their default.
 
-    ``settings`` (``ModuleConf.options``) stand in for those that ``words`` leave out; of
-    two for one parameter the later counts. ``-`` and ``_`` are the same in a name. Raises
-    UsageError that names the parameter, the value and what is allowed, and for a setting
-    its file and line.
+    ``given`` are texts or values by name, or words as ``name=value``. ``settings``
+    (``ModuleConf.options``) stand in for what is not given; of two for one parameter the later
+    counts. Raises UsageError that names the parameter, the value and what is allowed, and for a
+    setting its file and line.
     """
     declared = {parameter.name: parameter for parameter in manifest.parameters}
-    given: dict[str, Value] = {}
-    for word in words:
-        name, text = split_word(word)
-        if name in given:
-            raise UsageError(f"parameter {name} is given twice", hint="give it once")
-        given[name] = _parse(manifest, name, text)
-    values: dict[str, Value] = {}
-    for setting in settings:
-        values[setting.name] = _parse(manifest, setting.name, setting.text, f"{setting.at}: ")
-    values |= given
+    named = given if isinstance(given, Mapping) else split_words(given)
+    typed = {name: _parse(manifest, name, _text(value)) for name, value in named.items()}
+    preset = {s.name: _parse(manifest, s.name, s.text, f"{s.at}: ") for s in settings}
+    values = preset | typed
     for name, parameter in declared.items():
         value = values.get(name, parameter.default)
         if value is None:
@@ -51,14 +48,6 @@ def parse_parameters(
             )
         values[name] = value
     return {name: values[name] for name in declared}
-
-
-def split_word(word: str) -> tuple[str, str]:
-    """Name, with ``_`` for ``-``, and text of a ``name=value``; UsageError if it is none."""
-    name, equals, text = word.partition("=")
-    if not equals:
-        raise UsageError(f"{word!r} is not a parameter", hint="parameters are name=value")
-    return name.replace("-", "_"), text
 
 
 def agent_parameters(manifest: Manifest, values: Mapping[str, Value]) -> dict[str, int]:
@@ -72,6 +61,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if close := get_close_matches(name, names, 1):
         return f"did you mean {close[0]!r}?"
     return f"there are: {', '.join(names)}" if names else "there are none"
+
+
+def _text(value: Value) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _parse(manifest: Manifest, name: str, text: str, at: str = "") -> Value:

@@ -7,13 +7,14 @@ called from any: it has the call run there, between two steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from kmind.agent.types import Mode
 from kmind.events import Emit
+from kmind.extension import Value
 from kmind.runtime.findings.keeper import Findings
 from kmind.runtime.supervisor.turn_times import TurnTimes
 
@@ -67,7 +68,7 @@ class Supervisor(Protocol):
         self,
         module: str,
         target: str,
-        words: Sequence[str],
+        parameters: Mapping[str, Value],
         *,
         mode: Mode | None,
         dry_run: bool = False,

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeAlias
 
 from kmind.agent.types import Mode
 from kmind.errors import PrivilegeError, UsageError
-from kmind.extension import Module, find_module, list_modules
+from kmind.extension import list_modules
 from kmind.extension.conf import ModuleConf
 from kmind.extension.describe import describe
 from kmind.runtime.experiment.store import read_experiments
@@ -126,14 +126,15 @@ def _instances(context: Context, rows: list[dict[str, Any]]) -> dict[str, Any]:
 def load_instance(context: Context, call: Call) -> dict[str, Any]:
     """Load a module: make an instance of it."""
     body: schema.LoadRequest = call.body
-    module = _find(body.module)
-    target = _not_a_path(body.target) or _only_target(module)
-    words = [f"{name}={_word(value)}" for name, value in body.parameters.items()]
-    mode = Mode[body.mode.upper()] if body.mode else None
     result = context.supervisor.load(
-        body.module, target, words, mode=mode, dry_run=body.dry_run, asker=call.uid
+        body.module,
+        _not_a_path(body.target),
+        {name.replace("-", "_"): value for name, value in body.parameters.items()},
+        mode=Mode[body.mode.upper()] if body.mode else None,
+        dry_run=body.dry_run,
+        asker=call.uid,
     )
-    return _change(str(result.get("name", f"{module.manifest.name}@{target}")), result)
+    return _change(str(result["name"]), result)
 
 
 def unload_instance(context: Context, call: Call) -> dict[str, Any]:
@@ -416,15 +417,6 @@ def _not_found() -> Iterator[None]:
         raise NotFoundError(str(error.args[0]), hint=error.hint) from None
 
 
-def _find(name: str) -> Module:
-    try:
-        return find_module(name)
-    except OSError as error:
-        raise UsageError(
-            f"module {name[:80]!r} cannot be read: {error.strerror}", hint="see: kmind modules"
-        ) from None
-
-
 def _not_a_path(target: str) -> str:
     # A client's path may lead to where a look takes forever, as a dead network mount does: it
     # is for the client to follow it. What lies in /dev itself is root's.
@@ -434,28 +426,6 @@ def _not_a_path(target: str) -> str:
             hint="name the disk as the kernel does, such as vda (see: readlink -f)",
         )
     return target
-
-
-_TARGETS = {
-    "block": ("a block device", "vda"),
-    "cgroup": ("a cgroup", "cgroup:/system.slice"),
-    "any": ("a block device, a cgroup, or system", "system"),
-}
-
-
-def _only_target(module: Module) -> str:
-    kind, name = module.manifest.target.kind, module.manifest.name
-    if kind != "system":
-        what, example = _TARGETS[kind]
-        raise UsageError(
-            f"module {name} needs a target: {what}",
-            hint=f"for example: kmind load {name} {example}",
-        )
-    return "system"
-
-
-def _word(value: bool | int | float | str) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _change(name: str, result: dict[str, Any]) -> dict[str, Any]:

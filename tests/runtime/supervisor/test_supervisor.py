@@ -21,7 +21,7 @@ pytestmark = pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf",
 def test_loaded_shown_and_unloaded(rig: Rig, disk: str) -> None:
     before = value_of(disk)
     supervisor = rig.start()
-    plan = supervisor.load(rig.module(), disk, ["value=256"], mode=Mode.AUTO, dry_run=True)
+    plan = supervisor.load(rig.module(), disk, {"value": "256"}, mode=Mode.AUTO, dry_run=True)
     assert plan["name"] == f"sample@{disk}"
     assert plan["params"]["value"] == 256
     assert "block.read_ahead_kb" in plan["knobs"]

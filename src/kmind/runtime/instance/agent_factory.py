@@ -25,7 +25,6 @@ __all__ = [
     "make_bpf_agent",
     "need_root",
     "upgrade_bpf_agent",
-    "words_of",
 ]
 
 WINDOW_PARAMETER = "window_ms"
@@ -39,13 +38,34 @@ _TARGET_HINTS = {
     "cgroup": "name a cgroup, such as cgroup:/system.slice",
     "system": "the target is: system",
 }
+_TARGETS = {
+    "block": ("a block device", "vda"),
+    "cgroup": ("a cgroup", "cgroup:/system.slice"),
+    "any": ("a block device, a cgroup, or system", "system"),
+}
 
 
 def bind(module_name: str, target_name: str) -> tuple[Module, Target]:
-    """Module and target by name; UsageError where one is unknown or they do not fit."""
-    module = find_module(module_name)
-    target = parse_target(target_name)
+    """Return module and target by name; UsageError where one is unknown or they do not fit.
+
+    Without a target's name it is the system, where the module works on that.
+    """
+    try:
+        module = find_module(module_name)
+    except OSError as error:
+        raise UsageError(
+            f"module {module_name[:80]!r} cannot be read: {error.strerror}",
+            hint="see: kmind modules",
+        ) from None
     kind = module.manifest.target.kind
+    if not target_name and kind != "system":
+        what, example = _TARGETS[kind]
+        name = module.manifest.name
+        raise UsageError(
+            f"module {name} needs a target: {what}",
+            hint=f"for example: kmind load {name} {example}",
+        )
+    target = parse_target(target_name or "system")
     if kind not in ("any", target.kind):
         raise UsageError(
             f"module {module.manifest.name} works on a {kind} target, "
@@ -53,14 +73,6 @@ def bind(module_name: str, target_name: str) -> tuple[Module, Target]:
             hint=_TARGET_HINTS[kind],
         )
     return module, target
-
-
-def words_of(params: Mapping[str, Value]) -> list[str]:
-    """Parameters as the words that ``parse_parameters`` takes."""
-    return [
-        f"{name}={str(value).lower() if isinstance(value, bool) else value}"
-        for name, value in params.items()
-    ]
 
 
 def make_bpf_agent(

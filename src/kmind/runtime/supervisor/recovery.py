@@ -20,7 +20,7 @@ from kmind.events import Emit
 from kmind.extension import parse_parameters
 from kmind.guard import Gate, Journal, Owner, Policy
 from kmind.runtime.cleanup import remove_dead_runs, restore_leftovers
-from kmind.runtime.instance.agent_factory import adopt_bpf_agent, bind, words_of
+from kmind.runtime.instance.agent_factory import adopt_bpf_agent, bind
 from kmind.runtime.instance.state import InstanceState
 from kmind.runtime.sandbox.cgroup import ExtensionCgroup, list_cgroups
 from kmind.runtime.sandbox.process import ExtensionProcess
@@ -87,7 +87,7 @@ def take_over(supervisor: Successor) -> list[Member]:
 
 def _adopt(supervisor: Successor, state: InstanceState) -> Member:
     module, target = bind(state.module, state.target)
-    params = parse_parameters(module.manifest, words_of(state.params))
+    params = parse_parameters(module.manifest, state.params)
     pins = supervisor.instances.place.pins(state.name)
     if pins is None:
         raise KmindError("its agent was not pinned")

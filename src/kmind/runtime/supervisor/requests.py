@@ -3,20 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from kmind.agent.types import Mode
 from kmind.errors import KmindError, UndoError
-from kmind.extension import Module, find_module, parse_parameters
+from kmind.extension import Module, Value, find_module, parse_parameters
 from kmind.extension.conf import Autoload, ModuleConf
 from kmind.extension.depends import load_order, target_of
-from kmind.extension.parameters import split_word
 from kmind.guard import Policy
 from kmind.knobs import Target, parse_target
 from kmind.runtime.holds.grants import grants_for
 from kmind.runtime.instance import models
-from kmind.runtime.instance.agent_factory import bind, upgrade_bpf_agent, words_of
+from kmind.runtime.instance.agent_factory import bind, upgrade_bpf_agent
 from kmind.runtime.instance.validate import check_request, check_settable
 from kmind.runtime.objective.poller import check_requester
 from kmind.runtime.supervisor.devices.unwanted import Unwanted
@@ -54,7 +53,7 @@ class Requests:
         self,
         module: str,
         target: str,
-        words: Sequence[str],
+        parameters: Mapping[str, Value],
         *,
         mode: Mode | None,
         dry_run: bool = False,
@@ -62,16 +61,18 @@ class Requests:
     ) -> dict[str, Any]:
         """Make an instance, after those of the modules that it depends on.
 
-        ``asker`` is the user id of whoever asked: root's command objectives are root's alone.
-        Raises KmindError; then it is not there, and nothing is changed.
+        ``target`` may be "" for a module that works on the whole system. ``parameters`` are those
+        given, as text or values. ``asker`` is the user id of whoever asked: root's command
+        objectives are root's alone. Raises KmindError; then it is not there, and nothing is
+        changed.
         """
         found, where = bind(module, target)
         name = f"{found.manifest.name}@{where.name}"
         if name in self._members:
             raise KmindError(f"{name} is loaded already", hint=f"kmind reload {name}")
         options = self._conf.options(found.manifest.name)
-        params = parse_parameters(found.manifest, words, options)
-        check_requester(found.manifest, params, [split_word(word)[0] for word in words], asker)
+        params = parse_parameters(found.manifest, parameters, options)
+        check_requester(found.manifest, params, parameters, asker)
         wanted = self._conf.mode(found.manifest.name)
         mode = mode or (Mode[wanted.upper()] if wanted else Mode.ADVISE)
         check_request(found, where, params, self._policy, mode)
@@ -89,7 +90,7 @@ class Requests:
             knobs = {g.knob.name: [g.bound.minimum, g.bound.maximum] for g in granted if g.usable}
             return plan | {"dry_run": True, "knobs": knobs, "refused": refused}
         for each, on in before:
-            self.load(each, on, (), mode=None)
+            self.load(each, on, {}, mode=None)
         member = self._instances.make(module, found, where, params, mode)
         self._instances.add(member)
         try:
@@ -131,7 +132,7 @@ class Requests:
         module, _ = bind(member.module, instance.target.name)
         declared = {parameter.name for parameter in module.manifest.parameters}
         kept = {name: value for name, value in instance.params.items() if name in declared}
-        params = parse_parameters(module.manifest, words_of(kept))
+        params = parse_parameters(module.manifest, kept)
         deciding = models.active(member.agent)
         try:
             upgrade_bpf_agent(member.agent, module, instance.target, params, deadline_s=DEADLINE_S)
@@ -194,7 +195,7 @@ class Requests:
         try:
             if self._is_settled(line.module, parse_target(line.target).name):
                 return
-            self.load(line.module, line.target, line.words, mode=mode)
+            self.load(line.module, line.target, line.parameters, mode=mode)
         except KmindError as error:
             self._log(f"{line.at}: {line.module} is not loaded for {line.target}: {error}")
 
@@ -206,7 +207,7 @@ class Requests:
     def load_alone(self, module: str, target: str) -> None:
         """Load a module for a device, unless it is there or was unloaded. Raises KmindError."""
         if not self._is_settled(module, target):
-            self.load(module, target, (), mode=None)
+            self.load(module, target, {}, mode=None)
 
     def device_gone(self, device: str) -> None:
         """Unload what works on a disk that has gone."""

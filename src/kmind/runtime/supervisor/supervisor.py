@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import selectors
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from kmind.agent.core.core import Core
 from kmind.agent.types import Mode
 from kmind.events import Emit, Event, Log
+from kmind.extension import Value
 from kmind.extension.conf import ModuleConf
 from kmind.guard import Gate, Journal, Policy
 from kmind.runtime.experiment.store import EvidenceStore, default_evidence_path
@@ -226,7 +227,7 @@ class Supervisor:
         self,
         module: str,
         target: str,
-        words: Sequence[str],
+        parameters: Mapping[str, Value],
         *,
         mode: Mode | None,
         dry_run: bool = False,
@@ -237,7 +238,9 @@ class Supervisor:
         ``asker`` is the user id of whoever asked: root's command objectives are root's alone.
         Raises KmindError; then it is not there, and nothing is changed.
         """
-        return self._requests.load(module, target, words, mode=mode, dry_run=dry_run, asker=asker)
+        return self._requests.load(
+            module, target, parameters, mode=mode, dry_run=dry_run, asker=asker
+        )
 
     def unload(self, name: str) -> dict[str, Any]:
         """End an instance; what it had changed, and whether that is restored."""
