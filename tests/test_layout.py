@@ -17,25 +17,18 @@ LONG = 100
 # Tested where they are used, and by which file.
 ELSEWHERE = {
     "agent/kernel/generation.py": "agent/kernel/test_upgrade.py",
-    "agent/sim/tables.py": "agent/test_tables.py",
     "bench/admission.py": "bench/test_attack.py",
-    "cli/commands/model.py": "cli/test_model.py",
-    "cli/replay.py": "learn/test_replay.py",
     "learn/tap.py": "learn/test_record.py",
-    "modules/readahead/recent.py": "modules/readahead/test_extension.py",
     "runtime/experiment/case.py": "runtime/experiment/test_controller.py",
     "runtime/experiment/experiments.py": "runtime/experiment/test_confirm.py",
     "runtime/experiment/exploring.py": "runtime/experiment/test_confirm.py",
     "runtime/experiment/readings.py": "runtime/experiment/test_confirm.py",
     "runtime/experiment/record.py": "runtime/experiment/test_confirm.py",
-    "runtime/findings/store.py": "runtime/findings/test_keeper.py",
     "runtime/instance/agent_factory.py": "runtime/instance/test_hook_gating.py",
     "runtime/instance/extension_service.py": "runtime/instance/test_instance.py",
     "runtime/instance/verdicts.py": "runtime/experiment/test_controller.py",
     "runtime/supervisor/requests.py": "runtime/supervisor/test_supervisor.py",
     "testing/daemon.py": "test_walkthrough.py",
-    "testing/tuning.py": "modules/autotune/test_extension.py",
-    "workloads/loads.py": "bench/test_autotune.py",
 }
 
 

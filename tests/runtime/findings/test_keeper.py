@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 from runtime.findings.kept import Owner, manifest, reporter
-from small_disk import fill, small_disk
 
 from kmind.errors import KmindError, UsageError
 from kmind.extension.handover import OPEN_MOST
 from kmind.extension.manifest import FindingPart
-from kmind.runtime.findings.store import CLOSED_MOST, REPORTS_MOST, read_findings, read_reports
+from kmind.runtime.findings.store import read_findings
 
 
 @pytest.fixture
@@ -217,51 +216,6 @@ def test_too_many_open_ones_are_left_out_in_a_line(owner: Owner) -> None:
     assert owner.log[0] == f"a finding is left out: {OPEN_MOST} are open already"
 
 
-def test_closed_ones_of_one_module_push_out_no_others(owner: Owner, tmp_path: Path) -> None:
-    path = tmp_path / "findings.db"
-    with (other := Owner(path, tmp_path / "other", manifest("other"))).findings:
-        other.slow()
-        other.findings.close_finding(only(other)["id"])
-    for number in range(CLOSED_MOST + 30):
-        owner.slow(part=str(number))
-        owner.clock += 0.2
-        row = next(row for row in owner.rows if row["part"] == str(number))
-        owner.findings.close_finding(row["id"])
-    closed = [row["module"] for row in owner.rows]
-    assert closed.count("sample") == CLOSED_MOST
-    assert closed.count("other") == 1
-
-
-@pytest.mark.fault
-def test_a_full_disk_loses_no_finding(tmp_path: Path) -> None:
-    with small_disk(tmp_path / "small", "8m") as small:
-        owner = Owner(small / "findings.db", tmp_path / "root")
-        owner.slow(part="before")
-        ballast = fill(small)
-        for number in range(40):
-            owner.slow(part=f"{number}: {'x' * 90}", action="y" * 400)
-        assert owner.states.count("open") == 41
-        assert any("findings" in fields["message"] for e, fields in owner.events if e == "log")
-        assert len([e for e, _ in owner.events if e == "log"]) == 1
-        owner.clear("before")
-        owner.wait(61)  # it goes on by what is in memory
-        assert owner.states.count("closed") == 1
-        ballast.unlink()
-        for number in range(40):
-            owner.slow(part=f"{number}: {'x' * 90}", action="y" * 400)
-        owner.wait(2)
-        owner.findings.close()
-        states = [row["state"] for row in read_findings_now(owner, small / "findings.db")]
-        assert sorted(states) == ["closed"] + 40 * ["open"]
-
-
-def read_findings_now(owner: Owner, path: Path) -> list[dict[str, Any]]:
-    from kmind.runtime.findings.store import FindingStore
-
-    with FindingStore(path, read_only=True, now=lambda: owner.clock) as store:
-        return store.findings()
-
-
 # Reports
 
 
@@ -289,12 +243,6 @@ def test_reports_of_one_signature_are_one(filer: Owner) -> None:
     assert (found["id"], files) == (row["id"], {"last.csv": b"aa"})
 
 
-def test_files_of_before_are_kept_where_none_are_new(filer: Owner) -> None:
-    filer.context.file_report("failure", signature="s", title="T.", files={"a": b"\0\xff"})
-    filer.context.file_report("failure", signature="s", title="T.")
-    assert filer.findings._store.find_report(filer.reports[0]["id"])[1] == {"a": b"\0\xff"}
-
-
 def test_a_report_is_told_once_a_minute(filer: Owner) -> None:
     for _ in range(60):
         filer.context.file_report("failure", signature="s", title="T.")
@@ -309,20 +257,6 @@ def test_reports_are_kept_for_so_long(filer: Owner) -> None:
     assert filer.reports == []
     filer.context.file_report("failure", signature="new", title="T.")
     assert [row["signature"] for row in filer.reports] == ["new"]
-
-
-def test_only_so_many_reports_are_kept_of_one_module(filer: Owner, tmp_path: Path) -> None:
-    path = tmp_path / "findings.db"
-    with (other := Owner(path, tmp_path / "o", reporter("other"))).findings:
-        other.context.file_report("failure", signature="s", title="T.")
-    for number in range(REPORTS_MOST + 20):
-        filer.context.file_report("failure", signature=f"s{number}", title="T.")
-        filer.clock += 3
-    rows, _ = read_reports(path)
-    assert rows == []  # long ago, by this machine's clock
-    modules = [row["module"] for row in filer.reports]
-    assert modules.count("sample") == REPORTS_MOST
-    assert modules.count("other") == 1
 
 
 def test_root_removes_a_report(filer: Owner) -> None:
