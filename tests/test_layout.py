@@ -26,7 +26,6 @@ ELSEWHERE = {
     "runtime/experiment/record.py": "runtime/experiment/test_confirm.py",
     "runtime/instance/agent_factory.py": "runtime/instance/test_hook_gating.py",
     "runtime/instance/extension_service.py": "runtime/instance/test_instance.py",
-    "runtime/instance/verdicts.py": "runtime/experiment/test_controller.py",
     "runtime/supervisor/requests.py": "runtime/supervisor/test_supervisor.py",
     "testing/daemon.py": "test_walkthrough.py",
 }
