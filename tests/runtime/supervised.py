@@ -93,7 +93,9 @@ class Rig:
     def load(self, module: str, disk: str, *words: str, mode: str = "auto") -> str:
         """Load a module; the instance's name."""
         assert self.supervisor
-        result = self.supervisor.load(module, disk, split_words(words), mode=Mode[mode.upper()])
+        result = self.supervisor.requests.load(
+            module, disk, split_words(words), mode=Mode[mode.upper()]
+        )
         return str(result["name"])
 
     def of(self, event: str, instance: str = "") -> list[dict[str, Any]]:

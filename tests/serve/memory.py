@@ -51,6 +51,7 @@ class MemorySupervisor:
         self.evidence_path = folder / "evidence.db"
         self.findings = Findings(folder / "findings.db", self._publish)
         self.turns = TurnTimes()
+        self.requests = self
 
     def start(self) -> None:
         if self._file.exists():

@@ -46,7 +46,7 @@ def test_an_unforeseen_error_is_told_and_survived(served: "Served", disk: str) -
     def broken(name: str) -> dict[str, Any]:
         raise ZeroDivisionError("one\ntwo")
 
-    served.supervisor.reload = broken  # type: ignore[method-assign]
+    served.supervisor.requests.reload = broken  # type: ignore[method-assign]
     status, _, problem = ask(served, "POST", f"/v1/instances/readahead@{disk}/reload")
     assert status == 500
     assert problem["detail"] == "unexpected error: ZeroDivisionError: one"

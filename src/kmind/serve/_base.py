@@ -18,7 +18,7 @@ from kmind.extension import Value
 from kmind.runtime.findings.keeper import Findings
 from kmind.runtime.supervisor.turn_times import TurnTimes
 
-__all__ = ["Advices", "Supervisor"]
+__all__ = ["Advices", "Requests", "Supervisor"]
 
 T = TypeVar("T")
 
@@ -42,27 +42,8 @@ class Advices(Protocol):
         """Put back what ``apply`` changed."""
 
 
-class Supervisor(Protocol):
-    """Many instances, owned by one thread."""
-
-    @property
-    def advice(self) -> Advices:
-        """What the instances advise."""
-
-    @property
-    def evidence_path(self) -> Path:
-        """The file that holds the experiments; from any thread."""
-
-    @property
-    def findings(self) -> Findings:
-        """What detectors found and reporters filed."""
-
-    @property
-    def turns(self) -> TurnTimes:
-        """How long the supervisor's turns take; from any thread."""
-
-    def start(self) -> None:
-        """Take over, or restore, what an earlier daemon left."""
+class Requests(Protocol):
+    """What an admin asks for. All raise KmindError where it cannot be done."""
 
     def load(
         self,
@@ -93,6 +74,33 @@ class Supervisor(Protocol):
 
     def rollback_model(self, name: str) -> dict[str, Any]:
         """Have an instance decide by the model that it decided by before."""
+
+
+class Supervisor(Protocol):
+    """Many instances, owned by one thread."""
+
+    @property
+    def requests(self) -> Requests:
+        """What an admin can ask for."""
+
+    @property
+    def advice(self) -> Advices:
+        """What the instances advise."""
+
+    @property
+    def evidence_path(self) -> Path:
+        """The file that holds the experiments; from any thread."""
+
+    @property
+    def findings(self) -> Findings:
+        """What detectors found and reporters filed."""
+
+    @property
+    def turns(self) -> TurnTimes:
+        """How long the supervisor's turns take; from any thread."""
+
+    def start(self) -> None:
+        """Take over, or restore, what an earlier daemon left."""
 
     def status(self, name: str | None = None) -> list[dict[str, Any]]:
         """All instances, or the one of that name."""

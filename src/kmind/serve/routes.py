@@ -126,7 +126,7 @@ def _instances(context: Context, rows: list[dict[str, Any]]) -> dict[str, Any]:
 def load_instance(context: Context, call: Call) -> dict[str, Any]:
     """Load a module: make an instance of it."""
     body: schema.LoadRequest = call.body
-    result = context.supervisor.load(
+    result = context.supervisor.requests.load(
         body.module,
         _not_a_path(body.target),
         {name.replace("-", "_"): value for name, value in body.parameters.items()},
@@ -140,20 +140,20 @@ def load_instance(context: Context, call: Call) -> dict[str, Any]:
 def unload_instance(context: Context, call: Call) -> dict[str, Any]:
     """Unload an instance, and put back what it changed."""
     name = _name(context, call)
-    return _change(name, context.supervisor.unload(name))
+    return _change(name, context.supervisor.requests.unload(name))
 
 
 def reload_instance(context: Context, call: Call) -> dict[str, Any]:
     """Upgrade an instance's agent in place, and start its extension anew."""
     name = _name(context, call)
-    return _change(name, context.supervisor.reload(name))
+    return _change(name, context.supervisor.requests.reload(name))
 
 
 def set_mode(context: Context, call: Call) -> dict[str, Any]:
     """Move an instance to a mode."""
     name = _name(context, call)
     body: schema.ModeRequest = call.body
-    return _change(name, context.supervisor.set_mode(name, Mode[body.mode.upper()]))
+    return _change(name, context.supervisor.requests.set_mode(name, Mode[body.mode.upper()]))
 
 
 def list_models(context: Context, call: Call) -> dict[str, Any]:
@@ -162,7 +162,7 @@ def list_models(context: Context, call: Call) -> dict[str, Any]:
     return {
         "schema": "kmind.models/1",
         "name": name,
-        "models": context.supervisor.models(name),
+        "models": context.supervisor.requests.models(name),
     }
 
 
@@ -170,13 +170,13 @@ def deploy_model(context: Context, call: Call) -> dict[str, Any]:
     """Have an instance decide by another model."""
     name = _name(context, call)
     body: schema.ModelRequest = call.body
-    return _change(name, context.supervisor.deploy_model(name, body.file))
+    return _change(name, context.supervisor.requests.deploy_model(name, body.file))
 
 
 def rollback_model(context: Context, call: Call) -> dict[str, Any]:
     """Have an instance decide by its earlier model again."""
     name = _name(context, call)
-    return _change(name, context.supervisor.rollback_model(name))
+    return _change(name, context.supervisor.requests.rollback_model(name))
 
 
 def list_advice(context: Context, call: Call) -> dict[str, Any]:

@@ -42,10 +42,10 @@ def test_two_fight_over_one_knob(rig: Rig, disk: str) -> None:
     assert [len(each["leases"]) for each in supervisor.status()] == [0, 1]
     # The strong one goes, and the weak one gets its turn.
     rig.events.clear()
-    assert supervisor.unload(strong)["restored"]
+    assert supervisor.requests.unload(strong)["restored"]
     rig.run_until(lambda: rig.of("applied", weak))
     assert rig.of("applied", weak)[0]["old"] == before
-    assert supervisor.unload(weak)["changes"][0]["now"] == before
+    assert supervisor.requests.unload(weak)["changes"][0]["now"] == before
 
 
 def test_two_fight_over_a_sysctl_and_the_gate_follows(rig: Rig) -> None:
@@ -73,7 +73,7 @@ def test_two_fight_over_a_sysctl_and_the_gate_follows(rig: Rig) -> None:
     assert not rig.of("undone")
     assert not rig.of("failed")
     assert knob.read_text() == "22\n"
-    supervisor.unload(strong)
+    supervisor.requests.unload(strong)
     rig.run_until(lambda: rig.of("applied", weak))
     assert knob.read_text() == "11\n"
     # What somebody else writes is noticed at once, and left.
@@ -82,7 +82,7 @@ def test_two_fight_over_a_sysctl_and_the_gate_follows(rig: Rig) -> None:
     try:
         rig.run_until(lambda: rig.of("yielded", weak))
         assert time.monotonic() - at < 0.8
-        assert supervisor.unload(weak)["restored"]
+        assert supervisor.requests.unload(weak)["restored"]
         assert knob.read_text() == "7\n"
     finally:
         knob.write_text(before)
@@ -113,12 +113,12 @@ def test_others_learn_at_once_what_was_set(
     assert current() == before
     rig.run_until(lambda: rig.of("applied", setter))
     assert current() == 256
-    supervisor.unload(setter)
+    supervisor.requests.unload(setter)
     assert current() == before
     # What the admin sets by advice is told, too.
     adviser = rig.load(rig.module("adviser"), disk, "value=64", *QUICK, mode="advise")
     rig.run_until(lambda: supervisor.advice.list())
-    supervisor.unload(adviser)
+    supervisor.requests.unload(adviser)
     supervisor.advice.apply("1")
     assert current() == 64
     supervisor.advice.undo("1")
@@ -137,7 +137,7 @@ def test_equals_do_not_take_from_each_other(rig: Rig, disk: str) -> None:
     assert value_of(disk) == 256
     # One that fails gives its lease up at once.
     assert rig.supervisor
-    rig.supervisor.set_mode(first, Mode.EMERGENCY)
+    rig.supervisor.requests.set_mode(first, Mode.EMERGENCY)
     rig.run_until(lambda: rig.of("applied", other))
 
 

@@ -50,31 +50,33 @@ def test_from_file_to_hook_and_over_an_upgrade(rig: Rig) -> None:
     compile_bpf(DECIDES, folder / "decides.bpf.o")
     supervisor = rig.start()
     name = rig.load(str(folder), "system", mode="observe")
-    assert supervisor.models(name) == []
+    assert supervisor.requests.models(name) == []
     first, second = model(1), model(2)
-    assert supervisor.deploy_model(name, first.to_bytes())["before"] is None
-    assert supervisor.deploy_model(name, second.to_bytes())["before"] == first.hash
+    assert supervisor.requests.deploy_model(name, first.to_bytes())["before"] is None
+    assert supervisor.requests.deploy_model(name, second.to_bytes())["before"] == first.hash
     for wrong, why in (
         (model(3, (*FEATURES[:2], Feature("bytes", "KiB"))), "features"),
         (model(3, FEATURES[:2]), "features"),
         (model(3, trees=2000), "budget|bytes"),
     ):
         with pytest.raises(ModelError, match=why):
-            supervisor.deploy_model(name, wrong.to_bytes())
+            supervisor.requests.deploy_model(name, wrong.to_bytes())
 
     def deciding() -> str:
-        return next(str(each["hash"]) for each in supervisor.models(name) if each["active"])
+        return next(
+            str(each["hash"]) for each in supervisor.requests.models(name) if each["active"]
+        )
 
     assert deciding() == second.hash
-    assert supervisor.rollback_model(name)["hash"] == deciding() == first.hash
+    assert supervisor.requests.rollback_model(name)["hash"] == deciding() == first.hash
 
     # Another kind of walk or not: the upgraded programs begin anew, and are given it again.
-    supervisor.reload(name)
+    supervisor.requests.reload(name)
     assert deciding() == first.hash
 
     supervisor.close(keep=True)
     supervisor = rig.start()
     assert deciding() == first.hash
-    supervisor.reload(name)
+    supervisor.requests.reload(name)
     assert deciding() == first.hash
     assert not [each for each in rig.of("log") if "decides by no model" in str(each)]

@@ -85,7 +85,7 @@ def test_advice_gets_the_lease_of_a_module_of_its_own_priority(rig: Rig, disk: s
     supervisor.advice.apply("1")
     assert value_of(disk) == 512
     assert [lease["holder"] for lease in supervisor.leases()] == ["the admin"]
-    supervisor.unload(proud)
+    supervisor.requests.unload(proud)
     assert value_of(disk) == 512
     supervisor.advice.undo("1")
     assert value_of(disk) == before

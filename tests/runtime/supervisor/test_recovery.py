@@ -44,7 +44,7 @@ def test_handed_from_one_to_the_next(rig: Rig, disk: str) -> None:
     assert not rig.of("undone")
     assert not rig.of("applied")
     assert supervisor.status(name)[0]["account"]["verdict_replayed"] == 0
-    summary = supervisor.unload(name)
+    summary = supervisor.requests.unload(name)
     assert summary["restored"]
     assert summary["changes"][0]["baseline"] == value_of(disk) == before
 

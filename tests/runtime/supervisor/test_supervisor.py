@@ -21,7 +21,9 @@ pytestmark = pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf",
 def test_loaded_shown_and_unloaded(rig: Rig, disk: str) -> None:
     before = value_of(disk)
     supervisor = rig.start()
-    plan = supervisor.load(rig.module(), disk, {"value": "256"}, mode=Mode.AUTO, dry_run=True)
+    plan = supervisor.requests.load(
+        rig.module(), disk, {"value": "256"}, mode=Mode.AUTO, dry_run=True
+    )
     assert plan["name"] == f"sample@{disk}"
     assert plan["params"]["value"] == 256
     assert "block.read_ahead_kb" in plan["knobs"]
@@ -38,7 +40,7 @@ def test_loaded_shown_and_unloaded(rig: Rig, disk: str) -> None:
     assert name in (rig.root / "stats").read_text()
     with pytest.raises(KmindError, match="is loaded already"):
         rig.load(str(rig.folder / "sample/sample"), disk)
-    summary = supervisor.unload(name)
+    summary = supervisor.requests.unload(name)
     assert summary["restored"]
     assert summary["changes"][0]["values"] == [256]
     assert value_of(disk) == before
@@ -46,7 +48,7 @@ def test_loaded_shown_and_unloaded(rig: Rig, disk: str) -> None:
     assert supervisor.status() == []
     assert supervisor.core.instances() == []
     with pytest.raises(UsageError, match="there is no instance"):
-        supervisor.unload(name)
+        supervisor.requests.unload(name)
 
 
 def test_one_module_on_several_disks(rig: Rig, disk: str, second: str) -> None:
@@ -84,7 +86,7 @@ def test_dependencies_come_first_and_conflicts_are_refused(rig: Rig, disk: str) 
     assert rig.supervisor
     assert list(rig.supervisor.members)[1:] == [f"slowio@{disk}", name]
     with pytest.raises(KmindError, match="depends on slowio"):
-        rig.supervisor.unload(f"slowio@{disk}")
+        rig.supervisor.requests.unload(f"slowio@{disk}")
 
 
 def test_one_that_fails_fails_alone(rig: Rig, disk: str, second: str) -> None:
@@ -112,7 +114,7 @@ def test_one_that_fails_fails_alone(rig: Rig, disk: str, second: str) -> None:
     rig.run_for(2)  # longer than the hold: it is renewed
     assert not rig.of("undone", good)
     assert value_of(disk) == 256
-    assert supervisor.unload(bad)["restored"]
+    assert supervisor.requests.unload(bad)["restored"]
 
 
 def test_an_error_of_our_own_in_one_is_an_emergency_of_that_one(
@@ -162,17 +164,17 @@ def test_modes(rig: Rig, disk: str) -> None:
     supervisor = rig.start()
     name = rig.load(rig.module(), disk, *QUICK)
     rig.run_until(lambda: rig.of("applied"))
-    assert supervisor.set_mode(name, Mode.OBSERVE)["before"] == "auto"
+    assert supervisor.requests.set_mode(name, Mode.OBSERVE)["before"] == "auto"
     assert value_of(disk) == before
     assert supervisor.status(name)[0]["leases"] == []
     rig.run_until(lambda: rig.of("verdict")[-1]["verdict"] == "shadowed")
-    supervisor.set_mode(name, Mode.AUTO)
+    supervisor.requests.set_mode(name, Mode.AUTO)
     rig.events.clear()
     rig.run_until(lambda: rig.of("applied"))
-    supervisor.set_mode(name, Mode.EMERGENCY)
+    supervisor.requests.set_mode(name, Mode.EMERGENCY)
     assert value_of(disk) == before
     with pytest.raises(KmindError, match=r"is in emergency.*kmind reload"):
-        supervisor.set_mode(name, Mode.AUTO)
+        supervisor.requests.set_mode(name, Mode.AUTO)
 
 
 def test_reload(rig: Rig, disk: str) -> None:
@@ -182,7 +184,7 @@ def test_reload(rig: Rig, disk: str) -> None:
     pid = supervisor.status(name)[0]["extension"]["pid"]
     last = max(event["id"] for event in rig.of("verdict"))
     rig.events.clear()
-    result = supervisor.reload(name)
+    result = supervisor.requests.reload(name)
     assert result["generation"] == 2
     assert result["pid"] != pid
     assert not alive(pid)
@@ -191,10 +193,10 @@ def test_reload(rig: Rig, disk: str) -> None:
     assert min(event["id"] for event in rig.of("verdict")) > last
     assert not rig.of("undone")  # it stood all the time
     # Also out of an emergency, and again and again.
-    supervisor.set_mode(name, Mode.EMERGENCY)
+    supervisor.requests.set_mode(name, Mode.EMERGENCY)
     rig.events.clear()
     for generation in (3, 4):
-        assert supervisor.reload(name)["generation"] == generation
+        assert supervisor.requests.reload(name)["generation"] == generation
     rig.run_until(lambda: rig.of("applied"))
     assert supervisor.status(name)[0]["state"] == "running"
 
@@ -208,12 +210,12 @@ def test_reload_of_code_that_does_not_start(rig: Rig, disk: str) -> None:
     good = (path / "extension.py").read_text()
     (path / "extension.py").write_text("import no_such_package\n")
     with pytest.raises(KmindError, match="its code raised"):
-        supervisor.reload(name)
+        supervisor.requests.reload(name)
     assert supervisor.status(name)[0]["state"] == "failed"
     assert value_of(disk) == before
     (path / "extension.py").write_text(good)
     rig.events.clear()
-    supervisor.reload(name)
+    supervisor.requests.reload(name)
     rig.run_until(lambda: rig.of("applied"))
 
 
@@ -241,7 +243,9 @@ def test_calls_from_other_threads(rig: Rig, disk: str) -> None:
         found.append(supervisor.submit(lambda: supervisor.status(name)[0]["name"]).result(20))
         with pytest.raises(UsageError):
             supervisor.submit(lambda: supervisor.status("no@body")).result(20)
-        found.append(supervisor.submit(lambda: supervisor.unload(name)["restored"]).result(20))
+        found.append(
+            supervisor.submit(lambda: supervisor.requests.unload(name)["restored"]).result(20)
+        )
 
     thread = threading.Thread(target=ask)
     thread.start()
@@ -271,7 +275,7 @@ def test_one_look_serves_all_who_read_in_one_round(rig: Rig, disk: str) -> None:
     supervisor = rig.start()
     name = rig.load(rig.module(), disk, mode="observe")
     reads = [supervisor.submit(lambda: supervisor.status(name)[0], reads=True) for _ in range(64)]
-    moved = supervisor.submit(lambda: supervisor.set_mode(name, Mode.ADVISE))
+    moved = supervisor.submit(lambda: supervisor.requests.set_mode(name, Mode.ADVISE))
     later = supervisor.submit(lambda: supervisor.status()[0], reads=True)
     rig.run_until(later.done)
     rows = [each.result(0) for each in reads]

@@ -13,16 +13,14 @@ from __future__ import annotations
 
 import selectors
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from kmind.agent.core.core import Core
-from kmind.agent.types import Mode
 from kmind.events import Emit, Event, Log
-from kmind.extension import Value
 from kmind.extension.conf import ModuleConf
 from kmind.guard import Gate, Journal, Policy
 from kmind.runtime.experiment.store import EvidenceStore, default_evidence_path
@@ -75,8 +73,8 @@ class Options:
 class Supervisor:
     """All instances of a daemon.
 
-    It closes ``core``, pinned or private, and ``journal``. ``emit`` is told each event but
-    those of feature windows; ``subscribe`` brings all.
+    ``requests`` is what an admin can ask for. It closes ``core``, pinned or private, and
+    ``journal``. ``emit`` is told each event but those of feature windows; ``subscribe`` brings all.
     """
 
     def __init__(
@@ -133,12 +131,12 @@ class Supervisor:
             moved=self._shown.forget,
         )
         self._unwanted = Unwanted(options.run_dir / "unloaded.json")
-        self._requests = Requests(
+        self.requests = Requests(
             self.instances, loop, self.policy, options.conf, self._unwanted, log=self.log
         )
         self._devices: Hotplug | None = None
         if options.devices:
-            load, gone = self._requests.load_alone, self._requests.device_gone
+            load, gone = self.requests.load_alone, self.requests.device_gone
             self._devices = Hotplug(options.conf, load=load, gone=gone, log=self.log)
         self._calls = Mailbox(self._changed)
         loop.watch(self._calls.fd, self._calls.woken)
@@ -171,7 +169,7 @@ class Supervisor:
         for remark in conf.remarks():
             self.log(remark)
         for line in conf.autoload:
-            self._requests.autoload(line)
+            self.requests.autoload(line)
         if self._devices and (fd := self._devices.start()) is not None:
             self._loop.watch(fd, self._devices.collect)
 
@@ -221,57 +219,7 @@ class Supervisor:
                 Gate.discard(self.core.root / "gate")
             self.core.remove()
 
-    # What an admin asks for
-
-    def load(
-        self,
-        module: str,
-        target: str,
-        parameters: Mapping[str, Value],
-        *,
-        mode: Mode | None,
-        dry_run: bool = False,
-        asker: int = 0,
-    ) -> dict[str, Any]:
-        """Make an instance, after those of the modules that it depends on.
-
-        ``asker`` is the user id of whoever asked: root's command objectives are root's alone.
-        Raises KmindError; then it is not there, and nothing is changed.
-        """
-        return self._requests.load(
-            module, target, parameters, mode=mode, dry_run=dry_run, asker=asker
-        )
-
-    def unload(self, name: str) -> dict[str, Any]:
-        """End an instance; what it had changed, and whether that is restored."""
-        return self._requests.unload(name)
-
-    def reload(self, name: str) -> dict[str, Any]:
-        """Upgrade the agent in place, and start the extension anew; the way out of emergency.
-
-        Raises KmindError. Where the new agent is refused the old one goes on; where the
-        new extension does not start the instance is in emergency.
-        """
-        return self._requests.reload(name)
-
-    def set_mode(self, name: str, mode: Mode) -> dict[str, Any]:
-        """Move an instance to a mode; what that does not hold is put back."""
-        return self._requests.set_mode(name, mode)
-
-    def models(self, name: str) -> list[dict[str, Any]]:
-        """Return the models in an instance's slots; none where its module decides by none."""
-        return self._requests.models(name)
-
-    def deploy_model(self, name: str, data: bytes) -> dict[str, Any]:
-        """Have an instance decide by the model of this model file, once it has passed.
-
-        Raises ModelError; then it decides as it did.
-        """
-        return self._requests.deploy_model(name, data)
-
-    def rollback_model(self, name: str) -> dict[str, Any]:
-        """Have an instance decide by its earlier model again."""
-        return self._requests.rollback_model(name)
+    # What others see
 
     def status(self, name: str | None = None) -> list[dict[str, Any]]:
         """All instances, as loaded, or the one of that name; one look serves all in a round."""

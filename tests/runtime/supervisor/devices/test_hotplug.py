@@ -74,7 +74,7 @@ def test_coldplug(rig: Rig, disk: str, second: str, tmp_path: Path) -> None:
     rig.run_until(lambda: wanted <= supervisor.members.keys())
     assert all(name.startswith("slowio@") for name in supervisor.members), "a blacklisted one"
     assert {each["mode"] for each in supervisor.status()} == {"advise"}
-    supervisor.unload(f"slowio@{disk}")
+    supervisor.requests.unload(f"slowio@{disk}")
     # A restart in place does not bring back what the admin has unloaded.
     supervisor.close(keep=True)
     supervisor = rig.make(conf=conf, devices=True)
