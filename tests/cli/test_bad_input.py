@@ -92,7 +92,7 @@ def test_without_root_usage_comes_first(cli: "Cli") -> None:
 def test_manifest_error_names_file_and_line(cli: "Cli", tmp_path: Path) -> None:
     module = make_module(tmp_path, manifest=MANIFEST.replace('class = "tuner"', 'class = "x"'))
     done = cli("run", str(module), "vda")
-    assert f"{module}/module.toml:3: class: Invalid enum value 'x'" in one_line(done.stderr)
+    assert f"{module}/module.toml:3: class: no class is called 'x'" in one_line(done.stderr)
     assert done.returncode == 2
 
 

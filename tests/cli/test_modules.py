@@ -54,8 +54,8 @@ def test_modules_says_where_each_comes_from(ask: Ask, admin: Path) -> None:
     code, out, err = ask("modules")
     assert code == 0
     rows = {line.split()[0]: " ".join(line.split()[1:]) for line in out.splitlines()}
-    assert rows["readahead"] == "detector system [admin, hides another] Watches readahead."
-    assert rows["quiet"] == "detector system [admin, blacklisted] Watches quiet."
+    assert rows["readahead"] == "tuner system [admin, hides another] Watches readahead."
+    assert rows["quiet"] == "tuner system [admin, blacklisted] Watches quiet."
     hidden = f"built-in: {discovery.MODULE_DIRS['built-in']}/readahead"
     assert ask("info", "readahead", "-F", "hides")[1] == f"{hidden}\n"
     assert ask("info", "quiet", "-F", "blacklisted")[1] == f"{admin}/modules.d/a.conf:1\n"

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from extension.manifests import GOOD, write
 
+from kmind.classes import SERVICES, class_names, find_class
 from kmind.errors import ModuleError
 from kmind.extension import load_manifest
 from kmind.extension.manifest import KnobUse, Limits, Manifest, SandboxPart
@@ -47,7 +48,7 @@ def test_what_is_left_out_is_modest(tmp_path: Path) -> None:
 BROKEN = [
     ('name = "sample"\n', "", ":1: Object missing required field `name`"),
     ('"sample"', '"Sample"', ":LINE: name: "),
-    ('class = "tuner"', 'class = "toaster"', ":LINE: class: Invalid enum value 'toaster'"),
+    ('class = "tuner"', 'class = "toaster"', ":LINE: class: no class is called 'toaster'"),
     ('version = "1.2"', "version = 1.2", ":LINE: version: Expected `str`, got `float`"),
     ('"sample.bpf.c"', '"../../x.bpf.c"', ":LINE: agent.object: "),
     ('"extension:Sample"', '"extension"', ":LINE: extension.entry: "),
@@ -151,12 +152,85 @@ critical_from = 4.0
 """
 
 
+def of_class(name: str) -> str:
+    """The good manifest, of another class, without its knob."""
+    text = GOOD.replace('"tuner"', f'"{name}"')
+    return text[: text.index("[[knob]]")] + text[text.index("[[hook]]") :]
+
+
+# A part of each kind, and the words that a class which may not hold it is refused with.
+ASKED = {
+    "knob": ('[[knob]]\nname = "block.read_ahead_kb"\n', "sets no knobs"),
+    "chosen_by": ('chosen_by = "x"\n', "sets no knobs"),
+    "outcome": (
+        '[[outcome]]\nname = "o"\nhelp = "h"\nbetter = "lower"\nnumerator = ["requests"]\n',
+        "makes no experiments",
+    ),
+    "guard": (
+        '[[guard]]\nname = "g"\nhelp = "h"\nbetter = "lower"\nnumerator = ["requests"]\n'
+        "limit = 2.0\n",
+        "makes no experiments",
+    ),
+    "circumstance": (
+        '[[circumstance]]\nname = "c"\nhelp = "h"\nnumerator = ["requests"]\n'
+        'denominator = ["requests"]\nbounds = [1.0]\nclasses = ["few", "many"]\n',
+        "makes no experiments",
+    ),
+    "evidence": ('[evidence]\nby = "module"\n', "makes no experiments"),
+    "objective": (
+        "[objective]\n"
+        + "".join(
+            f'{name} = "x"\n'
+            for name in ("what", "better", "every", "timeout", "looks_back", "user")
+        ),
+        "has no objective",
+    ),
+    "model": ('[model]\n[[model.feature]]\nname = "f"\n', "decides by no model"),
+    "train": ('[train]\nentry = "recipe:Recipe"\n', "decides by no model"),
+    "finding": (KINDS, "hands over no findings"),
+    "report": ('[[report]]\nname = "failure"\nhelp = "h"\n', "hands over no reports"),
+}
+
+
+def test_every_part_that_is_of_some_classes_only_is_tried() -> None:
+    assert set(ASKED) == {part for service in SERVICES for part in service.parts}
+
+
+@pytest.mark.parametrize("part", ASKED)
+@pytest.mark.parametrize("name", class_names())
+def test_a_manifest_holds_what_its_class_has_and_no_more(
+    tmp_path: Path, name: str, part: str
+) -> None:
+    added, lacks = ASKED[part]
+    text = of_class(name)
+    if added.lstrip().startswith("["):
+        text, line = text + added, text.count("\n") + 1 + added.startswith("\n")
+    else:
+        text, line = added + text, 1
+    path = write(tmp_path, text)
+    wanted = f"{path}:{line}: {part}{'[0]' if added.lstrip().startswith('[[') else ''}: a {name} "
+    try:
+        load_manifest(path)
+    except ModuleError as error:
+        said = str(error)
+    else:
+        said = ""
+    if part in find_class(name).parts:
+        # These two name parameters, which the manifest lacks.
+        assert part in ("chosen_by", "objective") or not said
+        assert lacks not in said
+        return
+    assert said.startswith(f"{wanted}{lacks}; that is for a ")
+    others = [each for each in class_names() if part in find_class(each).parts]
+    assert said.endswith(f"; that is for {' or '.join(f'a {each}' for each in others)}")
+
+
 def test_a_detector_declares_findings_and_a_reporter_reports(tmp_path: Path) -> None:
-    text = GOOD.replace('"tuner"', '"detector"') + KINDS
+    text = of_class("detector") + KINDS
     (kind,) = load_manifest(write(tmp_path, text)).findings
     assert (kind.name, kind.severity, kind.critical_from) == ("slow", "warning", 4.0)
     assert (kind.opens_after_s, kind.closes_after_s, kind.expires_s) == (0.0, 60.0, 300.0)
-    text = GOOD.replace('"tuner"', '"reporter"') + '[[report]]\nname = "failure"\nhelp = "h"\n'
+    text = of_class("reporter") + '[[report]]\nname = "failure"\nhelp = "h"\n'
     (report,) = load_manifest(write(tmp_path, text)).reports
     assert report.keep_days == 30.0
 
@@ -164,14 +238,6 @@ def test_a_detector_declares_findings_and_a_reporter_reports(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("class_", "added", "field", "message"),
     [
-        ("tuner", KINDS, "[[finding]]", "finding[0]: a tuner hands over no findings; that is for"),
-        ("reporter", KINDS, "[[finding]]", "finding[0]: a reporter hands over no findings"),
-        (
-            "detector",
-            '[[report]]\nname = "failure"\nhelp = "h"\n',
-            "[[report]]",
-            "report[0]: a detector hands over no reports; that is for a reporter",
-        ),
         ("detector", KINDS.replace('"warning"', '"bad"'), "severity", "finding[0].severity: Inva"),
         ("detector", KINDS + "closes_after_s = 0\n", "closes", "finding[0].closes_after_s: Expect"),
         ("detector", KINDS + "expires_s = 29\n", "expires", "finding[0].expires_s: Expected"),
@@ -182,7 +248,7 @@ def test_a_detector_declares_findings_and_a_reporter_reports(tmp_path: Path) -> 
 def test_kinds_that_cannot_be(
     tmp_path: Path, class_: str, added: str, field: str, message: str
 ) -> None:
-    text = GOOD.replace('"tuner"', f'"{class_}"') + added
+    text = of_class(class_) + added
     path = write(tmp_path, text)
     with pytest.raises(ModuleError) as caught:
         load_manifest(path)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An instance of readahead on a simulated agent, whose extension is not started."""
+"""An instance on a simulated agent, whose extension is not started."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ from kmind.workloads.simulated_disk import make_disk_files
 
 
 class Simulated:
-    """``instance``, made of ``spec`` and ``services``, and the ``events`` that it tells."""
+    """``instance``, made of ``spec`` and ``services``, and the ``events`` that it tells.
 
-    def __init__(self, folder: Path) -> None:
+    It is of the module ``name``, which is readahead by default.
+    """
+
+    def __init__(self, folder: Path, name: str = "readahead") -> None:
         self.events: list[Event] = []
         self.root = folder / "root"
         self.journal = Journal(folder / "journal.db")
         target = make_disk_files(self.root, read_ahead_kb=128)
-        module = find_module("readahead")
+        module = find_module(name)
         params = parse_parameters(module.manifest, ())
         agent = SimAgent(realtime=False, now_ns=10**9)
         self.spec = InstanceSpec(module, target, params, Mode.AUTO, agent)

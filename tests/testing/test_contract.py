@@ -126,6 +126,12 @@ class Sample(Extension):
         return {"seen": self.seen, **self.last}
 """
 
+KNOB = """\
+[[knob]]
+name = "block.read_ahead_kb"
+
+"""
+
 HOOK = """\
 [[hook]]
 program = "on_fault"
@@ -251,6 +257,11 @@ BROKEN = {
         "self.context.rng.integers(2)",
         "__import__('secrets').randbelow(2)",
     ),
+    "a predictor that predicts from nothing": (
+        "abstention",
+        'class = "tuner"',
+        'class = "predictor"',
+    ),
     "a status that is no mapping": ("status", 'return {"seen"', 'return [1] or {"seen"'),
     "a status that JSON cannot hold": ("status", '"seen": self.seen', '"seen": object()'),
     "a status that is too long": ("status", '"seen": self.seen', '"seen": "x" * 5000'),
@@ -347,8 +358,9 @@ def write_finder(folder: Path, compiled: Path, class_: str, kinds: str, code: st
     """A module of a class that hands something over in on_windows; its folder."""
     module = Path(write(folder, compiled))
     text = MANIFEST.replace('class = "tuner"', f'class = "{class_}"') + kinds
-    (module / "module.toml").write_text(text)
-    source = EXTENSION.replace("        knob =", f"        {code}\n        knob =")
+    (module / "module.toml").write_text(text.replace(KNOB, ""))
+    start, end = EXTENSION.index("        knob ="), EXTENSION.index("\n    def on_records")
+    source = f"{EXTENSION[:start]}        {code}\n{EXTENSION[end:]}"
     if code == "pass":
         source = source.replace(
             "        self.seen += len(records)",

@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from kmind.abi import layout
+from kmind.classes import find_class, lacking
 from kmind.errors import UsageError
 from kmind.extension._handed_over import FindingPart, ReportPart, Severity
 from kmind.extension._objective import ObjectivePart
@@ -237,6 +238,7 @@ class RecordKind(Part, frozen=True):
 class Manifest(Part, frozen=True):
     """A whole ``module.toml``.
 
+    ``class_`` names a class of ``kmind.classes``, which says which of the parts it may hold.
     ``aliases`` are the devices that it is for (``kmind.extension.alias``), ``depends`` the
     modules that have to run before, and ``conflicts`` those that may not run beside it.
     ``chosen_by`` names the parameter that lists which of the knobs an instance gets.
@@ -244,9 +246,7 @@ class Manifest(Part, frozen=True):
 
     name: Name
     version: Text
-    class_: Literal["tuner", "predictor", "detector", "driver", "reporter"] = msgspec.field(
-        name="class"
-    )
+    class_: Text = msgspec.field(name="class")
     description: Text
     author: Text
     licence: Text
@@ -356,14 +356,15 @@ class Manifest(Part, frozen=True):
                     raise ValueError(f"{field.format(index)}: {name!r} stands there more than once")
 
     def _check_class(self) -> None:
-        for field, declared, needed in (
-            ("finding", self.findings, "detector"),
-            ("report", self.reports, "reporter"),
-        ):
-            if declared and self.class_ != needed:
-                raise ValueError(
-                    f"{field}[0]: a {self.class_} hands over no {field}s; that is for a {needed}"
-                )
+        try:
+            find_class(self.class_)
+        except ValueError as error:
+            raise ValueError(f"class: {error}") from None
+        names = dict(zip(self.__struct_encode_fields__, self.__struct_fields__, strict=True))
+        for part, why in lacking(self.class_).items():
+            value = getattr(self, names[part])
+            if value and value != EvidencePart():
+                raise ValueError(f"{part}{'[0]' if isinstance(value, tuple) else ''}: {why}")
 
     def _check_parameters(self) -> None:
         declared = {parameter.name: parameter.type for parameter in self.parameters}

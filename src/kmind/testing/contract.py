@@ -10,7 +10,8 @@ In a test of the module's own::
     def test_contract(check):
         check("mymodule")  # or the path of its folder, with a slash in it
 
-They need neither root nor BPF, but for the compiled object beside its source.
+They need neither root nor BPF, but for the compiled object beside its source. Those that the
+module's class does not ask for (``kmind.classes``) pass at once.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kmind.abi import layout
+from kmind.classes import class_names, find_class
 from kmind.errors import KmindError
 from kmind.extension import ChangeEvent, Extension, Module, VerdictEvent, find_module
 from kmind.extension.context import plain
@@ -57,17 +59,20 @@ class ContractError(KmindError, AssertionError):
 class Check:
     """One thing that a module has to keep to. Call it with a module's name or folder.
 
-    Raises ContractError where the module fails it.
+    ``classes`` are those that ask for it. Raises ContractError where the module fails it.
     """
 
     name: str
     meaning: str
+    classes: tuple[str, ...]
     _run: Callable[[Module], None]
 
     def __call__(self, module: str | Path) -> None:
-        """Run it on a module."""
+        """Run it on a module, if the module's class asks for it."""
         try:
-            self._run(find_module(str(module)))
+            found = find_module(str(module))
+            if found.manifest.class_ in self.classes:
+                self._run(found)
         except ContractError:
             raise
         except KmindError as error:
@@ -353,6 +358,15 @@ def _check_note(name: str, made: Made) -> None:
             _fail(f"{name}: evidence {key} is {value}")
 
 
+def _check_abstention(module: Module) -> None:
+    """A predictor that has seen nothing recommends nothing."""
+    for name in ("no windows", "windows of zeros"):
+        with _running(module, name) as rig:
+            rig.play(SCRIPTS[name])
+            if rig.made:
+                _fail(f"{name}: something is recommended, though there is nothing to predict from")
+
+
 def _check_findings(module: Module) -> None:
     """Findings are sentences, few enough to be taken, and cleared only after they were found."""
     # A kind that is not declared, and text or numbers that do not fit, raise where they are made.
@@ -437,8 +451,19 @@ def _status(name: str, extension: Extension) -> bytes:
     return text
 
 
+def _classes_of(name: str) -> tuple[str, ...]:
+    # A check that no class names is for all.
+    asking = tuple(each for each in class_names() if name in find_class(each).checks)
+    return asking or class_names()
+
+
+def _made(run: Callable[[Module], None]) -> Check:
+    name = run.__name__.removeprefix("_check_")
+    return Check(name, run.__doc__ or "", _classes_of(name), run)
+
+
 CHECKS: tuple[Check, ...] = tuple(
-    Check(run.__name__.removeprefix("_check_"), run.__doc__ or "", run)
+    _made(run)
     for run in (
         _check_manifest,
         _check_programs,
@@ -453,6 +478,7 @@ CHECKS: tuple[Check, ...] = tuple(
         _check_verdicts,
         _check_recommendations,
         _check_reasons,
+        _check_abstention,
         _check_findings,
         _check_reports,
         _check_repeatable,

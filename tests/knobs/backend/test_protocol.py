@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from guard.gate_support import FILE, PRESSURE, Admin
 
 import kmind.guard.gate
 from kmind.errors import KnobError, UsageError
@@ -61,6 +62,16 @@ class Dial:
 
     def set_command(self, knob: KnobRecord, target: Target, text: str) -> str:
         return f"dial set {knob.path} {text}"
+
+
+class PressureDial(Dial):
+    """The same for a sysctl of the running kernel, with the guard that it needs."""
+
+    def read(self, knob: KnobRecord, target: Target) -> Value:
+        return PRESSURE.read(target)
+
+    def write(self, knob: KnobRecord, target: Target, value: Value) -> None:
+        PRESSURE.write(target, value)
 
 
 def make(dial: Dial, path: str = "level", most: int = 9) -> Knob:
@@ -191,6 +202,28 @@ def test_gate_refuses_what_has_no_guard(knob: Knob) -> None:
         pytest.raises(KnobError, match=r"test\.level cannot be gated: .* dial:level"),
     ):
         gate.guard(knob, SYSTEM, 3)
+
+
+@pytest.mark.kernel("cgroup_sysctl", "cgroup2")
+def test_gate_guards_by_what_the_backend_says(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = PRESSURE.read(SYSTEM)
+    assert isinstance(before, int)
+    dial = PressureDial(SysctlGuard("vm/vfs_cache_pressure"))
+    (knob,) = known(monkeypatch, make(dial, most=1000))
+    admin = Admin()
+    actuator = Actuator(journal, Policy())
+    try:
+        actuator.apply(knob, SYSTEM, before + 1, who="test@system", why="", by_admin=True)
+        knob.write(SYSTEM, before + 2)
+        assert knob.read(SYSTEM) == before + 1  # rewritten to what is approved
+        assert admin.write(before + 1, FILE) == 0  # our own value counts as well
+        assert [each.knob for each in actuator.check()] == ["test.level"]
+    finally:
+        admin.close()
+        actuator.undo_all()
+        PRESSURE.write(SYSTEM, before)
 
 
 def test_kind_of_target_and_value_are_checked_before_the_backend(dial: Dial, knob: Knob) -> None:

@@ -5,10 +5,11 @@ import os
 import random
 import signal
 import time
+from pathlib import Path
 
 import pytest
 from runtime.supervised import QUICK, Daemon, Rig, alive, stirred, value_of
-from sample_module import RECOMMENDER
+from sample_module import MANIFEST, RECOMMENDER
 
 from kmind.runtime.instance.instance import Instance
 from kmind.runtime.sandbox.cgroup import list_cgroups
@@ -72,6 +73,22 @@ def test_a_bug_in_taking_over_costs_one_instance(
     assert value_of(disk) == 512
     assert [each.name for each in supervisor.core.instances()] == [good]
     assert any("ZeroDivisionError" in event["message"] for event in rig.of("log"))
+
+
+def test_a_module_that_changed_its_class_is_not_taken_over(rig: Rig, disk: str) -> None:
+    before = value_of(disk)
+    supervisor = rig.start()
+    path = Path(rig.module())
+    name = rig.load(str(path), disk, *QUICK)
+    rig.run_until(lambda: rig.of("applied"))
+    pid = supervisor.status(name)[0]["extension"]["pid"]
+    supervisor.close(keep=True)
+    (path / "module.toml").write_text(MANIFEST.replace('"tuner"', '"predictor"'))
+    supervisor = rig.start()
+    assert not supervisor.members
+    assert not alive(pid)
+    assert value_of(disk) == before
+    assert any("is a tuner, and the module" in event["message"] for event in rig.of("log"))
 
 
 def test_a_hold_ends_when_it_was_to_end(rig: Rig, disk: str) -> None:

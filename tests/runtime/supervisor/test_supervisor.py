@@ -219,6 +219,23 @@ def test_reload_of_code_that_does_not_start(rig: Rig, disk: str) -> None:
     rig.run_until(lambda: rig.of("applied"))
 
 
+def test_reload_of_a_module_that_changed_its_class(rig: Rig, disk: str) -> None:
+    """It is refused, and what runs goes on."""
+    supervisor = rig.start()
+    path = Path(rig.module())
+    name = rig.load(str(path), disk, *QUICK)
+    rig.run_until(lambda: rig.of("applied"))
+    before = supervisor.status(name)[0]
+    (path / "module.toml").write_text(MANIFEST.replace('"tuner"', '"predictor"'))
+    with pytest.raises(KmindError, match=f"{name} is a tuner, and the module sample is a pred"):
+        supervisor.reload(name)
+    after = supervisor.status(name)[0]
+    assert (after["class"], after["state"]) == ("tuner", "running")
+    assert after["generation"] == before["generation"]
+    assert after["extension"]["pid"] == before["extension"]["pid"]
+    assert value_of(disk) == 512
+
+
 def test_an_emergency_is_seen_though_its_word_is_lost(rig: Rig, disk: str) -> None:
     """By the mode that the agent is in, which is compared each second."""
     before = value_of(disk)

@@ -23,17 +23,16 @@ from kmind.errors import JournalError, KmindError
 from kmind.extension import KnobInfo, Module
 from kmind.extension import Value as Parameter
 from kmind.runtime.budget import OwnerBudget
-from kmind.runtime.experiment.experiments import Experiments
 from kmind.runtime.holds.grants import Granted, grants_for
 from kmind.runtime.holds.trial_holds import TrialHolds
 from kmind.runtime.instance.checks import Checks
+from kmind.runtime.instance.class_services import make_class_services
 from kmind.runtime.instance.describe import describe, start_event, state_of
 from kmind.runtime.instance.extension_service import ExtensionService
 from kmind.runtime.instance.hook_gating import lost_hooks
 from kmind.runtime.instance.state import InstanceState
 from kmind.runtime.instance.telemetry import Telemetry, View
 from kmind.runtime.instance.verdicts import Verdicts
-from kmind.runtime.objective.service import ObjectiveService
 from kmind.runtime.service import Service, ServiceError
 from kmind.runtime.services import InstanceSpec, Services
 
@@ -46,6 +45,7 @@ _IDS_APART = 1 << 16
 class Instance:
     """A module bound to a target: ``services``, in the order in which they have their turns.
 
+    Which services these are, the module's class says (``kmind.classes``).
     It closes the agent of ``spec``. ``fd`` is readable when the extension ended or said something.
     """
 
@@ -66,8 +66,10 @@ class Instance:
         self._budget = budget = OwnerBudget(services.now)
         self.holds = TrialHolds(spec, services)
         self.extension = ExtensionService(spec, services, self._selector, budget, self._knobs)
-        self.objective = ObjectiveService(spec, services, self._selector)
-        self.experiments = Experiments(spec, services, self.holds, effort=self.extension.effort)
+        made = make_class_services(
+            spec, services, self._selector, self.holds, self.extension.effort
+        )
+        self.objective, self.experiments = made.objective, made.experiments
         self.checks = Checks(spec, services, self.holds, self.extension, budget, self.view)
         self.telemetry = Telemetry(
             spec, services, self.view, budget, self.experiments, self.extension
@@ -75,7 +77,7 @@ class Instance:
         self.verdicts = Verdicts(self.name, services, self.holds, self.experiments, budget)
         self.services: tuple[Service, ...] = (
             self.extension,
-            self.objective,
+            *([self.objective] if self.objective else []),
             self.holds,
             self.experiments,
             self.checks,
@@ -142,7 +144,7 @@ class Instance:
     def relaunch(self, module: Module, params: Mapping[str, Parameter]) -> None:
         """Start the extension anew, of ``module``'s present code; then ``ready`` and ``resume``.
 
-        What is held is held on, until its hold ends.
+        What is held is held on, until its hold ends. The module is of the same class.
         """
         first_id = self.verdicts.last_id + _IDS_APART
         if first_id >= 1 << 32:
@@ -151,7 +153,8 @@ class Instance:
                 hint=f"kmind unload {self.name}, and load it again",
             )
         self.starting = True
-        self.objective.stop("reloaded")
+        if self.objective:
+            self.objective.stop("reloaded")
         self.extension.stop("reloaded")
         self.module, self.params = module, dict(params)
         self.telemetry.configure(module.manifest)
@@ -168,7 +171,8 @@ class Instance:
         self._work("reloaded")
 
     def _work(self, how: str) -> None:
-        self.objective.start(self.module, self.params, self.experiments.listen)
+        if self.objective:
+            self.objective.start(self.module, self.params, self.experiments.listen)
         self._shared.emit(start_event(self, how))
 
     # Running
@@ -288,7 +292,8 @@ class Instance:
         But an experiment ends, with what stood before.
         """
         self.experiments.abort("the daemon is being replaced")
-        self.objective.stop("the daemon is being replaced")
+        if self.objective:
+            self.objective.stop("the daemon is being replaced")
         self.extension.let_go()
         self._selector.close()
         self._stopped = True

@@ -15,6 +15,7 @@ from kmind.knobs import Value
 from kmind.queue import peek_windows, read_status
 from kmind.runtime.budget import OwnerBudget
 from kmind.runtime.experiment.experiments import Experiments
+from kmind.runtime.experiment.no_experiments import NoExperiments
 from kmind.runtime.instance.extension_service import ExtensionService
 from kmind.runtime.instance.hook_gating import HookGating
 from kmind.runtime.instance.notes import parse_status
@@ -122,7 +123,7 @@ class Telemetry(Service):
         services: Services,
         view: View,
         budget: OwnerBudget,
-        experiments: Experiments,
+        experiments: Experiments | NoExperiments,
         extension: ExtensionService,
     ) -> None:
         self.told = 0

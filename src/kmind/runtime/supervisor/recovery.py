@@ -21,6 +21,7 @@ from kmind.extension import parse_parameters
 from kmind.guard import Gate, Journal, Owner, Policy
 from kmind.runtime.cleanup import remove_dead_runs, restore_leftovers
 from kmind.runtime.instance.agent_factory import adopt_bpf_agent, bind
+from kmind.runtime.instance.class_services import check_same_class
 from kmind.runtime.instance.state import InstanceState
 from kmind.runtime.sandbox.cgroup import ExtensionCgroup, list_cgroups
 from kmind.runtime.sandbox.process import ExtensionProcess
@@ -70,23 +71,25 @@ def open_gate(core: Core, *, adopt: bool) -> Gate:
 def take_over(supervisor: Successor) -> list[Member]:
     """The instances that go on."""
     states, _ = supervisor.states.load()
-    slots = {each.slot: each.name for each in supervisor.core.instances()}
+    slots = {each.slot: each for each in supervisor.core.instances()}
     taken = []
     for state in states:
         try:
             if not state.running:
                 raise KmindError("it was not at work")
-            if slots.get(state.slot) != file_name(state.name):
+            slot = slots.get(state.slot)
+            if slot is None or slot.name != file_name(state.name):
                 raise KmindError(f"slot {state.slot} is not its own any more")
-            taken.append(_adopt(supervisor, state))
+            taken.append(_adopt(supervisor, state, slot.class_))
         except Exception as error:  # whatever it is, the others go on
             why = str(error) if isinstance(error, KmindError) else repr(error)
             supervisor.log(f"{state.name} is not taken over: {why}")
     return taken
 
 
-def _adopt(supervisor: Successor, state: InstanceState) -> Member:
+def _adopt(supervisor: Successor, state: InstanceState, class_: str) -> Member:
     module, target = bind(state.module, state.target)
+    check_same_class(state.name, class_, module.manifest)
     params = parse_parameters(module.manifest, state.params)
     pins = supervisor.instances.place.pins(state.name)
     if pins is None:

@@ -16,6 +16,7 @@ from kmind.knobs import Target, parse_target
 from kmind.runtime.holds.grants import grants_for
 from kmind.runtime.instance import models
 from kmind.runtime.instance.agent_factory import bind, upgrade_bpf_agent
+from kmind.runtime.instance.class_services import check_same_class
 from kmind.runtime.instance.validate import check_request, check_settable
 from kmind.runtime.objective.poller import check_requester
 from kmind.runtime.supervisor.devices.unwanted import Unwanted
@@ -130,6 +131,12 @@ class Requests:
         member = self._instances.get(name)
         instance = member.instance
         module, _ = bind(member.module, instance.target.name)
+        check_same_class(
+            name,
+            instance.module.manifest.class_,
+            module.manifest,
+            hint=f"kmind unload {name}, and load it again",
+        )
         declared = {parameter.name for parameter in module.manifest.parameters}
         kept = {name: value for name, value in instance.params.items() if name in declared}
         params = parse_parameters(module.manifest, kept)
