@@ -25,7 +25,7 @@ from kmind.queue import Geometry
 from kmind.queue.memory import write_memory as write_text
 from kmind.runtime.budget import OwnerBudget
 from kmind.runtime.holds.state import HoldState
-from kmind.runtime.instance.checkpoint import MEMORY, Checkpoint
+from kmind.runtime.instance.extension.checkpoint import MEMORY, Checkpoint
 from kmind.runtime.instance.models import DeployedModels
 from kmind.runtime.instance.state import InstanceState
 from kmind.runtime.sandbox.state import ProcessState

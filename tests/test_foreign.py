@@ -33,7 +33,7 @@ from kmind.infer.table import read_table
 from kmind.knobs import all_knobs, parse_target
 from kmind.knobs._target import Target
 from kmind.learn.recording import open_recordings
-from kmind.runtime.instance.checkpoint import _unfit
+from kmind.runtime.instance.extension.checkpoint import _unfit
 from kmind.runtime.instance.notes import parse_note, parse_status
 from kmind.runtime.objective.number import parse_number
 from kmind.runtime.objective.prometheus import _value

@@ -24,7 +24,7 @@ ELSEWHERE = {
     "runtime/experiment/exploring.py": "runtime/experiment/test_confirm.py",
     "runtime/experiment/readings.py": "runtime/experiment/test_confirm.py",
     "runtime/experiment/record.py": "runtime/experiment/test_confirm.py",
-    "runtime/instance/extension_service.py": "runtime/instance/test_instance.py",
+    "runtime/instance/extension/service.py": "runtime/instance/test_instance.py",
     "runtime/supervisor/requests.py": "runtime/supervisor/test_supervisor.py",
     "testing/daemon.py": "test_walkthrough.py",
 }

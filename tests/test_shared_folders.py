@@ -12,8 +12,8 @@ SHARED = re.compile(r"(?<![\w./-])(?:/var/tmp|/tmp|/dev/shm)(?:/[\w.{$*-]|['\"])
 # Where such a name is no place to write to, and why.
 ALLOWED = {
     "tests/test_shared_folders.py": "looks for them",
-    "tests/runtime/sandbox/test_privileges.py": "a sandboxed process is refused there",
-    "tests/runtime/sandbox/test_own_root.py": "is compared with",
+    "tests/runtime/sandbox/confine/test_privileges.py": "a sandboxed process is refused there",
+    "tests/runtime/sandbox/confine/test_own_root.py": "is compared with",
     "tests/kernel/attacks/extension.py": "a hostile extension is refused there",
     "tests/runtime/supervisor/test_state_folder.py": "is a text in a record, and no place",
     "tests/serve/test_peers.py": "is compared with",

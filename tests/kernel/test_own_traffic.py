@@ -27,7 +27,7 @@ PAGES = 1024
 # has the file open when it becomes that, as an extension has libc.
 WORK = """
 import mmap, os, sys, threading
-from kmind.runtime.sandbox.privileges import drop_privileges
+from kmind.runtime.sandbox.confine.privileges import drop_privileges
 from kmind.runtime.sandbox.uids import free_uid
 
 kind, path, pages = sys.argv[1], sys.argv[2], int(sys.argv[3])

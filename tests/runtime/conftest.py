@@ -18,7 +18,7 @@ from kmind.guard import Journal, Policy
 from kmind.knobs import parse_target
 from kmind.runtime.instance.agent_factory import make_bpf_agent
 from kmind.runtime.instance.instance import Instance
-from kmind.runtime.sandbox.cgroup import list_cgroups
+from kmind.runtime.sandbox.cgroup.cgroup import list_cgroups
 from kmind.runtime.services import InstanceSpec, Services
 
 PATIENCE_S = 20

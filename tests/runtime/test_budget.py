@@ -10,7 +10,7 @@ import pytest
 
 from kmind.runtime import budget
 from kmind.runtime.budget import OWNER_SHARE, OwnerBudget
-from kmind.runtime.instance.listener import Listener
+from kmind.runtime.instance.extension.listener import Listener
 from kmind.runtime.sandbox.log_reader import LineReader
 
 if TYPE_CHECKING:

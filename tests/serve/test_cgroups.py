@@ -12,7 +12,7 @@ from serve.real import Host, host
 
 from kmind.errors import KmindError
 from kmind.knobs._cgroup import cgroup_mounts
-from kmind.runtime.sandbox.cgroup import list_cgroups
+from kmind.runtime.sandbox.cgroup.cgroup import list_cgroups
 
 pytestmark = pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer")
 

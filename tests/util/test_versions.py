@@ -11,7 +11,7 @@ import pytest
 import stores
 
 from kmind.errors import KmindError, LaterVersionError
-from kmind.runtime.instance.checkpoint import MEMORY, Checkpoint
+from kmind.runtime.instance.extension.checkpoint import MEMORY, Checkpoint
 from kmind.runtime.instance.models import MODELS
 from kmind.runtime.instance.state import STATE, InstanceState
 from kmind.runtime.supervisor.state_folder import StateFolder

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kmind.knobs import Target, get_knob
-from kmind.runtime.sandbox.cgroup import ExtensionCgroup, list_cgroups
+from kmind.runtime.sandbox.cgroup.cgroup import ExtensionCgroup, list_cgroups
 
 __all__ = ["main"]
 

@@ -39,7 +39,7 @@ from kmind.guard import Actuator, Journal, Policy
 from kmind.infer.lazy import need
 from kmind.knobs import Knob, Target, Value, get_knob, parse_target
 from kmind.runtime.instance.agent_factory import need_root
-from kmind.runtime.instance.checkpoint import unpack
+from kmind.runtime.instance.extension.checkpoint import unpack
 from kmind.util.scratch import scratch_folder
 from kmind.workloads.disk import DEFAULT_DIR
 from kmind.workloads.host import device_of

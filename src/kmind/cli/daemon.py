@@ -15,7 +15,7 @@ from kmind.guard import Journal, Policy, finish_carrying
 from kmind.runtime.cleanup import restoring
 from kmind.runtime.instance.agent_factory import need_root
 from kmind.runtime.objective.poller import settle
-from kmind.runtime.supervisor.log import DaemonLog
+from kmind.runtime.supervisor.log.log import DaemonLog
 from kmind.runtime.supervisor.supervisor import RUN_DIR, Options, Supervisor
 from kmind.util.saver import SAVER
 

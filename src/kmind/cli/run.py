@@ -20,7 +20,7 @@ from kmind.runtime.experiment.store import EvidenceStore, default_evidence_path
 from kmind.runtime.findings.keeper import Findings
 from kmind.runtime.findings.store import default_findings_path
 from kmind.runtime.instance.agent_factory import bind, make_bpf_agent, need_root
-from kmind.runtime.instance.checkpoint import default_memory_folder
+from kmind.runtime.instance.extension.checkpoint import default_memory_folder
 from kmind.runtime.instance.instance import Instance
 from kmind.runtime.instance.validate import check_request, check_settable
 from kmind.runtime.services import InstanceSpec, Sandbox, Services

@@ -13,7 +13,7 @@ from kmind import events
 from kmind.errors import KmindError
 from kmind.events import Emit
 from kmind.guard import Journal, Owner, Policy, restore
-from kmind.runtime.sandbox.cgroup import ExtensionCgroup, list_cgroups
+from kmind.runtime.sandbox.cgroup.cgroup import ExtensionCgroup, list_cgroups
 from kmind.util.names import file_name
 
 __all__ = ["remove_dead_runs", "restore_leftovers", "restoring", "run_cgroup"]

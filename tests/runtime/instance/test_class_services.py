@@ -22,7 +22,7 @@ from kmind.runtime.experiment.experiments import Experiments
 from kmind.runtime.experiment.no_experiments import NoExperiments
 from kmind.runtime.holds.grants import Granted
 from kmind.runtime.instance.class_services import check_same_class
-from kmind.runtime.instance.inbox import make_inbox
+from kmind.runtime.instance.extension.inbox import make_inbox
 from kmind.runtime.objective.service import ObjectiveService
 from kmind.runtime.sandbox.framing import send_note
 from kmind.runtime.supervisor.recovery import take_over

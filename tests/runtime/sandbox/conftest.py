@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from runtime.sandbox.limited import _numbers
 
-from kmind.runtime.sandbox.cgroup import ExtensionCgroup, list_cgroups
+from kmind.runtime.sandbox.cgroup.cgroup import ExtensionCgroup, list_cgroups
 
 
 @pytest.fixture

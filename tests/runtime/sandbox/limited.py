@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 from programs import machine_lacks
 
-from kmind.runtime.sandbox.cgroup import ExtensionCgroup
+from kmind.runtime.sandbox.cgroup.cgroup import ExtensionCgroup
 
 root = pytest.mark.kernel()
 _numbers = itertools.count()

@@ -15,7 +15,8 @@ from extension_process import QUIET, Running, config_for, running
 from kmind.agent.sim.agent import SimAgent
 from kmind.agent.types import Mode
 from kmind.errors import KmindError
-from kmind.runtime.sandbox import own_root, process
+from kmind.runtime.sandbox import process
+from kmind.runtime.sandbox.confine import own_root
 from kmind.runtime.sandbox.exit_codes import EXIT_MODULE, EXIT_SETUP
 from kmind.runtime.sandbox.process import ENDED_UNSEEN, ExtensionProcess
 from kmind.util import procfs

@@ -12,7 +12,7 @@ from runtime.supervised import QUICK, Daemon, Rig, alive, stirred, value_of
 from sample_module import MANIFEST, RECOMMENDER
 
 from kmind.runtime.instance.instance import Instance
-from kmind.runtime.sandbox.cgroup import list_cgroups
+from kmind.runtime.sandbox.cgroup.cgroup import list_cgroups
 
 pytestmark = pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf", "tp_filemap")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from kmind.runtime.budget import OwnerBudget
 from kmind.runtime.holds.holds import Holds
-from kmind.runtime.instance.extension_service import ExtensionService
+from kmind.runtime.instance.extension.service import ExtensionService
 from kmind.runtime.instance.misuse import Misuse
 from kmind.runtime.instance.telemetry import View
 from kmind.runtime.service import Service, ServiceError

@@ -2,7 +2,8 @@
 """Services of an instance that its module's class decides on: see ``kmind.classes``.
 
 A service that a class asks for first is made here. What an extension may hand over goes by the
-class too (`kmind.runtime.instance.inbox`); what may be granted, by the manifest that it allows.
+class too (`kmind.runtime.instance.extension.inbox`); what may be granted, by the manifest that it
+allows.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from kmind.events import Start
 from kmind.extension import Module, Value
 from kmind.knobs import Target
 from kmind.runtime.holds.trial_holds import TrialHolds
-from kmind.runtime.instance.extension_service import ExtensionService
+from kmind.runtime.instance.extension.service import ExtensionService
 from kmind.runtime.instance.state import InstanceState
 from kmind.runtime.instance.telemetry import Telemetry, View
 from kmind.runtime.instance.verdicts import Verdicts

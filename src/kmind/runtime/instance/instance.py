@@ -28,7 +28,7 @@ from kmind.runtime.holds.trial_holds import TrialHolds
 from kmind.runtime.instance.checks import Checks
 from kmind.runtime.instance.class_services import make_class_services
 from kmind.runtime.instance.describe import describe, start_event, state_of
-from kmind.runtime.instance.extension_service import ExtensionService
+from kmind.runtime.instance.extension.service import ExtensionService
 from kmind.runtime.instance.hook_gating import lost_hooks
 from kmind.runtime.instance.state import InstanceState
 from kmind.runtime.instance.telemetry import Telemetry, View

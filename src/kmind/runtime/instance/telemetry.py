@@ -16,7 +16,7 @@ from kmind.queue import peek_windows, read_status
 from kmind.runtime.budget import OwnerBudget
 from kmind.runtime.experiment.experiments import Experiments
 from kmind.runtime.experiment.no_experiments import NoExperiments
-from kmind.runtime.instance.extension_service import ExtensionService
+from kmind.runtime.instance.extension.service import ExtensionService
 from kmind.runtime.instance.hook_gating import HookGating
 from kmind.runtime.instance.notes import parse_status
 from kmind.runtime.service import Service

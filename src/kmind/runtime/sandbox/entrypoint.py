@@ -29,10 +29,10 @@ from kmind.extension.files import read_sources
 from kmind.extension.loader import import_early, load_extension, refuse_other_imports
 from kmind.queue import Bell, Doorbell, Endpoint, Table, open_tables
 from kmind.runtime.sandbox.config import THREADS, ChildConfig
+from kmind.runtime.sandbox.confine.privileges import close_other_fds, drop_privileges, shut
 from kmind.runtime.sandbox.exit_codes import EXIT_MODULE, EXIT_SETUP
 from kmind.runtime.sandbox.framing import send_note
 from kmind.runtime.sandbox.log_writer import LineOutput
-from kmind.runtime.sandbox.privileges import close_other_fds, drop_privileges, shut
 
 __all__ = ["run"]
 

@@ -23,7 +23,7 @@ from kmind.runtime.cleanup import remove_dead_runs, restore_leftovers
 from kmind.runtime.instance.agent_factory import adopt_bpf_agent, bind
 from kmind.runtime.instance.class_services import check_same_class
 from kmind.runtime.instance.state import InstanceState
-from kmind.runtime.sandbox.cgroup import ExtensionCgroup, list_cgroups
+from kmind.runtime.sandbox.cgroup.cgroup import ExtensionCgroup, list_cgroups
 from kmind.runtime.sandbox.process import ExtensionProcess
 from kmind.runtime.sandbox.state import ProcessState
 from kmind.runtime.supervisor.instances import Instances

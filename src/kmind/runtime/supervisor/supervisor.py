@@ -26,7 +26,7 @@ from kmind.guard import Gate, Journal, Policy
 from kmind.runtime.experiment.store import EvidenceStore, default_evidence_path
 from kmind.runtime.findings.keeper import Findings
 from kmind.runtime.findings.store import default_findings_path
-from kmind.runtime.instance.checkpoint import default_memory_folder
+from kmind.runtime.instance.extension.checkpoint import default_memory_folder
 from kmind.runtime.services import Services
 from kmind.runtime.supervisor.advice import AdviceStore
 from kmind.runtime.supervisor.arbiter import Arbiter

@@ -22,7 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from kmind.events import Event
-from kmind.runtime.supervisor.log_limits import Budget, bounded
+from kmind.runtime.supervisor.log.limits import Budget, bounded
 
 __all__ = ["AUDIT_FILE", "JOURNALD", "LOG_FILE", "LOG_SCHEMA", "DaemonLog", "StructuredLog"]
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Protocol, TypedDict
 
 from kmind.errors import KmindError
-from kmind.runtime.sandbox.cgroup_mounts import Hierarchy, find_hierarchies
-from kmind.runtime.sandbox.cgroupfs import FOLDER, Folders, read_words, write_file
+from kmind.runtime.sandbox.cgroup.folders import FOLDER, Folders, read_words, write_file
+from kmind.runtime.sandbox.cgroup.mounts import Hierarchy, find_hierarchies
 from kmind.runtime.sandbox.config import CgroupEntry
 
 __all__ = ["CPU_WINDOW_S", "ExtensionCgroup", "Limits", "Usage", "list_cgroups"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kmind.runtime.sandbox.seccomp import CALLS, FILE_CALLS, NETWORK_CALLS
+from kmind.runtime.sandbox.confine.seccomp import CALLS, FILE_CALLS, NETWORK_CALLS
 
 X86 = Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h")
 GENERIC = Path("/usr/include/asm-generic/unistd.h")
@@ -46,7 +46,7 @@ def test_nothing_that_reaches_out_is_allowed() -> None:
 TRY = """\
 import ctypes, sys
 sys.path[:0] = {path!r}
-from kmind.runtime.sandbox.seccomp import limit_system_calls
+from kmind.runtime.sandbox.confine.seccomp import limit_system_calls
 libc = ctypes.CDLL(None, use_errno=True)
 libc.prctl(38, 1, 0, 0, 0)  # no_new_privs
 limit_system_calls(files={files}, network={network})

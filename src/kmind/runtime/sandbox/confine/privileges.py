@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kmind.errors import NotSupportedError, PrivilegeError
-from kmind.runtime.sandbox import landlock
-from kmind.runtime.sandbox.own_root import enter_own_root, library_folders
-from kmind.runtime.sandbox.seccomp import limit_system_calls
+from kmind.runtime.sandbox.confine import landlock
+from kmind.runtime.sandbox.confine.own_root import enter_own_root, library_folders
+from kmind.runtime.sandbox.confine.seccomp import limit_system_calls
 
 __all__ = ["Fences", "close_other_fds", "drop_privileges", "shut"]
 

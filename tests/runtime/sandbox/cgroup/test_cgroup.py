@@ -15,9 +15,9 @@ from runtime.sandbox.limited import Limits, made, python, root
 
 from kmind.errors import KmindError
 from kmind.runtime.cleanup import remove_dead_runs, run_cgroup
-from kmind.runtime.sandbox import cgroup as cgroups
-from kmind.runtime.sandbox.cgroup import ExtensionCgroup, list_cgroups
-from kmind.runtime.sandbox.cgroup_mounts import Hierarchy
+from kmind.runtime.sandbox.cgroup import cgroup as cgroups
+from kmind.runtime.sandbox.cgroup.cgroup import ExtensionCgroup, list_cgroups
+from kmind.runtime.sandbox.cgroup.mounts import Hierarchy
 from kmind.runtime.sandbox.exit_codes import EXIT_SETUP
 
 

@@ -14,12 +14,12 @@ from programs import machine_lacks
 from kmind.bpf import landlock
 from kmind.bpf.landlock import landlock_version
 from kmind.errors import NotSupportedError
-from kmind.runtime.sandbox import privileges
+from kmind.runtime.sandbox.confine import privileges
 
 TRY = """\
 import ctypes, os, socket, sys
 sys.path[:0] = {path!r}
-from kmind.runtime.sandbox import landlock
+from kmind.runtime.sandbox.confine import landlock
 held = open("/proc/self/status")
 ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)  # no_new_privs
 landlock.restrict({files!r}, network={network!r})

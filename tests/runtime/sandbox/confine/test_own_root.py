@@ -14,7 +14,7 @@ from runtime.sandbox.prisoner import READER
 
 from kmind.bpf.landlock import landlock_version
 from kmind.errors import NotSupportedError
-from kmind.runtime.sandbox import privileges
+from kmind.runtime.sandbox.confine import privileges
 from kmind.runtime.sandbox.exit_codes import EXIT_SETUP
 from kmind.runtime.sandbox.uids import free_uid
 

@@ -11,10 +11,10 @@ from programs import machine_lacks
 from runtime.sandbox.limited import Limits, python, root
 
 from kmind.errors import UsageError
-from kmind.runtime.sandbox import cgroup as cgroups
-from kmind.runtime.sandbox.cgroup import ExtensionCgroup
-from kmind.runtime.sandbox.cgroup_mounts import Hierarchy, find_hierarchies
-from kmind.runtime.sandbox.cgroupfs import Folders, read_words, write_file
+from kmind.runtime.sandbox.cgroup import cgroup as cgroups
+from kmind.runtime.sandbox.cgroup.cgroup import ExtensionCgroup
+from kmind.runtime.sandbox.cgroup.folders import Folders, read_words, write_file
+from kmind.runtime.sandbox.cgroup.mounts import Hierarchy, find_hierarchies
 
 
 @root

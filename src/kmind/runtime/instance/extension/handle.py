@@ -18,7 +18,7 @@ from kmind.extension import KnobInfo, Module, Value
 from kmind.knobs import Target
 from kmind.queue import open_tables
 from kmind.runtime.experiment.effort import Effort, read_effort
-from kmind.runtime.sandbox.cgroup import ExtensionCgroup
+from kmind.runtime.sandbox.cgroup.cgroup import ExtensionCgroup
 from kmind.runtime.sandbox.config import CgroupEntry, ChildConfig, TableEntry
 from kmind.runtime.sandbox.exit_codes import EXIT_MODULE, EXIT_SETUP
 from kmind.runtime.sandbox.inbox import Inbox

@@ -8,7 +8,7 @@ import selectors
 from collections.abc import Callable
 
 from kmind.runtime.budget import OwnerBudget
-from kmind.runtime.instance.extension_handle import ExtensionHandle
+from kmind.runtime.instance.extension.handle import ExtensionHandle
 
 __all__ = ["Listener"]
 

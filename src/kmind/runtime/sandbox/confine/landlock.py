@@ -15,7 +15,7 @@ import struct
 from collections.abc import Iterable
 
 from kmind.bpf.landlock import landlock_version
-from kmind.runtime.sandbox.own_root import open_promised
+from kmind.runtime.sandbox.confine.own_root import open_promised
 
 __all__ = ["restrict"]
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kmind.errors import KmindError, UsageError
-from kmind.runtime.sandbox.cgroup_mounts import Hierarchy
+from kmind.runtime.sandbox.cgroup.mounts import Hierarchy
 from kmind.util.files import make_folder
 
 __all__ = ["FOLDER", "Folders", "read_words", "write_file"]

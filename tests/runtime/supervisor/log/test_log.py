@@ -14,7 +14,7 @@ import pytest
 from sample_events import make
 
 from kmind.events import Log
-from kmind.runtime.supervisor.log import LOG_SCHEMA, DaemonLog, StructuredLog
+from kmind.runtime.supervisor.log.log import LOG_SCHEMA, DaemonLog, StructuredLog
 
 NOWHERE = Path("/nonexistent/socket")
 

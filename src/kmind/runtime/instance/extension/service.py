@@ -12,10 +12,10 @@ from kmind.errors import KmindError
 from kmind.extension import KnobInfo, Module, Value
 from kmind.runtime.budget import OwnerBudget
 from kmind.runtime.experiment.effort import Effort
-from kmind.runtime.instance.checkpoint import Checkpoint
-from kmind.runtime.instance.extension_handle import ExtensionHandle
-from kmind.runtime.instance.inbox import make_inbox
-from kmind.runtime.instance.listener import Listener
+from kmind.runtime.instance.extension.checkpoint import Checkpoint
+from kmind.runtime.instance.extension.handle import ExtensionHandle
+from kmind.runtime.instance.extension.inbox import make_inbox
+from kmind.runtime.instance.extension.listener import Listener
 from kmind.runtime.sandbox.state import ProcessState
 from kmind.runtime.service import Service
 from kmind.runtime.services import InstanceSpec, Services

@@ -17,7 +17,7 @@ from kmind.abi import layout
 from kmind.queue import MEMORY_MOST, Geometry
 from kmind.queue.memory import write_memory
 from kmind.runtime.budget import OwnerBudget
-from kmind.runtime.instance.checkpoint import Checkpoint
+from kmind.runtime.instance.extension.checkpoint import Checkpoint
 from kmind.util.saver import SAVER, Saver
 
 GEOMETRY = Geometry.plan(1, 2)
