@@ -27,7 +27,6 @@ LARGER = {
     "agent/sim/agent.py:SimAgent",
     "extension/context.py:Context",
     "guard/actuator.py:Actuator",
-    "guard/gate.py:Gate",
     "learn/tap.py:Tap",
     "modules/slowio/shift.py:ShiftDetector",
     "runtime/experiment/confirm.py:Confirm",

@@ -66,8 +66,8 @@ def test_the_owner_writes_the_baseline_and_nothing_else(gate: Gate, base: int) -
 def test_the_owner_writes_what_is_approved_and_anything_else_becomes_that(
     gate: Gate, system: Target, base: int
 ) -> None:
-    gate.approve(PRESSURE, system, base + 7)
-    assert gate.approved(PRESSURE, system) == base + 7
+    gate.approvals.approve(PRESSURE, system, base + 7)
+    assert gate.approvals.current(PRESSURE, system) == base + 7
     assert (write(base + 7), now()) == (0, base + 7)
     assert (write(base), now()) == (0, base)
     assert (write(base + 8), now()) == (0, base + 7)
@@ -80,7 +80,7 @@ def test_the_owner_writes_what_is_approved_and_anything_else_becomes_that(
 def test_only_a_plain_number_counts_as_the_baseline(
     gate: Gate, system: Target, base: int, text: str, lands: bool
 ) -> None:
-    gate.approve(PRESSURE, system, base + 7)
+    gate.approvals.approve(PRESSURE, system, base + 7)
     assert write(text.format(base)) == 0
     assert now() == (base if lands else base + 7)
 
@@ -122,7 +122,7 @@ def test_a_child_of_the_owner_is_an_outsider(gate: Gate, base: int) -> None:
 def test_the_admin_writes_and_the_owner_is_told(
     gate: Gate, admin: Admin, system: Target, base: int
 ) -> None:
-    gate.approve(PRESSURE, system, base + 7)
+    gate.approvals.approve(PRESSURE, system, base + 7)
     assert not readable(gate.fd)
     before = time.monotonic_ns()
     assert (admin.write(base + 1), now()) == (0, base + 1)
@@ -140,7 +140,7 @@ def test_the_admin_writes_and_the_owner_is_told(
 def test_after_the_admin_the_owner_writes_nothing_until_he_settles(
     gate: Gate, admin: Admin, system: Target, base: int
 ) -> None:
-    gate.approve(PRESSURE, system, base + 7)
+    gate.approvals.approve(PRESSURE, system, base + 7)
     assert admin.write(base + 1) == 0
     for value in (base, base + 7, base + 9):
         assert (write(value), now()) == (errno.EPERM, base + 1)
@@ -178,14 +178,14 @@ def test_other_sysctls_are_free(gate: Gate, admin: Admin, system: Target) -> Non
 
 def test_what_is_released_is_free(gate: Gate, system: Target, base: int) -> None:
     gate.guard(INTERVAL, system, 1)
-    gate.approve(PRESSURE, system, base + 7)
+    gate.approvals.approve(PRESSURE, system, base + 7)
     gate.release(PRESSURE, system)
     assert (write(base + 1), now()) == (0, base + 1)
     assert gate._map(APPROVALS).lookup(key_of(PRESSURE, system)) is None
     assert gate._map(HOLDS).lookup(key_of(PRESSURE, system)) is None
     gate.release(PRESSURE, system)
     gate.release(INTERVAL, system)
-    assert gate.approved(PRESSURE, system) is None
+    assert gate.approvals.current(PRESSURE, system) is None
 
 
 def test_an_approval_that_came_later_outlives_the_release(system: Target, base: int) -> None:
@@ -199,19 +199,23 @@ def test_an_approval_that_came_later_outlives_the_release(system: Target, base: 
             raw.map_update(approvals, key, APPROVED.pack(value, base, 1, value, 5))
 
         gate.guard(PRESSURE, system, base)
-        assert (gate.approved(PRESSURE, system), write(base + 7)) == (None, errno.EPERM)
+        assert (gate.approvals.current(PRESSURE, system), write(base + 7)) == (None, errno.EPERM)
         agent_approves(base + 7)
-        assert (gate.approved(PRESSURE, system), write(base + 7), now()) == (base + 7, 0, base + 7)
-        assert not gate.claim(PRESSURE, system, base + 8)
-        assert gate.claim(PRESSURE, system, base + 7)
+        assert (gate.approvals.current(PRESSURE, system), write(base + 7), now()) == (
+            base + 7,
+            0,
+            base + 7,
+        )
+        assert not gate.approvals.claim(PRESSURE, system, base + 8)
+        assert gate.approvals.claim(PRESSURE, system, base + 7)
         agent_approves(base + 8)
         assert write(base) == 0
         gate.release(PRESSURE, system)
         gate.guard(PRESSURE, system, base)
-        assert gate.claim(PRESSURE, system, base + 8)
+        assert gate.approvals.claim(PRESSURE, system, base + 8)
         gate.release(PRESSURE, system)
         gate.guard(PRESSURE, system, base)
-        assert gate.approved(PRESSURE, system) is None
+        assert gate.approvals.current(PRESSURE, system) is None
 
 
 def test_a_sysctl_that_resets_a_knob_is_watched_too(
@@ -244,7 +248,7 @@ def test_two_gates_do_not_disturb_each_other(
     def other() -> Gate:
         theirs = Gate.open()
         theirs.guard(INTERVAL, system, value)
-        theirs.approve(INTERVAL, system, value + 1)
+        theirs.approvals.approve(INTERVAL, system, value + 1)
         assert write(value + 9, file) == 0
         assert write(base + 3) == 0  # what is guarded by the other
         return theirs
@@ -261,12 +265,12 @@ def test_two_gates_do_not_disturb_each_other(
 def test_two_owners_of_one_sysctl_are_admins_to_each_other(
     gate: Gate, system: Target, base: int
 ) -> None:
-    gate.approve(PRESSURE, system, base + 7)
+    gate.approvals.approve(PRESSURE, system, base + 7)
 
     def other() -> Gate:
         theirs = Gate.open()
         theirs.guard(PRESSURE, system, base)
-        theirs.approve(PRESSURE, system, base + 1)
+        theirs.approvals.approve(PRESSURE, system, base + 1)
         assert (write(base + 1), now()) == (0, base + 1)
         return theirs
 
@@ -284,7 +288,7 @@ def test_in_a_pid_namespace_the_owner_knows_himself(system: Target, base: int) -
         "knob, system = get_knob('vm.vfs_cache_pressure'), Target.system()\n"
         "with Gate.open() as gate:\n"
         f"    gate.guard(knob, system, {base})\n"
-        f"    gate.approve(knob, system, {base + 7})\n"
+        f"    gate.approvals.approve(knob, system, {base + 7})\n"
         f"    knob.write(system, {base + 1})\n"
         f"    assert knob.read(system) == {base + 7}\n"
         f"    knob.write(system, {base})\n"
@@ -386,7 +390,7 @@ def test_a_pinned_gate_outlives_its_owner_and_is_taken_over(
     def owner() -> Gate:
         first = Gate.adopt(pins)
         first.guard(PRESSURE, system, base)
-        first.approve(PRESSURE, system, base + 7)
+        first.approvals.approve(PRESSURE, system, base + 7)
         assert (write(base + 7), now()) == (0, base + 7)
         return first
 
@@ -397,7 +401,7 @@ def test_a_pinned_gate_outlives_its_owner_and_is_taken_over(
     assert write(base + 2) == 0
     with Gate.adopt(pins) as second:
         assert [event.text for event in second.events()] == [f"{base + 1}\n", f"{base + 2}\n"]
-        assert second.approved(PRESSURE, system) == base + 7
+        assert second.approvals.current(PRESSURE, system) == base + 7
         assert write(base) == errno.EPERM
         second.settle(PRESSURE, system)
         assert (write(base + 9), now()) == (0, base + 7)
@@ -526,7 +530,7 @@ def test_it_decides_as_the_model_does(
             value, fresh = wanted, True
             noticed += 1
         elif what == "approve":
-            gate.approve(PRESSURE, system, wanted)
+            gate.approvals.approve(PRESSURE, system, wanted)
             approved = wanted
         else:
             gate.settle(PRESSURE, system)

@@ -245,7 +245,7 @@ def test_it_reads_what_stands_approved_in_the_core(system: Target, base: int) ->
         gate.guard(PRESSURE, system, base)
         assert write(base + 1) == errno.EPERM
         core.approve(PRESSURE.id, system.id, base + 1, base, slot=1)
-        assert gate.claim(PRESSURE, system, base + 1)
+        assert gate.approvals.claim(PRESSURE, system, base + 1)
         assert (write(base + 2), now()) == (0, base + 1)
         gate.release(PRESSURE, system)
         assert core.approved() == {}

@@ -51,7 +51,7 @@ def the_owner_writes_what_is_approved(admin: Admin) -> Any:
         refused = [tried(BASE + 4), tried(BASE), tried("")]
         beside = [write(2, Path("/sys/block/ram0/queue/nomerges")), OTHER.read(DISK)]
         beside += [write(64, Path(KNOB.place(SPARE))), KNOB.read(SPARE)]
-        gate.approve(KNOB, DISK, BASE + 8)
+        gate.approvals.approve(KNOB, DISK, BASE + 8)
         approved = tried(BASE + 8)
         gate.release(KNOB, DISK)
         return [covered, refused, beside, approved, tried(BASE)]
@@ -69,7 +69,7 @@ def to_put_back_takes_leave(admin: Admin) -> Any:
 def the_admin_writes_and_the_owner_is_told(admin: Admin) -> Any:
     with Gate.open() as gate:
         gate.guard(KNOB, DISK, BASE)
-        gate.approve(KNOB, DISK, BASE + 8)
+        gate.approvals.approve(KNOB, DISK, BASE + 8)
         quiet = readable(gate.fd)
         passed = [admin.write(BASE + 16, FILE), now(), readable(gate.fd, 5)]
         (event,) = gate.events()
@@ -149,7 +149,7 @@ def a_pinned_gate_outlives_its_owner(admin: Admin) -> Any:
     def owner() -> Gate:
         first = Gate.adopt(PINS)
         first.guard(KNOB, DISK, BASE)
-        first.approve(KNOB, DISK, BASE + 8)
+        first.approvals.approve(KNOB, DISK, BASE + 8)
         assert tried(BASE + 8) == [0, BASE + 8]
         return first
 

@@ -190,7 +190,7 @@ class Actuator:
             raise refused(gone)
         if (found := knob.read(target)) != old:
             raise KnobError(f"{knob.name} of {target} was set to {found} by somebody else")
-        if key in self._guarded and not self._gate.swap(knob, target, new):
+        if key in self._guarded and not self._gate.approvals.swap(knob, target, new):
             raise KnobError(f"another value for {knob.name} of {target} was approved meanwhile")
         if not park and last.state == "intended":
             self._parked.discard(key)
@@ -363,9 +363,9 @@ class Actuator:
         if knob.read(target) != old:  # before it was guarded nobody noticed
             raise KnobError(f"{knob.name} of {target} is just being set", hint="try again")
         if by_admin or not self._gate.agents_approve:
-            self._gate.approve(knob, target, value)
-        elif not self._gate.claim(knob, target, value):
-            found = self._gate.approved(knob, target)
+            self._gate.approvals.approve(knob, target, value)
+        elif not self._gate.approvals.claim(knob, target, value):
+            found = self._gate.approvals.current(knob, target)
             raise KnobError(
                 f"{value} for {knob.name} of {target} is not approved",
                 hint="no agent approved anything" if found is None else f"{found} came later",
@@ -380,7 +380,7 @@ class Actuator:
                 self._gate.guard(knob, target, first.old, inherit=True)
                 self._guarded[first.key] = knob, target
                 if last.new is not None:
-                    self._gate.claim(knob, target, last.new)
+                    self._gate.approvals.claim(knob, target, last.new)
 
     def _reopen(self, key: _Key, value: Value) -> None:
         """Let a value of before through the gate again.
@@ -391,7 +391,7 @@ class Actuator:
         if key not in self._guarded:
             return
         if value != self._held[key][0].old:
-            self._gate.approve(*self._guarded[key], value)
+            self._gate.approvals.approve(*self._guarded[key], value)
         else:
             self._gate.allow_return(*self._guarded[key])
 

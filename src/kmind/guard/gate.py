@@ -15,17 +15,16 @@ from __future__ import annotations
 
 import os
 import select
-import time
 import weakref
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from kmind.bpf import BpfObject, Link, Map, RingBuffer, open_link, open_map
 from kmind.errors import BpfError, KmindError, KnobError, PrivilegeError
+from kmind.guard._approvals import Approvals
 from kmind.guard._cgroup2 import cgroup2_root, private_cgroup2
 from kmind.guard._gate_layout import (
     APPROVALS,
-    APPROVED,
     EVENTS,
     FILE,
     FILES,
@@ -53,9 +52,9 @@ _LINK, _NEW_LINK = "link", "link_new"
 class Gate:
     """Guards knobs against writes of this process that were not approved.
 
-    Made by `open` or `adopt`. Nothing is loaded before the first `guard`, and nothing
-    is attached or pinned while nothing is guarded. What the kernel refuses later raises
-    the errors of `kmind.bpf`.
+    Made by `open` or `adopt`. ``approvals`` are the values that may be written. Nothing is loaded
+    before the first `guard`, and nothing is attached or pinned while nothing is guarded. What the
+    kernel refuses later raises the errors of `kmind.bpf`.
     """
 
     def __init__(self, approved_fd: int | None, root: Path | None, mount: bool) -> None:
@@ -72,7 +71,7 @@ class Gate:
         self._guarded: dict[bytes, int] = {}  # and the baseline of each
         self._inherited: set[bytes] = set()  # of those, what nobody here asked to guard yet
         self._returning: set[bytes] = set()
-        self._claimed: dict[bytes, bytes] = {}  # the approvals that this process acted on
+        self.approvals = Approvals(self._guarded)
         self._told: list[bytes] = []
         self._events: list[GateEvent] = []
         self._resources = ExitStack()
@@ -85,7 +84,7 @@ class Gate:
         """A gate that ends with this process, unless it is pinned.
 
         ``approved_fd`` is the map into which agents write what they approve; it is
-        copied. Without one nobody but `approve` approves anything. ``root`` is the
+        copied. Without one nobody but this process approves anything. ``root`` is the
         cgroup v2 folder whose processes are gated: by default the root of all, and
         where that is not mounted, with ``mount``, one that only this process sees.
         """
@@ -194,8 +193,7 @@ class Gate:
         """Gate it no more. An approval that came after the last claim is left."""
         key = key_of(knob, target)
         if key in self._guarded:
-            if self._map(APPROVALS).lookup(key) == self._claimed.pop(key, None):
-                self._map(APPROVALS).delete(key)
+            self.approvals.end(key)
             self._release(key)
         self._detach_if_idle()
 
@@ -204,13 +202,6 @@ class Gate:
         for key in list(self._inherited):
             self._release(key)
         self._detach_if_idle()
-
-    def approve(self, knob: Knob, target: Target, value: Value) -> None:
-        """Let this process write a value to what is guarded, in place of any approved before."""
-        key = key_of(knob, target)
-        row = APPROVED.pack(knob.encode(value), self._guarded[key], 0, 0, time.monotonic_ns())
-        self._map(APPROVALS).update(key, row)
-        self._claimed[key] = row
 
     def allow_return(self, knob: Knob, target: Target) -> None:
         """Let this process put back what stood before ``guard``, until `end_returns`.
@@ -228,33 +219,6 @@ class Gate:
             key = self._returning.pop()
             if self._sysfs is not None:
                 self._sysfs.forget_return(key)
-
-    def approved(self, knob: Knob, target: Target) -> Value | None:
-        """The value of something guarded that is approved now, or None."""
-        row = self._map(APPROVALS).lookup(key_of(knob, target))
-        return None if row is None else knob.decode(APPROVED.unpack(row)[0])
-
-    def claim(self, knob: Knob, target: Target, value: Value) -> bool:
-        """Whether an agent's approval lets that value pass; if so, `release` ends it."""
-        key = key_of(knob, target)
-        row = self._map(APPROVALS).lookup(key)
-        if row is None or APPROVED.unpack(row)[0] != knob.encode(value):
-            return False
-        self._claimed[key] = row
-        return True
-
-    def swap(self, knob: Knob, target: Target, value: Value) -> bool:
-        """Let this process write another value in place of the one that it acted on.
-
-        False if another one was approved meanwhile: that is not to be overwritten.
-        """
-        key, number = key_of(knob, target), knob.encode(value)
-        row = self._map(APPROVALS).lookup(key)
-        if row != self._claimed.get(key):
-            return False
-        if number != self._guarded[key] and (row is None or APPROVED.unpack(row)[0] != number):
-            self.approve(knob, target, value)
-        return True
 
     def events(self, knob: Knob | None = None, target: Target | None = None) -> list[GateEvent]:
         """What others wrote since the last call: to everything, or to one knob."""
@@ -314,6 +278,7 @@ class Gate:
                 with open_map(self._pin_of(name)) as left:
                     reuse(gate.maps[name], left.fd)
             gate.load()
+            self.approvals.bind(gate.maps[APPROVALS])
             if gate.programs["own"].test_run().retval:
                 raise BpfError("the gate does not take this process for its owner")
             # Not a method of ours: it would keep this object alive.
@@ -417,6 +382,7 @@ class Gate:
             with suppress(OSError):
                 self._epoll.unregister(self._ring.fd)
         self._resources.close()
+        self.approvals.bind(None)
         self._ring = self._object = self._link = self._sysfs = None
         self._guarded.clear()
         self._inherited.clear()
