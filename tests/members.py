@@ -38,5 +38,5 @@ def member(core: Core, bare: Path, name: str, *, mode: Mode = Mode.AUTO, **words
     agent = BareAgent(bare, core=core, slot=slot, sq_slots=64, deadline_s=3600)
     agent.grant(1, 1, Grant(0, 100, 0, **words))
     agent.set_mode(mode)
-    core.poll(0)
+    core.actions.poll(0)
     return agent

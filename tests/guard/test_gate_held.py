@@ -244,11 +244,11 @@ def test_it_reads_what_stands_approved_in_the_core(system: Target, base: int) ->
     with Core.private() as core, Gate.open(core.approved_fd) as gate:
         gate.guard(PRESSURE, system, base)
         assert write(base + 1) == errno.EPERM
-        core.approve(PRESSURE.id, system.id, base + 1, base, slot=1)
+        core.approvals.approve(PRESSURE.id, system.id, base + 1, base, slot=1)
         assert gate.approvals.claim(PRESSURE, system, base + 1)
         assert (write(base + 2), now()) == (0, base + 1)
         gate.release(PRESSURE, system)
-        assert core.approved() == {}
+        assert core.approvals.all() == {}
 
 
 @pytest.mark.fault

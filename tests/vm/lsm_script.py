@@ -138,9 +138,9 @@ def the_actuator_writes_what_agents_approved(admin: Admin) -> Any:
     ):
         actuator = Actuator(journal, Policy(), gate=gate)
         said = [applied(BASE + 4)]
-        core.approve(KNOB.id, DISK.id, BASE + 8, BASE, slot=1)
+        core.approvals.approve(KNOB.id, DISK.id, BASE + 8, BASE, slot=1)
         said += [applied(BASE + 4), applied(BASE + 8)]
-        assert core.disapprove(KNOB.id, DISK.id)
+        assert core.approvals.disapprove(KNOB.id, DISK.id)
         said += [str(tried(BASE + 12)), *(o.state for o in actuator.undo_all())]
         return [said, now(), tried(BASE + 4), tried(BASE)]
 

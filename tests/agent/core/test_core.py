@@ -61,11 +61,11 @@ def test_a_name_that_cannot_be_kept(core: Core, name: str) -> None:
 def test_a_pinned_core_is_found_again(root: Path) -> None:
     first = Core.open(root)
     slot = first.register("one@vda", "one", "tuner")
-    assert first.acquire(slot, 5, 6, hold_s=60)
+    assert first.leases.acquire(slot, 5, 6, hold_s=60)
     first.close()
     second = Core.open(root)
     assert [each.name for each in second.instances()] == ["one@vda"]
-    assert [(lease.knob, lease.target, lease.slot) for lease in second.leases()] == [(5, 6, slot)]
+    assert [each[:3] for each in second.leases.all()] == [(5, 6, slot)]
     shown = subprocess.run(["cat", root / "stats"], capture_output=True, text=True, check=True)
     assert shown.stdout.splitlines() == second.stats().splitlines()
     second.remove()
@@ -176,24 +176,24 @@ def test_each_action_reaches_its_own_instance(core: Core, bare: Path) -> None:
     assert [(a.id, a.instance) for a in first.poll(1)] == [(1, 1), (2, 1)]
     assert [(a.id, a.instance, a.verdict) for a in second.poll(1)] == [(1, 2, Verdict.RANGE)]
     recommend(second, 2, 102)
-    assert {slot: [a.id for a in told] for slot, told in core.poll(1).items()} == {2: [2]}
-    assert core.poll(0) == {}
+    assert {slot: [a.id for a in told] for slot, told in core.actions.poll(1).items()} == {2: [2]}
+    assert core.actions.poll(0) == {}
     first.close()
     second.close()
 
 
 def test_what_waits_for_an_instance_is_kept_and_no_more(core: Core, bare: Path) -> None:
     agent = member(core, bare, "one@a")
-    core.detach(1)
+    core.actions.detach(1)
     recommend(agent, 1, 5)
-    assert core.poll(0) == {}
-    core.attach(1, agent._decode)
+    assert core.actions.poll(0) == {}
+    core.actions.attach(1, agent._decode)
     assert [a.id for a in agent.poll(0)] == [1]
     # What was meant for an earlier instance in this slot does not reach the next one.
     recommend(agent, 2, 6)
     core.unregister(1)
     assert core.register("other@a", "bare", "tuner") == 1
-    core.attach(1, agent._decode)
+    core.actions.attach(1, agent._decode)
     assert agent.poll(0) == []
     agent.close()
 
@@ -232,7 +232,7 @@ def test_refusals_of_many_hide_no_emergency(core: Core, bare: Path) -> None:
     assert quiet.mode == Mode.AUTO
     quiet.set_mode(Mode.EMERGENCY)
     assert quiet.mode == Mode.EMERGENCY
-    told = core.poll(0)
+    told = core.actions.poll(0)
     assert [(a.kind, a.mode) for a in told[quiet._place.slot]] == [("mode", Mode.EMERGENCY)]
     refused = [[a for a in told.get(n, []) if a.verdict == Verdict.RANGE] for n in range(1, 41)]
     assert 0 < max(map(len, refused)) <= 34  # a burst of 32, and what the time has brought
@@ -275,17 +275,17 @@ def test_what_is_approved_can_be_looked_up(core: Core, bare: Path) -> None:
     recommend(agent, 1, 5)
     recommend(agent, 2, 6)
     recommend(agent, 3, 101)
-    (approved,) = core.approved().values()
+    (approved,) = core.approvals.all().values()
     assert (approved.value, approved.baseline, approved.instance, approved.id) == (6, 0, 1, 2)
-    assert not core.disapprove(1, 1, slot=2)
-    assert core.disapprove(1, 1, slot=1)
-    assert not core.disapprove(1, 1)
-    core.approve(1, 1, 9, 3, 1, rec_id=4)
-    assert core.approved()[1, 1][:4] == (9, 3, 1, 4)
+    assert not core.approvals.disapprove(1, 1, slot=2)
+    assert core.approvals.disapprove(1, 1, slot=1)
+    assert not core.approvals.disapprove(1, 1)
+    core.approvals.approve(1, 1, 9, 3, 1, rec_id=4)
+    assert core.approvals.all()[1, 1][:4] == (9, 3, 1, 4)
     for mode in (Mode.OBSERVE, Mode.ADVISE):
         agent.set_mode(mode)
         recommend(agent, 10 + mode, 50)
-    assert core.approved()[1, 1].value == 9
+    assert core.approvals.all()[1, 1].value == 9
     agent.close()
     core.unregister(1)
-    assert core.approved() == {}
+    assert core.approvals.all() == {}

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from members import member, recommend
 
 from kmind.abi import layout
-from kmind.agent.core.core import Claim, Core
+from kmind.agent.core.codec import Claim
+from kmind.agent.core.core import Core
 from kmind.agent.types import Grant, Mode, Verdict
 from kmind.bpf import BpfObject
 from kmind.errors import BpfError
@@ -44,66 +45,66 @@ def test_one_holder(core: Core) -> None:
     for name in "ab":
         core.register(name, "m", "tuner")
     before = time.monotonic()
-    assert core.acquire(1, 5, 6, hold_s=60) == Claim(True, 1, 0)
-    assert core.acquire(2, 5, 6, hold_s=60) == Claim(False, 1, 0)
-    assert core.acquire(2, 5, 7, hold_s=60) == Claim(True, 2, 0)  # of another target
-    first, second = core.leases()
+    assert core.leases.acquire(1, 5, 6, hold_s=60) == Claim(True, 1, 0)
+    assert core.leases.acquire(2, 5, 6, hold_s=60) == Claim(False, 1, 0)
+    assert core.leases.acquire(2, 5, 7, hold_s=60) == Claim(True, 2, 0)  # of another target
+    first, second = core.leases.all()
     assert (first.knob, first.target, first.slot, first.priority, first.denied) == (5, 6, 1, 100, 1)
     assert before + 60 <= first.expires_s - SLACK_S + 0.001 <= time.monotonic() + 60.001
     assert second.slot == 2
     # Held on to: never for less than before.
-    assert core.acquire(1, 5, 6, hold_s=1) == Claim(True, 1, 0)
-    assert core.leases()[0].expires_s == first.expires_s
+    assert core.leases.acquire(1, 5, 6, hold_s=1) == Claim(True, 1, 0)
+    assert core.leases.all()[0].expires_s == first.expires_s
     assert [each.held for each in core.instances()] == [1, 1]
-    assert core.release(2, 5, 6) == 0
-    assert core.release(1, 5, 6) == 1
-    assert core.release(1, 5, 6) == 0
-    assert core.acquire(2, 5, 6, hold_s=60) == Claim(True, 2, 0)
+    assert core.leases.release(2, 5, 6) == 0
+    assert core.leases.release(1, 5, 6) == 1
+    assert core.leases.release(1, 5, 6) == 0
+    assert core.leases.acquire(2, 5, 6, hold_s=60) == Claim(True, 2, 0)
     assert [each.held for each in core.instances()] == [0, 2]
-    assert core.release(2) == 2
-    assert core.leases() == []
+    assert core.leases.release(2) == 2
+    assert core.leases.all() == []
 
 
 def test_a_higher_priority_takes_it_over(core: Core) -> None:
     for name in "abc":
         core.register(name, "m", "tuner")
-    assert core.acquire(1, 5, 6, hold_s=60, priority=10)
-    assert core.acquire(2, 5, 6, hold_s=60, priority=10) == Claim(False, 1, 0)
-    assert core.acquire(2, 5, 6, hold_s=60, priority=11) == Claim(True, 2, 1)
-    assert core.acquire(1, 5, 6, hold_s=60, priority=11) == Claim(False, 2, 0)
-    assert core.acquire(3, 5, 6, hold_s=60, priority=255) == Claim(True, 3, 2)
+    assert core.leases.acquire(1, 5, 6, hold_s=60, priority=10)
+    assert core.leases.acquire(2, 5, 6, hold_s=60, priority=10) == Claim(False, 1, 0)
+    assert core.leases.acquire(2, 5, 6, hold_s=60, priority=11) == Claim(True, 2, 1)
+    assert core.leases.acquire(1, 5, 6, hold_s=60, priority=11) == Claim(False, 2, 0)
+    assert core.leases.acquire(3, 5, 6, hold_s=60, priority=255) == Claim(True, 3, 2)
     assert [each.held for each in core.instances()] == [0, 0, 1]
-    assert core.release(2, 5, 6) == 0
+    assert core.leases.release(2, 5, 6) == 0
 
 
 def test_an_expired_one_is_free_and_names_its_last_holder(core: Core) -> None:
     for name in "ab":
         core.register(name, "m", "tuner")
-    assert core.acquire(1, 5, 6, hold_s=0.1, priority=200)
-    until = core.leases()[0].expires_s
+    assert core.leases.acquire(1, 5, 6, hold_s=0.1, priority=200)
+    until = core.leases.all()[0].expires_s
     while time.monotonic() < until - 0.01:
-        assert not core.acquire(2, 5, 6, hold_s=60)
+        assert not core.leases.acquire(2, 5, 6, hold_s=60)
         time.sleep(0.05)
     time.sleep(max(0, until - time.monotonic()) + 0.005)
-    assert core.acquire(2, 5, 6, hold_s=60) == Claim(True, 2, 1)
+    assert core.leases.acquire(2, 5, 6, hold_s=60) == Claim(True, 2, 1)
 
 
 def test_nobody_s_slot_gets_none(core: Core) -> None:
-    assert not core.acquire(0, 5, 6, hold_s=60)
-    assert not core.acquire(64, 5, 6, hold_s=60)
-    assert core.leases() == []
+    assert not core.leases.acquire(0, 5, 6, hold_s=60)
+    assert not core.leases.acquire(64, 5, 6, hold_s=60)
+    assert core.leases.all() == []
 
 
 def test_no_room_for_one_more(core: Core) -> None:
     core.register("a", "m", "tuner")
     most = layout.LIMIT["LEASES"]
     for knob in range(most):
-        assert core.acquire(1, knob, 0, hold_s=60), knob
-    assert core.acquire(1, most, 0, hold_s=60) == Claim(False, 0, 0)
+        assert core.leases.acquire(1, knob, 0, hold_s=60), knob
+    assert core.leases.acquire(1, most, 0, hold_s=60) == Claim(False, 0, 0)
     assert core.fill()["leases"] == (most, most)
-    assert [(each.knob, each.target) for each in core.leases()] == [(n, 0) for n in range(most)]
-    assert core.acquire(1, most - 1, 0, hold_s=60) == Claim(True, 1, 0)  # it has its place
-    assert core.release(1) == most
+    assert [(each.knob, each.target) for each in core.leases.all()] == [(n, 0) for n in range(most)]
+    assert core.leases.acquire(1, most - 1, 0, hold_s=60) == Claim(True, 1, 0)  # it has its place
+    assert core.leases.release(1) == most
     held = core.instance(1)
     assert held is not None
     assert held.held == 0
@@ -114,37 +115,39 @@ def test_places_are_free_again_once_nobody_needs_them(core: Core) -> None:
     core.register("a", "m", "tuner")
     size = layout.LIMIT["LEASES"]
     for knob in range(3 * size):
-        assert core.acquire(1, knob, 7, hold_s=60), knob
-        core.release(1, knob, 7)
+        assert core.leases.acquire(1, knob, 7, hold_s=60), knob
+        core.leases.release(1, knob, 7)
     assert core.fill()["leases"] == (0, size)
     # What is granted keeps its place, held or not, until it is granted no more.
-    handle = core.place(1, 5, 6)
-    assert core.place(1, 5, 6) == handle
-    assert core.acquire(1, 5, 6, hold_s=60)
-    core.release(1)
+    handle = core.leases.place(1, 5, 6)
+    assert core.leases.place(1, 5, 6) == handle
+    assert core.leases.acquire(1, 5, 6, hold_s=60)
+    core.leases.release(1)
     assert core.fill()["leases"].used == 1
     assert core.instances()[0].places == 1
     core.register("b", "m", "tuner")
-    assert core.place(2, 5, 6) == handle
-    core.leave(1, 5, 6)
-    core.leave(1, 5, 6)
+    assert core.leases.place(2, 5, 6) == handle
+    core.leases.leave(1, 5, 6)
+    core.leases.leave(1, 5, 6)
     assert core.fill()["leases"].used == 1
     core.unregister(2)
     assert core.fill()["leases"].used == 0
     assert core.instances()[0].places == 0
-    assert core.place(1, 5, 6) != handle  # it is of another generation
+    assert core.leases.place(1, 5, 6) != handle  # it is of another generation
 
 
 def test_a_place_of_another_generation_is_nobody_s(core: Core, bare: Path) -> None:
     """An agent that still knows a place as its own does not get the lease of another knob."""
     agent = member(core, bare, "one@a")
     core.register("two@a", "m", "tuner")
-    core.leave(1, 1, 1)  # as if the instance had been unregistered before its agent was closed
-    assert core.acquire(2, 2, 2, hold_s=60)  # in the same place
+    core.leases.leave(
+        1, 1, 1
+    )  # as if the instance had been unregistered before its agent was closed
+    assert core.leases.acquire(2, 2, 2, hold_s=60)  # in the same place
     recommend(agent, 1, 5)
     assert answers(agent) == [(Verdict.ROOM, 0, 0)]
-    assert [(each.knob, each.target, each.slot) for each in core.leases()] == [(2, 2, 2)]
-    assert core.approved() == {}
+    assert [(each.knob, each.target, each.slot) for each in core.leases.all()] == [(2, 2, 2)]
+    assert core.approvals.all() == {}
     agent.grant(1, 1, Grant(0, 100, 0))
     recommend(agent, 2, 5)
     assert answers(agent) == [(Verdict.APPROVED, 1, 0)]
@@ -199,7 +202,7 @@ def test_what_stands_is_renewed_only_by_who_set_it(core: Core, bare: Path) -> No
     core.free(1, 1, 1)
     recommend(agent, 4, 0)
     assert answers(agent) == [(Verdict.RATE, 0, 0)]
-    assert core.leases() == []
+    assert core.leases.all() == []
     # Nor where another one has set it.
     recommend(other, 1, 7)
     other.poll(0)
@@ -234,7 +237,7 @@ def test_it_is_what_a_dictionary_would_do(core: Core, then: list[Any]) -> None:
     for op, slot, key, priority in then:
         holder, stands = model.get(key, (0, 0))
         if op == "acquire":
-            claim = core.acquire(slot, *key, hold_s=3600, priority=priority)
+            claim = core.leases.acquire(slot, *key, hold_s=3600, priority=priority)
             if holder in (0, slot) or stands < priority:
                 model[key] = slot, priority
                 assert claim == Claim(True, slot, holder if holder != slot else 0)
@@ -243,13 +246,13 @@ def test_it_is_what_a_dictionary_would_do(core: Core, then: list[Any]) -> None:
                 assert claim == Claim(False, holder, 0)
                 event("denied")
         elif op == "release":
-            assert core.release(slot, *key) == int(holder == slot)
+            assert core.leases.release(slot, *key) == int(holder == slot)
             model = {k: row for k, row in model.items() if k != key or row[0] != slot}
         else:
             gone = [k for k, row in model.items() if row[0] == slot]
-            assert core.release(slot) == len(gone)
+            assert core.leases.release(slot) == len(gone)
             model = {k: row for k, row in model.items() if k not in gone}
-        assert {(x.knob, x.target): (x.slot, x.priority) for x in core.leases()} == model
+        assert {(x.knob, x.target): (x.slot, x.priority) for x in core.leases.all()} == model
         held = {each.slot: each.held for each in core.instances()}
         assert held == {n: [row[0] for row in model.values()].count(n) for n in (1, 2, 3, 4)}
 
@@ -285,7 +288,7 @@ def contend(root: Path, slot: int, seed: int, pipe: Any) -> None:
     for _ in range(ROUNDS):
         knob = choose.randrange(KNOBS)
         asked = time.monotonic_ns()
-        claim = core.acquire(slot, knob, 1, hold_s=3600)
+        claim = core.leases.acquire(slot, knob, 1, hold_s=3600)
         got = time.monotonic_ns()
         if not claim:
             denials.append(Denial(knob, claim.holder, asked, got))
@@ -293,7 +296,7 @@ def contend(root: Path, slot: int, seed: int, pipe: Any) -> None:
         for _ in range(choose.randrange(3)):
             os.sched_yield()
         left = time.monotonic_ns()
-        released = core.release(slot, knob, 1)
+        released = core.leases.release(slot, knob, 1)
         tenures.append(Tenure(slot, knob, asked, got, left, time.monotonic_ns()))
         assert (released, claim.previous) == (1, 0)
     core.close()
@@ -334,7 +337,7 @@ def test_processes_that_fight_over_a_lease(root: Path) -> None:
             for each in by_knob[denial.knob]
         ), denial
     assert all(each.held == 0 for each in core.instances())
-    assert core.leases() == []
+    assert core.leases.all() == []
     core.remove()
 
 
@@ -410,10 +413,10 @@ def test_two_agents_fight_over_a_knob(core: Core, bare: Path) -> None:
     recommend(low, 3, 5)
     recommend(low, 4, 6)
     assert answers(low) == [(Verdict.LEASE, 2, 0), (Verdict.LEASE, 2, 0)]
-    assert core.leases()[0].denied == 2
+    assert core.leases.all()[0].denied == 2
     # The value that passed is the holder's, and the way back is what stood before both.
-    assert core.approved()[1, 1][:3] == (7, 0, 2)
-    assert core.release(2, 1, 1) == 1
+    assert core.approvals.all()[1, 1][:3] == (7, 0, 2)
+    assert core.leases.release(2, 1, 1) == 1
     recommend(low, 5, 6)
     assert answers(low) == [(Verdict.APPROVED, 1, 0)]
     low.close()
@@ -429,7 +432,7 @@ def test_many_grants_each_with_its_place(core: Core, bare: Path) -> None:
     for rec_id, knob in enumerate(some, 1):
         recommend(agent, rec_id, knob, knob=knob, target=7)
     assert answers(agent) == [(Verdict.APPROVED, 1, 0)] * len(some)
-    assert [each.knob for each in core.leases()] == list(some)
+    assert [each.knob for each in core.leases.all()] == list(some)
     agent.grant(2, 7, Grant(9, 9, 0))  # anew, in the same place
     recommend(agent, 900, 2, knob=2, target=7)
     recommend(agent, 901, 9, knob=2, target=7)
@@ -446,7 +449,7 @@ def test_many_grants_each_with_its_place(core: Core, bare: Path) -> None:
 def test_who_changes_nothing_takes_no_lease(core: Core, bare: Path, mode: Mode) -> None:
     agent = member(core, bare, "one@a", mode=mode)
     recommend(agent, 1, 5)
-    assert core.leases() == []
+    assert core.leases.all() == []
     agent.close()
 
 
@@ -455,7 +458,7 @@ def test_a_lease_lasts_as_long_as_its_hold(core: Core, bare: Path) -> None:
     for rec_id, hold_ms in ((1, 30_000), (2, (1 << 32) - 1)):
         before = time.monotonic()
         recommend(agent, rec_id, rec_id, hold_ms=hold_ms)
-        (lease,) = core.leases()
+        (lease,) = core.leases.all()
         left = lease.expires_s - SLACK_S - hold_ms / 1000
         assert before - 0.002 <= left <= time.monotonic()
     agent.close()

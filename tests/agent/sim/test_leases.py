@@ -30,8 +30,9 @@ class Crowd:
         self.core.close()
 
     def release(self, slot: int, knob: int, target: int) -> None:
-        assert self.core.release(slot, knob, target) == self.leases.release(slot, knob, target)
-        self.core.disapprove(knob, target, slot)
+        real = self.core.leases.release(slot, knob, target)
+        assert real == self.leases.release(slot, knob, target)
+        self.core.approvals.disapprove(knob, target, slot)
 
     def agree(self) -> None:
         for pair in self.pairs:

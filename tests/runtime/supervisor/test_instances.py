@@ -24,7 +24,7 @@ class Rig:
         self.released: list[int] = []
         core: Any = SimpleNamespace(
             root=None,
-            release=self.released.append,
+            leases=SimpleNamespace(release=self.released.append),
             set_process=lambda slot, pid, uid: None,
             unregister=lambda slot: None,
         )

@@ -56,11 +56,11 @@ def test_advice_that_finds_no_room_changes_nothing(rig: Rig, disk: str) -> None:
         supervisor.advice.apply("1")
     core.unregister(fillers.pop())
     for knob in range(layout.LIMIT["LEASES"]):
-        core.acquire(fillers[0], knob, 12345, hold_s=60)
-    core.leave(
+        core.leases.acquire(fillers[0], knob, 12345, hold_s=60)
+    core.leases.leave(
         supervisor.status()[0]["slot"], get_knob("block.read_ahead_kb").id, Target.block(disk).id
     )
-    core.acquire(fillers[0], layout.LIMIT["LEASES"], 12345, hold_s=60)
+    core.leases.acquire(fillers[0], layout.LIMIT["LEASES"], 12345, hold_s=60)
     with pytest.raises(KmindError, match="no room for the lease of"):
         supervisor.advice.apply("1")
     assert value_of(disk) == before

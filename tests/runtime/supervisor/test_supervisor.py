@@ -244,7 +244,7 @@ def test_an_emergency_is_seen_though_its_word_is_lost(rig: Rig, disk: str) -> No
     rig.run_until(lambda: rig.of("applied"))
     member = supervisor.members[name]
     member.agent.set_mode(Mode.EMERGENCY)
-    supervisor.core.poll(0)  # as if the ring had had no room for it
+    supervisor.core.actions.poll(0)  # as if the ring had had no room for it
     rig.run_until(lambda: member.instance.failed)
     assert value_of(disk) == before
     assert supervisor.status(name)[0]["mode"] == "emergency"

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import mmap
 import os
 from collections.abc import Mapping
@@ -50,6 +51,7 @@ _VALUES = {
     "approved": layout.APPROVED,
     "classes": layout.CLASS,
 }
+_PATIENCE = 1000
 _BPFFS = "/sys/fs/bpf"
 _MOUNT_FLAGS = 2 | 4 | 8  # MS_NOSUID, MS_NODEV, MS_NOEXEC
 _FOLDERS = ("core", "instances", "agents")
@@ -80,6 +82,23 @@ class Loaded:
         size = layout.LEASE.itemsize * held.max_entries
         with mmap.mmap(held.fd, size, mmap.MAP_SHARED, mmap.PROT_READ) as view:
             return np.frombuffer(view[:], layout.LEASE)
+
+    def call(self, op: str, **words: int) -> np.void:
+        """Have the core's program do one of ``enum kmind_core_op``; its answer.
+
+        Raises KmindError if another process changes the same place for longer than it may.
+        """
+        call = np.zeros((), layout.CORE_CALL)
+        call["op"] = layout.CORE_OP[op]
+        for name, value in words.items():
+            call[name] = value
+        for _ in range(_PATIENCE):
+            after = self.program.test_run(call.tobytes()).ctx
+            row: np.void = np.frombuffer(after, layout.CORE_CALL)[0]
+            if int(row["result"]) != -errno.EBUSY:
+                return row
+            os.sched_yield()  # another process is just changing it
+        raise KmindError("another process does not let go of the core object")
 
     def close(self) -> None:
         """Let go of all; what is pinned stays. Safe to repeat."""

@@ -125,8 +125,8 @@ class BpfAgent:
                 self._ring = RingBuffer(generation.maps["km_actions"].fd, self._take)
                 self.action_fd = self._ring.fd
             else:
-                core.attach(place.slot, self._decode)
-                self.action_fd = core.action_fd
+                core.actions.attach(place.slot, self._decode)
+                self.action_fd = core.actions.fd
         except BaseException:
             self.release()
             raise
@@ -205,7 +205,7 @@ class BpfAgent:
             return
         self._closed = True
         if self._core is not None:
-            self._core.detach(self._place.slot)
+            self._core.actions.detach(self._place.slot)
         if self._ring is not None:
             self._ring.close()
             self._ring = None
@@ -266,19 +266,19 @@ class BpfAgent:
         words = np.frombuffer(pack_grant(grant), layout.GRANT)[0].copy()
         slot = self._place.slot
         if self._core is not None:
-            words["lease"] = self._core.place(slot, knob, target)
+            words["lease"] = self._core.leases.place(slot, knob, target)
         try:
             self._generation.control("GRANT", knob=knob, target=target, grant=words)
         except BpfError:
             if self._core is not None:
-                self._core.leave(slot, knob, target)
+                self._core.leases.leave(slot, knob, target)
             raise
 
     def revoke(self, knob: int, target: int) -> None:
         """Grant a knob no more; nothing if it was not."""
         self._generation.control("REVOKE", knob=knob, target=target)
         if self._core is not None:
-            self._core.leave(self._place.slot, knob, target)
+            self._core.leases.leave(self._place.slot, knob, target)
 
     @property
     def mode(self) -> int:
@@ -332,7 +332,7 @@ class BpfAgent:
         if self._closed:
             raise BpfError("the agent is closed")
         if self._core is not None:
-            return self._core.receive(self._place.slot, timeout_s)
+            return self._core.actions.receive(self._place.slot, timeout_s)
         assert self._ring is not None
         if not self._ring.consume():  # hooks do not wake: the tick does, a little later
             self._ring.poll(max(0, int(timeout_s * 1000)))

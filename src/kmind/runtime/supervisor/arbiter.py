@@ -61,7 +61,7 @@ class Arbiter:
         Actions of an instance that stalled meanwhile come as one, so that none of them
         is carried out.
         """
-        by_slot = self._core.poll(0)
+        by_slot = self._core.actions.poll(0)
         if not by_slot:
             return []
         actions = sorted(chain.from_iterable(by_slot.values()), key=attrgetter("time_ns"))
@@ -115,7 +115,7 @@ class Arbiter:
         An owner that was killed had read it from the ring, and came no further.
         """
         names = {member.slot: member for member in self._members.values()}
-        for (knob, target), approved in self._core.approved().items():
+        for (knob, target), approved in self._core.approvals.all().items():
             member = names.get(approved.instance)
             if member and approved.time_ns < before_ns:
                 why = "the daemon was killed before it could be applied"
@@ -123,10 +123,10 @@ class Arbiter:
                 each = holds.granted(knob, target)
                 if each is not None and not holds.is_current(each, approved.value):
                     holds.refuse(each, approved.id, KmindError(why))
-                    self._core.disapprove(knob, target, approved.instance)
+                    self._core.approvals.disapprove(knob, target, approved.instance)
 
     def _holder(self, knob: int, target: int) -> int:
-        lease = self._core.lease(knob, target)
+        lease = self._core.leases.get(knob, target)
         return lease.slot if lease and lease.expires_s > time.monotonic() else 0
 
     def leases(self) -> list[dict[str, Any]]:
@@ -142,7 +142,7 @@ class Arbiter:
                 "priority": lease.priority,
                 "expires_s": round(lease.expires_s - now, 3),
             }
-            for lease in self._core.leases()
+            for lease in self._core.leases.all()
             if lease.expires_s > now
         ]
 

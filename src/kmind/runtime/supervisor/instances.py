@@ -210,7 +210,7 @@ class Instances:
         """Release the leases of one that has just failed, and write that down."""
         failed = bool(member.instance.failed)
         if failed and not member.failed:
-            self._core.release(member.slot)
+            self._core.leases.release(member.slot)
             self.set_process(member)
             self.save(member)
         member.failed = failed

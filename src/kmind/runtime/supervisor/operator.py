@@ -82,7 +82,7 @@ class Operator:
             change = self._set(knob, target, advice)
         except KmindError:
             if not held_already:
-                self._core.release(self._slot, knob.id, target.id)
+                self._core.leases.release(self._slot, knob.id, target.id)
             self._leave_if_idle()
             raise
         self._tell(knob, target)
@@ -152,7 +152,7 @@ class Operator:
         if not self._slot:
             self._slot = self._core.register(ADMIN, "kmind", ADMIN, 0, os.getuid())
         acquire = partial(
-            self._core.acquire,
+            self._core.leases.acquire,
             self._slot,
             knob.id,
             target.id,
@@ -161,7 +161,7 @@ class Operator:
         )
         claim = acquire()
         if not claim and claim.holder:  # a module may ask for the same priority
-            self._core.release(claim.holder, knob.id, target.id)
+            self._core.leases.release(claim.holder, knob.id, target.id)
             claim = acquire()
         if not claim:
             self._leave_if_idle()
@@ -182,4 +182,4 @@ class Operator:
     def _release(self, change: Change) -> None:
         if self._slot:
             target = parse_target(change.target)
-            self._core.release(self._slot, get_knob(change.knob).id, target.id)
+            self._core.leases.release(self._slot, get_knob(change.knob).id, target.id)

@@ -140,7 +140,7 @@ class Supervisor:
             self._devices = Hotplug(options.conf, load=load, gone=gone, log=self.log)
         self._calls = Mailbox(self._changed)
         loop.watch(self._calls.fd, self._calls.woken)
-        loop.watch(self.core.action_fd, lambda: None)
+        loop.watch(self.core.actions.fd, lambda: None)
         loop.watch(self.gate.fd, self._poll_held)
 
     @property
