@@ -66,7 +66,7 @@ class BareAgent(BpfAgent):
         work = np.zeros((), WORK)
         for name, value in words.items():
             work[name] = value
-        return np.frombuffer(self.run(program, work.tobytes()), WORK)[0]
+        return np.frombuffer(self.own.run(program, work.tobytes()), WORK)[0]
 
 
 class BareSim(SimAgent):

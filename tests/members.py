@@ -36,7 +36,7 @@ def member(core: Core, bare: Path, name: str, *, mode: Mode = Mode.AUTO, **words
     """An agent in the core that may set knob 1 of target 1 to anything up to 100."""
     slot = core.register(name, "bare", "tuner")
     agent = BareAgent(bare, core=core, slot=slot, sq_slots=64, deadline_s=3600)
-    agent.grant(1, 1, Grant(0, 100, 0, **words))
+    agent.admission.grant(1, 1, Grant(0, 100, 0, **words))
     agent.set_mode(mode)
     core.actions.poll(0)
     return agent

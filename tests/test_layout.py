@@ -17,6 +17,7 @@ LONG = 100
 # Tested where they are used, and by which file.
 ELSEWHERE = {
     "agent/kernel/generation.py": "agent/kernel/test_upgrade.py",
+    "agent/protocol.py": "agent/sim/test_agent.py",
     "bench/admission.py": "bench/test_attack.py",
     "learn/tap.py": "learn/test_record.py",
     "runtime/experiment/case.py": "runtime/experiment/test_controller.py",

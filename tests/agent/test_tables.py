@@ -99,7 +99,7 @@ class KernelRows:
         work = np.zeros((), WORK)
         for name, value in words.items():
             work[name] = value
-        return int(np.frombuffer(self.agent.run("rows_run", work.tobytes()), WORK)[0]["missed"])
+        return int(np.frombuffer(self.agent.own.run("rows_run", work.tobytes()), WORK)[0]["missed"])
 
     def until(self, condition: Callable[[], bool]) -> None:
         """Let time pass until that holds."""
@@ -439,7 +439,7 @@ def test_kernel_finds_the_same_buckets_as_python(kernel_rows: KernelRows) -> Non
     for at in range(0, len(values), 8):
         work = np.zeros((), BUCKETS)
         work["value"][: len(values[at : at + 8])] = values[at : at + 8]
-        found = np.frombuffer(kernel_rows.agent.run("rows_bucket", work.tobytes()), BUCKETS)[0]
+        found = np.frombuffer(kernel_rows.agent.own.run("rows_bucket", work.tobytes()), BUCKETS)[0]
         assert found["fine"].tolist() == [bucket_of(int(v), 5, 0, 15) for v in work["value"]]
         assert found["log2"].tolist() == [bucket_of(int(v), 0, 4, 63) for v in work["value"]]
 

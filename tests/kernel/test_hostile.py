@@ -46,8 +46,8 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def agent(bare: Path) -> Iterator[BareAgent]:
     before = kernel_log()
     made = BareAgent(bare, sq_slots=64, tick_s=0.001, window_s=0.005, deadline_s=3600)
-    made.grant(1, 1, GRANT)
-    made.grant(2, 1, Grant(0, 5, 0, "enum", choices=0b100101))
+    made.admission.grant(1, 1, GRANT)
+    made.admission.grant(2, 1, Grant(0, 5, 0, "enum", choices=0b100101))
     made.set_mode(Mode.AUTO)
     yield made
     made.close()

@@ -108,7 +108,7 @@ def test_an_extensions_touches_and_reads_count_for_nobody(tmp_path: Path) -> Non
         agent = make_bpf_agent(module, Target.block(disk), params, deadline_s=3600)
         try:
             agent.start()
-            agent.watch("on_read", True)
+            agent.hooks.watch("on_read", True)
             before = counted(agent, file, "neighbour")
             assert all(before.values()), before
             assert before["read_pages"] >= 3 * PAGES

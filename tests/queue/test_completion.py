@@ -16,7 +16,7 @@ from kmind.agent.types import Grant, Mode, Verdict
 def test_answers_come_from_the_tick_and_from_hooks(make: Make, one_cpu: int) -> None:
     agent = make(tick_s=0.001)
     endpoint, _ = reader_of(agent, one_cpu)
-    agent.grant(1, 1, Grant(0, 100, 0))
+    agent.admission.grant(1, 1, Grant(0, 100, 0))
     agent.set_mode(Mode.CANARY)
     words = {"type": 1, "hold_ms": 250, "expires_ns": time.monotonic_ns() + 10**11}
     note = b'{"reason":"So."}'
@@ -47,7 +47,7 @@ def test_the_queue_takes_no_more_than_it_holds(make: Make, one_cpu: int) -> None
 
 def test_before_any_mode_is_set_all_is_refused(make: Make, one_cpu: int) -> None:
     agent = make()
-    agent.grant(1, 1, Grant(0, 100, 0))
+    agent.admission.grant(1, 1, Grant(0, 100, 0))
     entry = recommendation(0, id=1, knob=1, target=1, value=5, type=1, expires_ns=1 << 63)
     write_slot(agent.arena, agent.geometry, 0, entry)
     agent.work(admits=1)

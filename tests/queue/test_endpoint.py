@@ -253,7 +253,7 @@ def test_a_thousand_short_sleeps_lose_nothing(make: Make, one_cpu: int) -> None:
 def test_an_extension_that_stalls_ends_in_emergency(make: Make, one_cpu: int) -> None:
     agent = make(deadline_s=0.5, tick_s=0.002)
     endpoint, _ = reader_of(agent, one_cpu)
-    agent.grant(1, 1, Grant(0, 100, 0))
+    agent.admission.grant(1, 1, Grant(0, 100, 0))
     agent.set_mode(Mode.AUTO)
     agent.start()
     for _ in range(40):

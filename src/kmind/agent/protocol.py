@@ -12,11 +12,59 @@ import numpy.typing as npt
 from kmind.agent.types import Action, Grant, Kind, Mode
 from kmind.queue import Geometry
 
-__all__ = ["Agent", "OwnedAgent"]
+__all__ = ["Agent", "AgentAdmission", "AgentHooks", "AgentModels", "OwnedAgent"]
+
+
+class AgentAdmission(Protocol):
+    """What the extension may recommend. Checked by the agent, out of the extension's reach."""
+
+    def grant(self, knob: int, target: int, grant: Grant) -> None:
+        """Let the instance recommend values for a knob; replaces an earlier grant."""
+
+    def revoke(self, knob: int, target: int) -> None:
+        """Grant a knob no more, and free its places; nothing if it was not granted."""
+
+    def set_current(self, knob: int, target: int, value: int) -> None:
+        """Say what value a knob has now, where it is not what was approved last."""
+
+    def set_model(self, identity: int) -> None:
+        """Admit recommendations of one model only; 0 admits any."""
+
+
+class AgentHooks(Protocol):
+    """The programs that the agent has at hooks of the kernel."""
+
+    def watch(self, program: str, wanted: bool) -> None:
+        """Attach or detach one of the hooks that were deferred; nothing if it is so already."""
+
+    def attached(self) -> Mapping[str, int]:
+        """The hooks that are attached: name to program id (0 in ``sim``)."""
+
+    def missing(self) -> Mapping[str, str]:
+        """The optional hooks that could not be attached: name to cause."""
+
+
+class AgentModels(Protocol):
+    """The models that the agent decides by. An agent without slots raises ModelError."""
+
+    def deploy(self, slot: bytes) -> int:
+        """Have a model decide, as its plain slot (`kmind.infer.slot`); its version.
+
+        Raises ModelError if the agent has no slots, or refuses it; then nothing has changed.
+        """
+
+    def rollback(self) -> int:
+        """Have the model of the other slot decide again; its version."""
+
+    def slots(self) -> list[dict[str, Any]]:
+        """What lies in the slots: slot, active, version, estimate_ns, and hashes in hex."""
 
 
 class Agent(Protocol):
-    """The kernel half of an instance, as its owner sees it."""
+    """The kernel half of an instance, as its owner sees it.
+
+    Ask for ``admission``, ``hooks`` and ``models`` each time: after an upgrade they are others.
+    """
 
     backend: Literal["bpf", "sim"]
     arena_fd: int  # what the extension maps, at ``arena_address``
@@ -31,11 +79,17 @@ class Agent(Protocol):
     def close(self) -> None:
         """Detach and free everything. Safe to call twice."""
 
-    def grant(self, knob: int, target: int, grant: Grant) -> None:
-        """Let the instance recommend values for a knob; replaces an earlier grant."""
+    @property
+    def admission(self) -> AgentAdmission:
+        """What the extension may recommend."""
 
-    def revoke(self, knob: int, target: int) -> None:
-        """Grant a knob no more, and free its places; nothing if it was not granted."""
+    @property
+    def hooks(self) -> AgentHooks:
+        """The programs at hooks of the kernel."""
+
+    @property
+    def models(self) -> AgentModels:
+        """The models that it decides by."""
 
     @property
     def table_fds(self) -> Mapping[str, int]:
@@ -48,24 +102,6 @@ class Agent(Protocol):
     def set_mode(self, mode: Mode) -> None:
         """Move to a mode. The way out of emergency is this call, and no other."""
 
-    def set_model(self, identity: int) -> None:
-        """Admit recommendations of one model only; 0 admits any."""
-
-    def deploy(self, slot: bytes) -> int:
-        """Have a model decide, as its plain slot (`kmind.infer.slot`); its version.
-
-        Raises ModelError if the agent has no slots, or refuses it; then nothing has changed.
-        """
-
-    def rollback(self) -> int:
-        """Have the model of the other slot decide again; its version."""
-
-    def models(self) -> list[dict[str, Any]]:
-        """What lies in the slots: slot, active, version, estimate_ns, and hashes in hex."""
-
-    def set_current(self, knob: int, target: int, value: int) -> None:
-        """Say what value a knob has now, where it is not what was approved last."""
-
     def notify(self, kind: Kind, rec_id: int, value: int) -> None:
         """Tell the extension what became of a recommendation, as a record."""
 
@@ -75,17 +111,8 @@ class Agent(Protocol):
     def feature(self, column: int) -> int:
         """A counter's total since the agent was loaded, from the agent's own memory."""
 
-    def watch(self, program: str, wanted: bool) -> None:
-        """Attach or detach one of the hooks that were deferred; nothing if it is so already."""
-
     def account(self) -> Mapping[str, int]:
         """Counters kept by the agent: pushed, dropped, verdicts by name, ticks..."""
-
-    def programs(self) -> Mapping[str, int]:
-        """The hooks that are attached: name to program id (0 in ``sim``)."""
-
-    def missing(self) -> Mapping[str, str]:
-        """The optional hooks that could not be attached: name to cause."""
 
 
 class OwnedAgent(Agent, Protocol):

@@ -89,7 +89,7 @@ def _inline(count: int) -> dict[str, Any]:
     empty, full = [], []
     try:
         endpoint = Endpoint(agent.arena, Doorbell(agent.doorbell_fd))
-        agent.grant(_KNOB, _TARGET, _GRANT)
+        agent.admission.grant(_KNOB, _TARGET, _GRANT)
         agent.set_mode(Mode.AUTO)
         for turn in range(count):
             empty.append(_admit(agent))
@@ -117,7 +117,7 @@ def _pass(seconds: float) -> None:
 
 
 def _admit(agent: BpfAgent) -> int:
-    done = agent.run("bench_admit", np.zeros((), _NS).tobytes())
+    done = agent.own.run("bench_admit", np.zeros((), _NS).tobytes())
     return int(np.frombuffer(done, _NS)["ns"][0])
 
 
@@ -128,7 +128,7 @@ def _idle(count: int) -> dict[str, Any]:
     seen = []
     try:
         endpoint = Endpoint(agent.arena, Doorbell(agent.doorbell_fd))
-        agent.grant(_KNOB, _TARGET, _GRANT)
+        agent.admission.grant(_KNOB, _TARGET, _GRANT)
         agent.set_mode(Mode.AUTO)
         agent.start()
         for turn in range(count):

@@ -210,7 +210,7 @@ def _overhead(file: Path, disk: str, model: ModelFile, *, quick: bool) -> dict[s
                     stack.callback(agent.close)
                     agent.set_mode(Mode.OBSERVE)
                     agent.start()
-                    agent.deploy(model.slot())
+                    agent.models.deploy(model.slot())
                 report, _ = run_fio(job, file, _SIZE, seconds, None)
                 rates[arm] = float(report["jobs"][0]["read"]["iops"])
                 if arm == "with":

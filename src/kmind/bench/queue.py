@@ -72,7 +72,7 @@ def run_queue_bench(*, quick: bool = False) -> dict[str, Any]:
 def _bench(agent: BpfAgent, what: int, turns: int) -> float:
     args = np.zeros((), _ARGS)
     args["what"], args["turns"] = what, turns
-    done = np.frombuffer(agent.run("bench_push", args.tobytes()), _ARGS)[0]
+    done = np.frombuffer(agent.own.run("bench_push", args.tobytes()), _ARGS)[0]
     assert not done["failed"], "a ring was full: drain it first"
     return float(done["ns"])
 
@@ -89,7 +89,7 @@ def _pushes(rounds: int) -> list[Metric]:
     times: dict[int, list[float]] = {_EMPTY: [], _ARENA: [], _RINGBUF: []}
     try:
         endpoint = Endpoint(agent.arena, Doorbell(agent.doorbell_fd))
-        with RingBuffer(agent.map_fd("bench_ringbuf"), lambda sample: None) as ring:
+        with RingBuffer(agent.own.map_fd("bench_ringbuf"), lambda sample: None) as ring:
             for _ in range(rounds + 1):
                 for what, seen in times.items():
                     seen.append(_bench(agent, what, turns) / (turns * _UNROLL))
@@ -115,7 +115,7 @@ def _drains(rounds: int) -> list[Metric]:
     expected = turns * sum(range(_UNROLL))
     try:
         endpoint = Endpoint(agent.arena, Doorbell(agent.doorbell_fd))
-        with _Summing(agent.map_fd("bench_ringbuf")) as ring:
+        with _Summing(agent.own.map_fd("bench_ringbuf")) as ring:
             for _ in range(rounds + 1):
                 _bench(agent, _ARENA, turns)
                 start = time.perf_counter()
@@ -203,7 +203,7 @@ def _round_trips(count: int) -> dict[str, Any]:
     # Both processes see it; a pipe would fill up while nobody reads.
     seen = np.frombuffer(mmap.mmap(-1, 8 * count), np.uint64)
     try:
-        agent.grant(_KNOB, _TARGET, Grant(0, (1 << 62), 0))
+        agent.admission.grant(_KNOB, _TARGET, Grant(0, (1 << 62), 0))
         agent.set_mode(Mode.OBSERVE)
         agent.start()
         child = os.fork()

@@ -107,11 +107,11 @@ class Replay:
     ) -> None:
         meta = self.recording.meta
         for each in meta.grants:
-            end.agent.grant(each.knob, each.target, each.grant)
+            end.agent.admission.grant(each.knob, each.target, each.grant)
         end.agent.set_mode(Mode.ADVISE)
         stood = _first_known(first.knobs, meta.knobs)
         for info in stood.values():
-            end.agent.set_current(info.id, info.target_id, info.encode(info.baseline))
+            end.agent.admission.set_current(info.id, info.target_id, info.encode(info.baseline))
         kind = self.extension_class or load_class(self.module)
         context = Context(
             module=meta.module,
@@ -146,7 +146,7 @@ class Replay:
                 time.sleep(max(0.0, (step.now_ns - begin_ns) / _NS - (time.monotonic() - started)))
             for n, value in enumerate(step.knobs):
                 if value != KNOB_UNKNOWN:
-                    end.agent.set_current(knobs[n].id, knobs[n].target_id, int(value))
+                    end.agent.admission.set_current(knobs[n].id, knobs[n].target_id, int(value))
             end.load(step)
             dispatcher.step(0)
             self.windows += len(step.window)

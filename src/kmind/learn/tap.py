@@ -90,7 +90,7 @@ class Tap:
                 clock=clock,
                 window_s=window_s,
                 backend=agent.backend,
-                missing=dict(agent.missing()),
+                missing=dict(agent.hooks.missing()),
                 tags=dict(tags or {}),
                 sweep=dict(sweep or {}),
             )

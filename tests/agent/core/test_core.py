@@ -201,7 +201,7 @@ def test_what_waits_for_an_instance_is_kept_and_no_more(core: Core, bare: Path) 
 def test_one_that_asks_without_end_does_not_fill_the_ring(core: Core, bare: Path) -> None:
     """Renewals cost no rate: one instance floods, the other's approval still gets through."""
     loud, quiet = member(core, bare, "loud@a"), member(core, bare, "quiet@a")
-    quiet.grant(2, 1, Grant(0, 100, 0))
+    quiet.admission.grant(2, 1, Grant(0, 100, 0))
     for rec_id in range(1, 6000):
         recommend(loud, rec_id, 5)
     account = loud.account()

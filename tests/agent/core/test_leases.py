@@ -148,7 +148,7 @@ def test_a_place_of_another_generation_is_nobody_s(core: Core, bare: Path) -> No
     assert answers(agent) == [(Verdict.ROOM, 0, 0)]
     assert [(each.knob, each.target, each.slot) for each in core.leases.all()] == [(2, 2, 2)]
     assert core.approvals.all() == {}
-    agent.grant(1, 1, Grant(0, 100, 0))
+    agent.admission.grant(1, 1, Grant(0, 100, 0))
     recommend(agent, 2, 5)
     assert answers(agent) == [(Verdict.APPROVED, 1, 0)]
     agent.close()
@@ -157,18 +157,18 @@ def test_a_place_of_another_generation_is_nobody_s(core: Core, bare: Path) -> No
 def test_a_grant_that_is_revoked_frees_its_places(core: Core, bare: Path) -> None:
     agent = member(core, bare, "one@a")
     for knob in range(2, 5000):
-        agent.grant(knob, 7, Grant(0, 100, 0))
-        agent.revoke(knob, 7)
-    assert agent.fill() == (1, layout.LIMIT["GRANTS"])
+        agent.admission.grant(knob, 7, Grant(0, 100, 0))
+        agent.admission.revoke(knob, 7)
+    assert agent.admission.fill() == (1, layout.LIMIT["GRANTS"])
     assert core.fill()["leases"].used == 1
     # Revoking one does not hide the others behind it.
     for knob in range(2, 200):
-        agent.grant(knob, 7, Grant(0, 100, 0))
+        agent.admission.grant(knob, 7, Grant(0, 100, 0))
     for knob in range(2, 200, 2):
-        agent.revoke(knob, 7)
+        agent.admission.revoke(knob, 7)
     for knob in range(3, 200, 2):
-        agent.grant(knob, 7, Grant(0, 100, 0))
-    assert agent.fill().used == 100
+        agent.admission.grant(knob, 7, Grant(0, 100, 0))
+    assert agent.admission.fill().used == 100
     recommend(agent, 1, 5, knob=3, target=7)
     recommend(agent, 2, 5, knob=4, target=7)
     assert [verdict for verdict, _, _ in answers(agent)] == [Verdict.APPROVED, Verdict.UNKNOWN]
@@ -180,11 +180,11 @@ def test_a_table_of_grants_that_is_full(core: Core, bare: Path) -> None:
 
     def grant(knobs: range) -> None:
         for knob in knobs:
-            agent.grant(knob, 7, Grant(0, 100, 0))
+            agent.admission.grant(knob, 7, Grant(0, 100, 0))
 
     with pytest.raises(BpfError, match="no room for one more grant among the 512 places"):
         grant(range(2, 600))
-    assert agent.fill().used == core.fill()["leases"].used
+    assert agent.admission.fill().used == core.fill()["leases"].used
     agent.close()
 
 
@@ -206,7 +206,7 @@ def test_what_stands_is_renewed_only_by_who_set_it(core: Core, bare: Path) -> No
     # Nor where another one has set it.
     recommend(other, 1, 7)
     other.poll(0)
-    agent.set_current(1, 1, 7)
+    agent.admission.set_current(1, 1, 7)
     recommend(agent, 5, 7)
     assert answers(agent) == [(Verdict.RATE, 0, 0)]
     agent.close()
@@ -427,13 +427,13 @@ def test_many_grants_each_with_its_place(core: Core, bare: Path) -> None:
     agent = member(core, bare, "one@a")
     knobs = range(2, 250)
     for knob in knobs:
-        agent.grant(knob, 7, Grant(knob, knob, 0))
+        agent.admission.grant(knob, 7, Grant(knob, knob, 0))
     some = knobs[::6]
     for rec_id, knob in enumerate(some, 1):
         recommend(agent, rec_id, knob, knob=knob, target=7)
     assert answers(agent) == [(Verdict.APPROVED, 1, 0)] * len(some)
     assert [each.knob for each in core.leases.all()] == list(some)
-    agent.grant(2, 7, Grant(9, 9, 0))  # anew, in the same place
+    agent.admission.grant(2, 7, Grant(9, 9, 0))  # anew, in the same place
     recommend(agent, 900, 2, knob=2, target=7)
     recommend(agent, 901, 9, knob=2, target=7)
     recommend(agent, 902, 9, knob=2, target=8)

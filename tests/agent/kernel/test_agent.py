@@ -111,7 +111,7 @@ def test_an_upgrade_neither_loses_nor_doubles(
     slot = core.register(NAME, "renames", "reporter")
     words = {"hooks": HOOKS, "deadline_s": 3600}
     agent = BpfAgent(renames, core=core, slot=slot, sq_slots=1 << 16, **words)
-    agent.grant(1, 1, Grant(0, 100, 0))
+    agent.admission.grant(1, 1, Grant(0, 100, 0))
     agent.set_mode(Mode.AUTO)
     agent.pin(core.folder(NAME))
     agent.start()
@@ -195,7 +195,7 @@ def test_its_owner_is_killed_again_and_again(
     agent = BpfAgent.adopt(core.folder(NAME), core=core, slot=1, hooks=HOOKS)
     tally.check(done, agent.account()["dropped"])
     assert agent.feature(0) == done > 1000
-    assert agent.programs().keys() == HOOKS.keys() | {"on_timer"}
+    assert agent.hooks.attached().keys() == HOOKS.keys() | {"on_timer"}
     assert agent.generation > 2
     agent.close()
     core.remove()
@@ -316,25 +316,25 @@ def test_hooks_can_be_watched_after_a_takeover(root: Path, renames: Path) -> Non
     )
     agent.pin(core.folder(NAME))
     agent.start()
-    agent.watch("on_timer", True)
-    assert agent.programs().keys() == {"on_rename", "on_timer"}
-    numbers = dict(agent.programs())
+    agent.hooks.watch("on_timer", True)
+    assert agent.hooks.attached().keys() == {"on_rename", "on_timer"}
+    numbers = dict(agent.hooks.attached())
     agent.release()
     agent = BpfAgent.adopt(core.folder(NAME), core=core, slot=1, hooks=hooks, deferred=["on_timer"])
-    assert agent.programs() == numbers
-    assert agent.missing() == {"on_none": "this kernel has no tracepoint no_such_tracepoint"}
+    assert agent.hooks.attached() == numbers
+    assert agent.hooks.missing() == {"on_none": "this kernel has no tracepoint no_such_tracepoint"}
     for wanted in (True, False, False, True):
-        agent.watch("on_timer", wanted)
-        assert ("on_timer" in agent.programs()) == wanted
+        agent.hooks.watch("on_timer", wanted)
+        assert ("on_timer" in agent.hooks.attached()) == wanted
         before = agent.feature(1)
         time.sleep(0.05)
         assert (agent.feature(1) > before) == wanted
     # An upgrade keeps what is watched as it is.
     agent.upgrade(renames, hooks=HOOKS, deferred=["on_timer"], deadline_s=3600)
-    assert agent.programs().keys() == {"on_rename", "on_timer"}
-    agent.watch("on_timer", False)
+    assert agent.hooks.attached().keys() == {"on_rename", "on_timer"}
+    agent.hooks.watch("on_timer", False)
     agent.upgrade(renames, hooks=HOOKS, deferred=["on_timer"], deadline_s=3600)
-    assert agent.programs().keys() == {"on_rename"}
+    assert agent.hooks.attached().keys() == {"on_rename"}
     agent.close()
     core.remove()
 

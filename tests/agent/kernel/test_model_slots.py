@@ -66,7 +66,7 @@ def _ask_kernel(agent):
     def ask(*x):
         args = np.zeros((), ASKED)
         args["x"] = x
-        done = np.frombuffer(agent.run("decide", args.tobytes()), ASKED)[0]
+        done = np.frombuffer(agent.own.run("decide", args.tobytes()), ASKED)[0]
         return tuple(int(done[name]) for name in ("version", "label", "score"))
 
     return ask
@@ -74,10 +74,10 @@ def _ask_kernel(agent):
 
 def _ask_sim(agent):
     def ask(*x):
-        said = agent.decide(np.array([x], np.int64))
+        said = agent.models.decide(np.array([x], np.int64))
         if said is None:
             return 0, 0, 0
-        version = next(each["version"] for each in agent.models() if each["active"])
+        version = next(each["version"] for each in agent.models.slots() if each["active"])
         return version, int(said.label[0]), int(said.score[0, 0])
 
     return ask
@@ -103,41 +103,41 @@ def asked(request):
 
 def test_nothing_decides_before_a_model_is_deployed(asked):
     assert asked.ask(1, 2, 3) == (0, 0, 0)
-    assert asked.agent.models() == []
+    assert asked.agent.models.slots() == []
     with pytest.raises(ModelError, match="no earlier model"):
-        asked.agent.rollback()
+        asked.agent.models.rollback()
 
 
 def test_a_model_decides_from_then_on_and_the_one_before_can_come_back(asked):
-    assert asked.agent.deploy(slot(100)) == 1
+    assert asked.agent.models.deploy(slot(100)) == 1
     assert asked.ask(0, 100, 0) == (1, 0, -7)
     assert asked.ask(0, 101, 0) == (1, 1, 9)
     with pytest.raises(ModelError, match="no earlier model"):
-        asked.agent.rollback()
-    assert asked.agent.deploy(slot(200)) == 2
+        asked.agent.models.rollback()
+    assert asked.agent.models.deploy(slot(200)) == 2
     assert asked.ask(0, 101, 0) == (2, 0, -7)
-    assert [(each["slot"], each["active"]) for each in asked.agent.models()] == [
+    assert [(each["slot"], each["active"]) for each in asked.agent.models.slots()] == [
         (0, False),
         (1, True),
     ]
-    assert asked.agent.rollback() == 1
+    assert asked.agent.models.rollback() == 1
     assert asked.ask(0, 101, 0) == (1, 1, 9)
-    assert asked.agent.rollback() == 2
-    assert asked.agent.deploy(slot(300)) == 3
+    assert asked.agent.models.rollback() == 2
+    assert asked.agent.models.deploy(slot(300)) == 3
     assert asked.ask(0, 301, 0) == (3, 1, 9)
-    assert [each["version"] for each in asked.agent.models()] == [3, 2]
+    assert [each["version"] for each in asked.agent.models.slots()] == [3, 2]
 
 
 @pytest.mark.parametrize("end", [1 << 40, -(1 << 63), (1 << 63) - 1, 101, 100])
 def test_numbers_of_any_size_are_compared_rightly(asked, end):
-    asked.agent.deploy(slot(100))
+    asked.agent.models.deploy(slot(100))
     assert asked.ask(end, end, end)[1] == (end > 100)
 
 
 def test_what_a_model_is_can_be_told(asked):
     packed = slot(5)
-    asked.agent.deploy(packed)
-    (told,) = asked.agent.models()
+    asked.agent.models.deploy(packed)
+    (told,) = asked.agent.models.slots()
     assert told["hash"] == packed[16:48].hex()
     assert told["schema"] == SCHEMA.hex()
     assert told["version"] == 1
@@ -154,15 +154,15 @@ def test_what_a_model_is_can_be_told(asked):
     ],
 )
 def test_what_does_not_belong_is_refused_and_the_one_before_decides_on(asked, packed, cause):
-    asked.agent.deploy(slot(100))
+    asked.agent.models.deploy(slot(100))
     with pytest.raises(ModelError, match=cause):
-        asked.agent.deploy(packed)
+        asked.agent.models.deploy(packed)
     assert asked.ask(0, 101, 0) == (1, 1, 9)
-    assert [each["active"] for each in asked.agent.models()].count(True) == 1
+    assert [each["active"] for each in asked.agent.models.slots()].count(True) == 1
 
 
 def test_a_model_over_the_budget_is_refused(asked):
-    asked.agent.deploy(slot(100))
+    asked.agent.models.deploy(slot(100))
     whole = stump(1)
     many = 1000
     nodes = {
@@ -184,7 +184,7 @@ def test_a_model_over_the_budget_is_refused(asked):
         **nodes,
     )
     with pytest.raises(ModelError, match="budget"):
-        asked.agent.deploy(slot_bytes(forest, SCHEMA))
+        asked.agent.models.deploy(slot_bytes(forest, SCHEMA))
     assert asked.ask(0, 101, 0) == (1, 1, 9)
 
 
@@ -193,8 +193,8 @@ def test_a_model_of_another_number_of_features_is_refused_by_the_kernel(compiled
     agent = BpfAgent(compiled, model=ModelUse(SCHEMA, 2000))
     try:
         with pytest.raises(ModelError, match="number of features"):
-            agent.deploy(slot(1, features=2))
-        assert agent.models() == []
+            agent.models.deploy(slot(1, features=2))
+        assert agent.models.slots() == []
     finally:
         agent.close()
 
@@ -204,7 +204,7 @@ def test_an_agent_that_was_given_no_schema_takes_no_model(compiled):
     agent = BpfAgent(compiled)
     try:
         with pytest.raises(ModelError, match="features are not those"):
-            agent.deploy(slot(1, bytes(32)))
+            agent.models.deploy(slot(1, bytes(32)))
     finally:
         agent.close()
 
@@ -213,15 +213,15 @@ def test_an_agent_that_was_given_no_schema_takes_no_model(compiled):
 def test_what_was_changed_in_a_slot_is_not_activated(compiled):
     agent = BpfAgent(compiled, model=ModelUse(SCHEMA, 2000))
     try:
-        agent.deploy(slot(100))
-        agent.deploy(slot(200))
+        agent.models.deploy(slot(100))
+        agent.models.deploy(slot(200))
         key = bytes(4)
         models = agent._generation.maps["km_models"]
         held = bytearray(models.lookup(key))
         held[pack.IMAGE.itemsize] ^= 1
         models.update(key, bytes(held))
         with pytest.raises(ModelError, match="not what was written"):
-            agent.rollback()
+            agent.models.rollback()
         assert _ask_kernel(agent)(0, 150, 0) == (2, 0, -7)
     finally:
         agent.close()
@@ -231,12 +231,13 @@ def test_what_was_changed_in_a_slot_is_not_activated(compiled):
 def test_a_decision_without_room_is_missed_and_counted(compiled):
     agent = BpfAgent(compiled, model=ModelUse(SCHEMA, 2000))
     try:
-        agent.deploy(slot(100))
+        agent.models.deploy(slot(100))
         args = np.zeros((), ASKED).tobytes()
-        assert np.frombuffer(agent.run("crowd", args), ASKED)[0]["version"] == 1
+        assert np.frombuffer(agent.own.run("crowd", args), ASKED)[0]["version"] == 1
         assert _ask_kernel(agent)(0, 101, 0)[0] == 1
         control = np.zeros((), model_slots.CONTROL).tobytes()
-        assert np.frombuffer(agent.run("km_model", control), model_slots.CONTROL)[0]["missed"] == 1
+        after = np.frombuffer(agent.own.run("km_model", control), model_slots.CONTROL)[0]
+        assert after["missed"] == 1
     finally:
         agent.close()
 
@@ -245,9 +246,9 @@ def test_an_agent_without_slots_says_so():
     agent = SimAgent(realtime=False)
     try:
         with pytest.raises(ModelError, match="does not decide by models"):
-            agent.deploy(slot(1))
-        assert agent.models() == []
-        assert agent.decide(np.zeros((1, 3), np.int64)) is None
+            agent.models.deploy(slot(1))
+        assert agent.models.slots() == []
+        assert agent.models.decide(np.zeros((1, 3), np.int64)) is None
     finally:
         agent.close()
 

@@ -44,7 +44,7 @@ def load(core: Core, renames: Path) -> BpfAgent:
 def check_whole(agent: BpfAgent, root: Path, generation: int) -> None:
     """It works, it is watched, and nothing of another generation is left."""
     assert agent.generation == generation
-    assert agent.programs().keys() == {"on_rename", "on_timer"}
+    assert agent.hooks.attached().keys() == {"on_rename", "on_timer"}
     assert [path.name for path in (root / "agents" / NAME).iterdir()] == [str(generation)]
     assert f"generation {generation}\n" in (root / "instances" / NAME).read_text()
     assert [path.name for path in (root / "instances").iterdir()] == [NAME]
@@ -94,7 +94,7 @@ def test_an_upgrade_that_fails_at_any_step_changes_nothing(
     agent = load(core, renames)
     names = step_names(agent, renames, monkeypatch)
     assert len(names) > 8
-    programs = dict(agent.programs())
+    programs = dict(agent.hooks.attached())
     load_ = Load(tmp_path, 0.0005, started)
     for place in range(len(names)):
         for done in (False, True):
@@ -104,7 +104,7 @@ def test_an_upgrade_that_fails_at_any_step_changes_nothing(
                 patched.setattr(agent_module, "run_steps", turning(place, done=done, into=fail))
                 with pytest.raises(BpfError, match="no memory"):
                     agent.upgrade(renames, **WORDS)
-            assert agent.programs() == programs, names[place]
+            assert agent.hooks.attached() == programs, names[place]
             check_whole(agent, root, 1)
     agent.upgrade(renames, **WORDS)
     check_whole(agent, root, 2)

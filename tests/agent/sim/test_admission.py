@@ -94,11 +94,11 @@ def carry_out(pair: Pair, operation: Any) -> None:
         if kind == "mode":
             agent.set_mode(rest[0])
         elif kind == "model":
-            agent.set_model(rest[0])
+            agent.admission.set_model(rest[0])
         elif kind == "current":
-            agent.set_current(*rest)
+            agent.admission.set_current(*rest)
         elif kind == "grant":
-            agent.grant(*rest)
+            agent.admission.grant(*rest)
 
 
 @given(
@@ -114,7 +114,7 @@ def test_both_agents_decide_alike(bare: Path, first: tuple[Grant, ...], then: li
         for agent in pair.both:
             agent.set_mode(Mode.AUTO)
             for number, each in enumerate(first):
-                agent.grant(number // 2 + 1, number % 2 + 1, each)
+                agent.admission.grant(number // 2 + 1, number % 2 + 1, each)
         for operation in then:
             carry_out(pair, operation)
             pair.admit(2)
@@ -138,13 +138,13 @@ def test_each_verdict(pair: Pair) -> None:
     now = time.monotonic_ns()
     assert pair.recommend(knob=1, target=1, value=5) == Verdict.EMERGENCY  # no mode was set
     for agent in pair.both:
-        agent.grant(1, 1, Grant(0, 64, 8, step=16, grid=4))
-        agent.grant(2, 1, Grant(0, 9, 1, "enum", choices=0b1011))
-        agent.grant(3, 1, Grant(0, 100, 0, interval_ns=HOUR_NS, burst=2))
-        agent.grant(4, 1, Grant(0, 100, 50, rules=(Rule("<", 1),)))
-        agent.grant(5, 1, Grant(0, 100, 50, rules=(Rule("<", 99),)))
-        agent.grant(6, 1, Grant(0, 1 << 20, 100, step_percent=400))
-        agent.grant(7, 1, Grant(0, 9, 0, hold_ms=1000))
+        agent.admission.grant(1, 1, Grant(0, 64, 8, step=16, grid=4))
+        agent.admission.grant(2, 1, Grant(0, 9, 1, "enum", choices=0b1011))
+        agent.admission.grant(3, 1, Grant(0, 100, 0, interval_ns=HOUR_NS, burst=2))
+        agent.admission.grant(4, 1, Grant(0, 100, 50, rules=(Rule("<", 1),)))
+        agent.admission.grant(5, 1, Grant(0, 100, 50, rules=(Rule("<", 99),)))
+        agent.admission.grant(6, 1, Grant(0, 1 << 20, 100, step_percent=400))
+        agent.admission.grant(7, 1, Grant(0, 9, 0, hold_ms=1000))
         agent.set_mode(Mode.AUTO)
     one = {"knob": 1, "target": 1}
     assert pair.recommend(**one, value=16) == Verdict.APPROVED
@@ -175,7 +175,7 @@ def test_each_verdict(pair: Pair) -> None:
     assert pair.recommend(knob=6, target=1, value=400) == Verdict.APPROVED
     assert pair.recommend(knob=6, target=1, value=99) == Verdict.STEP
     for agent in pair.both:
-        agent.set_model(7)
+        agent.admission.set_model(7)
     assert pair.recommend(**one, value=20) == Verdict.MODEL
     assert pair.recommend(**one, value=20, model=7) == Verdict.APPROVED
     for mode, verdict in (
@@ -192,12 +192,12 @@ def test_each_verdict(pair: Pair) -> None:
 def test_nothing_overflows(pair: Pair) -> None:
     """Differences, ratios and bounds that do not fit in 64 bits refuse; they do not wrap."""
     for agent in pair.both:
-        agent.grant(1, 1, Grant(LOW, HIGH, LOW, step=10))
-        agent.grant(2, 1, Grant(0, HIGH, 1, step_percent=400))
-        agent.grant(3, 1, Grant(LOW, HIGH, HIGH, rules=(Rule("<", 3, HIGH),)))
-        agent.grant(4, 1, Grant(LOW, HIGH, 0, grid=3))
-        agent.grant(5, 1, Grant(0, 100, 0, "enum", choices=1))
-        agent.grant(6, 1, Grant(LOW, HIGH, HIGH - 1, step_percent=200))
+        agent.admission.grant(1, 1, Grant(LOW, HIGH, LOW, step=10))
+        agent.admission.grant(2, 1, Grant(0, HIGH, 1, step_percent=400))
+        agent.admission.grant(3, 1, Grant(LOW, HIGH, HIGH, rules=(Rule("<", 3, HIGH),)))
+        agent.admission.grant(4, 1, Grant(LOW, HIGH, 0, grid=3))
+        agent.admission.grant(5, 1, Grant(0, 100, 0, "enum", choices=1))
+        agent.admission.grant(6, 1, Grant(LOW, HIGH, HIGH - 1, step_percent=200))
         agent.set_mode(Mode.AUTO)
     assert pair.recommend(knob=1, target=1, value=HIGH) == Verdict.STEP
     assert pair.recommend(knob=1, target=1, value=0) == Verdict.STEP
@@ -224,12 +224,12 @@ def test_nothing_overflows(pair: Pair) -> None:
 def test_a_grant_that_the_agent_cannot_compute_with(pair: Pair, grant: Grant) -> None:
     for agent in pair.both:
         with pytest.raises(ValueError, match=r"out of range|5 rules"):
-            agent.grant(1, 1, grant)
+            agent.admission.grant(1, 1, grant)
 
 
 def test_torn_and_replayed(pair: Pair) -> None:
     for agent in pair.both:
-        agent.grant(1, 1, Grant(0, HIGH, 0))
+        agent.admission.grant(1, 1, Grant(0, HIGH, 0))
         agent.set_mode(Mode.AUTO)
     words = {"knob": 1, "target": 1, "type": 1, "expires_ns": HIGH}
     whole = recommendation(0, id=5, value=1, **words)
@@ -253,7 +253,7 @@ def test_torn_and_replayed(pair: Pair) -> None:
 def test_nothing_is_approved_that_the_owner_could_not_hear_of(pair: Pair) -> None:
     """Its queue is bounded: what does not fit into it is refused, busy, and changes nothing."""
     for agent in pair.both:
-        agent.grant(1, 1, Grant(0, 1 << 30, 0))
+        agent.admission.grant(1, 1, Grant(0, 1 << 30, 0))
         agent.set_mode(Mode.AUTO)
     verdicts = []
     for value in range(1, 4001):

@@ -38,14 +38,14 @@ def admit(agent: SimAgent, now_ns: int, rec_id: int, **words: int) -> int:
 
 
 def test_a_recommendation_expires_to_the_nanosecond(agent: SimAgent) -> None:
-    agent.grant(1, 1, Grant(0, 100, 0))
+    agent.admission.grant(1, 1, Grant(0, 100, 0))
     assert admit(agent, 999, 1, value=1, expires_ns=1000) == Verdict.APPROVED
     assert admit(agent, 1000, 2, value=2, expires_ns=1000) == Verdict.EXPIRED
 
 
 def test_the_rate_is_kept_to_the_nanosecond(agent: SimAgent) -> None:
     """Two at once, then one each 100 ms; a refusal costs nothing."""
-    agent.grant(1, 1, Grant(0, 100, 0, interval_ns=100 * MS, burst=2))
+    agent.admission.grant(1, 1, Grant(0, 100, 0, interval_ns=100 * MS, burst=2))
     times = [1, 1, 1, 100 * MS, 100 * MS + 1, 100 * MS + 1, 900 * MS, 900 * MS, 900 * MS]
     verdicts = [admit(agent, now, n, value=n) for n, now in enumerate(times, 1)]
     good, bad = Verdict.APPROVED, Verdict.RATE
@@ -103,15 +103,15 @@ def test_what_others_map(agent: SimAgent) -> None:
     assert not select.select([agent.action_fd], [], [], 0)[0]
     assert agent.poll(0.01) == []
     assert (agent.arena_address, agent.backend) == (0, "sim")
-    assert (agent.programs(), agent.missing()) == ({"on_x": 0}, {})
+    assert (agent.hooks.attached(), agent.hooks.missing()) == ({"on_x": 0}, {})
 
 
 def test_it_holds_as_many_grants_as_the_kernel(agent: SimAgent) -> None:
     for knob in range(256):
-        agent.grant(knob, 1, Grant(0, 1, 0))
-    agent.grant(255, 1, Grant(0, 2, 0))
+        agent.admission.grant(knob, 1, Grant(0, 1, 0))
+    agent.admission.grant(255, 1, Grant(0, 2, 0))
     with pytest.raises(KmindError, match="256 grants"):
-        agent.grant(256, 1, Grant(0, 1, 0))
+        agent.admission.grant(256, 1, Grant(0, 1, 0))
 
 
 def test_closed(agent: SimAgent) -> None:
@@ -126,7 +126,7 @@ def test_closed(agent: SimAgent) -> None:
 )
 def test_noise_in_the_arena_harms_nobody(agent: SimAgent, seed: int, rounds: int) -> None:
     noise = np.random.default_rng(seed)
-    agent.grant(1, 1, Grant(0, 100, 0))
+    agent.admission.grant(1, 1, Grant(0, 100, 0))
     before = agent.account()
     for turn in range(rounds):
         agent.arena[:] = noise.integers(0, 256, agent.arena_size, np.uint8)

@@ -86,7 +86,7 @@ def test_instances_that_share_knobs_are_judged_alike(
                 for target in (1, 2):
                     each = next(grants_of)
                     for agent in pair.both:
-                        agent.grant(knob, target, each)
+                        agent.admission.grant(knob, target, each)
         for kind, slot, *rest in then:
             pair = crowd.pairs[slot - 1]
             if kind == "recommend":
@@ -95,11 +95,11 @@ def test_instances_that_share_knobs_are_judged_alike(
                 crowd.release(slot, *rest)
             for agent in pair.both:
                 if kind == "current":
-                    agent.set_current(*rest)
+                    agent.admission.set_current(*rest)
                 elif kind == "grant":
-                    agent.grant(*rest)
+                    agent.admission.grant(*rest)
                 elif kind == "revoke":
-                    agent.revoke(*rest)
+                    agent.admission.revoke(*rest)
                 elif kind == "mode":
                     agent.set_mode(rest[0])
             crowd.agree()

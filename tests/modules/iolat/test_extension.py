@@ -92,7 +92,7 @@ def usual_us(node: str, size: int) -> float:
 
 
 def feed(agent: BpfAgent, events: npt.NDArray[np.void]) -> npt.NDArray[np.int64]:
-    rows = [np.frombuffer(agent.run("feed", each.tobytes()), EVENT)[0] for each in events]
+    rows = [np.frombuffer(agent.own.run("feed", each.tobytes()), EVENT)[0] for each in events]
     made = np.array(rows)
     return np.asarray(made["x"][made["done"] == 0])
 
@@ -131,7 +131,7 @@ def test_what_a_model_says_is_scored_and_published_once_it_is_better(tmp_path: P
             assert sum(counts(agent, "fast", "slow")) >= 40
             assert counts(agent, *OUTCOMES, "published") == [0] * 5  # no model
             assert not state(agent)["publishing"]
-            agent.deploy(tree_on("sectors", LARGE // 1024).slot())
+            agent.models.deploy(tree_on("sectors", LARGE // 1024).slot())
             before = counts(agent, "fast", "slow")
             mixed(node, 600)
             right, outcomes = counts(agent, "fast", "slow"), counts(agent, *OUTCOMES)
@@ -156,7 +156,7 @@ def test_what_a_model_says_is_scored_and_published_once_it_is_better(tmp_path: P
             direct(node, reads=10, size=SMALL)
             assert gauge(agent, "abstaining") == 0
             # Another model has to show anew what it is worth.
-            agent.deploy(tree_on("sectors", 1 << 15).slot())
+            agent.models.deploy(tree_on("sectors", 1 << 15).slot())
             mixed(node, 20)
             assert not state(agent)["publishing"]
             assert state(agent)["predicted"] == 0
@@ -176,7 +176,7 @@ def test_on_a_homogeneous_load_it_abstains(tmp_path: Path, slow: str) -> None:
 def abstains(node: str, limit: int) -> bool:
     """Whether an agent with a model that says nothing never publishes what it says."""
     with agent_of("iolat", node, f"slow_us={limit}", "judge_every=256") as agent:
-        agent.deploy(tree_on("latency_4", int(log_of(np.array(limit * 1000)))).slot())
+        agent.models.deploy(tree_on("latency_4", int(log_of(np.array(limit * 1000)))).slot())
         for _ in range(8):
             direct(node, reads=100, size=SMALL)
             if state(agent)["publishing"]:

@@ -88,7 +88,7 @@ def test_what_the_kernel_proposes_is_what_the_reference_says(tmp_path: Path, fam
         read_at_random(file, 0.5)
         before = taken(agent)
         assert (before["proposal"] == 0).all()
-        agent.deploy(model.slot())
+        agent.models.deploy(model.slot())
         read_at_random(file, 2.0)
         rows = taken(agent)
     rows = {name: column[1:] for name, column in rows.items()}  # the first began without a model
@@ -116,4 +116,4 @@ def test_without_the_parameter_no_model_is_taken(tmp_path: Path) -> None:
         agent_of("readahead", f"/dev/{device_of(tmp_path)}") as agent,
         pytest.raises(ModelError, match="loaded to decide by none"),
     ):
-        agent.deploy(made_model("tree").slot())
+        agent.models.deploy(made_model("tree").slot())

@@ -19,11 +19,12 @@ class _Agent:
     def __init__(self) -> None:
         self.total = 0
         self.standing: set[str] = set()
+        self.hooks = self
 
     def feature(self, column: int) -> int:
         return self.total
 
-    def programs(self) -> dict[str, int]:
+    def attached(self) -> dict[str, int]:
         return dict.fromkeys(self.standing, 0)
 
     def watch(self, program: str, wanted: bool) -> None:
@@ -119,18 +120,18 @@ def test_a_deferred_hook_in_the_kernel(tmp_path: Path) -> None:
     try:
         file.write_bytes(bytes(1 << 20))
         agent.start()
-        assert "on_read" not in agent.programs()
+        assert "on_read" not in agent.hooks.attached()
         _read(file)
         assert agent.feature(columns["reads"]) == 0
-        agent.watch("on_read", True)
-        agent.watch("on_read", True)
-        assert "on_read" in agent.programs()
+        agent.hooks.watch("on_read", True)
+        agent.hooks.watch("on_read", True)
+        assert "on_read" in agent.hooks.attached()
         _read(file)
         seen = agent.feature(columns["reads"])
         assert seen >= 16
-        agent.watch("on_read", False)
-        agent.watch("on_read", False)
-        assert "on_read" not in agent.programs()
+        agent.hooks.watch("on_read", False)
+        agent.hooks.watch("on_read", False)
+        assert "on_read" not in agent.hooks.attached()
         seen = agent.feature(columns["reads"])  # with those of others until then
         _read(file)
         assert agent.feature(columns["reads"]) == seen

@@ -37,7 +37,7 @@ class Slots:
         self.held.reverse()
         return self.version
 
-    def models(self) -> list[Mapping[str, Any]]:
+    def slots(self) -> list[Mapping[str, Any]]:
         return [
             {"hash": slot[16:48].hex(), "active": number == 0}
             for number, slot in enumerate(self.held)

@@ -85,7 +85,7 @@ def agent(tmp_path: Path) -> Iterator[BpfAgent]:
 
 def update(agent: BpfAgent, turns: int) -> None:
     """Update the row of key 7 so often: ``struct rows_work`` of rows.bpf.c."""
-    agent.run("rows_run", np.array([7, 1 | turns << 32, 0, 0], "<u8").tobytes())
+    agent.own.run("rows_run", np.array([7, 1 | turns << 32, 0, 0], "<u8").tobytes())
 
 
 def mapping(line: str) -> tuple[int, str]:

@@ -37,7 +37,11 @@ def row_of(agent: SimAgent, *tables: TablePart) -> dict[str, Any]:
     manifest = SimpleNamespace(tables=tables)
     member: Any = SimpleNamespace(
         slot=3,
-        agent=SimpleNamespace(generation=1, fill=lambda: Fill(0, 8), table_fds=agent.table_fds),
+        agent=SimpleNamespace(
+            generation=1,
+            admission=SimpleNamespace(fill=lambda: Fill(0, 8)),
+            table_fds=agent.table_fds,
+        ),
         instance=SimpleNamespace(
             name="one@x", module=SimpleNamespace(manifest=manifest), status=dict
         ),

@@ -3,30 +3,30 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
+from typing import Literal, Self, Unpack
 
 import numpy as np
 
 from kmind.abi import layout
-from kmind.agent.codec import decode_action, pack_grant
-from kmind.agent.core.codec import Fill, counters
+from kmind.agent.codec import decode_action
+from kmind.agent.core.codec import counters
 from kmind.agent.core.core import Core
 from kmind.agent.kernel import upgrade
+from kmind.agent.kernel.admission import KernelAdmission
 from kmind.agent.kernel.generation import Generation
+from kmind.agent.kernel.hooks import KernelHooks
+from kmind.agent.kernel.models import KernelModels
+from kmind.agent.kernel.own_parts import OwnParts
 from kmind.agent.kernel.spec import Place, Settings, Spec, free_address, possible_cpus
 from kmind.agent.kernel.tables import table_maps
-from kmind.agent.types import Action, Grant, Kind, Mode
+from kmind.agent.types import Action, Kind, Mode
 from kmind.bpf import Arena, RingBuffer, map_arena
 from kmind.errors import BpfError, KmindError
 from kmind.queue import Geometry
 from kmind.util.steps import Step, run_steps
-
-if TYPE_CHECKING:
-    from kmind.agent.kernel.model_slots import ModelSlots
 
 __all__ = ["BpfAgent"]
 
@@ -36,6 +36,7 @@ _PAGE = 4096
 class BpfAgent:
     """One loaded agent object with its arena; see `Agent` for what each call does.
 
+    ``own`` are the programs and maps that the module's C declares for itself.
     ``path`` is the module's compiled object, ``devices`` the dev_t of the target
     and its partitions (at most 8), ``hooks`` maps each program to the tracepoint
     that it needs, ``optional`` names programs that may be missing, ``deferred``
@@ -104,7 +105,6 @@ class BpfAgent:
     def _take_charge(
         self, generation: Generation, place: Place, deferred: frozenset[str], core: Core | None
     ) -> None:
-        self._generation = generation
         self._place = place
         self._deferred = deferred
         self._core = core
@@ -117,8 +117,7 @@ class BpfAgent:
         self.geometry = place.geometry
         self.arena_size = place.geometry.size
         self.arena_address = place.address
-        self.arena_fd = generation.maps["km_arena"].fd
-        self.doorbell_fd = generation.maps["km_doorbell"].fd
+        self._use(generation)
         try:
             self._arena = map_arena(self.arena_fd, place.address, self.arena_size // _PAGE)
             if core is None:
@@ -130,6 +129,15 @@ class BpfAgent:
         except BaseException:
             self.release()
             raise
+
+    def _use(self, generation: Generation) -> None:
+        self._generation = generation
+        self.arena_fd = generation.maps["km_arena"].fd
+        self.doorbell_fd = generation.maps["km_doorbell"].fd
+        self.admission = KernelAdmission(generation, self._core, self._place.slot)
+        self.hooks = KernelHooks(generation)
+        self.models = KernelModels(generation)
+        self.own = OwnParts(generation)
 
     def _go_on(self, folder: Path, *, running: bool) -> None:
         # The last owner may have ended in the middle of an upgrade.
@@ -212,6 +220,7 @@ class BpfAgent:
         if self._arena is not None:
             self._arena.close()
             self._arena = None
+        self.hooks.close()
         self._generation.close()
 
     def upgrade(
@@ -232,9 +241,8 @@ class BpfAgent:
         except BaseException:
             new.close()
             raise
-        self._generation, self._deferred = new, left_out
-        self.arena_fd = new.maps["km_arena"].fd
-        self.doorbell_fd = new.maps["km_doorbell"].fd
+        self._deferred = left_out
+        self._use(new)
         old.retire()
 
     def _upgrade_steps(
@@ -261,25 +269,6 @@ class BpfAgent:
 
     # What the owner says
 
-    def grant(self, knob: int, target: int, grant: Grant) -> None:
-        """Let the instance recommend values for a knob."""
-        words = np.frombuffer(pack_grant(grant), layout.GRANT)[0].copy()
-        slot = self._place.slot
-        if self._core is not None:
-            words["lease"] = self._core.leases.place(slot, knob, target)
-        try:
-            self._generation.control("GRANT", knob=knob, target=target, grant=words)
-        except BpfError:
-            if self._core is not None:
-                self._core.leases.leave(slot, knob, target)
-            raise
-
-    def revoke(self, knob: int, target: int) -> None:
-        """Grant a knob no more; nothing if it was not."""
-        self._generation.control("REVOKE", knob=knob, target=target)
-        if self._core is not None:
-            self._core.leases.leave(self._place.slot, knob, target)
-
     @property
     def mode(self) -> int:
         """The mode that it is in, by the kernel's own word; 0: none was set yet."""
@@ -290,35 +279,6 @@ class BpfAgent:
     def set_mode(self, mode: Mode) -> None:
         """Move to a mode."""
         self._generation.control("MODE", value=int(mode))
-
-    def set_model(self, identity: int) -> None:
-        """Admit recommendations of one model only."""
-        self._generation.control("MODEL", value=identity)
-
-    def deploy(self, slot: bytes) -> int:
-        """Have a model decide; its version."""
-        return self._model_slots().deploy(slot)
-
-    def rollback(self) -> int:
-        """Have the model of the other slot decide again; its version."""
-        return self._model_slots().rollback()
-
-    def models(self) -> list[dict[str, Any]]:
-        """What lies in the model slots; nothing after an `upgrade`, until one is deployed."""
-        return self._model_slots().models() if "km_models" in self._generation.maps else []
-
-    def _model_slots(self) -> ModelSlots:
-        from kmind.agent.kernel.model_slots import ModelSlots  # few agents have any
-        from kmind.agent.model_image import no_slots  # few agents have any
-
-        generation = self._generation
-        if "km_models" not in generation.maps:
-            raise no_slots()
-        return ModelSlots(generation.maps, generation.programs, upgrade.settle)
-
-    def set_current(self, knob: int, target: int, value: int) -> None:
-        """Say what value a knob has now."""
-        self._generation.control("CURRENT", knob=knob, target=target, value=value)
 
     def notify(self, kind: Kind, rec_id: int, value: int) -> None:
         """Tell the extension what became of a recommendation.
@@ -341,49 +301,15 @@ class BpfAgent:
 
     # What it says
 
-    def fill(self) -> Fill:
-        """How full its table of grants is."""
-        grants = self._generation.maps["km_grants"]
-        size = layout.GRANT.itemsize * grants.max_entries
-        with mmap.mmap(grants.fd, size, mmap.MAP_SHARED, mmap.PROT_READ) as view:
-            rows = np.frombuffer(view[:], layout.GRANT)
-        return Fill(int((rows["key"] != 0).sum()), len(rows))
-
     def feature(self, column: int) -> int:
         """A counter's total since the agent was loaded."""
         return self._generation.control("FEATURE", knob=column)
-
-    def watch(self, program: str, wanted: bool) -> None:
-        """Attach or detach one of the deferred hooks."""
-        generation = self._generation
-        if program in generation.missing or wanted == generation.is_attached(program):
-            return
-        if wanted:
-            generation.attach(program)
-        else:
-            generation.detach(program)
 
     def account(self) -> Mapping[str, int]:
         """Counters kept by the agent."""
         empty = bytes(layout.ACCOUNT.itemsize)
         packed = self._generation.programs["km_account"].test_run(empty).ctx
         return counters(np.frombuffer(packed, layout.ACCOUNT)[0])
-
-    def programs(self) -> Mapping[str, int]:
-        """The hooks that are attached: name to program id."""
-        return {} if self._closed else self._generation.attached()
-
-    def missing(self) -> Mapping[str, str]:
-        """The optional hooks that could not be attached: name to cause."""
-        return dict(self._generation.missing)
-
-    def run(self, program: str, ctx: bytes) -> bytes:
-        """Run a syscall program of the module's own; its context afterwards."""
-        return self._generation.programs[program].test_run(ctx).ctx
-
-    def map_fd(self, name: str) -> int:
-        """The descriptor of a map of the module's own."""
-        return self._generation.maps[name].fd
 
     def _decode(self, packed: bytes) -> Action:
         return decode_action(packed, self.arena, self.geometry)

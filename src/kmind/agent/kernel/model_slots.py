@@ -121,7 +121,7 @@ class ModelSlots:
         refuse(int(self._run(_ACTIVATE, idle)["result"]))
         return int(head["version"])
 
-    def models(self) -> list[dict[str, Any]]:
+    def slots(self) -> list[dict[str, Any]]:
         """What the slots hold: see `facts`."""
         active = self._active()
         return [

@@ -15,7 +15,9 @@ import numpy as np
 from kmind.abi import layout
 from kmind.agent.codec import pack_grant
 from kmind.agent.sim.leases import Place, SimLeases, Taken
+from kmind.agent.sim.spec import Lock
 from kmind.agent.types import Grant
+from kmind.errors import KmindError
 from kmind.queue.completion import check_words
 
 __all__ = ["Admission", "Entry"]
@@ -25,6 +27,7 @@ _OP = layout.RULE_OP
 _VERDICT = layout.VERDICT
 _WORD = 1 << 32
 _INT64 = 1 << 63
+_MOST_GRANTS = 256  # km_grants
 _PASSED = (_VERDICT["APPROVED"], _VERDICT["RENEWED"])
 
 
@@ -68,39 +71,45 @@ class _Held:
 class Admission:
     """What may pass, and what has passed: the agent's state that no extension reaches.
 
-    With ``leases`` it takes part in them as ``slot``.
+    With ``leases`` it takes part in them as ``slot``. What the owner says is said under ``lock``,
+    the agent's; whoever has it decide holds that already.
     """
 
-    def __init__(self, leases: SimLeases | None = None, slot: int = 0) -> None:
+    def __init__(self, lock: Lock, leases: SimLeases | None = None, slot: int = 0) -> None:
+        self._lock = lock
         self.mode = 0  # as in the kernel: refuses all until one is set
-        self.model = 0
+        self._model = 0
         self._leases = leases
         self._slot = slot
         self._last_id = 0
         self._grants: dict[tuple[int, int], _Held] = {}
 
-    def __len__(self) -> int:
-        return len(self._grants)
-
-    def __contains__(self, key: tuple[int, int]) -> bool:
-        return key in self._grants
-
     def grant(self, knob: int, target: int, grant: Grant) -> None:
         """Replace what is granted for a knob, its rate limiter fresh."""
         words = np.frombuffer(pack_grant(grant), layout.GRANT)[0]
-        place = self._leases.place(self._slot, knob, target) if self._leases else None
-        self._grants[knob, target] = _Held(words, int(words["current"]), place)
+        with self._lock:
+            if len(self._grants) >= _MOST_GRANTS and (knob, target) not in self._grants:
+                raise KmindError(f"an agent holds at most {_MOST_GRANTS} grants")
+            place = self._leases.place(self._slot, knob, target) if self._leases else None
+            self._grants[knob, target] = _Held(words, int(words["current"]), place)
 
     def revoke(self, knob: int, target: int) -> None:
         """Grant a knob no more; nothing if it was not."""
-        self._grants.pop((knob, target), None)
-        if self._leases:
-            self._leases.leave(self._slot, knob, target)
+        with self._lock:
+            self._grants.pop((knob, target), None)
+            if self._leases:
+                self._leases.leave(self._slot, knob, target)
 
     def set_current(self, knob: int, target: int, value: int) -> None:
         """Say what stands now; a knob that is not granted is left alone."""
-        if held := self._grants.get((knob, target)):
-            held.current = value
+        with self._lock:
+            if held := self._grants.get((knob, target)):
+                held.current = value
+
+    def set_model(self, identity: int) -> None:
+        """Admit recommendations of one model only; 0 admits any."""
+        with self._lock:
+            self._model = identity
 
     def decide(self, entry: Entry, now: int) -> tuple[int, int]:
         """The verdict on an entry, and the value that stands before it."""
@@ -140,7 +149,7 @@ class Admission:
             return _VERDICT["TYPE"]
         if entry.expires_ns <= now:
             return _VERDICT["EXPIRED"]
-        if self.model and entry.model != self.model:
+        if self._model and entry.model != self._model:
             return _VERDICT["MODEL"]
         if not int(grant["minimum"]) <= value <= int(grant["maximum"]):
             return _VERDICT["RANGE"]

@@ -8,23 +8,24 @@ import os
 import select
 import threading
 import time
-from collections import deque
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Literal, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
 from kmind.abi import layout
 from kmind.agent.codec import decode_action
+from kmind.agent.sim.actions import SimActions
 from kmind.agent.sim.admission import Admission, Entry
+from kmind.agent.sim.hooks import SimHooks
 from kmind.agent.sim.leases import SimLeases
 from kmind.agent.sim.models import SimModels
+from kmind.agent.sim.spec import SimSettings, SimSpec
 from kmind.agent.sim.tables import SimTables
-from kmind.agent.types import Action, Grant, Kind, Mode, ModelUse
+from kmind.agent.types import Action, Kind, Mode
 from kmind.errors import KmindError
-from kmind.infer.reference import Decisions
-from kmind.queue import Geometry, TableShape
+from kmind.queue import Geometry
 from kmind.queue.order import fence
 
 __all__ = ["SimAgent", "SimDoorbell"]
@@ -38,15 +39,7 @@ _EMERGENCY = layout.MODE["EMERGENCY"]
 _VERDICT = layout.VERDICT
 _COUNTERS = layout.COUNTERS
 _TICK_BUDGET = 16  # KM_TICK_BUDGET
-_MOST_GRANTS = 256  # km_grants
 _IDLE_NS = layout.LIMIT["IDLE_MS"] * 1_000_000
-# km_actions: 256 KiB, a header of 8 bytes on each, and never quite full.
-_RING_SIZE = 256 * 1024
-_ACTION_SIZE = layout.ACTION.itemsize + 8
-_MOST_ACTIONS = (_RING_SIZE - 1) // _ACTION_SIZE
-# KM_TELL_NS, KM_REFUSE_NS and their bursts.
-_TELL_NS, _TELL_BURST = 5_000_000, 64
-_REFUSE_NS, _REFUSE_BURST = 50_000_000, 32
 
 
 class SimDoorbell:
@@ -101,7 +94,7 @@ class SimAgent:
     """An agent over a memfd; see `Agent` for what each call does. Thread-safe.
 
     What the hooks of a real agent do is done by calls: ``count``, ``gauge``,
-    ``push``, ``row``, ``leave``, ``hook_end``, ``decide``. ``gauges`` names the columns that
+    ``push``, ``row``, ``leave``, ``hook_end``, ``models.decide``. ``gauges`` names the columns that
     are set, not added to; ``hooks`` the programs that it pretends to have, ``model`` how it
     decides, ``tables`` what it counts in by key.
     With ``leases`` it takes part in them as ``slot``; without, it knows of no other agent.
@@ -114,20 +107,15 @@ class SimAgent:
     def __init__(
         self,
         *,
-        gauges: Iterable[int] = (),
-        hooks: Iterable[str] = (),
         realtime: bool = True,
         now_ns: int | None = None,
         nr_cpus: int = 1,
         sq_slots: int = 8192,
-        tick_s: float = 0.002,
-        window_s: float = 0.1,
-        deadline_s: float = 1.0,
-        model: ModelUse | None = None,
         leases: SimLeases | None = None,
         slot: int = 0,
-        tables: Iterable[TableShape] = (),
+        **settings: Unpack[SimSettings],
     ) -> None:
+        spec = SimSpec(**settings)
         self.geometry = Geometry.plan(nr_cpus, sq_slots)
         self.arena_size = self.geometry.size
         self.arena_address = 0
@@ -138,28 +126,25 @@ class SimAgent:
         self.arena: npt.NDArray[np.uint8] = np.frombuffer(memory, np.uint8)
         self.geometry.write_header(self.arena)
         self.doorbell_fd = os.eventfd(0, os.EFD_NONBLOCK)
-        self.action_fd = os.eventfd(0, os.EFD_NONBLOCK)
-        self._tick_s = tick_s
-        self._window_ns = int(window_s * 1e9)
-        self._deadline_ns = int(deadline_s * 1e9)
-        self._gauges = frozenset(gauges)
-        self._hooks = tuple(hooks)
+        self._actions = SimActions(slot)
+        self.action_fd = self._actions.fd
+        self._tick_s = spec.tick_s
+        self._window_ns = int(spec.window_s * 1e9)
+        self._deadline_ns = int(spec.deadline_s * 1e9)
+        self._gauges = frozenset(spec.gauges)
         self._realtime = realtime
         self._now = time.monotonic_ns() if now_ns is None else now_ns
         self._lock = threading.RLock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._closed = False
-        self._slot = slot
-        self._tell_tat_ns = self._refuse_tat_ns = 0
-        self._admission = Admission(leases, slot)
-        self._models = SimModels(model)
-        self._tables = SimTables(tables)
-        self._actions: deque[bytes] = deque()
+        self.admission = Admission(self._lock, leases, slot)
+        self.hooks = SimHooks(spec.hooks)
+        self.models = SimModels(self._lock, spec.model)
+        self._tables = SimTables(spec.tables)
         self._values = [0] * _FEATURES
         self._last_values = [0] * _FEATURES
         self._counted = self._window_counted = 0
-        self._running = False
         self._beat = 0
         self._beat_ns = self._window_start = self._now
         self._window_due = self._now + self._window_ns
@@ -193,7 +178,7 @@ class SimAgent:
             self._now = time.monotonic_ns() if self._realtime else self._now
             self._beat_ns = self._window_start = self._now
             self._window_due = self._now + self._window_ns
-            self._running = True
+            self.hooks.running = True
         if self._realtime:
             self._thread = threading.Thread(target=self._tick_on, name="kmind-sim", daemon=True)
             self._thread.start()
@@ -207,27 +192,16 @@ class SimAgent:
         with self._lock:
             if self._closed:
                 return
-            self._closed, self._running = True, False
-            for fd in (self.arena_fd, self.doorbell_fd, self.action_fd):
+            self._closed, self.hooks.running = True, False
+            for fd in (self.arena_fd, self.doorbell_fd):
                 os.close(fd)
+            self._actions.close()
             self._tables.close()
-
-    def grant(self, knob: int, target: int, grant: Grant) -> None:
-        """Let the instance recommend values for a knob."""
-        with self._lock:
-            if len(self._admission) >= _MOST_GRANTS and (knob, target) not in self._admission:
-                raise KmindError(f"an agent holds at most {_MOST_GRANTS} grants")
-            self._admission.grant(knob, target, grant)
-
-    def revoke(self, knob: int, target: int) -> None:
-        """Grant a knob no more; nothing if it was not."""
-        with self._lock:
-            self._admission.revoke(knob, target)
 
     @property
     def mode(self) -> int:
         """The mode that it is in, as ``enum kmind_mode``; 0: none."""
-        return self._admission.mode
+        return self.admission.mode
 
     def set_mode(self, mode: Mode) -> None:
         """Move to a mode."""
@@ -235,36 +209,6 @@ class SimAgent:
             # The watchdog counts anew from here.
             self._beat_ns = self._now
             self._enter_mode(int(mode), layout.CAUSE["ASKED"])
-
-    def set_model(self, identity: int) -> None:
-        """Admit recommendations of one model only."""
-        with self._lock:
-            self._admission.model = identity
-
-    def deploy(self, slot: bytes) -> int:
-        """Have a model decide; its version."""
-        with self._lock:
-            return self._models.deploy(slot)
-
-    def rollback(self) -> int:
-        """Have the model of the other slot decide again; its version."""
-        with self._lock:
-            return self._models.rollback()
-
-    def models(self) -> list[dict[str, Any]]:
-        """What lies in the model slots."""
-        with self._lock:
-            return self._models.models()
-
-    def decide(self, x: Any) -> Decisions | None:
-        """What a hook would decide on ``x[n, F]``; None while no model was deployed."""
-        with self._lock:
-            return self._models.decide(x)
-
-    def set_current(self, knob: int, target: int, value: int) -> None:
-        """Say what value a knob has now."""
-        with self._lock:
-            self._admission.set_current(knob, target, value)
 
     def notify(self, kind: Kind, rec_id: int, value: int) -> None:
         """Tell the extension what became of a recommendation."""
@@ -277,15 +221,11 @@ class SimAgent:
         """Wait for actions at most that long."""
         if self._closed:
             raise KmindError("the agent is closed")
-        ready = select.poll()
-        ready.register(self.action_fd, select.POLLIN)
-        if not ready.poll(max(0, int(timeout_s * 1000))):
+        if not self._actions.wait(timeout_s):
             return []
         with self._lock:
-            os.eventfd_read(self.action_fd)
-            taken = [decode_action(packed, self.arena, self.geometry) for packed in self._actions]
-            self._actions.clear()
-        return taken
+            told = self._actions.pop_all()
+            return [decode_action(packed, self.arena, self.geometry) for packed in told]
 
     def account(self) -> Mapping[str, int]:
         """Counters kept by the agent."""
@@ -300,6 +240,7 @@ class SimAgent:
                 "heartbeat_ns": self._beat_ns,
             }
             counters |= {name: self._counters[name] for name in _COUNTERS}
+            counters["actions_lost"] = self._actions.lost
             for name, code in _VERDICT.items():
                 if code:
                     counters[f"verdict_{name.lower()}"] = self._verdicts[code]
@@ -309,17 +250,6 @@ class SimAgent:
         """A counter's total since the agent was made."""
         with self._lock:
             return self._values[column]
-
-    def watch(self, program: str, wanted: bool) -> None:
-        """Hooks are the caller's here: nothing is attached."""
-
-    def programs(self) -> Mapping[str, int]:
-        """The hooks that it pretends to have: name to 0."""
-        return dict.fromkeys(self._hooks if self._running else (), 0)
-
-    def missing(self) -> Mapping[str, str]:
-        """Nothing is missing here."""
-        return {}
 
     # What hooks do
 
@@ -365,7 +295,7 @@ class SimAgent:
         """One tick at that time, in nanoseconds: answer, watch, close a window."""
         with self._lock:
             self._now = now_ns
-            if not self._running:
+            if not self.hooks.running:
                 return
             self._counters["ticks"] += 1
             self._header["agent_ns"] = now_ns
@@ -388,44 +318,15 @@ class SimAgent:
         if beat != self._beat:
             self._beat = beat
             self._beat_ns = self._now
-        elif self._now - self._beat_ns > self._deadline_ns and self._admission.mode != _EMERGENCY:
+        elif self._now - self._beat_ns > self._deadline_ns and self.admission.mode != _EMERGENCY:
             self._enter_mode(_EMERGENCY, layout.CAUSE["STALLED"])
 
     def _enter_mode(self, mode: int, cause: int) -> None:
-        self._admission.mode = mode
+        self.admission.mode = mode
         self._header["mode"] = mode
         self.push(layout.KIND["MODE"], cause, mode, self._now)
         kind = layout.ACTION_KIND["MODE"]
-        self._tell(kind=kind, verdict=cause, mode=mode, time_ns=self._now, instance=self._slot)
-
-    def _is_fuller(self, quarters: int) -> bool:
-        return len(self._actions) * _ACTION_SIZE > _RING_SIZE // 4 * quarters
-
-    def _may_tell(self) -> bool:
-        if self._is_fuller(3):
-            return False
-        if self._slot:
-            if self._tell_tat_ns > self._now + _TELL_BURST * _TELL_NS:
-                return False
-            self._tell_tat_ns = max(self._tell_tat_ns, self._now) + _TELL_NS
-        return True
-
-    def _may_tell_refusal(self) -> bool:
-        if self._slot:
-            if self._refuse_tat_ns > self._now + _REFUSE_BURST * _REFUSE_NS or self._is_fuller(2):
-                return False
-            self._refuse_tat_ns = max(self._refuse_tat_ns, self._now) + _REFUSE_NS
-        return True
-
-    def _tell(self, **words: int) -> None:
-        if len(self._actions) >= _MOST_ACTIONS:
-            self._counters["actions_lost"] += 1
-            return
-        action = np.zeros((), layout.ACTION)
-        for name, word in words.items():
-            action[name] = word
-        self._actions.append(action.tobytes())
-        os.eventfd_write(self.action_fd, 1)
+        self._actions.tell(kind=kind, verdict=cause, mode=mode, time_ns=self._now)
 
     def _ring_doorbell(self) -> None:
         asleep = int(self._header["need_wakeup"])
@@ -452,7 +353,7 @@ class SimAgent:
                     zip(self._values, self._last_values, strict=True)
                 )
             ],
-            mode=self._admission.mode,
+            mode=self.admission.mode,
             dropped=sum(ring.dropped for ring in self._records) % _WORD,
             start_ns=self._window_start,
             end_ns=self._now,
@@ -486,17 +387,17 @@ class SimAgent:
         start = self.geometry.cq + slot * layout.RECOMMENDATION.itemsize
         packed = self.arena[start : start + layout.RECOMMENDATION.itemsize]
         entry = Entry.copy(packed.tobytes(), position)
-        verdict, current = self._admission.decide(entry, self._now)
+        verdict, current = self.admission.decide(entry, self._now)
         # First the room to tell the owner, then the right to change.
         holder = previous = 0
-        if self._may_tell():
-            verdict, holder, previous = self._admission.among_others(entry, verdict, self._now)
-            if verdict < _VERDICT["EMERGENCY"] or self._may_tell_refusal():
-                self._tell(
+        if self._actions.may_tell(self._now):
+            verdict, holder, previous = self.admission.among_others(entry, verdict, self._now)
+            if verdict < _VERDICT["EMERGENCY"] or self._actions.may_tell_refusal(self._now):
+                self._actions.tell(
                     kind=layout.ACTION_KIND["VERDICT"],
                     verdict=verdict,
                     id=entry.id,
-                    mode=self._admission.mode,
+                    mode=self.admission.mode,
                     knob=entry.knob,
                     target=entry.target,
                     value=entry.value,
@@ -506,18 +407,17 @@ class SimAgent:
                     slot=slot,
                     note=entry.note,
                     model=entry.model,
-                    instance=self._slot,
                     holder=holder,
                     previous=previous,
                 )
             else:
-                self._counters["actions_lost"] += 1
+                self._actions.lost += 1
         else:
-            self._counters["actions_lost"] += 1
+            self._actions.lost += 1
             if verdict < _VERDICT["EMERGENCY"]:
                 verdict = _VERDICT["BUSY"]
         if verdict == _VERDICT["APPROVED"]:
-            self._admission.settle(entry, self._now)
+            self.admission.settle(entry, self._now)
         self._verdicts[verdict] += 1
         fence()
         # Verdict and id in one store: the answer is whole or absent.

@@ -17,6 +17,7 @@ from kmind.agent.model_image import (
     prepare,
     refuse,
 )
+from kmind.agent.sim.spec import Lock
 from kmind.agent.types import ModelUse
 from kmind.infer.integer import IntModel
 from kmind.infer.pack import IMAGE
@@ -26,9 +27,13 @@ __all__ = ["SimModels"]
 
 
 class SimModels:
-    """As `ModelSlots`, without programs; ``use`` is None where the agent has no slots."""
+    """As `ModelSlots`, without programs; ``use`` is None where the agent has no slots.
 
-    def __init__(self, use: ModelUse | None) -> None:
+    Each call takes ``lock``, the agent's.
+    """
+
+    def __init__(self, lock: Lock, use: ModelUse | None) -> None:
+        self._lock = lock
         self._use = use
         self._held: list[tuple[IntModel, Any] | None] = [None] * SLOTS
         self._active: int | None = None
@@ -43,31 +48,34 @@ class SimModels:
             refuse(REFUSED_SCHEMA)
         if head["cost_ns"] > self._use.budget_ns:
             refuse(REFUSED_COST)
-        head["version"] = 1 + max(
-            (int(held[1]["version"]) for held in self._held if held), default=0
-        )
-        idle = 0 if self._active is None else 1 - self._active
-        self._held[idle] = model, head
-        self._active = idle
+        with self._lock:
+            versions = (int(held[1]["version"]) for held in self._held if held)
+            head["version"] = 1 + max(versions, default=0)
+            idle = 0 if self._active is None else 1 - self._active
+            self._held[idle] = model, head
+            self._active = idle
         return int(head["version"])
 
     def rollback(self) -> int:
         """Have the model of the other slot decide again; its version."""
-        other = None if self._active is None else self._held[1 - self._active]
-        if self._active is None or other is None:
-            raise no_earlier()
-        self._active = 1 - self._active
-        return int(other[1]["version"])
+        with self._lock:
+            other = None if self._active is None else self._held[1 - self._active]
+            if self._active is None or other is None:
+                raise no_earlier()
+            self._active = 1 - self._active
+            return int(other[1]["version"])
 
-    def models(self) -> list[dict[str, Any]]:
+    def slots(self) -> list[dict[str, Any]]:
         """What the slots hold."""
-        return [
-            facts(held[1], number, active=number == self._active)
-            for number, held in enumerate(self._held)
-            if held is not None
-        ]
+        with self._lock:
+            return [
+                facts(held[1], number, active=number == self._active)
+                for number, held in enumerate(self._held)
+                if held is not None
+            ]
 
     def decide(self, x: Any) -> Decisions | None:
         """What the model that is active says of ``x[n, F]``; None if there is none."""
-        held = None if self._active is None else self._held[self._active]
-        return evaluate(held[0], x) if held is not None else None
+        with self._lock:
+            held = None if self._active is None else self._held[self._active]
+            return evaluate(held[0], x) if held is not None else None

@@ -462,7 +462,7 @@ class Confirm(Service):
             for each in running.knobs:
                 self._changes.keep(each, "", {}, again=True, experiment=number)
                 code = each.knob.encode(self._changes.held_value(each))
-                self._agent.set_current(*each.key, code)
+                self._agent.admission.set_current(*each.key, code)
         except JournalError:
             raise
         except KmindError as error:

@@ -90,7 +90,7 @@ def evaluate(
     agent.start()
     for hook in manifest.hooks:
         if hook.while_:
-            agent.watch(hook.program, True)
+            agent.hooks.watch(hook.program, True)
     try:
         stands = question.knob.read(question.target)
         incumbent = stands if question.incumbent is None else question.incumbent

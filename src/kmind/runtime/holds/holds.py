@@ -96,7 +96,7 @@ class Holds(Service):
         """Let the agent approve values for these knobs alone; one that was yielded stays so."""
         granted = list(granted)
         for key in self._granted.keys() - {each.key for each in granted}:
-            self._agent.revoke(*key)  # an earlier version of the module had it
+            self._agent.admission.revoke(*key)  # an earlier version of the module had it
             self._granted[key] = replace(self._granted[key], usable=False)
         for each in granted:
             # Another instance may hold it now.
@@ -224,7 +224,7 @@ class Holds(Service):
     def learn(self, knob: int, target: int, value: int) -> None:
         """Let the agent know what another has set, if it is granted the knob."""
         if (knob, target) in self._granted:
-            self._agent.set_current(knob, target, value)
+            self._agent.admission.set_current(knob, target, value)
 
     def set_mode(self, mode: Mode) -> None:
         """Follow the agent to another mode: what that mode does not hold is undone."""
@@ -448,7 +448,8 @@ class Holds(Service):
         values = self.values()
         for each in self._granted.values():
             if each.key not in self._held and each.knob.name in values:
-                self._agent.set_current(*each.key, each.knob.encode(values[each.knob.name]))
+                value = each.knob.encode(values[each.knob.name])
+                self._agent.admission.set_current(*each.key, value)
         return values
 
     def values(self) -> dict[str, Value]:
@@ -478,11 +479,11 @@ class Holds(Service):
     def _offer(self, each: Granted) -> None:
         # What may be done, and what stands now.
         if each.key in self._yielded:
-            self._agent.grant(*each.key, each.withdrawn(each.baseline))
+            self._agent.admission.grant(*each.key, each.withdrawn(each.baseline))
             return
         value = self._read(each)
         current = each.knob.encode(each.baseline if value is None else value)
-        self._agent.grant(*each.key, replace(each.grant(), current=current))
+        self._agent.admission.grant(*each.key, replace(each.grant(), current=current))
 
     def _hold_s(self, action: Action) -> float:
         # What is left of it: an approval may have waited for its owner to come back. The
@@ -516,7 +517,7 @@ class Holds(Service):
         self._yielded.add(each.key)
         self._gone(each.key, message)
         # Nothing passes an empty range: what is recommended from now on is refused.
-        self._agent.grant(*each.key, each.withdrawn(each.baseline))
+        self._agent.admission.grant(*each.key, each.withdrawn(each.baseline))
         value = self._tell(each, "YIELDED", rec_id)
         self._free(*each.key)
         self._emit(
@@ -538,7 +539,7 @@ class Holds(Service):
         return value
 
     def _say_what_stands(self, each: Granted, number: int) -> None:
-        self._agent.set_current(*each.key, number)
+        self._agent.admission.set_current(*each.key, number)
         self._stands(*each.key, number)
 
     def _read(self, each: Granted) -> Value | None:

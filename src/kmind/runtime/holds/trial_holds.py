@@ -37,7 +37,7 @@ class TrialHolds(Holds):
         held = self._hold(each, action, reason, evidence, parked=True)
         if held is None:
             return None
-        self._agent.set_current(*each.key, action.value)  # so that it can be renewed
+        self._agent.admission.set_current(*each.key, action.value)  # so that it can be renewed
         return held.last
 
     def remeasure(self, each: Granted) -> Change:

@@ -90,13 +90,15 @@ class HookGating:
             return
         seconds = None if self._looked_at is None else max(now - self._looked_at, 1e-3)
         # What an earlier owner had attached is needed, until the counter says otherwise.
-        standing = self._agent.programs() if seconds is None else ()
+        standing = self._agent.hooks.attached() if seconds is None else ()
         self._looked_at = now
         for each in self._watched:
             total = self._agent.feature(each.column)
-            attached = each.program in standing or (keep and each.program in self._agent.programs())
+            attached = each.program in standing or (
+                keep and each.program in self._agent.hooks.attached()
+            )
             busy = seconds is not None and (total - each.total) / seconds > each.above
             if busy or attached:
                 each.busy_at = now
             each.total = total
-            self._agent.watch(each.program, now - each.busy_at < QUIET_S)
+            self._agent.hooks.watch(each.program, now - each.busy_at < QUIET_S)

@@ -4,35 +4,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
+from kmind.agent.protocol import AgentModels
 from kmind.errors import KmindError, ModelError
 from kmind.util.versions import Format
 
-__all__ = ["MODELS", "DeployedModels", "ModelAgent", "active", "deploy", "roll_back", "show"]
+__all__ = ["MODELS", "DeployedModels", "active", "deploy", "roll_back", "show"]
 
 MODELS = Format("kmind.state.models")
 """Versions of the file of an instance's models."""
 
 _SLOTS = 2
-
-
-class ModelAgent(Protocol):
-    """What an agent with model slots can do; one without raises ModelError."""
-
-    def deploy(self, slot: bytes) -> int:
-        """Put a model, as its plain slot, into the idle slot, try it there, and have it decide.
-
-        Returns its version.
-        """
-
-    def rollback(self) -> int:
-        """Have the model of the other slot decide again; its version."""
-
-    def models(self) -> list[dict[str, Any]]:
-        """What lies in the slots, the one that decides marked ``active``."""
 
 
 class DeployedModels(msgspec.Struct, kw_only=True):
@@ -52,26 +37,26 @@ class DeployedModels(msgspec.Struct, kw_only=True):
         while len(self.slots) > _SLOTS:
             del self.slots[next(iter(self.slots))]
 
-    def again(self, agent: ModelAgent, hash: str | None) -> str:
+    def again(self, models: AgentModels, hash: str | None) -> str:
         """Have an upgraded agent decide by that model again; why it does not, or ""."""
         if hash is None:
             return ""
         if hash not in self.slots:
             return f"model {hash[:16]} is not known any more: deploy it again"
         try:
-            agent.deploy(self.slots[hash])
+            models.deploy(self.slots[hash])
         except KmindError as error:
             return f"model {hash[:16]} is not taken: {error}"
         return ""
 
 
-def show(agent: ModelAgent) -> list[dict[str, Any]]:
+def show(models: AgentModels) -> list[dict[str, Any]]:
     """What lies in the slots."""
-    return agent.models()
+    return models.slots()
 
 
 def deploy(
-    agent: ModelAgent, known: DeployedModels, data: bytes, wanted: Mapping[str, Any]
+    models: AgentModels, known: DeployedModels, data: bytes, wanted: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Have the model of a model file decide. Raises ModelError; then nothing is changed.
 
@@ -84,8 +69,8 @@ def deploy(
     check_selftest(file)
     _check_notes(file.card, wanted)
     slot = file.slot()
-    before = active(agent)
-    version = agent.deploy(slot)
+    before = active(models)
+    version = models.deploy(slot)
     known.keep(file.hash, slot)
     return {"version": version, "hash": file.hash, "before": before}
 
@@ -110,13 +95,13 @@ def _check_notes(card: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
             )
 
 
-def roll_back(agent: ModelAgent) -> dict[str, Any]:
+def roll_back(models: AgentModels) -> dict[str, Any]:
     """Have the earlier model decide again."""
-    before = active(agent)
-    version = agent.rollback()
-    return {"version": version, "hash": active(agent), "before": before}
+    before = active(models)
+    version = models.rollback()
+    return {"version": version, "hash": active(models), "before": before}
 
 
-def active(agent: ModelAgent) -> str | None:
+def active(models: AgentModels) -> str | None:
     """The hash of the model that decides now, or None."""
-    return next((str(each["hash"]) for each in agent.models() if each["active"]), None)
+    return next((str(each["hash"]) for each in models.slots() if each["active"]), None)

@@ -140,13 +140,13 @@ class Requests:
         declared = {parameter.name for parameter in module.manifest.parameters}
         kept = {name: value for name, value in instance.params.items() if name in declared}
         params = parse_parameters(module.manifest, kept)
-        deciding = models.active(member.agent)
+        deciding = models.active(member.agent.models)
         try:
             upgrade_bpf_agent(member.agent, module, instance.target, params, deadline_s=DEADLINE_S)
         except UndoError as error:  # nobody knows how far it works
             self._instances.fail(member, f"its agent could not be upgraded: {error}")
             raise
-        lost = member.models.again(member.agent, deciding)
+        lost = member.models.again(member.agent.models, deciding)
         if lost:
             self._log(f"{name} decides by no model: {lost}")
         try:
@@ -178,7 +178,7 @@ class Requests:
 
     def models(self, name: str) -> list[dict[str, Any]]:
         """The models in an instance's slots; none where its module decides by none."""
-        return models.show(self._instances.get(name).agent)
+        return models.show(self._instances.get(name).agent.models)
 
     def deploy_model(self, name: str, data: bytes) -> dict[str, Any]:
         """Have an instance decide by the model of this model file, once it has passed.
@@ -188,13 +188,13 @@ class Requests:
         member = self._instances.get(name)
         part = member.instance.module.manifest.model
         wanted = {each: member.instance.params[each] for each in part.trained_with} if part else {}
-        result = models.deploy(member.agent, member.models, data, wanted)
+        result = models.deploy(member.agent.models, member.models, data, wanted)
         self._instances.save_models(member)
         return {"name": name, **result}
 
     def rollback_model(self, name: str) -> dict[str, Any]:
         """Have an instance decide by its earlier model again."""
-        return {"name": name, **models.roll_back(self._instances.get(name).agent)}
+        return {"name": name, **models.roll_back(self._instances.get(name).agent.models)}
 
     def autoload(self, line: Autoload) -> None:
         """Load what a line of the configuration names, unless it is there or was unloaded."""

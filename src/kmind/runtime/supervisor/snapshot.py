@@ -41,7 +41,7 @@ class Snapshot:
             self._rows[name] = member.instance.status() | {
                 "slot": member.slot,
                 "generation": member.agent.generation,
-                "grants": member.agent.fill()._asdict(),
+                "grants": member.agent.admission.fill()._asdict(),
                 "tables": _tables(member),
                 "leases": [held for held in self.leases() if held["holder"] == name],
             }

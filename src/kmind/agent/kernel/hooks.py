@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hooks of an agent in the kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kmind.agent.kernel.generation import Generation
+
+__all__ = ["KernelHooks"]
+
+
+class KernelHooks:
+    """The programs that are attached to hooks of the kernel, or may be."""
+
+    def __init__(self, generation: Generation) -> None:
+        self._generation = generation
+        self._closed = False
+
+    def watch(self, program: str, wanted: bool) -> None:
+        """Attach or detach one of the deferred hooks."""
+        generation = self._generation
+        if program in generation.missing or wanted == generation.is_attached(program):
+            return
+        if wanted:
+            generation.attach(program)
+        else:
+            generation.detach(program)
+
+    def attached(self) -> Mapping[str, int]:
+        """The hooks that are attached: name to program id."""
+        return {} if self._closed else self._generation.attached()
+
+    def missing(self) -> Mapping[str, str]:
+        """The optional hooks that could not be attached: name to cause."""
+        return dict(self._generation.missing)
+
+    def close(self) -> None:
+        """Say from now on that none is attached, as the agent is closed."""
+        self._closed = True
