@@ -81,13 +81,13 @@ class SlowIo(Extension):
         """What is thought of the disk, and why."""
         shift = self._shift
         shown: dict[str, Any] = {"health": self._health(), "ratio": round(self._ratio, 3)}
-        if shift.learnt:
+        if shift.baseline.learnt:
             shown |= {
-                "usual_ratio": round(2**shift.location_, 3),
-                "usual_spread": round(2**shift.scale_ - 1, 3),
+                "usual_ratio": round(2**shift.baseline.location_, 3),
+                "usual_spread": round(2**shift.baseline.scale_ - 1, 3),
                 "recent_ratio": round(2**shift.rise, 3),
-                "score": round(shift.sum_, 1),
-                "score_limit": shift.limit,
+                "score": round(shift.scores.sum_, 1),
+                "score_limit": shift.scores.limit,
             }
         if self._since is not None:
             shown |= {
@@ -106,7 +106,7 @@ class SlowIo(Extension):
     def _health(self) -> str:
         if self._shift.shifted:
             return f"fail-slow suspected: requests take {2**self._shift.rise:.1f} times as long"
-        return "normal" if self._shift.learnt else "learning what is usual"
+        return "normal" if self._shift.baseline.learnt else "learning what is usual"
 
     def _close_round(self, end: float) -> None:
         level = median_ratio(self._ratios)
@@ -147,9 +147,9 @@ class SlowIo(Extension):
             score=round(ratio, 3),
             evidence={
                 "recent_ratio": round(ratio, 3),
-                "usual_spread": round(2**self._shift.scale_ - 1, 3),
-                "shift": round(self._shift.sum_, 1),
-                "shift_limit": self._shift.limit,
+                "usual_spread": round(2**self._shift.baseline.scale_ - 1, 3),
+                "shift": round(self._shift.scores.sum_, 1),
+                "shift_limit": self._shift.scores.limit,
                 "requests": self._requests,
             },
             causes=causes,
