@@ -24,8 +24,6 @@ MOST = Size(methods=20, lines=400, parameters=6)
 LARGER = {
     "extension/context.py:Context",
     "guard/actuator.py:Actuator",
-    "learn/tap.py:Tap",
-    "modules/slowio/shift.py:ShiftDetector",
     "runtime/experiment/confirm.py:Confirm",
     "runtime/experiment/controller.py:ExperimentController",
     "runtime/experiment/manual.py:_Run",

@@ -10,6 +10,7 @@ from kmind.agent.sim.agent import SimAgent, SimDoorbell
 from kmind.agent.types import Mode
 from kmind.extension import find_module, parse_parameters
 from kmind.guard import Policy
+from kmind.learn.recorded_instance import RecordedInstance
 from kmind.learn.recording import Recording, open_recordings
 from kmind.learn.tap import Tap
 from kmind.learn.writer import Writer, open_output
@@ -36,18 +37,17 @@ def record_disk(tmp_path: Path) -> RecordDisk:
         target = make_disk_files(folder, read_ahead_kb=8192)
         disk = SimulatedDisk(agent, target, MODEL, now=1000.0)
         writer = Writer(open_output(output), 1 << 24, 2)
-        tap = Tap(
+        recorded = RecordedInstance(
             module,
             target,
             parse_parameters(module.manifest, []),
-            agent=agent,
-            endpoint=Endpoint(agent.arena, SimDoorbell(agent.doorbell_fd)),
-            granted=grants_for(module, target, Policy(), {})[0],
-            writer=writer,
-            window_s=0.1,
+            agent,
+            grants_for(module, target, Policy(), {})[0],
+            0.1,
             tags={"workload": "random"},
-            now_ns=lambda: round(disk.now * 1e9),
         )
+        endpoint = Endpoint(agent.arena, SimDoorbell(agent.doorbell_fd))
+        tap = Tap(recorded, endpoint, writer, now_ns=lambda: round(disk.now * 1e9))
         agent.set_mode(Mode.OBSERVE)
         agent.start()
 

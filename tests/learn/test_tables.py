@@ -18,6 +18,7 @@ from kmind.errors import RecordingError
 from kmind.extension import Extension, Module, find_module
 from kmind.knobs import Target
 from kmind.learn._tables import Changes
+from kmind.learn.recorded_instance import RecordedInstance
 from kmind.learn.recording import Recording, open_recordings
 from kmind.learn.replay import Replay
 from kmind.learn.tap import Tap
@@ -136,17 +137,9 @@ def record(module: Module, output: Path) -> Seen:
     table = Table(map_table(agent.table_fds["disks"], parts[0].shape), parts[0].shape)
     clock = [10**9]
     writer = Writer(open_output(output), 1 << 24, 4)
-    tap = Tap(
-        module,
-        Target.system(),
-        {},
-        agent=agent,
-        endpoint=Endpoint(agent.arena, SimDoorbell(agent.doorbell_fd)),
-        granted=[],
-        writer=writer,
-        window_s=0.1,
-        now_ns=lambda: clock[0],
-    )
+    endpoint = Endpoint(agent.arena, SimDoorbell(agent.doorbell_fd))
+    recorded = RecordedInstance(module, Target.system(), {}, agent, [], 0.1)
+    tap = Tap(recorded, endpoint, writer, now_ns=lambda: clock[0])
     agent.set_mode(Mode.OBSERVE)
     agent.start()
     choose = np.random.default_rng(4)

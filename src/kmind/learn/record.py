@@ -25,6 +25,7 @@ from kmind.guard import Actuator, Gate, Journal, Policy
 from kmind.knobs import Target, get_knob
 from kmind.learn._part import CLOSED
 from kmind.learn.meta import Stream
+from kmind.learn.recorded_instance import RecordedInstance
 from kmind.learn.tap import Tap
 from kmind.learn.writer import Output, Writer, open_output
 from kmind.queue import Endpoint
@@ -216,21 +217,17 @@ class Recorder:
         endpoint = Endpoint(agent.arena, _NoBell())
         granted, _ = grants_for(module, target, self._policy, params)
         sweep = self.plan.sweep
-        self.taps.append(
-            Tap(
-                module,
-                target,
-                params,
-                agent=agent,
-                endpoint=endpoint,
-                granted=granted,
-                writer=self._writer,
-                window_s=float(params.get(WINDOW_PARAMETER, 100)) / 1000,
-                tags=self.plan.tags,
-                sweep={sweep.knob: sweep.values} if sweep else {},
-                streams=self.plan.streams,
-            )
+        recorded = RecordedInstance(
+            module,
+            target,
+            params,
+            agent,
+            granted,
+            float(params.get(WINDOW_PARAMETER, 100)) / 1000,
+            tags=self.plan.tags,
+            sweep={sweep.knob: sweep.values} if sweep else {},
         )
+        self.taps.append(Tap(recorded, endpoint, self._writer, streams=self.plan.streams))
         self._watches.append(HookGating(manifest, agent))
         self._agents.append(agent)
 

@@ -4,23 +4,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from kmind.abi import layout
-from kmind.agent.protocol import Agent
-from kmind.errors import KmindError
-from kmind.extension import Module, Value
-from kmind.knobs import Knob, Target
+from kmind.learn._knob_values import KnobValues
 from kmind.learn._tables import Changes
-from kmind.learn.meta import Clock, Counts, GrantFor, Host, Meta, Stream
-from kmind.learn.schema import KNOB_UNKNOWN, STORED_RECORD, STORED_WINDOW
+from kmind.learn.meta import Counts, Stream
+from kmind.learn.recorded_instance import RecordedInstance
+from kmind.learn.schema import STORED_RECORD, STORED_WINDOW
 from kmind.learn.writer import Writer
 from kmind.queue import Endpoint, open_tables
-from kmind.runtime.holds.grants import Granted
 
 __all__ = ["Tap"]
 
@@ -39,72 +36,35 @@ class Tap:
 
     def __init__(
         self,
-        module: Module,
-        target: Target,
-        params: Mapping[str, Value],
-        *,
-        agent: Agent,
+        recorded: RecordedInstance,
         endpoint: Endpoint,
-        granted: list[Granted],
         writer: Writer,
-        window_s: float,
-        tags: Mapping[str, str] | None = None,
-        sweep: Mapping[str, tuple[int | str, ...]] | None = None,
+        *,
         streams: tuple[Stream, ...] = ("windows", "records", "tables"),
         now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        manifest = module.manifest
-        self.name = f"{manifest.name}@{target.name}"
+        self.name = recorded.name
         self.windows = self.records = 0
         self._endpoint = endpoint
         self._writer = writer
         self._now_ns = now_ns
         self._ring_dropped = 0
-        usable = [each for each in granted if each.usable]
-        self._knobs: list[tuple[Knob, Target]] = [(each.knob, each.target) for each in usable]
-        self._stand = np.full(len(self._knobs), KNOB_UNKNOWN, np.int64)
-        self._since_ns = np.full(len(self._knobs), np.iinfo(np.int64).max, np.int64)
+        knobs = [(each.knob, each.target) for each in recorded.usable]
+        self._knob_values = KnobValues(knobs, now_ns)
         self._waiting_windows: list[_Array] = []
         self._waiting_records: list[_Array] = []
         self._rows = 0
         self._flushed_ns = now_ns()
-        clock, host = Clock.here(), Host.here()
-
-        def meta(stream: Stream, table: str = "") -> Meta:
-            return Meta(
-                instance=self.name,
-                module=manifest.name,
-                version=manifest.version,
-                target=target.name,
-                stream=stream,
-                tables=manifest.tables,
-                table=table,
-                features=manifest.features,
-                kinds=manifest.records,
-                params=dict(params),
-                knobs={each.knob.name: each.info() for each in usable},
-                grants=tuple(
-                    GrantFor(knob=e.key[0], target=e.key[1], grant=e.grant()) for e in granted
-                ),
-                host=host,
-                clock=clock,
-                window_s=window_s,
-                backend=agent.backend,
-                missing=dict(agent.hooks.missing()),
-                tags=dict(tags or {}),
-                sweep=dict(sweep or {}),
-            )
-
         self._into: dict[Stream, int] = {
-            stream: writer.add(meta(stream), self.counts)
+            stream: writer.add(recorded.meta(stream), self.counts)
             for stream in streams
             if stream != "tables"
         }
-        parts = manifest.tables if "tables" in streams else ()
-        tables = open_tables(agent.table_fds, [part.shape for part in parts])
+        parts = recorded.manifest.tables if "tables" in streams else ()
+        tables = open_tables(recorded.agent.table_fds, [part.shape for part in parts])
         self._tables = [
             (
-                writer.add(meta("tables", part.name), self.counts),
+                writer.add(recorded.meta("tables", part.name), self.counts),
                 Changes(tables[part.name], part),
             )
             for part in parts
@@ -161,13 +121,7 @@ class Tap:
 
     def look(self) -> None:
         """Read the knobs. One that changed is known from this moment on."""
-        for n, (knob, target) in enumerate(self._knobs):
-            try:
-                value = knob.encode(knob.read(target))
-            except KmindError:
-                value = int(KNOB_UNKNOWN)
-            if value != self._stand[n]:
-                self._stand[n], self._since_ns[n] = value, self._now_ns()
+        self._knob_values.read()
 
     def flush(self) -> None:
         """Hand everything over to be written, with the knobs as they stand."""
@@ -178,11 +132,8 @@ class Tap:
         if self._waiting_windows:
             rows = np.concatenate(self._waiting_windows)
             self._waiting_windows = []
-            starts = rows["window"]["start_ns"].astype(np.int64)
-            stood = starts[:, None] >= self._since_ns[None, :]
-            self._writer.put(
-                self._into["windows"], rows, np.where(stood, self._stand, KNOB_UNKNOWN)
-            )
+            values = self._knob_values.of_windows(rows["window"]["start_ns"])
+            self._writer.put(self._into["windows"], rows, values)
         if self._waiting_records:
             rows = np.concatenate(self._waiting_records)
             self._waiting_records = []
