@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kmind.abi import layout
-from kmind.extension import Context, KnobInfo
+from kmind.extension import Context, Given, KnobInfo, Outlets
 
 INT = KnobInfo("size", 7, "int", "kB", 0, 64, 4, (), 254, 8)
 ENUM = KnobInfo("style", 8, "enum", "", 0, 1, 0, ("bold", "shy"), 254, "shy")
@@ -30,9 +30,16 @@ class Recorder:
 
 def make(port: Recorder, **params: Any) -> Context:
     return Context(
-        module="sample", target="vda", params=params, features={}, port=port, model=3,
-        knobs={"size": INT, "style": ENUM}, now=lambda: 10.0,
-    )  # fmt: skip
+        Given(
+            module="sample",
+            target="vda",
+            params=params,
+            features={},
+            model=3,
+            knobs={"size": INT, "style": ENUM},
+        ),
+        Outlets(port=port, now=lambda: 10.0),
+    )
 
 
 def recommend(context: Context, knob: str, value: object, **rest: Any) -> int | None:
@@ -121,10 +128,21 @@ class Handed:
         self.now = 10.0
         self.notes: list[tuple[str, dict[str, Any]]] = []
         self.context = Context(
-            module="sample", target="vda", params={}, features={}, port=Recorder(), knobs={},
-            now=lambda: self.now, findings=["slow"], reports=["failure"],
-            hand_over=lambda what, text: self.notes.append((what, msgspec.json.decode(text))),
-        )  # fmt: skip
+            Given(
+                module="sample",
+                target="vda",
+                params={},
+                features={},
+                knobs={},
+                findings=["slow"],
+                reports=["failure"],
+            ),
+            Outlets(
+                port=Recorder(),
+                now=lambda: self.now,
+                hand_over=lambda what, text: self.notes.append((what, msgspec.json.decode(text))),
+            ),
+        )
 
     def find(self, **words: Any) -> None:
         self.context.finding("slow", **{"title": "It is slow.", "score": 2} | words)

@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 
 from kmind.abi import layout
-from kmind.extension import ChangeEvent, Context, Dispatcher, Extension, KnobInfo, VerdictEvent
+from kmind.extension import (
+    ChangeEvent,
+    Context,
+    Dispatcher,
+    Extension,
+    Given,
+    KnobInfo,
+    Outlets,
+    VerdictEvent,
+)
 
 KNOB = KnobInfo("size", 7, "int", "kB", 0, 64, 4, (), 254, 8)
 
@@ -88,7 +97,8 @@ class Witness(Extension):
 def parts() -> tuple[Wire, Witness, Context, Dispatcher]:
     wire = Wire()
     context = Context(
-        module="m", target="t", params={}, features={}, knobs={"size": KNOB}, port=wire
+        Given(module="m", target="t", params={}, features={}, knobs={"size": KNOB}),
+        Outlets(port=wire),
     )
     witness = Witness(context)
     dispatcher = Dispatcher(wire, witness, context)
@@ -230,7 +240,10 @@ def test_status_follows_what_came(
 
 def test_status_that_is_too_long() -> None:
     wire = Wire()
-    context = Context(module="m", target="t", params={}, features={}, knobs={}, port=wire)
+    context = Context(
+        Given(module="m", target="t", params={}, features={}, knobs={}),
+        Outlets(port=wire),
+    )
     witness = Witness(context)
     witness.start()
     witness.answer = {"text": "x" * 5000}

@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 
 from kmind.abi import layout
-from kmind.extension import ChangeEvent, Context, KnobInfo, VerdictEvent, find_module
+from kmind.extension import (
+    ChangeEvent,
+    Context,
+    Given,
+    KnobInfo,
+    Outlets,
+    VerdictEvent,
+    find_module,
+)
 from kmind.modules.readahead.extension import Readahead
 
 KNOB = "block.read_ahead_kb"
@@ -102,17 +110,16 @@ class Bench:
         defaults = {p.name: p.default for p in manifest.parameters}
         info = KnobInfo(KNOB, 1, "int", "KiB", 0, 16384, 4, (), 2, baseline)
         self.context = Context(
-            module="readahead",
-            target="vda",
-            params={**defaults, **params},
-            features=FEATURES,
-            knobs={KNOB: info},
-            port=self,
-            mode=mode,
-            now=lambda: self.now,
-            write_log=self.log.append,
-            memory=memory,
-            keep=self._keep,
+            Given(
+                module="readahead",
+                target="vda",
+                params={**defaults, **params},
+                features=FEATURES,
+                knobs={KNOB: info},
+                mode=mode,
+                memory=memory,
+            ),
+            Outlets(port=self, now=lambda: self.now, write_log=self.log.append, keep=self._keep),
         )
         self.extension = Readahead(self.context)
         self.extension.start()

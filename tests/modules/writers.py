@@ -15,7 +15,7 @@ import numpy as np
 from kmind.agent.sim.agent import SimAgent, SimDoorbell
 from kmind.agent.types import Mode
 from kmind.events import Event
-from kmind.extension import Context, Dispatcher, find_module, parse_parameters
+from kmind.extension import Context, Dispatcher, Given, Outlets, find_module, parse_parameters
 from kmind.guard import Journal, Policy
 from kmind.knobs import Target
 from kmind.modules.dirty.extension import Dirty
@@ -144,14 +144,14 @@ class Writers:
         self._verdicts = Verdicts("dirty@system", services, self.changes, self.experiments, budget)
         endpoint = Endpoint(self.agent.arena, SimDoorbell(self.agent.doorbell_fd))
         context = Context(
-            module="dirty",
-            target="system",
-            params=params,
-            features=self._columns,
-            knobs={each.knob.name: each.info() for each in self.changes.usable()},
-            port=endpoint.cq,
-            now=lambda: self.now,
-            write_log=self.lines.append,
+            Given(
+                module="dirty",
+                target="system",
+                params=params,
+                features=self._columns,
+                knobs={each.knob.name: each.info() for each in self.changes.usable()},
+            ),
+            Outlets(port=endpoint.cq, now=lambda: self.now, write_log=self.lines.append),
         )
         self.extension = made(context)
         self._dispatcher = Dispatcher(endpoint, self.extension, context)

@@ -13,7 +13,7 @@ from runtime.confirmed import TICK_S, Owner, Worth
 
 from kmind.agent.sim.agent import SimDoorbell
 from kmind.agent.types import Kind
-from kmind.extension import Context, Dispatcher
+from kmind.extension import Context, Dispatcher, Given, Outlets
 from kmind.modules.autotune.extension import Autotune
 from kmind.queue import Endpoint
 from kmind.runtime.budget import OwnerBudget
@@ -42,14 +42,14 @@ class Search(Owner):
         endpoint = Endpoint(self.agent.arena, SimDoorbell(self.agent.doorbell_fd))
         self._columns = self.module.manifest.columns
         self.context = Context(
-            module="autotune",
-            target="sim0",
-            params=self.params,
-            features=self._columns,
-            knobs={each.knob.name: each.info() for each in self.changes.usable()},
-            port=endpoint.cq,
-            now=lambda: self.now,
-            write_log=self.lines.append,
+            Given(
+                module="autotune",
+                target="sim0",
+                params=self.params,
+                features=self._columns,
+                knobs={each.knob.name: each.info() for each in self.changes.usable()},
+            ),
+            Outlets(port=endpoint.cq, now=lambda: self.now, write_log=self.lines.append),
         )
         self.extension = Autotune(self.context)
         self._dispatcher = Dispatcher(endpoint, self.extension, self.context)

@@ -25,7 +25,7 @@ class Hostile(Extension):
 
     def start(self) -> None:
         """Find the arena, for the heart has to beat on, and where lines go."""
-        self.port = cast(Any, self.context._port)
+        self.port = cast(Any, self.context._outlets.port)
         words: Any = self.port._words
         while isinstance(words.base, np.ndarray):
             words = words.base

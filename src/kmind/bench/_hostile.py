@@ -27,7 +27,7 @@ class Hostile(Extension):
         self.said = self.context.params
         self.knob = next(iter(self.context.knobs.values()))
         self.column = self.context.features["read_ahead_kb"]
-        words: Any = self.context._port._words  # type: ignore[attr-defined]
+        words: Any = self.context._outlets.port._words  # type: ignore[attr-defined]
         while isinstance(words.base, np.ndarray):
             words = words.base
         self.arena = words.view(np.uint8)

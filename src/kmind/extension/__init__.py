@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from kmind.extension._base import ChangeEvent, Extension, ObjectiveEvent, VerdictEvent
 from kmind.extension._parameter import Parameter, Value
-from kmind.extension.context import Context, KnobInfo, Port
+from kmind.extension.context import Context
 from kmind.extension.dispatch import Dispatcher, End
+from kmind.extension.given import Given, Outlets, Port
+from kmind.extension.knob_info import KnobInfo
 
 if TYPE_CHECKING:
     from kmind.evidence import Design, Experiment, Guard, Interval, Noise
@@ -34,6 +36,7 @@ __all__ = [
     "Experiment",
     "Extension",
     "Feature",
+    "Given",
     "Guard",
     "Hook",
     "Interval",
@@ -42,6 +45,7 @@ __all__ = [
     "Module",
     "Noise",
     "ObjectiveEvent",
+    "Outlets",
     "Parameter",
     "Port",
     "Recipe",

@@ -5,95 +5,26 @@ from __future__ import annotations
 
 import json
 import math
-import sys
-import time
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
 from kmind.abi import layout
-from kmind.extension._parameter import Value
+from kmind.extension.given import Given, Outlets
 from kmind.extension.handover import NOTE_MOST, Cause, Cleared, Filed, Found, encode
-from kmind.queue import Table
+from kmind.extension.knob_info import KnobInfo
 
 if TYPE_CHECKING:
     from kmind.evidence import Experiment
 
-__all__ = ["Context", "KnobInfo", "Port", "plain"]
+__all__ = ["Context", "plain"]
 
 _MEMORY_MOST = layout.LIMIT["MEMORY_SIZE"] - layout.MEMORY.itemsize
 _REMEMBERED = 256  # recommendations whose answers can still come
 _CONFIRM_S = 10.0  # between two that say the same of one finding
 _FINDINGS_MOST = 256  # that are known as found
-
-
-@dataclass(frozen=True)
-class KnobInfo:
-    """A knob that the instance may recommend values for.
-
-    ``minimum``, ``maximum`` and ``grid`` (values are its multiples) are what policy
-    and kernel allow, in ``unit``; ``choices`` are the names of an enum's values.
-    ``baseline`` is what stood when the instance started. ``settle`` says whether a change
-    works at once.
-    """
-
-    name: str
-    id: int
-    kind: Literal["int", "enum"]
-    unit: str
-    minimum: int
-    maximum: int
-    grid: int
-    choices: tuple[str, ...]
-    target_id: int
-    baseline: int | str
-    settle: Literal["instant", "slow"] = "instant"
-
-    def encode(self, value: object) -> int:
-        """The number that stands for ``value`` in the queue; ValueError if there is none.
-
-        The agent checks range, step and rate; here only what no number can say.
-        """
-        if self.kind == "enum":
-            if value not in self.choices:
-                known = ", ".join(self.choices)
-                raise ValueError(f"{self.name} has no choice {value!r}; it has {known}")
-            return self.choices.index(str(value))
-        number = value.item() if isinstance(value, np.generic) else value
-        if isinstance(number, bool) or not isinstance(number, int | float):
-            raise ValueError(f"{self.name} takes a number, not {number!r}")
-        if not math.isfinite(number) or number != int(number):
-            raise ValueError(f"{self.name} takes whole numbers, not {number}")
-        if not -(1 << 63) <= number < 1 << 63:
-            raise ValueError(f"{self.name}: {int(number)} does not fit in 64 bits")
-        return int(number)
-
-    def decode(self, number: int) -> int | str:
-        """The value that a number of the queue stands for; the number if none does."""
-        if self.kind == "enum" and 0 <= number < len(self.choices):
-            return self.choices[number]
-        return number
-
-
-class Port(Protocol):
-    """Where recommendations go: ``kmind.queue.CompletionQueue``, or a recorder."""
-
-    def submit(
-        self,
-        knob: int,
-        target: int,
-        value: int,
-        *,
-        type: int,
-        expires_ns: int,
-        hold_ms: int,
-        model: int,
-        note: bytes,
-    ) -> int | None:
-        """Queue one recommendation; its id, or None when the queue is full."""
 
 
 class Context:
@@ -105,58 +36,34 @@ class Context:
     parameter ``seed`` (0 where the module has none), so that a run can be repeated.
     ``memory`` is what the instance's extension remembered when it last ran, or None.
     ``tables`` are the agent's, by name: each is live memory, for reading.
-    ``findings`` and ``reports`` are the kinds that the manifest declares; ``hand_over`` is given
-    what goes to the owner: ``experiment``, ``finding``, ``cleared`` or ``report``, and JSON.
     """
 
-    def __init__(
-        self,
-        *,
-        module: str,
-        target: str,
-        params: Mapping[str, Value],
-        features: Mapping[str, int],
-        knobs: Mapping[str, KnobInfo],
-        port: Port,
-        mode: str = "observe",
-        model: int = 0,
-        now: Callable[[], float] = time.monotonic,
-        write_log: Callable[[str], None] | None = None,
-        memory: Any = None,
-        keep: Callable[[bytes], None] | None = None,
-        tables: Mapping[str, Table] | None = None,
-        findings: Collection[str] = (),
-        reports: Collection[str] = (),
-        hand_over: Callable[[str, bytes], None] | None = None,
-    ) -> None:
-        self.module = module
-        self.target = target
-        self.params = dict(params)
-        self.features = dict(features)
-        self.knobs = dict(knobs)
-        self.tables = dict(tables or {})
-        self.mode = mode
-        self.model = model
+    def __init__(self, given: Given, outlets: Outlets) -> None:
+        self.module = given.module
+        self.target = given.target
+        self.params = dict(given.params)
+        self.features = dict(given.features)
+        self.knobs = dict(given.knobs)
+        self.tables = dict(given.tables)
+        self.mode = given.mode
+        self.model = given.model
+        self.memory = given.memory
         self.rng = np.random.default_rng(int(self.params.get("seed", 0)))
-        self._port = port
-        self._now = now
-        self._write_log = write_log or _to_stderr
-        self.memory = memory
-        self._keep = keep
-        self._findings = frozenset(findings)
-        self._reports = frozenset(reports)
-        self._hand_over = hand_over or (lambda kind, text: None)
+        self._findings = frozenset(given.findings)
+        self._reports = frozenset(given.reports)
+        self._outlets = outlets
         # Kind and part of each finding that was not cleared since, and when that was last said.
         self._found_at: dict[tuple[str, str], float] = {}
         self._made: dict[int, tuple[KnobInfo, int]] = {}
 
     def now(self) -> float:
         """Seconds of CLOCK_MONOTONIC, the clock of windows and records; set in a replay."""
-        return self._now()
+        return self._outlets.now()
 
     def log(self, message: str, **fields: object) -> None:
         """Write one line to the instance's log."""
-        self._write_log(" ".join([message, *(f"{name}={value}" for name, value in fields.items())]))
+        words = [message, *(f"{name}={value}" for name, value in fields.items())]
+        self._outlets.write_log(" ".join(words))
 
     def remember(self, thing: object) -> None:
         """Find ``thing`` again as ``memory`` at the next start; it takes the last one's place.
@@ -170,8 +77,7 @@ class Context:
             raise ValueError(f"this cannot be remembered: {error}") from None
         if len(text) > _MEMORY_MOST:
             raise ValueError(f"this takes {len(text)} bytes, and may take {_MEMORY_MOST}")
-        if self._keep:
-            self._keep(text)
+        self._outlets.keep(text)
 
     def report_experiment(
         self,
@@ -213,7 +119,7 @@ class Context:
         text = json.dumps(said, default=plain, allow_nan=False, separators=(",", ":")).encode()
         if len(text) > NOTE_MOST:
             raise ValueError(f"this takes {len(text)} bytes, and may take {NOTE_MOST}")
-        self._hand_over("experiment", text)
+        self._outlets.hand_over("experiment", text)
 
     def finding(
         self,
@@ -250,7 +156,7 @@ class Context:
         )
         text = encode(note)
         if self._is_news(kind, part, found=True):
-            self._hand_over("finding", text)
+            self._outlets.hand_over("finding", text)
 
     def clear_finding(self, kind: str, *, part: str = "") -> None:
         """Say that what was found is there no longer; the owner closes it after a while.
@@ -260,7 +166,7 @@ class Context:
         self._declared("finding", kind, self._findings)
         text = encode(Cleared(kind=kind, part=part))
         if self._is_news(kind, part, found=False):
-            self._hand_over("cleared", text)
+            self._outlets.hand_over("cleared", text)
 
     def file_report(
         self,
@@ -291,7 +197,7 @@ class Context:
             evidence=_plain_numbers(evidence or {}),
             files=dict(files or {}),
         )
-        self._hand_over("report", encode(note))
+        self._outlets.hand_over("report", encode(note))
 
     def _declared(self, what: str, kind: str, known: frozenset[str]) -> None:
         if kind not in known:
@@ -337,7 +243,7 @@ class Context:
         if not 1 <= hold_ms < 1 << 32:
             raise ValueError(f"hold_s is {hold_s}, and must be from 0.001 to 4294967 seconds")
         expires_ns = int((self.now() + _positive("expires_s", expires_s)) * 1e9)
-        made = self._port.submit(
+        made = self._outlets.port.submit(
             info.id,
             info.target_id,
             number,
@@ -398,7 +304,3 @@ def _note(reason: str, evidence: Mapping[str, float | int | str]) -> bytes:
         size = layout.LIMIT["NOTE_SIZE"]
         raise ValueError(f"reason and evidence take {len(note)} bytes, and may take {size}")
     return note
-
-
-def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -23,7 +23,7 @@ from kmind.abi import layout
 from kmind.agent.sim.agent import SimAgent, SimDoorbell
 from kmind.agent.types import Action, Mode
 from kmind.errors import RecordingError
-from kmind.extension import Context, Dispatcher, Extension, KnobInfo, Module, Value
+from kmind.extension import Context, Dispatcher, Extension, Given, KnobInfo, Module, Outlets, Value
 from kmind.extension.loader import load_extension
 from kmind.extension.manifest import TablePart
 from kmind.learn._tables import ReplayedTable
@@ -114,24 +114,28 @@ class Replay:
             end.agent.admission.set_current(info.id, info.target_id, info.encode(info.baseline))
         kind = self.extension_class or load_class(self.module)
         context = Context(
-            module=meta.module,
-            target=meta.target,
-            params=self.params,
-            features=meta.columns,
-            knobs=stood,
-            port=end.cq,
-            mode="advise",
-            now=lambda: end.now_ns / _NS,
-            write_log=self.log.append,
-            tables=end.tables,
-            findings=[part.name for part in self.module.manifest.findings],
-            reports=[part.name for part in self.module.manifest.reports],
-            hand_over=lambda what, note: self.handed_over.append(
-                {
-                    "time_s": round((end.now_ns - begin_ns) / _NS, 6),
-                    "what": what,
-                    "note": msgspec.json.decode(note),
-                }
+            Given(
+                module=meta.module,
+                target=meta.target,
+                params=self.params,
+                features=meta.columns,
+                knobs=stood,
+                mode="advise",
+                tables=end.tables,
+                findings=[part.name for part in self.module.manifest.findings],
+                reports=[part.name for part in self.module.manifest.reports],
+            ),
+            Outlets(
+                port=end.cq,
+                now=lambda: end.now_ns / _NS,
+                write_log=self.log.append,
+                hand_over=lambda what, note: self.handed_over.append(
+                    {
+                        "time_s": round((end.now_ns - begin_ns) / _NS, 6),
+                        "what": what,
+                        "note": msgspec.json.decode(note),
+                    }
+                ),
             ),
         )
         context.rng = np.random.default_rng(self.seed)

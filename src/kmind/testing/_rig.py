@@ -18,9 +18,11 @@ from kmind.extension import (
     ChangeEvent,
     Context,
     Extension,
+    Given,
     KnobInfo,
     Manifest,
     Module,
+    Outlets,
     Value,
     VerdictEvent,
 )
@@ -133,19 +135,23 @@ class Rig:
         self._by_id = {info.id: info for info in self.knobs.values()}
         self._rows = [_Rows(part) for part in manifest.tables]
         self.context = Context(
-            module=manifest.name,
-            target="sim0",
-            params=_defaults(manifest, seed),
-            features=manifest.columns,
-            knobs=self.knobs,
-            port=self,
-            mode=mode,
-            now=lambda: self.now,
-            write_log=self.said.append,
-            tables={rows.name: rows.table for rows in self._rows},
-            findings=[part.name for part in manifest.findings],
-            reports=[part.name for part in manifest.reports],
-            hand_over=lambda kind, note: self.handed_over.append((kind, note)),
+            Given(
+                module=manifest.name,
+                target="sim0",
+                params=_defaults(manifest, seed),
+                features=manifest.columns,
+                knobs=self.knobs,
+                mode=mode,
+                tables={rows.name: rows.table for rows in self._rows},
+                findings=[part.name for part in manifest.findings],
+                reports=[part.name for part in manifest.reports],
+            ),
+            Outlets(
+                port=self,
+                now=lambda: self.now,
+                write_log=self.said.append,
+                hand_over=lambda kind, note: self.handed_over.append((kind, note)),
+            ),
         )
         self.extension = kind(self.context)
 

@@ -22,7 +22,15 @@ from kmind import events
 from kmind.agent.sim.agent import SimAgent, SimDoorbell
 from kmind.agent.types import Mode
 from kmind.events import Event
-from kmind.extension import Context, Dispatcher, Value, find_module, parse_parameters
+from kmind.extension import (
+    Context,
+    Dispatcher,
+    Given,
+    Outlets,
+    Value,
+    find_module,
+    parse_parameters,
+)
 from kmind.guard import Journal, Policy
 from kmind.knobs import get_knob
 from kmind.queue import Endpoint, open_tables
@@ -115,17 +123,17 @@ class Simulation:
         granted, _ = grants_for(found, target, policy, params)
         self._changes.grant(granted)
         context = Context(
-            module=found.manifest.name,
-            target=target.name,
-            params=params,
-            features=found.manifest.columns,
-            knobs={each.knob.name: each.info() for each in self._changes.usable()},
-            port=endpoint.cq,
-            now=self._now,
-            write_log=self.log.append,
-            tables=open_tables(self.agent.table_fds, shapes),
-            findings=[part.name for part in found.manifest.findings],
-            reports=[part.name for part in found.manifest.reports],
+            Given(
+                module=found.manifest.name,
+                target=target.name,
+                params=params,
+                features=found.manifest.columns,
+                knobs={each.knob.name: each.info() for each in self._changes.usable()},
+                tables=open_tables(self.agent.table_fds, shapes),
+                findings=[part.name for part in found.manifest.findings],
+                reports=[part.name for part in found.manifest.reports],
+            ),
+            Outlets(port=endpoint.cq, now=self._now, write_log=self.log.append),
         )
         self.agent.set_mode(mode)
         self._dispatcher = Dispatcher(endpoint, kind(context), context)

@@ -21,8 +21,10 @@ from kmind.abi import layout
 from kmind.extension import (
     ChangeEvent,
     Context,
+    Given,
     KnobInfo,
     ObjectiveEvent,
+    Outlets,
     VerdictEvent,
     find_module,
     parse_parameters,
@@ -107,18 +109,22 @@ class World:
         said |= {"every": EVERY, "seed": seed, "recheck": 86400} | words
         params = parse_parameters(manifest, [f"{k}={v}" for k, v in said.items()])
         self.context = Context(
-            module="autotune",
-            target="system",
-            params=params,
-            features=manifest.columns,
-            knobs=self.infos,
-            port=self,
-            mode=mode,
-            now=lambda: self.now,
-            write_log=self.lines.append,
-            memory=memory,
-            keep=lambda text: self.kept.append(msgspec.json.decode(text)),
-            hand_over=lambda kind, text: self.reports.append(text),
+            Given(
+                module="autotune",
+                target="system",
+                params=params,
+                features=manifest.columns,
+                knobs=self.infos,
+                mode=mode,
+                memory=memory,
+            ),
+            Outlets(
+                port=self,
+                now=lambda: self.now,
+                write_log=self.lines.append,
+                keep=lambda text: self.kept.append(msgspec.json.decode(text)),
+                hand_over=lambda kind, text: self.reports.append(text),
+            ),
         )
         self.extension = Autotune(self.context)
         self.extension.start()

@@ -24,13 +24,13 @@ class Hostile(Extension):
     """One attack."""
 
     def start(self):
-        self.array = self.context._port._words
+        self.array = self.context._outlets.port._words
         while isinstance(self.array.base, np.ndarray):
             self.array = self.array.base
         self.arena = self.array.view(np.uint8)
         self.header = self.arena[: layout.HEADER.itemsize].view(layout.HEADER)
         self.geometry = self.header["geometry"][0].copy()
-        self.port = self.context._port
+        self.port = self.context._outlets.port
         (self.info,) = self.context.knobs.values()
         self.random = random.Random(7)
 

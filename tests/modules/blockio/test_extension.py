@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from kmind.abi import layout
-from kmind.extension import Context, find_module
+from kmind.extension import Context, Given, Outlets, find_module
 from kmind.modules.blockio.extension import BlockIo
 from kmind.testing.contract import CHECKS, Check
 
@@ -31,12 +31,21 @@ class Bench:
         self.reports: list[dict[str, Any]] = []
         self.extension = BlockIo(
             Context(
-                module="blockio", target="sim0", params={}, features=MODULE.manifest.columns,
-                knobs={}, port=None, now=lambda: self.now,  # type: ignore[arg-type]
-                reports=[part.name for part in MODULE.manifest.reports],
-                hand_over=lambda what, text: self.reports.append(json.loads(text)),
+                Given(
+                    module="blockio",
+                    target="sim0",
+                    params={},
+                    features=MODULE.manifest.columns,
+                    knobs={},
+                    reports=[part.name for part in MODULE.manifest.reports],
+                ),
+                Outlets(
+                    port=None,
+                    now=lambda: self.now,
+                    hand_over=lambda what, text: self.reports.append(json.loads(text)),
+                ),
             )
-        )  # fmt: skip
+        )
 
     def records(self, failed: int, *, good: int = 0, op: int = 0) -> None:
         """Requests of 8 sectors that took 1 ms with 3 in the disk."""

@@ -21,7 +21,9 @@ from kmind.abi import layout
 from kmind.extension import (
     ChangeEvent,
     Context,
+    Given,
     KnobInfo,
+    Outlets,
     VerdictEvent,
     parse_parameters,
 )
@@ -113,15 +115,15 @@ class Machine:
         defaults = parse_parameters(MODULE.manifest, [])
         info = KnobInfo(KNOB, 1, "int", "%", 1, 60, 1, (), 0, 10)
         self.context = Context(
-            module="dirty",
-            target="system",
-            params={**defaults, **params},
-            features=COLUMNS,
-            knobs={KNOB: info},
-            port=self,
-            mode=mode,
-            now=lambda: self.now,
-            write_log=lambda line: None,
+            Given(
+                module="dirty",
+                target="system",
+                params={**defaults, **params},
+                features=COLUMNS,
+                knobs={KNOB: info},
+                mode=mode,
+            ),
+            Outlets(port=self, now=lambda: self.now, write_log=lambda line: None),
         )
         self.extension = Dirty(self.context)
         self.extension.start()

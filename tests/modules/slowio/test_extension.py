@@ -17,7 +17,7 @@ from modules.disks import agent_of, brake, direct, disk_of, loop
 from kmind.agent.kernel.agent import BpfAgent
 from kmind.agent.sim.agent import SimAgent, SimDoorbell
 from kmind.agent.types import Mode
-from kmind.extension import Context, Dispatcher, find_module, parse_parameters
+from kmind.extension import Context, Dispatcher, Given, Outlets, find_module, parse_parameters
 from kmind.modules.slowio.extension import SlowIo, median_ratio
 from kmind.queue import Doorbell, Endpoint
 from kmind.testing.contract import CHECKS, Check
@@ -61,16 +61,20 @@ class _Stream:
         self.agent = SimAgent(realtime=False, now_ns=int(self.now * 1e9))
         endpoint = Endpoint(self.agent.arena, SimDoorbell(self.agent.doorbell_fd))
         self.context = Context(
-            module="slowio",
-            target="sim0",
-            params=parse_parameters(MODULE.manifest, []),
-            features=COLUMNS,
-            knobs={},
-            port=endpoint.cq,
-            now=lambda: self.now,
-            write_log=self.log.append,
-            findings=[part.name for part in MODULE.manifest.findings],
-            hand_over=self._hand_over,
+            Given(
+                module="slowio",
+                target="sim0",
+                params=parse_parameters(MODULE.manifest, []),
+                features=COLUMNS,
+                knobs={},
+                findings=[part.name for part in MODULE.manifest.findings],
+            ),
+            Outlets(
+                port=endpoint.cq,
+                now=lambda: self.now,
+                write_log=self.log.append,
+                hand_over=self._hand_over,
+            ),
         )
         self.agent.set_mode(Mode.OBSERVE)
         self.extension = SlowIo(self.context)

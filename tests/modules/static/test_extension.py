@@ -20,7 +20,9 @@ from kmind.errors import UsageError
 from kmind.extension import (
     ChangeEvent,
     Context,
+    Given,
     KnobInfo,
+    Outlets,
     VerdictEvent,
     find_module,
     parse_parameters,
@@ -48,15 +50,15 @@ class Bench:
         self.log: list[str] = []
         info = KnobInfo(KNOB, 1, "int", "kB", 16, 4096, 4, (), 2, 128)
         self.context = Context(
-            module="static",
-            target="vda",
-            params=parse_parameters(MODULE.manifest, words),
-            features=COLUMNS,
-            knobs={KNOB: info} if granted else {},
-            port=self,
-            mode=mode,
-            now=lambda: self.now,
-            write_log=self.log.append,
+            Given(
+                module="static",
+                target="vda",
+                params=parse_parameters(MODULE.manifest, words),
+                features=COLUMNS,
+                knobs={KNOB: info} if granted else {},
+                mode=mode,
+            ),
+            Outlets(port=self, now=lambda: self.now, write_log=self.log.append),
         )
         self.extension = Static(self.context)
         self.extension.start()

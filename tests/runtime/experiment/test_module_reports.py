@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from kmind.agent.types import Mode
 from kmind.evidence import Design, Experiment, Guard, Noise
 from kmind.evidence.chart import render_experiment
-from kmind.extension import Context, KnobInfo, find_module
+from kmind.extension import Context, Given, KnobInfo, Outlets, find_module
 from kmind.extension.handover import NOTE_MOST
 from kmind.guard import Policy
 from kmind.knobs import get_knob
@@ -123,9 +123,9 @@ def sent(experiment: Experiment, **words: Any) -> bytes:
     """What a context sends of it."""
     texts: list[bytes] = []
     context = Context(
-        module="autotune", target="sim0", params={}, features={}, knobs=KNOBS, port=None,  # type: ignore[arg-type]
-        hand_over=lambda kind, text: texts.append(text),
-    )  # fmt: skip
+        Given(module="autotune", target="sim0", params={}, features={}, knobs=KNOBS),
+        Outlets(port=None, hand_over=lambda kind, text: texts.append(text)),
+    )
     said: dict[str, Any] = {
         "incumbent": {"block.nr_requests": 64},
         "candidate": {"block.nr_requests": 128},

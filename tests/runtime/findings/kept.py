@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kmind.events import Event
-from kmind.extension import Context, Manifest
+from kmind.extension import Context, Given, Manifest, Outlets
 from kmind.extension.manifest import FindingPart, ReportPart
 from kmind.knobs import Target
 from kmind.runtime.findings.handlers import FindingHandler, ReportHandler
@@ -77,12 +77,17 @@ class Owner:
         self.finding, self.report = FindingHandler(*words), ReportHandler(*words)
         self.inbox = Inbox([self.finding, self.report], self.log.append, lambda: self.clock)
         self.context = Context(
-            module=self.manifest.name, target=self.target.name, params={}, features={}, knobs={},
-            port=None, now=lambda: self.clock,  # type: ignore[arg-type]
-            findings=[part.name for part in self.manifest.findings],
-            reports=[part.name for part in self.manifest.reports],
-            hand_over=self.hand_over,
-        )  # fmt: skip
+            Given(
+                module=self.manifest.name,
+                target=self.target.name,
+                params={},
+                features={},
+                knobs={},
+                findings=[part.name for part in self.manifest.findings],
+                reports=[part.name for part in self.manifest.reports],
+            ),
+            Outlets(port=None, now=lambda: self.clock, hand_over=self.hand_over),
+        )
 
     def _emit(self, event: Event) -> None:
         self.events.append((event.name, event.fields()))

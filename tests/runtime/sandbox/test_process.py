@@ -105,7 +105,7 @@ def test_ids_go_on(tmp_path: Path) -> None:
     source = QUIET.replace(
         "    def status",
         "    def start(self):\n"
-        "        port = self.context._port\n"
+        "        port = self.context._outlets.port\n"
         "        one = port.submit(1, 2, 3, type=0, expires_ns=0, hold_ms=0)\n"
         "        self.context.log(f'id {one}')\n\n"
         "    def status",

@@ -24,7 +24,7 @@ import numpy.random
 import numpy.typing as npt
 
 from kmind.errors import KmindError
-from kmind.extension import Context, Dispatcher
+from kmind.extension import Context, Dispatcher, Given, Outlets
 from kmind.extension.files import read_sources
 from kmind.extension.loader import import_early, load_extension, refuse_other_imports
 from kmind.queue import Bell, Doorbell, Endpoint, Table, open_tables
@@ -91,18 +91,18 @@ def _serve(
 ) -> None:
     kind = load_extension(config.package, config.folder, sources, config.entry)
     context = Context(
-        module=config.module,
-        target=config.target,
-        params=config.params,
-        features=config.features,
-        knobs=config.knobs,
-        port=endpoint.cq,
-        memory=msgspec.json.decode(config.memory),
-        keep=endpoint.remember,
-        tables=tables,
-        findings=config.findings,
-        reports=config.reports,
-        hand_over=hand_over,
+        Given(
+            module=config.module,
+            target=config.target,
+            params=config.params,
+            features=config.features,
+            knobs=config.knobs,
+            memory=msgspec.json.decode(config.memory),
+            tables=tables,
+            findings=config.findings,
+            reports=config.reports,
+        ),
+        Outlets(port=endpoint.cq, keep=endpoint.remember, hand_over=hand_over),
     )
     dispatcher = Dispatcher(endpoint, kind(context), context)
     dispatcher.start()
