@@ -66,7 +66,7 @@ def admin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(discovery, "MODULE_DIRS", folders)
     conf_dir = tmp_path / "admin" / "modules.d"
     conf_dir.mkdir(parents=True)
-    monkeypatch.setattr(conf, "CONF_DIRS", (conf_dir,))
+    monkeypatch.setattr(conf, "CONF_FOLDERS", (conf_dir,))
     return tmp_path / "admin"
 
 

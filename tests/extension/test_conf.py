@@ -8,7 +8,7 @@ import pytest
 
 from kmind.errors import ModuleError
 from kmind.extension.alias import Alias
-from kmind.extension.conf import CONF_DIRS, Autoload, ModuleConf
+from kmind.extension.conf import Autoload, ModuleConf
 
 TEXT = """\
 # What this machine wants.
@@ -55,12 +55,6 @@ def test_lines(dirs: tuple[Path, Path]) -> None:
 
 def test_nothing_there(tmp_path: Path) -> None:
     assert ModuleConf.load([tmp_path / "none"]) == ModuleConf()
-
-
-def test_the_places_are_those_of_the_documentation() -> None:
-    assert [str(folder) for folder in CONF_DIRS] == [
-        "/usr/lib/kmind/modules.d", "/etc/kmind/modules.d",
-    ]  # fmt: skip
 
 
 def test_files_are_merged_by_name(dirs: tuple[Path, Path]) -> None:

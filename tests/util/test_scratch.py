@@ -14,24 +14,10 @@ from kmind.errors import KmindError
 from kmind.util.files import create_file
 from kmind.util.scratch import (
     create_scratch,
-    default_scratch,
     finished_scratch,
     scratch_folder,
 )
 from kmind.workloads import fio
-
-
-def test_defaults_lie_in_folders_that_only_their_owner_can_write_to(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.delenv("KMIND_CACHE_DIR", raising=False)
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert default_scratch("demo") == Path("/var/cache/kmind/demo")
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_scratch("demo") == tmp_path / "kmind/demo"
-    monkeypatch.setenv("KMIND_CACHE_DIR", str(tmp_path / "own"))
-    assert default_scratch("demo") == tmp_path / "own/demo"
 
 
 @AS_ROOT

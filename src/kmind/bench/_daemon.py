@@ -21,6 +21,7 @@ import kmind
 from kmind.bench._instance import agent_statistics, cpu_shares, sampled
 from kmind.bench._results import Metric
 from kmind.errors import KmindError
+from kmind.paths import PINS
 from kmind.testing.daemon import DaemonHost
 from kmind.workloads.disk import Workload
 
@@ -168,7 +169,7 @@ def _status(host: DaemonHost, name: str) -> dict[str, Any]:
 
 def _account(host: DaemonHost, name: str) -> dict[str, int]:
     # As the kernel prints it: ``key value`` lines.
-    lines = host.cat(f"/sys/fs/bpf/kmind/instances/{name}").splitlines()
+    lines = host.cat(f"{PINS}/instances/{name}").splitlines()
     pairs = (line.split(maxsplit=1) for line in lines)
     return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
 

@@ -13,14 +13,13 @@ from typing import Any, NoReturn
 from urllib.parse import quote, urlencode
 
 from kmind.errors import KmindError, PrivilegeError, UsageError
+from kmind.paths import socket_path
 from kmind.util.foreign import foreign
 from kmind.util.text import clean
 
 __all__ = [
     "Client",
     "DaemonError",
-    "default_run_dir",
-    "default_socket_path",
     "kernel_name",
     "path_to",
 ]
@@ -33,16 +32,6 @@ class DaemonError(KmindError):
     """No daemon runs."""
 
     exit_code = 3
-
-
-def default_run_dir() -> Path:
-    """``$KMIND_RUN_DIR``, or /run/kmind."""
-    return Path(os.environ.get("KMIND_RUN_DIR") or "/run/kmind")
-
-
-def default_socket_path() -> Path:
-    """Where the daemon listens unless it is told otherwise."""
-    return default_run_dir() / "api.sock"
 
 
 def path_to(kind: str, name: str) -> str:
@@ -82,7 +71,7 @@ class Client:
     """
 
     def __init__(self, path: Path | None = None) -> None:
-        self.path = path or default_socket_path()
+        self.path = path or socket_path()
 
     def get(self, path: str, **query: str) -> dict[str, Any]:
         """What stands there."""

@@ -7,16 +7,17 @@ import zlib
 from pathlib import Path
 
 from kmind.agent.core.core import Core
-from kmind.cli.client import Client, DaemonError, default_run_dir, default_socket_path
+from kmind.cli.client import Client, DaemonError
 from kmind.cli.output import write
 from kmind.errors import NotSupportedError
 from kmind.extension.conf import ModuleConf
 from kmind.guard import Journal, Policy, finish_carrying
+from kmind.paths import RUN, run_folder, socket_path
 from kmind.runtime.cleanup import restoring
 from kmind.runtime.instance.agent_factory import need_root
 from kmind.runtime.objective.poller import settle
 from kmind.runtime.supervisor.log.log import DaemonLog
-from kmind.runtime.supervisor.supervisor import RUN_DIR, Options, Supervisor
+from kmind.runtime.supervisor.supervisor import Options, Supervisor
 from kmind.util.saver import SAVER
 
 try:
@@ -52,7 +53,7 @@ def daemon_command(
     modules for devices, by their aliases. Raises DaemonError where there is no daemon
     to restart.
     """
-    run_dir = default_run_dir()
+    run_dir = run_folder()
     need_root(extension=True)
     if replace_it:
         return _replace(running_daemon(run_dir), socket)
@@ -91,7 +92,7 @@ def daemon_command(
         run_daemon(
             make,
             run_dir=run_dir,
-            socket=socket or default_socket_path(),
+            socket=socket or socket_path(),
             before_exec=before_exec,
         )
     finally:
@@ -102,7 +103,7 @@ def daemon_command(
 def _cgroups(run_dir: Path) -> str:
     # Cgroups are the whole machine's: a daemon beside that of the machine would take those
     # of the other's extensions for leftovers, and end them.
-    return "" if run_dir == RUN_DIR else f"d{zlib.crc32(str(run_dir).encode())}."
+    return "" if run_dir == RUN else f"d{zlib.crc32(str(run_dir).encode())}."
 
 
 def _replace(pid: int | None, socket: Path | None) -> int:

@@ -20,9 +20,10 @@ from typing import Any
 
 from kmind.cli._demo_run import Runner, check_run
 from kmind.cli.output import Lines, json_line
-from kmind.guard import Actuator, Journal, Policy, default_journal_path, restore
+from kmind.guard import Actuator, Journal, Policy, restore
 from kmind.knobs import Knob, Target, get_knob, parse_target
-from kmind.util.scratch import default_scratch, scratch_folder
+from kmind.paths import cache_folder, journal_path
+from kmind.util.scratch import scratch_folder
 from kmind.workloads.disk import Workload, make_workload
 from kmind.workloads.host import device_of
 
@@ -91,12 +92,12 @@ def _lacking() -> str:
 
 
 def _on_the_kernel(say: Callable[[str], None]) -> dict[str, Any]:
-    folder = scratch_folder(default_scratch("demo"))
+    folder = scratch_folder(cache_folder() / "demo")
     device = device_of(folder)
     target, knob = parse_target(device), get_knob(_KNOB)
     # Of the run that begins with a value that this process holds: one journal, one holder.
-    state = default_journal_path().parent / "demo"
-    for path in (state / "journal.db", default_journal_path()):  # as they were changed, backwards
+    state = journal_path().parent / "demo"
+    for path in (state / "journal.db", journal_path()):  # as they were changed, backwards
         if path.exists():
             with Journal(path) as journal:
                 restore(journal, Policy.load(), root=target.root)

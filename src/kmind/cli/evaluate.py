@@ -17,9 +17,10 @@ from kmind.extension import parse_parameters
 from kmind.extension.outcome import EvidencePart
 from kmind.guard import Actuator, Gate, Journal, Policy
 from kmind.knobs import Knob, Target, Value, get_knob, parse_target
+from kmind.paths import evidence_path
 from kmind.runtime.cleanup import restoring
 from kmind.runtime.experiment.manual import Question, check_metric, evaluate
-from kmind.runtime.experiment.store import EvidenceStore, default_evidence_path
+from kmind.runtime.experiment.store import EvidenceStore
 from kmind.runtime.instance.agent_factory import bind, make_bpf_agent, need_root
 from kmind.util.names import file_name
 
@@ -61,7 +62,7 @@ def evaluate_command(
     with (
         restoring(policy, tell) as put_back,
         Journal() as journal,
-        EvidenceStore(default_evidence_path(journal.path)) as store,
+        EvidenceStore(evidence_path(journal.path)) as store,
         Core.private() as core,
         Gate.open(core.approved_fd) as gate,
         stop_signals() as stop,

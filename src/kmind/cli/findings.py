@@ -11,8 +11,8 @@ from typing import Any
 from kmind.cli.client import Client, DaemonError, path_to
 from kmind.cli.output import json_line, write
 from kmind.errors import PrivilegeError, UsageError
-from kmind.guard import default_journal_path
-from kmind.runtime.findings.store import default_findings_path, read_findings
+from kmind.paths import findings_path, journal_path
+from kmind.runtime.findings.store import read_findings
 from kmind.util.table import table
 
 __all__ = ["SCHEMA", "findings_command"]
@@ -45,7 +45,7 @@ def findings_command(
 
 def _findings(id: str | None, socket: Path | None) -> list[dict[str, Any]]:
     try:
-        return read_findings(default_findings_path(default_journal_path()), id)
+        return read_findings(findings_path(journal_path()), id)
     except PrivilegeError as error:
         try:
             place = "/v1/findings" if id is None else path_to("findings", id)

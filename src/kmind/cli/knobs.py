@@ -12,14 +12,7 @@ from typing import Any
 
 from kmind.cli.output import json_line, write
 from kmind.errors import KmindError, PrivilegeError, UsageError
-from kmind.guard import (
-    Actuator,
-    Journal,
-    Policy,
-    Standing,
-    default_journal_path,
-    find_standing,
-)
+from kmind.guard import Actuator, Journal, Policy, Standing, find_standing
 from kmind.knobs import (
     Knob,
     Target,
@@ -29,6 +22,7 @@ from kmind.knobs import (
     get_knob,
     parse_target,
 )
+from kmind.paths import journal_path
 from kmind.util.sqlite import is_database_there
 from kmind.util.table import table
 
@@ -260,7 +254,7 @@ def _tell(changed: dict[str, Any], json: bool, *, done: bool, text: str) -> int:
 
 def _verify(*, json: bool, root: Path) -> int:
     found: list[Standing] = []
-    if is_database_there(default_journal_path(), what="journal"):
+    if is_database_there(journal_path(), what="journal"):
         with Journal(read_only=True) as journal:
             found = find_standing(journal, root=root)
     drifted = any(each.state == "drifted" for each in found)

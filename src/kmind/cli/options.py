@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from kmind.command import Argument, Flag, Option
+from kmind.paths import ADMIN, RUN
 
 __all__ = [
     "DRY_RUN",
@@ -19,8 +20,8 @@ __all__ = [
 ]
 
 JSON = Flag("json", "write JSON, with its schema")
-SOCKET = Option("socket", "the daemon's socket, if not /run/kmind/api.sock", convert=Path)
-POLICY = Option("policy", "use this policy, not those in /etc/kmind", convert=Path)
+SOCKET = Option("socket", f"the daemon's socket, if not {RUN}/api.sock", convert=Path)
+POLICY = Option("policy", f"use this policy, not those in {ADMIN}", convert=Path)
 DRY_RUN = Flag("dry-run", "only say what would be done", short="-n")
 INSTANCE = Argument("name", "an instance, such as readahead@vda (see: kmind list)")
 MODULE = Argument("module", "a module (see: kmind modules), or a folder with a module.toml")

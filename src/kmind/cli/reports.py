@@ -13,8 +13,8 @@ from typing import Any
 from kmind.cli.client import Client, DaemonError, path_to
 from kmind.cli.output import json_line, write
 from kmind.errors import KmindError, PrivilegeError, UsageError
-from kmind.guard import default_journal_path
-from kmind.runtime.findings.store import default_findings_path, read_reports
+from kmind.paths import findings_path, journal_path
+from kmind.runtime.findings.store import read_reports
 from kmind.util.table import table
 
 __all__ = ["SCHEMA", "reports_command"]
@@ -52,7 +52,7 @@ def reports_command(
 
 def _reports(id: str | None, socket: Path | None) -> list[dict[str, Any]]:
     try:
-        rows, files = read_reports(default_findings_path(default_journal_path()), id)
+        rows, files = read_reports(findings_path(journal_path()), id)
     except PrivilegeError as error:
         try:
             place = "/v1/reports" if id is None else path_to("reports", id)

@@ -8,7 +8,8 @@ from typing import Any
 
 from kmind.cli.output import json_line, write
 from kmind.errors import BusyError, JournalError, KmindError, PolicyError, PrivilegeError
-from kmind.guard import Journal, Outcome, Policy, Restored, default_journal_path, restore
+from kmind.guard import Journal, Outcome, Policy, Restored, restore
+from kmind.paths import journal_path
 from kmind.util.sqlite import is_database_there
 
 __all__ = ["SCHEMA", "restore_command"]
@@ -25,7 +26,7 @@ def restore_command(*, json: bool, force: bool, dry_run: bool) -> int:
     PolicyError for a policy that cannot be read: what it says to keep is unknown then, and
     nothing is kept.
     """
-    if not is_database_there(default_journal_path(), what="journal"):
+    if not is_database_there(journal_path(), what="journal"):
         _say(json, {"restored": [], "skipped": [], "kept": []}, ["nothing to restore"])
         return 0
     if dry_run:

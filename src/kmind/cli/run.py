@@ -15,12 +15,11 @@ from kmind.cli._report import Report
 from kmind.errors import KmindError
 from kmind.extension import parse_parameters
 from kmind.guard import Gate, Journal, Policy
+from kmind.paths import evidence_path, findings_path, memory_folder
 from kmind.runtime.cleanup import remove_dead_runs, restoring, run_cgroup
-from kmind.runtime.experiment.store import EvidenceStore, default_evidence_path
+from kmind.runtime.experiment.store import EvidenceStore
 from kmind.runtime.findings.keeper import Findings
-from kmind.runtime.findings.store import default_findings_path
 from kmind.runtime.instance.agent_factory import bind, make_bpf_agent, need_root
-from kmind.runtime.instance.extension.checkpoint import default_memory_folder
 from kmind.runtime.instance.instance import Instance
 from kmind.runtime.instance.validate import check_request, check_settable
 from kmind.runtime.services import InstanceSpec, Sandbox, Services
@@ -83,8 +82,8 @@ def run(
         Report(json=json) as report,
         restoring(policy, report.emit) as put_back,
         Journal() as journal,
-        EvidenceStore(default_evidence_path(journal.path)) as evidence,
-        Findings(default_findings_path(journal.path), report.emit) as findings,
+        EvidenceStore(evidence_path(journal.path)) as evidence,
+        Findings(findings_path(journal.path), report.emit) as findings,
         Core.private() as core,
         Gate.open(core.approved_fd) as gate,
         stop_signals() as stop,
@@ -100,7 +99,7 @@ def run(
             report.emit,
             evidence=evidence,
             findings=findings,
-            memory=default_memory_folder(journal.path),
+            memory=memory_folder(journal.path),
             core=core,
             gate=gate,
         )

@@ -13,13 +13,8 @@ from kmind.cli.client import Client, DaemonError
 from kmind.cli.output import json_line, write
 from kmind.errors import PrivilegeError, UsageError
 from kmind.evidence.chart import render_experiment
-from kmind.guard import default_journal_path
-from kmind.runtime.experiment.store import (
-    BY_MODULE,
-    CONFIRMATION,
-    default_evidence_path,
-    read_experiments,
-)
+from kmind.paths import evidence_path, journal_path
+from kmind.runtime.experiment.store import BY_MODULE, CONFIRMATION, read_experiments
 from kmind.util.table import table
 
 __all__ = ["SCHEMA", "why_command"]
@@ -44,7 +39,7 @@ def why_command(id: str | None, *, json: bool) -> int:
 
 def _experiments(id: str | None) -> list[dict[str, Any]]:
     try:
-        return read_experiments(default_evidence_path(default_journal_path()), id)
+        return read_experiments(evidence_path(journal_path()), id)
     except PrivilegeError as error:
         place = "/v1/experiments" + (f"/{_number(id)}" if id is not None else "")
         try:

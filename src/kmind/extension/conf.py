@@ -25,14 +25,12 @@ from kmind.errors import ModuleError
 from kmind.extension._parameter import MODE_WORD
 from kmind.extension.alias import Alias
 from kmind.extension.parameters import Setting, nearest
+from kmind.paths import CONF_FOLDERS
 from kmind.util.foreign import foreign, one_line
 from kmind.util.trust import read_trusted
 from kmind.util.words import split_word
 
-__all__ = ["CONF_DIRS", "AliasLine", "Autoload", "ModuleConf"]
-
-CONF_DIRS = (Path("/usr/lib/kmind/modules.d"), Path("/etc/kmind/modules.d"))
-"""Where the files are, a later folder over an earlier one."""
+__all__ = ["AliasLine", "Autoload", "ModuleConf"]
 
 _WORDS = {
     "alias": "alias PATTERN MODULE",
@@ -83,12 +81,12 @@ class ModuleConf:
 
     @classmethod
     def load(cls, dirs: Sequence[Path] | None = None, *, strict: bool = True) -> ModuleConf:
-        """Read what is there, in ``CONF_DIRS`` by default.
+        """Read what is there, in ``CONF_FOLDERS`` by default.
 
         Raises ModuleError that names the file and the line. Unless ``strict``: then nothing
         of a wrong file counts but its blacklist, the other files do, and ``wrong`` says why.
         """
-        found = _merged(CONF_DIRS if dirs is None else dirs, strict=strict)
+        found = _merged(CONF_FOLDERS if dirs is None else dirs, strict=strict)
         reader, wrong = _Reader(), list(found.wrong)
         for path in found.files:
             one = _Reader()

@@ -23,6 +23,7 @@ from kmind.extension.files import read_sources
 from kmind.extension.loader import refuse_own_imports
 from kmind.extension.manifest import Manifest, load_manifest
 from kmind.extension.parameters import nearest
+from kmind.paths import ADMIN, VENDOR
 from kmind.util.trust import refuse_untrusted
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ MANIFEST = "module.toml"
 """File name of the manifest, in the module's folder."""
 
 MODULE_DIRS = {
-    "admin": Path("/etc/kmind/modules"),
-    "vendor": Path("/usr/lib/kmind/modules"),
+    "admin": ADMIN / "modules",
+    "vendor": VENDOR / "modules",
     "built-in": Path(kmind.__file__).parent / "modules",
 }
 """Origin to the folder of its modules' folders, the one that counts first."""

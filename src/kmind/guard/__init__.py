@@ -6,7 +6,7 @@ from kmind.guard._owner import Owner
 from kmind.guard.actuator import Actuator, Outcome, Yielded
 from kmind.guard.drift import Standing, find_standing
 from kmind.guard.gate import Gate, GateEvent
-from kmind.guard.journal import Change, Journal, default_journal_path
+from kmind.guard.journal import Change, Journal
 from kmind.guard.policy import Bound, Policy, RefusedError
 from kmind.guard.restore import Restored, restore
 
@@ -24,7 +24,6 @@ __all__ = [
     "Restored",
     "Standing",
     "Yielded",
-    "default_journal_path",
     "find_standing",
     "finish_carrying",
     "restore",

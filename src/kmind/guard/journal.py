@@ -23,7 +23,6 @@ their names and their meaning in all versions to come.
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
@@ -35,10 +34,11 @@ from typing import Any, Literal
 from kmind.errors import BusyError, JournalError, KmindError, PrivilegeError
 from kmind.guard._owner import Owner
 from kmind.knobs import Knob, Target, Value
+from kmind.paths import journal_path
 from kmind.util.procfs import boot_id
 from kmind.util.sqlite import Schema, Store, is_busy, sqlite_hint
 
-__all__ = ["Change", "Drain", "Journal", "State", "default_journal_path"]
+__all__ = ["Change", "Drain", "Journal", "State"]
 
 State = Literal["intended", "applied", "undone", "kept", "yielded", "failed", "expired"]
 
@@ -163,11 +163,6 @@ class Drain:
     start: int
 
 
-def default_journal_path() -> Path:
-    """``$KMIND_STATE_DIR/journal.db``, or /var/lib/kmind/journal.db."""
-    return Path(os.environ.get("KMIND_STATE_DIR") or "/var/lib/kmind") / "journal.db"
-
-
 class Journal(Store):
     """The journal in one file, a ``Store``.
 
@@ -184,7 +179,7 @@ class Journal(Store):
     def __init__(
         self, path: Path | None = None, *, read_only: bool = False, ours: bool = False
     ) -> None:
-        self.path = path or default_journal_path()
+        self.path = path or journal_path()
         self.unread: set[int] = set()
         self._boot = boot_id()
         super().__init__(self.path, read_only=read_only, ours=ours, patience_s=_PATIENCE_S)

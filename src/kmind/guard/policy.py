@@ -17,6 +17,7 @@ from typing import Literal
 from kmind.errors import KnobError, PolicyError, UsageError
 from kmind.guard._policy_file import DaemonDeath, Layer, Section, read_layer
 from kmind.knobs import Knob, Rule, RuleOp, Target, Value
+from kmind.paths import ADMIN, VENDOR
 
 __all__ = ["MAX_RULES", "Bound", "DaemonDeath", "Policy", "RefusalKind", "RefusedError"]
 
@@ -25,9 +26,10 @@ RefusalKind = Literal["forbidden", "type", "range", "grid", "step", "rule"]
 MAX_RULES = 4
 """Rules over several knobs that one knob may be under; the kernel agent holds no more."""
 
-_VENDOR = Path("usr/lib/kmind/policy.toml")
-_ADMIN = Path("etc/kmind/policy.toml")
-_DROP_INS = Path("etc/kmind/policy.d")
+# Below the root that a policy is loaded from.
+_VENDOR = (VENDOR / "policy.toml").relative_to("/")
+_ADMIN = (ADMIN / "policy.toml").relative_to("/")
+_DROP_INS = (ADMIN / "policy.d").relative_to("/")
 
 _MIRROR: Mapping[RuleOp, RuleOp] = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 

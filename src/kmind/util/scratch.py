@@ -14,23 +14,10 @@ from pathlib import Path
 from kmind.errors import KmindError
 from kmind.util.files import create_file, make_folder, refuse_shared, shared_by
 
-__all__ = ["create_scratch", "default_scratch", "finished_scratch", "scratch_folder"]
+__all__ = ["create_scratch", "finished_scratch", "scratch_folder"]
 
 # Others may pass through, for a server that runs as another user, but neither list nor write.
 _MODE = 0o711
-
-
-def default_scratch(name: str) -> Path:
-    """Where files of that purpose go: ``$KMIND_CACHE_DIR/NAME``, or /var/cache/kmind/NAME.
-
-    Of a user who is not root: ``$XDG_CACHE_HOME/kmind/NAME``, or ~/.cache/kmind/NAME.
-    """
-    if chosen := os.environ.get("KMIND_CACHE_DIR"):
-        return Path(chosen) / name
-    if os.geteuid() == 0:
-        return Path("/var/cache/kmind") / name
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path("~/.cache").expanduser()) / "kmind" / name
 
 
 def scratch_folder(path: Path) -> Path:

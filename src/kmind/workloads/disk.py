@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from kmind.errors import UsageError
-from kmind.util.scratch import default_scratch, scratch_folder
+from kmind.paths import cache_folder
+from kmind.util.scratch import scratch_folder
 from kmind.workloads.db_bench import BENCHMARKS, build_database, database_size, run_benchmark
 from kmind.workloads.fio import FioJob, lay_out_file, run_fio, warm_file
 from kmind.workloads.host import back_memory, drop_caches, find_tool, memory_limit, need_space
@@ -41,7 +42,7 @@ __all__ = [
     "workload_names",
 ]
 
-DEFAULT_DIR = default_scratch("bench")
+DEFAULT_DIR = cache_folder() / "bench"
 """Where the files of the loads are kept between runs."""
 
 _MIB = 1 << 20

@@ -24,11 +24,10 @@ from kmind.agent.core.codec import CoreInstance, Fill, text
 from kmind.agent.core.leases import Leases
 from kmind.bpf import BpfObject, Map, read_iter
 from kmind.errors import KmindError
+from kmind.paths import PINS
 from kmind.util.names import file_name
 
-__all__ = ["ROOT", "Core"]
-
-ROOT = Path("/sys/fs/bpf/kmind")
+__all__ = ["Core"]
 
 _INSTANCES = layout.LIMIT["INSTANCES"]
 _CLASSES = layout.LIMIT["CLASSES"]
@@ -55,7 +54,7 @@ class Core:
         self.actions = ActionRing(self._map("actions").fd, since)
 
     @classmethod
-    def open(cls, root: Path = ROOT, *, mount: bool = False) -> Self:
+    def open(cls, root: Path = PINS, *, mount: bool = False) -> Self:
         """The core that is pinned at ``root``, or a new one, pinned there.
 
         With ``mount`` a bpf file system is mounted at /sys/fs/bpf if there is none.

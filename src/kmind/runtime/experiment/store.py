@@ -31,7 +31,6 @@ __all__ = [
     "CONFIRMATION",
     "UNMEASURED",
     "EvidenceStore",
-    "default_evidence_path",
     "read_experiments",
 ]
 
@@ -111,11 +110,6 @@ _SHORT = (
 )
 
 _Row = dict[str, Any]
-
-
-def default_evidence_path(journal: Path) -> Path:
-    """Where the experiments are that belong to a journal."""
-    return journal.with_name("evidence.db")
 
 
 class EvidenceStore(DeferringStore):

@@ -25,7 +25,6 @@ __all__ = [
     "REPORTS_MOST",
     "FindingStore",
     "closing_reason",
-    "default_findings_path",
     "make_id",
     "read_findings",
     "read_reports",
@@ -109,11 +108,6 @@ _REPORT = (
 )
 
 _Row = dict[str, Any]
-
-
-def default_findings_path(journal: Path) -> Path:
-    """Where the findings and reports are that belong to a journal."""
-    return journal.with_name("findings.db")
 
 
 def make_id(*words: str) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from kmind.errors import KmindError, PrivilegeError, UsageError
+from kmind.paths import CONF_FOLDERS
 
 __all__ = ["Command", "GapError", "GapName", "check_user", "refuse_other_user"]
 
@@ -55,7 +56,7 @@ def refuse_other_user(name: str, asker: int) -> None:
     raise PrivilegeError(
         f"only root may have a command run as the user {name[:80]!r}",
         hint=f"leave user at {_NOBODY}, or let root set the objective and its user in "
-        "/etc/kmind/modules.d",
+        f"{CONF_FOLDERS[-1]}",
     )
 
 

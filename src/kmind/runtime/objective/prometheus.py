@@ -27,14 +27,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kmind.errors import UsageError
+from kmind.paths import CREDENTIALS
 from kmind.runtime.objective.command import GapError
 from kmind.runtime.objective.number import parse_number, short
 from kmind.util.text import clean
 
-__all__ = ["CREDENTIALS", "Prometheus", "parse_prometheus"]
-
-CREDENTIALS = Path("/etc/kmind/netrc")
-"""Names and passwords by host, as netrc(5) has them: root's alone, mode 0600."""
+__all__ = ["Prometheus", "parse_prometheus"]
 
 _API = "/api/v1/query"
 _MOST_ANSWER = 1 << 20

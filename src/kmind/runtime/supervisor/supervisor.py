@@ -23,10 +23,9 @@ from kmind.agent.core.core import Core
 from kmind.events import Emit, Event, Log
 from kmind.extension.conf import ModuleConf
 from kmind.guard import Gate, Journal, Policy
-from kmind.runtime.experiment.store import EvidenceStore, default_evidence_path
+from kmind.paths import RUN, advice_path, evidence_path, findings_path, memory_folder
+from kmind.runtime.experiment.store import EvidenceStore
 from kmind.runtime.findings.keeper import Findings
-from kmind.runtime.findings.store import default_findings_path
-from kmind.runtime.instance.extension.checkpoint import default_memory_folder
 from kmind.runtime.services import Services
 from kmind.runtime.supervisor.advice import AdviceStore
 from kmind.runtime.supervisor.arbiter import Arbiter
@@ -43,9 +42,8 @@ from kmind.runtime.supervisor.snapshot import Snapshot
 from kmind.runtime.supervisor.state_folder import StateFolder
 from kmind.runtime.supervisor.turn_times import TurnTimes
 
-__all__ = ["RUN_DIR", "Options", "Supervisor"]
+__all__ = ["Options", "Supervisor"]
 
-RUN_DIR = Path("/run/kmind")
 """Where state and logs of what is running are kept."""
 
 # Of each round, for what others ask: what is left of it waits for the next.
@@ -63,7 +61,7 @@ class Options:
     it loads modules for devices. ``cgroups`` stands before the names of the extensions' cgroups.
     """
 
-    run_dir: Path = RUN_DIR
+    run_dir: Path = RUN
     conf: ModuleConf = field(default_factory=ModuleConf)
     take_over: bool = True
     devices: bool = False
@@ -98,11 +96,11 @@ class Supervisor:
         self.gate = open_gate(core, adopt=options.take_over)
         give_up, announce = self.instances.give_up, self.instances.learn
         self.admin = Operator(core, journal, policy, self.gate, give_up=give_up, stands=announce)
-        advice = journal.path.with_name("advice.db")
+        advice = advice_path(journal.path)
         self.advice = self.admin.advice = AdviceStore(advice, self.admin)
-        self.evidence_path = default_evidence_path(journal.path)
+        self.evidence_path = evidence_path(journal.path)
         self.evidence = EvidenceStore(self.evidence_path)
-        self.findings = Findings(default_findings_path(journal.path), self.emit)
+        self.findings = Findings(findings_path(journal.path), self.emit)
         self._arbiter = Arbiter(core, self.members, self.advice, self.log)
         self._shown = Snapshot(core, self.members, self._arbiter)
         self.instances.services = Services(
@@ -111,7 +109,7 @@ class Supervisor:
             self.emit,
             evidence=self.evidence,
             findings=self.findings,
-            memory=default_memory_folder(journal.path),
+            memory=memory_folder(journal.path),
             core=core,
             gate=self.gate,
             announce=announce,

@@ -25,18 +25,13 @@ from kmind.util.names import file_name
 from kmind.util.saver import SAVER
 from kmind.util.versions import Format
 
-__all__ = ["MEMORY", "Checkpoint", "default_memory_folder", "unpack"]
+__all__ = ["MEMORY", "Checkpoint", "unpack"]
 
 MEMORY = Format("kmind.memory", (lambda record: record,))
 """Versions of the file. The first is the text alone; since the second a line stands before it."""
 
 _EVERY_S = 5.0
 _LONGEST_LINE = 200
-
-
-def default_memory_folder(journal: Path) -> Path:
-    """The folder beside a journal."""
-    return journal.parent / "memory"
 
 
 class Checkpoint:

@@ -22,18 +22,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from kmind.events import Event
+from kmind.paths import AUDIT_LOG, LOG
 from kmind.runtime.supervisor.log.limits import Budget, bounded
 
-__all__ = ["AUDIT_FILE", "JOURNALD", "LOG_FILE", "LOG_SCHEMA", "DaemonLog", "StructuredLog"]
+__all__ = ["JOURNALD", "LOG_SCHEMA", "DaemonLog", "StructuredLog"]
 
 LOG_SCHEMA = "kmind.log/1"
 """What each line is: ``schema``, ``ts`` (seconds since 1970), ``event`` and its fields."""
-
-LOG_FILE = Path("/var/log/kmind/kmind.log")
-"""Where it goes, unless the caller says so."""
-
-AUDIT_FILE = Path("/var/log/kmind/audit.log")
-"""Where changes, and who asked for them, are told once more."""
 
 JOURNALD = Path("/run/systemd/journal/socket")
 """systemd's socket for structured messages (its "Native Journal Protocol")."""
@@ -58,7 +53,7 @@ class StructuredLog:
 
     def __init__(
         self,
-        path: Path = LOG_FILE,
+        path: Path = LOG,
         *,
         max_bytes: int = _MAX_BYTES,
         files: int = _FILES,
@@ -203,7 +198,7 @@ class StructuredLog:
 class DaemonLog:
     """An ``Emit`` that tells both files; one ``StructuredLog`` each."""
 
-    def __init__(self, log: Path = LOG_FILE, audit: Path = AUDIT_FILE) -> None:
+    def __init__(self, log: Path = LOG, audit: Path = AUDIT_LOG) -> None:
         self._log = StructuredLog(log)
         self._audit = StructuredLog(audit, journald=None)
 
