@@ -78,7 +78,7 @@ def test_what_was_approved_meanwhile_is_not_overwritten(
     actuator.resume(change)
     key = key_of(PRESSURE, system)
     row = APPROVED.pack(PRESSURE.encode(base + 3), base, 1, 9, 1)
-    actuator._gate._map(APPROVALS).update(key, row)
+    actuator._gated._gate._map(APPROVALS).update(key, row)
     with pytest.raises(KnobError, match="was approved meanwhile"):
         actuator.park(change)
 
