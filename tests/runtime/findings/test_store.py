@@ -12,12 +12,12 @@ from runtime.findings.kept import Owner, manifest, reporter
 from small_disk import fill, small_disk
 
 from kmind.errors import UsageError
+from kmind.paths import findings_path
 from kmind.runtime.findings.store import (
     CLOSED_MOST,
     REPORTS_MOST,
     FindingStore,
     closing_reason,
-    default_findings_path,
     make_id,
     read_findings,
     read_reports,
@@ -111,7 +111,7 @@ def test_id_is_of_the_words_and_where_each_ends() -> None:
 
 
 def test_file_is_beside_the_journal() -> None:
-    assert default_findings_path(Path("/x/journal.db")) == Path("/x/findings.db")
+    assert findings_path(Path("/x/journal.db")) == Path("/x/findings.db")
 
 
 def test_nothing_is_made_by_reading(tmp_path: Path) -> None:
