@@ -96,14 +96,14 @@ class CompletionQueue:
 
     def answers(self) -> list[tuple[int, int]]:
         """(id, verdict) of each recommendation answered since the last call, in order."""
-        found = []
+        answers = []
         for position, rec_id in list(self._open.items()):
             answer = int(self._answer[position % _SLOTS])
             if answer >> 32 != rec_id:
                 break
             del self._open[position]
-            found.append((rec_id, answer & 0xFFFFFFFF))
-        return found
+            answers.append((rec_id, answer & 0xFFFFFFFF))
+        return answers
 
     @property
     def waiting(self) -> int:

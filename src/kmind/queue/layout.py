@@ -71,13 +71,13 @@ class Geometry:
         if int(header["magic"]) != layout.MAGIC:
             raise KmindError("this memory is no kmind arena: its first word is wrong")
         stored = header["geometry"]
-        found = cls(*(int(stored[field.name]) for field in fields(cls)))
-        if found.abi != layout.LIMIT["ABI"]:
+        geometry = cls(*(int(stored[field.name]) for field in fields(cls)))
+        if geometry.abi != layout.LIMIT["ABI"]:
             raise KmindError(
-                f"the agent speaks ABI {found.abi}, this extension {layout.LIMIT['ABI']}",
+                f"the agent speaks ABI {geometry.abi}, this extension {layout.LIMIT['ABI']}",
                 hint="build both from the same version of kmind",
             )
-        return found
+        return geometry
 
     def pack(self) -> bytes:
         """As ``struct kmind_geometry``."""

@@ -147,8 +147,8 @@ class Table:
             wanted = np.asarray(value, self.rows["key"][name].dtype)
             same = self.rows["key"][name] == wanted
             here &= same if same.ndim == 1 else same.all(axis=1)
-        found = np.flatnonzero(here)
-        return self.rows[found[0] : found[0] + 1] if len(found) else None
+        places = np.flatnonzero(here)
+        return self.rows[places[0] : places[0] + 1] if len(places) else None
 
     def bounds(self, column: str) -> npt.NDArray[np.float64]:
         """Upper bounds of a histogram's buckets, each included; the last one is infinite."""

@@ -96,7 +96,7 @@ def remove_dead_runs() -> None:
     """
     own = _pid_namespace()
     for name in list_cgroups():
-        made = _RUN.match(name)
-        if made and int(made[2]) == own and not Path(f"/proc/{made[1]}").exists():
+        match = _RUN.match(name)
+        if match and int(match[2]) == own and not Path(f"/proc/{match[1]}").exists():
             with suppress(KmindError):
                 ExtensionCgroup.adopt(name).close()

@@ -128,7 +128,7 @@ class Hub:
         try:
             yield reader
         finally:
-            self._readers = tuple(each for each in self._readers if each is not reader)
+            self._readers = tuple(other for other in self._readers if other is not reader)
 
     def close(self) -> None:
         """End all streams."""

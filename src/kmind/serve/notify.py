@@ -64,11 +64,11 @@ def inherited() -> dict[str, int]:
         return {}
     count = int(os.environ.pop("LISTEN_FDS", "0") or 0)
     names = os.environ.pop("LISTEN_FDNAMES", "").split(":")
-    found = {}
+    descriptors = {}
     for fd, name in zip(range(_FIRST_FD, _FIRST_FD + count), names, strict=False):
         os.set_inheritable(fd, False)
-        found[name] = fd
-    return found
+        descriptors[name] = fd
+    return descriptors
 
 
 def pass_on(descriptors: Mapping[str, int]) -> dict[str, str]:

@@ -61,12 +61,17 @@ def _operation(route: Route, schemas: dict[type, dict[str, Any]]) -> dict[str, A
         },
     }
     parameters = [
-        {"name": each, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
-        for each in re.findall(r"{(\w+)}", route.path)
+        {
+            "name": parameter,
+            "in": "path",
+            "required": True,
+            "schema": {"type": "string", "minLength": 1},
+        }
+        for parameter in re.findall(r"{(\w+)}", route.path)
     ]
     parameters += [
-        {"name": each, "in": "query", "description": text, "schema": {"type": "string"}}
-        for each, text in route.query.items()
+        {"name": parameter, "in": "query", "description": text, "schema": {"type": "string"}}
+        for parameter, text in route.query.items()
     ]
     if parameters:
         operation["parameters"] = parameters

@@ -78,7 +78,7 @@ class PeerSocket(socket.socket):
             allowed = peer.may_connect()
         except OSError:
             allowed = False
-        open_ones = sum(each.fileno() >= 0 for each in self._accepted)
+        open_ones = sum(peer.fileno() >= 0 for peer in self._accepted)
         if not allowed or open_ones >= _CONNECTIONS:
             self.refused += 1
             connection.close()

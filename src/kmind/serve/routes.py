@@ -263,10 +263,10 @@ def installed_modules(context: Context, call: Call) -> dict[str, Any]:
     """All installed modules."""
     conf = ModuleConf.load(strict=False)
     good, broken = list_modules()
-    known = [*(each.manifest.name for each in good), *broken]
+    known = [*(module.manifest.name for module in good), *broken]
     return {
         "schema": "kmind.modules/1",
-        "modules": [describe(each, conf) for each in good],
+        "modules": [describe(module, conf) for module in good],
         "broken": {name: str(error) for name, error in broken.items()},
         "unknown": conf.unknown(known),
         "wrong": list(conf.wrong),

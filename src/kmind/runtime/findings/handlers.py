@@ -62,8 +62,8 @@ class FindingHandler:
             return
         try:
             if kind == "finding":
-                found = _printable(read(text, Found))
-                self._findings.find(self._who, self._part(found.kind), found)
+                finding = _printable(read(text, Found))
+                self._findings.find(self._who, self._part(finding.kind), finding)
             else:
                 cleared = read(text, Cleared)
                 self._findings.clear(self._who, self._part(cleared.kind), clean(cleared.part))

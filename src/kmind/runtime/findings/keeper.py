@@ -91,9 +91,9 @@ class Findings:
 
     # Findings
 
-    def find(self, who: Finder, part: FindingPart, found: Found) -> None:
+    def find(self, who: Finder, part: FindingPart, finding: Found) -> None:
         """Open a finding, or confirm it. Raises ValueError if it has too many open ones."""
-        key, now = who.id("finding", part.name, found.part), self._now()
+        key, now = who.id("finding", part.name, finding.part), self._now()
         row = self._get(key)
         if row is None or row["state"] == "closed":
             if row is not None and self._is_quiet(row, now):
@@ -101,16 +101,16 @@ class Findings:
                 return
             if not self._has_lasted(who, key, part.opens_after_s, now):
                 return
-            self._open(who, part, found, now, times=row["times"] + 1 if row else 1)
+            self._open(who, part, finding, now, times=row["times"] + 1 if row else 1)
             return
-        said = self._said(part, found, now)
-        worse = _rank(said["severity"]) > _rank(row["severity"])
+        fields = self._said(part, finding, now)
+        worse = _rank(fields["severity"]) > _rank(row["severity"])
         if not worse:
-            said["severity"] = row["severity"]
+            fields["severity"] = row["severity"]
         changed = row["cleared"] is not None or any(
-            row[name] != said[name] for name in ("severity", "title", "causes", "action")
+            row[name] != fields[name] for name in ("severity", "title", "causes", "action")
         )
-        row |= said
+        row |= fields
         if worse:
             row |= {"state": "open", "why": "it has become worse"}
         # What is written has to outlast the next confirmation.
@@ -214,19 +214,19 @@ class Findings:
 
     # Inside
 
-    def _said(self, part: FindingPart, found: Found, now: float) -> _Row:
-        critical = part.critical_from is not None and found.score >= part.critical_from
+    def _said(self, part: FindingPart, finding: Found, now: float) -> _Row:
+        critical = part.critical_from is not None and finding.score >= part.critical_from
         return {
             "severity": "critical" if critical else part.severity,
-            "score": found.score,
+            "score": finding.score,
             "meaning": part.score,
             "unit": part.unit,
-            "title": found.title,
-            "evidence": dict(found.evidence),
+            "title": finding.title,
+            "evidence": dict(finding.evidence),
             "causes": [
-                {"hint": cause.hint, "evidence": dict(cause.evidence)} for cause in found.causes
+                {"hint": cause.hint, "evidence": dict(cause.evidence)} for cause in finding.causes
             ],
-            "action": found.action,
+            "action": finding.action,
             "last": now,
             "expires": now + part.expires_s,
             "cleared": None,
@@ -236,22 +236,22 @@ class Findings:
         }
 
     def _open(
-        self, who: Finder, part: FindingPart, found: Found, now: float, *, times: int
+        self, who: Finder, part: FindingPart, finding: Found, now: float, *, times: int
     ) -> None:
-        key = who.id("finding", part.name, found.part)
+        key = who.id("finding", part.name, finding.part)
         row = {
             "id": key,
             "state": "open",
             **_names(who),
             "kind": part.name,
-            "part": found.part,
-            "subject": who.subject(found.part),
+            "part": finding.part,
+            "subject": who.subject(finding.part),
             "since": self._pending.get(who.instance, {}).get(key, now),
             "closed": None,
             "by_admin": 0,
             "times": times,
             "why": "it was found" if times == 1 else "it was found again",
-            **self._said(part, found, now),
+            **self._said(part, finding, now),
         }
         if self._count_open(who) >= OPEN_MOST:
             raise ValueError(f"{OPEN_MOST} are open already")
@@ -302,7 +302,7 @@ class Findings:
             return None
 
     def _find(self, id: str) -> _Row:
-        begins = [row for each, row in self._unwritten.items() if each.startswith(id)]
+        begins = [row for key, row in self._unwritten.items() if key.startswith(id)]
         return begins[0] if len(begins) == 1 else self._store.find_finding(id)
 
     def _put(self, row: _Row) -> bool:

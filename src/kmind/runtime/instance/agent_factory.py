@@ -94,8 +94,8 @@ def make_bpf_agent(
     need_root()
     path = _object_path(module)
     refuse_where_short(_DESCRIPTORS, _SPARE_DESCRIPTORS, f"{module.manifest.name}@{target.name}")
-    made = _made_of(module, target, params, deadline_s)
-    return BpfAgent(path, **made, core=core, slot=slot, sq_slots=sq_slots)
+    settings = _made_of(module, target, params, deadline_s)
+    return BpfAgent(path, **settings, core=core, slot=slot, sq_slots=sq_slots)
 
 
 def upgrade_bpf_agent(

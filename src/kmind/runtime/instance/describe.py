@@ -100,7 +100,7 @@ def start_event(instance: Described, how: str) -> Start:
         backend=agent.backend,
         mode=instance.mode.name.lower(),
         params=instance.params,
-        knobs={each.knob.name: each.info().baseline for each in instance.holds.usable()},
+        knobs={granted.knob.name: granted.info().baseline for granted in instance.holds.usable()},
         extension={"pid": extension.pid, "uid": extension.uid},
         hooks=dict(agent.hooks.attached()),
         missing=dict(agent.hooks.missing()),

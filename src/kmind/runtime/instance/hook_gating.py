@@ -84,7 +84,7 @@ class HookGating:
         if (
             quiet
             and self._looked_at is not None
-            and not any(now - each.busy_at < QUIET_S + _LATE_S for each in self._watched)
+            and not any(now - hook.busy_at < QUIET_S + _LATE_S for hook in self._watched)
         ):
             self._looked_at = now
             return
@@ -92,13 +92,13 @@ class HookGating:
         # What an earlier owner had attached is needed, until the counter says otherwise.
         standing = self._agent.hooks.attached() if seconds is None else ()
         self._looked_at = now
-        for each in self._watched:
-            total = self._agent.feature(each.column)
-            attached = each.program in standing or (
-                keep and each.program in self._agent.hooks.attached()
+        for hook in self._watched:
+            total = self._agent.feature(hook.column)
+            attached = hook.program in standing or (
+                keep and hook.program in self._agent.hooks.attached()
             )
-            busy = seconds is not None and (total - each.total) / seconds > each.above
+            busy = seconds is not None and (total - hook.total) / seconds > hook.above
             if busy or attached:
-                each.busy_at = now
-            each.total = total
-            self._agent.hooks.watch(each.program, now - each.busy_at < QUIET_S)
+                hook.busy_at = now
+            hook.total = total
+            self._agent.hooks.watch(hook.program, now - hook.busy_at < QUIET_S)

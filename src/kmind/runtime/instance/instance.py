@@ -332,7 +332,7 @@ class Instance:
         return granted
 
     def _knobs(self) -> dict[str, KnobInfo]:
-        return {each.knob.name: each.info() for each in self.holds.usable()}
+        return {granted.knob.name: granted.info() for granted in self.holds.usable()}
 
     def _tell_mode(self, mode: str, why: str) -> None:
         self._shared.emit(events.Mode(instance=self.name, mode=mode, why=why))

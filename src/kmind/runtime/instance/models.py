@@ -104,4 +104,4 @@ def roll_back(models: AgentModels) -> dict[str, Any]:
 
 def active(models: AgentModels) -> str | None:
     """The hash of the model that decides now, or None."""
-    return next((str(each["hash"]) for each in models.slots() if each["active"]), None)
+    return next((str(model["hash"]) for model in models.slots() if model["active"]), None)

@@ -19,26 +19,26 @@ _ITEMS = 32
 def parse_note(note: bytes) -> tuple[str, dict[str, int | float | str]]:
     """Reason and evidence of a recommendation's note, cleaned; empty where there is none."""
     try:
-        found = msgspec.json.decode(note.decode("utf-8", "replace"))
+        content = msgspec.json.decode(note.decode("utf-8", "replace"))
     except (msgspec.DecodeError, RecursionError):
         return clean(note.decode("utf-8", "replace").rstrip("\0"), 200), {}
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         return "", {}
-    evidence = found.get("evidence")
+    evidence = content.get("evidence")
     items = evidence.items() if isinstance(evidence, dict) else ()
     plain = {clean(str(name), _NAME): _scalar(value) for name, value in list(items)[:_ITEMS]}
-    return clean(str(found.get("reason", "")), 400), plain
+    return clean(str(content.get("reason", "")), 400), plain
 
 
 def parse_status(text: bytes) -> dict[str, int | float | str]:
     """An extension's status, cleaned and flat; empty where it is no JSON object."""
     try:
-        found = msgspec.json.decode(text.decode("utf-8", "replace"))
+        content = msgspec.json.decode(text.decode("utf-8", "replace"))
     except (msgspec.DecodeError, RecursionError):
         return {}
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         return {}
-    return {clean(str(k), _NAME): _scalar(value) for k, value in list(found.items())[:_ITEMS]}
+    return {clean(str(k), _NAME): _scalar(value) for k, value in list(content.items())[:_ITEMS]}
 
 
 def _scalar(value: Any) -> int | float | str:

@@ -26,11 +26,11 @@ class Judge(Protocol):
     """Decides what becomes of what an agent let through, as `Experiments` does."""
 
     def approved(
-        self, each: Granted, action: Action, reason: str, evidence: Mapping[str, Any], /
+        self, granted: Granted, action: Action, reason: str, evidence: Mapping[str, Any], /
     ) -> None:
         """Measure, apply or refuse what was approved."""
 
-    def renewed(self, each: Granted, action: Action, /) -> None:
+    def renewed(self, granted: Granted, action: Action, /) -> None:
         """Hold on to what was recommended again."""
 
 
@@ -45,20 +45,20 @@ class Verdicts(Service):
         self,
         who: str,
         services: Services,
-        changes: Holds,
+        holds: Holds,
         judge: Judge,
         budget: OwnerBudget,
     ) -> None:
         self.last_id = 0
         self.halted = False
         self._who = who
-        self._changes = changes
+        self._holds = holds
         self._judge = judge
         self._emit = services.emit
         self._budget = budget
         self._name_of = services.name_of
         # An extension may recommend as often as it likes: not all of it is told.
-        self._room = Bucket(services.now, rate=100, burst=200)
+        self._rate = Bucket(services.now, rate=100, burst=200)
 
     def handle(self, action: Action) -> None:
         """Tell of one, and do what was approved unless ``halted``. JournalError passes through.
@@ -73,35 +73,35 @@ class Verdicts(Service):
             elif (
                 action.verdict == Verdict.APPROVED
                 and not self.halted
-                and (each := self._changes.granted(action.knob, action.target))
+                and (granted := self._holds.granted(action.knob, action.target))
             ):
-                self._changes.refuse(each, action.id, KmindError(_NO_ROOM))
+                self._holds.refuse(granted, action.id, KmindError(_NO_ROOM))
 
     def _follow(self, action: Action) -> None:
-        each = self._changes.granted(action.knob, action.target)
+        granted = self._holds.granted(action.knob, action.target)
         reason, evidence = parse_note(action.note)
         verdict = action.verdict or Verdict.PENDING
         fields: dict[str, Any] = {
             "instance": self._who,
             "id": action.id,
             "verdict": verdict.name.lower(),
-            "knob": each.knob.name if each else action.knob,
-            "value": shown(each, action.value),
-            "current": shown(each, action.current),
+            "knob": granted.knob.name if granted else action.knob,
+            "value": shown(granted, action.value),
+            "current": shown(granted, action.current),
             "reason": reason,
             "evidence": evidence,
         }
         if verdict == Verdict.LEASE:
             fields["holder"] = self._name_of(action.holder)
-        if self._room.allow():
+        if self._rate.allow():
             self._emit(events.Verdict(**fields))
-        if each is None or self.halted:
+        if granted is None or self.halted:
             return
         if verdict == Verdict.ADVISED:
-            command = each.knob.set_command(each.target, str(fields["value"]))
-            if self._room.allow():
+            command = granted.knob.set_command(granted.target, str(fields["value"]))
+            if self._rate.allow():
                 self._emit(events.Advice(**fields, command=command))
         elif verdict == Verdict.RENEWED:
-            self._judge.renewed(each, action)
+            self._judge.renewed(granted, action)
         elif verdict == Verdict.APPROVED:
-            self._judge.approved(each, action, reason, evidence)
+            self._judge.approved(granted, action, reason, evidence)

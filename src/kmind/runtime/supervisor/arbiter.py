@@ -106,7 +106,7 @@ class Arbiter:
         for name, member in self._members.items():
             if member.slot == slot:
                 return name
-        known = {each.slot: each.name for each in self._core.instances()}
+        known = {instance.slot: instance.name for instance in self._core.instances()}
         return "the admin" if known.get(slot) == ADMIN else known.get(slot, f"slot {slot}")
 
     def reconcile(self, before_ns: int) -> None:
@@ -120,9 +120,9 @@ class Arbiter:
             if member and approved.time_ns < before_ns:
                 why = "the daemon was killed before it could be applied"
                 holds = member.instance.holds
-                each = holds.granted(knob, target)
-                if each is not None and not holds.is_current(each, approved.value):
-                    holds.refuse(each, approved.id, KmindError(why))
+                granted = holds.granted(knob, target)
+                if granted is not None and not holds.is_current(granted, approved.value):
+                    holds.refuse(granted, approved.id, KmindError(why))
                     self._core.approvals.disapprove(knob, target, approved.instance)
 
     def _holder(self, knob: int, target: int) -> int:
@@ -132,7 +132,7 @@ class Arbiter:
     def leases(self) -> list[dict[str, Any]]:
         """Leases that are held, in words; ``expires_s`` is the time left."""
         knobs = {knob.id: knob.name for knob in all_knobs()}
-        targets = {each.id: each.name for each in [Target.system(), *block_targets()]}
+        targets = {place.id: place.name for place in [Target.system(), *block_targets()]}
         now = time.monotonic()
         return [
             {
@@ -178,8 +178,8 @@ class Arbiter:
 
 
 def _refuse(holds: Holds, action: Action, why: str) -> None:
-    if each := holds.granted(action.knob, action.target):
-        holds.refuse(each, action.id, KmindError(why))
+    if granted := holds.granted(action.knob, action.target):
+        holds.refuse(granted, action.id, KmindError(why))
 
 
 def _target(knob: str, instance: str) -> str:

@@ -51,7 +51,7 @@ class Loop:
     def wait(self, timeout_s: float) -> None:
         """Wait for what comes first, and call what belongs to it."""
         members = self._instances.by_name.values()
-        due = min([self._beat_at, *(each.instance.due for each in members)])
+        due = min([self._beat_at, *(member.instance.due for member in members)])
         self.turns.end()
         ready = self._selector.select(max(0.0, min(timeout_s, due - time.monotonic())))
         self.turns.begin()

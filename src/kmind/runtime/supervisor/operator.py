@@ -76,7 +76,7 @@ class Operator:
         """Set the knob; the journal's number of the change. Raises KmindError: it is not set."""
         knob, target = get_knob(str(advice["knob"])), parse_target(str(advice["target"]))
         # What can fail comes first: nothing may stop the way from a knob that is set to its record.
-        held_already = any(each.key == (knob.name, target.name) for each in self.held)
+        held_already = any(change.key == (knob.name, target.name) for change in self.held)
         self._take_lease(knob, target)
         try:
             change = self._set(knob, target, advice)
@@ -106,7 +106,7 @@ class Operator:
 
     def undo_advice(self, change: int) -> str:
         """Put back what that change did; a word on it if there is one to say."""
-        held = next((each for each in self.held if each.id == change), None)
+        held = next((candidate for candidate in self.held if candidate.id == change), None)
         if held is None:
             return "it stood no longer"
         outcome = self._actuator.undo(held)

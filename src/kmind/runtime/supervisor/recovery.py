@@ -71,7 +71,7 @@ def open_gate(core: Core, *, adopt: bool) -> Gate:
 def take_over(supervisor: Successor) -> list[Member]:
     """The instances that go on."""
     states, _ = supervisor.states.load()
-    slots = {each.slot: each for each in supervisor.core.instances()}
+    slots = {instance.slot: instance for instance in supervisor.core.instances()}
     taken = []
     for state in states:
         try:
@@ -122,9 +122,9 @@ def clear_leftovers(supervisor: Successor) -> None:
             supervisor.states.remove(state.name)
     _remove_cgroups(supervisor)
     _remove_logs(supervisor)
-    for each in supervisor.core.instances():
-        if each.name not in (ADMIN, *_file_names(supervisor)):
-            supervisor.core.unregister(each.slot)
+    for instance in supervisor.core.instances():
+        if instance.name not in (ADMIN, *_file_names(supervisor)):
+            supervisor.core.unregister(instance.slot)
     _remove_pins(supervisor)
     me = Owner.me("")
 

@@ -84,14 +84,14 @@ class Requests:
             "target": where.name,
             "mode": mode.name.lower(),
             "params": params,
-            "depends": [f"{each}@{on}" for each, on in before],
+            "depends": [f"{needed}@{on}" for needed, on in before],
         }
         if dry_run:
             granted, refused = grants_for(found, where, self._policy, params)
             knobs = {g.knob.name: [g.bound.minimum, g.bound.maximum] for g in granted if g.usable}
             return plan | {"dry_run": True, "knobs": knobs, "refused": refused}
-        for each, on in before:
-            self.load(each, on, {}, mode=None)
+        for needed, on in before:
+            self.load(needed, on, {}, mode=None)
         member = self._instances.make(module, found, where, params, mode)
         self._instances.add(member)
         try:
@@ -110,8 +110,8 @@ class Requests:
     def unload(self, name: str) -> dict[str, Any]:
         """End an instance; what it had changed, and whether that is restored."""
         member = self._instances.get(name)
-        for other, each in self._members.items():
-            ours, theirs = member.instance, each.instance
+        for other, dependent in self._members.items():
+            ours, theirs = member.instance, dependent.instance
             on = target_of(ours.module, theirs.target.name)
             if (
                 ours.module.manifest.name in theirs.module.manifest.depends
@@ -187,7 +187,11 @@ class Requests:
         """
         member = self._instances.get(name)
         part = member.instance.module.manifest.model
-        wanted = {each: member.instance.params[each] for each in part.trained_with} if part else {}
+        wanted = (
+            {parameter: member.instance.params[parameter] for parameter in part.trained_with}
+            if part
+            else {}
+        )
         result = models.deploy(member.agent.models, member.models, data, wanted)
         self._instances.save_models(member)
         return {"name": name, **result}
@@ -229,7 +233,7 @@ class Requests:
         def find(name: str) -> Module:
             return module if name == module.manifest.name else find_module(name)
 
-        loaded = [each.instance.module for each in self._members.values()]
+        loaded = [member.instance.module for member in self._members.values()]
         order = load_order([module.manifest.name], loaded=loaded, find=find)
         own = module.manifest.name
         needed = [(m.manifest.name, target_of(m, target.name)) for m in order]

@@ -62,9 +62,9 @@ class Snapshot:
 
 def _tables(member: Member) -> dict[str, dict[str, int]]:
     # An agent that was adopted may be of an earlier version of the module: other tables.
-    found = {}
+    fill = {}
     for part in member.instance.module.manifest.tables:
         with suppress(KmindError):
             table = open_tables(member.agent.table_fds, [part.shape])[part.name]
-            found[part.name] = asdict(table.fill())
-    return found
+            fill[part.name] = asdict(table.fill())
+    return fill

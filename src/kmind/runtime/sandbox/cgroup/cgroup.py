@@ -300,11 +300,11 @@ class ExtensionCgroup:
 
 def list_cgroups(hierarchies: Sequence[Hierarchy] | None = None) -> list[str]:
     """Names of the extensions' cgroups that there are, whoever made them."""
-    found = _mounted() if hierarchies is None else hierarchies
+    candidates = _mounted() if hierarchies is None else hierarchies
     return sorted(
         {
             folder.name
-            for hierarchy in found
+            for hierarchy in candidates
             if (hierarchy.base / FOLDER).is_dir()
             for folder in (hierarchy.base / FOLDER).iterdir()
             if folder.is_dir()
@@ -315,13 +315,13 @@ def list_cgroups(hierarchies: Sequence[Hierarchy] | None = None) -> list[str]:
 def _mounted() -> list[Hierarchy]:
     try:
         mounts = Path("/proc/self/mountinfo").read_text()
-        found = find_hierarchies(mounts, Path("/proc/self/cgroup").read_text())
+        mounted = find_hierarchies(mounts, Path("/proc/self/cgroup").read_text())
     except OSError:
         return []
     wanted = {*_CONTROLLERS}
-    if all(hierarchy.version == 1 for hierarchy in found):
+    if all(hierarchy.version == 1 for hierarchy in mounted):
         wanted.add("cpuacct")  # else version 2 counts: to enter each takes some 10 ms
-    return [h for h in found if h.version == 2 or h.controllers & wanted]
+    return [h for h in mounted if h.version == 2 or h.controllers & wanted]
 
 
 def _settings(controller: str, version: int, limits: Limits) -> list[tuple[str, str, bool]]:
@@ -365,10 +365,10 @@ def _limits_of(folders: Folders) -> Limits:
         "memory": {1: "memory.limit_in_bytes", 2: "memory.max"},
         "pids": {1: "pids.max", 2: "pids.max"},
     }
-    found = dict.fromkeys(files, 0)
+    counts = dict.fromkeys(files, 0)
     for controller, names in files.items():
         if controller in folders.at:
             version, folder = folders.at[controller]
             words = read_words(folder / names[version])
-            found[controller] = int(words[0]) if words and words[0].isdigit() else 0
-    return _Found(found["cpu"] / _PERIOD_US * 100, found["memory"] >> 20, found["pids"])
+            counts[controller] = int(words[0]) if words and words[0].isdigit() else 0
+    return _Found(counts["cpu"] / _PERIOD_US * 100, counts["memory"] >> 20, counts["pids"])

@@ -48,21 +48,21 @@ class Folders:
             try:
                 _make(folder)
             except OSError as error:
-                for each in self._offered(hierarchy).intersection(controllers):
-                    self.missing[each] = f"cannot make {folder}: {error.strerror}"
+                for controller in self._offered(hierarchy).intersection(controllers):
+                    self.missing[controller] = f"cannot make {folder}: {error.strerror}"
                 continue
             self.all.append(folder)
-            for each in sorted(self._offered(hierarchy)):
+            for controller in sorted(self._offered(hierarchy)):
                 try:
-                    if hierarchy.version == 2 and each in controllers:
-                        _hand_down(hierarchy, each)
-                    self.at[each] = hierarchy.version, folder
+                    if hierarchy.version == 2 and controller in controllers:
+                        _hand_down(hierarchy, controller)
+                    self.at[controller] = hierarchy.version, folder
                 except OSError as error:
                     where = hierarchy.base
-                    self.missing[each] = f"cannot be had below {where}: {error.strerror}"
-        for each in controllers:
-            if each not in self.at:
-                self.missing.setdefault(each, "no mounted cgroup hierarchy has it")
+                    self.missing[controller] = f"cannot be had below {where}: {error.strerror}"
+        for controller in controllers:
+            if controller not in self.at:
+                self.missing.setdefault(controller, "no mounted cgroup hierarchy has it")
 
     def find(self, controllers: Sequence[str]) -> None:
         """Find what was made before. Raises KmindError if nothing is there."""
@@ -71,13 +71,13 @@ class Folders:
             if not folder.is_dir():
                 self.all.remove(folder)
                 continue
-            for each in self._offered(hierarchy, folder):
-                self.at[each] = hierarchy.version, folder
+            for controller in self._offered(hierarchy, folder):
+                self.at[controller] = hierarchy.version, folder
         if not self.all:
             raise KmindError(f"there is no cgroup {self._name}")
-        for each in controllers:
-            if each not in self.at:
-                self.missing[each] = "it was missing when the cgroup was made"
+        for controller in controllers:
+            if controller not in self.at:
+                self.missing[controller] = "it was missing when the cgroup was made"
 
     def kill(self) -> None:
         """Kill every process in them, and wait until none is left, 5 s at most."""

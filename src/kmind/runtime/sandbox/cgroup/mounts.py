@@ -28,7 +28,7 @@ def find_hierarchies(mountinfo: str, cgroups: str) -> list[Hierarchy]:
     """What ``/proc/self/mountinfo`` and ``/proc/self/cgroup`` say (proc(5), cgroups(7))."""
     # Each line of cgroups is number:controllers:path, with no controllers for version 2.
     known = {word for line in cgroups.splitlines() for word in line.split(":")[1].split(",")}
-    found: dict[frozenset[str], Hierarchy] = {}
+    hierarchies: dict[frozenset[str], Hierarchy] = {}
     for line in mountinfo.splitlines():
         mount, _, system = line.partition(" - ")
         kind, _, options = system.split(" ", 2)
@@ -36,13 +36,13 @@ def find_hierarchies(mountinfo: str, cgroups: str) -> list[Hierarchy]:
             continue
         version = 2 if kind == "cgroup2" else 1
         named = frozenset(options.split(",") if version == 1 else [""]).intersection(known)
-        if not named or named in found:
+        if not named or named in hierarchies:
             continue  # name=systemd and the like; or mounted a second time
         point = Path(_unescape(mount.split(" ")[4]))
-        found[named] = Hierarchy(version, point, named - {""})
-    return list(found.values())
+        hierarchies[named] = Hierarchy(version, point, named - {""})
+    return list(hierarchies.values())
 
 
 def _unescape(word: str) -> str:
     # mountinfo writes a blank as \040.
-    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), word)
+    return re.sub(r"\\([0-7]{3})", lambda escape: chr(int(escape[1], 8)), word)

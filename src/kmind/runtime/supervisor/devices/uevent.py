@@ -154,17 +154,17 @@ def match(conf: ModuleConf, manifests: Iterable[Manifest], event: Uevent) -> lis
         for manifest in known.values()
         for text in manifest.aliases
     ]
-    found: dict[str, str] = {}
+    modules: dict[str, str] = {}
     for pattern, name in wanted:
-        if name in found or name not in known or conf.blacklisted(name):
+        if name in modules or name not in known or conf.blacklisted(name):
             continue
         if not pattern.matches(event.subsystem, event.name, event.properties):
             continue
         if known[name].target.kind == "system":
-            found[name] = "system"
+            modules[name] = "system"
         elif event.subsystem == "block" and _is_disk(event.properties):
-            found[name] = event.name
-    return list(found.items())
+            modules[name] = event.name
+    return list(modules.items())
 
 
 def _is_disk(properties: Mapping[str, str]) -> bool:

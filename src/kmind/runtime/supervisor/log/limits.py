@@ -28,9 +28,9 @@ def bounded(value: Any, depth: int = 0) -> Any:
         return "…"
     if isinstance(value, Mapping):
         pairs = list(value.items())[:_ITEMS]
-        return {str(name)[:_TEXT]: bounded(each, depth + 1) for name, each in pairs}
+        return {str(name)[:_TEXT]: bounded(item, depth + 1) for name, item in pairs}
     if isinstance(value, list | tuple | set | frozenset):
-        return [bounded(each, depth + 1) for each in list(value)[:_ITEMS]]
+        return [bounded(item, depth + 1) for item in list(value)[:_ITEMS]]
     return bounded(str(value))
 
 
