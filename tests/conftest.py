@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What holds for every test: the machine stays as it was, and nothing is skipped in silence.
+"""Rules for every test: the machine stays as it was, and nothing is skipped in silence.
 
 ``@pytest.mark.kernel("arena", "tp_btf")`` names the features of ``kmind.bpf.probe`` that a test
 needs. It is skipped, with the reason, if they are not there; so is one that is marked ``guest``,

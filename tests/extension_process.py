@@ -64,7 +64,7 @@ class Running:
 
 
 def config_for(agent: OwnedAgent, folder: Path, source: str = QUIET, **more: Any) -> ChildConfig:
-    """What tells the process to run ``source``, which is written below ``folder``."""
+    """Return the process's configuration to run ``source``, which is written below ``folder``."""
     module = folder / "sample"
     module.mkdir(exist_ok=True)
     module.joinpath("extension.py").write_text(source)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What tests could leave behind on the machine: how to see it, and to put knobs back.
+"""Detect traces that tests leave behind on the machine, and put knobs back.
 
 A snapshot is a set of facts, each a name and a value. A setting has a value; what is only
 there or not (a mount, a pin, a process) has "".

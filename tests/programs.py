@@ -38,7 +38,10 @@ def installed_by_setup() -> dict[str, str]:
 
 
 def missing(name: str) -> str:
-    """Why a program cannot be run, or "". LookupError for one that setup does not install."""
+    """Return the reason why a program cannot be run, or "".
+
+    Raises LookupError for one that setup does not install.
+    """
     package = installed_by_setup()[name]
     if shutil.which(name, path=_PATH):
         return ""

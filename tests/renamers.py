@@ -61,7 +61,7 @@ class Load:
             assert process.stdout.readline() == "ready\n"
 
     def stop(self) -> int:
-        """How often they did it, all together."""
+        """End the processes, and return the number of renames of all together."""
         self.flag.touch()
         counts = [int(process.communicate()[0]) for process in self.processes]
         return sum(counts)

@@ -119,5 +119,5 @@ def loop_disk(folder: Path) -> Iterator[str]:
 
 
 def knob_file(disk: str) -> Path:
-    """Where the sample's knob stands."""
+    """Return the file of the sample's knob."""
     return Path(f"/sys/block/{disk}/queue/read_ahead_kb")

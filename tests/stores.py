@@ -56,7 +56,7 @@ version tells files apart that had the same number and other content."""
 DATABASES = [copy for copy in COPIES if copy.suffix == ".sql"]
 
 BOOT = "the boot"
-"""What stands in a copy for the boot that it was written in."""
+"""Placeholder in a copy for the boot that it was written in."""
 
 _LICENCE = "-- SPDX-License-Identifier: Apache-2.0\n"
 
@@ -177,7 +177,7 @@ WRITERS: dict[str, Callable[[Path, Target], None]] = {
     "evidence": write_evidence,
     "findings": write_findings,
 }
-"""What makes the database of each store, by the present code."""
+"""Functions that make the database of each store, by the present code."""
 
 INSTANCE = "readahead@sim0"
 STATE = InstanceState(
@@ -205,7 +205,7 @@ def write_models(folder: Path) -> Path:
 
 
 def write_memory(folder: Path) -> Path:
-    """What an extension remembers."""
+    """Write the memory of an extension."""
     geometry = Geometry.plan(1, 2)
     arena = np.zeros(geometry.size, np.uint8)
     memory = Checkpoint(INSTANCE, folder, budget(), log=print, now=lambda: 0.0)
@@ -217,7 +217,7 @@ def write_memory(folder: Path) -> Path:
 
 
 def budget() -> OwnerBudget:
-    """What an extension may cost, in a moment that does not pass."""
+    """Return an extension's budget, on a clock that stands still."""
     return OwnerBudget(lambda: 0.0)
 
 
@@ -226,7 +226,7 @@ FILES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "models": (write_models, MODELS.schema),
     "memory": (write_memory, MEMORY.schema),
 }
-"""What makes the other files, and which version that is."""
+"""Functions that make the other files, with the files' versions."""
 
 
 def main(store: str, name: str = "") -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ships: an sdist that is complete, and a wheel with objects, headers and no build paths."""
+"""Packages that ship: a complete sdist, and a wheel with objects, headers and no build paths."""
 
 import shutil
 import subprocess

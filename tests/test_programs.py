@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What tests run and import is installed by setup: a fresh machine has nothing else."""
+"""Programs and packages that tests use are installed by setup: a fresh machine has nothing else."""
 
 import ast
 import importlib.metadata

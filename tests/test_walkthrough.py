@@ -39,7 +39,7 @@ class Step:
 
 
 def steps() -> list[Step]:
-    """What stands in the page's console blocks; a command goes on in lines with ``> ``."""
+    """Return the steps of the page's console blocks; a command goes on in lines with ``> ``."""
     found: list[Step] = []
     for block in re.findall(r"^```console\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE):
         for line in block.splitlines():
@@ -53,7 +53,7 @@ def steps() -> list[Step]:
 
 
 def pattern(line: str) -> str:
-    """What a line of the page stands for."""
+    """Return the regular expression for a line of the page."""
 
     def word(found: re.Match[str]) -> str:
         text = found[0]
@@ -108,7 +108,10 @@ class Walk:
             time.sleep(0.2)
 
     def run(self, command: str) -> str:
-        """What a shell prints for it. It has to succeed; looking may have to be repeated."""
+        """Return a command's output.
+
+        It has to succeed; a command that only looks may be repeated.
+        """
         done = subprocess.run(
             self._shell(command), env=self.host.environment,
             capture_output=True, text=True, timeout=120, check=False,

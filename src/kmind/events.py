@@ -5,9 +5,8 @@ The log, the event stream and its schema, the lines of ``kmind run`` and the tab
 docs/output.md are made from these records. To add an event, add a class here, run
 ``tools/event_tables.py``, and emit it.
 
-A class's docstring says when the event happens; each field says what it holds. A field that is not
-always there has the default ``UNSET``. Values come from agents and extensions: a record promises no
-more than its fields, and readers of text treat that as untrusted.
+A class's docstring says when the event happens; each field says what it holds. An optional field
+has the default ``UNSET``. Values come from agents and extensions, and are untrusted.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ _Value: TypeAlias = int | str
 _Instance = Annotated[str, Meta(description="name of the instance")]
 _Id = Annotated[int, Meta(description="number of the recommendation")]
 _Knob = Annotated[str, Meta(description="name of the knob")]
-_Target = Annotated[str, Meta(description="what the instance or the knob belongs to")]
+_Target = Annotated[str, Meta(description="target of the instance or the knob")]
 _Old = Annotated[_Value | None, Meta(description="value before")]
 _New = Annotated[_Value | None, Meta(description="value of the knob now; null: it cannot be read")]
 _Reason = Annotated[str, Meta(description="the extension's reason, cleaned and cut to size")]
@@ -89,7 +88,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag=st
 
     @property
     def charged_to(self) -> str:
-        """Whose share of the log the event uses: an instance's, a client's, or "" for kmind's."""
+        """Owner of the log share that this event uses: an instance, a client, or "" for kmind."""
         return getattr(self, "instance", UNSET) or ""
 
     def fields(self) -> dict[str, Any]:
@@ -175,7 +174,7 @@ class Verdict(_Decided, frozen=True, kw_only=True):
     """The agent decided on a recommendation."""
 
     holder: (
-        Annotated[str, Meta(description="who has the lease, of verdict `lease`")] | UnsetType
+        Annotated[str, Meta(description="holder of the lease, of verdict `lease`")] | UnsetType
     ) = UNSET
 
     def text(self) -> str:
@@ -272,14 +271,13 @@ class Experiment(Event, frozen=True, kw_only=True):
 
     def text(self) -> str:
         """Say what is compared, by which metric, and which gain can be found."""
-        finds = ""
+        again = " again" if self.kind == "recheck" else ""
+        limits = f"at most {self.max_s:g} s"
         if self.detectable is not None:
-            finds = f"; a gain of {100 * (self.detectable - 1):.2g}% would be seen"
-        again = " once more" if self.kind == "recheck" else ""
+            limits += f"; detects gains of {100 * (self.detectable - 1):.2g}% and more"
         return (
-            f"experiment {self.experiment} measures{again} {self.knob} "
-            f"{self.candidate} against {self.incumbent} by {self.metric}, "
-            f"for {self.max_s:g} s at most{finds}. {self.reason or ''}"
+            f"experiment {self.experiment}: comparing{again} {self.knob} {self.candidate} with "
+            f"{self.incumbent} (metric: {self.metric}; {limits}). {self.reason or ''}"
         ).rstrip()
 
 
@@ -310,7 +308,7 @@ class Result(Event, frozen=True, kw_only=True):
     def text(self) -> str:
         """Say how it ended."""
         return (
-            f"experiment {self.experiment}: {self.knob} {self.candidate} against "
+            f"experiment {self.experiment}: {self.knob} {self.candidate} compared with "
             f"{self.incumbent}: {self.outcome}, {self.why}; see: kmind why {self.experiment}"
         )
 
@@ -373,7 +371,7 @@ class Yielded(_Change, frozen=True, kw_only=True):
     id: _Id
     knob: _Knob
     value: _New
-    message: Annotated[str, Meta(description="who has the knob now, and its value")]
+    message: Annotated[str, Meta(description="present holder of the knob, and its value")]
 
     def text(self) -> str:
         """Say who has the knob now."""
@@ -393,7 +391,7 @@ class Failed(_Change, frozen=True, kw_only=True):
 
     def text(self) -> str:
         """Say that the knob is as it was, and why."""
-        return f"#{self.id} {self.knob} is as it was: {self.why}"
+        return f"#{self.id} {self.knob} is unchanged: {self.why}"
 
 
 class Mode(_Change, frozen=True, kw_only=True):
@@ -437,14 +435,16 @@ class Finding(Event, frozen=True, kw_only=True):
     subject: Annotated[str, Meta(description="target, or part of it, that the finding is of")]
     state: Annotated[str, Meta(description="`open`, `acknowledged` or `closed`")]
     severity: Annotated[str, Meta(description="`info`, `warning` or `critical`")]
-    score: Annotated[float, Meta(description="how bad it is; `kmind info` says what it means")]
+    score: Annotated[
+        float, Meta(description="severity as a number; `kmind info` explains its meaning")
+    ]
     title: Annotated[str, Meta(description="the extension's title, cleaned")]
     evidence: _Evidence
     causes: Annotated[
         Sequence[Mapping[str, Any]],
         Meta(description="hints at the cause: `hint`, and the `evidence` for it"),
     ]
-    action: Annotated[str, Meta(description="what the extension suggests to do, or empty")]
+    action: Annotated[str, Meta(description="action that the extension suggests, or empty")]
     why: _Why
 
     def text(self) -> str:
@@ -461,9 +461,9 @@ class Report(Event, frozen=True, kw_only=True):
     instance: _Instance
     report: Annotated[str, Meta(description="id of the report, for `kmind reports`")]
     kind: Annotated[str, Meta(description="kind of finding or report, by the module's manifest")]
-    signature: Annotated[str, Meta(description="what the reports have in common that are one")]
+    signature: Annotated[str, Meta(description="common key of the reports that are counted as one")]
     title: Annotated[str, Meta(description="the extension's title, cleaned")]
-    count: Annotated[int, Meta(description="how often it happened so far")]
+    count: Annotated[int, Meta(description="number of occurrences so far")]
     evidence: _Evidence
     files: Annotated[Sequence[str], Meta(description="names of the files that came with it")]
 

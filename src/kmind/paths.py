@@ -31,13 +31,13 @@ __all__ = [
 ]
 
 ADMIN = Path("/etc/kmind")
-"""What the admin writes: ``policy.toml``, and ``policy.d``, ``modules`` and ``modules.d``."""
+"""Folder of the admin: ``policy.toml``, and ``policy.d``, ``modules`` and ``modules.d``."""
 
 VENDOR = Path("/usr/lib/kmind")
-"""What packages install, by the same names."""
+"""Folder of packages, with the same names."""
 
 CONF_FOLDERS = (VENDOR / "modules.d", ADMIN / "modules.d")
-"""Which modules are loaded, and how; a later folder's file takes the place of an earlier one's."""
+"""Folders that say how modules are loaded; a later folder's file replaces an earlier one's."""
 
 CREDENTIALS = ADMIN / "netrc"
 """Names and passwords by host, as netrc(5) has them: root's alone, mode 0600."""
@@ -49,10 +49,10 @@ AUDIT_LOG = Path("/var/log/kmind/audit.log")
 """Changes, and who asked for them, once more."""
 
 PINS = Path("/sys/fs/bpf/kmind")
-"""Where the daemon's BPF objects are pinned."""
+"""Folder of the daemon's pinned BPF objects."""
 
 RUN = Path("/run/kmind")
-"""What ends with the boot, unless ``KMIND_RUN_DIR`` says so."""
+"""Default folder of state that ends with the boot; ``KMIND_RUN_DIR`` overrides it."""
 
 
 def state_folder() -> Path:

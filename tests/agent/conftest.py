@@ -35,7 +35,7 @@ def started() -> Iterator[list[int]]:
 
 @pytest.fixture
 def root() -> Iterator[Path]:
-    """Where a core can be pinned; whatever the test leaves there is removed."""
+    """Path for the pins of a core; everything below it is removed after the test."""
     made = Path(f"/sys/fs/bpf/kmind-test-{uuid.uuid4().hex[:12]}")
     yield made
     shutil.rmtree(made, ignore_errors=True)

@@ -182,7 +182,7 @@ def keys_in(table: Table) -> list[int]:
 
 
 def aged(rows: Rows, number: int, seconds: float) -> Callable[[], bool]:
-    """Whether the last update of a key's row lies so far behind the newest one."""
+    """Check that a key's last update lies at least that far behind the newest one."""
 
     def holds() -> bool:
         rows.update(first=10**6, keys=1, turns=1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a process tree and its eBPF programs cost, on real processes and programs."""
+"""Costs of a process tree and its eBPF programs, on real processes and programs."""
 
 import os
 import subprocess

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whatever is wrong is one line that says what and what to do, and the right exit code."""
+"""Bad input gives one line with the fault and the remedy, and the right exit code."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,7 +31,7 @@ WRONG = [
     (["bench", "fast"], 2, "there is no command 'bench fast'"),
     (["bench", "queue", "--device", "vda"], 2, "there is no option '--device'"),
     (["evaluate", "static", "DISK", "block.nomerges=1"], 2, "module static declares no outcome"),
-    (["evaluate", "readahead", "DISK", "nomerges"], 2, "'nomerges' is no KNOB=VALUE"),
+    (["evaluate", "readahead", "DISK", "nomerges"], 2, "'nomerges' is not KNOB=VALUE"),
     (["evaluate", "readahead", "DISK", "block.nomerge=1"], 2, "unknown knob 'block.nomerge'"),
     (
         ["evaluate", "readahead", "DISK", "block.nomerges=many"],
@@ -52,7 +52,7 @@ WRONG = [
     (["evaluate", "readahead", "DISK", "block.nomerges=1", "--duration", "1"], 2, "--duration"),
     (["evaluate", "dirty", "DISK", "vm.swappiness=1"], 2, "works on a system target"),
     (["evaluate", "dirty", "system", "vm.swappiness=1"], 2, "a pair of blocks takes 140 s"),
-    (["why", "7"], 2, "there is no experiment 7; none was made here yet"),
+    (["why", "7"], 2, "there is no experiment 7; there are no experiments yet"),
     (["fly"], 2, "there is no command 'fly'"),
     (["restore", "--frce"], 2, "no option '--frce'; did you mean --force?"),
 ]

@@ -54,11 +54,11 @@ def http(body: bytes, status: int = 200) -> bytes:
         (b"SSH-2.0-\x1b[2J\r\n", "broke off: SSH"),
         (b"HTTP/1.1 200 X\r\n" + b"a: b\r\n" * 200, "broke off: got more than 100 headers"),
         (http(b"{}")[:-1], "broke off"),
-        (http(b"[1]"), "it is no object"),
-        (http(b"{"), "is no JSON"),
-        (http(b"[" * 100_000), "is no JSON"),
-        (http(b'{"n": 1' + b"0" * 5000 + b"}"), "is no JSON"),
-        (http(b"\xff"), "is no JSON"),
+        (http(b"[1]"), "it is not an object"),
+        (http(b"{"), "is not JSON"),
+        (http(b"[" * 100_000), "is not JSON"),
+        (http(b'{"n": 1' + b"0" * 5000 + b"}"), "is not JSON"),
+        (http(b"\xff"), "is not JSON"),
         (http(b"{}", 500), "refused"),
     ],
 )
@@ -93,7 +93,7 @@ def test_a_place_that_is_no_socket(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "a/b", "/"])
 def test_name_that_cannot_be_one(name: str) -> None:
-    with pytest.raises(UsageError, match="no name has a slash"):
+    with pytest.raises(UsageError, match="names have no slashes"):
         path_to("instance", name)
 
 

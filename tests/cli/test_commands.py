@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the commands print when all is well."""
+"""Output of the commands when all is well."""
 
 import json
 import subprocess

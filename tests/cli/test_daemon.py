@@ -129,7 +129,7 @@ def test_json(cli: "Cli", daemon: "Served") -> None:
 
 
 def test_advice(cli: "Cli", daemon: "Served") -> None:
-    assert cli("advice").stdout == "there is no advice\n"
+    assert cli("advice").stdout == "There is no advice.\n"
     daemon.do(daemon.supervisor.advise)
     daemon.do(lambda: daemon.supervisor.advise(256))
     head, newest, oldest = cli("advice", "list").stdout.splitlines()
@@ -151,7 +151,7 @@ def test_advice(cli: "Cli", daemon: "Served") -> None:
     )
     assert cli("advice", "undo", "1").stdout.startswith("undone 1")
     assert cli("advice", "reject", "2").stdout.startswith("rejected 2")
-    assert cli("advice").stdout == "there is no advice\n"
+    assert cli("advice").stdout == "There is no advice.\n"
     assert len(cli("advice", "--all").stdout.splitlines()) == 3
 
 

@@ -67,7 +67,7 @@ def test_without_btf(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert code == (77 if os.geteuid() else 4)
     line = next(line for line in text.splitlines() if line.split()[:2] == ["missing", "btf"])
     assert "Costs: no agent can run" in line
-    assert text.splitlines()[-1].startswith("Needed, but not here: ")
+    assert text.splitlines()[-1].startswith("Required, but missing: ")
     assert "btf" in text.splitlines()[-1]
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def test_there_is_nothing(cli: "Cli") -> None:
-    assert cli("findings").stdout == "nothing is found; closed findings: kmind findings --all\n"
+    assert cli("findings").stdout == "No open findings; for closed ones: kmind findings --all\n"
     done = cli("findings", "show", "3fa9")
     assert (done.returncode, "there is no finding 3fa9" in done.stderr) == (2, True)
 
@@ -43,7 +43,7 @@ def test_one_finding_is_shown_whole(cli: "Cli", found: Path) -> None:
     ):
         assert line in text
     old = cli("findings", "show", WHO.id("finding", "slow", "old")).stdout
-    assert "closed (nobody has confirmed it for 300 s)" in old
+    assert "closed (it was not confirmed for 300 s)" in old
 
 
 def test_findings_as_json(cli: "Cli", found: Path) -> None:

@@ -21,7 +21,7 @@ def test_info_of_a_built_in(cli: "Cli") -> None:
     assert "name:           readahead" in lines
     assert "origin:         built-in" in lines
     below = lines[lines.index("parameters:") :]
-    assert any(line.startswith("    patience: Wait that long") for line in below)
+    assert any(line.startswith("    patience: Wait for files") for line in below)
     assert not any(word in done.stdout for word in ("{", "': ", "[]", "None"))
     outcome = next(line for line in lines if line.startswith("    requests = "))
     assert "(reads + faults + fault_around) in 1/s, higher is better: Reads" in outcome

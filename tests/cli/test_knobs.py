@@ -52,7 +52,7 @@ def test_knobs_fit_the_terminal(
 def test_one_knob_is_shown_whole(cli: "Cli") -> None:
     text = cli("knobs", "show", "vm.dirty_ratio").stdout
     assert "allowed: 2 to 80 %; > vm.dirty_background_ratio" in text
-    assert "costs: disturbing. Lowered below" in text
+    assert "costs: disturbing. If it falls below" in text
 
 
 def test_the_policy_narrows_what_is_shown_and_set(cli: "Cli", tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a machine may lack, taken away for one process in a mount namespace of its own."""
+"""Features that a machine may lack, hidden from one process in a mount namespace of its own."""
 
 import ctypes.util
 import json

@@ -36,7 +36,7 @@ def test_one_report_is_shown_and_its_files_saved(cli: "Cli", found: Path, tmp_pa
         (("show",), "show needs an id"),
         (("list", "3fa9"), "list takes no id"),
         (("remove",), "remove needs an id"),
-        (("--save", "x"), "--save is for show"),
+        (("--save", "x"), "--save goes with: kmind reports show"),
         (("show", "3fa9"), "there is no report 3fa9"),
         (("show", "3f"), "there is no report 3f"),
     ],
@@ -47,7 +47,7 @@ def test_wrong_words_are_one_line(cli: "Cli", words: tuple[str, ...], line: str)
 
 
 def test_none_yet(cli: "Cli") -> None:
-    assert cli("reports").stdout == "no report was filed here yet\n"
+    assert cli("reports").stdout == "There are no reports yet.\n"
 
 
 def test_one_is_removed_by_the_daemon_alone(cli: "Cli", found: Path, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_the_list(cli: "Cli", state: Path) -> None:
     assert "not measured: so" in rows[1]
     assert "loss" in rows[2]
     assert "gain, kept" in rows[3]
-    assert "times requests" in rows[3]
+    assert "requests x" in rows[3]
 
 
 def test_one_with_its_chart(cli: "Cli", state: Path) -> None:
@@ -159,7 +159,7 @@ def test_as_json(cli: "Cli", state: Path) -> None:
 
 def test_nothing_yet(cli: "Cli") -> None:
     done = cli("why")
-    assert (done.returncode, done.stdout) == (0, "no experiment was made here yet\n")
+    assert (done.returncode, done.stdout) == (0, "There are no experiments yet.\n")
     assert json.loads(cli("why", "--json").stdout)["experiments"] == []
 
 

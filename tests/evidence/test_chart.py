@@ -29,7 +29,7 @@ def test_it_says_what_came_out_and_what_was_said_beforehand():
     one = stored(1.5)
     text = render_experiment(one, width=200, unit="pages/s")
     assert text.startswith(f"gain: {one['reason']}\n")
-    assert f"a gain of {100 * (one['detectable'] - 1):.2g}% would be seen" in text
+    assert f"gains of {100 * (one['detectable'] - 1):.2g}% and more are detected" in text
     assert "blocks, pages/s:" in text
     assert "pair 3" in text
     assert f"pair {one['interval']['pairs']}" in text
@@ -80,7 +80,7 @@ def test_one_that_has_not_begun_or_ended_has_a_chart_too():
     experiment = Experiment(Design(), np.random.default_rng(0))
     text = render_experiment(experiment.to_dict())
     assert "no verdict: it has not ended yet" in text
-    assert "the noise was not known beforehand" in text
+    assert "the noise was not known before" in text
     experiment.learn_one(5.0)
     assert "blocks" in render_experiment(experiment.to_dict())
 

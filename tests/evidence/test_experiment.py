@@ -56,7 +56,7 @@ def test_a_loss_is_called_one():
     experiment = run(0.8)
     assert experiment.outcome == "loss"
     assert experiment.interval.high < 1
-    assert experiment.reason.startswith("the candidate is worse beyond noise: 0.")
+    assert experiment.reason.startswith("the candidate is worse beyond noise: effect x0.")
 
 
 def test_runs_without_an_effect_are_rarely_kept():

@@ -92,8 +92,8 @@ WRONG = [
     ("options m x", "'x' is not a parameter; parameters are name=value"),
     ("options m x=1 x=2", "x is given twice"),
     ("options m mode=emergency", "mode is 'emergency', and must be one of observe, advise"),
-    ("autoload m", "autoload is written: autoload MODULE TARGET"),
-    ("autoload m x=1", "'x=1' is no target; autoload is written:"),
+    ("autoload m", "the syntax is: autoload MODULE TARGET"),
+    ("autoload m x=1", "'x=1' is not a target; the syntax is:"),
     ("autoload m vda x", "'x' is not a parameter"),
     ('options m x="1', "No closing quotation"),
 ]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a module depends on comes before it; circles, gaps and conflicts are refused."""
+"""Dependencies of a module come before it; circles, gaps and conflicts are refused."""
 
 import itertools
 from pathlib import Path

@@ -107,7 +107,7 @@ def test_imports_that_are_no_names(site: Path, name: str) -> None:
 
 
 def test_in_packages_without_init(site: Path) -> None:
-    """What stands in packages that nobody imported is found all the same."""
+    """Modules in packages that nobody imported are found all the same."""
     below = site / "deep" / "down"
     below.mkdir(parents=True)
     site.joinpath("outside", "quiet").rename(below / "quiet")

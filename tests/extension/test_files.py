@@ -97,11 +97,11 @@ def test_what_is_no_plain_file_is_not_even_opened(
         return real(path, *arguments, **more)
 
     monkeypatch.setattr(os, "open", watched)
-    with pytest.raises(ModuleError, match=r"odd\.py is no plain file"):
+    with pytest.raises(ModuleError, match=r"odd\.py is not a regular file"):
         read_sources(folder)
-    with pytest.raises(ModuleError, match=r"odd\.py is no plain file"):
+    with pytest.raises(ModuleError, match=r"odd\.py is not a regular file"):
         read_beneath(folder, "odd.py")
-    with pytest.raises(ModuleError, match=r"odd\.py is no plain file"):
+    with pytest.raises(ModuleError, match=r"odd\.py is not a regular file"):
         refuse_unplain(odd)
     assert opened
     assert "odd.py" not in opened
@@ -116,7 +116,7 @@ def test_an_agent_that_is_a_link_or_a_pipe_is_refused(folder: Path) -> None:
         _object_path(module)
     module.object_path.unlink()
     os.mkfifo(module.object_path)
-    with pytest.raises(ModuleError, match="is no plain file"):
+    with pytest.raises(ModuleError, match="is not a regular file"):
         _object_path(module)
 
 

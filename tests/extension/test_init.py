@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What authors import is all there, and costs an extension's process only what it needs."""
+"""The authors' API is complete, and costs an extension's process only what it needs."""
 
 import subprocess
 import sys

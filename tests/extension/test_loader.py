@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which packages are imported for an extension, and which never."""
+"""Packages that are imported for an extension, and packages that never are."""
 
 import sys
 from pathlib import Path

@@ -70,7 +70,7 @@ BROKEN = [
     (
         'name = "free_kb"',
         'name = "requests"',
-        ":LINE: feature[1].name: 'requests' stands there more",
+        ":LINE: feature[1].name: 'requests' occurs more",
     ),
     ('kind = "gauge"', 'kind = "gage"', ":LINE: feature[1].kind: Invalid enum value 'gage'"),
     ("[target]", "[targit]", ":LINE: targit: Object contains unknown field `targit`"),
@@ -79,9 +79,9 @@ BROKEN = [
     ('["block:nvme*n*,DEVTYPE=disk"]', '["net:*"]', ":LINE: aliases[0]: 'net:*' names no block"),
     ('["block:nvme*n*,DEVTYPE=disk"]', '"net:*"', ":LINE: aliases: Expected `array`, got `str`"),
     ('depends = ["base"]', 'depends = ["sample"]', ":LINE: depends[0]: 'sample' is this module"),
-    ('depends = ["base"]', 'depends = ["b", "b"]', ":LINE: depends[1]: 'b' stands there more than"),
+    ('depends = ["base"]', 'depends = ["b", "b"]', ":LINE: depends[1]: 'b' occurs more than"),
     ('depends = ["base"]', 'depends = ["No"]', ":LINE: depends[0]: Expected `str` matching"),
-    ('["rival"]', '["base"]', ":LINE: conflicts[0]: 'base' stands in depends too"),
+    ('["rival"]', '["base"]', ":LINE: conflicts[0]: 'base' is in depends too"),
     ("cpu_percent = 20", "cpu_percent = 0", ":LINE: limits.cpu_percent: Expected `int` >= 1"),
     ("memory_mib = 96", "memory_mib = 4097", ":LINE: limits.memory_mib: Expected `int` <= 4096"),
     ("memory_mib = 96", "pids = 257", ":LINE: limits.pids: Expected `int` <= 256"),
@@ -94,7 +94,7 @@ BROKEN = [
     (
         '"block.read_ahead_kb"',
         '"cgroup.io_weight"',
-        ":LINE: knob[0].name: cgroup.io_weight is none of",
+        ":LINE: knob[0].name: cgroup.io_weight is not a knob of",
     ),
 ]
 
@@ -146,7 +146,7 @@ KINDS = """
 name = "slow"
 help = "It is slow."
 severity = "warning"
-score = "How many times as slow as it was."
+score = "Ratio of present to usual latency."
 unit = "1"
 critical_from = 4.0
 """
@@ -185,8 +185,8 @@ ASKED = {
         ),
         "has no objective",
     ),
-    "model": ('[model]\n[[model.feature]]\nname = "f"\n', "decides by no model"),
-    "train": ('[train]\nentry = "recipe:Recipe"\n', "decides by no model"),
+    "model": ('[model]\n[[model.feature]]\nname = "f"\n', "has no model now"),
+    "train": ('[train]\nentry = "recipe:Recipe"\n', "has no model now"),
     "finding": (KINDS, "hands over no findings"),
     "report": ('[[report]]\nname = "failure"\nhelp = "h"\n', "hands over no reports"),
 }
@@ -241,7 +241,7 @@ def test_a_detector_declares_findings_and_a_reporter_reports(tmp_path: Path) -> 
         ("detector", KINDS.replace('"warning"', '"bad"'), "severity", "finding[0].severity: Inva"),
         ("detector", KINDS + "closes_after_s = 0\n", "closes", "finding[0].closes_after_s: Expect"),
         ("detector", KINDS + "expires_s = 29\n", "expires", "finding[0].expires_s: Expected"),
-        ("detector", KINDS + KINDS, "", "finding[1].name: 'slow' stands there more than once"),
+        ("detector", KINDS + KINDS, "", "finding[1].name: 'slow' occurs more than once"),
         ("detector", KINDS + "state = 1\n", "state", "finding[0].state: Object contains unknown"),
     ],
 )

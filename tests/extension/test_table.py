@@ -128,7 +128,7 @@ BROKEN = [
     ("size = 6", "size = 5", "table[0]: table disks: the compiler would leave a hole in its key"),
     ("size = 6", "size = 30", "table[0]: table disks: 36 bytes in a key, at most 32"),
     ('"counter"', '"count"', "table[0].column[0].kind: Invalid enum value 'count'"),
-    ('"requests"', '"depth"', "table[0]: table disks: column 'depth' stands there twice"),
+    ('"requests"', '"depth"', "table[0]: table disks: column 'depth' occurs twice"),
     ('"requests"', '"key"', "table[0].column[0]: column key: a row has a key of its own"),
     ('"gauge"', '"gauge"\nscale = 2', "table[0].column[1]: column depth: scale, low and high go"),
     ("high = 20", "high = 4", "table[0].column[2]: column latency: a histogram needs low below"),

@@ -46,7 +46,7 @@ def _guarded(target: Target, *names: str) -> Iterator[Target]:
 
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
-    """Where a test's journal goes: on a disk, so that fsync means something."""
+    """Path of a test's journal: on a disk, so that fsync means something."""
     return tmp_path / "journal.db"
 
 

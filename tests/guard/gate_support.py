@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who writes to a sysctl: this process, an admin, and owners that get killed."""
+"""Writers of a sysctl: this process, an admin, and owners that get killed."""
 
 from __future__ import annotations
 

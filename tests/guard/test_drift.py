@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What knobs hold, against what the journal says that we set."""
+"""Knobs' values against those that the journal says we set."""
 
 from pathlib import Path
 

@@ -222,7 +222,7 @@ def test_the_actuator_writes_only_what_agents_approved(
         def agent_approves(value: int) -> None:
             raw.map_update(approvals, key_of(PRESSURE, system), APPROVED.pack(value, base, 1, 7, 5))
 
-        with pytest.raises(KnobError, match="is not approved; no agent approved anything"):
+        with pytest.raises(KnobError, match="is not approved; no agent has approved a value"):
             apply(actuator, base + 1)
         agent_approves(base + 2)
         with pytest.raises(KnobError, match=f"is not approved; {base + 2} came later"):

@@ -249,8 +249,8 @@ def test_without_its_iterators_it_says_what_is_not_done(
     monkeypatch.setattr(openfiles, "_OBJECT", tmp_path / "nosuch.bpf.o")
     change = Actuator(journal, Policy()).apply(READ_AHEAD, mounted, 16, who="test@it", why="")
     assert READ_AHEAD.read(mounted) == 16
-    assert change.remark.startswith("files already open keep the old value: cannot read")
-    assert restore(journal, force=True).restored[0].why.startswith("files already open keep")
+    assert change.remark.startswith("open files keep the old value: cannot read")
+    assert restore(journal, force=True).restored[0].why.startswith("open files keep")
 
 
 def test_a_file_on_a_partition_belongs_to_its_disk(tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def test_somebody_else_s_value_is_not_written_over(
 
 def test_another_value_has_to_wait(actuator: Actuator, target: Target) -> None:
     park(actuator, target)
-    with pytest.raises(KnobError, match="just being measured"):
+    with pytest.raises(KnobError, match="is being measured"):
         actuator.apply(KNOB, target, 64, who="test@it", why="a test")
 
 

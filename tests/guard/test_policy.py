@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a policy allows, and how a wrong one is refused."""
+"""Changes that a policy allows, and wrong policies that are refused."""
 
 from __future__ import annotations
 

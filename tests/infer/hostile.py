@@ -16,7 +16,7 @@ ODD = (0, 1, 2, 3, 7, 63, 64, 255, (1 << 15) - 1, 1 << 15, 1 << 16, (1 << 31) - 
 
 
 def tables(slot: bytes) -> list[tuple[int, np.dtype[Any]]]:
-    """Where the records of a slot lie, and what each is."""
+    """Return the offset and type of each record of a slot."""
     head = np.frombuffer(slot, layout.HEADER, 1)[0]
     at, size = int(head["input"]), layout.INPUT.itemsize
     found = [(0, layout.HEADER)]

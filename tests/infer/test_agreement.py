@@ -48,7 +48,7 @@ def test_random_models_of_every_family_in_the_kernel(family: str) -> None:
 
 
 def test_rounded_leaves_alone_would_differ() -> None:
-    """What the comparison finds where close calls are not decided by the library's sums."""
+    """The comparison finds differences if close calls are not decided by the library's sums."""
     differ = 0
     for seed in (2, 14, 23):
         case = random_case("onnx", seed, 1500)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What LightGBM and XGBoost save, through treelite: the import must say what they say."""
+"""Files of LightGBM and XGBoost, through treelite: the import must agree with the library."""
 
 import json
 from pathlib import Path

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a decision costs, and the gate that is built on it."""
+"""Cost of a decision, and the gate that is built on it."""
 
 from dataclasses import astuple, replace
 

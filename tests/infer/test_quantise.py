@@ -56,7 +56,7 @@ def test_what_loses_more_than_the_limit_is_refused() -> None:
         quantise(network(), X, widths=(3, 2))
     assert "the limit is 0.5" in str(caught.value)
     assert quantise(network(), X, widths=(3, 2), limit=100).quantisation["lost_points"] > 0.5
-    # A loss that is no number is over any limit.
+    # A loss that is not a number is over any limit.
     with pytest.raises(ModelError):
         quantise(network(), X, limit=float("nan"))
 

@@ -34,7 +34,7 @@ def test_a_slot_holds_the_whole_model() -> None:
 @settings(max_examples=400, deadline=None)
 @given(st.data())
 def test_a_hostile_slot_with_right_hashes_is_refused_or_valid(data: st.DataObject) -> None:
-    """Whoever wrote it can also compute hashes: only the checks stand between it and us."""
+    """An attacker can compute hashes too: only the checks of the content protect us."""
     file = whole(data.draw(st.integers(0, 30)))
     header, slot = parts(file.to_bytes())
     hostile = bytearray(slot)

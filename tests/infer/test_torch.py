@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What PyTorch's two exporters wrote (tools/torch_models.py), held against what PyTorch said."""
+"""Files of PyTorch's two exporters (tools/torch_models.py), compared with PyTorch's own results."""
 
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ def said() -> Any:
 
 
 def labels_of(kind: str, output: np.ndarray) -> np.ndarray:
-    """What PyTorch's output means: numbers of classes, probabilities, or scores of each class."""
+    """Return the labels of PyTorch's output: classes, probabilities, or scores of each class."""
     if kind == "threshold":
         return (output.ravel() > 0.5).astype(int)
     return output.argmax(axis=1) if output.ndim == 2 else output

@@ -51,7 +51,7 @@ help = "when"
 
 
 def eventually(what: Callable[[], Any], seconds: float = PATIENCE_S) -> Any:
-    """What a call returns once that is true; fail if it never is."""
+    """Return a call's result once it is true; fail if it never is."""
     until = time.monotonic() + seconds
     while not (found := what()):
         assert time.monotonic() < until, "it never came"
@@ -76,13 +76,13 @@ def hostile_module(folder: Path, knob: str = "", kind: str = "block") -> str:
 
 
 def accounts(host: Host, name: str) -> dict[str, str]:
-    """What the kernel counts for an instance, as ``cat`` shows it."""
+    """Return the kernel's counts of an instance, as ``cat`` shows them."""
     lines = host.cat(f"/sys/fs/bpf/kmind/instances/{name}").splitlines()
     return dict(line.split(None, 1) for line in lines)
 
 
 def rows(host: Host) -> dict[str, dict[str, str]]:
-    """What ``cat`` shows of all instances, by name."""
+    """Return the rows that ``cat`` shows of all instances, by name."""
     head, *lines = host.cat("/sys/fs/bpf/kmind/stats").splitlines()
     found = [dict(zip(head.split(), line.split(), strict=True)) for line in lines]
     return {row["name"]: row for row in found}

@@ -47,7 +47,7 @@ class World:
 
     @property
     def value(self) -> int:
-        """What its knob holds."""
+        """Return its knob's value."""
         return int((self.file or knob_file(self.disk)).read_text())
 
     def load(self, attack: str, *words: str, mode: str = "auto") -> int:
@@ -69,7 +69,7 @@ class World:
         assert {each["holder"] for each in held} <= {self.neighbour.name}
 
     def count(self, key: str) -> int:
-        """What the kernel counts for it."""
+        """Return a counter of its account in the kernel."""
         return int(accounts(self.host, self.name)[key])
 
     def logged(self, event: str, **fields: Any) -> list[dict[str, Any]]:
@@ -141,7 +141,7 @@ def test_scribbling_over_the_whole_arena(world: World) -> None:
         world.load("scribble")
         world.refused("torn")
         eventually(lambda: world.count("bad_tail") > 10)
-        world.named(f"the extension of {world.name} wrote a queue's tail that makes no sense")
+        world.named(f"the extension of {world.name} wrote an invalid queue tail")
         ticks = world.count("ticks")
         eventually(lambda: world.count("ticks") > ticks + 100)
         assert world.value == BASELINE
@@ -151,7 +151,7 @@ def test_scribbling_over_the_whole_arena(world: World) -> None:
 
 @pytest.mark.usefixtures("stirred")
 def test_forged_records_and_a_forged_mode(world: World) -> None:
-    """What the arena says of records and mode moves neither accounts nor verdicts."""
+    """Records and modes forged in the arena move neither accounts nor verdicts."""
     with world.neighbour.unmoved():
         world.load("forge", mode="advise")
         eventually(lambda: world.count("verdict_advised") > 5)
@@ -207,8 +207,8 @@ def test_flooding_the_completion_queue(world: World) -> None:
         world.load("flood")
         eventually(lambda: world.count("actions_lost") > 100)
         eventually(lambda: world.count("bad_tail"))
-        world.named("asks for more than is heard")
-        world.named("a queue's tail that makes no sense")
+        world.named("recommends faster than it is served")
+        world.named("an invalid queue tail")
         world.refused("rate")
         assert world.value in ALLOWED
         shown = accounts(world.host, world.name).items()

@@ -90,7 +90,7 @@ def knob(disk: str) -> int:
 
 
 def ended(pid: int) -> bool:
-    """Whether it runs no more; whoever is its parent now may not have looked yet."""
+    """True if it no longer runs; a zombie that its parent has not reaped counts as ended."""
     status = Path(f"/proc/{pid}/status")
     return not status.exists() or "State:\tZ" in status.read_text()
 

@@ -91,7 +91,7 @@ mapped: list[Arena] = []
 
 
 def vandalise(agent: BareAgent, rounds: int, seed: int) -> None:
-    """What the hostile process does. It has the arena and the doorbell, and nothing else."""
+    """Act as the hostile process. It has the arena and the doorbell, and nothing else."""
     random_bytes = np.random.default_rng(seed)
     choose = random.Random(seed)
     map_again(agent)
@@ -182,7 +182,7 @@ def check(actions: list[Action]) -> int:
 
 
 def restore(agent: BareAgent) -> Endpoint:
-    """What a new, sane extension would start from, as far as it is the extension's to say."""
+    """Return a new, sane extension's endpoint, as far as the extension controls it."""
     for _ in range(3):  # interrupts on their way, and the queue's rest
         agent.work(pushes=1, admits=SLOTS + 1)
         time.sleep(0.01)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the daemon does not load: refused with place, reason and exit code, and nothing is left."""
+"""Loads that the daemon refuses: with place, reason and exit code, and nothing is left."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ class World:
     disk: str
 
     def refused(self, *words: str) -> str:
-        """What ``kmind load`` says, on one line, as it refuses; nothing is loaded then."""
+        """Return the one line in which ``kmind load`` refuses; nothing is loaded then."""
         done = subprocess.run(
             self.host.command("load", *words), env=self.host.environment,
             capture_output=True, text=True, timeout=120, check=False,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an extension does by itself moves no counter of any agent; what a neighbour does, does."""
+"""An extension's own traffic moves no counter of any agent; a neighbour's does."""
 
 import os
 import subprocess

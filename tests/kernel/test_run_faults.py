@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whatever happens to ``kmind run``, its disk ends as it was."""
+"""The disk of ``kmind run`` ends as it was, whatever happens to the process."""
 
 import contextlib
 import fcntl
@@ -114,7 +114,7 @@ def run(tmp_path: Path) -> Iterator[Run]:
 
 
 def gone(pid: int) -> bool:
-    """Whether a process ends before long."""
+    """True if a process ends before long."""
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         try:

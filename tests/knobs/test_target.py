@@ -135,10 +135,10 @@ def test_target_by_path_to_something_else_is_refused(tmp_path: Path) -> None:
         ("/dev/gone", "leads to no device: No such file"),
         ("/dev/loop", "leads to no device: Too many levels"),
         ("/dev/stranger", "block device 8:99, which the kernel does not have"),
-        ("/dev/file", "is no block device"),
-        ("/dev/disk/by-id", "is no block device"),
+        ("/dev/file", "is not a block device"),
+        ("/dev/disk/by-id", "is not a block device"),
         ("/dev/disk/by-id/none", "unknown block device"),
-        ("/dev/a\0b", "is no path"),
+        ("/dev/a\0b", "is not a path"),
     ):
         with pytest.raises(UsageError, match=why):
             parse_target(name, root=root)

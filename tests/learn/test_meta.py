@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a recording says of itself, and where it was made."""
+"""Metadata of a recording, and of the machine that it was made on."""
 
 import contextlib
 import json
@@ -73,7 +73,7 @@ def absent(path: Path) -> None:
 
 
 BAD: list[tuple[Callable[[Path], None], int, str]] = [
-    (foreign, 1, "is no recording of kmind's: its metadata has no key 'kmind'"),
+    (foreign, 1, "is not a recording of kmind: its metadata has no key 'kmind'"),
     (cut, 1, "cannot be read: "),
     (no_parquet, 1, "cannot be read: "),
     (other_abi, 1, "was recorded with ABI 1, and this kmind speaks"),

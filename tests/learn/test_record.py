@@ -126,7 +126,7 @@ def test_a_sweep_labels_windows_and_is_put_back(tmp_path: Path) -> None:
 @pytest.mark.kernel(*NEEDS, "tp_filemap")
 @pytest.mark.fault
 def test_killed_in_a_sweep(tmp_path: Path) -> None:
-    """What was flushed is there, and `kmind restore` puts the knob back."""
+    """Flushed rows survive, and `kmind restore` puts the knob back."""
     out = tmp_path / "out"
     with loop_disk(tmp_path) as disk:
         baseline = knob_file(disk).read_text()
@@ -148,7 +148,7 @@ def test_killed_in_a_sweep(tmp_path: Path) -> None:
 
 @pytest.mark.kernel(*NEEDS, "tp_filemap")
 def test_a_sweep_yields(tmp_path: Path) -> None:
-    """What somebody else sets stays, and so does what was recorded until then."""
+    """Another's write stays, and so do the rows recorded until then."""
     out = tmp_path / "out"
     with loop_disk(tmp_path) as disk:
         words = ("--sweep", "block.read_ahead_kb=16,512", "--sweep-s", "0.3")
@@ -169,12 +169,12 @@ BAD = [
     (["hooks@DISK", "readahead@DISK", "-o", "OUT.parquet"], 2, "a single file holds one stream"),
     (["hooks@DISK", "hooks@DISK", "-o", "OUT"], 2, "an instance is named twice"),
     (["readahead@nodisk", "-o", "OUT"], 2, "unknown block device"),
-    (["x=1", "-o", "OUT"], 2, "stands before any module"),
+    (["x=1", "-o", "OUT"], 2, "comes before any module"),
     (["readahead", "-o", "OUT"], 2, "readahead needs a block target to record; name it after an @"),
     (["hooks", "-o", "OUT"], 2, "kmind record hooks@vda -o DIR"),
     (["slowio@", "-o", "OUT"], 2, "kmind record slowio@vda -o DIR"),
-    (["readahead@DISK", "-o", "OUT", "--tag", "x"], 2, "'x' is no tag"),
-    (["readahead@DISK", "-o", "OUT", "--sweep", "x"], 2, "'x' is no sweep"),
+    (["readahead@DISK", "-o", "OUT", "--tag", "x"], 2, "'x' is not a tag"),
+    (["readahead@DISK", "-o", "OUT", "--sweep", "x"], 2, "'x' is not a sweep"),
     (["hooks@DISK", "-o", "OUT", "--sweep", "block.read_ahead_kb=1,2"], 2, "no module that is rec"),
     (["readahead@DISK", "-o", "OUT", "--sweep", "block.read_ahead_kb=16"], 2, "two values or more"),
     (["readahead@DISK", "-o", "/proc/no/OUT"], 1, "cannot be made"),

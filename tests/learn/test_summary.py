@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What kmind inspect says of a recording."""
+"""Text of kmind inspect about a recording."""
 
 import json
 from pathlib import Path

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is written is read again, within its bound, and whatever became of the writer."""
+"""Rows that are written are read again, within the bound, whatever happened to the writer."""
 
 import signal
 import subprocess
@@ -124,7 +124,7 @@ def test_full_disk(small_disk: Path) -> None:
     with pytest.raises(RecordingError) as caught:
         write_recording(out, MODULE, made_windows(values(10)), made_records(2_000_000, 10))
     assert str(caught.value) == (
-        f"recording to {out} ended: the disk is full; what was written until then can be read: "
+        f"recording to {out} ended: the disk is full; the data written so far can be read: "
         f"kmind inspect {out}"
     )
     (found,) = open_recordings(out)

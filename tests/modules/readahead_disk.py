@@ -192,7 +192,7 @@ class Bench:
 
     @property
     def proposed(self) -> list[int]:
-        """What was recommended, in order, without renewals."""
+        """Recommended values, in order, without renewals."""
         values = [each["value"] for each in self.made]
         return [v for n, v in enumerate(values) if n == 0 or v != values[n - 1]]
 
@@ -201,5 +201,5 @@ class Bench:
         return [json.loads(each["note"]) for each in self.made]
 
     def status(self) -> Mapping[str, Any]:
-        """What the extension says of itself."""
+        """The extension's status."""
         return self.extension.status()

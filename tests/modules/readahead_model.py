@@ -29,7 +29,7 @@ def random_windows(count: int, seed: int) -> npt.NDArray[np.int64]:
 
 
 def random_rows(count: int, seed: int) -> npt.NDArray[np.int64]:
-    """What such windows are decided by."""
+    """Return the inputs of a decision on random windows."""
     kb = np.random.default_rng(seed).choice([0, 4, 16, 128, 1024, 8192], count)
     return np.asarray(columns_of(random_windows(count, seed), FEATURES, kb))
 

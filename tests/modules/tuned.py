@@ -18,7 +18,7 @@ def outcomes(world: World) -> list[str]:
 
 
 def asked(search: Search, dimensions: list[Dimension], count: int) -> list[Codes]:
-    """What is asked for while nothing gains."""
+    """Return the points that are proposed while nothing gains."""
     centre = tuple(dimension.baseline for dimension in dimensions)
     found = []
     for _ in range(count):

@@ -173,7 +173,7 @@ class Writers:
 
     @property
     def value(self) -> int:
-        """What the knob holds."""
+        """The knob's value."""
         return int(self._file.read_text())
 
     def run(self, seconds: float, until: Callable[[], object] = lambda: False) -> None:

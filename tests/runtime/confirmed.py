@@ -124,13 +124,13 @@ class Owner:
         return [fields for _, name, fields in self.events if name == event]
 
     def knobs(self) -> dict[str, Any]:
-        """What the knobs hold, by name."""
+        """Return the knobs' values, by name."""
         queue = self.root / "sys/block/sim0/queue"
         return {name: int((queue / name.partition(".")[2]).read_text()) for name in BASELINES}
 
     @property
     def stands(self) -> dict[str, Any]:
-        """What the knobs hold that is not the baseline, by name."""
+        """Return the knobs' values that differ from the baseline, by name."""
         held = self.knobs()
         return {name: value for name, value in held.items() if value != BASELINES[name]}
 

@@ -112,7 +112,7 @@ class Owner:
 
     @property
     def value(self) -> int:
-        """What the knob holds."""
+        """Return the knob's value."""
         return int(KNOB.read(self.target))
 
     def recommend(

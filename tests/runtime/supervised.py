@@ -33,7 +33,7 @@ BUSY = '[knob."block.read_ahead_kb"]\nrate = "6000 per minute"\nburst = 100\n'
 
 
 class Rig:
-    """What a supervisor needs, made below one folder; it may be made again and again."""
+    """Environment of a supervisor, made below one folder; it may be made again and again."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -154,7 +154,7 @@ def stirred(*disks: str) -> Iterator[None]:
 
 
 def value_of(disk: str) -> int:
-    """What the sample's knob holds."""
+    """Return the value of the sample's knob."""
     return int(knob_file(disk).read_text())
 
 
@@ -226,7 +226,7 @@ class Daemon:
 
 
 def alive(pid: int) -> bool:
-    """Whether that process runs; a zombie does not."""
+    """True if that process runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an extension costs its owner: measured, bounded, shown, and ended where it does not stop."""
+"""Cost of an extension to its owner: measured, bounded, shown, and ended if it does not stop."""
 
 import os
 import selectors

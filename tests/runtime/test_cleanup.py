@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What dead owners left is put back, also where the next one cannot begin."""
+"""Traces of dead owners are removed, also if the next one cannot begin."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What instances share, and what makes one."""
+"""Services that instances share, and the parts of one instance."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -29,14 +29,14 @@ class Host(DaemonHost):
         return self.began()
 
     def began(self) -> float:
-        """When the daemon that answers now began."""
+        """Return the start time of the daemon that answers now."""
         health = self.client.get("/v1/health")
         assert self.daemon is not None
         assert health["pid"] == self.daemon.pid
         return float(health["started"])
 
     def instance(self, name: str) -> dict[str, Any]:
-        """What the daemon knows of an instance."""
+        """Return the daemon's description of an instance."""
         found: dict[str, Any] = self.client.get(f"/v1/instances/{name}")["instances"][0]
         return found
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the API answers, over its real socket."""
+"""Answers of the API, over its real socket."""
 
 import dataclasses
 import http.client

@@ -90,7 +90,7 @@ LOAD = {"module": "readahead", "target": DISK}
 def test_ends_by_signal(daemon: Process, number: int) -> None:
     daemon.client.call("POST", "/v1/instances", LOAD)
     daemon.send(number)
-    assert "putting all back" in daemon.told("STOPPING=1")
+    assert "putting everything back" in daemon.told("STOPPING=1")
     daemon.process.wait(30)  # a second signal would find it without handlers, at its very end
     assert daemon.end() == 0
     assert daemon.said == ""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the service manager is told, and what outlives an exec."""
+"""Messages to the service manager, and descriptors that outlive an exec."""
 
 import json
 import os

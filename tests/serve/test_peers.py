@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who may connect, as the kernel tells it."""
+"""Peers that may connect, by the kernel's word on them."""
 
 import contextlib
 import grp
@@ -27,7 +27,7 @@ NOBODY = 65534
 
 
 def as_user(uid: int, gid: int, groups: list[int], call: Callable[[], int]) -> int:
-    """What ``call`` returns in a child with these ids."""
+    """Return the result of ``call`` in a child with these ids."""
     pid = os.fork()
     if pid == 0:
         try:

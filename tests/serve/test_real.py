@@ -49,8 +49,8 @@ def wait_for(what: Callable[[], Any], seconds: float = 20) -> Any:
 
 
 def refusals(machine: Host) -> int:
-    """How often it said that what it was to read again is wrong."""
-    return sum("not read again" in str(event.get("message")) for event in machine.log())
+    """Return how often it refused a configuration that it was to read again."""
+    return sum("not reloaded" in str(event.get("message")) for event in machine.log())
 
 
 def knob(disk: str) -> int:
@@ -171,7 +171,7 @@ def test_the_capabilities_of_the_unit_are_enough(machine: Host, disk: str, tmp_p
 
 
 def test_requests_made_of_the_description(machine: Host, disk: str, tmp_path: Path) -> None:
-    """Whatever is asked, each answer is as described, and the daemon and its instance go on."""
+    """Each answer is as described, whatever the request, and the daemon and its instance go on."""
     module, name, baseline = str(make_module(tmp_path)), f"sample@{disk}", knob(disk)
     began = machine.start()
     body = {"module": module, "target": disk, "mode": "observe"}

@@ -295,7 +295,7 @@ HANDED_OVER = {
     "a finding of a kind that is not declared": (
         "windows", "detector", FINDING, "self.context.finding('fast', title='Fast.', score=1)",
     ),
-    "a score that is no number": (
+    "a score that is not a number": (
         "windows", "detector", FINDING,
         "self.context.finding('slow', title='Slow.', score=float('nan'))",
     ),

@@ -9,7 +9,7 @@ from kmind.testing.models import random_inputs, random_model
 
 
 def test_random_models_are_not_all_alike() -> None:
-    """What tests evaluators must itself reach both labels, tables, norms and saturation."""
+    """The models for tests of evaluators reach both labels, tables, norms and saturation."""
     seen: set[str] = set()
     for seed in range(300):
         rng = np.random.default_rng(seed)

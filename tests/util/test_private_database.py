@@ -122,7 +122,7 @@ def test_a_reader_makes_and_changes_nothing(path: Path) -> None:
 
 
 def as_plain_user(path: Path) -> int:
-    """What the table holds as a plain user reads it; -1 where that is refused."""
+    """Return the table's number as a plain user reads it; -1 if that is refused."""
     child = os.fork()
     if child == 0:
         answer = 99

@@ -218,7 +218,7 @@ class _Kill:
 
 
 def killed(how: str, at: int, work: Callable[[], object]) -> bool:
-    """Whether it was killed, and did not come to its end before."""
+    """True if it was killed, and did not end before."""
 
     def child() -> None:
         kill = _Kill(at, sqlite.connect_private)
@@ -327,7 +327,7 @@ def version_of(path: Path) -> int:
 
 
 def tables(path: Path) -> dict[str, str]:
-    """What makes each table and index, without comments."""
+    """Return the statement that makes each table and index, without comments."""
     with closing(sqlite3.connect(path)) as db:
         found = db.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
         return {name: " ".join(re.sub("--.*", "", sql).split()) for name, sql in found}
@@ -345,7 +345,7 @@ def rows_of(path: Path) -> Rows:
 
 
 def holds(now: Rows, before: Rows) -> bool:
-    """Whether nothing of what was there is missing, or another."""
+    """True if all earlier rows are there, unchanged."""
     return all(
         [{key: row[key] for key in old} for row, old in zip(now[name], rows, strict=True)] == rows
         for name, rows in before.items()
@@ -390,7 +390,7 @@ def test_each_store_has_kept_copies() -> None:
 
 @pytest.mark.parametrize("store", STORES)
 def test_each_version_has_a_kept_copy(store: str) -> None:
-    """Whoever changes a schema adds a step, and keeps what that makes: CONTRIBUTING.md."""
+    """A change of schema needs a step, and a kept copy of its result: CONTRIBUTING.md."""
     copies = stores.kept(store)
     versions = sorted({stores.version(copy) for copy in copies})
     assert versions == list(range(1, STORES[store].schema.version + 1))

@@ -94,7 +94,7 @@ def test_a_link_is_followed(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_module_is_not_read_before_it_is_asked_for(folder: Path) -> None:
-    """What another user wrote is not even parsed."""
+    """A file that another user wrote is not even parsed."""
     (folder / "module.toml").write_text("this is no TOML")
     with pytest.raises(ModuleError, match="not TOML"):
         find_module(str(folder))
@@ -174,7 +174,7 @@ POLICIES: dict[str, tuple[Callable[[Path], object], str]] = {
         "elsewhere belongs to user 65534",
     ),
     "it is a link by way of another's folder": (by_way_of_another, "elsewhere belongs to user"),
-    "it is a FIFO": (fifo, "is no plain file"),
+    "it is a FIFO": (fifo, "is not a regular file"),
     "it is a folder": (lambda path: (path.unlink(), path.mkdir()), "Is a directory"),
     "it is large": (lambda path: os.truncate(path, 2 << 20), "has more than 1 MiB"),
     "it is a circle of links": (circle, "too many links"),

@@ -118,7 +118,7 @@ After=basic.target
 
 
 def missing(*, systemd: bool = False) -> str:
-    """Why no guest, or none with systemd, can be started on this machine; "" if one can."""
+    """Return the reason why no guest, or none with systemd, can be started here; "" if one can."""
     if os.uname().machine != "x86_64":
         return "the guest is x86-64"
     if shutil.which(_QEMU) is None:
@@ -219,7 +219,7 @@ def _write_initramfs(image: Path, kernel: Path, script: Path, *, systemd: bool) 
 
 
 def _distributions() -> list[str]:
-    """What kmind and its daemon stand on, as installed here; not kmind itself."""
+    """Return the installed packages that kmind and its daemon need, without kmind itself."""
     found: dict[str, None] = {}
     ahead = ["kmind[daemon]"]
     while ahead:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the gate for sysfs does, tried in a guest; test_lsm.py says what is to come out."""
+"""Exercise the gate for sysfs in a guest; test_lsm.py checks the results."""
 
 from __future__ import annotations
 

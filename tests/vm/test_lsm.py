@@ -75,7 +75,7 @@ def test_the_actuator_parks_and_resumes(found: dict[str, Any]) -> None:
 def test_the_actuator_writes_what_agents_approved(found: dict[str, Any]) -> None:
     said, end, *free = found["the_actuator_writes_what_agents_approved"]
     none, later, applied, unapproved, undone = said
-    assert "no agent approved anything" in none
+    assert "no agent has approved a value" in none
     assert f"{BASE + 8} came later" in later
     assert applied == str(BASE + 8)
     assert unapproved == f"[{REFUSED}, {BASE + 8}]"

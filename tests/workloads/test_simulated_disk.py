@@ -38,7 +38,7 @@ def test_the_model_goes_the_way_of_a_real_disk() -> None:
 
 
 def test_the_trap() -> None:
-    """Where all of the file fits, a large readahead fills the cache, and wins though at random."""
+    """If the whole file fits, a large readahead fills the cache, and wins despite random access."""
     assert speed(RANDOM, 8192, cache_pages=PAGES) > 5 * speed(RANDOM, 16, cache_pages=PAGES)
 
 

@@ -31,7 +31,7 @@ _POINTER_SIZE = 8
 
 
 class Kind(IntEnum):
-    """What a BTF type is (BTF_KIND_* of the kernel's uapi/linux/btf.h)."""
+    """Kinds of BTF types (BTF_KIND_* in the kernel's uapi/linux/btf.h)."""
 
     VOID = 0
     INT = 1
@@ -233,7 +233,7 @@ class Btf:
         return self._struct_dtype(self._struct_id(name), 0)
 
     def tracepoint_args(self, name: str) -> int | None:
-        """How many arguments tracepoint ``name`` passes; None if it is not there.
+        """Return the number of arguments of tracepoint ``name``; None if the kernel lacks it.
 
         The kernel declares ``typedef void (*btf_trace_NAME)(void *, ...)`` for each.
         """
@@ -283,7 +283,7 @@ class Btf:
         return self._words[start + 3], self._words[start + 5]
 
     def is_signed(self, type_id: int) -> bool:
-        """Whether an integer or enum is signed."""
+        """True if an integer or enum is signed."""
         type_id = self.resolve(type_id)
         start, kind = self._starts[type_id], self._kind(type_id)
         if kind is Kind.INT:

@@ -50,7 +50,7 @@ class Section(NamedTuple):
 
     @property
     def has_code(self) -> bool:
-        """Whether it holds instructions."""
+        """True if the section holds instructions."""
         return bool(self.flags & _SHF_EXECINSTR)
 
 

@@ -8,7 +8,7 @@ __all__ = ["MODES", "Cause", "Kind", "Mode", "ModeName", "Verdict", "WorkingMode
 
 
 class Mode(IntEnum):
-    """How far an instance may go; ``enum kmind_mode``."""
+    """Modes: the limits of an instance's freedom to act; ``enum kmind_mode``."""
 
     OBSERVE = 1
     ADVISE = 2
@@ -18,7 +18,7 @@ class Mode(IntEnum):
 
 
 class Verdict(IntEnum):
-    """What admission decided about a recommendation; ``enum kmind_verdict``."""
+    """Verdicts of admission on a recommendation; ``enum kmind_verdict``."""
 
     PENDING = 0
     APPROVED = 1
@@ -44,7 +44,7 @@ class Verdict(IntEnum):
 
 
 class Kind(IntEnum):
-    """What a record says; ``enum kmind_kind``."""
+    """Kinds of records; ``enum kmind_kind``."""
 
     NONE = 0
     MODE = 1
@@ -61,7 +61,7 @@ class Kind(IntEnum):
 
 
 class Cause(IntEnum):
-    """Why an agent changed its mode; ``enum kmind_cause``."""
+    """Reasons for an agent's change of mode; ``enum kmind_cause``."""
 
     ASKED = 0
     STALLED = 1

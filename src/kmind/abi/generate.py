@@ -57,10 +57,10 @@ _ENUMS = (
 )
 # Those that Python names by their members, each with its docstring.
 _CLASSES = {
-    "mode": "How far an instance may go",
-    "verdict": "What admission decided about a recommendation",
-    "kind": "What a record says",
-    "cause": "Why an agent changed its mode",
+    "mode": "Modes: the limits of an instance's freedom to act",
+    "verdict": "Verdicts of admission on a recommendation",
+    "kind": "Kinds of records",
+    "cause": "Reasons for an agent's change of mode",
 }
 _HERE = Path(__file__).parent
 

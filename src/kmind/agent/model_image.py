@@ -30,11 +30,11 @@ REFUSED_SCHEMA = 4
 REFUSED_COST = 5
 _REFUSALS = {
     1: "the slot holds no model that this agent can read",
-    2: "what stands in the slot is not what was written there",
-    _REFUSED_FEATURES: "it decides by another number of features",
-    REFUSED_SCHEMA: "its features are not those that the agent counts",
+    2: "the slot's content differs from what was written there",
+    _REFUSED_FEATURES: "it has another number of features",
+    REFUSED_SCHEMA: "its features differ from the agent's",
     REFUSED_COST: "a decision may take longer than the hook's budget",
-    6: "the instance was loaded to decide by none (see the module's parameters)",
+    6: "the instance was loaded without model decisions (see the module's parameters)",
 }
 
 
@@ -45,12 +45,12 @@ def refuse(result: int) -> None:
 
 
 def no_slots() -> ModelError:
-    """What to raise where an agent has no slots."""
-    return ModelError("this module's agent does not decide by models")
+    """Return the error for an agent without model slots."""
+    return ModelError("this module's agent uses no models")
 
 
 def no_earlier() -> ModelError:
-    """What to raise where there is nothing to go back to."""
+    """Return the error for a rollback without an earlier model."""
     return ModelError("there is no earlier model to go back to")
 
 

@@ -16,7 +16,7 @@ __all__ = ["Agent", "AgentAdmission", "AgentHooks", "AgentModels", "OwnedAgent"]
 
 
 class AgentAdmission(Protocol):
-    """What the extension may recommend. Checked by the agent, out of the extension's reach."""
+    """Grants of the extension. The agent checks them, out of the extension's reach."""
 
     def grant(self, knob: int, target: int, grant: Grant) -> None:
         """Let the instance recommend values for a knob; replaces an earlier grant."""
@@ -57,7 +57,7 @@ class AgentModels(Protocol):
         """Have the model of the other slot decide again; its version."""
 
     def slots(self) -> list[dict[str, Any]]:
-        """What lies in the slots: slot, active, version, estimate_ns, and hashes in hex."""
+        """Return the models in the slots: slot, active, version, estimate_ns, and hashes in hex."""
 
 
 class Agent(Protocol):
@@ -81,7 +81,7 @@ class Agent(Protocol):
 
     @property
     def admission(self) -> AgentAdmission:
-        """What the extension may recommend."""
+        """Grants of the extension."""
 
     @property
     def hooks(self) -> AgentHooks:
@@ -124,4 +124,4 @@ class OwnedAgent(Agent, Protocol):
 
     @property
     def geometry(self) -> Geometry:
-        """Where things lie in it."""
+        """Layout of the arena."""

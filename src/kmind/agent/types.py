@@ -28,13 +28,13 @@ class Rule:
 
 @dataclass(frozen=True)
 class Grant:
-    """What an instance may do with one knob on one target.
+    """Permission of an instance to set one knob on one target.
 
-    Values are as the knob encodes them: integers, or indices into its choices.
-    ``step_percent`` bounds the ratio of new to old either way (400: four times);
-    ``interval_ns`` and ``burst`` are the rate limit; 0 means unbounded. ``priority``
-    (0 to 255) is that of the lease: the higher takes it over from the lower. ``hold_ms``
-    is the longest hold that may be asked for, and so how long a lease may last.
+    Values are as the knob encodes them: integers, or indices into its choices. ``step_percent``
+    bounds the ratio of new to old either way (400: four times); ``interval_ns`` and ``burst`` are
+    the rate limit; 0 means unbounded. ``priority`` (0 to 255) is that of the lease: a higher one
+    takes it over from a lower. ``hold_ms`` is the longest hold that may be requested, and so the
+    longest time a lease may last.
     """
 
     minimum: int
@@ -54,7 +54,7 @@ class Grant:
 
 @dataclass(frozen=True)
 class ModelUse:
-    """How an agent decides by models: over which features, and how long it may take.
+    """Use of models by an agent: the features they take, and their time limit.
 
     ``schema`` is the hash of the features (32 bytes, `kmind.infer.features.schema_hash`).
     """
@@ -65,12 +65,12 @@ class ModelUse:
 
 @dataclass(frozen=True)
 class Action:
-    """What the agent tells its owner: a verdict on a recommendation, or a new mode.
+    """Message of the agent to its owner: a verdict on a recommendation, or a new mode.
 
-    ``note`` holds what the extension said of it (untrusted bytes, at most
-    1,024). ``cause`` is set for a mode, ``verdict`` for a recommendation. ``instance``
-    is the slot that it is about, ``holder`` the slot that holds the knob's lease now,
-    ``previous`` the one that it was taken from, whose change may still stand; 0 is none.
+    ``note`` holds the extension's own note on it (untrusted bytes, at most 1,024). ``cause`` is set
+    for a mode, ``verdict`` for a recommendation. ``instance`` is the slot that it is about,
+    ``holder`` the slot that holds the knob's lease now, ``previous`` the one that it was taken
+    from, whose change may still be in place; 0 is none.
     """
 
     kind: Literal["verdict", "mode"]

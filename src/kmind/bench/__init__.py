@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the numbers in the docs come from: one module a bench, run by ``kmind bench``."""
+"""Benchmarks behind the numbers in the docs: one module per bench, run by ``kmind bench``."""
 
 from kmind.bench._results import (
     Metric,

@@ -48,7 +48,7 @@ _MIXTURE = "mixtures"
 
 @dataclass(frozen=True)
 class Episode:
-    """How one attack went: for how long a harmful value stood, at most, in ten minutes."""
+    """Result of one attack: the longest time that a harmful value stood, within ten minutes."""
 
     subject: int
     strategy: str
@@ -60,13 +60,13 @@ class Episode:
 
     @property
     def harmful_kept(self) -> bool:
-        """Whether a harmful value was kept."""
+        """True if a harmful value was kept."""
         return self.worst_s > LONGEST_S
 
 
 @functools.cache
 def subjects() -> tuple[Subject, ...]:
-    """Whom to attack: readahead from two baselines, and iolat's outcome with a knob."""
+    """Return attacked modules: readahead from two baselines, and iolat's outcome with a knob."""
     readahead = readahead_subject(baseline=128)
     return (readahead, replace(readahead, baseline=8192), iolat_subject())
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a hostile extension may do: the attacks seen, each by name, and any mixture of them.
+"""Attacks of a hostile extension: those seen, each by name, and any mixture of them.
 
-It is assumed to know everything: which load runs, which arm stands, the table of the loads itself.
+The attacker is assumed to know everything: the load, the current arm, the table of the loads.
 """
 
 from __future__ import annotations

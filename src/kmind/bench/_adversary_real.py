@@ -57,7 +57,7 @@ ATTACKS: dict[str, dict[str, object]] = {
     "forged head": {"forge": "head", "outcome": "pages_in"},
     "all at once": {"touch": True, "burn": "incumbent", "fresh": True, "forge": "seq"},
 }
-"""What the hostile module is told to do: its parameters by the name of the attack."""
+"""Parameters of the hostile module by the name of the attack."""
 
 _PARAMETERS = """
 [[parameter]]

@@ -150,7 +150,7 @@ class World:
 
     @property
     def washing(self) -> bool:
-        """Whether an experiment waits for what is under way to wash out."""
+        """True while an experiment waits for its wash-out to end."""
         running = self.trials._running
         return running is not None and running.trial.washing
 

@@ -82,7 +82,7 @@ _POLICIES = (
 
 @dataclass
 class Scene:
-    """What an attack is made on: ``disk`` is the hostile module's, and mounted at ``mount``."""
+    """Setting of an attack: ``disk`` is the hostile module's, and mounted at ``mount``."""
 
     host: DaemonHost
     folder: Path
@@ -93,7 +93,7 @@ class Scene:
     seconds: float
 
     def owner(self) -> dict[str, Any]:
-        """What the owner says of its turns."""
+        """Return the owner's turn times from the daemon's health report."""
         health: dict[str, Any] = self.connection.ask("GET", "/v1/health")
         return dict(health["owner"])
 

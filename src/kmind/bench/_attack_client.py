@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What attacks send to a daemon: requests on its socket, and connections that nobody answers."""
+"""Attacks on a daemon's socket: requests, and connections that are left unanswered."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a daemon and its instances cost: CPU time when idle, memory, loading, a restart."""
+"""Costs of a daemon and its instances: CPU time when idle, memory, loading, a restart."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the operations of decisions cost: models of many shapes timed, and prices fitted to them.
+"""Prices of the operations of decisions: models of many shapes are timed, and prices fitted.
 
 The grid is drawn at random, but the same each time: networks of all widths of numbers, trees of
 all layouts, with and without a Normalizer, and those whose every call is close. The fit minimises

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What readahead's proposal costs: decided in the kernel's tick, or by numpy in user space.
+"""Cost of readahead's proposal: decided in the kernel's tick, or by numpy in user space.
 
-Windows are drawn at random, and labelled by a rule that is too simple to be true: what counts is
-the shape of the models, those of readahead's own recipe, each learnt and quantised as
-``kmind train`` does. In the kernel only the decision is timed, in user space its inputs too.
+Windows are drawn at random and labelled by a rule too simple to be true. Only the shape of the
+models matters: those of readahead's own recipe, each learnt and quantised as ``kmind train`` does.
+In the kernel only the decision is timed, in user space its inputs too.
 """
 
 from __future__ import annotations

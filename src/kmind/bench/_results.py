@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every bench shares: medians with their spread, interleaved order, the machine.
+"""Shared parts of all benches: medians with their spread, interleaved order, the machine.
 
 A benchmark's result is one JSON object: ``schema``, ``machine``, and each number
 ``X`` beside ``X_spread``.
@@ -73,7 +73,7 @@ def over_rounds(name: str, these: Sequence[float], those: Sequence[float]) -> di
 
 @dataclass(frozen=True)
 class Share:
-    """How many of some runs ended in one way, with the 95% interval of the share.
+    """Number of runs that ended in one way, with the 95% interval of their share.
 
     The interval is Wilson's (1927), which holds near 0 and 1 too.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What others would have done with the same blocks: for comparison, and used by nothing else."""
+"""Other methods' decisions on the same blocks: for comparison, and used by nothing else."""
 
 from __future__ import annotations
 

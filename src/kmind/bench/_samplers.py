@@ -13,7 +13,7 @@ from kmind.testing.tuning import World, Worth
 __all__ = ["SAMPLERS", "compare_samplers"]
 
 SAMPLERS = ("tpe", "cmaes", "random")
-"""What the module's parameter ``sampler`` takes."""
+"""Values of the module's parameter ``sampler``."""
 
 _SECONDS = 1800
 _KNOBS: Mapping[str, int | str] = {

@@ -33,9 +33,9 @@ __all__ = ["ATTACK_SCHEMA", "OPTIONS", "SCHEMA", "run_admission_bench"]
 OPTIONS: tuple[Option | Flag, ...] = (
     DIR,
     DEVICE,
-    Flag("attack", "only the turns of the owner while clients and extensions attack it"),
+    Flag("attack", "measure only the owner's turns while clients and extensions attack it"),
 )
-"""Its own, beside --quick and --json."""
+"""Options of its own, besides --quick and --json."""
 
 SCHEMA = "kmind.bench.admission/1"
 ATTACK_SCHEMA = "kmind.bench.attack/1"

@@ -48,7 +48,7 @@ from kmind.workloads.loads import LOADS, Count, start_load
 __all__ = ["KNOBS", "OPTIONS", "PROFILES", "SCHEMA", "run_autotune_bench"]
 
 OPTIONS: tuple[Option | Flag, ...] = (DIR, DEVICE, ONLY)
-"""Its own, beside --quick and --json."""
+"""Options of its own, besides --quick and --json."""
 
 SCHEMA = "kmind.bench.autotune/2"
 
@@ -61,7 +61,7 @@ KNOBS: Mapping[str, tuple[str, ...]] = {
     "build": ("block.scheduler", "vm.vfs_cache_pressure", "vm.dirty_writeback_centisecs"),
     "mmap-random": ("block.read_ahead_kb", "block.scheduler", "block.rq_affinity"),
 }
-"""What is tuned for each load; the last is one where a knob is known to matter."""
+"""Knobs tuned for each load; the last load is one where a knob is known to matter."""
 
 PROFILES = ("throughput-performance", "latency-performance")
 """Profiles of Debian's tuned that it is compared with, as far as kmind knows their settings."""

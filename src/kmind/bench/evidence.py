@@ -33,12 +33,12 @@ OPTIONS: tuple[Option | Flag, ...] = (
     Flag("adversary", "only 200 simulated hours of hostile extensions"),
     Option(
         "real",
-        "with --adversary: attack for so long on the real kernel instead",
+        "with --adversary: attack for this time on the real kernel instead",
         float,
         metavar="SECONDS",
     ),
 )
-"""Its own, beside --quick and --json."""
+"""Options of its own, besides --quick and --json."""
 
 SCHEMA = "kmind.bench.evidence/1"
 

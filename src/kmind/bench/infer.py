@@ -31,9 +31,9 @@ from kmind.infer.reference import evaluate
 __all__ = ["MODELS", "OPTIONS", "SCHEMA", "run_infer_bench"]
 
 OPTIONS: tuple[Option | Flag, ...] = (
-    Flag("agreement", "only the labels of random models beside those of their libraries"),
+    Flag("agreement", "compare only the labels of random models with those of their libraries"),
 )
-"""Its own, beside --quick and --json."""
+"""Options of its own, besides --quick and --json."""
 
 SCHEMA = "kmind.bench.infer/1"
 

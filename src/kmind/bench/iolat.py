@@ -42,7 +42,7 @@ from kmind.workloads.host import device_of, find_tool, stop_process, under_limit
 __all__ = ["OPTIONS", "SCHEMA", "run_iolat_bench"]
 
 OPTIONS: tuple[Option | Flag, ...] = (DIR,)
-"""Its own, beside --quick and --json."""
+"""Options of its own, besides --quick and --json."""
 
 SCHEMA = "kmind.bench.iolat/1"
 

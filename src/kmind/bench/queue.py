@@ -31,7 +31,7 @@ from kmind.queue import Doorbell, Endpoint
 __all__ = ["OPTIONS", "SCHEMA", "run_queue_bench"]
 
 OPTIONS: tuple[Option | Flag, ...] = ()
-"""Its own, beside --quick and --json."""
+"""Options of its own, besides --quick and --json."""
 
 SCHEMA = "kmind.bench.queue/1"
 

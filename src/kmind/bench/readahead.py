@@ -42,7 +42,7 @@ from kmind.workloads.host import device_of, free_memory_kept
 __all__ = ["OPTIONS", "PARTS", "SCHEMA", "WORKLOADS", "run_readahead_bench"]
 
 OPTIONS: tuple[Option | Flag, ...] = (DIR, DEVICE, ONLY)
-"""Its own, beside --quick and --json."""
+"""Options of its own, besides --quick and --json."""
 
 SCHEMA = "kmind.bench.readahead/4"
 
@@ -65,7 +65,7 @@ _OVERHEAD = {
 _STEADY = "pread-sequential-steady"
 
 PARTS = (*WORKLOADS, *_OVERHEAD, "cpu", "proposal")
-"""What ``only`` may name."""
+"""Parts that ``only`` may name."""
 
 _KNOB = "block.read_ahead_kb"
 _TRIES = 3
@@ -75,9 +75,9 @@ _LEAST, _MOST = 4, 8192  # of the sweep, in kB
 
 @dataclass(frozen=True)
 class _Plan:
-    """How much is run: seconds of a run, rounds, the sweep, and the starts, both in kB.
+    """Extent of the bench: seconds per run, rounds, the sweep, and the starts, both in kB.
 
-    ``visits`` is how often kmind has seen a load before anything is compared.
+    ``visits`` is the number of times that kmind has seen a load before anything is compared.
     """
 
     seconds: float
@@ -210,9 +210,9 @@ class _Bench:
         return swept
 
     def overhead(self, part: str, name: str) -> dict[str, float]:
-        """How many percent fewer operations a load does beside kmind in mode observe.
+        """Measure by how many percent a load slows down beside kmind in mode observe.
 
-        ``PART_aa_percent`` is how far two runs without kmind lie apart.
+        ``PART_aa_percent`` is the difference between two runs without kmind.
         """
         load = self._prepared(name)
         seconds = self._plan.overhead_seconds
@@ -328,7 +328,7 @@ class _Bench:
 
     @contextmanager
     def _followed(self) -> Iterator[list[float]]:
-        """When the knob moved, in seconds of CLOCK_MONOTONIC, while the block runs."""
+        """Record when the knob moves, in seconds of CLOCK_MONOTONIC, while a block runs."""
         moves: list[float] = []
         done = threading.Event()
 

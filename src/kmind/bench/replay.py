@@ -29,7 +29,7 @@ from kmind.testing.recordings import made_records, made_windows, write_recording
 __all__ = ["OPTIONS", "SCHEMA", "run_replay_bench"]
 
 OPTIONS: tuple[Option | Flag, ...] = ()
-"""Its own, beside --quick and --json."""
+"""Options of its own, besides --quick and --json."""
 
 SCHEMA = "kmind.bench.replay/1"
 

@@ -18,7 +18,7 @@ _LACKING = {errno.ENOSYS, errno.EOPNOTSUPP, ENOTSUPP}
 
 
 def strerror(number: int) -> str:
-    """What an error number, of either sign, means."""
+    """Return the message of an error number of either sign."""
     number = abs(number)
     return "not supported by this kernel" if number == ENOTSUPP else os.strerror(number)
 

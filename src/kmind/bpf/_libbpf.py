@@ -206,7 +206,7 @@ class Handle:
 
     @property
     def taken(self) -> bool:
-        """Whether it was."""
+        """True once the pointer has been taken."""
         return self._pointer is None
 
     def take(self) -> int | None:

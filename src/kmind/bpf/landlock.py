@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which landlock the kernel has. Numbers: linux/landlock.h, the generic table of calls."""
+"""Find the kernel's landlock version. Numbers: linux/landlock.h, the generic system call table."""
 
 import ctypes
 import errno

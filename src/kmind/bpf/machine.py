@@ -136,7 +136,7 @@ def time_namespace() -> str:
         if offset:
             raise NotSupportedError(
                 f"a time namespace sets the {clock} clock {offset:g} s off the kernel's, "
-                "which agents go by",
+                "which agents use",
                 hint="start kmind in the host's: nsenter --time=/proc/1/ns/time kmind ...",
             )
     return ""
@@ -164,7 +164,10 @@ def lockdown() -> str:
 
 
 def reads_kernel_memory() -> bool:
-    """Whether programs may read kernel memory. PrivilegeError where none may be loaded at all."""
+    """True if programs may read kernel memory.
+
+    Raises PrivilegeError if none may be loaded at all.
+    """
     # r0 = bpf_probe_read_kernel(stack, 8, stack)
     code = raw.insn(0xBF, 1, 10) + raw.insn(0x07, 1, imm=-8) + raw.insn(0xB7, 2, imm=8)
     code += raw.insn(0xBF, 3, 1) + raw.call(113) + raw.returns(0)
@@ -178,7 +181,10 @@ def reads_kernel_memory() -> bool:
 
 
 def mounted(kind: str, where: str) -> str:
-    """Where a file system of that kind is mounted; ``where`` is the usual place."""
+    """Return the mount point of a file system of type ``kind``.
+
+    The hint names the usual one, ``where``.
+    """
     for line in Path("/proc/self/mounts").read_text().splitlines():
         _, place, found, *_ = line.split()
         if found == kind:

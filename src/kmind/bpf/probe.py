@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What this kernel and machine let kmind do, found by trying each thing.
+"""Find out by trying which kernel features kmind can use on this machine.
 
 Programs of a few instructions go through bpf(2), so that neither a compiler nor libbpf
 is needed to find out. Nothing that a probe makes outlives it.
@@ -51,12 +51,11 @@ TRACEPOINTS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Probe:
-    """What one probe found.
+    """Result of one probe.
 
-    ``state`` is "ok", "missing" (not there) or "refused" (there, but not for us).
-    ``cause`` says why not, and what to do; when ok, what was found, or nothing.
-    ``costs`` says what of kmind is lost without it. Without a ``required`` one no instance
-    can run.
+    ``state`` is "ok", "missing" (not there) or "refused" (there, but not for us). ``cause`` is the
+    reason and the remedy; if ok, details or "". ``costs`` names the functions of kmind that are
+    lost without it. No instance can run without a ``required`` one.
     """
 
     name: str
@@ -74,14 +73,14 @@ class _Try:
 
 
 _NO_AGENTS = "no agent can run"
-_LOSES_GUARD = "an extra guard; none of kmind needs it"
+_LOSES_GUARD = "an extra guard that kmind does not need"
 
 # Program and attach types that are only loaded are BPF_PROG_TYPE_* and BPF_CGROUP_*.
 _TRIES: Mapping[str, _Try] = {
     "root": _Try(machine.root, "agents, knobs, restore: only the simulator is left", True),
     "capabilities": _Try(machine.capabilities, _NO_AGENTS, True),
     "sandbox_capabilities": _Try(
-        machine.sandbox_capabilities, "extensions: nothing is tuned; recording works", True
+        machine.sandbox_capabilities, "extensions: no tuning; recording works", True
     ),
     "time_namespace": _Try(machine.time_namespace, _NO_AGENTS, True),
     "pid_namespace": _Try(
@@ -96,14 +95,14 @@ _TRIES: Mapping[str, _Try] = {
     ),
     "bpffs": _Try(
         partial(machine.mounted, "bpf", "/sys/fs/bpf"),
-        "agents and counters end with the process that loaded them",
+        "agents and counters that outlive the process that loaded them",
     ),
     "tracefs": _Try(
         partial(machine.mounted, "tracefs", "/sys/kernel/tracing"), "classic tracepoint programs"
     ),
     "cgroup2": _Try(
         partial(machine.mounted, "cgroup2", "/sys/fs/cgroup"),
-        "the sysctl gate (sysctls are only read); tuning of sockets",
+        "the sysctl gate (sysctls are only read back); tuning of sockets",
     ),
     "cgroup_controllers": _Try(
         machine.cgroup_controllers,
@@ -127,11 +126,12 @@ _TRIES: Mapping[str, _Try] = {
         tries.map_iterator, "accounts that cat shows: /sys/fs/bpf/kmind/stats and instances/NAME"
     ),
     "sockops": _Try(partial(tries.loads, 13, 3), "tuning of TCP connections"),
-    "cgroup_sysctl": _Try(partial(tries.loads, 23, 18), "the gate: sysctls are only read"),
+    "cgroup_sysctl": _Try(partial(tries.loads, 23, 18), "the gate: sysctls are only read back"),
     "cgroup_sockopt": _Try(partial(tries.loads, 25, 22), "the gate that guards socket options"),
     "fentry": _Try(tries.fentry, _LOSES_GUARD),
     "lsm": _Try(
-        tries.lsm, "a gate for files in /sys: they are read back, and yielded to whoever sets them"
+        tries.lsm,
+        "the gate for files in /sys: they are read back, and yielded to other writers",
     ),
     "struct_ops": _Try(tries.struct_ops, "congestion controls and schedulers as modules"),
     "kprobe": _Try(tries.kprobe, "nothing that kmind uses"),
@@ -154,7 +154,7 @@ _TRIES: Mapping[str, _Try] = {
         )
     },
     "clang": _Try(machine.clang, "building modules from source; built ones run without"),
-    "bpftool": _Try(machine.bpftool, "nothing; it helps people to look inside"),
+    "bpftool": _Try(machine.bpftool, "nothing; it helps people to inspect programs"),
 }
 
 
@@ -182,7 +182,7 @@ def probe_all() -> list[Probe]:
 
 
 def facts() -> dict[str, str | int]:
-    """What is known without a try: kernel release, machine, CPUs, memlock limit in bytes."""
+    """Return basic facts: kernel release, machine, number of CPUs, memlock limit in bytes."""
     system = os.uname()
     return {
         "kernel": system.release,

@@ -36,7 +36,7 @@ _CTX_IN_ONLY = frozenset({_PROG_TYPE_RAW_TRACEPOINT, _PROG_TYPE_TRACING, _PROG_T
 
 
 class RunResult(NamedTuple):
-    """What a test run gave: the program's return value (signed), its context, its time.
+    """Result of a test run: the program's return value (signed), its context, its duration.
 
     ``duration_ns`` is the kernel's mean of one run; 0 where the kernel does not measure.
     """
@@ -55,7 +55,7 @@ class Link:
 
     @property
     def closed(self) -> bool:
-        """Whether `close` was called."""
+        """True once `close` was called."""
         return self._handle.taken
 
     @property
@@ -142,7 +142,7 @@ class Program:
 
     @property
     def autoload(self) -> bool:
-        """Whether ``BpfObject.load`` loads it."""
+        """True if ``BpfObject.load`` loads this program."""
         return bool(lib().bpf_program__autoload(self._pointer()))
 
     def set_autoload(self, wanted: bool) -> None:

@@ -55,7 +55,7 @@ EXPERIMENTS = ServiceKind(
 OBJECTIVE = ServiceKind("objective", parts=("objective",), lacks="has no objective")
 """The owner polls a number to be made better."""
 
-MODELS = ServiceKind("models", parts=("model", "train"), lacks="decides by no model")
+MODELS = ServiceKind("models", parts=("model", "train"), lacks="has no model now")
 """Models are trained for it, and deployed to slots of its agent."""
 
 FINDINGS = ServiceKind(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``kmind run`` shows: JSON lines, plain lines, or a live table."""
+"""Output of ``kmind run``: JSON lines, plain lines, or a live table."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Report:
 
     @property
     def broken(self) -> bool:
-        """Whether the reader has gone."""
+        """True once the reader has closed the pipe."""
         return self._lines.broken
 
     def __enter__(self) -> Report:

@@ -17,7 +17,7 @@ from kmind.util.table import table
 __all__ = ["ACTIONS", "advice_command"]
 
 ACTIONS = ("list", "show", "apply", "reject", "undo")
-"""What can be done with advice; all but the first want its id."""
+"""Actions on advice; all but the first need its id."""
 
 
 def advice_command(
@@ -49,7 +49,7 @@ def _say(answer: dict[str, Any], json: bool, text: str) -> int:
 
 def _table(advice: list[dict[str, Any]]) -> str:
     if not advice:
-        return "there is no advice\n"
+        return "There is no advice.\n"
     rows = [(a["id"], a["instance"], _change(a), _state(a), a.get("reason", "")) for a in advice]
     return table(("id", "instance", "change", "state", "reason"), rows)
 

@@ -44,7 +44,7 @@ def path_to(kind: str, name: str) -> str:
     if kind == "instance" and module and at and "/" in target:
         name = f"{module}@{kernel_name(target)}"
     if "/" in name or not name:
-        raise UsageError(f"there is no {kind} {name!r}", hint="no name has a slash in it")
+        raise UsageError(f"there is no {kind} {name!r}", hint="names have no slashes")
     return f"/v1/{'instances' if kind == 'instance' else kind}/{name}"
 
 
@@ -74,7 +74,7 @@ class Client:
         self.path = path or socket_path()
 
     def get(self, path: str, **query: str) -> dict[str, Any]:
-        """What stands there."""
+        """Return the resource at ``path``."""
         return self.call("GET", path, query=query)
 
     def call(
@@ -166,12 +166,12 @@ class _UnixConnection(http.client.HTTPConnection):
 
 def _decoded(text: bytes) -> dict[str, Any]:
     def wrong(why: str) -> KmindError:
-        return KmindError(f"the daemon's answer is no JSON: {why}", hint="its log has more")
+        return KmindError(f"the daemon's answer is not JSON: {why}", hint="its log has more")
 
     with foreign(wrong):
         content = json.loads(text)
         if not isinstance(content, dict):
-            raise wrong("it is no object")
+            raise wrong("it is not an object")
     return content
 
 

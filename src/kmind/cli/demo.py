@@ -82,7 +82,7 @@ def demo_command(*, json: bool) -> int:
 def _lacking() -> str:
     # Why the real kernel cannot be used, or "".
     if os.geteuid() != 0:
-        return "this is not root"
+        return "you are not root"
     from kmind.bpf import probe
 
     for name in _NEEDS:

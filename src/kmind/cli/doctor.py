@@ -38,7 +38,7 @@ def run_doctor(*, json: bool, out: TextIO) -> int:
             _write_lines(system, probes, out)
         needed = ", ".join(lacking)
         out.write(
-            f"Needed, but not here: {needed}\n" if lacking else "All that is needed is here.\n"
+            f"Required, but missing: {needed}\n" if lacking else "All requirements are met.\n"
         )
     if not _PRIVILEGES.isdisjoint(lacking):
         return PrivilegeError.exit_code
@@ -71,7 +71,7 @@ def _write_table(system: str, probes: Sequence[Probe], out: TextIO) -> None:
     from rich.text import Text
 
     table = Table(title=system, title_justify="left")
-    for heading in ("what", "state", "needed", "found, or why not and what it costs"):
+    for heading in ("what", "state", "needed", "result; if missing, cause and cost"):
         table.add_column(heading, overflow="fold")
     for probe in probes:
         state = Text(probe.state, style=_COLOURS[probe.state])

@@ -114,10 +114,12 @@ def _question(
 ) -> Question:
     name, given, text = change.partition("=")
     if not given:
-        raise UsageError(f"{change!r} is no KNOB=VALUE", hint="such as block.read_ahead_kb=16")
+        raise UsageError(f"{change!r} is not KNOB=VALUE", hint="such as block.read_ahead_kb=16")
     knob = get_knob(name)
     if knob.target not in (target.kind, "system"):
-        raise UsageError(f"{name} is none of a {target.kind} target", hint="see docs/knobs.md")
+        raise UsageError(
+            f"{name} is not a knob of a {target.kind} target", hint="see docs/knobs.md"
+        )
     # Of a module whose outcome takes long to tell, blocks are as long as in an instance.
     block_s, wash_out_s = max(_BLOCK_S, plan.block_s), max(_WASH_OUT_S, plan.wash_out_s)
     if duration_s < (pair_s := 2 * (block_s + wash_out_s)):

@@ -62,7 +62,7 @@ def _say(rows: list[dict[str, Any]], text: str, *, json: bool) -> int:
 
 def _table(rows: list[dict[str, Any]]) -> str:
     if not rows:
-        return "nothing is found; closed findings: kmind findings --all\n"
+        return "No open findings; for closed ones: kmind findings --all\n"
     cells = [
         (row["id"][:8], row["severity"], row["state"], row["subject"], _day(row["since"]),
          row["title"])

@@ -23,10 +23,10 @@ COMMON = (
     ("kmind --version", "the version"),
     ("kmind --debug COMMAND", "tracebacks of unexpected errors"),
 )
-"""Words that go with every command."""
+"""Usage that all commands share."""
 
 Row = tuple[str, str]
-"""How something is written, and what it means."""
+"""A word or option, and its meaning."""
 
 _WIDEST = 100
 _OFF_TERMINAL = 80

@@ -14,7 +14,7 @@ _VERDICT = "verdict_"
 
 
 def doing(row: Mapping[str, Any]) -> str:
-    """What its extension says that it does, or why it failed."""
+    """Return the extension's own word on its activity, or the reason of its failure."""
     status = row.get("status") or {}
     words = [value for value in status.values() if isinstance(value, str)]
     return _short(row.get("failed") or status.get("doing") or next(iter(words), "-"))

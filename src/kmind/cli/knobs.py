@@ -31,7 +31,7 @@ __all__ = ["ACTIONS", "SCHEMA", "knobs_command"]
 SCHEMA = "kmind.knobs/1"
 
 ACTIONS = ("show", "set", "verify")
-"""What can be done."""
+"""Actions of the command."""
 
 _WHO = "admin"
 

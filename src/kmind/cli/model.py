@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 FORMATS = ("auto", "onnx", "lightgbm", "xgboost")
-"""What ``kmind model import`` reads; ``auto`` looks at the file."""
+"""Formats that ``kmind model import`` reads; ``auto`` detects the file's."""
 
 _BENCH_ROWS = 4096
 _BENCH_TURNS = 7
@@ -64,7 +64,7 @@ def import_command(
     from kmind.infer.table import read_table
 
     if output.exists() and not force:
-        raise UsageError(f"{output} exists", hint="say --force to replace it")
+        raise UsageError(f"{output} exists", hint="add --force to replace it")
     model = _read(source, format, classes, all_rounds)
     table = read_table(calibration)
     if model.names:
@@ -154,10 +154,10 @@ def _units(words: Sequence[str], names: Sequence[str]) -> dict[str, tuple[str, f
             given[name] = (unit, float(scale) if star else 1.0)
         except ValueError:
             raise UsageError(
-                f"--unit {word}: {scale!r} is no number", hint="write it as latency=ns*1e-6"
+                f"--unit {word}: {scale!r} is not a number", hint="write it as latency=ns*1e-6"
             ) from None
         if not 0 < given[name][1] < float("inf"):
-            raise UsageError(f"--unit {word}: the scale is not positive", hint="leave it away")
+            raise UsageError(f"--unit {word}: the scale is not positive", hint="omit it")
     return given
 
 
@@ -258,7 +258,7 @@ def _cost(facts: Mapping[str, Any]) -> str:
 
 
 def _agreed(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """How the model's labels were held against its library's, as lines to be shown."""
+    """Return lines about the model's agreement with its library."""
     lines = []
     if facts.get("library"):
         rows, edges = facts.get("library_rows"), facts.get("library_edges")
@@ -339,7 +339,7 @@ def bench_command(path: Path, *, json: bool) -> int:
     }
     answer |= _in_kernel(file, x, said)
     if answer["bit_exact"] is False:
-        raise ModelError(f"{path}: the kernel decides otherwise than the reference")
+        raise ModelError(f"{path}: the kernel's decisions differ from the reference's")
     if json:
         write(json_line("kmind.modelbench/1", answer) + "\n")
         return 0
@@ -391,7 +391,7 @@ def deploy_command(path: Path, instance: str, *, json: bool, socket: Path | None
 
 
 def rollback_command(instance: str, *, json: bool, socket: Path | None) -> int:
-    """Have a running instance decide by its earlier model again."""
+    """Switch a running instance back to its earlier model."""
     where = path_to("instance", instance) + "/model/rollback"
     _changed(instance, Client(socket).call("POST", where), json)
     return 0

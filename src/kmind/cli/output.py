@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How commands write: JSON lines or text on stdout, never waiting for a slow reader."""
+"""Write commands' output: JSON lines or text on stdout, without waiting for a slow reader."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def warn(text: str) -> None:
 
 
 def is_live(out: TextIO) -> bool:
-    """Whether colour and animation are welcome there."""
+    """True if colour and animation are welcome on ``out``."""
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb"
     return out.isatty() and not plain
 

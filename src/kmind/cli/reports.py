@@ -31,7 +31,9 @@ def reports_command(
     if there is none of that id, KmindError if a file cannot be written.
     """
     if save is not None and action != "show":
-        raise UsageError("--save is for show", hint="try: kmind reports show ID --save FOLDER")
+        raise UsageError(
+            "--save goes with: kmind reports show", hint="try: kmind reports show ID --save FOLDER"
+        )
     if action == "list":
         if id is not None:
             raise UsageError(f"list takes no id: {id}", hint=f"try: kmind reports show {id}")
@@ -92,7 +94,7 @@ def _say(rows: list[dict[str, Any]], text: str, *, json: bool) -> int:
 
 def _table(rows: list[dict[str, Any]]) -> str:
     if not rows:
-        return "no report was filed here yet\n"
+        return "There are no reports yet.\n"
     cells = [
         (row["id"][:8], row["kind"], row["target"], row["count"], _day(row["last"]), row["title"])
         for row in rows

@@ -29,7 +29,7 @@ def train_command(module_name: str, data: Path, output: Path, *, seed: int, json
     """Train, write one model file, and show how it did beside the baselines."""
     module = find_module(module_name)
     if output.exists():
-        raise UsageError(f"{output} is there already", hint="name another file")
+        raise UsageError(f"{output} exists already", hint="name another file")
     recipe = load_recipe(module)
     made = train(module, recipe, read_data(data, module), seed=seed)
     made.save(output)

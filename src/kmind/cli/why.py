@@ -33,7 +33,7 @@ def why_command(id: str | None, *, json: bool) -> int:
     rows = _experiments(id)
     if id is not None:
         return _say({"experiments": rows}, _whole(rows[0]), json=json)
-    text = _table(rows) if rows else "no experiment was made here yet\n"
+    text = _table(rows) if rows else "There are no experiments yet.\n"
     return _say({"experiments": rows}, text, json=json)
 
 
@@ -93,8 +93,8 @@ def _outcome(row: Mapping[str, Any]) -> str:
 def _effect(row: Mapping[str, Any]) -> str:
     if row["ratio"] is None:
         return row["why"] if row["kind"] == "unmeasured" else "-"
-    high = "" if row["high"] is None else f" to {row['high']:.3g}"
-    return f"{row['ratio']:.3g} times {row['metric']} ({row['low']:.3g}{high})"
+    high = "infinity" if row["high"] is None else f"{row['high']:.3g}"
+    return f"{row['metric']} x{row['ratio']:.3g} (CI {row['low']:.3g} to {high})"
 
 
 def _whole(row: Mapping[str, Any]) -> str:

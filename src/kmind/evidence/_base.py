@@ -13,32 +13,32 @@ from kmind.errors import UsageError
 __all__ = ["Arm", "Better", "Design", "Interval", "Outcome"]
 
 Arm = Literal["incumbent", "candidate"]
-"""The value that stands, or the one on trial."""
+"""The current value, or the one on trial."""
 
 Better = Literal["higher", "lower"]
-"""Which way a metric is good."""
+"""Direction in which a metric improves."""
 
 Outcome = Literal["gain", "loss", "no change", "aborted"]
-"""How an experiment ended. Only a gain is kept."""
+"""Result of an experiment. Only a gain is kept."""
 
 
 @dataclass(frozen=True)
 class Design:
-    """What is decided before the first block; wrong numbers raise UsageError.
+    """Plan of an experiment, fixed before the first block. Wrong numbers raise UsageError.
 
-    A block is measured for ``block_s`` seconds after ``wash_out_s`` seconds in which nothing
-    is; ``max_s`` bounds the experiment, calibration included. ``alpha`` is the error that the
-    interval may make, at whatever moment it is looked at; ``keep_share`` of it is spent on
-    the low end, which a gain stands on. ``min_gain`` is the share that the low end must
-    exceed. The first ``calibration`` blocks run under the incumbent, if its noise or the
-    level of a guard is not known yet. A candidate that is ``collapse`` times worse than the
-    incumbent's level is dropped at once (0: never).
+    A block is measured for ``block_s`` seconds, after ``wash_out_s`` seconds that are not measured;
+    ``max_s`` bounds the experiment, calibration included. ``alpha`` is the error probability of the
+    interval, valid at any time of looking; ``keep_share`` of it is spent on the lower bound, which
+    decides about a gain. ``min_gain`` is the gain that the lower bound must exceed. The first
+    ``calibration`` blocks run under the incumbent, if its noise or the level of a guard is not
+    known yet. A candidate that is ``collapse`` times worse than the incumbent's level is dropped at
+    once (0: never).
 
-    ``screen_pairs`` is for whoever has many candidates and little time (0: never): when there
-    are so many pairs, and at each doubling, the effect seen so far has to be above 1 +
-    ``min_gain``, or it ends with no change; and from twice as many on it may be given up. That
-    costs gains, most where the noise is as large as they are; it cannot raise the rate of
-    false ones, since it only ever ends what is not one yet.
+    ``screen_pairs`` is for callers with many candidates and little time (0: never): when there are
+    so many pairs, and at each doubling, the effect so far has to be above 1 + ``min_gain``, or the
+    experiment ends without a change; from twice as many pairs on it may be given up. That costs
+    true gains, most of all where they are no larger than the noise. It cannot raise the rate of
+    false gains, since it only ends experiments that have shown no gain yet.
     """
 
     block_s: float = 0.3
@@ -64,7 +64,7 @@ class Design:
                     f"design: {name} is {getattr(self, name)}", hint="give a share between 0 and 1"
                 )
         if self.better not in ("higher", "lower"):
-            raise UsageError(f"design: better is {self.better!r}", hint="say higher or lower")
+            raise UsageError(f"design: better is {self.better!r}", hint="give higher or lower")
         if self.block_s == 0 or self.min_pairs < 1 or self.calibration < 1:
             raise UsageError(
                 "design: no block, no pair, or no calibration",
@@ -86,12 +86,12 @@ class Design:
 
     @property
     def period_s(self) -> float:
-        """What one block takes, wash-out included, in seconds."""
+        """Duration of one block with its wash-out, in seconds."""
         return self.block_s + self.wash_out_s
 
     @property
     def max_blocks(self) -> int:
-        """How many blocks fit into ``max_s``."""
+        """Number of blocks that fit into ``max_s``."""
         return int(self.max_s / self.period_s + 1e-9)
 
     @property

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the pairs say: the interval, and whether to stop."""
+"""Judge the pairs: compute the interval, and decide whether to stop."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Judge:
 
     @property
     def pairs(self) -> int:
-        """How many pairs count."""
+        """Number of usable pairs."""
         return len(self.bets.differences)
 
     def learn_one(self, difference: float) -> None:
@@ -83,16 +83,16 @@ class Judge:
             if self._loss.refuted(lose):
                 return "loss", self._sentence("the candidate is worse beyond noise")
             if self._no_gain.refuted(lose):
-                return "no change", self._sentence("the gain that was asked for is not there")
+                return "no change", self._sentence("the gain is smaller than required")
         if pairs_left <= 0:
-            return "no change", self._sentence("no gain was seen in the time")
+            return "no change", self._sentence("no gain was detected within the time limit")
         if self._screened() and self._middle() <= self._gain.theta:
-            return "no change", self._sentence("it shows no promise")
+            return "no change", self._sentence("a gain has become unlikely")
         enough = max(_FUTILE_FROM, _FUTILE_SHARE * self.design.max_blocks / 2)
         if self.design.screen_pairs:
             enough = 2 * self.design.screen_pairs
         if self.pairs >= enough and self._futile(pairs_left):
-            return "no change", self._sentence("a gain would not be seen in the time that is left")
+            return "no change", self._sentence("a gain could not be detected in the time left")
         return None
 
     def _screened(self) -> bool:
@@ -113,9 +113,9 @@ class Judge:
         if not self.pairs:
             return f"{finding}: no pair of blocks could be compared"
         seen = self.interval()
-        high = f"{seen.high:.3f}" if math.isfinite(seen.high) else "no bound"
+        high = f"{seen.high:.3f}" if math.isfinite(seen.high) else "infinity"
         return (
-            f"{finding}: {seen.ratio:.3f} times as good, "
-            f"{100 * (1 - self.design.alpha):g}% interval {seen.low:.3f} to {high}, "
-            f"{self.pairs} pairs"
+            f"{finding}: effect x{seen.ratio:.3f} "
+            f"({100 * (1 - self.design.alpha):.3g}% CI {seen.low:.3f} to {high}; "
+            f"{self.pairs} pairs)"
         )

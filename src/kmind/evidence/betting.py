@@ -111,7 +111,7 @@ class Bet:
         return max(float(np.logaddexp.reduce(reached)), self.log_best)
 
     def refuted(self, level: float) -> bool:
-        """Whether ``theta`` was refuted at error ``level``, now or before."""
+        """True if ``theta`` was refuted at error ``level``, now or before."""
         return self.log_best >= -math.log(level)
 
 

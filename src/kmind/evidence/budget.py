@@ -24,7 +24,7 @@ LEAST_LEVEL = 1e-5
 
 @dataclass(frozen=True)
 class Budget:
-    """What is left of it after ``tests`` experiments; ``carried`` is handed on from those."""
+    """Error budget left after ``tests`` experiments, which handed on the level ``carried``."""
 
     tests: int = 0
     carried: float = 0.0
@@ -37,13 +37,13 @@ class Budget:
 
     @property
     def used_up(self) -> bool:
-        """Whether the next one would get too little."""
+        """True if the next experiment would get too small a level."""
         return self.level < LEAST_LEVEL
 
     def drawn(self) -> Budget:
-        """What is left once the next experiment has its ``level``."""
+        """Return the budget after the next experiment has taken its ``level``."""
         return Budget(self.tests + 1)
 
     def handed_on(self, level: float) -> Budget:
-        """What is left once an experiment hands its level on, which gained or saw nothing."""
+        """Return the budget after an experiment that gained or saw nothing hands its level on."""
         return Budget(self.tests, min(self.carried + level, DAY_ALPHA))

@@ -66,9 +66,9 @@ def render_experiment(
 def _verdict(experiment: Experiment, stored: Mapping[str, Any], width: int) -> list[str]:
     said = stored["detectable"]
     beforehand = (
-        "the noise was not known beforehand"
+        "the noise was not known before"
         if said is None
-        else f"a gain of {100 * (said - 1):.2g}% would be seen in four of five experiments"
+        else f"gains of {100 * (said - 1):.2g}% and more are detected in four of five experiments"
     )
     reason = experiment.reason or "it has not ended yet"
     text = f"{experiment.outcome or 'no verdict'}: {reason}"

@@ -72,7 +72,7 @@ class Experiment:
 
     @property
     def calibrating(self) -> bool:
-        """Whether the next block is one of the first, which only learn the noise."""
+        """True if the next block is one of the first, which only measure the noise."""
         return len(self.blocks) < self.calibration
 
     @property
@@ -94,7 +94,7 @@ class Experiment:
         return self.noise.detectable(self.design, max_pairs=pairs)
 
     def collapsed(self, value: float | None) -> bool:
-        """Whether a block is ``collapse`` times worse than the incumbent's level, or zero.
+        """True if a block is ``collapse`` times worse than the incumbent's level, or zero.
 
         Was that the arm, or the load itself? A block of the incumbent, right after it, can tell.
         """
@@ -104,7 +104,7 @@ class Experiment:
 
     @property
     def pairs(self) -> int:
-        """How many pairs count."""
+        """Number of usable pairs."""
         return self._judge.pairs
 
     @property
@@ -139,7 +139,7 @@ class Experiment:
         verdict = self._judge.decide(left)
         unsure = next((side for side in self.sides if not side.fine), None)
         if worse := next((side for side in self.sides if side.worse), None):
-            self._break(f"guard {worse.name}: {worse.ratio:.3f} times as good{_bound(worse)}")
+            self._break(f"guard {worse.name}: effect x{worse.ratio:.3f}{_bound(worse)}")
         elif verdict is not None and verdict[0] == "gain" and unsure is not None:
             # A gain, but at whose cost? More pairs will tell, if there are any.
             if left <= 0:
@@ -310,7 +310,7 @@ class Experiment:
         made.calibration = int(data["calibration"])
         for (arm, value), readings in zip(data["blocks"], data["readings"], strict=True):
             if judge and made.outcome is not None:
-                raise ValueError("it goes on after its end")
+                raise ValueError("it has blocks after its end")
             if not made.calibrating and not made._order:
                 made._order = list(_BOTH if arm == "incumbent" else _BOTH[::-1])
             made._take(value, readings)

@@ -46,11 +46,11 @@ class Guard:
         if not (self.limit > 1 and math.isfinite(self.limit)) or self.patience < 1:
             raise UsageError(
                 f"guard {self.name}: limit {self.limit}, patience {self.patience}",
-                hint="the limit is how many times worse, above 1; the patience is from 1",
+                hint="the limit is a factor above 1; the patience is at least 1",
             )
         if self.better not in ("higher", "lower"):
             raise UsageError(
-                f"guard {self.name}: better is {self.better!r}", hint="say higher or lower"
+                f"guard {self.name}: better is {self.better!r}", hint="give higher or lower"
             )
 
     def learn_one(self, value: float | None) -> None:
@@ -60,7 +60,7 @@ class Guard:
 
     @property
     def blocks(self) -> int:
-        """How many incumbent blocks the level stands on."""
+        """Number of incumbent blocks that the level is computed from."""
         return len(self._levels)
 
     @property
@@ -69,7 +69,7 @@ class Guard:
         return float(np.median(self._levels)) if self._levels else None
 
     def is_bad(self, value: float | None) -> bool:
-        """Whether one block under the candidate is beyond the limit."""
+        """True if one block under the candidate is beyond the limit."""
         level = self.level
         if level is None or value is None or not usable(value):
             return True
@@ -106,7 +106,7 @@ class Guard:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """What was planned, as plain JSON; levels are not in it."""
+        """Return the plan as plain JSON, without the levels."""
         names = ("name", "better", "limit", "patience", "slack", "at_once")
         return {name: getattr(self, name) for name in names}
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far blocks lie apart when nothing is changed (A/A), and what can be seen through that."""
+"""A/A noise: how far blocks lie apart when nothing changes, and which gains it can hide."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _POWER_Z = 0.8416  # the 80% quantile of the normal law
 
 
 def usable(value: float | None) -> bool:
-    """Whether a block's value can be compared: finite, and not below zero."""
+    """True if a block's value can be compared: finite, and not below zero."""
     return value is not None and math.isfinite(value) and value >= 0
 
 
@@ -59,7 +59,7 @@ def clipped_mean(values: Sequence[float]) -> float:
 
 
 class Noise:
-    """What blocks under the incumbent are like; at most the last 512 are kept."""
+    """Statistics of blocks under the incumbent; at most the last 512 are kept."""
 
     def __init__(self) -> None:
         self._values: deque[float | None] = deque(maxlen=_KEPT)
@@ -70,7 +70,7 @@ class Noise:
 
     @property
     def blocks(self) -> int:
-        """How many usable blocks there are."""
+        """Number of usable blocks."""
         return sum(value is not None for value in self._values)
 
     @property

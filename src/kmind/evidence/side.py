@@ -38,11 +38,11 @@ class Side:
         if not (self.limit > 1 and math.isfinite(self.limit)) or not 0 <= self.floor < math.inf:
             raise UsageError(
                 f"side {self.name}: limit {self.limit}, floor {self.floor}",
-                hint="the limit is how many times worse, above 1; the floor is from 0",
+                hint="the limit is a factor above 1; the floor is at least 0",
             )
         if self.better not in ("higher", "lower"):
             raise UsageError(
-                f"side {self.name}: better is {self.better!r}", hint="say higher or lower"
+                f"side {self.name}: better is {self.better!r}", hint="give higher or lower"
             )
 
     def learn_one(self, incumbent: float | None, candidate: float | None) -> None:
@@ -66,12 +66,12 @@ class Side:
 
     @property
     def fine(self) -> bool:
-        """Whether it is within the limit, one standard error allowed for."""
+        """True if the side metric is within its limit, with one standard error to spare."""
         return len(self.differences) >= _LEAST_PAIRS and self._margin(-1.0) >= 0
 
     @property
     def worse(self) -> bool:
-        """Whether it is beyond the limit by three standard errors."""
+        """True if the side metric is beyond its limit by three standard errors."""
         return len(self.differences) >= _PAIRS and self._margin(_ERRORS) < 0
 
     def _margin(self, errors: float) -> float:
@@ -80,7 +80,7 @@ class Side:
         return middle + errors * scale / math.sqrt(len(self.differences) - 1) + math.log(self.limit)
 
     def to_dict(self) -> dict[str, Any]:
-        """What was planned, as plain JSON; pairs are not in it."""
+        """Return the plan as plain JSON, without the pairs."""
         names = ("name", "better", "limit", "floor")
         return {name: getattr(self, name) for name in names}
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What module authors build on: ``Extension``, ``Context``, the manifest, discovery.
+"""API for module authors: ``Extension``, ``Context``, the manifest, discovery.
 
-An extension's process needs the first two only. What finds and reads modules is imported
-when it is asked for, so that such a process starts sooner and stays smaller; so are
-experiments, for a module that runs its own (``imports = ["kmind.evidence"]``).
+An extension's process needs the first two only. The code that finds and reads modules is imported
+on first use, so that such a process starts sooner and stays smaller; so are experiments, for a
+module that runs its own (``imports = ["kmind.evidence"]``).
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an author writes: one subclass of ``Extension``.
+"""Base class of extensions: an author writes one subclass of ``Extension``.
 
-It runs in a process of its own, without privileges, and is called from one
-thread. Arrays handed to it are views of shared memory that the kernel side fills
-again when the call returns: copy what is to be kept. An exception that leaves a
-method ends the process, and with it the instance.
+It runs in a process of its own, without privileges, and is called from one thread. Arrays handed to
+it are views of shared memory that the kernel side overwrites when the call returns: copy what must
+last. An exception that leaves a method ends the process, and with it the instance.
 """
 
 from __future__ import annotations
@@ -38,13 +37,13 @@ class VerdictEvent:
 
 @dataclass(frozen=True)
 class ChangeEvent:
-    """What became of an approved recommendation; ``value`` is what stands now.
+    """Fate of an approved recommendation; ``value`` is the knob's current value.
 
-    ``applied``: it is set. ``undone``: its hold ended. ``yielded``: somebody else
-    set the knob, and further recommendations for it are refused. ``failed``: it is
-    not done. ``kept``: an experiment measured a gain, so it stands while it is renewed.
-    ``dropped``: after an experiment the value of before stands again; ``value`` is the
-    recommended one, and ``outcome`` how the experiment ended.
+    ``applied``: it is set. ``undone``: its hold ended. ``yielded``: somebody else set the knob, and
+    further recommendations for it are refused. ``failed``: it was not set. ``kept``: an experiment
+    measured a gain, so it stays while it is renewed. ``dropped``: after an experiment the previous
+    value is back; ``value`` is then the recommended one, and ``outcome`` the result of the
+    experiment.
     """
 
     kind: Literal["applied", "undone", "yielded", "failed", "kept", "dropped"]
@@ -56,11 +55,11 @@ class ChangeEvent:
 
 @dataclass(frozen=True)
 class ObjectiveEvent:
-    """What the owner measured of the objective, or why it could not.
+    """One measurement of the objective by the owner, or the reason why it failed.
 
-    ``value`` is None where there is none; ``gap`` then says why: ``failed``, ``timeout``,
-    ``empty``, ``text`` or ``range``. It speaks of the time from ``start_s`` to ``end_s``,
-    of CLOCK_MONOTONIC in seconds, as does ``context.now``.
+    ``value`` is None if it failed; ``gap`` is then the reason: ``failed``, ``timeout``, ``empty``,
+    ``text`` or ``range``. It covers the time from ``start_s`` to ``end_s``, in seconds of
+    CLOCK_MONOTONIC, as does ``context.now``.
     """
 
     value: float | None
@@ -110,5 +109,5 @@ class Extension:
         """
 
     def status(self) -> Mapping[str, Any]:
-        """What to show the admin, about once a second: small, and JSON can hold it."""
+        """Return a small status for the admin, as plain JSON; called about once a second."""
         return {}

@@ -16,7 +16,7 @@ from kmind.extension._parameter import Name, Part, Text
 __all__ = ["FindingPart", "ReportPart", "Severity"]
 
 Severity = Literal["info", "warning", "critical"]
-"""How serious a finding is, the least first."""
+"""Severities of findings, in ascending order."""
 
 
 class FindingPart(Part, frozen=True):

@@ -11,13 +11,13 @@ import msgspec
 __all__ = ["MODE_WORD", "Name", "Parameter", "Part", "Text", "Value"]
 
 Value: TypeAlias = int | float | bool | str
-"""What a parameter can hold."""
+"""Types of a parameter's value."""
 
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
-"""How what a manifest declares may be called."""
+"""Names that a manifest may declare."""
 
 Text = Annotated[str, msgspec.Meta(min_length=1)]
-"""Text that is there."""
+"""Text that is not empty."""
 
 MODE_WORD = "mode"
 """Stands among the parameters where an instance is made, and is none of a module's."""
@@ -64,7 +64,7 @@ class Parameter(Part, frozen=True):
 
     @property
     def allowed(self) -> str:
-        """What it takes, in words: ``an integer from 1 to 64 KiB``."""
+        """Allowed values in words: ``an integer from 1 to 64 KiB``."""
         if self.type == "enum":
             return "one of " + ", ".join(self.choices)
         words = {"int": "an integer", "float": "a number", "bool": "true or false", "str": "text"}

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which modules of the standard library an extension's own sources may import.
+"""Standard library modules that an extension's own sources may import.
 
-They compute, or wrap system calls that the sandbox decides about. Not among them are those that do
-something when imported (antigravity, this, site), that install or run other code (runpy, ensurepip,
-venv, lib2to3, the tests of Python), and those for a desktop, a terminal or a mail server. What a
-package that the manifest names imports for itself is not asked: it runs in the same unprivileged
-process.
+They compute, or wrap system calls that the sandbox decides about. Left out are modules that act
+when imported (antigravity, this, site), that install or run other code (runpy, ensurepip, venv,
+lib2to3, the tests of Python), and those for a desktop, a terminal or a mail server. The imports of
+a package that the manifest names are not checked: it runs in the same unprivileged process.
 """
 
 __all__ = ["ALLOWED_STANDARD"]

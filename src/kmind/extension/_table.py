@@ -75,7 +75,7 @@ class TableColumn(Part, frozen=True):
 
     @property
     def buckets(self) -> int:
-        """How many buckets a histogram has."""
+        """Number of buckets of a histogram."""
         return bucket_count(self.scale, self.low, self.high)
 
     @property
@@ -107,7 +107,7 @@ class TablePart(Part, frozen=True, dict=True):
                 raise ValueError(f"table {self.name}: it needs a {what}")
             for name in names:
                 if names.count(name) > 1:
-                    raise ValueError(f"table {self.name}: {what} {name!r} stands there twice")
+                    raise ValueError(f"table {self.name}: {what} {name!r} occurs twice")
         histograms = sum(column.kind == "histogram" for column in self.columns)
         for count, limit, what in (
             (len(self.columns) - histograms, _LIMIT["TABLE_COLUMNS"], "counters and gauges"),

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which devices a module is for: ``SUBSYSTEM:NAME[,PROPERTY=VALUE]...``.
+"""Patterns of the devices that a module serves: ``SUBSYSTEM:NAME[,PROPERTY=VALUE]...``.
 
-NAME and each VALUE are globs as in the shell (``*``, ``?``, ``[ab]``), NAME is the
-device's directory in sysfs, and PROPERTY one that the kernel sends with its event:
+NAME and each VALUE are globs as in the shell (``*``, ``?``, ``[ab]``), NAME is the device's
+directory in sysfs, and PROPERTY one that the kernel sends with its event:
 ``block:nvme*n*,DEVTYPE=disk``. Without ``ACTION=`` only ``add`` events match.
 """
 
@@ -38,7 +38,10 @@ class Alias:
         return cls(found[1], found[2], tuple((name, value) for name, _, value in pairs))
 
     def matches(self, subsystem: str, name: str, properties: Mapping[str, str]) -> bool:
-        """Whether a device event is meant. A property that it lacks does not match."""
+        """True if the pattern matches a device event.
+
+        A property that the event lacks never matches.
+        """
         wanted = dict(self.properties)
         action = wanted.pop("ACTION", "add")
         return (

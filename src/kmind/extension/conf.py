@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""How the administrator wants modules loaded: ``modules.d/*.conf``, one line a wish.
+r"""Administrator's configuration of modules: ``modules.d/*.conf``, one directive a line.
 
     alias PATTERN MODULE                      load MODULE for such devices
     options MODULE NAME=VALUE...              parameters, and mode=, wherever it is loaded
-    blacklist MODULE                          load it only when it is asked for by name
+    blacklist MODULE                          load it only when it is named explicitly
     autoload MODULE TARGET [NAME=VALUE...]    load it when the daemon starts
 
-The vendor's files and the administrator's are read in the order of their names, and one
-in /etc hides that of the same name in /usr/lib: an empty one, or a link to /dev/null,
-takes it out. Names that begin with a dot are passed over. ``#`` begins a comment line,
-``\`` at its end continues a line, and quotes hold words together, as in a shell.
+The vendor's files and the administrator's are read in the order of their names, and one in /etc
+hides that of the same name in /usr/lib: an empty one, or a link to /dev/null, removes it. Names
+that begin with a dot are ignored. ``#`` begins a comment line, ``\`` at its end continues a line,
+and quotes hold words together, as in a shell.
 """
 
 from __future__ import annotations
@@ -110,10 +110,10 @@ class ModuleConf:
 
     def remarks(self) -> list[str]:
         """One line for each file that does not count, or counts in part."""
-        why = "is not read: only names that end in .conf and begin with no dot are"
+        why = "ignored: only names that end in .conf and do not begin with a dot are read"
         return [
             *(
-                f"nothing of this file counts, but what it blacklists: {each}"
+                f"this file is ignored, except for its blacklist lines: {each}"
                 for each in self.wrong
             ),
             *(f"{name} {why}" for name in self.passed_over),
@@ -199,7 +199,7 @@ class _Reader:
             self.settings += [(module, setting) for setting in _settings(rest[1:], at)]
         else:
             if "=" in rest[1]:
-                raise ValueError(f"{rest[1]!r} is no target; autoload is written: {_WORDS[word]}")
+                raise ValueError(f"{rest[1]!r} is not a target; the syntax is: {_WORDS[word]}")
             given = _settings(rest[2:], at)
             parameters = {each.name: each.text for each in given if each.name != MODE_WORD}
             modes = [each.text for each in given if each.name == MODE_WORD]

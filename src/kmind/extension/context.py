@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an extension is given: its target, parameters, features, knobs, and a way to speak."""
+"""Context of an extension: its target, parameters, features, knobs, and its output."""
 
 from __future__ import annotations
 

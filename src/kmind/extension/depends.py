@@ -44,14 +44,14 @@ def load_order(
         circle = " -> ".join(reversed(error.args[1]))
         raise ModuleError(
             f"modules depend on each other in a circle: {circle}",
-            hint="take one of them out of depends",
+            hint="remove one of them from depends",
         ) from None
     _check_conflicts(found, running)
     return order
 
 
 def target_of(module: Module, target: str) -> str:
-    """Where a module is bound when it is needed beside an instance on ``target``."""
+    """Return the target of a module that an instance on ``target`` depends on."""
     return "system" if module.manifest.target.kind == "system" else target
 
 
@@ -69,7 +69,7 @@ def _check_target(by: Module, module: Module) -> None:
         raise ModuleError(
             f"{by.manifest.name} works on the system and depends on {module.manifest.name}, "
             "which needs a block device",
-            hint="load that one for a device yourself, and take it out of depends",
+            hint="load that one for a device yourself, and remove it from depends",
         )
 
 

@@ -15,11 +15,11 @@ __all__ = ["describe"]
 
 
 def describe(module: Module, conf: ModuleConf) -> dict[str, Any]:
-    """What the manifest says, where it stands, and what ``conf`` adds; JSON can hold it.
+    """Return the manifest, its location, and the additions of ``conf``, as plain JSON.
 
-    ``aliases`` are the manifest's and then the administrator's. A parameter's ``allowed``
-    is in words, and ``set`` is what an ``options`` line at ``set_at`` makes of it. ``mode``
-    is None where no line sets it, ``blacklisted`` where no line bars the module.
+    ``aliases`` are the manifest's and then the administrator's. A parameter's ``allowed`` is in
+    words, and ``set`` is its value by an ``options`` line at ``set_at``. ``mode`` is None if no
+    line sets it, ``blacklisted`` if no line bars the module.
     """
     manifest = module.manifest
     name = manifest.name

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where modules are found: the administrator's, the vendor's, built in, installed by others.
+"""Find modules: the administrator's, the vendor's, built-in ones, installed packages.
 
-One name can stand in several places. The first of these counts, and says which others it
-hides. Finding a module reads its manifest and runs none of its code, nor that of the
-packages above it: this happens as root, and only for what nobody but root can change.
+One name can exist in several places. The first of these counts, and lists the others that it hides.
+Finding a module reads its manifest and runs none of its code, nor that of the packages above it:
+this happens as root, and only for files that only root can change.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Module:
 
     @cached_property
     def hides(self) -> tuple[str, ...]:
-        """Which others of its name stand behind it, each as "origin: folder or package"."""
+        """Modules of the same name that this one hides, each as "origin: folder or package"."""
         return tuple(map(str, list(_places(self.name))[1:])) if self.name else ()
 
     def sources(self) -> dict[str, bytes]:
@@ -102,7 +102,7 @@ def find_module(name: str) -> Module:
         try:
             folder = Path(name).resolve()
         except (OSError, RuntimeError, ValueError) as error:
-            raise ModuleError(f"{name[:200]!r} is no folder: {error}"[:400]) from None
+            raise ModuleError(f"{name[:200]!r} is not a folder: {error}"[:400]) from None
         return _load(_Place("folder", f"kmind_modules.{folder.name}", folder))
     name = name.replace("-", "_")
     # The first is enough: to ask all distributions takes longer than all the rest.

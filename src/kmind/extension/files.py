@@ -31,7 +31,7 @@ def read_beneath(folder: Path, relative: str, most: int = MOST_SOURCES) -> bytes
     """Read the file ``relative`` (``a/b.py``) of ``folder``, of at most ``most`` bytes.
 
     Links above ``folder`` are followed, none below. Raises FileNotFoundError where there is none,
-    OSError where the system refuses, ModuleError for a link, for what is no plain file, and for a
+    OSError if the system refuses, ModuleError for a link, an irregular file, and for a
     file with a second name elsewhere that others may not read.
     """
     *above, name = relative.split("/")
@@ -54,7 +54,7 @@ def refuse_unplain(path: Path) -> None:
     if stat.S_ISLNK(status.st_mode):
         raise _is_link(path)
     if not stat.S_ISREG(status.st_mode):
-        raise ModuleError(f"{path} is no plain file")
+        raise ModuleError(f"{path} is not a regular file")
 
 
 def read_sources(folder: Path) -> dict[str, bytes]:
@@ -123,11 +123,11 @@ def _read(above: int, name: str, shown: Path, most: int) -> bytes:
     with contextlib.suppress(FileNotFoundError, ValueError):
         found = os.lstat(name, dir_fd=above).st_mode
         if not (stat.S_ISREG(found) or stat.S_ISLNK(found) or name in ("", ".", "..")):
-            raise ModuleError(f"{shown} is no plain file")
+            raise ModuleError(f"{shown} is not a regular file")
     with os.fdopen(_open(name, _FILE, above, shown), "rb", buffering=0) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
-            raise ModuleError(f"{shown} is no plain file")
+            raise ModuleError(f"{shown} is not a regular file")
         if status.st_nlink > 1 and not status.st_mode & stat.S_IROTH:
             raise ModuleError(
                 f"{shown} has a second name elsewhere, and only some may read it there",

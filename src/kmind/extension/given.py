@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the extension of an instance is given, and where its words go."""
+"""Inputs of an instance's extension, and the outlets for its output."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Given", "Outlets", "Port"]
 
 
 class Port(Protocol):
-    """Where recommendations go: ``kmind.queue.CompletionQueue``, or a recorder."""
+    """Destination of recommendations: ``kmind.queue.CompletionQueue``, or a recorder."""
 
     def submit(
         self,
@@ -60,9 +60,9 @@ def _to_stderr(line: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Outlets:
-    """Where an extension's words go, and its clock (seconds of CLOCK_MONOTONIC).
+    """Outlets for an extension's output, and its clock (seconds of CLOCK_MONOTONIC).
 
-    ``keep`` is given what it wants to remember, as JSON; ``hand_over`` what goes to the owner:
+    ``keep`` takes the extension's memory, as JSON; ``hand_over`` takes messages for the owner:
     ``experiment``, ``finding``, ``cleared`` or ``report``, and JSON.
     """
 

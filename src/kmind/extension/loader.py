@@ -104,14 +104,14 @@ def import_early(imports: Sequence[str], sources: Mapping[str, bytes]) -> None:
             raise ModuleError(
                 f"extension.imports: {name} is none of the standard modules that an extension "
                 "may import",
-                hint="take it out of module.toml",
+                hint="remove it from module.toml",
             )
         try:
             importlib.import_module(name)
         except BaseException as error:  # SystemExit too: it is no code of ours
             raise ModuleError(
                 f"extension.imports: {name} cannot be imported: {_told(error)}",
-                hint="install it, so that every user may read it, or take it out of module.toml",
+                hint="install it, so that every user may read it, or remove it from module.toml",
             ) from None
     for name in sorted(filter(_is_allowed, _standard_imports(sources))):
         try:

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a module says of itself: ``module.toml``, beside its code.
+"""Manifest of a module: ``module.toml``, beside its code.
 
-The records below are the manifest's schema: parser, errors, ``kmind info`` and the
-command line's parameters are made from them. Reading a manifest runs none of the
-module's code.
+The records below are the manifest's schema: parser, errors, ``kmind info`` and the command line's
+parameters are made from them. Reading a manifest runs none of the module's code.
 """
 
 from __future__ import annotations
@@ -219,7 +218,7 @@ class RecordField(Part, frozen=True):
 
     @property
     def width(self) -> int:
-        """How many bits it has."""
+        """Width in bits."""
         return self.bits or (32 if self.of == "subject" else 64) - self.shift
 
 
@@ -331,7 +330,7 @@ class Manifest(Part, frozen=True):
             if any(guard.name == outcome.name for guard in self.guards):
                 raise ValueError(f"outcome[{index}]: a guard is called {outcome.name!r} too")
         if self.outcomes and all(outcome.when for outcome in self.outcomes):
-            raise ValueError("outcome: one has to decide where none has its when: without when")
+            raise ValueError("outcome: one must have no when, to decide if no other's when holds")
 
     def _check_names(self) -> None:
         for field, names in (
@@ -353,7 +352,7 @@ class Manifest(Part, frozen=True):
         ):
             for index, name in enumerate(names):
                 if name in names[:index]:
-                    raise ValueError(f"{field.format(index)}: {name!r} stands there more than once")
+                    raise ValueError(f"{field.format(index)}: {name!r} occurs more than once")
 
     def _check_class(self) -> None:
         try:
@@ -389,7 +388,7 @@ class Manifest(Part, frozen=True):
                 raise ValueError(f"{field}[{index}]: {self.name!r} is this module itself")
         for index, name in enumerate(self.conflicts):
             if name in self.depends:
-                raise ValueError(f"conflicts[{index}]: {name!r} stands in depends too")
+                raise ValueError(f"conflicts[{index}]: {name!r} is in depends too")
 
     @property
     def columns(self) -> dict[str, int]:
@@ -412,5 +411,5 @@ def load_manifest(path: Path) -> Manifest:
         except UsageError as error:
             raise file.wrong(field, str(error)) from None
         if kind != "any" and knob.target not in (kind, "system"):
-            raise file.wrong(field, f"{use.name} is none of a {kind} target")
+            raise file.wrong(field, f"{use.name} is not a knob of a {kind} target")
     return manifest

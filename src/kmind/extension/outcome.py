@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a module's experiments are judged by: its outcomes, guards and their design.
+"""Outcomes and guards that a module's experiments are judged by, and their design.
 
-All are sums of counters of the agent, which the extension cannot reach: the owner reads
-them at both ends of a block, and takes the difference.
+All are sums of counters of the agent, which the extension cannot reach: the owner reads them at
+both ends of a block, and takes the difference.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class OutcomePart(MeasurePart, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if 0 < self.guard <= 1:
-            raise ValueError(f"guard is {self.guard}: give how many times worse, above 1, or 0")
+            raise ValueError(f"guard is {self.guard}: give a factor above 1, or 0")
 
 
 class GuardPart(MeasurePart, frozen=True, kw_only=True):
@@ -87,11 +87,11 @@ class CircumstancePart(Part, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if list(self.bounds) != sorted(set(self.bounds)):
-            raise ValueError("bounds do not rise")
+            raise ValueError("bounds must rise")
         if len(self.classes) != len(self.bounds) + 1 or len(set(self.classes)) < len(self.classes):
             raise ValueError("classes: one name for each part that the bounds make")
         if "none" in self.classes:
-            raise ValueError("classes: none is what there is nothing to divide by for")
+            raise ValueError("classes: none is reserved for a divisor of 0")
 
     @property
     def features(self) -> tuple[str, ...]:

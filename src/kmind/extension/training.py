@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a module's recipe is given by `kmind train`, and what it gives back.
+"""Interface between `kmind train` and a module's recipe.
 
-A recipe turns windows and records into rows of whole numbers with a class each. It needs
-numpy and no more: models are fitted, compared and written by kmind.
+A recipe turns windows and records into rows of whole numbers with a class each. It needs numpy and
+no more: models are fitted, compared and written by kmind.
 """
 
 from __future__ import annotations
@@ -87,13 +87,13 @@ class Dataset:
 
 
 class Recipe:
-    """How a module learns. Subclass it, and name it in ``[train]`` of the manifest.
+    """Recipe by which a module learns. Subclass it, and name it in ``[train]`` of the manifest.
 
-    ``models`` are tried. ``held_out`` is a tag and those of its values that no model may be
-    trained on: they show how well it does on loads that it has not seen. Of each other
-    recording the last ``test_share`` is held out too, behind ``purge_s`` seconds that serve for
-    nothing. ``block_s`` is how long what happens keeps resembling itself: intervals are
-    those of blocks of that length. ``limits`` are sentences for the card.
+    ``models`` are tried. ``held_out`` is a tag and those of its values that no model may be trained
+    on: they test the models on unseen loads. Of each other recording the last ``test_share`` is
+    held out too, after ``purge_s`` seconds that are not used. ``block_s`` is the time after which
+    the load is taken as independent: confidence intervals are computed over blocks of that length.
+    ``limits`` are sentences for the card.
     """
 
     models: tuple[ModelName, ...] = ("tree", "forest", "logistic")
@@ -108,7 +108,7 @@ class Recipe:
         raise NotImplementedError
 
     def rule(self, x: _Array, classes: Sequence[str]) -> _Array:
-        """What a simple rule, without learning, would say: class numbers, shape (n,)."""
+        """Return the classes that a simple rule, without learning, chooses: shape (n,)."""
         raise NotImplementedError
 
 

@@ -165,10 +165,10 @@ def _cancel(job: _Job) -> None:
 
 
 class Carrier:
-    """What one owner, or one restore, has under way; belongs to one thread.
+    """Pending changes of one owner, or of one restore; belongs to one thread.
 
-    ``still`` before the knob is written, ``carry`` after it. ``look`` now and then, or
-    ``finish``, closes what is over.
+    Call ``still`` before the knob is written, ``carry`` after it. ``look`` now and then, or
+    ``finish``, closes those that are over.
     """
 
     def __init__(self, journal: Journal) -> None:
@@ -232,7 +232,7 @@ class Carrier:
             self._left[job.key] = job, job.olds | drained | {job.new}
 
     def value(self, knob: Knob, target: Target) -> Value:
-        """What the knob holds, but for the moments in which it is drained. Raises KnobError."""
+        """Return the knob's value, even while it is drained for a moment. Raises KnobError."""
         job = self._jobs.get((knob.name, target.name))
         if job is None or not job.lowered:
             return knob.read(target)
@@ -246,7 +246,7 @@ class Carrier:
 
     @property
     def busy(self) -> bool:
-        """Whether ``look`` has something to close."""
+        """True if ``look`` has something to close."""
         return bool(self._jobs)
 
     def look(self) -> list[str]:

@@ -22,7 +22,7 @@ _CMD_CREATE = 6
 
 
 def cgroup2_root() -> Path | None:
-    """Where the root of cgroup v2 is mounted, by /proc/self/mountinfo (proc(5)), or None."""
+    """Return the mount point of cgroup v2's root by /proc/self/mountinfo (proc(5)), or None."""
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         _, _, _, root, place, *_, kind, _, _ = line.split(" ")
         if kind == "cgroup2" and root == "/":

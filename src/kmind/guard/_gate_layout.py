@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the programs of a gate keep in their maps and tell, as Python sees it."""
+"""Layout of the maps and messages of a gate's programs."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class GateEvent:
     time_ns: int
 
     def sets(self, value: Value) -> bool:
-        """Whether the knob has that value if the kernel takes the write."""
+        """True if the knob gets that value, provided that the kernel takes the write."""
         # As kernel/sysctl.c reads a number: 0x33 is hexadecimal, 033 octal.
         text = self.text.strip()
         for base in (0, 8):

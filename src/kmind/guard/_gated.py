@@ -53,14 +53,14 @@ class GatedKnobs:
         self._gate.guard(knob, target, baseline)
         self._knobs[knob.name, target.name] = knob, target
         if knob.read(target) != old:  # before it was guarded nobody noticed
-            raise KnobError(f"{knob.name} of {target} is just being set", hint="try again")
+            raise KnobError(f"{knob.name} of {target} is being set", hint="try again")
         if ours or not self._gate.agents_approve:
             self._gate.approvals.approve(knob, target, value)
         elif not self._gate.approvals.claim(knob, target, value):
             found = self._gate.approvals.current(knob, target)
             raise KnobError(
                 f"{value} for {knob.name} of {target} is not approved",
-                hint="no agent approved anything" if found is None else f"{found} came later",
+                hint="no agent has approved a value" if found is None else f"{found} came later",
             )
 
     def swap(self, key: Key, value: Value) -> bool:

@@ -41,7 +41,7 @@ class Held:
         return list(self._chains.get(key, ()))
 
     def baseline(self, key: Key) -> Value:
-        """What stood before the first change of a knob that is held."""
+        """Return the value before the first change of a held knob."""
         return self._chains[key][0].old
 
     def add(self, change: Change) -> None:
@@ -64,7 +64,7 @@ class Held:
         return self._chains.pop(key)
 
     def is_parked(self, key: Key) -> bool:
-        """Whether the last change of a knob is parked."""
+        """True if the last change of a knob is parked."""
         return key in self._parked
 
     def park(self, key: Key, parked: bool = True) -> None:
@@ -75,6 +75,6 @@ class Held:
             self._parked.discard(key)
 
     def wanted(self, key: Key) -> Value | None:
-        """What a knob that is held should hold; None where that is the kernel's to say."""
+        """Return the value that a held knob should have; None if the kernel decides it."""
         last = self._chains[key][-1]
         return last.old if key in self._parked else last.new

@@ -18,7 +18,7 @@ class LateWrites:
         self._steps: list[Callable[[], object]] = []
 
     def __bool__(self) -> bool:
-        """Whether any waits."""
+        """Return True if a step waits."""
         return bool(self._steps)
 
     def record(self, step: Callable[[], object]) -> None:

@@ -62,7 +62,7 @@ class SysfsGate:
 
     @property
     def attached(self) -> bool:
-        """Whether it gates anything."""
+        """True if the gate is active."""
         return self._link is not None
 
     def attach(self) -> None:
@@ -83,7 +83,7 @@ class SysfsGate:
         except OSError as error:
             raise BpfError(f"cannot look at {file}: {error.strerror}") from None
         if found.st_dev != sysfs.st_dev:
-            raise BpfError(f"{file} is no file of sysfs")
+            raise BpfError(f"{file} is not a file of sysfs")
         self.release(key)  # the device may have come back with other files
         self._inodes[key] = _INODE.pack(found.st_ino)
         # A path that is cut off still names the device.
@@ -120,7 +120,7 @@ class SysfsGate:
         self._object.close()
 
     def _refuses(self, file: Path) -> bool:
-        """Whether this process, as its owner, cannot write what nobody approved."""
+        """True if this process, as the owner, cannot write an unapproved value."""
         key = KEY.pack(0, 0)
         if self._object.programs["own"].test_run().retval:
             return False
@@ -138,10 +138,10 @@ class SysfsGate:
 
 @functools.cache
 def acts() -> bool:
-    """Whether the running kernel asks a program of ours before it writes to sysfs.
+    """True if the running kernel asks a program of ours before it writes to sysfs.
 
-    Tried once in each process: by a write of nothing, which has to be refused. On a kernel
-    that was not told ``lsm=...,bpf`` such a program loads, and nobody asks it.
+    Tried once in each process: by an empty write, which has to be refused. On a kernel that was
+    booted without ``lsm=...,bpf`` such a program loads, but is never asked.
     """
     with suppress(KmindError, OSError):
         trial = SysfsGate({})

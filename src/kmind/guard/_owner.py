@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who makes a change: told from a later process that got the same number."""
+"""Identity of the process that makes a change, even if a later process gets the same pid."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Owner:
         return cls(instance, os.getuid(), pid, start_time(pid) or 0)
 
     def alive(self) -> bool:
-        """Whether that very process still runs; a zombie does not."""
+        """True if that very process still runs; a zombie does not."""
         return start_time(self.pid) == self.start
 
     def same_process(self, other: Owner) -> bool:
-        """Whether both are the same process."""
+        """True if both are the same process."""
         return (self.pid, self.start) == (other.pid, other.start)
 
     def __str__(self) -> str:

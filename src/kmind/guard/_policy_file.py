@@ -35,7 +35,7 @@ _MOST_HOLD_S = 4294967  # in ms it fits in 32 bits
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a policy says of a knob: ``[knob."NAME"]`` or ``[defaults]``; None: nothing.
+    """Policy for a knob: ``[knob."NAME"]`` or ``[defaults]``; None where the policy is silent.
 
     ``min``, ``max`` and ``max_step`` are in the knob's unit.
     """
@@ -187,8 +187,8 @@ class _Reader:
         if knob.kind == "enum":
             for key in ("min", "max", "max_step", "max_step_factor"):
                 if getattr(section, key) is not None:
-                    hint = "say what is allowed with choices = [...]"
-                    raise self._wrong(header, key, f"{name} is no number and has no {key}", hint)
+                    hint = "list the allowed choices with choices = [...]"
+                    raise self._wrong(header, key, f"{name} is not a number and has no {key}", hint)
             for choice in section.choices or ():
                 if choice not in knob.choices:
                     hint = f"it takes {', '.join(knob.choices)}"
@@ -235,7 +235,7 @@ class _Reader:
         if "." not in knob:
             # [knob.vm.swappiness] is a table in a table: TOML wants the name in quotes.
             what, hint = (
-                f"{knob!r} is no knob",
+                f"{knob!r} is not a knob",
                 'write names in quotes, as in [knob."vm.swappiness"]',
             )
             raise self._wrong(header, key, what, hint)
@@ -257,11 +257,11 @@ class _Reader:
             hint = "such as cgroup:/system.slice" if knob.target == "cgroup" else "such as @vda"
             raise UsageError(f"{knob.name}@{target} names no {knob.target} target", hint=hint)
         if target.startswith(".") or "\0" in target:
-            raise UsageError(f"{target!r} is no whole path", hint="write it from / on")
+            raise UsageError(f"{target!r} is not an absolute path", hint="write it from / on")
         try:
             parse_target(target, root=self._root)
         except UsageError:
-            # One that is there and is no target never becomes one: a partition, a plain file.
+            # One that is there and is not a target never becomes one: a partition, a plain file.
             there = self._root / target.lstrip("/")
             if "/" not in target:
                 there = self._root / "sys/class/block" / target

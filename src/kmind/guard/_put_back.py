@@ -34,7 +34,7 @@ class Chain:
         return tuple(change for change in self.changes if change.id >= self.since)
 
     def ours(self, value: Value) -> bool:
-        """Whether a value is one that we wrote, or found there before the first write."""
+        """True if we wrote the value, or found it before our first write."""
         last = self.changes[-1]
         if last.new is None:  # cut short: the kernel may have reset it to anything
             return True
@@ -43,12 +43,11 @@ class Chain:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one knob.
+    """Result of putting one knob back.
 
-    ``undone``: it holds ``to`` now, and ``found`` before. ``yielded``: somebody
-    else set it to ``found``, and it was left so. ``expired``: the device is gone.
-    ``skipped``: it could not be put back, and is still held. ``why`` says why, or
-    what else is to be said.
+    ``undone``: it holds ``to`` now, and ``found`` before. ``yielded``: somebody else set it to
+    ``found``, and it was left so. ``expired``: the device is gone. ``skipped``: it could not be put
+    back, and is still held. ``why`` is the reason, or another remark.
     """
 
     state: Literal["undone", "yielded", "expired", "skipped"]

@@ -31,7 +31,7 @@ class Writes:
         self._count = 0
 
     def count(self) -> int:
-        """How many writes there were so far, by whomever.
+        """Return the number of writes so far, by anybody.
 
         Equal events that follow each other are one to the kernel; opening and closing, which
         are watched too, come between the writes of different callers.

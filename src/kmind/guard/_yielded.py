@@ -34,5 +34,5 @@ class Yielded:
 
 
 def refused(yielded: Yielded) -> KnobError:
-    """Why a knob that was yielded is not written."""
-    return KnobError(str(yielded), hint="it stays so until the instance is started anew")
+    """Return the error for a write to a knob that was yielded."""
+    return KnobError(str(yielded), hint="it stays so until the instance is restarted")

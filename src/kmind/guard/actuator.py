@@ -118,7 +118,7 @@ class Actuator:
         if key in self._yielded:
             raise refused(self._yielded[key])
         if self._held.is_parked(key):
-            raise KnobError(f"{knob.name} of {target} is just being measured at another value")
+            raise KnobError(f"{knob.name} of {target} is being measured at another value")
         if parked:
             _check_parkable(knob)
         self._late.catch_up()
@@ -220,12 +220,12 @@ class Actuator:
         return joined
 
     def read(self, knob: Knob, target: Target) -> Value:
-        """What a knob holds; not what leads there for a moment. Raises KnobError."""
+        """Return a knob's value, ignoring short intermediate ones. Raises KnobError."""
         return self._carrier.value(knob, target)
 
     @property
     def unsettled(self) -> bool:
-        """Whether `check` has something to close, though nothing may be held."""
+        """True if `check` has something to close, even if nothing is held."""
         return bool(self._late) or self._carrier.busy
 
     def finish(self) -> None:
@@ -233,7 +233,7 @@ class Actuator:
         self._remarks += self._carrier.finish()
 
     def remarks(self) -> list[str]:
-        """What is to be said of changes since the last call, such as files not reached."""
+        """Return remarks on changes since the last call, such as files not reached."""
         said, self._remarks = self._remarks, []
         return said
 
@@ -412,7 +412,7 @@ class Actuator:
         self._late.record(lambda: self._journal.finish(chain, "yielded", str(yielded)))
 
     def baseline(self, knob: Knob, target: Target) -> Value | None:
-        """What the knob held before the first change that stands, of whomever; None without."""
+        """Return the knob's value before the first open change by any owner; None without one."""
         return self._journal.baseline(knob.name, target.name)
 
     def adopt(self, who: str) -> list[Change]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the knobs hold, against what the journal says that we set."""
+"""Compare the knobs' values with those that the journal says we set."""
 
 from __future__ import annotations
 

@@ -132,17 +132,16 @@ class Gate:
 
     @staticmethod
     def covers(knob: Knob, target: Target) -> bool:
-        """Whether the knob's backend knows of a guard that acts on the running kernel.
+        """True if the knob's backend has a guard that works on the running kernel.
 
-        That of a sysctl does, and that of a file of sysfs where the kernel asks BPF security
-        modules.
+        A sysctl has one, and so has a file of sysfs if the kernel asks BPF security modules.
         """
         guard = knob.guard(target)
         return isinstance(guard, SysctlGuard) or (isinstance(guard, SysfsGuard) and acts())
 
     @staticmethod
     def sees_values(knob: Knob, target: Target) -> bool:
-        """Whether the gate learns what others write to the knob, and not only that they do."""
+        """True if the gate learns the values that others write, not only that they write."""
         return isinstance(knob.guard(target), SysctlGuard)
 
     @property
@@ -152,7 +151,7 @@ class Gate:
 
     @property
     def agents_approve(self) -> bool:
-        """Whether agents in the kernel approve values, and not only the owner."""
+        """True if agents in the kernel approve values, and not only the owner."""
         return self._approved_fd is not None
 
     def guard(self, knob: Knob, target: Target, baseline: Value, *, inherit: bool = False) -> None:
@@ -187,7 +186,7 @@ class Gate:
         except KmindError as error:
             self.release(knob, target)
             kind = PrivilegeError if isinstance(error, PrivilegeError) else KnobError
-            raise kind(f"{knob.name} cannot be gated: {error}", hint="it is only read") from error
+            raise kind(f"{knob.name} cannot be gated: {error}", hint="it is read back") from error
 
     def release(self, knob: Knob, target: Target) -> None:
         """Gate it no more. An approval that came after the last claim is left."""
@@ -221,7 +220,7 @@ class Gate:
                 self._sysfs.forget_return(key)
 
     def events(self, knob: Knob | None = None, target: Target | None = None) -> list[GateEvent]:
-        """What others wrote since the last call: to everything, or to one knob."""
+        """Return the writes of others since the last call: to everything, or to one knob."""
         self.collect()
         events, self._events = self._events, []
         if knob is None or target is None:
@@ -238,7 +237,7 @@ class Gate:
         self._events = [e for e in events if KEY.pack(e.knob, e.target) in self._guarded]
 
     def noticed(self, knob: Knob, target: Target) -> bool:
-        """Whether an outsider has written to what is guarded; until `settle` we cannot."""
+        """True if an outsider has written to a guarded knob; until `settle` we cannot."""
         row = self._map(HOLDS).lookup(key_of(knob, target))
         return row is not None and bool(HELD.unpack(row)[1])
 
@@ -280,7 +279,7 @@ class Gate:
             gate.load()
             self.approvals.bind(gate.maps[APPROVALS])
             if gate.programs["own"].test_run().retval:
-                raise BpfError("the gate does not take this process for its owner")
+                raise BpfError("the gate does not recognise this process as its owner")
             # Not a method of ours: it would keep this object alive.
             self._ring = RingBuffer(gate.maps[EVENTS].fd, self._told.append)
             self._resources.callback(self._ring.close)

@@ -372,7 +372,7 @@ class Journal(Store):
         return [c for c in rows if c.owner.instance == instance and c.owner.same_process(me)]
 
     def baseline(self, knob: str, target: str) -> Value | None:
-        """What the knob held before the first open change; None if it is not held."""
+        """Return the knob's value before the first open change; None if it is not held."""
         changes = self.open_changes(knob, target)
         return changes[0].old if changes else None
 

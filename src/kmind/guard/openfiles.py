@@ -92,19 +92,19 @@ class OpenFile(NamedTuple):
 
     @property
     def advised(self) -> bool:
-        """Whether its program asked for random or one-time access."""
+        """True if its program asked for random or one-time access."""
         return bool(self.mode & (_FMODE_RANDOM | _FMODE_NOREUSE))
 
 
 @dataclass(frozen=True)
 class Refreshed:
-    """What became of a disk's open files, each counted once however it is shared.
+    """Result of refreshing a disk's open files, each counted once however it is shared.
 
-    ``files`` follow the new value. ``skipped`` hold one that their program asked
-    for. ``unreachable`` keep the old value until they are opened anew: they are
-    only mapped, or their process let nobody in. ``late`` keep it too, for the time was
-    over before their turn. ``streams`` are those of ``files`` that were read ahead by more
-    than the new value since the last time, 256 at most. ``why`` says why nothing was done, or "".
+    ``files`` follow the new value. ``skipped`` hold a value that their program asked for.
+    ``unreachable`` keep the old value until they are opened anew: they are only mapped, or their
+    process cannot be entered. ``late`` keep it too, because time ran out before their turn.
+    ``streams`` are those of ``files`` that were read ahead by more than the new value since the
+    last time, 256 at most. ``why`` is the reason if nothing was done, or "".
     """
 
     files: int = 0
@@ -116,7 +116,7 @@ class Refreshed:
 
     def __str__(self) -> str:
         if self.why:
-            return f"files already open keep the old value: {self.why}"
+            return f"open files keep the old value: {self.why}"
         return (
             f"open files: {self.files} follow, {self.skipped} left as advised, "
             f"{self.unreachable} out of reach"

@@ -46,14 +46,13 @@ class RefusedError(PolicyError):
 
 @dataclass(frozen=True)
 class Bound:
-    """What the policy and the knob together allow for one knob on one target.
+    """Bounds of one knob on one target, by the policy and the knob together.
 
-    Values are encoded (``Knob.encode``). ``step`` is the largest difference to
-    the present value, ``step_factor_percent`` the largest ratio either way (400:
-    four times), ``choices`` the bit mask of allowed choices of an enum. In the
-    long run one change each ``interval_ns`` is allowed, and ``burst`` at once. A value
-    may be recommended to stand for ``hold_ms``, and be renewed. 0 means unbounded, but
-    for ``minimum`` and ``maximum``.
+    Values are encoded (``Knob.encode``). ``step`` is the largest difference to the present value,
+    ``step_factor_percent`` the largest ratio either way (400: four times), ``choices`` the bit mask
+    of allowed choices of an enum. In the long run one change each ``interval_ns`` is allowed, and
+    ``burst`` at once. A value may be held for ``hold_ms`` per recommendation, and be renewed. 0
+    means unbounded, except for ``minimum`` and ``maximum``.
     """
 
     minimum: int
@@ -140,15 +139,15 @@ class Policy:
             raise PolicyError(
                 f"{self._source('min', *names)}: min {merged.min} is above "
                 f"max {merged.max} of {self._source('max', *names)}",
-                hint="no value could satisfy both; correct one of them",
+                hint="no value satisfies both; correct one of them",
             )
         return merged
 
     def bound(self, knob: Knob, target: Target) -> Bound:
-        """What is allowed for one knob on one target: its safe bounds and the policy's.
+        """Return the bounds of one knob on one target: its safe bounds and the policy's.
 
-        Raises ``PolicyError`` where nothing is, and ``KnobError`` where the
-        target lacks an enum knob.
+        Raises ``PolicyError`` if no value is allowed, and ``KnobError`` if the target lacks an enum
+        knob.
         """
         names = self._names(knob, target)
         section = self.section(*names)
@@ -198,12 +197,11 @@ class Policy:
         current: Value,
         others: Mapping[str, Value],
     ) -> RefusedError | None:
-        """Why the change is refused, or None if it may be made.
+        """Return the reason why the change is refused, or None if it is allowed.
 
-        ``others`` holds present values of other knobs of the target, by name; a
-        rule over a knob that is not among them cannot be checked, and refuses. A
-        value that stands already is not held against step and rules. The rate is
-        not checked here: only the kernel agent counts.
+        ``others`` holds present values of other knobs of the target, by name; a rule over a knob
+        that is not among them cannot be checked, and refuses. The current value is exempt from step
+        and rules. The rate is not checked here: only the kernel agent counts.
         """
         bound = self.bound(knob, target)
         what = f"{knob.name} of {target} may not be set to {new!r}"
@@ -232,7 +230,7 @@ class Policy:
             if bound.step_factor_percent:
                 limit.append(f"at most {bound.step_factor_percent / 100:g} times more or less")
             message = f"{what}: too far from {current} in one step ({' and '.join(limit)})"
-            return self._refusal(kind, message, names, "go there in smaller steps")
+            return self._refusal(kind, message, names, "change it in smaller steps")
         for rule in bound.rules if code != old else ():
             other = others.get(rule.other)
             if not isinstance(other, int) or not rule.holds(code, other):
@@ -242,7 +240,7 @@ class Policy:
         return None
 
     def on_daemon_death(self, knob: Knob, target: Target) -> DaemonDeath:
-        """What becomes of a change to this knob when its owner dies."""
+        """Return the action to take on a change to this knob when its owner dies."""
         return self.section(*self._names(knob, target)).on_daemon_death or "restore"
 
     def _names(self, knob: Knob, target: Target) -> tuple[str, ...]:
@@ -270,7 +268,7 @@ class Policy:
         return tuple(rules)
 
     def _source(self, key: str, *names: str) -> str:
-        """Where the field that counts was set: "file:line", or "" if it was not."""
+        """Return where the effective field was set: "file:line", or "" if it was not."""
         for name in reversed(names or (key,)):
             for layer in reversed(self.layers):
                 if (name, key) in layer.lines:

@@ -20,13 +20,12 @@ __all__ = ["Restored", "restore"]
 
 @dataclass(frozen=True)
 class Restored:
-    """What a restore did.
+    """Result of a restore.
 
-    ``restored`` knobs hold their first value now; ``skipped`` ones do not, and
-    each says why (yielded, its device gone, its owner alive, or the kernel
-    refused). ``kept`` are left as they are by the policy. ``unrecorded`` is why
-    the journal could not be brought up to date, or None: what stands in it as open is open no
-    more.
+    ``restored`` knobs hold their first value now; ``skipped`` ones do not, each with a reason
+    (yielded, its device gone, its owner alive, or the kernel refused). ``kept`` are left as they
+    are by the policy. ``unrecorded`` is the reason why the journal could not be updated, or None:
+    then changes that it lists as open are closed in truth.
     """
 
     restored: tuple[Outcome, ...]

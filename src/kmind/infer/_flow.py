@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an ONNX graph has done to its input so far."""
+"""State of an ONNX graph's import: the operations done to its input so far."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ class Flow:
 
     @property
     def kind(self) -> str:
-        """What the model is, for its card."""
+        """Kind of the model, for its card."""
         return "trees" if self.trees is not None else "network"
 
     @property
     def is_over(self) -> bool:
-        """Whether the model's scores are behind: what comes now only shapes them."""
+        """True once the model's scores are computed: later operations only shape them."""
         return self.trees is not None or bool(self.end) or self.target is not None
 
     def _goes_on(self, what: str) -> None:

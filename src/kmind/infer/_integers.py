@@ -31,12 +31,12 @@ _SPAN: dict[Activation, float] = {"sigmoid": 8.0, "tanh": 4.0}
 
 @dataclass(frozen=True)
 class Widths:
-    """How wide a network's numbers are, in bits; and which share of the calibration is kept.
+    """Widths of a network's numbers, in bits, and the share of the calibration data kept.
 
-    ``keep``: a feature is clamped to the range that holds this share of its values on either
-    side, an activation to the range below which this share lies. ``plain``: features stay as they
-    are, but for where they begin, as they can where each spans no more than an activation holds:
-    smaller accumulators, but weights whose size follows the features' units.
+    ``keep``: a feature is clamped to the range that holds this share of its values on either side,
+    an activation to the range below which this share lies. ``plain``: features are only shifted to
+    begin at zero, which is possible if each spans no more than an activation holds: smaller
+    accumulators, but weights whose size follows the features' units.
     """
 
     weight: int

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How good a model is: balanced accuracy of labels, R squared of values, both of 1."""
+"""Quality of a model: balanced accuracy for labels, R squared for values; 1 is perfect."""
 
 from __future__ import annotations
 

@@ -162,7 +162,7 @@ def _ensemble(
     columns = [arguments.get(f"{what}_{name}", ()) for name in _VOTE]
     for tree, node, output, weight in zip(*columns, strict=True):
         if not 0 <= output < outputs:
-            raise ModelError("a leaf votes for an output that is not there")
+            raise ModelError("a leaf votes for a missing output")
         votes[tree, node][output] += weight * factor
     names = ("treeids", "nodeids", "featureids", "modes", "values", "truenodeids", "falsenodeids")
     rows = [arguments.get(f"nodes_{name}", ()) for name in names]
@@ -217,7 +217,7 @@ def _nodes(
         if mode not in (b"BRANCH_LEQ", b"BRANCH_LT", b"BRANCH_GTE", b"BRANCH_GT"):
             raise ModelError(f"the tree mode {mode.decode('ascii', 'replace')} is not supported")
         if yes not in place or no not in place or column < 0:
-            raise ModelError("a tree points to a node that is not there")
+            raise ModelError("a tree points to a missing node")
         below = mode in (b"BRANCH_LEQ", b"BRANCH_LT")
         feature[number], edge[number] = column, value
         if mode in (b"BRANCH_LT", b"BRANCH_GTE"):

@@ -37,10 +37,10 @@ def lanes(bound: int) -> int:
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """How a layer lies in words: ``lanes`` of ``bits`` in each, over ``inputs`` (padded).
+    """Layout of a layer in words: ``lanes`` of ``bits`` in each, over ``inputs`` (padded).
 
-    ``blocks`` of four words go through the inputs together, ``singles`` one by one. ``kind``:
-    what becomes of an accumulator: a score, shifted and clamped (after ``add``), or any step.
+    ``blocks`` of four words go through the inputs together, ``singles`` one by one. ``kind`` is the
+    treatment of an accumulator: a score, shifted and clamped (after ``add``), or any step.
     """
 
     inputs: int

@@ -79,7 +79,7 @@ def tree_depths(model: IntTrees) -> NDArray[np.int64]:
 
 
 def can_complete(model: IntTrees) -> bool:
-    """Whether features and leaves fit into the words of a complete tree."""
+    """True if features and leaves fit into the words of a complete tree."""
     return (
         model.width == 1
         and len(model.input) <= _FEATURES
@@ -88,7 +88,7 @@ def can_complete(model: IntTrees) -> bool:
 
 
 def is_raw(model: IntTrees) -> bool:
-    """Whether inputs are compared as they are: without arithmetic, cut off where none decides."""
+    """True if inputs are compared as they are: no arithmetic, and no clamp affects a decision."""
     stage = model.input
     if (
         stage.edges

@@ -40,18 +40,18 @@ def read_model(kind: str, path: str | Path) -> dict[str, Any]:
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            raise ModelError("treelite does not come to an end with it") from None
+            raise ModelError("treelite does not finish with it") from None
         size = out.tell()
         out.seek(0)
         if child.returncode == 0 and size <= _OUTPUT:
             try:
                 return dict(json.load(out))
             except (ValueError, RecursionError):
-                raise ModelError("treelite made no sense of it") from None
+                raise ModelError("treelite cannot read it") from None
     if child.returncode != 1:
-        raise ModelError("treelite ends without a word on it; it is damaged, or too large")
+        raise ModelError("treelite died without a message; the file is damaged, or too large")
     words = child.stderr.decode("utf-8", "replace").splitlines() or [""]
-    raise ModelError(f"treelite does not take it: {words[-1][:200]}")
+    raise ModelError(f"treelite refuses it: {words[-1][:200]}")
 
 
 def _main(kind: str, path: str) -> int:

@@ -29,7 +29,7 @@ _ROWS = 50_000
 
 @dataclass(frozen=True)
 class Agreement:
-    """How many of ``rows`` calibration rows and ``edges`` rows at thresholds ``differ``."""
+    """Counts of ``rows`` calibration rows and ``edges`` rows at thresholds that ``differ``."""
 
     name: str
     rows: int

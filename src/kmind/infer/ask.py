@@ -45,7 +45,7 @@ def ask_library(package: str, path: str | Path, x: Any, rounds: int = 0) -> NDAr
             command, input=rows.getvalue(), capture_output=True, timeout=_SECONDS, check=False
         )
     except subprocess.TimeoutExpired:
-        raise ModelError(f"{LIBRARIES[package]} does not come to an end with it") from None
+        raise ModelError(f"{LIBRARIES[package]} does not finish with it") from None
     if child.returncode == _MISSING:
         raise NotSupportedError(f"{LIBRARIES[package]} is not installed")
     try:
@@ -57,7 +57,7 @@ def ask_library(package: str, path: str | Path, x: Any, rounds: int = 0) -> NDAr
     except (ValueError, OSError, EOFError):
         words = child.stderr.decode("utf-8", "replace").strip().splitlines() or [""]
         raise ModelError(
-            f"{LIBRARIES[package]} does not predict by it: {words[-1][:200]}"
+            f"{LIBRARIES[package]} cannot predict with it: {words[-1][:200]}"
         ) from None
     return np.asarray(labels)
 

@@ -189,7 +189,7 @@ def _convert(
 ) -> FloatTrees:
     source = LIBRARIES[package]
     try:
-        with foreign(lambda _: ModelError("treelite read what is no model")):
+        with foreign(lambda _: ModelError("treelite's result is not a model")):
             model = read_model(package, path)
             how = rules(model)
             trees = _trees(model, how)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a decision costs, known before the model is loaded: operations counted, then priced.
+"""Estimate a decision's cost before the model is loaded: count operations, multiply by prices.
 
-Operations are counted as the kernel's evaluator does them, with everything that it fills up: no
-zero is skipped, and trees that walk together all walk as deep as the deepest. The prices are
-fitted to measurements (``kmind bench infer``), and an estimate is ``MARGIN`` times what they
-come to: a bound, for warm caches on a processor like that one.
+Operations are counted as the kernel's evaluator does them, with all padding: no zero is skipped,
+and trees that walk together all walk as deep as the deepest. The prices are fitted to measurements
+(``kmind bench infer``), and an estimate is ``MARGIN`` times their sum: a bound, for warm caches on
+a processor like the measured one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Operations:
-    """What one decision does.
+    """Operations of one decision.
 
     ``decisions``: 1. ``inputs``: features brought to the model's scale; ``plain``: taken as they
     are. ``norms``: features divided by their vector's size; ``roots``: of sums of squares.

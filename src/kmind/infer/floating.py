@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every importer makes: one of two float models, which the quantiser takes.
+"""Float models that every importer produces, and that the quantiser takes: one of two kinds.
 
 Both take ``x[n, F]`` of real numbers (an agent's integers times the features' scales).
 """
@@ -40,12 +40,11 @@ Link = Literal["none", "logistic", "share"]
 
 @dataclass(frozen=True)
 class Target:
-    """What the scores mean.
+    """Meaning of the scores.
 
-    ``kind``: as in the integer model; a label is 1 where the one score is above ``threshold``.
-    ``classes``: what each label means; empty for a value. ``link``: how a threshold's score
-    becomes a probability: by the logistic function of ``slope`` times the score, or as it stands
-    (``share``).
+    ``kind``: as in the integer model; a label is 1 if the one score is above ``threshold``.
+    ``classes``: meaning of each label; empty for a value. ``link``: how a threshold's score becomes
+    a probability: by the logistic function of ``slope`` times the score, or unchanged (``share``).
     """
 
     kind: OutputKind
@@ -130,7 +129,7 @@ class FloatMlp:
 
     @property
     def features(self) -> int:
-        """How many features it takes."""
+        """Number of features."""
         return int(self.layers[0].weight.shape[1])
 
     def scores(self, x: _F64) -> _F64:
@@ -166,11 +165,11 @@ class FloatMlp:
 
 @dataclass(frozen=True)
 class Sums:
-    """How a library adds leaves up, and how it decides by the sums.
+    """Arithmetic by which a library adds leaves and decides from the sums.
 
-    Leaves are added in the order of the trees, each sum rounded to single or double precision;
-    then ``divide`` divides. An argmax takes the first class that lies no more than ``tie`` below
-    the largest: where probabilities are compared, scores that lie closer give the same one.
+    Leaves are added in the order of the trees, each sum rounded to single or double precision; then
+    ``divide`` divides. An argmax takes the first class that lies no more than ``tie`` below the
+    largest: where probabilities are compared, scores that lie closer give the same one.
     """
 
     single: bool = False
@@ -221,7 +220,7 @@ class FloatTrees:
         if np.isnan(self.threshold).any():
             raise ModelError("the trees have thresholds that are no numbers")
         if (self.feature >= self.features).any():
-            raise ModelError("the trees ask for a feature that is not there")
+            raise ModelError("the trees ask for a missing feature")
         level, depth = self.root, 0
         while len(level := level[self.feature[level] >= 0]):
             level = np.concatenate([self.left[level], self.right[level]])
@@ -230,7 +229,7 @@ class FloatTrees:
 
     @property
     def is_paired(self) -> bool:
-        """Whether two sums decide about two classes."""
+        """True if two sums decide between two classes."""
         return self.target.kind == "threshold" and len(self.base) == 2
 
     def raw(self, x: Any) -> NDArray[Any]:

@@ -97,7 +97,7 @@ class IntMlp:
 
     @property
     def outputs(self) -> int:
-        """How many scores there are."""
+        """Number of scores."""
         return len(self.layers[-1].bias)
 
     @property
@@ -143,7 +143,7 @@ class IntTrees:
 
     @property
     def outputs(self) -> int:
-        """How many scores there are."""
+        """Number of scores."""
         return len(self.base)
 
     @property
@@ -211,7 +211,7 @@ def _check_trees(model: IntTrees, limits: Limits) -> int:
     if len(model.output_of) != trees or (width > 1 and model.output_of.any()):
         raise refusal("the trees' outputs")
     if (model.output_of < 0).any() or (model.output_of >= outputs).any():
-        raise refusal("a tree adds to a score that is not there")
+        raise refusal("a tree adds to a missing score")
     # In 64 bits, or a difference may wrap.
     root = model.root.astype(np.int64)
     if root[0] != 0 or (np.diff(root) <= 0).any() or root[-1] >= nodes:
@@ -221,7 +221,7 @@ def _check_trees(model: IntTrees, limits: Limits) -> int:
 
 def _check_nodes(model: IntTrees, trees: int, nodes: int, leaves: int, limits: Limits) -> int:
     if (model.feature < -1).any() or (model.feature >= len(model.input)).any():
-        raise refusal("a node asks for a feature that is not there")
+        raise refusal("a node asks for a missing feature")
     is_leaf = model.feature < 0
     place = np.arange(nodes)
     tree = np.searchsorted(model.root, place, side="right") - 1

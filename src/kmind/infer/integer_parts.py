@@ -69,7 +69,7 @@ EXPONENTS = {True: 90, False: 900}
 
 @dataclass(frozen=True)
 class Limits:
-    """How large an integer model may be: what a slot of an agent can hold, with room to spare."""
+    """Upper bounds of an integer model: the capacity of an agent's slot, with room to spare."""
 
     features: int = 256
     outputs: int = 64
@@ -100,7 +100,7 @@ def hold(record: object, **dtypes: tuple[Any, int]) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Input:
-    """How a vector of int64 becomes the model's ``q``: see the module. All arrays are ``[F]``.
+    """Map a vector of int64 to the model's ``q``: see the module. All arrays are ``[F]``.
 
     ``edges`` is empty, or has one sorted array a feature, which is empty for most.
     """
@@ -136,7 +136,7 @@ class Input:
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """What brings an accumulator to an activation: multiply, add, shift, clamp, look up.
+    """Turn an accumulator into an activation: multiply, add, shift, clamp, look up.
 
     ``table`` is int16, a power of two long, and indexed by the clamped value; or None.
     """
@@ -168,7 +168,7 @@ class Layer:
 
 @dataclass(frozen=True, eq=False)
 class Output:
-    """What becomes of the scores: see the module. ``scale`` is the worth of one unit of score."""
+    """Use of the scores: see the module. ``scale`` is the value of one unit of score."""
 
     kind: OutputKind
     threshold: int = 0
@@ -178,7 +178,7 @@ class Output:
 
 @dataclass(frozen=True, eq=False)
 class Exact:
-    """How close calls of trees are decided, in the library's own floats: see the module.
+    """Data to decide close calls of trees in the library's own floats: see the module.
 
     ``leaf[L, W]``: as ``IntTrees.leaf``; ``base[K]``, ``last[K]``. K is the number of scores, or
     2 for a threshold that two sums decide about; W is 1 or K. Floats are doubles, and all of them

@@ -43,7 +43,7 @@ _MAGIC = b"KMINDMDL"
 _FIXED = struct.Struct("<8sIIQ32s")
 _VERSION = 1
 _DEEPEST = 32
-# Brackets, and strings as a whole: an unfinished one is no JSON, and ends the search.
+# Brackets, and strings as a whole: an unfinished one is not JSON, and ends the search.
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\Z)|[\[\]{}]', re.DOTALL)
 
 _ClassName = Annotated[str, msgspec.Meta(max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$")]
@@ -137,14 +137,14 @@ class ModelFile:
         if len(data) > LARGEST_FILE:
             raise ModelError(f"larger than {LARGEST_FILE >> 20} MiB")
         if data[:8] != _MAGIC:
-            raise ModelError("this is no kmind model file")
+            raise ModelError("this is not a kmind model file")
         if len(data) < _FIXED.size:
             raise ModelError("damaged: it ends within its first line")
         _, version, header_size, slot_size, digest = _FIXED.unpack_from(data)
         if version != _VERSION:
             raise ModelError(f"version {version} of the format; this kmind reads {_VERSION}")
         if header_size > LARGEST_HEADER or len(data) != _FIXED.size + header_size + slot_size:
-            raise ModelError("damaged: its length is not what it says")
+            raise ModelError("damaged: its length differs from its header")
         if hashlib.sha256(data[_FIXED.size :]).digest() != digest:
             raise ModelError("damaged: the content does not match its hash")
         header = _decode(data[_FIXED.size : _FIXED.size + header_size])

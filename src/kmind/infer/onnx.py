@@ -139,7 +139,7 @@ def _walk(onnx: Any, graph: Any) -> Flow:
         operands: list[Any] = []
         for name in node.input:
             if name and name not in flows and name not in constants:
-                raise ModelError(f"{node.op_type} reads {name!r}, which nothing made")
+                raise ModelError(f"{node.op_type} reads {name!r}, which no operator computes")
             operands.append(flows.get(name, constants.get(name)))
         depends = any(isinstance(each, Flow) for each in operands)
         if node.op_type in _ON_WEIGHTS and not depends:
@@ -151,7 +151,7 @@ def _walk(onnx: Any, graph: Any) -> Flow:
                 continue
             after = _apply(node.op_type, operands, arguments)
         except (LookupError, TypeError, ValueError, ArithmeticError):
-            raise ModelError(f"{node.op_type} has not what it needs") from None
+            raise ModelError(f"{node.op_type} lacks an input") from None
         flows.update(dict.fromkeys(node.output, after))
     ends = {
         id(flows[value.name].root): flows[value.name]

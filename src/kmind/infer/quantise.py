@@ -47,7 +47,7 @@ _I64 = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Loss:
-    """What integers cost: ``metric`` of the float and of the integer model on the same rows.
+    """Cost of quantising: ``metric`` of the float and of the integer model on the same rows.
 
     ``metric``: ``balanced accuracy`` against the truth, ``agreement`` (balanced accuracy against
     the float model, where no truth was given), or ``R2``. ``lost`` is in points of 100.

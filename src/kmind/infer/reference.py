@@ -24,7 +24,7 @@ _NORM_SHIFT = 30
 
 @dataclass(frozen=True, eq=False)
 class Decisions:
-    """What a model said of ``n`` vectors.
+    """Decisions of a model for ``n`` vectors.
 
     ``label[n]``: the class (0 if the output is a value). ``score[n, K]``: the scores.
     ``probability[n]``: of label 1, 0 to 32767; -1 where the model has no such table.

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a model still decides as it did when it was made.
+"""Check that a model still decides as it did when it was made.
 
-The vectors are made from the model alone by a generator written out here, so that they are the
-same everywhere and for ever; what the reference says of them goes into the model file as a hash.
-Any evaluator can be asked the same.
+The vectors are made from the model alone by a generator written out here, so that they are the same
+everywhere and for ever. The model file holds a hash of the reference's decisions for them. Any
+evaluator can be checked in the same way.
 """
 
 from __future__ import annotations
@@ -57,11 +57,14 @@ def digest_of(decisions: Decisions) -> str:
 
 
 def check_selftest(file: ModelFile) -> bool:
-    """Whether the file records what its model said; ModelError where it says otherwise now."""
+    """Check the model's decisions; False if the file has no record of them.
+
+    Raises ModelError if the record says otherwise.
+    """
     recorded = file.quantisation.get("selftest")
     if recorded is not None and recorded != digest(file.model):
         raise ModelError(
-            "the model does not decide as it did when it was made",
+            "the model's decisions differ from those when it was made",
             hint="import it again with this version of kmind",
         )
     return recorded is not None

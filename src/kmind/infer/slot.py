@@ -132,7 +132,7 @@ class Writer:
 
     @property
     def end(self) -> int:
-        """Where the next section will begin."""
+        """Offset of the next section."""
         return len(self.data) + -len(self.data) % self._align
 
     def step(self, step: Step | None) -> _Record:
@@ -280,7 +280,7 @@ def read_slot(data: bytes) -> IntModel:
         raise ModelError("a model slot is damaged: it is shorter than it says")
     data = data[: int(header["size"])]
     if header["reserved"].any():
-        raise ModelError("a model slot is damaged: its header holds what it may not")
+        raise ModelError("a model slot is damaged: its header has an invalid field")
     if header["content"].tobytes() != content_hash(data):
         raise ModelError("a model slot is damaged: its content does not match its hash")
     if header["norm"] >= len(NORMS) or header["output"] >= len(OUTPUTS):

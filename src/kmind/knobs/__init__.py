@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be set: each kernel setting as one declarative record."""
+"""Catalog of kernel settings: one declarative record per knob."""
 
 from __future__ import annotations
 

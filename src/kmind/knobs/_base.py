@@ -34,7 +34,7 @@ class Knob(KnobRecord):
     backend: Backend = FILE
 
     def exists(self, target: Target) -> bool:
-        """Whether the target has this knob."""
+        """True if the target has this knob."""
         return target.kind == self.target and self.backend.exists(self, target)
 
     def read(self, target: Target) -> Value:
@@ -68,17 +68,17 @@ class Knob(KnobRecord):
         self.backend.check_writable(self, target)
 
     def guard(self, target: Target) -> Guard | None:
-        """How the gate can guard it on the target; None where it cannot."""
+        """Return how the gate can guard the knob on the target; None if it cannot."""
         self.check_kind(target)
         return self.backend.guard(self, target)
 
     def identity(self, target: Target) -> str:
-        """What tells this knob of the target from that of another that takes its name later."""
+        """Return a text that changes when another device or cgroup takes the target's name."""
         self.check_kind(target)
         return self.backend.identity(self, target)
 
     def place(self, target: Target) -> str:
-        """Where the value is, for messages: the path of its file, if it is one."""
+        """Return the value's location for messages: the path of its file, if it has one."""
         self.check_kind(target)
         return self.backend.place(self, target)
 

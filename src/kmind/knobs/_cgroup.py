@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the hierarchies of cgroups are mounted."""
+"""Find the mount points of the cgroup hierarchies."""
 
 from __future__ import annotations
 

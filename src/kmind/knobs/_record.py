@@ -36,7 +36,7 @@ class Rule:
     offset: int = 0
 
     def holds(self, value: int, other: int) -> bool:
-        """Whether ``value op other + offset`` is true."""
+        """True if ``value op other + offset`` is true."""
         bound = other + self.offset
         if self.op == "<":
             return value < bound

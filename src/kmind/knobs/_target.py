@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a knob sits on: one block device, one cgroup, or the system as a whole."""
+"""Targets of knobs: one block device, one cgroup, or the system as a whole."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ class Target:
             return False  # it leads nowhere now
 
     def identity(self) -> str:
-        """What tells this device or cgroup from another that takes its name later.
+        """Return a text that differs for another device or cgroup that takes this name later.
 
         "254:0", and " serial=..." where the driver shows one, else " diskseq=...", of which
         each disk of a boot has its own (Linux 5.15, Documentation/ABI/stable/sysfs-block);
@@ -209,7 +209,7 @@ def parse_target(text: str, *, root: Path = _ROOT) -> Target:
 
 def _no_target(text: str, why: str) -> UsageError:
     return UsageError(
-        f"{one_line(text)!r} is no target: {why}", hint="name a disk, a cgroup, or system"
+        f"{one_line(text)!r} is not a target: {why}", hint="name a disk, a cgroup, or system"
     )
 
 
@@ -220,7 +220,7 @@ def _followed(name: str, devices: Sequence[str], root: Path) -> str:
     if "/" not in name:
         return spelled
     if "\0" in name:
-        raise UsageError(f"{name!r} is no path", hint="name a block device, such as vda")
+        raise UsageError(f"{name!r} is not a path", hint="name a block device, such as vda")
     path = Path(name) if root == _ROOT else root / name.lstrip("/")
     try:
         node = path.stat()
@@ -234,7 +234,7 @@ def _followed(name: str, devices: Sequence[str], root: Path) -> str:
     if not stat.S_ISBLK(node.st_mode):
         if spelled in devices:
             return spelled
-        raise UsageError(f"{name} is no block device", hint=_known(spelled, list(devices)))
+        raise UsageError(f"{name} is not a block device", hint=_known(spelled, list(devices)))
     number = f"{os.major(node.st_rdev)}:{os.minor(node.st_rdev)}"
     folder = (root / "sys/dev/block" / number).resolve()
     if not folder.is_dir():

@@ -17,8 +17,8 @@ _V2 = "Documentation/admin-guide/cgroup-v2.rst"
 # What the kernel makes of "max": PAGE_COUNTER_MAX, on 64 bits (include/linux/page_counter.h).
 _MAX = (1 << 63) - 4096
 _OF_CPU = "share of CPU time among its siblings"
-_SHARE = "The scheduler goes by it at once."
-_RECLAIM = "The next round of reclaim goes by it."
+_SHARE = "The scheduler applies it at once."
+_RECLAIM = "Applies from the next round of reclaim on."
 
 
 def _knob(
@@ -59,11 +59,11 @@ KNOBS = (
     _knob(
         "memory_high",
         "memory.high",
-        "memory above which its tasks are slowed down and reclaimed from; max: none",
+        "memory above which its tasks are throttled and reclaimed from; max: no limit",
         "bytes",
         64 << 20,
         _MAX,
-        "Lowered below what is used, its tasks wait while the kernel reclaims the difference.",
+        "If it falls below the memory in use, its tasks wait while the kernel reclaims the excess.",
         grid=4096,
         settle="slow",
         cost="disturbing",
@@ -71,7 +71,7 @@ KNOBS = (
     _knob(
         "memory_low",
         "memory.low",
-        "memory that is reclaimed only when nothing else is left",
+        "memory that is reclaimed only if no other memory is left",
         "bytes",
         0,
         _MAX,
@@ -95,7 +95,7 @@ KNOBS = (
     _knob(
         "memory_swappiness",
         "memory.swappiness",
-        "cost of swapping against dropping file pages",
+        "cost of swapping relative to dropping file pages",
         "",
         0,
         200,

@@ -16,8 +16,8 @@ __all__ = ["KNOBS"]
 
 _DOC = "Documentation/admin-guide/mm/ksm.rst"
 _FOLDER = "sys/kernel/mm/ksm/"
-_SCAN = "ksmd goes by it from its next round on."
-_IDLE = "In force only while advisor_mode is scan-time."
+_SCAN = "Applies from ksmd's next round on."
+_IDLE = "Effective only while advisor_mode is scan-time."
 
 
 def _number(
@@ -50,28 +50,28 @@ def _number(
 KNOBS = (
     _number(
         "run",
-        "whether ksmd merges equal pages of programs that asked for it; 0: no",
+        "merging of equal pages, for programs that asked for it; 0: off",
         "",
         0,
         1,
-        note="Set back to 0, what is merged stays so until it is written to.",
+        note="After a return to 0, merged pages stay merged until they are written to.",
         cost="disturbing",
         why="ksmd takes CPU time, and the first write to a merged page copies it.",
     ),
     _number(
         "pages_to_scan",
-        "pages that ksmd looks at in a round",
+        "pages that ksmd scans per round",
         "pages",
         10,
         10_000,
         note="Refused while advisor_mode is scan-time.",
     ),
     _number("sleep_millisecs", "time between two rounds", "ms", 10, 60_000),
-    _number("use_zero_pages", "whether empty pages become the zero page; 0: no", "", 0, 1),
-    _number("smart_scan", "whether pages that never merged are passed over; 0: no", "", 0, 1),
+    _number("use_zero_pages", "replacement of empty pages by the zero page; 0: off", "", 0, 1),
+    _number("smart_scan", "skipping of pages that never merged; 0: off", "", 0, 1),
     _number(
         "stable_node_chains_prune_millisecs",
-        "time between two searches for merged pages that have gone",
+        "time between two searches for stale merged pages",
         "ms",
         100,
         60_000,
@@ -80,19 +80,26 @@ KNOBS = (
         name="ksm.advisor_mode",
         target="system",
         path=_FOLDER + "advisor_mode",
-        summary="whether the kernel chooses pages_to_scan by itself",
+        summary="automatic choice of pages_to_scan by the kernel",
         reference=_DOC,
         kind="enum",
         choices=("none", "scan-time"),
         settle="slow",
         disturbs=("ksm.pages_to_scan",),
-        note="The kernel sets ksm.pages_to_scan anew with it.",
+        note="A change resets ksm.pages_to_scan.",
         cost_why=_SCAN,
     ),
-    _number("advisor_max_cpu", "most CPU time that the advisor aims at", "%", 1, 70, note=_IDLE),
+    _number(
+        "advisor_max_cpu",
+        "upper limit of CPU time that the advisor aims at",
+        "%",
+        1,
+        70,
+        note=_IDLE,
+    ),
     _number(
         "advisor_target_scan_time",
-        "time in which the advisor has all pages looked at",
+        "time in which the advisor aims to scan all pages",
         "s",
         10,
         3600,

@@ -17,8 +17,8 @@ __all__ = ["KNOBS"]
 
 _DOC = "Documentation/admin-guide/mm/transhuge.rst"
 _FOLDER = "sys/kernel/mm/transparent_hugepage/"
-_NEXT_FAULT = "What is mapped stays as it is; the next page fault goes by the new value."
-_SCAN = "khugepaged goes by it from its next round on."
+_NEXT_FAULT = "Mapped memory stays as it is; the new value applies from the next page fault on."
+_SCAN = "Applies from khugepaged's next round on."
 
 # Pages in a huge one: a page table's worth of 8-byte entries.
 _MOST_PTES = os.sysconf("SC_PAGE_SIZE") // 8 - 1
@@ -35,9 +35,9 @@ def _choice(file: str, summary: str, *choices: str, disturbs: tuple[str, ...] = 
         choices=choices,
         settle="slow",
         disturbs=disturbs,
-        note="The kernel may set vm.min_free_kbytes anew with it." if disturbs else "",
+        note="A change may reset vm.min_free_kbytes." if disturbs else "",
         cost="disturbing" if disturbs else "none",
-        cost_why="khugepaged starts or stops, and the reclaim watermarks are set anew."
+        cost_why="khugepaged starts or stops, and the reclaim watermarks are recomputed."
         if disturbs
         else _NEXT_FAULT,
     )
@@ -71,7 +71,7 @@ def _number(
 KNOBS = (
     _choice(
         "enabled",
-        "who gets huge pages for anonymous memory",
+        "programs that get huge pages for anonymous memory",
         "always",
         "madvise",
         "never",
@@ -79,7 +79,7 @@ KNOBS = (
     ),
     _choice(
         "defrag",
-        "who waits for compaction when no huge page is free",
+        "programs that wait for compaction when no huge page is free",
         "always",
         "defer",
         "defer+madvise",
@@ -88,7 +88,7 @@ KNOBS = (
     ),
     _choice(
         "shmem_enabled",
-        "who gets huge pages for shared memory",
+        "programs that get huge pages for shared memory",
         "always",
         "within_size",
         "advise",
@@ -97,7 +97,7 @@ KNOBS = (
     ),
     _number(
         "use_zero_page",
-        "whether a read fault gets the huge zero page; 0: no",
+        "huge zero page for read faults; 0: off",
         "",
         0,
         1,
@@ -106,40 +106,42 @@ KNOBS = (
     ),
     _number(
         "shrink_underused",
-        "whether huge pages that hold mostly zeros are split under pressure; 0: no",
+        "splitting of mostly empty huge pages under memory pressure; 0: off",
         "",
         0,
         1,
         cost="none",
-        why="The next round of reclaim goes by it.",
+        why="Applies from the next round of reclaim on.",
     ),
-    _number("khugepaged/defrag", "whether khugepaged compacts memory; 0: no", "", 0, 1),
-    _number("khugepaged/pages_to_scan", "pages that it looks at in a round", "pages", 64, 16384),
+    _number("khugepaged/defrag", "compaction by khugepaged; 0: off", "", 0, 1),
+    _number(
+        "khugepaged/pages_to_scan", "pages that khugepaged scans per round", "pages", 64, 16384
+    ),
     _number("khugepaged/scan_sleep_millisecs", "time between two rounds", "ms", 100, 600_000),
     _number(
         "khugepaged/alloc_sleep_millisecs",
-        "time before it tries again after no huge page was free",
+        "wait after a failed allocation of a huge page",
         "ms",
         1000,
         600_000,
     ),
     _number(
         "khugepaged/max_ptes_none",
-        "absent pages that it fills up to make a huge one: the more, the more memory",
+        "limit of absent pages filled up for one huge page; higher values cost memory",
         "pages",
         0,
         _MOST_PTES,
     ),
     _number(
         "khugepaged/max_ptes_swap",
-        "pages that it reads back from swap to make a huge one",
+        "limit of pages read back from swap for one huge page",
         "pages",
         0,
         _MOST_PTES,
     ),
     _number(
         "khugepaged/max_ptes_shared",
-        "shared pages that it copies to make a huge one",
+        "limit of shared pages copied for one huge page",
         "pages",
         0,
         _MOST_PTES,

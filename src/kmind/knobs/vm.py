@@ -15,9 +15,11 @@ from kmind.knobs._record import Rule
 
 __all__ = ["KNOBS"]
 
-_RECLAIM = "The next round of reclaim or the next fault goes by it."
-_WRITEBACK = "Writers and flushers go by it at their next look at the limits."
-_WATERMARKS = "The watermarks of all zones are set anew; raised, the kernel reclaims up to them."
+_RECLAIM = "Applies from the next round of reclaim or the next fault on."
+_WRITEBACK = "Applies when writers and flushers next check the limits."
+_WATERMARKS = (
+    "The watermarks of all zones are recomputed; if they rise, the kernel reclaims memory."
+)
 
 
 def _vm(
@@ -55,30 +57,30 @@ def _vm(
 
 
 KNOBS = (
-    _vm("swappiness", "cost of swapping against dropping file pages", "", 0, 200),
+    _vm("swappiness", "cost of swapping relative to dropping file pages", "", 0, 200),
     _vm(
         "dirty_ratio",
-        "share of memory that may be dirty before writers must write",
+        "share of memory that may be dirty before writers are throttled",
         "%",
         2,
         80,
         rules=(Rule(">", "vm.dirty_background_ratio"),),
         conflicts=("proc/sys/vm/dirty_bytes",),
-        note="Not in force, and refused, while vm.dirty_bytes is set.",
+        note="Without effect, and refused, while vm.dirty_bytes is set.",
         cost="disturbing",
-        why="Lowered below what is dirty, writers wait until the difference is on disk.",
+        why="If it falls below the dirty amount, writers wait until the excess is on disk.",
     ),
     _vm(
         "dirty_background_ratio",
-        "share of memory that may be dirty before the kernel starts to write",
+        "share of memory that may be dirty before background writeback starts",
         "%",
         1,
         60,
         rules=(Rule("<", "vm.dirty_ratio"),),
         conflicts=("proc/sys/vm/dirty_background_bytes",),
-        note="Not in force, and refused, while vm.dirty_background_bytes is set.",
+        note="Without effect, and refused, while vm.dirty_background_bytes is set.",
         cost="cheap",
-        why="Lowered below what is dirty, the flushers write the difference out.",
+        why="If it falls below the dirty amount, the flushers write the excess out.",
     ),
     _vm(
         "dirty_expire_centisecs",
@@ -99,7 +101,7 @@ KNOBS = (
         cost="cheap",
         why="The flushers are woken once.",
     ),
-    _vm("vfs_cache_pressure", "how readily inodes and dentries are reclaimed", "%", 1, 1000),
+    _vm("vfs_cache_pressure", "tendency to reclaim inodes and dentries", "%", 1, 1000),
     _vm(
         "min_free_kbytes",
         "memory kept free for allocations that cannot wait",
@@ -109,7 +111,7 @@ KNOBS = (
         memory_percent=5,
         cost="disturbing",
         why=_WATERMARKS,
-        note="Once written, the kernel no longer raises it by itself for huge pages.",
+        note="After a write the kernel no longer raises it by itself for huge pages.",
     ),
     _vm(
         "watermark_scale_factor",
@@ -121,7 +123,7 @@ KNOBS = (
         why=_WATERMARKS,
     ),
     _vm("watermark_boost_factor", "reclaim after fragmentation; 0: off", "1/10000", 0, 30_000),
-    _vm("page_lock_unfairness", "times that a page lock may be stolen", "", 0, 1000),
+    _vm("page_lock_unfairness", "number of times that a page lock may be stolen", "", 0, 1000),
     _vm("page-cluster", "pages read at once from swap, as a power of two", "log2", 0, 8),
     _vm("compaction_proactiveness", "effort of compaction in the background", "%", 0, 100),
     _vm(
@@ -130,20 +132,20 @@ KNOBS = (
         "s",
         1,
         120,
-        why="The next update comes after the new time.",
+        why="Applies after the next update.",
     ),
     _vm(
         "dirtytime_expire_seconds",
-        "age at which times of access alone are written out",
+        "age at which inodes dirty only by access time are written out",
         "s",
         60,
         604_800,
         cost="cheap",
-        why="The flushers look at all inodes once.",
+        why="The flushers check all inodes once.",
     ),
     _vm(
         "extfrag_threshold",
-        "fragmentation from which the kernel compacts rather than reclaims",
+        "fragmentation above which the kernel compacts instead of reclaiming",
         "1/1000",
         0,
         1000,

@@ -19,13 +19,13 @@ KNOBS = (
         name="zram.comp_algorithm",
         target="block",
         path="sys/block/{name}/comp_algorithm",
-        summary="how a zram device compresses",
+        summary="compression algorithm of a zram device",
         reference="Documentation/admin-guide/blockdev/zram.rst",
         kind="enum",
         choices=COMPRESSORS,
-        note="Only before the device is set up (disksize); afterwards the kernel refuses it.",
+        note="Possible only before the device is set up (disksize); later the kernel refuses it.",
         cost="none",
-        cost_why="A device that is not set up holds nothing.",
+        cost_why="A device that is not set up holds no data.",
     ),
 )
 """All knobs of this family."""

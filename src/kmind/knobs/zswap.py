@@ -12,7 +12,7 @@ __all__ = ["COMPRESSORS", "KNOBS"]
 _DOC = "Documentation/admin-guide/mm/zswap.rst"
 _FOLDER = "sys/module/zswap/parameters/"
 COMPRESSORS = ("lzo", "lzo-rle", "lz4", "lz4hc", "zstd", "deflate", "842")
-"""What the kernel can be built to compress pages with, by the name in its crypto API."""
+"""Compressors that kernels can be built with, by their names in the crypto API."""
 
 
 def _switch(
@@ -45,45 +45,45 @@ def _percent(file: str, summary: str, minimum: int, maximum: int) -> Knob:
         minimum=minimum,
         maximum=maximum,
         settle="slow",
-        cost_why="The next page that is swapped out goes by it.",
+        cost_why="Applies from the next page that is swapped out on.",
     )
 
 
 KNOBS = (
     _switch(
         "enabled",
-        "whether pages on their way to swap are kept in memory, compressed",
-        "Set back to N, what is stored stays until it is read or thrown out.",
+        "compressed cache in memory for pages on their way to swap",
+        "After a return to N, stored pages stay until they are read or evicted.",
         "disturbing",
-        "The first time the kernel sets up a pool; from then on swapping takes CPU time.",
+        "The first time, the kernel sets up a pool; from then on swapping takes CPU time.",
     ),
     Knob(
         name="zswap.compressor",
         target="system",
         path=_FOLDER + "compressor",
-        summary="how zswap compresses",
+        summary="compression algorithm of zswap",
         reference=_DOC,
         kind="enum",
         choices=COMPRESSORS,
         listed="crypto",
         settle="slow",
-        note="Only those that the kernel has loaded can be chosen (/proc/crypto).",
+        note="Limited to the algorithms that the kernel has loaded (/proc/crypto).",
         cost="disturbing",
         cost_why="A second pool is set up, and the first one stays until it is empty.",
     ),
-    _percent("max_pool_percent", "share of memory that zswap may take", 1, 50),
+    _percent("max_pool_percent", "share of memory that zswap may use", 1, 50),
     _percent(
         "accept_threshold_percent",
-        "how full the pool may be before it takes pages again, once it was full",
+        "fill level below which a full pool accepts pages again",
         50,
         100,
     ),
     _switch(
         "shrinker_enabled",
-        "whether cold pages leave the pool for the disk under pressure",
+        "writing of cold pages from the pool to disk under memory pressure",
         "",
         "cheap",
-        "The next round of reclaim goes by it.",
+        "Applies from the next round of reclaim on.",
     ),
 )
 """All knobs of this family."""

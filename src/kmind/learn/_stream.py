@@ -100,4 +100,4 @@ def _field(data: bytes, table: int, number: int) -> int:
 
 
 def _damaged(path: Path, why: str) -> RecordingError:
-    return RecordingError(f"{path} is damaged: {why}", hint="it was changed, or is no recording")
+    return RecordingError(f"{path} is damaged: {why}", hint="it was changed, or is not a recording")

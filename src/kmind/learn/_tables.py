@@ -38,7 +38,7 @@ def stored_row(part: TablePart) -> np.dtype[np.void]:
 
 
 class Changes:
-    """What has changed in a table since it was last read."""
+    """Changes of a table since it was last read."""
 
     def __init__(self, table: Table, part: TablePart) -> None:
         self._table = table

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a recording says of itself: stored as JSON in each of its files."""
+"""Metadata of a recording: stored as JSON in each of its files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KEY = b"kmind"
 """Of the schema's metadata, in Parquet files and Arrow streams alike."""
 
 Stream = Literal["windows", "records", "tables"]
-"""What a file holds."""
+"""Contents of a file."""
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +64,7 @@ class Clock(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GrantFor(msgspec.Struct, frozen=True, kw_only=True):
-    """What the agent would have let through for one knob, for a replay."""
+    """Grant of the agent for one knob, for a replay."""
 
     knob: int
     target: int
@@ -72,12 +72,12 @@ class GrantFor(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
-    """What was lost up to the end of a file, since the recording began.
+    """Losses from the beginning of the recording to the end of a file.
 
-    ``ring_dropped`` are records that found the agent's ring full, as it says; ``ring_lost``
-    numbers that were missing between two rows that were read, most often for that reason.
-    ``queue_dropped`` are rows that the disk was too slow for, ``removed`` rows in files that
-    were removed to keep the bound.
+    ``ring_dropped``: records that found the agent's ring full, by its own count. ``ring_lost``:
+    numbers missing between two rows that were read, most often for that reason. ``queue_dropped``:
+    rows that the disk was too slow for. ``removed``: rows in files that were removed to keep the
+    size bound.
     """
 
     ring_dropped: int = 0
@@ -138,7 +138,7 @@ class Meta(msgspec.Struct, frozen=True, kw_only=True):
         return {feature.name: column for column, feature in enumerate(self.features)}
 
     def refuses(self, manifest: Manifest) -> str:
-        """Why the module cannot be fed with this; "" if it can."""
+        """Return the reason why the module cannot be fed with this recording; "" if it can."""
         if self.module != manifest.name:
             return f"it was recorded of module {self.module}, not of {manifest.name}"
         mine = [(f.name, f.unit, f.kind) for f in manifest.features]
@@ -160,14 +160,14 @@ class Meta(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def decode_meta(metadata: dict[bytes, bytes] | None, path: object) -> Meta:
-    """What a file says of itself.
+    """Return the metadata of a file.
 
     Raises RecordingError if it is not kmind's, or of another version of schema or ABI.
     """
     text = (metadata or {}).get(KEY)
     if text is None:
         raise RecordingError(
-            f"{path} is no recording of kmind's: its metadata has no key 'kmind'",
+            f"{path} is not a recording of kmind: its metadata has no key 'kmind'",
             hint="kmind record makes them",
         )
     with foreign(partial(_damaged, path)):

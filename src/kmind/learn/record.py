@@ -60,7 +60,7 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to record: modules with targets and parameters, bounds, tags, sweep."""
+    """Plan of a recording: modules with targets and parameters, bounds, tags, sweep."""
 
     instances: tuple[tuple[Module, Target, Mapping[str, Value]], ...]
     max_bytes: int
@@ -90,9 +90,9 @@ def plan_recording(
         elif groups:
             groups[-1][1].append(word)
         else:
-            raise UsageError(f"{word!r} stands before any module", hint="name the module first")
+            raise UsageError(f"{word!r} comes before any module", hint="name the module first")
     if not groups:
-        raise UsageError("there is nothing to record", hint="kmind record readahead@vda -o DIR")
+        raise UsageError("no module is named", hint="kmind record readahead@vda -o DIR")
     instances = []
     for name, parameters in groups:
         module_name, _, target_name = name.partition("@")
@@ -104,7 +104,7 @@ def plan_recording(
         instances.append((module, target, parse_parameters(module.manifest, parameters)))
     names = [f"{module.manifest.name}@{target.name}" for module, target, _ in instances]
     if len(set(names)) < len(names):
-        raise UsageError("an instance is named twice", hint="each can be recorded once")
+        raise UsageError("an instance is named twice", hint="an instance can be recorded once")
     return Plan(
         tuple(instances),
         max_mib << 20,
@@ -127,7 +127,7 @@ def _need_no_target(name: str, module_name: str) -> None:
 def _pair(tag: str) -> tuple[str, str]:
     name, equals, value = tag.partition("=")
     if not (name and equals):
-        raise UsageError(f"{tag!r} is no tag", hint="tags are NAME=VALUE")
+        raise UsageError(f"{tag!r} is not a tag", hint="tags are NAME=VALUE")
     return name, value
 
 
@@ -139,7 +139,7 @@ def _parse_sweep(
 ) -> Sweep:
     name, equals, values = text.partition("=")
     if not equals:
-        raise UsageError(f"{text!r} is no sweep", hint="a sweep is KNOB=VALUE,VALUE,...")
+        raise UsageError(f"{text!r} is not a sweep", hint="a sweep is KNOB=VALUE,VALUE,...")
     knob = get_knob(name)
     if not any(use.name == knob.name for m, _, _ in instances for use in m.manifest.knobs):
         raise UsageError(f"no module that is recorded moves {knob.name}")
@@ -270,9 +270,9 @@ class Recorder:
             if stop():
                 return "interrupted"
             if duration_s is not None and self.seconds >= duration_s:
-                return "the time is up"
+                return "the duration is over"
             if self._writer.full:
-                return "the bound of its size is reached"
+                return "the size limit is reached"
             if now >= switch_at:
                 self._set(next(turns))
                 switch_at = time.monotonic() + (self.plan.sweep.seconds if self.plan.sweep else 0)

@@ -50,7 +50,7 @@ class RecordedInstance:
         return [each for each in self.granted if each.usable]
 
     def meta(self, stream: Stream, table: str = "") -> Meta:
-        """What a file of a stream says of the instance; ``table`` names that of a table's rows."""
+        """Return the metadata of a stream's file; ``table`` names that of a table's rows."""
         manifest = self.manifest
         return Meta(
             instance=self.name,

@@ -46,7 +46,7 @@ class _File:
 
 
 class Recording:
-    """What was recorded of one instance. Reading is lazy; nothing is kept in memory.
+    """Recording of one instance. Reading is lazy; nothing is kept in memory.
 
     ``meta`` is that of the last file, whose ``counts`` cover the whole.
     """
@@ -75,7 +75,7 @@ class Recording:
         return [file.path for file in self._files if not file.is_closed]
 
     def metas(self, stream: Stream) -> list[Meta]:
-        """What the files of a stream say of themselves, in order."""
+        """Return the metadata of a stream's files, in order."""
         return [file.meta for file in self._files if file.meta.stream == stream]
 
     def windows(self) -> Iterator[tuple[_Array, _Array, _Array]]:
@@ -102,7 +102,7 @@ class Recording:
                     yield rows_from_columns(file.meta.table_part, table)
 
     def outcome(self) -> _Array | None:
-        """What the load itself counted: begin and end in ns, and the rate between, shape (n, 3).
+        """Return the load's own count: begin and end in ns, and the rate between, shape (n, 3).
 
         None without a file ``OUTCOME`` in the recording's folder. Raises RecordingError for one
         that cannot be read.
@@ -110,7 +110,7 @@ class Recording:
         return self._beside(OUTCOME, _outcome_from)
 
     def phases(self) -> list[tuple[int, int, str]]:
-        """Which load ran when: begin and end in ns, and its name, in order of time.
+        """Return the loads by time: begin and end in ns, and the load's name, in order of time.
 
         Nothing without a file ``PHASES`` in the recording's folder. Raises RecordingError for
         one that cannot be read.
@@ -229,5 +229,5 @@ def _read(file: _File) -> Iterator[Any]:
 
 def _damaged(path: Path, why: str) -> RecordingError:
     return RecordingError(
-        f"{path} cannot be read: {why}", hint="it was cut short, changed, or is no recording"
+        f"{path} cannot be read: {why}", hint="it was cut short, changed, or is not a recording"
     )

@@ -41,7 +41,7 @@ _NS = 1_000_000_000
 
 @dataclass(frozen=True)
 class Recommended:
-    """What the module would have had the admin do, and what the agent would have said.
+    """Recommendation that the module would have made, with the agent's verdict.
 
     ``time_s`` is since the first window began; ``reason`` and ``evidence`` are the module's.
     """

@@ -72,7 +72,7 @@ class Tap:
         self.look()
 
     def counts(self) -> Counts:
-        """What was lost so far, but for what the writer knows."""
+        """Return the losses so far, except those that only the writer knows."""
         lost = self._endpoint.windows.lost + sum(ring.lost for ring in self._endpoint.records)
         return Counts(ring_dropped=self._ring_dropped, ring_lost=lost)
 

@@ -49,7 +49,7 @@ def load_recipe(module: Module) -> Recipe:
     if part is None:
         raise ModuleError(
             f"module {module.manifest.name} cannot be trained: it has no [train]",
-            hint="its module.toml would name a recipe",
+            hint="a [train] section of its module.toml names a recipe",
         )
     return load_class(
         module.package, str(module.folder), module.sources(), part.entry, Recipe, "train.entry"
@@ -57,9 +57,9 @@ def load_recipe(module: Module) -> Recipe:
 
 
 def read_data(path: Path, module: Module) -> list[Recording]:
-    """What a module learns from in a folder, or in its folders.
+    """Return the training data of a module in a folder, or in its subfolders.
 
-    Raises RecordingError where one does not fit the module, or there is none.
+    Raises RecordingError if one does not fit the module, or there is none.
     """
     places = [path]
     if path.is_dir() and not any(each.is_file() for each in path.iterdir()):
@@ -91,7 +91,7 @@ def train(
     try:
         dataset = recipe.dataset(data)
     except ValueError as error:
-        raise UsageError(f"the recordings do not suffice: {error}") from None
+        raise UsageError(f"the recordings are insufficient: {error}") from None
     held_out = _held_out(recipe, dataset, data)
     parts = _split(recipe, dataset, held_out)
     x, y = dataset.x[parts.train], dataset.y[parts.train]
@@ -202,8 +202,8 @@ def _split(recipe: Recipe, dataset: Dataset, held_out: Mapping[str, _Array]) -> 
     if len(np.unique(dataset.y[parts.train])) < 2:
         name = dataset.classes[int(dataset.y[parts.train][0])]
         raise UsageError(
-            f"all that is to be trained on is of one class, {name}: there is nothing to learn",
-            hint="record loads that differ",
+            f"all training data are of one class, {name}: there is nothing to learn",
+            hint="record different loads",
         )
     return parts
 

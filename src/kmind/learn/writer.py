@@ -37,7 +37,7 @@ _Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Output:
-    """Where a recording goes: a folder, or, through one, a single ``file``."""
+    """Destination of a recording: a folder, or, through one, a single ``file``."""
 
     folder: Path
     file: Path | None = None
@@ -52,7 +52,7 @@ def open_output(path: Path) -> Output:
     folder = path.with_name(path.name + ".open") if single else path
     for each in (path, folder):
         if each.exists() and not (each.is_dir() and not any(each.iterdir())):
-            raise RecordingError(f"{each} is there already", hint="name another place")
+            raise RecordingError(f"{each} exists already", hint="name another place")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -197,5 +197,5 @@ class Writer:
             why = "the disk is full" if full else (error.strerror or why)
         return RecordingError(
             f"recording to {where} ended: {why}",
-            hint=f"what was written until then can be read: kmind inspect {where}",
+            hint=f"the data written so far can be read: kmind inspect {where}",
         )

@@ -21,7 +21,7 @@ _STATUS = layout.LIMIT["STATUS_SIZE"]
 
 
 class Bell(Protocol):
-    """What can be slept on: the doorbell, or its stand-in under ``sim``."""
+    """Something that wakes a sleeping reader: the doorbell, or its stand-in under ``sim``."""
 
     def wait(self, timeout_s: float) -> bool:
         """Sleep until rung, or so many seconds."""
@@ -104,7 +104,7 @@ class Endpoint:
 
 
 def read_status(arena: Bytes, geometry: Geometry) -> bytes:
-    """What the extension says of itself: untrusted bytes."""
+    """Return the extension's own status text: untrusted bytes."""
     start = geometry.status
     length = int(arena[start : start + 4].view(np.uint32)[0])
     return arena[start + 4 : start + 4 + min(length, _STATUS - 5)].tobytes()

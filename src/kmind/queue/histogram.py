@@ -21,7 +21,7 @@ _FINEST = layout.LIMIT["HISTOGRAM_SCALE"]
 
 
 def bucket_count(scale: int, low: int, high: int) -> int:
-    """How many buckets a histogram has."""
+    """Return the number of buckets of a histogram."""
     return 2 + ((high - low) << scale)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where things lie in an arena: computed by its owner, read back by the extension."""
+"""Layout of an arena: computed by its owner, read back by the extension."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Geometry:
         """The geometry that the owner wrote into an arena."""
         header = arena[: layout.HEADER.itemsize].view(layout.HEADER)[0]
         if int(header["magic"]) != layout.MAGIC:
-            raise KmindError("this memory is no kmind arena: its first word is wrong")
+            raise KmindError("this memory is not a kmind arena: its first word is wrong")
         stored = header["geometry"]
         geometry = cls(*(int(stored[field.name]) for field in fields(cls)))
         if geometry.abi != layout.LIMIT["ABI"]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an extension wants to find again at its next start: written by it, read by its owner.
+"""State that an extension keeps for its next start: written by it, read by its owner.
 
 It lies in the arena, after the status: a header, then text. ``seq`` is odd while it is
 written, and changes each time; so a reader takes a whole text, or none.
@@ -48,7 +48,7 @@ class MemoryReader:
         self._seq = 0
 
     def changed(self) -> bool:
-        """Whether there is another text than at the last ``take``; at first, whether any."""
+        """True if there is a text that the last ``take`` has not returned."""
         seq = int(self._header()["seq"])
         return seq != self._seq and not seq & 1
 

@@ -29,7 +29,7 @@ _Array = npt.NDArray[np.void]
 
 @dataclass(frozen=True)
 class TableShape:
-    """How a table lies in memory.
+    """Layout of a table in memory.
 
     ``dtype`` is one row: ``row`` (``layout.ROW``), ``key``, then the columns. ``layout`` is a
     check over their names and kinds. ``evict_after_ns`` 0 means never by age. ``histograms`` has
@@ -71,7 +71,7 @@ class TableShape:
 
 @dataclass(frozen=True)
 class TableFill:
-    """How full a table is, and what found no place in it.
+    """Fill level of a table, and the counts of evictions and refusals.
 
     ``used`` of ``rows`` rows have a key. ``aged`` rows left because nothing updated them for
     long enough, ``displaced`` to make room for a new key; ``refused`` counts updates of new keys
@@ -155,7 +155,7 @@ class Table:
         return bucket_bounds(*self.shape.histograms[column])
 
     def fill(self) -> TableFill:
-        """How full it is."""
+        """Return the table's fill level."""
         head = self._head[0].copy()
         used = min(int(head["used"]), self.shape.rows)
         counted = (int(head[name]) for name in ("aged", "displaced", "refused"))

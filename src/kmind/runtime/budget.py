@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an extension costs its owner: one budget of the owner's time, counted and enforced.
+"""Account for and limit the owner's time that an extension costs: one budget for all of it.
 
-A line that is printed costs an extension next to nothing, and its owner far more. So all that an
-extension can have its owner do (read its log, take its recommendations with their notes, check its
-reports, keep its memory, show its status) is measured on the owner's thread and paid from
-one bucket, as CPU time of a cgroup is: what goes beyond it waits or is refused, and an extension
-that has nothing left for most of the time has exceeded a limit.
+A printed line costs an extension next to nothing, and its owner far more. So all the work that an
+extension can cause (reading its log, its recommendations with their notes, its reports, its memory
+and its status) is measured on the owner's thread and paid from one bucket, as CPU time of a cgroup
+is: work beyond it waits or is refused, and an extension that has nothing left for most of the time
+has exceeded a limit.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ OWNER_SHARE = 0.05
 """Of the owner's time, in seconds a second: a tenth of what an extension may use by default."""
 
 Cost = Literal["log", "actions", "reports", "memory", "status"]
-"""What an extension has its owner do."""
+"""Kinds of work that an extension causes its owner."""
 
 _BURST_S = 1.0
 # What has to be there again before anything is done: not to wake up for each microsecond.
@@ -67,7 +67,7 @@ class OwnerBudget:
 
     @property
     def room(self) -> bool:
-        """Whether something may be done for the extension now."""
+        """True if the budget allows more work for the extension now."""
         now = self._now()
         self._left_s = min(_BURST_S, self._left_s + (now - self._at) * OWNER_SHARE)
         self._at = now
@@ -81,7 +81,7 @@ class OwnerBudget:
 
     @property
     def wait_s(self) -> float:
-        """How long until there is room."""
+        """Seconds until the budget allows work again."""
         return 0.0 if self.room else (_QUANTUM_S - self._left_s) / OWNER_SHARE
 
     def exceeded(self) -> str:
@@ -104,7 +104,10 @@ class OwnerBudget:
         )
 
     def account(self) -> dict[str, int]:
-        """What it cost so far: ``owner_us``; ``owner_short_ms``, the time without room; counts."""
+        """Return the cost so far: ``owner_us``; ``owner_short_ms``, the time without room.
+
+        Also counts.
+        """
         return {
             "owner_us": round(sum(self._seconds.values()) * 1e6),
             "owner_short_ms": round(self._short() * 1e3),

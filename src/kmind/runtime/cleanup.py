@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ended processes have left: changed knobs, and cgroups of ``kmind run``."""
+"""Clean up after ended processes: changed knobs, and cgroups of ``kmind run``."""
 
 from __future__ import annotations
 

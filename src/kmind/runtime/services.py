@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an instance is made of: its own part, and the services that all instances of an owner share.
+"""Parts of an instance: its own, and the services that all instances of an owner share.
 
 ``kmind run``, the daemon and the simulated demo make ``Services`` once each, and an
 ``InstanceSpec`` for each instance; `kmind.runtime.instance.instance` puts both together.
@@ -28,10 +28,10 @@ __all__ = ["InstanceSpec", "Sandbox", "Services"]
 
 @dataclass(frozen=True)
 class Sandbox:
-    """What is around an extension's process, beside what its manifest says.
+    """Surroundings of an extension's process, besides those of its manifest.
 
-    ``cgroup`` is the name of its cgroup ("": none). ``log`` is the path of a FIFO that it
-    prints to; with one it outlives its owner, without one it dies when its owner does.
+    ``cgroup`` is the name of its cgroup ("": none). ``log`` is the path of a FIFO that it prints
+    to; with one it outlives its owner, without one it dies when its owner does.
     """
 
     cgroup: str = ""
@@ -67,12 +67,12 @@ class InstanceSpec:
 
 @dataclass(frozen=True)
 class Services:
-    """What the instances of one owner share. The owner closes each part.
+    """Services that the instances of one owner share. The owner closes each part.
 
-    ``evidence`` keeps experiments, ``findings`` findings and reports, the folder ``memory`` what
-    extensions remember; by default all are forgotten with the process. ``root`` is the folder that
-    knobs' files are below. ``announce`` is called with knob, target and value, by number, when one
-    was set or put back; ``name_of`` names who has a slot. ``now`` is in seconds.
+    ``evidence`` keeps experiments, ``findings`` findings and reports, the folder ``memory`` the
+    memories of extensions; by default all are forgotten with the process. ``root`` is the folder
+    that knobs' files are below. ``announce`` is called with knob, target and value, by number, when
+    one was set or put back; ``name_of`` names the holder of a slot. ``now`` is in seconds.
     """
 
     journal: Journal

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the daemon needs of a supervisor: `kmind.runtime.supervisor.supervisor` is the real one.
+"""Protocol of the supervisor, for the daemon. `kmind.runtime.supervisor.supervisor` implements it.
 
 Everything but ``submit`` belongs to the supervisor's own thread. ``submit`` may be
 called from any: it has the call run there, between two steps.
@@ -43,7 +43,7 @@ class Advices(Protocol):
 
 
 class Requests(Protocol):
-    """What an admin asks for. All raise KmindError where it cannot be done."""
+    """Requests of an admin. All raise KmindError if they cannot be fulfilled."""
 
     def load(
         self,
@@ -81,11 +81,11 @@ class Supervisor(Protocol):
 
     @property
     def requests(self) -> Requests:
-        """What an admin can ask for."""
+        """Requests of an admin."""
 
     @property
     def advice(self) -> Advices:
-        """What the instances advise."""
+        """Recommendations that wait for an operator."""
 
     @property
     def evidence_path(self) -> Path:
@@ -93,11 +93,11 @@ class Supervisor(Protocol):
 
     @property
     def findings(self) -> Findings:
-        """What detectors found and reporters filed."""
+        """Findings of detectors and reports of reporters."""
 
     @property
     def turns(self) -> TurnTimes:
-        """How long the supervisor's turns take; from any thread."""
+        """Durations of the supervisor's turns; may be called from any thread."""
 
     def start(self) -> None:
         """Take over, or restore, what an earlier daemon left."""
@@ -112,7 +112,7 @@ class Supervisor(Protocol):
         """Leases that are held: knob, target, holder, priority, seconds until they expire."""
 
     def fill(self) -> dict[str, dict[str, int]]:
-        """How full the tables are that all instances share."""
+        """Return the fill levels of the tables that all instances share."""
 
     def step(self, timeout_s: float) -> None:
         """Do what there is to do, waiting for it at most that long."""

@@ -46,7 +46,10 @@ class Pace:
         self._busy: defaultdict[Callable[..., Any], asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def wait_s(self) -> float:
-        """How long the next request has to wait, in seconds; on the thread that is paid for."""
+        """Return the seconds that the next request has to wait.
+
+        Call it on the thread that is charged.
+        """
         now, cpu = self._now(), self._cpu()
         then, before = self._at or (now, cpu)
         self._at = now, cpu

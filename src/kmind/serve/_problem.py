@@ -46,7 +46,7 @@ _STATUS: tuple[tuple[type[KmindError], int], ...] = (
 
 
 def problem(error: Exception) -> Problem:
-    """What the client is told. Of an error that nobody foresaw, its kind and first line."""
+    """Return the error as told to the client; of an unexpected one its type and first line."""
     if isinstance(error, HttpError):
         status = error.status
     elif isinstance(error, KmindError):

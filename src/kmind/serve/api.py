@@ -132,7 +132,7 @@ class Api:
             raise HttpError(
                 504,
                 f"the supervisor did not answer within {self._call_s:g} s",
-                hint="it may still do what was asked; see: kmind status",
+                hint="the request may still take effect; see: kmind status",
             ) from None
         finally:
             self._waiting -= 1
@@ -184,7 +184,7 @@ async def _read(request: Request, kind: type, most: int) -> Any:
                     )
     except (TimeoutError, ClientDisconnect):
         raise HttpError(
-            408, f"the body did not come within {_BODY_S:g} s", headers={"connection": "close"}
+            408, f"the body did not arrive within {_BODY_S:g} s", headers={"connection": "close"}
         ) from None
     return _body(bytes(data), kind)
 
@@ -194,7 +194,7 @@ def _body(data: bytes, kind: type) -> Any:
         return msgspec.json.decode(data, type=kind)
     except Exception as error:  # whatever a client sends
         raise HttpError(
-            400, f"the body is wrong: {one_line(error)}", hint="see /openapi.json for what it takes"
+            400, f"the body is wrong: {one_line(error)}", hint="see /openapi.json for its schema"
         ) from None
 
 

@@ -37,7 +37,7 @@ _STALLED_S = 10.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 
 Ending: TypeAlias = Literal["stopped", "restart"]
-"""How a run of the daemon ended: for good, or to be begun again by the caller."""
+"""End of a run of the daemon: for good, or to be restarted by the caller."""
 
 
 @dataclass
@@ -103,19 +103,19 @@ class Daemon:
                 try:
                     await asyncio.to_thread(self.check)
                 except Exception as error:  # a file that is wrong ends no daemon
-                    text = f"not read again, all goes on as before: {error}"
+                    text = f"not reloaded, the old configuration stays in effect: {error}"
                     self._tell(text)
                     continue
             if number in (signal.SIGHUP, signal.SIGUSR2):
                 # Before anything is let go of: there is no way back from where an exec fails.
                 if not os.access(sys.executable, os.X_OK):
                     why = f"{sys.executable} cannot be executed"
-                    self._tell(f"not restarted, all goes on as before: {why}")
+                    self._tell(f"not restarted, the daemon goes on: {why}")
                     continue
                 self.notifier.reloading()
                 self._tell("restarting in place")
                 return "restart"
-            what = "leaving all as it is" if self.keep else "putting all back"
+            what = "leaving everything as it is" if self.keep else "putting everything back"
             self.notifier.stopping(what)
             self._tell(f"ending: {what}")
             return "stopped"

@@ -44,7 +44,7 @@ class Peer:
 
     @classmethod
     def of(cls, connection: socket.socket) -> Peer:
-        """Who connected. Raises OSError if the kernel does not say."""
+        """Return the peer of a connection. Raises OSError if the kernel does not tell."""
         raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
         pid, uid, gid = _UCRED.unpack(raw)
         groups = array.array("I")
@@ -55,7 +55,7 @@ class Peer:
         return cls(pid, uid, frozenset({gid, *groups}))
 
     def may_connect(self) -> bool:
-        """Whether it is root, or in the group."""
+        """True if the peer is root, or in the group."""
         return self.uid == 0 or _group() in self.groups
 
 

@@ -64,7 +64,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Context:
-    """What the handlers ask. ``health`` answers also while the supervisor is stuck."""
+    """Objects that the handlers use. ``health`` answers even while the supervisor hangs."""
 
     supervisor: Supervisor
     hub: Hub
@@ -138,7 +138,7 @@ def load_instance(context: Context, call: Call) -> dict[str, Any]:
 
 
 def unload_instance(context: Context, call: Call) -> dict[str, Any]:
-    """Unload an instance, and put back what it changed."""
+    """Unload an instance, and put back its changes."""
     name = _name(context, call)
     return _change(name, context.supervisor.requests.unload(name))
 
@@ -394,7 +394,7 @@ def _name(context: Context, call: Call) -> str:
 
 def _need_root(call: Call) -> None:
     if call.uid != 0:
-        raise PrivilegeError("findings and reports are root's to settle", hint="run as root")
+        raise PrivilegeError("only root may settle findings and reports", hint="run as root")
 
 
 def _findings_path(context: Context) -> Path:
@@ -422,7 +422,7 @@ def _not_a_path(target: str) -> str:
     # is for the client to follow it. What lies in /dev itself is root's.
     if "/" in target.removeprefix("/dev/") and not target.startswith("cgroup:"):
         raise UsageError(
-            f"the daemon follows no path of its clients: {target!r}",
+            f"the daemon opens no path given by a client:  {target!r}",
             hint="name the disk as the kernel does, such as vda (see: readlink -f)",
         )
     return target

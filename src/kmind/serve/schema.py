@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What goes over the API's socket: requests are parsed by these records, and OpenAPI made of them.
+"""Records of the API: requests are parsed into them, and the OpenAPI document is made from them.
 
 Answers may hold more fields than are declared here; those declared are always there.
 """
@@ -116,7 +116,7 @@ class Instance(_Answer, frozen=True):
 
 
 class Fill(_Answer, frozen=True):
-    """How many entries a table has, and how many it can have."""
+    """Number of entries that a table has, and its capacity."""
 
     used: int
     size: int
@@ -131,7 +131,7 @@ class InstanceList(_Answer, frozen=True):
 
 
 class Change(_Answer, frozen=True):
-    """What a request did: ``result`` as the supervisor told it."""
+    """Result of a request: ``result`` comes from the supervisor as it is."""
 
     name: str
     result: dict[str, Any]
@@ -317,10 +317,9 @@ EVENT_LINES = tuple(_line(kind) for kind in events.EVENTS if kind.streamed)
 
 
 class Problem(_Answer, frozen=True):
-    """Why a request was refused (RFC 9457).
+    """Reason why a request was refused (RFC 9457).
 
-    ``detail`` says what happened and why, ``hint`` what to do; ``exit_code`` is the
-    command line's.
+    ``detail`` says what happened and why, ``hint`` what to do; ``exit_code`` is the command line's.
     """
 
     type: str

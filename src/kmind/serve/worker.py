@@ -26,7 +26,7 @@ class Worker:
         self.started: Future[Supervisor] = Future()
         """Done once the supervisor has started, with it or with what went wrong."""
         self.error: BaseException | None = None
-        """What ended it, other than ``stop``."""
+        """Error that ended it, if ``stop`` did not."""
         self._make = make
         self._ended = ended
         self._beat = time.monotonic()
@@ -41,7 +41,7 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """Whether the thread runs."""
+        """True while the thread runs."""
         return self._thread.is_alive()
 
     def stop(self, *, keep: bool) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a compiled agent says of itself, read from its file: no root, no libbpf."""
+"""Read a compiled agent's properties from its file: no root, no libbpf."""
 
 from __future__ import annotations
 

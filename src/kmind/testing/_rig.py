@@ -78,7 +78,7 @@ def loaded(module: Module) -> Iterator[type[Extension]]:
 
 
 def knobs_of(manifest: Manifest, bounds: Bounds) -> dict[str, KnobInfo]:
-    """What would be granted: the knobs' own bounds, or a tenth in the middle of them."""
+    """Return knobs as granted: with their own bounds, or with a tenth in the middle of them."""
     found = {}
     for number, use in enumerate(manifest.knobs, 1):
         knob = get_knob(use.name)
@@ -328,4 +328,4 @@ SCRIPTS: Mapping[str, Callable[[int], Windows]] = {
     "lost windows": _gaps,
     **{f"steady load {seed}": _steady(seed) for seed in range(_STEADY)},
 }
-"""What every extension has to bear: name to windows for so many features."""
+"""Hard windows that every extension has to survive: name to windows for so many features."""

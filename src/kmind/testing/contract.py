@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every module has to keep to, as checks that its author can run.
+"""Checks that every module has to pass, for its author to run.
 
 In a test of the module's own::
 
@@ -115,7 +115,7 @@ def _check_manifest(module: Module) -> None:
             _fail(str(error))
         kind = module.manifest.target.kind
         if kind != "any" and knob.target not in (kind, "system"):
-            _fail(f"knob {use.name} is none of a {module.manifest.target.kind} target")
+            _fail(f"knob {use.name} is not a knob of a {module.manifest.target.kind} target")
 
 
 def _check_programs(module: Module) -> None:
@@ -270,7 +270,7 @@ def _open_files() -> set[str]:
 
 
 def _check_windows(module: Module) -> None:
-    """Whatever windows hold, and however many are missing, nothing is raised."""
+    """Check that nothing is raised, whatever windows hold and however many are missing."""
     for _ in _runs(module):
         pass
 

@@ -31,9 +31,9 @@ _UP_S = 30.0
 
 
 class DaemonHost:
-    """What stands for a machine, as far as a daemon is concerned; made by ``open``.
+    """Stand-in for a machine, as far as a daemon is concerned; made by ``open``.
 
-    ``daemon`` is the one that runs now, ``socket`` where it listens.
+    ``daemon`` is the running process, ``socket`` the path where it listens.
     """
 
     def __init__(self, folder: Path, namespace: int) -> None:
@@ -97,7 +97,7 @@ class DaemonHost:
         return code
 
     def kmind(self, *words: str) -> str:
-        """What a command prints. KmindError, with what it says, if it fails."""
+        """Return the output of a command. Raises KmindError with its messages if it fails."""
         done = subprocess.run(
             self.command(*words),
             env=self.environment,
@@ -111,11 +111,11 @@ class DaemonHost:
         return done.stdout
 
     def cat(self, path: str) -> str:
-        """What ``cat`` shows there, without any daemon."""
+        """Return the content of a file, read without any daemon."""
         return (self._root / path.lstrip("/")).read_text()
 
     def exists(self, path: str) -> bool:
-        """Whether it is there."""
+        """True if the path exists."""
         return (self._root / path.lstrip("/")).exists()
 
     def clear(self) -> None:

@@ -160,7 +160,7 @@ class Simulation:
 
     @property
     def value(self) -> int:
-        """What the knob holds now, in kB."""
+        """Current value of the knob, in kB."""
         return int(self._knob.read(self.disk.target))
 
     def run(self, stream: Stream, seconds: float, *, mapped: bool) -> float:

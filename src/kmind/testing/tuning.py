@@ -38,7 +38,7 @@ EVERY = 0.5
 """Seconds between two readings, and the length of a window."""
 
 Worth = Callable[[Mapping[str, Any]], float]
-"""What the objective is, by what the knobs hold; noise comes on top."""
+"""Objective as a function of the knobs' values; noise is added to it."""
 
 
 def knob(name: str, number: int, baseline: int | str, **bounds: int) -> KnobInfo:
@@ -201,5 +201,5 @@ class World:
 
     @property
     def status(self) -> Mapping[str, Any]:
-        """What the extension shows."""
+        """Return the extension's status."""
         return self.extension.status()

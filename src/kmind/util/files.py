@@ -53,7 +53,7 @@ def make_private(path: Path, *, what: str, hint: str = "") -> None:
         status = os.fstat(fd)
         os.close(fd)
     except OSError as error:
-        why = error.strerror if error.errno != errno.ENOTDIR else "it is a link, or no directory"
+        why = error.strerror if error.errno != errno.ENOTDIR else "it is a link, or not a directory"
         raise KmindError(f"cannot use {what} {path}: {why}", hint=hint) from None
     finally:
         os.close(above)
@@ -97,7 +97,10 @@ def refuse_shared(path: Path, *, what: str, hint: str = "") -> Path:
 
 
 def shared_by(status: os.stat_result, *, root_too: bool = False) -> str:
-    """Why another user can change what ``status`` is of, or ""; ``root_too``: root may own it."""
+    """Return the reason why another user can change the file of ``status``, or "".
+
+    With ``root_too`` root may own it.
+    """
     if status.st_uid != os.geteuid() and not (root_too and status.st_uid == 0):
         return f"belongs to user {status.st_uid}"
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much memory a Parquet file takes once it is read, by its footer alone.
+"""Bound the memory that a Parquet file takes once it is read, from its footer alone.
 
 A file of 100 kB can hold gigabytes: compressed zeros, or one number and how often it stands there.
 """

@@ -100,7 +100,7 @@ def _take_folder(folder: Path) -> None:
 
 
 def _refuse_folder(folder: Path) -> Path:
-    return refuse_shared(folder, what="the folder", hint="name one of its own with KMIND_STATE_DIR")
+    return refuse_shared(folder, what="the folder", hint="name a private one with KMIND_STATE_DIR")
 
 
 def _refuse_files(path: Path) -> None:
@@ -108,7 +108,7 @@ def _refuse_files(path: Path) -> None:
         if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise KmindError(
                 f"{file} can be written to by others (mode {stat.S_IMODE(status.st_mode):04o})",
-                hint="see who wrote to it before it is used",
+                hint="find out who wrote to it before you use it",
             )
 
 

@@ -16,7 +16,7 @@ def boot_id() -> str:
 
 
 def start_time(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None if it has ended.
+    """Return when a process started, in clock ticks since boot; None if it has ended.
 
     Field 22 of /proc/PID/stat (proc(5)): with the number, it names a process for good.
     """

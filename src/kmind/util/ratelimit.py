@@ -22,7 +22,7 @@ class Bucket:
         self._at = now()
 
     def allow(self) -> bool:
-        """Whether one more may pass."""
+        """Take one token; False if there is none left."""
         now = self._now()
         self._room = min(self._burst, self._room + max(0.0, now - self._at) * self._rate)
         self._at = now

@@ -33,12 +33,12 @@ class Saver:
                 self._thread.start()
 
     def waiting(self, path: Path) -> bytes | None:
-        """What the file is to hold and does not yet, if anything."""
+        """Return the content that is still to be written to the file, or None."""
         with self._changed:
             return self._waiting.get(path)
 
     def trouble(self, path: Path) -> str | None:
-        """Why the last write failed, "" if it did not; None if that was told already."""
+        """Return the error of the last write, "" if it succeeded; None if already reported."""
         with self._changed:
             return self._trouble.pop(path, None)
 

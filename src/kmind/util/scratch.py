@@ -46,7 +46,7 @@ def create_scratch(path: Path) -> int:
 
 
 def finished_scratch(path: Path, size: int) -> bool:
-    """Whether a file of ours with that many bytes is there; no link, nobody else's."""
+    """True if ``path`` is a regular file of ours with ``size`` bytes, and not a link."""
     try:
         status = os.lstat(path)
     except OSError:

@@ -211,7 +211,7 @@ class DeferringStore(Store):
 
 
 def is_database_there(path: Path, *, what: str) -> bool:
-    """Whether there is a file. PrivilegeError where this user may not know, or not read it."""
+    """True if the file exists. Raises PrivilegeError if this user may not look, or not read it."""
     try:
         path.stat()
         if not os.access(path, os.R_OK):
@@ -233,7 +233,7 @@ def not_for_this_user(what: str, path: Path | None, error: OSError) -> Privilege
 
 
 def is_busy(error: Exception) -> bool:
-    """Whether the error is that another process has locked the database."""
+    """True if the error says that another process has locked the database."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
 
 

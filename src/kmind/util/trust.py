@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What root runs or goes by must be root's: nobody else may be able to change it.
+"""Check that only root can change the files that root runs or obeys.
 
 Holds for a file or a folder, all that is in it, and all folders above, symbolic links
 followed, as sshd and sudo ask it of their files. Folders above kmind itself are not asked, for
@@ -53,17 +53,17 @@ def read_trusted(path: Path, wrong: type[KmindError]) -> bytes:
     with os.fdopen(os.open(real, _FLAGS), "rb") as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
-            raise wrong(f"{path} is no plain file", hint="put a file there")
+            raise wrong(f"{path} is not a regular file", hint="put a file there")
         if os.geteuid() == 0:  # of what was opened, not of what has that name
             _ask(real, status, wrong, above=False)
         data = file.read(_MOST_BYTES + 1)
     if len(data) > _MOST_BYTES:
-        raise wrong(f"{path} has more than {_MOST_BYTES >> 20} MiB", hint="it is none of kmind's")
+        raise wrong(f"{path} has more than {_MOST_BYTES >> 20} MiB", hint="it is not kmind's")
     return data
 
 
 def _follow(path: Path, wrong: type[KmindError]) -> Path:
-    """Where the path leads. Each folder on the way is asked, and the owner of each link."""
+    """Return the path's end, checking each folder on the way and the owner of each link."""
     for _ in range(_MOST_LINKS):
         folder = _resolved(path.parent, wrong)
         if os.geteuid() == 0:
@@ -88,7 +88,7 @@ def _resolved(path: Path, wrong: type[KmindError]) -> Path:
         return path.resolve(strict=True)
     except (OSError, RuntimeError):  # RuntimeError: links in a circle, before Python 3.13
         raise wrong(
-            f"{path} leads nowhere", hint="take the link out, or put its file there"
+            f"{path} leads nowhere", hint="remove the link, or put its file there"
         ) from None
 
 

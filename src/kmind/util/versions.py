@@ -46,7 +46,7 @@ class Format:
         Raises LaterVersionError where it is of a later one, KmindError where it is of none.
         """
         if not isinstance(record, dict):
-            raise KmindError("it is no object")
+            raise KmindError("it is not an object")
         schema = record.get("schema")
         name, slash, number = schema.partition("/") if isinstance(schema, str) else ("", "", "")
         if name != self.name or not slash or not _NUMBER.fullmatch(number):

@@ -43,19 +43,19 @@ __all__ = [
 ]
 
 DEFAULT_DIR = cache_folder() / "bench"
-"""Where the files of the loads are kept between runs."""
+"""Folder that keeps the loads' files between runs."""
 
 _MIB = 1 << 20
 
 
 @dataclass(frozen=True)
 class Result:
-    """What one run of a load gave.
+    """Result of one run of a load.
 
-    ``bytes_per_s`` counts what the load received, and is 0 where that is not
-    known. ``unit`` says what ``value`` is. ``series`` holds operations a second,
-    one entry a second, where the tool tells. ``raw`` is the tool's own report, ``started``
-    when the tool was started, in seconds of CLOCK_MONOTONIC.
+    ``bytes_per_s`` counts the bytes that the load received; 0 if unknown. ``unit`` is the unit of
+    ``value``. ``series`` holds operations a second, one entry a second, if the tool reports them.
+    ``raw`` is the tool's own report, ``started`` the time when the tool was started, in seconds of
+    CLOCK_MONOTONIC.
     """
 
     ops_per_s: float
@@ -196,7 +196,7 @@ class DbBench:
 
     @property
     def passes(self) -> bool:
-        """Whether a run ends by itself, after one pass over all keys."""
+        """True if a run ends by itself, after one pass over all keys."""
         return self.benchmark in ("readseq", "readreverse")
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a measured load asks of the machine: disks, page cache, memory, room.
+"""Resources of the machine that a measured load needs: disks, page cache, memory, disk space.
 
 Nothing here outlives its caller: a memory limit is a control group of its own,
 removed at the end, and the only processes that are ever signalled are those

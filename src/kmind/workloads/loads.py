@@ -38,7 +38,7 @@ from kmind.workloads.host import (
 __all__ = ["LOADS", "Count", "Load", "start_load"]
 
 Count = Callable[[], float]
-"""What a load has done so far, in its unit."""
+"""Returns the work done by a load so far, in its unit."""
 
 Load = Callable[[Path, bool], AbstractContextManager[Count]]
 """Started in a folder, small if asked for; inside the block it runs."""
@@ -354,7 +354,7 @@ def _wait_for(done: Callable[[], bool], process: subprocess.Popen[str], log: Pat
     while not done():
         _alive(process, log)
         if time.monotonic() > until:
-            raise KmindError(f"a server does not come up: see {log}")
+            raise KmindError(f"a server does not start: see {log}")
         time.sleep(0.05)
 
 

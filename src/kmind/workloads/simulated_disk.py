@@ -44,7 +44,7 @@ _KNOB = "block.read_ahead_kb"
 
 @dataclass(frozen=True)
 class DiskModel:
-    """What the reader pays, in seconds and bytes a second, and what is read, in pages."""
+    """Costs of a simulated disk: latencies in seconds, bytes a second, sizes in pages."""
 
     latency_s: float = 90e-6
     next_s: float = 15e-6
@@ -104,7 +104,7 @@ class SimulatedDisk:
 
     @property
     def cached_pages(self) -> int:
-        """How much of the file the cache holds."""
+        """Number of pages of the file that the cache holds."""
         return min(self._inserted, self.model.cache_pages)
 
     def drop_caches(self) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the owner may write, while it is approved, taken back and approved anew at once."""
+"""Approvals that are given, revoked and given anew while the owner writes."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def test_a_private_core_has_no_pins(core: Core, bare: Path, tmp_path: Path) -> N
 
 
 def columns(text: str) -> dict[str, dict[str, str]]:
-    """What ``stats`` shows: by name of the instance, then by column."""
+    """Parse ``stats``: by name of the instance, then by column."""
     head, *lines = (line.split() for line in text.splitlines())
     return {line[1]: dict(zip(head, line, strict=True)) for line in lines}
 

@@ -52,7 +52,7 @@ ROOTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "it is another's": (owned, "it belongs to user 65534, mode 0700, and must be of user 0"),
     "others can write to it": (of_mode(0o777), "mode 0777, and must be of user 0, mode 0700"),
     "others can read it": (of_mode(0o755), "mode 0755"),
-    "it is a link": (link, "it is a link, or no directory"),
+    "it is a link": (link, "it is a link, or not a directory"),
     "agents are another's": (below("agents", owned), "agents: it belongs to user 65534"),
     "pins are a link": (below("core", link_to(Path("/etc"))), "core: it is a link, or no"),
     "the gate is a link": (below("gate", link_to(Path("/etc"))), "gate: it is a link, or no"),
@@ -92,7 +92,7 @@ def test_what_is_made_is_roots_alone(root: Path) -> None:
 
 
 def in_namespace(script: str) -> str:
-    """What a shell prints that has mounts of its own, and no bpf file system."""
+    """Return the output of a shell with mounts of its own, and no bpf file system."""
     whole = f"set -e; mount --make-rprivate /; umount -l /sys/fs/bpf || true; {script}"
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", whole], capture_output=True, text=True, check=False

@@ -138,7 +138,7 @@ def test_an_upgrade_neither_loses_nor_doubles(
 
 
 def own(root: Path, renames: Path, ready: Any, *, first: bool) -> None:
-    """What a daemon does until it is killed: load or take over, then look and upgrade."""
+    """Act as a daemon until it is killed: load or take over, then look and upgrade."""
     core = Core.open(root)
     if first:
         slot = core.register(NAME, "renames", "reporter")

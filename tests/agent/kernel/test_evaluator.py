@@ -50,7 +50,7 @@ def test_random_models_and_vectors(kernel, seed):
 
 @pytest.mark.parametrize("seed", range(2))
 def test_models_of_hostile_slots(kernel, seed):
-    """What is accepted of slots that lie is decided as the reference does, whatever it is."""
+    """Hostile slots that are accepted are decided as the reference decides them."""
     rng = np.random.default_rng(seed)
     taken = 0
     for model in filter(None, (hostile_model(rng) for _ in range(400))):

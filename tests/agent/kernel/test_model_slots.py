@@ -147,7 +147,7 @@ def test_what_a_model_is_can_be_told(asked):
 @pytest.mark.parametrize(
     ("packed", "cause"),
     [
-        (slot(9, OTHER), "features are not those"),
+        (slot(9, OTHER), "features differ from the agent's"),
         (slot(9)[:-8], "damaged"),
         (slot(9)[:250] + b"\xff" + slot(9)[251:], "damaged"),
         (b"", "damaged"),
@@ -203,7 +203,7 @@ def test_a_model_of_another_number_of_features_is_refused_by_the_kernel(compiled
 def test_an_agent_that_was_given_no_schema_takes_no_model(compiled):
     agent = BpfAgent(compiled)
     try:
-        with pytest.raises(ModelError, match="features are not those"):
+        with pytest.raises(ModelError, match="features differ from the agent's"):
             agent.models.deploy(slot(1, bytes(32)))
     finally:
         agent.close()
@@ -220,7 +220,7 @@ def test_what_was_changed_in_a_slot_is_not_activated(compiled):
         held = bytearray(models.lookup(key))
         held[pack.IMAGE.itemsize] ^= 1
         models.update(key, bytes(held))
-        with pytest.raises(ModelError, match="not what was written"):
+        with pytest.raises(ModelError, match="differs from what was written"):
             agent.models.rollback()
         assert _ask_kernel(agent)(0, 150, 0) == (2, 0, -7)
     finally:
@@ -245,7 +245,7 @@ def test_a_decision_without_room_is_missed_and_counted(compiled):
 def test_an_agent_without_slots_says_so():
     agent = SimAgent(realtime=False)
     try:
-        with pytest.raises(ModelError, match="does not decide by models"):
+        with pytest.raises(ModelError, match="uses no models"):
             agent.models.deploy(slot(1))
         assert agent.models.slots() == []
         assert agent.models.decide(np.zeros((1, 3), np.int64)) is None

@@ -156,7 +156,7 @@ def test_what_a_failed_pin_leaves_is_removed(
 
 
 def killed_in_upgrade(root: Path, renames: Path, arm: Callable[[], None]) -> bool:
-    """Whether an owner, made ready by ``arm`` to kill itself, did so as it upgraded."""
+    """True if an owner, made ready by ``arm`` to kill itself, did so as it upgraded."""
     pid = os.fork()
     if pid == 0:
         with contextlib.suppress(BaseException):

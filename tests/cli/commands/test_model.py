@@ -13,7 +13,7 @@ from kmind.cli.main import main
 
 @pytest.fixture
 def called(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What ``import_command`` is called with; nothing is done."""
+    """Arguments that ``import_command`` is called with; nothing is done."""
     words: dict[str, Any] = {}
 
     def record(source: Path, output: Path, **more: Any) -> int:

@@ -54,7 +54,7 @@ def test_without_a_value_nothing_is_kept() -> None:
     world.run(300)
     assert world.history == []
     assert world.status["gaps"] > 100
-    assert "waits for a value" in world.status["state"]
+    assert "waiting for a value" in world.status["state"]
 
 
 @pytest.mark.parametrize("how", ["gap", "dead"])

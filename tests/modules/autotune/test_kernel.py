@@ -132,7 +132,7 @@ def test_the_owner_confirms_what_it_found(runs: Runs) -> None:
 @pytest.mark.fault
 @pytest.mark.parametrize(
     ("script", "why"),
-    [("sleep 600", "it did not end within"), ("echo fast", "this is no number: 'fast'")],
+    [("sleep 600", "it did not end within"), ("echo fast", "this is not a number: 'fast'")],
 )
 def test_an_objective_without_values_changes_nothing(runs: Runs, script: str, why: str) -> None:
     runs._argv.append("timeout=0.5")

@@ -17,7 +17,7 @@ def cliff(knobs: Mapping[str, Any]) -> float:
 
 
 def seconds_away(world: World) -> float:
-    """How long the knobs stood at something else than at the start."""
+    """Return for how long the knobs differed from their values at the start."""
     times = [*world.history, (world.now, {})]
     return sum(b[0] - a[0] for a, b in itertools.pairwise(times) if a[1] != QUEUE)
 

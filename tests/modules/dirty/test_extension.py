@@ -151,13 +151,13 @@ class Machine:
 
     @property
     def proposals(self) -> list[float]:
-        """When something was recommended anew, not renewed."""
+        """Times of new recommendations, without renewals."""
         times = [each["time"] for each in self.made]
         return [b for a, b in zip([0.0, *times], times, strict=False) if b - a > 10]
 
     @property
     def doing(self) -> str:
-        """What the extension says that it does."""
+        """The extension's own word on its activity."""
         return str(self.extension.status()["doing"])
 
     def _window(self) -> Any:
@@ -271,7 +271,7 @@ def test_an_external_change_silences_it() -> None:
     before = len(machine.made)
     machine.run(600)
     assert len(machine.made) == before
-    assert "somebody else" in machine.doing
+    assert "another writer" in machine.doing
 
 
 def test_a_hold_that_ran_out_is_not_asked_for_at_once() -> None:

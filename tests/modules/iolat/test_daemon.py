@@ -104,4 +104,4 @@ def test_a_model_decides_and_goes_on_over_a_reload(
     assert models() == [(file.hash, True)]
     assert until("", undecided)
     assert until(node, decided)
-    assert "decides by no model" not in str(machine.log())
+    assert "has no model now" not in str(machine.log())

@@ -87,7 +87,7 @@ def recorded(node: str, **load: int) -> npt.NDArray[np.void]:
 
 
 def usual_us(node: str, size: int) -> float:
-    """How long such reads take here, one at a time: the median."""
+    """Return the median duration of such reads here, one at a time."""
     return float(np.median(recorded(node, reads=100, size=size)["latency"])) / 1e3
 
 
@@ -174,7 +174,7 @@ def test_on_a_homogeneous_load_it_abstains(tmp_path: Path, slow: str) -> None:
 
 
 def abstains(node: str, limit: int) -> bool:
-    """Whether an agent with a model that says nothing never publishes what it says."""
+    """True if an agent whose model never predicts publishes no prediction."""
     with agent_of("iolat", node, f"slow_us={limit}", "judge_every=256") as agent:
         agent.models.deploy(tree_on("latency_4", int(log_of(np.array(limit * 1000)))).slot())
         for _ in range(8):

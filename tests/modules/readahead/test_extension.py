@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the readahead extension does about windows: by hand, without a kernel."""
+"""Reactions of the readahead extension to windows: by hand, without a kernel."""
 
 from typing import Any
 

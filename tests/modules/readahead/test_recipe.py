@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What readahead's agent proposes: the recipe's features, the deployed model's class."""
+"""Proposals of readahead's agent: the recipe's features, the deployed model's class."""
 
 import ctypes
 import mmap
@@ -114,6 +114,6 @@ def taken(agent: BpfAgent) -> dict[str, Any]:
 def test_without_the_parameter_no_model_is_taken(tmp_path: Path) -> None:
     with (
         agent_of("readahead", f"/dev/{device_of(tmp_path)}") as agent,
-        pytest.raises(ModelError, match="loaded to decide by none"),
+        pytest.raises(ModelError, match="loaded without model decisions"),
     ):
         agent.models.deploy(made_model("tree").slot())

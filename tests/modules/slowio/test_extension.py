@@ -121,7 +121,7 @@ def test_a_slow_disk_is_told_with_evidence_and_cleared_when_it_recovers() -> Non
         what, note = stream.handed_over[-1]
         assert (what, note["kind"], note["part"]) == ("finding", "fail_slow", "")
         assert note["score"] == pytest.approx(2.5, rel=0.15)
-        assert note["title"] == f"Requests take {note['score']:.1f} times as long as they did."
+        assert note["title"] == f"Requests take {note['score']:.1f} times as long as usual."
         assert note["evidence"]["shift"] > note["evidence"]["shift_limit"]
         assert note["causes"] == []  # nothing else was unusual
         assert stream.run(60) == "normal"

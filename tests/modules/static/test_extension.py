@@ -84,12 +84,12 @@ class Bench:
         self.extension.on_verdict(VerdictEvent(len(self.made), verdict, KNOB, value))
 
     def change(self, kind: Any, value: int) -> None:
-        """What became of it."""
+        """Tell the extension about a change."""
         self.extension.on_change(ChangeEvent(kind, len(self.made), KNOB, value))
 
     @property
     def doing(self) -> str:
-        """What it says that it does."""
+        """The extension's own word on its activity."""
         return str(self.extension.status()["doing"])
 
 
@@ -112,7 +112,8 @@ def test_the_value_is_asked_for_and_renewed_before_it_runs_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "why"), [(8, "from 16 to 4096"), (9999, "from 16 to 4096"), (18, "no multiple of 4")]
+    ("value", "why"),
+    [(8, "from 16 to 4096"), (9999, "from 16 to 4096"), (18, "not a multiple of 4")],
 )
 def test_what_cannot_be_held_is_said_and_not_asked_for(value: int, why: str) -> None:
     bench = Bench(f"value={value}")
@@ -160,7 +161,7 @@ def test_the_admin_wins() -> None:
     bench.extension.on_mode("auto")
     bench.pass_time(30)
     assert len(bench.made) == before
-    assert "somebody else" in bench.doing
+    assert "another writer" in bench.doing
 
 
 def test_a_value_that_was_put_back_is_asked_for_again() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which load it is, told by the agent's counters."""
+"""Classes of the load, by the agent's counters."""
 
 from runtime.experiment.calm_rig import _Rig
 

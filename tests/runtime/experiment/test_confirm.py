@@ -546,7 +546,7 @@ def test_an_honest_search_keeps_what_it_finds(tmp_path: Path) -> None:
 
 
 def test_a_search_believes_the_owner(tmp_path: Path) -> None:
-    """What helps for two seconds only: a block of autotune's cannot tell that from a gain."""
+    """A gain that lasts for two seconds only: a block of autotune's takes it for a real one."""
     moved = [0.0, 64]
 
     def worth(knobs: Mapping[str, Any]) -> float:

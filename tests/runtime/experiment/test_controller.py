@@ -274,5 +274,5 @@ def test_another_knob_has_to_wait(owner: Make) -> None:
     one.recommend(512)
     other = replace(one.granted, knob=get_knob("block.nr_requests"))
     one.trials.approved(other, one._action(64, 5.0), "The test says so.", {})
-    assert "read_ahead_kb is just being measured" in one.of("failed")[0]["why"]
+    assert "read_ahead_kb is being measured" in one.of("failed")[0]["why"]
     assert one.trials.running

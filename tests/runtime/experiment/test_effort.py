@@ -119,7 +119,7 @@ def test_what_cannot_be_read_voids() -> None:
     load.rate["candidate"] = 2000.0
     load.up_to("candidate")
     load.used = None
-    assert to_the_end(load).reason == "void: what the extension itself used is not known"
+    assert to_the_end(load).reason == "void: the extension's own use of resources is not known"
 
 
 def test_a_loss_stays_one_whatever_the_extension_does() -> None:

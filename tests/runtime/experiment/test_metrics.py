@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What experiments go by: the agent's totals, and the kernel's pressure."""
+"""Metrics of experiments: the agent's totals, and the kernel's pressure."""
 
 from pathlib import Path
 

@@ -51,7 +51,7 @@ def ended(effect: float = 1.5, *, seed: int = 4, design: Design | None = None) -
 
 
 class Lines:
-    """What ``send_parts`` prints, line by line."""
+    """Output of ``send_parts``, line by line."""
 
     def __init__(self) -> None:
         self.lines: list[bytes] = []
@@ -120,7 +120,7 @@ def owner(tmp_path: Path) -> Iterator[Owner]:
 
 
 def sent(experiment: Experiment, **words: Any) -> bytes:
-    """What a context sends of it."""
+    """Return the text that a context sends for an experiment."""
     texts: list[bytes] = []
     context = Context(
         Given(module="autotune", target="sim0", params={}, features={}, knobs=KNOBS),
@@ -231,9 +231,9 @@ def went_on(said: dict[str, Any]) -> None:
     [
         (1.0, in_experiment(outcome="gain"), "it says gain, and its blocks say no change"),
         (0.8, in_experiment(outcome="gain"), "it says gain, and its blocks say loss"),
-        (1.0, better, "it goes on after its end"),
+        (1.0, better, "it has blocks after its end"),
         (1.5, shuffled, "its blocks are in no order"),
-        (1.5, went_on, "it goes on after its end"),
+        (1.5, went_on, "it has blocks after its end"),
         (1.5, in_experiment(outcome="kept"), "outcome"),
         (1.5, in_experiment(blocks=[]), "length"),
         (1.5, in_experiment(blocks=[["incumbent", 1.0]] * 1001), "length"),
@@ -364,7 +364,7 @@ def test_parts_that_are_lost_cost_their_report_only(owner: Owner) -> None:
     assert len(lines) > 2
     owner.inbox.handle(lines[:1] + lines[2:])
     assert owner.rows == []
-    assert set(owner.log) == {"what the extension handed over is left out: parts of it are lost"}
+    assert set(owner.log) == {"a message of the extension is left out: parts of it are lost"}
     owner.inbox.handle(lines[:2] + lines)
     assert len(owner.rows) == 1
 

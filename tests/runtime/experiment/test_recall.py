@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What earlier experiments say of a case."""
+"""Recall of earlier experiments on a case."""
 
 from pathlib import Path
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whatever an extension hands over is checked, bounded, cleaned, and of its own target."""
+"""Findings and reports are checked, bounded and cleaned, and stay with their own target."""
 
 from __future__ import annotations
 

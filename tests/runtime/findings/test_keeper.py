@@ -54,7 +54,7 @@ def test_it_closes_once_it_was_gone_for_long_enough(owner: Owner) -> None:
     assert only(owner)["state"] == "open"
     owner.wait(2)
     row = only(owner)
-    assert (row["state"], row["why"]) == ("closed", "it was found no longer")
+    assert (row["state"], row["why"]) == ("closed", "it was no longer found")
     assert owner.states == ["open", "closed"]
 
 

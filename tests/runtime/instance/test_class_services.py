@@ -30,7 +30,7 @@ from kmind.runtime.supervisor.requests import Requests
 
 
 class Lines:
-    """What ``send_note`` prints."""
+    """Output of ``send_note``."""
 
     def __init__(self) -> None:
         self.lines: list[bytes] = []
@@ -131,7 +131,7 @@ def test_what_is_handed_over_goes_by_the_class(made: Simulated, taken: set[str])
         made.events.clear()
         inbox.handle(output.lines)
         (line,) = [str(event) for event in made.events]
-        if "it is of no kind that is known" in line:
+        if "its kind is unknown" in line:
             refused.add(kind)
     assert refused == {"experiment", "finding", "cleared", "report"} - taken
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is told and written down of an instance."""
+"""Description and record of an instance."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What becomes of a recommendation in each mode, on the real kernel."""
+"""Fate of a recommendation in each mode, on the real kernel."""
 
 from typing import TYPE_CHECKING
 

@@ -26,7 +26,7 @@ class Slots:
 
     def deploy(self, slot: bytes) -> int:
         if len(read_slot(slot).input) != 3:
-            raise ModelError("it decides by another number of features")
+            raise ModelError("it has another number of features")
         self.held = [slot, *self.held[:1]]
         self.version += 1
         return self.version
@@ -67,9 +67,9 @@ def test_what_is_refused_changes_nothing() -> None:
     odd = file(2)
     forged = ModelFile(odd.model, odd.features, odd.classes, {"selftest": "0" * 64})
     for data, why in (
-        (b"rubbish", "no kmind model file"),
+        (b"rubbish", "not a kmind model file"),
         (file(2, features=4).to_bytes(), "another number of features"),
-        (forged.to_bytes(), "does not decide as it did"),
+        (forged.to_bytes(), "differ from those when it was made"),
     ):
         with pytest.raises(ModelError, match=why):
             deploy(agent, known, data, {})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the owner goes by is the agent's count, whatever the extension writes into the arena."""
+"""The owner trusts the agent's count, whatever the extension writes into the arena."""
 
 import time
 from collections.abc import Iterator

@@ -44,17 +44,17 @@ def test_a_command_prints_a_number(script: Script) -> None:
     [
         ("true", "empty", "it printed nothing"),
         ("echo", "empty", "it printed nothing"),
-        ("echo fast", "text", "this is no number: 'fast'"),
-        ("echo 1 2", "text", "this is no number"),
-        ("echo 1; echo 2", "text", "this is no number"),
+        ("echo fast", "text", "this is not a number: 'fast'"),
+        ("echo 1 2", "text", "this is not a number"),
+        ("echo 1; echo 2", "text", "this is not a number"),
         ("echo -70", "range", "'-70': an objective is compared by ratio and cannot be negative"),
-        ("echo 1_000", "text", "this is no number"),
+        ("echo 1_000", "text", "this is not a number"),
         ("echo nan", "range", "no finite number"),
         ("echo inf", "range", "no finite number"),
         ("echo 5; exit 3", "failed", "it ended with status 3"),
         ("kill -9 $$", "failed", "it was killed by signal 9"),
         ("exec yes", "text", "it printed more than 4096 bytes"),
-        ("printf '\\377\\033[2J'", "text", "this is no number"),
+        ("printf '\\377\\033[2J'", "text", "this is not a number"),
     ],
 )
 def test_a_command_that_prints_no_number_is_a_gap(

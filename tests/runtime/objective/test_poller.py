@@ -96,12 +96,12 @@ def test_answers_are_handed_on_in_millionths() -> None:
 
 
 def test_gaps_are_handed_on_and_said_once() -> None:
-    text = GapError("text", "this is no number: 'x'")
+    text = GapError("text", "this is not a number: 'x'")
     notices, lines = asked(text, text, GapError("timeout", "no answer within 2 s"), 1.0)
     assert [kind for kind, _ in notices] == [Kind.NO_OBJECTIVE] * 3 + [Kind.OBJECTIVE]
     assert [value for _, value in notices[:3]] == [4, 4, 2]
     assert lines == [
-        "the objective has no value: this is no number: 'x'; nothing is kept without one",
+        "the objective has no value: this is not a number: 'x'; nothing is kept without one",
         "the objective has no value: no answer within 2 s; nothing is kept without one",
         "the objective has a value again, after 3 without",
     ]
@@ -114,7 +114,7 @@ def test_an_answer_that_nobody_foresaw_is_a_gap_and_the_next_is_asked() -> None:
 
 
 def test_gaps_that_come_and_go_do_not_fill_the_log() -> None:
-    text = GapError("text", "this is no number: 'x'")
+    text = GapError("text", "this is not a number: 'x'")
     _, lines = asked(*[text, 1.0] * 30)
     assert 2 <= len(lines) <= 8
 
@@ -171,7 +171,7 @@ def test_a_question_that_hangs_is_a_gap_again_and_again() -> None:
             asking.run_due()
         assert told.notices == [(Kind.NO_OBJECTIVE, 2)] * 2
         assert len(lines) == 1
-        assert "no answer within 5 s, and the question hangs" in lines[0]
+        assert "no answer within 5 s, and the request hangs" in lines[0]
     finally:
         objective.answered.set()
         asking.close()
@@ -191,7 +191,7 @@ def test_threads_that_hang_are_bounded_in_number(monkeypatch: pytest.MonkeyPatch
         made.append(objective)
         asking.run_due()
         assert told.notices == [(Kind.NO_OBJECTIVE, 1)]
-        assert "2 earlier questions hang" in lines[0]
+        assert "2 earlier requests hang" in lines[0]
         for each in made[:2]:
             each.answered.set()
         settle(30)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is to become better: the kernel's figures, Prometheus, a command, and their faults."""
+"""Sources of objectives: the kernel's figures, Prometheus, a command, and their faults."""
 
 import time
 from pathlib import Path
@@ -185,7 +185,7 @@ def test_credentials_in_a_url_are_refused_and_not_shown(url: str) -> None:
 
 
 def test_a_kernel_without_pressure_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="this kernel does not tell it"):
+    with pytest.raises(UsageError, match="this kernel does not provide it"):
         parse_objective("psi.io.some", SYSTEM, root=tmp_path)
 
 

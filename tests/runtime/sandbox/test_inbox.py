@@ -31,7 +31,7 @@ class Taken:
 
 
 class Lines:
-    """What ``send_note`` prints."""
+    """Output of ``send_note``."""
 
     def __init__(self) -> None:
         self.lines: list[bytes] = []
@@ -56,7 +56,7 @@ def test_each_goes_to_the_handler_of_its_kind() -> None:
     long = b"x" * NOTE_MOST
     assert inbox.handle([*sent("one", b"a b"), *sent("two", long), *sent("three", b"c")]) == 3
     assert handler.notes == [("one", b"a b"), ("two", long)]
-    assert log == ["what the extension handed over is left out: it is of no kind that is known"]
+    assert log == ["a message of the extension is left out: its kind is unknown"]
 
 
 def test_broken_ones_cost_twenty_lines_a_minute() -> None:

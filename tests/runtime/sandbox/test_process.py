@@ -222,7 +222,7 @@ def test_only_that_very_process_is_taken_over(tmp_path: Path) -> None:
 def test_a_file_in_place_of_the_log_is_left_alone(tmp_path: Path) -> None:
     tmp_path.joinpath("log").write_text("mine")
     with (
-        pytest.raises(KmindError, match="is no FIFO"),
+        pytest.raises(KmindError, match="is not a FIFO"),
         running(tmp_path, keep=True, log=str(tmp_path / "log")),
     ):
         pass

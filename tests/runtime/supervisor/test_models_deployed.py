@@ -79,4 +79,4 @@ def test_from_file_to_hook_and_over_an_upgrade(rig: Rig) -> None:
     assert deciding() == first.hash
     supervisor.requests.reload(name)
     assert deciding() == first.hash
-    assert not [each for each in rig.of("log") if "decides by no model" in str(each)]
+    assert not [each for each in rig.of("log") if "has no model now" in str(each)]

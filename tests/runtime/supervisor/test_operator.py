@@ -44,7 +44,7 @@ def test_advice_is_applied_and_undone(rig: Rig, disk: str) -> None:
 
 
 def test_advice_that_finds_no_room_changes_nothing(rig: Rig, disk: str) -> None:
-    """What can fail comes before the knob: else it would stand, and could not be undone."""
+    """Steps that can fail come before the write: else the value could not be undone."""
     before = value_of(disk)
     supervisor = rig.start()
     rig.load(rig.module(), disk, *QUICK, mode="advise")

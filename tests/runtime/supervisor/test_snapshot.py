@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``status`` shows of an instance beyond its own word: how full its tables are."""
+"""Fill levels of an instance's tables in ``status``, beside the extension's own word."""
 
 from collections.abc import Iterator
 from types import SimpleNamespace

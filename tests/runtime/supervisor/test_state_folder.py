@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a daemon writes down for the next one."""
+"""State that a daemon writes down for the next one."""
 
 import json
 import os

@@ -23,7 +23,7 @@ class Approvals:
         self._rows = loaded.maps["approved"]
 
     def all(self) -> Mapping[tuple[int, int], Approved]:
-        """What may be written now, by knob and target."""
+        """Return the values that may be written now, by knob and target."""
         found = {}
         for key in self._rows.keys():  # noqa: SIM118
             if packed := self._rows.lookup(key):

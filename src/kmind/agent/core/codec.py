@@ -74,7 +74,7 @@ class CoreInstance:
 
 
 class Fill(NamedTuple):
-    """How full a table of the core is: entries in use, and how many there can be."""
+    """Fill level of a table of the core: entries in use, and its capacity."""
 
     used: int
     size: int
@@ -109,10 +109,10 @@ class Lease(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """What came of a request for a lease; it is true if the lease was taken.
+    """Result of a request for a lease; it is true if the lease was taken.
 
-    ``holder`` is the slot that has it now, ``previous`` the slot that it was taken
-    from, whose change may still stand; 0 is none.
+    ``holder`` is the slot that has it now, ``previous`` the slot that it was taken from, whose
+    change may still be in place; 0 is none.
     """
 
     taken: bool
@@ -120,12 +120,12 @@ class Claim(NamedTuple):
     previous: int
 
     def __bool__(self) -> bool:
-        """Whether it was taken."""
+        """Return True if the lease was taken."""
         return self.taken
 
 
 class Approved(NamedTuple):
-    """What the owner may write to a knob: the value, or the baseline."""
+    """Values that the owner may write to a knob: the approved one, or the baseline."""
 
     value: int
     baseline: int

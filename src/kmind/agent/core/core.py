@@ -77,7 +77,7 @@ class Core:
         return self._map(name).fd
 
     def folder(self, name: str) -> Path:
-        """Where the agent of an instance is pinned."""
+        """Return the folder of pins of an instance's agent."""
         if self.root is None:
             raise KmindError("a private core has no pins")
         return self.root / "agents" / file_name(name)
@@ -145,7 +145,7 @@ class Core:
         return {name: count for name, count in rows if name}
 
     def fill(self) -> Mapping[str, Fill]:
-        """How full the tables are that all instances share."""
+        """Return the fill levels of the tables that all instances share."""
         leases, approved = self._loaded.leases(), self._map("approved")
         return {
             "instances": Fill(len(self.instances()), _INSTANCES - 1),
@@ -176,7 +176,7 @@ class Core:
         return int(words["pid"]), (time.monotonic_ns() - beat) / 1e9 if beat else float("inf")
 
     def stats(self) -> str:
-        """What ``cat ROOT/stats`` shows."""
+        """Return the text that ``cat ROOT/stats`` shows."""
         return read_iter(self._loaded.stats).decode()
 
     def close(self) -> None:

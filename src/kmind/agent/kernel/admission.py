@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the extension of an agent in the kernel may recommend."""
+"""Grants of the extension of an agent in the kernel."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class KernelAdmission:
         self._generation.control("MODEL", value=identity)
 
     def fill(self) -> Fill:
-        """How full the table of grants is."""
+        """Return the fill level of the table of grants."""
         grants = self._generation.maps["km_grants"]
         size = layout.GRANT.itemsize * grants.max_entries
         with mmap.mmap(grants.fd, size, mmap.MAP_SHARED, mmap.PROT_READ) as view:

@@ -139,7 +139,7 @@ class Generation:
         return {name: self.programs[name].id for name in sorted(self._attached)}
 
     def is_attached(self, name: str) -> bool:
-        """Whether a hook is attached."""
+        """True if a hook is attached."""
         return name in self._attached
 
     def attach(self, name: str) -> None:
@@ -229,7 +229,7 @@ class Generation:
             size = layout.LIMIT["GRANTS"]
             raise BpfError(
                 f"no room for one more grant among the {size} places of the agent",
-                hint="let the module wish for fewer knobs, or load it for fewer targets",
+                hint="let the module ask for fewer knobs, or load it for fewer targets",
             )
         if result < 0 and op not in ("NOTICE", "CURRENT"):
             cause = os.strerror(-result) if -result in errno.errorcode else str(result)

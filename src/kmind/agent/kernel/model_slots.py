@@ -36,7 +36,7 @@ _ANSWERS, _TIME, _EMPTY = 0, 1, 2
 
 
 class _MapLike(Protocol):
-    """What is needed of a map."""
+    """Part of a map's interface that is used here."""
 
     @property
     def value_size(self) -> int:
@@ -44,7 +44,7 @@ class _MapLike(Protocol):
 
     @property
     def max_entries(self) -> int:
-        """How many values."""
+        """Number of values."""
 
     def lookup(self, key: bytes) -> bytes | None:
         """The value at a key."""
@@ -54,7 +54,7 @@ class _MapLike(Protocol):
 
 
 class _ProgramLike(Protocol):
-    """What is needed of a program."""
+    """Part of a program's interface that is used here."""
 
     def test_run(self, ctx: bytes | bytearray = b"", repeat: int = 0) -> Any:
         """Run it on a context; ``ctx`` of the result is what became of that."""
@@ -82,7 +82,7 @@ class ModelSlots:
 
     @property
     def batch(self) -> int:
-        """How many vectors a trial takes at once."""
+        """Number of vectors that one trial takes."""
         return int(self._vectors.max_entries)
 
     @property
@@ -122,7 +122,7 @@ class ModelSlots:
         return int(head["version"])
 
     def slots(self) -> list[dict[str, Any]]:
-        """What the slots hold: see `facts`."""
+        """Return the models in the slots: see `facts`."""
         active = self._active()
         return [
             facts(head, number, active=number == active)
@@ -167,7 +167,7 @@ class ModelSlots:
         """Refuse a model that the kernel evaluates otherwise than the reference."""
         said = self.evaluate(slot, vectors(model), model.outputs)
         if digest_of(said) != digest(model):
-            raise ModelError("the kernel decides otherwise than the reference by this model")
+            raise ModelError("the kernel's decisions by this model differ from the reference's")
 
     def _evaluate(self, slot: int, x: NDArray[np.int64]) -> NDArray[Any]:
         self._write_vectors(x)

@@ -29,7 +29,7 @@ class KernelModels:
         return self._slots().rollback()
 
     def slots(self) -> list[dict[str, Any]]:
-        """What lies in the model slots; nothing after an upgrade, until one is deployed."""
+        """Return the models in the slots; none after an upgrade, until one is deployed."""
         return self._slots().slots() if "km_models" in self._generation.maps else []
 
     def _slots(self) -> ModelSlots:

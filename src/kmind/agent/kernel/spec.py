@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an agent is made from, and where in memory it lies."""
+"""Specification of an agent, and its place in memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FIRST_ADDRESS = 1 << 44
 
 
 class Settings(TypedDict, total=False):
-    """What an agent is made with, beside its object; see `BpfAgent`."""
+    """Settings of an agent, besides its object; see `BpfAgent`."""
 
     devices: Iterable[int]
     hooks: Mapping[str, str]
@@ -36,7 +36,7 @@ class Settings(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Spec:
-    """What an agent is made from: `Settings` with their defaults."""
+    """Specification of an agent: `Settings` with their defaults."""
 
     path: Path
     devices: tuple[int, ...] = ()
@@ -65,7 +65,7 @@ class Spec:
 
 @dataclass(frozen=True)
 class Place:
-    """Where an agent's arena is, and its slot in the core (0: none)."""
+    """Address of an agent's arena, and its slot in the core (0: none)."""
 
     address: int
     geometry: Geometry

@@ -69,7 +69,7 @@ class _Held:
 
 
 class Admission:
-    """What may pass, and what has passed: the agent's state that no extension reaches.
+    """Grants and past decisions: the agent's state that no extension reaches.
 
     With ``leases`` it takes part in them as ``slot``. What the owner says is said under ``lock``,
     the agent's; whoever has it decide holds that already.
@@ -129,7 +129,7 @@ class Admission:
         return verdict, held.current if held else 0
 
     def among_others(self, entry: Entry, verdict: int, now: int) -> Taken:
-        """What the other instances make of a verdict that lets the value through."""
+        """Return the verdict after the leases of other instances have been checked."""
         if self._leases is None or verdict not in _PASSED:
             return Taken(verdict, 0, 0)
         held = self._grants[entry.knob, entry.target]

@@ -40,7 +40,10 @@ class Taken(NamedTuple):
 
 
 class SimLeases:
-    """What agents of one machine share. Times are in nanoseconds of the agents' clock."""
+    """Leases that the agents of one machine share.
+
+    Times are in nanoseconds of the agents' clock.
+    """
 
     def __init__(self) -> None:
         self._places: dict[tuple[int, int], Place] = {}
@@ -78,7 +81,7 @@ class SimLeases:
         return True
 
     def held(self, slot: int, place: Place | None, now_ns: int) -> bool:
-        """Whether a slot holds it, and did not only."""
+        """True if a slot holds the lease now, not only in the past."""
         return (
             place is not None
             and self._is_known(place)

@@ -66,7 +66,7 @@ class SimModels:
             return int(other[1]["version"])
 
     def slots(self) -> list[dict[str, Any]]:
-        """What the slots hold."""
+        """Return the models in the slots."""
         with self._lock:
             return [
                 facts(held[1], number, active=number == self._active)
@@ -75,7 +75,7 @@ class SimModels:
             ]
 
     def decide(self, x: Any) -> Decisions | None:
-        """What the model that is active says of ``x[n, F]``; None if there is none."""
+        """Return the active model's decision on ``x[n, F]``; None if there is no model."""
         with self._lock:
             held = None if self._active is None else self._held[self._active]
             return evaluate(held[0], x) if held is not None else None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a simulated agent and its parts are made from."""
+"""Specification of a simulated agent and its parts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Lock = AbstractContextManager[Any]
 
 
 class SimSettings(TypedDict, total=False):
-    """What an agent is made with, beside its place and its clock; see `SimAgent`."""
+    """Settings of an agent, besides its place and its clock; see `SimAgent`."""
 
     gauges: Iterable[int]
     hooks: Iterable[str]

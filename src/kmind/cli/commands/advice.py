@@ -24,18 +24,18 @@ def _run(words: Words) -> int:
 COMMAND = Command(
     "advice",
     "With the daemon",
-    "See what the instances advise; apply, undo or reject it.",
+    "List advice of the instances; apply, undo or reject it.",
     _run,
     arguments=(
         Argument(
             "action",
-            "what to do with it (default: list)",
+            "action",
             choices=("list", "show", "apply", "reject", "undo"),
             required=False,
             default="list",
         ),
-        Argument("id", "which one", required=False),
+        Argument("id", "its number", required=False),
     ),
-    options=(Flag("all", "list also what is refused or settled"), JSON, SOCKET),
+    options=(Flag("all", "list rejected and settled ones too"), JSON, SOCKET),
     examples=("kmind advice", "kmind advice apply 7"),
 )

@@ -19,7 +19,7 @@ from kmind.command import Command, Flag, Option, Words
 __all__ = ["COMMAND"]
 
 _FOLDER = Path(kmind.__file__).parent / "bench"
-_QUICK = Flag("quick", "smaller and shorter, for a first look")
+_QUICK = Flag("quick", "smaller and shorter, for a first impression")
 _SENTENCE = re.compile(r'"""(.*?)(?:\n\n|""")', re.DOTALL)
 
 
@@ -56,7 +56,7 @@ def _members() -> tuple[Command, ...]:
 COMMAND = Command(
     "bench",
     "Benchmarks",
-    "Measure what the documentation claims.",
+    "Run the benchmarks behind the numbers in the documentation.",
     examples=("kmind bench readahead --quick --json",),
     commands=_members(),
 )

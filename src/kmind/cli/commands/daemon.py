@@ -43,8 +43,8 @@ COMMAND = Command(
         ),
         Option(
             "at-start",
-            "take-over: go on with what an earlier daemon left running, also one that was "
-            "killed; restore: end it and put everything back",
+            "take-over: adopt instances that an earlier daemon left running, even if it was "
+            "killed; restore: end them and put everything back",
             default="take-over",
             choices=("take-over", "restore"),
         ),
@@ -54,7 +54,7 @@ COMMAND = Command(
             default=True,
             negatable=True,
         ),
-        Flag("replace", "restart the daemon that runs; its instances go on"),
+        Flag("replace", "restart the running daemon in place; its instances keep running"),
     ),
     examples=("kmind daemon", "kmind daemon --replace"),
 )

@@ -18,10 +18,10 @@ def _run(words: Words) -> int:
 COMMAND = Command(
     "depends",
     "First steps",
-    "Show what is loaded with a module, in order.",
+    "Show the modules that are loaded with a module, in order.",
     _run,
     arguments=(
-        Argument("module", "a module; without it all, with what each depends on", required=False),
+        Argument("module", "a module (default: all, with their dependencies)", required=False),
     ),
     options=(JSON,),
     examples=("kmind depends readahead",),

@@ -20,7 +20,7 @@ def _run(words: Words) -> int:
 COMMAND = Command(
     "doctor",
     "First steps",
-    "Check what this machine offers kmind, and what each gap costs.",
+    "Check this machine for the features that kmind needs, and show the cost of gaps.",
     _run,
     options=(JSON,),
     examples=("kmind doctor",),

@@ -27,17 +27,17 @@ def _run(words: Words) -> int:
 COMMAND = Command(
     "evaluate",
     "In the foreground",
-    "Measure whether another value is better under the present load.",
+    "Compare two values of a knob by an experiment, under the present load.",
     _run,
     arguments=(
         MODULE,
         TARGET,
-        Argument("change", "what to try", metavar="KNOB=VALUE"),
+        Argument("change", "the value to try", metavar="KNOB=VALUE"),
     ),
     options=(
-        Option("against", "the value to compare with; without it what is set now"),
-        Option("duration", "seconds at most", convert=float, default=60.0, minimum=2),
-        Option("metric", "which outcome of the module; without it its first"),
+        Option("against", "the value to compare with (default: the current value)"),
+        Option("duration", "time limit in seconds", convert=float, default=60.0, minimum=2),
+        Option("metric", "outcome of the module to compare by (default: its first)"),
         POLICY,
         JSON,
     ),

@@ -24,18 +24,18 @@ def _run(words: Words) -> int:
 COMMAND = Command(
     "findings",
     "With the daemon",
-    "See what the detectors found, with evidence; acknowledge or close it.",
+    "List findings of detectors with their evidence; acknowledge or close them.",
     _run,
     arguments=(
         Argument(
             "action",
-            "what to do (default: list); ack and close are for root",
+            "action; ack and close need root",
             choices=("list", "show", "ack", "close"),
             required=False,
             default="list",
         ),
-        Argument("id", "which one; its first four characters are enough", required=False),
+        Argument("id", "its id; the first four characters are enough", required=False),
     ),
-    options=(Flag("all", "list also what is closed"), JSON, SOCKET),
+    options=(Flag("all", "list closed ones too"), JSON, SOCKET),
     examples=("kmind findings", "kmind findings show 3fa9"),
 )

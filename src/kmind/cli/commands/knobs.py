@@ -29,8 +29,8 @@ COMMAND = Command(
     arguments=(
         Argument(
             "action",
-            "show: what can be set here, and to what; set: set one, within the policy; "
-            "verify: whether knobs still hold what was set (default: show)",
+            "show: list knobs with values and bounds; set: set one, within the policy; "
+            "verify: find knobs whose values were changed since",
             choices=("show", "set", "verify"),
             required=False,
             default="show",

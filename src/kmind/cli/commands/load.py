@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from kmind.abi.enums import MODES
-from kmind.cli.options import DRY_RUN, JSON, MODULE, SOCKET
+from kmind.cli.options import DRY_RUN, JSON, MODE_HELP, MODULE, SOCKET
 from kmind.command import Argument, Command, Option, Words
 
 __all__ = ["COMMAND"]
@@ -26,7 +26,7 @@ def _run(words: Words) -> int:
 COMMAND = Command(
     "load",
     "With the daemon",
-    "Load a module into the daemon, as an instance.",
+    "Load a module into the daemon as an instance on a target.",
     _run,
     arguments=(
         MODULE,
@@ -39,7 +39,7 @@ COMMAND = Command(
         ),
     ),
     options=(
-        Option("mode", "how far it may go", choices=MODES),
+        Option("mode", f"{MODE_HELP} (default: advise)", choices=MODES),
         DRY_RUN,
         JSON,
         SOCKET,

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from kmind.abi.enums import MODES
-from kmind.cli.options import INSTANCE, JSON, SOCKET
+from kmind.cli.options import INSTANCE, JSON, MODE_HELP, SOCKET
 from kmind.command import Argument, Command, Words
 
 __all__ = ["COMMAND"]
@@ -19,11 +19,11 @@ def _run(words: Words) -> int:
 COMMAND = Command(
     "mode",
     "With the daemon",
-    "Set how far an instance may go.",
+    "Set the mode of an instance: its freedom to act.",
     _run,
     arguments=(
         INSTANCE,
-        Argument("mode", "emergency puts everything back", choices=(*MODES, "emergency")),
+        Argument("mode", f"{MODE_HELP}; emergency: put all back", choices=(*MODES, "emergency")),
     ),
     options=(
         JSON,

@@ -72,12 +72,12 @@ _MEMBERS = (
     Command(
         "model import",
         _GROUP,
-        "Make an integer model of a float one, and say what that costs.",
+        "Convert a float model to an integer model, and report the loss.",
         _import,
         arguments=(
             Argument(
                 "source",
-                "ONNX, LightGBM's text, or XGBoost's JSON; told apart by itself",
+                "ONNX, LightGBM's text, or XGBoost's JSON; detected automatically",
                 convert=Path,
             ),
         ),
@@ -85,18 +85,18 @@ _MEMBERS = (
             Option("output", "the model file to write", Path, short="-o", required=True),
             Option(
                 "calibration",
-                "CSV or Parquet: columns named as the features, in the order of time",
+                "CSV or Parquet: columns named as the features, rows in the order of time",
                 Path,
                 required=True,
             ),
-            Option("label", "the column with the truth: the last third measures what is lost"),
+            Option("label", "column with the true labels; the loss is measured on its last third"),
             Option(
                 "format",
-                "what the source is",
+                "format of the source",
                 default="auto",
                 choices=("auto", "onnx", "lightgbm", "xgboost"),
             ),
-            Option("classes", "names of the labels, with commas between"),
+            Option("classes", "names of the labels, separated by commas"),
             Option(
                 "unit",
                 "a feature's unit in the agent, as latency=ns or latency=ns*1e-6; repeatable",
@@ -116,7 +116,7 @@ _MEMBERS = (
                 default=0.5,
             ),
             Flag("all-rounds", "take XGBoost's rounds after the best one, too"),
-            Flag("rounded", "decide close calls of trees by rounded leaves, which is cheaper"),
+            Flag("rounded", "decide close calls of trees by rounded leaves: cheaper, less exact"),
             Option("card", "a JSON object to keep in the file as its card", Path),
             Flag("force", "replace the output"),
             JSON,
@@ -130,7 +130,7 @@ _MEMBERS = (
         _check,
         arguments=(_FILE,),
         options=(
-            Option("budget-ns", "refuse it if a decision may take longer", convert=float),
+            Option("budget-ns", "refuse the model if a decision may take longer", convert=float),
             JSON,
         ),
         examples=("kmind model check net.kmodel --budget-ns 2000",),
@@ -156,7 +156,7 @@ _MEMBERS = (
     Command(
         "model deploy",
         _GROUP,
-        "Have a running instance decide by a model; the one before stays, for rollback.",
+        "Switch a running instance to a model; the one before is kept for rollback.",
         _deploy,
         arguments=(_FILE, _INSTANCE),
         options=(JSON, SOCKET),
@@ -165,7 +165,7 @@ _MEMBERS = (
     Command(
         "model rollback",
         _GROUP,
-        "Have a running instance decide by its earlier model again.",
+        "Switch a running instance back to its earlier model.",
         _rollback,
         arguments=(_INSTANCE,),
         options=(JSON, SOCKET),

@@ -36,7 +36,7 @@ def _run(words: Words) -> int:
 COMMAND = Command(
     "record",
     "Recordings and models",
-    "Record what the agents of modules see, as Parquet files.",
+    "Record the windows, records and tables of agents, as Parquet files.",
     _run,
     arguments=(
         Argument(
@@ -48,23 +48,23 @@ COMMAND = Command(
     ),
     options=(
         Option("output", "a new folder, or a file NAME.parquet", Path, short="-o", required=True),
-        Option("duration", "seconds; without it until Ctrl-C", convert=float, minimum=0.1),
+        Option("duration", "seconds (default: until Ctrl-C)", convert=float, minimum=0.1),
         Option(
             "max-mib",
-            "keep all files below that; the oldest are removed",
+            "limit of all files together; the oldest are removed",
             convert=int,
             default=1024,
             minimum=1,
         ),
-        Option("stream", "only this one", choices=("windows", "records", "tables")),
-        Option("tag", "to be stored with it; repeatable", many=True, metavar="NAME=VALUE"),
+        Option("stream", "record this stream only", choices=("windows", "records", "tables")),
+        Option("tag", "tag to store in the recording; repeatable", many=True, metavar="NAME=VALUE"),
         Option(
             "sweep",
-            "set a knob to each value by turns, and put it back at the end",
+            "set a knob to each value in turn, and put it back at the end",
             metavar="KNOB=VALUE,VALUE,...",
         ),
         Option("sweep-s", "seconds for each value", convert=float, default=2.0, minimum=0.2),
-        Option("seed", "for the order of a sweep", convert=int, default=0, minimum=0),
+        Option("seed", "seed of a sweep's random order", convert=int, default=0, minimum=0),
         POLICY,
         JSON,
     ),

@@ -37,11 +37,11 @@ COMMAND = Command(
     options=(
         Option(
             "speed",
-            "real: as long as it took; full: as fast as it goes",
+            "real: in the time of the recording; full: as fast as possible",
             default="full",
             choices=("full", "real"),
         ),
-        Option("seed", "of the module's random numbers", convert=int, default=0, minimum=0),
+        Option("seed", "seed of the module's random numbers", convert=int, default=0, minimum=0),
         JSON,
     ),
     examples=("kmind replay trace readahead patience=0 --json",),

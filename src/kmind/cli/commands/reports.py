@@ -26,17 +26,17 @@ def _run(words: Words) -> int:
 COMMAND = Command(
     "reports",
     "With the daemon",
-    "See what the reporters filed, and save its files; remove it.",
+    "List reports of reporters; save their files, or remove them.",
     _run,
     arguments=(
         Argument(
             "action",
-            "what to do (default: list); remove is for root",
+            "action; remove needs root",
             choices=("list", "show", "remove"),
             required=False,
             default="list",
         ),
-        Argument("id", "which one; its first four characters are enough", required=False),
+        Argument("id", "its id; the first four characters are enough", required=False),
     ),
     options=(
         Option("save", "with show: write its files into this folder", Path, metavar="FOLDER"),

@@ -18,8 +18,8 @@ def _run(words: Words) -> int:
 COMMAND = Command(
     "restore",
     "Kernel settings",
-    "Put back every knob that an instance left changed.",
+    "Put back every knob that a dead instance left changed.",
     _run,
-    options=(JSON, Flag("force", "also what running instances hold"), DRY_RUN),
+    options=(JSON, Flag("force", "also put back the knobs that running instances hold"), DRY_RUN),
     examples=("kmind restore --dry-run",),
 )

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from kmind.abi.enums import MODES
-from kmind.cli.options import JSON, MODULE, PARAMETERS, POLICY, TARGET
+from kmind.cli.options import JSON, MODE_HELP, MODULE, PARAMETERS, POLICY, TARGET
 from kmind.command import Command, Option, Words
 
 __all__ = ["COMMAND"]
@@ -34,12 +34,11 @@ COMMAND = Command(
     options=(
         Option(
             "mode",
-            "observe: only record; advise: say what to change; canary: change for moments, "
-            "to measure; auto: change, and keep what helps until the end",
+            f"{MODE_HELP} until the end",
             default="advise",
             choices=MODES,
         ),
-        Option("duration", "seconds; without it until Ctrl-C", convert=float, minimum=0.1),
+        Option("duration", "seconds (default: until Ctrl-C)", convert=float, minimum=0.1),
         POLICY,
         JSON,
     ),

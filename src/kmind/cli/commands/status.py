@@ -22,7 +22,7 @@ COMMAND = Command(
     "With the daemon",
     "Show the daemon and its instances.",
     _run,
-    arguments=(Argument("name", "one instance; without it all", required=False),),
+    arguments=(Argument("name", "an instance (default: all)", required=False),),
     options=(
         Flag("verbose", "every field: parameters, counters, features, hooks", short="-v"),
         JSON,

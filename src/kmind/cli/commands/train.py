@@ -22,7 +22,7 @@ def _run(words: Words) -> int:
 COMMAND = Command(
     "train",
     "Recordings and models",
-    "Train a module's model on recordings, beside baselines.",
+    "Train a module's model on recordings, and compare it with baselines.",
     _run,
     arguments=(
         MODULE,
@@ -30,7 +30,7 @@ COMMAND = Command(
     ),
     options=(
         Option("output", "the model file to write", Path, short="-o", required=True),
-        Option("seed", "of all that is random", convert=int, default=0, minimum=0),
+        Option("seed", "seed of all random numbers", convert=int, default=0, minimum=0),
         JSON,
     ),
     examples=("kmind train readahead recordings -o readahead.kmm",),

@@ -18,7 +18,7 @@ def _run(words: Words) -> int:
 COMMAND = Command(
     "unload",
     "With the daemon",
-    "Unload an instance, and put back what it changed.",
+    "Unload an instance, and put back its changes.",
     _run,
     arguments=(INSTANCE,),
     options=(

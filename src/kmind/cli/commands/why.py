@@ -18,9 +18,11 @@ def _run(words: Words) -> int:
 COMMAND = Command(
     "why",
     "In the foreground",
-    "Show experiments: the measurements, and why a value was kept.",
+    "Show experiments: measurements, verdict, and the reason for it.",
     _run,
-    arguments=(Argument("id", "one experiment; without it the latest", required=False),),
+    arguments=(
+        Argument("id", "an experiment's number (default: list the latest)", required=False),
+    ),
     options=(JSON,),
     examples=("kmind why 12",),
 )

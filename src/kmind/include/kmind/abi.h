@@ -66,7 +66,7 @@ enum kmind_limit {
 #define KMIND_AS_VERDICT(name, number, word) KMIND_VERDICT_##name = (number),
 #define KMIND_AS_WORD(name, number, word) [number] = (word),
 
-/* How far an instance may go. Zero is never set: it fails closed. */
+/* Modes: the limits of an instance's freedom to act. Zero is never set: it fails closed. */
 #define KMIND_MODES(X)           \
 	X(OBSERVE, 1, "observe") \
 	X(ADVISE, 2, "advise")   \
@@ -76,7 +76,7 @@ enum kmind_limit {
 
 enum kmind_mode { KMIND_MODES(KMIND_AS_MODE) };
 
-/* What admission decided about one recommendation. */
+/* Verdicts of admission on a recommendation. */
 #define KMIND_VERDICT_LIST(X)                                                          \
 	X(PENDING, 0, "pending")                                                       \
 	X(APPROVED, 1, "approved")                                                     \
@@ -144,7 +144,7 @@ enum kmind_gap {
 	KMIND_GAP_FAILED = 1,  /* it could not be asked, or said that it failed */
 	KMIND_GAP_TIMEOUT = 2, /* no answer in time */
 	KMIND_GAP_EMPTY = 3,   /* it said nothing */
-	KMIND_GAP_TEXT = 4,    /* what it said is no number */
+	KMIND_GAP_TEXT = 4,    /* what it said is not a number */
 	KMIND_GAP_RANGE = 5,   /* no finite number, too large, or below zero */
 };
 

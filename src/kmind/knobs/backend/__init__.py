@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where knobs are read and written: one file per backend, each with one instance of its class.
+"""Backends that read and write knobs: one file per backend, each with one instance of its class.
 
 A knob's record names its backend, and `Knob` calls it. Nothing else does, so that a new
 backend is one new file here: see docs/knobs.md.

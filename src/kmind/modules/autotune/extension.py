@@ -69,7 +69,7 @@ class Autotune(Extension):
         self._rest_until = 0.0
         self._measuring = False  # by the owner
         self._seen_at = -math.inf
-        self._why = "waits for a first look"
+        self._why = "waiting for the first window"
         self._counts = {"trials": 0, "gains": 0, "losses": 0, "unsafe": 0, "gaps": 0}
         self._worst = 0.0
         self._last = ""
@@ -138,7 +138,7 @@ class Autotune(Extension):
         phase = self._phase()
         if self._setter.lost:
             self._drop(self._setter.refused)
-            self._hold(self._baseline, "Somebody else sets a knob of these.")
+            self._hold(self._baseline, "Another writer has set one of the knobs.")
         elif phase is None or self._measuring:
             self._setter.turn()
         elif self.context.mode not in _LIVE:
@@ -146,7 +146,7 @@ class Autotune(Extension):
             self._hold(phase.best, "Found in an earlier run.")
         elif now - self._seen_at > max(_BLIND_S, 5 * self._param("every")):
             self._drop("the objective has no value")
-            self._why = "waits for a value of the objective"
+            self._why = "waiting for a value of the objective"
             self._hold(self._baseline, "Nothing is held while the objective has no value.")
         elif self._trial is not None:
             self._go_on(self._trial, phase)
@@ -164,7 +164,7 @@ class Autotune(Extension):
             if phase.best != self._baseline and not phase.proven:
                 self._begin(phase, self._baseline, phase.best, again=True)
                 return
-            self._why = "has searched this phase"
+            self._why = "the search of this phase is done"
             if phase.converged_s is None:
                 phase.converged_s = now - phase.began
                 self._remember()
@@ -193,7 +193,7 @@ class Autotune(Extension):
         words = "measures again" if again else "tries"
         self._why = f"{words} {self._words(candidate, incumbent)}"
         found = experiment.detectable
-        least = f"{found:.3f} times" if math.isfinite(found) else "not known yet"
+        least = f"x{found:.3f}" if math.isfinite(found) else "not known yet"
         self.context.log(f"{self._why}; the least gain that it can find is {least}")
 
     def _design(self, settle_s: float, *, again: bool, known: int) -> Design:
@@ -222,7 +222,7 @@ class Autotune(Extension):
             phase.search.away.add(trial.candidate)
             self.context.log(f"gives up {self._words(trial.candidate, trial.incumbent)}: {why}")
             self._rest_until = self.context.now() + self._settle_s(self._setter.want, phase.best)
-            self._hold(phase.best, "What was tried is not to be had.")
+            self._hold(phase.best, "The tried setting is not possible.")
             return
         arm = "candidate" if trial.on_candidate else "incumbent"
         number = len(trial.experiment.blocks) + 1
@@ -242,7 +242,7 @@ class Autotune(Extension):
         between = f", {interval.low:.3f} to {interval.high:.3f}" if interval else ""
         self._last = (
             f"{self._words(trial.candidate, trial.incumbent)}: {experiment.outcome}, "
-            f"{math.exp(ratio):.3f} times as good{between} ({experiment.pairs} pairs)"
+            f"effect x{math.exp(ratio):.3f}{between} ({experiment.pairs} pairs)"
         )
         self.context.log(f"{self._last}: {experiment.reason}")
         self._report(trial)
@@ -280,7 +280,9 @@ class Autotune(Extension):
                 candidate={info.name: info.decode(new) for info, _, new in moved},
                 metric=self._objective[:80],
                 context=f"phase {self._watch.current}",
-                reason="What stands is measured again." if trial.again else "A step of the search.",
+                reason="The current setting is measured again."
+                if trial.again
+                else "A step of the search.",
             )
         except ValueError as error:
             self.context.log(f"kmind why will not show it: {error}")
@@ -316,7 +318,7 @@ class Autotune(Extension):
 
     def _refuted(self, phase: Phase, outcome: str) -> None:
         # The owner has put all back: what stood was no better than the baseline.
-        self._drop(f"by the owner's own experiment what stood was not better: {outcome}")
+        self._drop(f"by the owner's own experiment the setting was not better: {outcome}")
         refuted = self._setter.want
         phase.search.tell(refuted, 0.0)
         phase.search.away.add(refuted)
@@ -334,7 +336,7 @@ class Autotune(Extension):
             self._trial = None
 
     def _enter(self) -> None:
-        self._drop("the load is another one now")
+        self._drop("the load has changed")
         number = self._watch.current
         assert number is not None
         now = self.context.now()
@@ -403,11 +405,11 @@ class Autotune(Extension):
 
     def _kept_because(self, phase: Phase) -> str:
         if phase.best == self._baseline:
-            return "Nothing was found that is better than what stood."
-        return f"It was measured to be {math.exp(phase.gain):.3f} times as good as what stood."
+            return "No better setting was found."
+        return f"Its measured effect is x{math.exp(phase.gain):.3f} against the previous setting."
 
     def status(self) -> Mapping[str, Any]:
-        """What it does, what stands, and what the search has cost so far."""
+        """Return the state of the search, the best values, and the search's cost so far."""
         phase = self._phase()
         best = phase.best if phase else self._baseline
         return {

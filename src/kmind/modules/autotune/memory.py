@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is remembered over restarts: each phase, what was found in it, and what was tried."""
+"""Memory over restarts: each phase, its best values, and the points tried in it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _DIGITS = 11  # of a code, and of a score; few take so many
 def remember(
     key: Mapping[str, Any], phases: Sequence[Phase], counts: Mapping[str, float]
 ) -> dict[str, Any]:
-    """What ``recall`` takes; JSON can hold it.
+    """Return a record for ``recall``, as plain JSON.
 
-    ``key`` says what the question was, ``counts`` what the search has cost.
+    ``key`` identifies the task, ``counts`` is the cost of the search so far.
     """
     phases = phases[:MOST_PHASES]
     each = max((_DIGITS * (len(phase.best) + 1) for phase in phases), default=1)

@@ -23,10 +23,10 @@ from .space import Codes
 __all__ = ["MOST_PHASES", "Phase", "Place", "Watch", "place_of"]
 
 Place = npt.NDArray[np.float64]
-"""Where a load lies: activity, share of reads, of flushes, and want of memory."""
+"""Coordinates of a load: activity, shares of reads and of flushes, and memory pressure."""
 
 MOST_PHASES = 16
-"""So many are told apart; what comes then belongs to the nearest."""
+"""Limit of phases; a load that comes later belongs to the nearest."""
 
 _APART = 0.4  # a load that far from a phase is another one
 _DWELL_S = 3.0  # and so long
@@ -37,7 +37,7 @@ _IDLE = 5.0  # requests a second of which nothing is concluded
 
 @dataclass
 class Phase:
-    """What is known of one phase. ``best`` is what stands in it, ``gain`` its log gain."""
+    """State of one phase: ``best`` are its best values, ``gain`` is their log gain."""
 
     place: Place
     search: Search
@@ -52,7 +52,7 @@ class Phase:
 
     @property
     def proven(self) -> bool:
-        """Whether ``best`` has shown itself against the baseline since it was found."""
+        """True if ``best`` has beaten the baseline again since it was found."""
         return self.pause_s > 0
 
     def learn_noise(self, noise: Noise) -> None:

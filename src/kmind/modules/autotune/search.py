@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who proposes: Optuna, asked and told, held within a region of trust around what stands."""
+"""Propose points with Optuna, within a trust region around the best one."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class Search:
         return (*centre[:number], there, *centre[number + 1 :])
 
     def tell(self, codes: Codes, score: float) -> None:
-        """What became of a point that was asked for."""
+        """Record the score of a proposed point."""
         trial = self._asked.pop(codes, None)
         if trial is None:
             self._add(codes, score)
@@ -138,7 +138,7 @@ class Search:
 
     @property
     def exhausted(self) -> bool:
-        """Whether the region has become too small to go on."""
+        """True if the region has become too small to go on."""
         return self.radius < LEAST_RADIUS
 
     def _beyond(self, lost: Codes, centre: Codes, codes: Codes) -> bool:

@@ -42,12 +42,12 @@ class Setter:
         self._next = [0.0] * len(dimensions)
         self._tries = [0] * len(dimensions)
         self._want: Codes = tuple(self._stands)
-        self._reason = "What stood at the start is put back."
+        self._reason = "The values of the start are put back."
         self._evidence: Mapping[str, float | int | str] = {}
 
     @property
     def want(self) -> Codes:
-        """What the knobs are to hold."""
+        """Values that the knobs shall have."""
         return self._want
 
     def go(self, want: Codes, reason: str, evidence: Mapping[str, float | int | str]) -> None:
@@ -126,7 +126,7 @@ class Setter:
         self._settle(self._context.now())
 
     def begin_anew(self) -> None:
-        """What came before now says nothing of what stands."""
+        """Restart the settling time: earlier measurements say nothing about the current values."""
         if self.settled_at is not None:
             self.settled_at = self._context.now()
 

@@ -40,7 +40,7 @@ class Dimension:
 
     @property
     def is_choice(self) -> bool:
-        """Whether its values have no order."""
+        """True if its values have no order."""
         return self.info.kind == "enum"
 
     @property
@@ -57,7 +57,7 @@ class Dimension:
         return least if wide and 0 < least < high else 0
 
     def position(self, code: int) -> float:
-        """Where a value lies, from 0 to 1; of a choice its index."""
+        """Return a value's position from 0 to 1; for a choice its index."""
         if self.is_choice:
             return float(code)
         low, high = self.info.minimum, self.info.maximum

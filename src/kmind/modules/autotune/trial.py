@@ -44,12 +44,12 @@ class Trial:
 
     @property
     def want(self) -> Codes:
-        """What the knobs have to hold for the block that is next."""
+        """Values that the knobs need for the next block."""
         return self.candidate if self.on_candidate else self.incumbent
 
     @property
     def on_candidate(self) -> bool:
-        """Whether the next block is the candidate's."""
+        """True if the next block is the candidate's."""
         return self.experiment.outcome is None and self.experiment.arm == "candidate"
 
     def learn(self, event: ObjectiveEvent, settled_at: float | None) -> bool:
@@ -93,9 +93,9 @@ class Trial:
 
     @property
     def worse(self) -> bool:
-        """Whether the candidate is worse by more than two standard errors, by the A/A noise.
+        """True if the candidate is worse by more than two standard errors of the A/A noise.
 
-        What was given up after a few pairs has no verdict, but this can be said.
+        A candidate given up after a few pairs has no verdict, but can be judged by this.
         """
         sigma, pairs = self.experiment.noise.sigma, self.experiment.pairs
         return sigma is not None and pairs > 0 and self.log_ratio < -2 * sigma / math.sqrt(pairs)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The dirty predictor: foresees writers being throttled, and lets writeback begin sooner."""
+"""The dirty predictor: predicts throttling of writers, and starts writeback earlier."""

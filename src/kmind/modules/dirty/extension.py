@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The dirty extension: proposes that writeback begin sooner where that may spare writers waiting.
+"""The dirty extension: proposes earlier writeback where that may spare writers waiting.
 
 The kernel begins to write at B dirty pages, and makes writers wait from half-way
 between B and its limit L (``dirty_freerun_ceiling``, mm/page-writeback.c). Between the
@@ -86,7 +86,7 @@ class Dirty(Extension):
                 self._from_s = end
 
     def on_verdict(self, verdict: VerdictEvent) -> None:
-        """What is not let through is not proposed again soon."""
+        """Wait before the next request if this one was refused."""
         if verdict.verdict in ("approved", "renewed"):
             return
         if verdict.verdict in ("shadowed", "advised"):
@@ -97,11 +97,11 @@ class Dirty(Extension):
             self._give_up(f"refused: {verdict.verdict}")
 
     def on_change(self, change: ChangeEvent) -> None:
-        """What the owner keeps is held on to, and what it puts back is let go of."""
+        """Keep proposing a value that the owner keeps, and give up one that it puts back."""
         if change.kind == "yielded":
             self._yielded = True
             self._asked = None
-            self._doing = "yielded: somebody else set the knob"
+            self._doing = "yielded: another writer set the knob"
         elif change.kind in ("applied", "kept") and change.value == self._asked:
             self._pause = _AGAIN_S
             self._doing = f"keeping {self._asked} %"
@@ -116,7 +116,7 @@ class Dirty(Extension):
         self._waiting.restart()
 
     def status(self) -> Mapping[str, Any]:
-        """What is written, what is foreseen, and what is being done about it."""
+        """Return the write rate, its forecast, and the current action."""
         return {
             "doing": self._doing,
             "written_mb_per_s": _mb(self._rates[-1] if self._rates else 0.0),
@@ -194,15 +194,15 @@ class Dirty(Extension):
         if not self._waiting.enough:
             return f"learning how long writers wait: {len(self._waiting.costs)} of {BLOCKS} blocks"
         if self._waiting.mean < _WAIT_LEAST:
-            return "nothing to gain: writers are not made to wait"
+            return "nothing to gain: writers are not throttled"
         rate = max(self._peaks)
         if rate <= self._disk:
-            return "nothing to try: the disk takes as much as is predicted to be written"
+            return "nothing to try: the disk is fast enough for the predicted writes"
         pages = self._limit - 2 * float(self.context.params["lead"]) * (rate - self._disk)
         value = min(int(pages / (self._background / self._baseline)), self._baseline // 2)
         value = min(max(value, info.minimum), info.maximum) // info.grid * info.grid
         if value < info.minimum or value >= self._baseline:
-            return "nothing to try: writeback cannot begin sooner"
+            return "nothing to try: writeback cannot begin earlier"
         return value
 
     def _lead(self, rate: float) -> float:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long writers wait for what they write."""
+"""Measure how long writers wait per amount written, and judge whether a value shortens it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Waiting:
 
     @property
     def enough(self) -> bool:
-        """Whether there are blocks enough to judge by."""
+        """True if there are enough blocks for a judgement."""
         return len(self.costs) >= BLOCKS
 
     @property

@@ -79,7 +79,7 @@ class IoLat(Extension):
         self._records += len(records)
 
     def on_verdict(self, verdict: VerdictEvent) -> None:
-        """What is refused is not renewed."""
+        """Drop a recommendation that was refused."""
         if verdict.verdict not in ("approved", "renewed", "shadowed", "advised"):
             self._drop()
 
@@ -93,7 +93,7 @@ class IoLat(Extension):
         self._held = None
 
     def status(self) -> Mapping[str, Any]:
-        """What is said, and what it is worth."""
+        """Return the predictions and their accuracy."""
         sums = self._named()
         done = sums["fast"] + sums["slow"]
         shown: dict[str, Any] = {

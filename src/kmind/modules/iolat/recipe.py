@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How iolat learns: which requests of a disk will be slow, from records of blockio.
+"""Recipe of iolat: learn from records of blockio which requests of a disk will be slow.
 
-The features are those that the agent makes (iolat.h), computed from what was recorded: the
-requests in the order of their issue, and before each one the last four that were done. Slow is
-what takes longer than a threshold. Where no tag ``slow_us`` gives one, it is where the
-sorted latencies leave their plateau, as M. Hao and others choose it for each disk ("LinnOS",
-OSDI 2020): the point of their logarithms, from the 10th to the 99.5th percentile, that lies
-furthest below the straight line between the ends.
+The features are those of the agent (iolat.h), computed from recordings: the requests in the order
+of their issue, each with the last four that were completed before it. A request is slow if it takes
+longer than a threshold. Without a tag ``slow_us`` the threshold is where the sorted latencies leave
+their plateau, as M. Hao and others choose it for each disk ("LinnOS", OSDI 2020): the point of
+their logarithms, from the 10th to the 99.5th percentile, that lies furthest below the straight line
+between the ends.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _FEW = 500
 
 _LOG = "log2(ns)/16"
 COLUMNS = (
-    Column("depth", "1", "Requests in the disk, this one too."),
+    Column("depth", "1", "Requests in flight, including this one."),
     Column("sectors", "512 bytes", "Its size."),
     Column("write", "1", "1 for a write, 0 for a read."),
-    Column("gap", _LOG, "Time since the request before was issued."),
+    Column("gap", _LOG, "Time since the previous request was issued."),
     *(
         Column(f"latency_{n}", _LOG, f"What the {word}last request that was done took.")
         for n, word in enumerate(("", "second ", "third ", "fourth "), 1)
@@ -72,7 +72,10 @@ def columns_of(
 
 
 def knee_us(latency_ns: _Array) -> int:
-    """Where slow begins, in microseconds. ValueError where the latencies are too much alike."""
+    """Return the threshold of slow, in microseconds.
+
+    Raises ValueError if latencies are too alike.
+    """
     at = np.linspace(0.1, 0.995, 400)
     values = np.log(np.maximum(np.quantile(latency_ns, at), 1))
     if values[-1] > values[0]:

@@ -125,7 +125,7 @@ class Readahead(Extension):
             self._yielded = True
             self._proposal = None
             self._stands = []
-            self._doing = "yielded: somebody else set the knob"
+            self._doing = "yielded: another writer set the knob"
         elif change.kind == "undone":
             if proposal is None or change.id >= proposal.first_id:
                 self._proposal = None
@@ -260,7 +260,7 @@ class Readahead(Extension):
         if proposal is None or proposal.kept or proposal.phase != phase:
             return
         if self._nearly_cached:
-            self._let_go("Nearly all of what is read is in memory")
+            self._let_go("Nearly all reads are served from memory")
             return
         context = self._recent.context(phase)
         other = context != proposal.context and self._recent.agree(phase)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which value to try next: the phase's first guess, then the neighbours of what stands."""
+"""Choose the next value to try: the phase's first guess, then neighbours of the current value."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 __all__ = ["AGAIN_S", "LONGEST_S", "Ladder"]
 
 AGAIN_S = 600.0
-"""What helped nothing is worth another try after that many seconds, then after twice as long."""
+"""Seconds until a useless value is tried again; doubled each time."""
 
 LONGEST_S = 86400.0
 """The longest that it waits for another try, in seconds."""
@@ -79,7 +79,7 @@ class Ladder:
             self.best = None
 
     def to_memory(self, now: float) -> dict[str, Any]:
-        """What was learnt, in plain JSON: the best value, and for how long others wait.
+        """Return the state as plain JSON: the best value, and how long the others have to wait.
 
         Only time in which the extension runs counts, so that no clock has to outlive it.
         """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a disk's readers are doing, told from feature windows."""
+"""Recognise how a disk's readers access it, from feature windows."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class Usage:
 
     @property
     def phase(self) -> Phase:
-        """What this window looks like by itself."""
+        """Phase of this window alone."""
         span = self.end_s - self.start_s
         if self.requests * span < _FEW:
             return "idle"
@@ -117,9 +117,9 @@ class Usage:
 
     @property
     def mapped_share(self) -> float:
-        """How much of it goes through mmap: of what waits for the disk, if anything does.
+        """Share of reads through mmap: among reads that wait for the disk, or all if none does.
 
-        In a stream nothing does: it is read ahead, and a miss is most often somebody else's.
+        In a stream none waits: it is read ahead, and a miss is most often another reader's.
         """
         waits = self.misses * (self.end_s - self.start_s) >= _FEW and self.phase != "stream"
         return self.mapped_misses if waits else self.mapped_requests

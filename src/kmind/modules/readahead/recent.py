@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the latest windows say together: the grounds that a proposal stands on."""
+"""Summary of the latest windows: the evidence for a proposal."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Recent:
         self._least = uncached
 
     def agree(self, phase: Phase) -> bool:
-        """Whether there are enough of them, and all look like that phase."""
+        """True if there are enough windows, and all are in that phase."""
         return len(self._windows) == _BLOCK and all(usage.phase == phase for usage in self._windows)
 
     @property
@@ -54,28 +54,28 @@ class Recent:
 
     @property
     def miss_kb(self) -> float:
-        """How much a miss brings in, in KiB."""
+        """Mean amount that a miss reads, in KiB."""
         return fmean(usage.pages_per_miss for usage in self._windows) * _PAGE_KB
 
     @property
     def mapped(self) -> bool:
-        """Whether most of it goes through mmap."""
+        """True if most reads go through mmap."""
         return bool(self._windows) and fmean(u.mapped_share for u in self._windows) > 0.5
 
     @property
     def in_steps(self) -> bool:
-        """Whether mapped files are read step by step, backwards say, so that all of it is used.
+        """True if mapped files are read step by step (backwards, for example), so that all is used.
 
-        One window in three is enough: it looks like that by chance in none of 554.
+        One window in three is enough: by chance that pattern occurs in none of 554.
         """
         return self.mapped and any(self._steps)
 
     @property
     def fits(self) -> bool:
-        """Whether memory is left for all of the files that are read and not yet cached.
+        """True if memory is left for all files that are read and not yet cached.
 
-        What is left is that of the task which missed last, in whatever group: so it has to be
-        enough in each window, and little is dropped again.
+        The memory left is that of the task which missed last, in whatever group. So it has to be
+        enough in each window, with few pages dropped again.
         """
         left = min(usage.left_pages for usage in self._windows)
         return self._uncached <= left and self._removed <= self._added / 2
@@ -89,9 +89,9 @@ class Recent:
 
     @property
     def file_by_file(self) -> bool:
-        """Whether one file after the other is read in this phase, so that there is always a next.
+        """True if files are read one after the other in this phase, so that there is always a next.
 
-        Then what is left of the files that are read now says nothing of when all is cached.
+        Then the uncached rest of the current files does not tell when all is cached.
         """
         return self._rises >= _RISES
 
@@ -105,7 +105,10 @@ class Recent:
 
     @property
     def said(self) -> int:
-        """What a deployed model says: a class, from 1; 0: nothing, or not the same of all."""
+        """Class that a deployed model predicts, from 1.
+
+        0 without one, or if the windows disagree.
+        """
         said = {usage.said for usage in self._windows}
         return said.pop() if len(said) == 1 else 0
 
@@ -124,7 +127,7 @@ class Recent:
         return f"{where}, fits" if self.fits else where
 
     def grounds(self, phase: Phase) -> str:
-        """Why that phase, in half a sentence."""
+        """Return the reason for that phase, in half a sentence."""
         share = fmean(usage.sequential_share for usage in self._windows)
         pages = fmean(usage.pages_per_miss for usage in self._windows)
         if phase == "stream":

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How readahead learns: which value of a ladder serves a load best, from one window of it.
+"""Recipe of readahead: learn from one window of a load which value of a ladder suits it best.
 
-The labels come from recordings under a sweep (``kmind record --sweep``), tagged with the
-load that ran. The best value is the one under which the load did most a second, by its own
-count (outcome.csv) or, without one, by the pages that it was served. Each round of the sweep is
-compared by itself, so that what drifts falls on all values alike; of values that cannot be
-told from the best, the smallest is taken, which wastes least memory.
+The labels come from recordings under a sweep (``kmind record --sweep``), tagged with the load that
+ran. The best value is the one under which the load did most a second, by its own count
+(outcome.csv) or, without one, by the number of pages read. Each round of the sweep is compared by
+itself, so that drift affects all values alike. Among values that cannot be told from the best, the
+smallest is taken, which wastes least memory.
 """
 
 from __future__ import annotations
@@ -117,16 +117,16 @@ class _Load:
 
 
 class ReadaheadRecipe(Recipe):
-    """Which of the sweep's values is best: four of KML's loads to learn from, two more to test.
+    """Predict the best value of the sweep: trained on four of KML's loads, tested on two others.
 
-    So is a recording in which loads take turns (phases.csv): its windows have the label of
-    what ran at their end, so that one which saw a change is asked for what comes.
+    A recording in which loads take turns (phases.csv) is for testing too. Its windows have the
+    label of the load at their end, so a window that saw a change has to predict the next load.
     """
 
     models = ("tree", "forest", "boosted", "logistic")
     held_out = (_TAG, ("mixgraph", "updaterandom", "phases"))
     limits = (
-        "The label is one value for all of a load, whatever it does at a moment.",
+        "Each load has one label, the same in all its windows.",
         "Where no outcome is on record, pages served stand for it; mapped pages that are touched "
         "again are not seen.",
         "Windows of a load that is served from memory alone are left out.",

@@ -78,7 +78,7 @@ class SlowIo(Extension):
             self._worst = now + _KEPT_S, us, words
 
     def status(self) -> Mapping[str, Any]:
-        """What is thought of the disk, and why."""
+        """Return the disk's health, and the figures behind it."""
         shift = self._shift
         shown: dict[str, Any] = {"health": self._health(), "ratio": round(self._ratio, 3)}
         if shift.baseline.learnt:
@@ -106,7 +106,7 @@ class SlowIo(Extension):
     def _health(self) -> str:
         if self._shift.shifted:
             return f"fail-slow suspected: requests take {2**self._shift.rise:.1f} times as long"
-        return "normal" if self._shift.baseline.learnt else "learning what is usual"
+        return "normal" if self._shift.baseline.learnt else "learning the normal latencies"
 
     def _close_round(self, end: float) -> None:
         level = median_ratio(self._ratios)
@@ -143,7 +143,7 @@ class SlowIo(Extension):
             }
         self.context.finding(
             "fail_slow",
-            title=f"Requests take {ratio:.1f} times as long as they did.",
+            title=f"Requests take {ratio:.1f} times as long as usual.",
             score=round(ratio, 3),
             evidence={
                 "recent_ratio": round(ratio, 3),

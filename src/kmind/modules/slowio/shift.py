@@ -12,7 +12,7 @@ _CONSISTENT = 1.4826  # makes a median deviation a standard deviation, where noi
 
 
 class Baseline:
-    """Where a series lies as long as nothing has happened; ``learn_one`` each of its values.
+    """Location and scale of a series while nothing happens; ``learn_one`` each of its values.
 
     The first ``learn`` values give ``location_``, their median, and ``scale_``, their
     median absolute deviation times 1.4826, at least ``least_scale`` (P. Rousseeuw and
@@ -28,7 +28,7 @@ class Baseline:
 
     @property
     def learnt(self) -> bool:
-        """Whether there is something to compare with."""
+        """True once there is a baseline to compare with."""
         return len(self._first) >= self.learn
 
     def learn_one(self, value: float) -> None:
@@ -42,7 +42,7 @@ class Baseline:
             self.scale_ = max(_CONSISTENT * spread, self.least_scale)
 
     def score(self, value: float) -> float:
-        """How many scales a value is above the location."""
+        """Return a value's distance above the location, in scales."""
         return (value - self.location_) / self.scale_
 
 
@@ -93,7 +93,7 @@ class ShiftDetector:
 
     @property
     def rise(self) -> float:
-        """How far the median of the last values is above the location."""
+        """Distance of the median of the last values above the location."""
         return median(self._recent) - self.baseline.location_ if self._recent else 0.0
 
     def learn_one(self, value: float) -> None:

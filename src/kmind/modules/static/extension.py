@@ -62,26 +62,26 @@ class Static(Extension):
             self._doing = f"refused: {verdict.verdict}"
 
     def on_change(self, change: ChangeEvent) -> None:
-        """Whoever else sets the knob wins, until the module is loaded anew."""
+        """Follow the knob: after another's write, stop until the module is loaded anew."""
         if change.kind == "yielded":
             self._yielded = True
-            self._stop("yielded: somebody else set the knob")
+            self._stop("yielded: another writer set the knob")
         elif change.kind == "applied":
             self._doing = f"holding {self._words}"
         elif change.kind == "undone" and self.context.mode == "canary":
-            self._stop("canary: it was held once, and undone")
+            self._stop("canary: held once, and undone")
         else:
             self._next = min(self._next, self.context.now() + _RETRY_S)
             self._doing = f"{change.kind}: asking again"
 
     def on_mode(self, mode: str) -> None:
-        """What an earlier mode did with the value says nothing about this one."""
+        """Ask again in the new mode: verdicts of the earlier one no longer count."""
         if not self._yielded and not self._cannot():
             self._next = 0.0
             self._doing = f"asking, in mode {mode}"
 
     def status(self) -> Mapping[str, Any]:
-        """What is held, and what the disk does meanwhile."""
+        """Return the value held, and the disk's rates."""
         return {"doing": self._doing, "knob": self._name, "value": self._value, **self._rates}
 
     @property
@@ -128,5 +128,5 @@ def _misfit(info: KnobInfo, value: int) -> str:
     if not info.minimum <= value <= info.maximum:
         return f"{value} is not from {info.minimum} to {info.maximum}, which is granted"
     if info.grid > 1 and value % info.grid:
-        return f"{value} is no multiple of {info.grid}, which the kernel needs"
+        return f"{value} is not a multiple of {info.grid}, which the kernel needs"
     return ""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the load is like while nothing is tried: A/A blocks under what stands.
+"""A/A noise: blocks under the current value, while nothing is tried.
 
-They are collected all the while, so that the noise is known before a proposal comes.
+They are collected all the time, so that the noise is known before a proposal comes.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class AaNoise:
         self._values[name].append(value)
 
     def noise(self, name: str) -> Noise:
-        """What is known of one outcome."""
+        """Return the noise of one outcome."""
         return Noise.from_dict({"values": list(self._values[name])})
 
     @property

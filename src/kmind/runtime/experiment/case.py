@@ -59,7 +59,7 @@ class Case:
 
     @property
     def back_off(self) -> tuple[Any, ...]:
-        """What it is put off under: the extension's word has no part in it."""
+        """Key of the back-off after a failure; the extension has no influence on it."""
         return (*self.each.key, self.candidate, self.load)
 
 
@@ -95,12 +95,12 @@ class Running:
 
     @property
     def seen_nothing(self) -> bool:
-        """Whether it has no pair that it did not begin with."""
+        """True if the experiment has no new pair yet."""
         return self.trial.experiment.pairs <= self.pairs
 
     @property
     def unproven(self) -> Setting:
-        """What stands just now that has not been kept before; empty if nothing does."""
+        """Current setting if it has never been kept before; else empty."""
         if self.again or self.trial.arm != "candidate":
             return frozenset()
         return frozenset({(self.case.each.key, self.case.candidate)})

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which load it is, told by the agent's counters in coarse classes, and what it is judged by.
+"""Classify the load coarsely by the agent's counters, and choose the outcome that decides.
 
-Nothing of this is the extension's to say: it comes from the manifest, which belongs to the admin,
-and from totals that the agent keeps.
+The extension has no say in this: it comes from the manifest, which belongs to the admin, and from
+totals that the agent keeps.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from kmind.runtime.experiment.metrics import Block, Metrics, Reading
 __all__ = ["BLOCKS", "Circumstances", "Counted", "Ledger", "Load"]
 
 BLOCKS = 5
-"""How many blocks under what stands say which load it is."""
+"""Number of blocks under the current value that the load is classified by."""
 
 _U64 = (1 << 64) - 1
 _FEW = 10  # counts in a block: of less no multiple is taken
@@ -58,11 +58,11 @@ class Ledger(Metrics):
 
 @dataclass(frozen=True)
 class Load:
-    """What the latest blocks under what stands are like.
+    """Class of the load in the latest blocks under the current value.
 
-    ``classes`` names the class of each circumstance, ``context`` without those that follow the
-    knob's value: only so is it the same load under each. ``outcome`` decides; of the others those
-    in ``sides`` must not get worse than their guard.
+    ``classes`` names the class of each circumstance, ``context`` leaves out those that depend on
+    the knob's value, so that the same load has the same context under each. ``outcome`` decides; of
+    the others those in ``sides`` must not get worse than their guard.
     """
 
     classes: str
@@ -85,9 +85,10 @@ class Circumstances:
         self._counters = sorted({name for part in parts for name in part.features})
 
     def classify(self, blocks: Sequence[Counted], decides: str = "") -> Load:
-        """Which load these blocks, at least one, are of.
+        """Return the load of these blocks, at least one.
 
-        With ``decides`` that outcome does, whatever the manifest says: where an admin asks for it.
+        ``decides`` names an outcome to be used instead of the manifest's choice, for an admin's
+        request.
         """
         classes = self._classes(blocks)
         outcome = next(
@@ -107,7 +108,7 @@ class Circumstances:
         )
 
     def believed(self, outcome: OutcomePart, blocks: Sequence[Counted]) -> bool:
-        """Whether a gain by an outcome counts with these blocks under the candidate."""
+        """True if a gain by an outcome counts, given these blocks under the candidate."""
         if not outcome.candidate_when:
             return True
         return bool(blocks) and _holds(outcome.candidate_when, self._classes(blocks))

@@ -90,7 +90,7 @@ class Confirm(Service):
 
     def configure(self, manifest: Manifest, params: Mapping[str, Parameter]) -> None:
         """Go by another version of the module from now on."""
-        self.abort("the module was loaded anew")
+        self.abort("the module was reloaded")
         own = {"block": "block_s", "settle": "wash_out_s", "recheck": "recheck_s"}
         said = {field: float(params[name]) for name, field in own.items() if name in params}
         self._plan = msgspec.structs.replace(manifest.evidence, **said)
@@ -134,14 +134,14 @@ class Confirm(Service):
 
     @property
     def due(self) -> float:
-        """When it wants its next turn, in the clock's seconds."""
+        """Time of the next turn, in the clock's seconds."""
         if self._rest:
             return -math.inf
         return self._running.trial.due if self._running else math.inf
 
     @property
     def running(self) -> bool:
-        """Whether an experiment is under way."""
+        """True while an experiment runs."""
         return self._running is not None
 
     def status(self) -> dict[str, Any]:
@@ -237,7 +237,7 @@ class Confirm(Service):
             self._changes.prolong(each, hold_s)
         elif pending is not None:
             del self._waiting[each.key]
-            why = "what stands was recommended again before it could be set"
+            why = "the current values were recommended again before the setting was applied"
             self._changes.pass_over(each, pending.action.id, why)
         self._changes.renew(each, action)
 
@@ -293,7 +293,7 @@ class Confirm(Service):
         for key, pending in list(self._waiting.items()):
             if self._now() >= pending.until:
                 del self._waiting[key]
-                error = KmindError("it was not recommended again before it could be set")
+                error = KmindError("it was not renewed before it could be set")
                 self._changes.refuse(pending.each, pending.action.id, error)
         if self._running or self._rest:
             return
@@ -365,7 +365,7 @@ class Confirm(Service):
         # Why it cannot be, or "".
         values, source = self._values(setting), self._source
         if values is None or source is None:
-            return "a knob is granted no more"
+            return "a knob is no longer granted"
         level = 0.0 if again else self._records.draw()
         if not (level or again):
             return "there were as many experiments today as one may believe, until 00:00 UTC"
@@ -443,7 +443,7 @@ class Confirm(Service):
         if kept:
             self._set_waiting()
         else:
-            self._pass_over("what it would stand with was put back")
+            self._pass_over("the rest of its setting was put back")
 
     def _keeps(self, running: _Running) -> bool:
         experiment = running.trial.experiment

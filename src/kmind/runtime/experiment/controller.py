@@ -88,7 +88,7 @@ class ExperimentController(Service):
 
     def configure(self, manifest: Manifest, params: Mapping[str, Parameter]) -> None:
         """Go by another version of the module from now on."""
-        self.abort("the module was loaded anew")
+        self.abort("the module was reloaded")
         plan = manifest.evidence
         own = {field: float(params[name]) for name, field in _PARAMETERS if name in params}
         self._plan = plan = msgspec.structs.replace(plan, **own)
@@ -111,14 +111,14 @@ class ExperimentController(Service):
 
     @property
     def due(self) -> float:
-        """When it wants its next turn, in the clock's seconds."""
+        """Time of the next turn, in the clock's seconds."""
         if self._running:
             return self._running.trial.due
         return min(self._aa_noise.due, self._pending.until if self._pending else math.inf)
 
     @property
     def running(self) -> bool:
-        """Whether an experiment is under way, or about to be."""
+        """True while an experiment runs, or is about to."""
         return self._running is not None or self._pending is not None
 
     def poll(self, *, busy: bool) -> None:
@@ -168,7 +168,7 @@ class ExperimentController(Service):
             self.renewed(each, action)
             return
         if busy := self._elsewhere(each):
-            self._changes.refuse(each, action.id, KmindError(f"{busy} is just being measured"))
+            self._changes.refuse(each, action.id, KmindError(f"{busy} is being measured"))
             return
         back = each.knob.decode(action.value) == self._changes.baseline(each)
         # What stands is measured to the end, whatever is recommended meanwhile.
@@ -233,7 +233,7 @@ class ExperimentController(Service):
         pending = self._pending
         if pending is not None and self._now() >= pending.until:
             self._pending = None
-            error = KmindError("it was not recommended again before it could be measured")
+            error = KmindError("it was not renewed before it could be measured")
             self._changes.refuse(pending.each, pending.action.id, error)
         latest = self._aa_noise.latest
         if self._running or not latest or not self._live:
@@ -306,7 +306,7 @@ class ExperimentController(Service):
             return False
         numbers = ", ".join(str(row["id"]) for row in rows)
         ratio = math.prod(row["ratio"] or 1.0 for row in rows)
-        known = f"remembered: {ratio:.2f} times {case.outcome.name} in experiment {numbers}"
+        known = f"remembered: {case.outcome.name} x{ratio:.2f} in experiment {numbers}"
         if self._changes.apply(case.each, action, case.reason, case.evidence, known):
             self._clocks.recalled(case)
             self._aa_noise.begin_anew()

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an extension itself takes from the machine while its proposal is measured.
+"""Measure an extension's own use of the machine while its proposal is measured.
 
-It knows which arm stands, and could slow the load down under one of them: by burning CPU time, or
-by keeping the disk busy. So its own effort is read from the kernel's accounts at both ends of each
-block, and a verdict is void where it differs between the arms: in the blocks alone, for what it
-takes in the other arm's wash-outs costs that arm nothing, and with the wash-outs, for what it
-begins there may last into the block. So it is where blocks differ and their means do not: to burn
-all at once in one block costs one pair of blocks, as much spread over the others gains many.
+It knows the current arm, and could slow the load down under one of them: by burning CPU time, or by
+keeping the disk busy. So its own effort is read from the kernel's accounts at both ends of each
+block, and a verdict is void if the effort differs between the arms: in the blocks alone, because
+effort in the other arm's wash-outs costs that arm nothing, and with the wash-outs, because work
+begun there may last into the block. The verdict is also void if blocks differ while their means do
+not: all effort in one block costs one pair of blocks, and as much spread over the others gains
+many.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Effort:
 
 
 def read_effort(pid: int, proc: Path = Path("/proc")) -> Effort | None:
-    """What a process has used so far, threads that ended included; None if it is not there.
+    """Return a process's use of resources so far, with ended threads; None if it is gone.
 
     Call it on the owner's thread.
     """
@@ -134,7 +135,7 @@ _Arms = dict[Arm, _Sum]
 
 
 class Efforts:
-    """What an extension used in one experiment, by arm: in blocks, and with their wash-outs."""
+    """Effort of an extension in one experiment, by arm: in blocks, and with their wash-outs."""
 
     def __init__(self) -> None:
         self.lost = False
@@ -164,9 +165,9 @@ class Efforts:
 
     @property
     def why_void(self) -> str:
-        """Why no verdict can be had beside this, or ""."""
+        """Return the reason why the verdict is void, or ""."""
         if self.lost:
-            return "what the extension itself used is not known"
+            return "the extension's own use of resources is not known"
         said = (
             _why_means_differ(self._blocks, "in blocks ")
             or _why_means_differ(self._all, "")

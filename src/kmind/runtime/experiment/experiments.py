@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who judges what an instance recommends: trials of one value each, or confirmations of all."""
+"""Judge an instance's recommendations: trials of single values, or confirmations of all."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ class Experiments(Service):
         return self._confirm if self._told[0].evidence.by == "module" else self._trials
 
     def listen(self, objective: Objective) -> Callable[[Heard], None]:
-        """Where the owner's readings of the instance's objective go.
+        """Return the receiver of the owner's readings of the objective.
 
-        Its direction is the admin's word, or else the objective's own.
+        Its direction is the admin's setting, or else the objective's own.
         """
         manifest, params = self._told
         part = manifest.objective
@@ -64,12 +64,12 @@ class Experiments(Service):
 
     @property
     def due(self) -> float:
-        """When the next turn is wanted, in the clock's seconds."""
+        """Time of the next turn, in the clock's seconds."""
         return self._one.due
 
     @property
     def running(self) -> bool:
-        """Whether an experiment is under way, or about to be."""
+        """True while an experiment runs, or is about to."""
         return self._one.running
 
     def run_due(self) -> None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long settings may stand that the owner has not confirmed, and how long those that it has.
+"""Limit how long unconfirmed settings stay in place, and confirmed ones until a recheck.
 
 A setting is all that an instance holds: the values of its knobs that differ from the baselines.
-Every clock here is the owner's, and runs by what stands, whatever is recommended meanwhile.
+Every clock here is the owner's, and follows the knobs' values, not the recommendations.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ _MOST = 256
 
 
 class Collapse:
-    """Whether the objective is far worse under an unconfirmed setting than it was before.
+    """Detect that the objective is far worse under an unconfirmed setting than before.
 
     Two readings in a row that are three times worse than the median of the latest eight under the
-    baseline, or under something confirmed, are a collapse: the setting goes at once.
+    baseline, or under a confirmed setting, are a collapse: the setting is dropped at once.
     """
 
     def __init__(self, better: Better) -> None:
@@ -100,7 +100,7 @@ class Exploring:
         self._unconfirmed = unconfirmed
 
     def dominates(self, setting: Setting) -> bool:
-        """Whether no other one has stood for longer in this stretch."""
+        """True if no other setting was in place for longer in this stretch."""
         return self._stood.get(setting, 0.0) >= max(self._stood.values(), default=0.0)
 
     @property
@@ -110,7 +110,7 @@ class Exploring:
 
     @property
     def used_up(self) -> bool:
-        """Whether what stands unconfirmed may stand no longer."""
+        """True if the unconfirmed setting has no time left."""
         return self.left_s <= -DEBT_S
 
 
@@ -130,7 +130,7 @@ class Proof:
 
     @property
     def owed(self) -> bool:
-        """Whether it is to be measured again now."""
+        """True if a new measurement is due."""
         return self.stood_s >= self.pause_s
 
 
@@ -150,15 +150,18 @@ class Proofs:
         self._stands: Setting = frozenset()
 
     def get(self, setting: Setting) -> Proof | None:
-        """What is known of a setting."""
+        """Return the proof of a setting, if there is one."""
         return self._proofs.get(setting)
 
     def within(self, setting: Setting) -> bool:
-        """Whether it is part of a confirmed one: knobs move one after the other."""
+        """True if the setting is part of a confirmed one: knobs move one after the other."""
         return any(setting < each for each, proof in self._proofs.items() if not proof.owed)
 
     def tick(self, now: float, stands: Setting) -> None:
-        """What stood until now has stood longer; ``stands`` does from now on."""
+        """Credit the time since the last call to the setting in place until now.
+
+        ``stands`` is next.
+        """
         passed = 0.0 if self._at is None else max(0.0, now - self._at)
         self._at = now
         if old := self._proofs.get(self._stands):
@@ -195,7 +198,7 @@ class Proofs:
         self._refuted[setting] = min(times, _MOST_HALVED)
 
     def was_refuted(self, setting: Setting) -> bool:
-        """Whether it was measured again, and went."""
+        """True if a new measurement refuted the setting."""
         return setting in self._refuted
 
     def under(self, setting: Setting, level: float) -> None:

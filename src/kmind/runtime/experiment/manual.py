@@ -35,11 +35,11 @@ _NAP_S = 0.1
 
 @dataclass(frozen=True)
 class Question:
-    """Whether ``candidate`` is better than ``incumbent``, by ``metric``.
+    """Comparison of ``candidate`` with ``incumbent`` by ``metric``, requested by an admin.
 
-    By default the incumbent is what stands, and the metric the outcome that decides under the
-    load that there is. With both values alike it is an A/A experiment. ``design`` says how it is
-    found out; whether the metric is better high or low says the module.
+    By default the incumbent is the current value, and the metric the outcome that decides under the
+    current load. With both values alike it is an A/A experiment. ``design`` is the plan; the module
+    says whether the metric is better high or low.
     """
 
     knob: Knob
@@ -128,7 +128,7 @@ def _apply(
         question.target,
         value,
         who=who,
-        why="the admin asked what it does",
+        why="requested by the admin",
         by_admin=True,
         parked=parked,
     )

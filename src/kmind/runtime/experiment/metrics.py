@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What experiments go by, as the owner reads it: the agent's totals, and the kernel's pressure.
+"""Metrics of experiments, read by the owner: the agent's totals, and the kernel's pressure.
 
-Totals are kept by the agent where its extension cannot reach them. Two readings are a block.
+The extension cannot reach the agent's totals. Two readings make a block.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Block:
-    """What lies between two readings; None where there is nothing to divide by."""
+    """Differences between two readings; None where the divisor is 0."""
 
     seconds: float
     values: Mapping[str, float | None]

@@ -102,9 +102,9 @@ class _Report(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ModuleReports:
-    """What one instance's extension reports. ``knobs`` are those granted, by name.
+    """Experiments that one instance's extension reports. ``knobs`` are those granted, by name.
 
-    Why one is left out is told in a line of the log. One thread.
+    A line of the log gives the reason if one is left out. One thread.
     """
 
     kinds = ("experiment",)

@@ -178,7 +178,7 @@ def status_of(running: Running) -> dict[str, Any]:
 
 
 def gain_in_words(case: Case, experiment: Experiment) -> tuple[str, dict[str, Any]]:
-    """Why a value is kept: a sentence, and its numbers."""
+    """Return the reason for keeping a value: a sentence, and its numbers."""
     interval = experiment.interval
     if interval is None:
         return f"{case.candidate} instead of {case.incumbent} still stands.", {}
@@ -192,8 +192,8 @@ def gain_in_words(case: Case, experiment: Experiment) -> tuple[str, dict[str, An
     upto = "infinity" if high is None else f"{high:.2f}"
     sure = 100 * (1 - experiment.design.alpha)
     return (
-        f"{case.candidate} instead of {case.incumbent} gave {interval.ratio:.2f} times "
-        f"{case.outcome.name} ({sure:.3g}% interval {interval.low:.2f} to {upto}, "
+        f"{case.candidate} instead of {case.incumbent}: {case.outcome.name} x{interval.ratio:.2f} "
+        f"({sure:.3g}% CI {interval.low:.2f} to {upto}; "
         f"{interval.pairs} pairs of blocks).",
         numbers,
     )

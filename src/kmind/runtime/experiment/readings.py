@@ -94,7 +94,7 @@ class Readings(Metrics):
 
     @property
     def fresh(self) -> bool:
-        """Whether the objective has a value now."""
+        """True if the objective has a recent value."""
         recent = self._recent
         if len(recent) < 2 or recent[-1].value is None:
             return False

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What earlier experiments say of a case: kept before, cut short, and what may still be spent.
+"""Recall earlier experiments on a case: values kept, experiments cut short, the budget left.
 
-A store that cannot be used is told in a line of the log, and then nothing is known.
+If the store cannot be used, a line of the log says so, and nothing is recalled.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class Recall:
         return KmindError(
             f"{each.knob.name} of {each.target.name} has had as many experiments today as one may "
             f"believe: nothing new is tried until 00:00 UTC",
-            hint="what stands is still measured again; see kmind why",
+            hint="kept values are still rechecked; see kmind why",
         )
 
     def hand_on(self, each: Granted, level: float) -> None:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When values that stand are to be measured again, by how long each has stood.
+"""Schedule new measurements of kept values, by the time that each has been in place.
 
-The clock of a value runs while it stands, and stops while it does not: that it is let go of and
-taken up again, that something else is recommended, or that a measurement was cut off, puts nothing
-off.
+A value's clock runs while the value is in place, and stops while it is not. So nothing postpones
+the measurement: not a release followed by a renewal, not another recommendation, not a measurement
+that was cut short.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _Key = tuple[int, int]
 
 @dataclass
 class RecheckClock:
-    """How long a value has stood since it was measured, and how long it may, in seconds.
+    """Time in place since a value was measured, and its limit, in seconds.
 
-    ``first_s`` is how long it may under another load. ``loads`` are the owner's words for those
-    that it was measured under, as seen under the value itself. ``cuts`` of its measurements were
-    cut off since; the last one left ``pieces``.
+    ``first_s`` is the limit under another load. ``loads`` are the owner's names of the loads that
+    it was measured under, as seen under the value itself. ``cuts`` counts the measurements cut
+    short since; the last one left ``pieces``.
     """
 
     case: Case
@@ -48,7 +48,7 @@ class RecheckClock:
     pieces: dict[str, Any] | None = None
 
     def go_on(self, case: Case, design: Design, rng: np.random.Generator) -> Experiment | None:
-        """What was measured before it was cut off, to go on with, if it was in the same way."""
+        """Return the experiment that was cut short, to be continued, if its design is unchanged."""
         pieces = self.pieces
         if not pieces or pieces["case"] != _question(case) or pieces["design"] != design.to_dict():
             return None
@@ -56,7 +56,7 @@ class RecheckClock:
 
     @property
     def owed(self) -> bool:
-        """Whether it is to be measured now."""
+        """True if a new measurement is due."""
         return self.stood_s >= self.pause_s
 
 
@@ -77,7 +77,10 @@ class RecheckClocks:
         self._standing: list[tuple[_Key, Value]] = []
 
     def tick(self, now: float, standing: Iterable[tuple[_Key, Value]]) -> None:
-        """What stood until now has stood longer; ``standing`` is what does from now on."""
+        """Credit the time since the last call to the values in place until now.
+
+        ``standing`` are next.
+        """
         passed = 0.0 if self._at is None else max(0.0, now - self._at)
         for key in self._standing:
             if clock := self._clocks.get(key):

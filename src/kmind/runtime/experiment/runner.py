@@ -53,12 +53,12 @@ class ExperimentRunner:
 
     @property
     def over(self) -> bool:
-        """Whether there is an outcome."""
+        """True once there is an outcome."""
         return self.experiment.outcome is not None
 
     @property
     def washing(self) -> bool:
-        """Whether it waits for what is under way to wash out, before its next block."""
+        """True while the wash-out before the next block lasts."""
         return self._began is None and not self.over
 
     def start(self) -> None:

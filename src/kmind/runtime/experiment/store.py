@@ -348,7 +348,7 @@ class EvidenceStore(DeferringStore):
     # The error that a day's experiments on a knob may make
 
     def budget(self, knob: Knob | str, target: Target) -> Budget:
-        """What is left today (UTC) of the budget of a knob and target, whoever measures it.
+        """Return the error budget left today (UTC) for a knob and target, by whatever instance.
 
         A text names what several knobs share.
         """
@@ -430,7 +430,7 @@ def read_experiments(path: Path, id: str | None = None) -> list[dict[str, Any]]:
     """
     if not is_database_there(path, what=_WHAT):
         if id is not None:
-            raise UsageError(f"there is no experiment {id}", hint="none was made here yet")
+            raise UsageError(f"there is no experiment {id}", hint="there are no experiments yet")
         return []
     with EvidenceStore(path, read_only=True) as store:
         return store.latest() if id is None else [store.get(id)]

@@ -39,7 +39,7 @@ _Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Finder:
-    """Who hands over: an instance, and the target that all it finds is of."""
+    """Source of findings: an instance, and the target that they are about."""
 
     instance: str
     module: str

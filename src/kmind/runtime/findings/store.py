@@ -170,7 +170,7 @@ class FindingStore(DeferringStore):
         return self._select("finding", "state != 'closed' AND due <= ?", now)
 
     def open_findings(self, module: str, identity: str) -> int:
-        """How many of a module on a target are not closed."""
+        """Return the number of findings of a module on a target that are not closed."""
         self._write_late()
         with self._errors("read"):
             row = self._db.execute(
@@ -252,7 +252,9 @@ class FindingStore(DeferringStore):
         if not rows:
             raise UsageError(f"there is no {table} {id}", hint=f"see: kmind {table}s")
         if len(rows) > 1:
-            raise UsageError(f"the ids of several {table}s begin with {id}", hint="give all of it")
+            raise UsageError(
+                f"several {table}s have ids that begin with {id}", hint="give the whole id"
+            )
         return rows[0]
 
     def _select(
@@ -274,10 +276,10 @@ def shown_state(row: _Row, now: float) -> _Row:
 
 
 def closing_reason(row: Mapping[str, Any]) -> str:
-    """Why a finding closes that is due."""
+    """Return the reason for closing a finding that is due."""
     if row["cleared"] is not None:
-        return "it was found no longer"
-    return f"nobody has confirmed it for {row['lasts_s']:g} s"
+        return "it was no longer found"
+    return f"it was not confirmed for {row['lasts_s']:g} s"
 
 
 def read_findings(path: Path, id: str | None = None) -> list[_Row]:
@@ -288,7 +290,7 @@ def read_findings(path: Path, id: str | None = None) -> list[_Row]:
     """
     if not is_database_there(path, what=_WHAT):
         if id is not None:
-            raise UsageError(f"there is no finding {id}", hint="nothing was found here yet")
+            raise UsageError(f"there is no finding {id}", hint="there are no findings yet")
         return []
     with FindingStore(path, read_only=True) as store:
         rows = store.findings() if id is None else [store.find_finding(id)]
@@ -299,7 +301,7 @@ def read_reports(path: Path, id: str | None = None) -> tuple[list[_Row], dict[st
     """The reports in a file, or the one of that id with its files; as `read_findings`."""
     if not is_database_there(path, what=_WHAT):
         if id is not None:
-            raise UsageError(f"there is no report {id}", hint="none was filed here yet")
+            raise UsageError(f"there is no report {id}", hint="there are no reports yet")
         return [], {}
     with FindingStore(path, read_only=True) as store:
         if id is None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an instance may do with each knob of its module: knob and policy put together."""
+"""Grants of an instance: for each knob of its module, the bounds by knob and policy together."""
 
 from __future__ import annotations
 

@@ -53,12 +53,11 @@ class Held:
 
 
 class Holds(Service):
-    """What one instance (``who``) changes on its target, through one actuator.
+    """Values that one instance (``who``) holds on its target, through one actuator.
 
-    ``free`` is called with knob and target, by number, when one is held no longer, and
-    ``stands`` with knob, target and value when a change was made. ``dirty`` is set when
-    ``holds`` has changed; the caller resets it. Not thread-safe. JournalError passes
-    through: nothing may be changed then.
+    ``free`` is called with knob and target, by number, when a knob is released, and ``stands`` with
+    knob, target and value when a change was made. ``dirty`` is set when ``holds`` has changed; the
+    caller resets it. Not thread-safe. JournalError passes through: nothing may be changed then.
     """
 
     def __init__(
@@ -172,7 +171,7 @@ class Holds(Service):
         return Held(change, rec_id, value, self._now() + left_s, left_s, change)
 
     def holds(self) -> tuple[HoldState, ...]:
-        """What ``adopt`` takes."""
+        """State of the holds, for ``adopt``."""
         return tuple(
             HoldState(
                 knob=self._granted[key].knob.name,
@@ -205,20 +204,20 @@ class Holds(Service):
 
     @property
     def held(self) -> bool:
-        """Whether any knob stands at a recommended value."""
+        """True if any knob is held at a recommended value."""
         return bool(self._held)
 
     def holding(self, knob: int, target: int) -> bool:
-        """Whether that knob, by the agent's numbers, stands at a recommended value."""
+        """True if that knob, by the agent's numbers, is held at a recommended value."""
         return (knob, target) in self._held
 
     def is_current(self, each: Granted, value: int) -> bool:
-        """Whether a knob is held at that value, encoded."""
+        """True if a knob is held at that value, encoded."""
         held = self._held.get(each.key)
         return held is not None and each.knob.encode(held.value) == value
 
     def baseline(self, each: Granted) -> Value:
-        """What a knob goes back to when it is held no longer."""
+        """Return the value that a knob goes back to when it is released."""
         return self._granted[each.key].baseline
 
     def learn(self, knob: int, target: int, value: int) -> None:
@@ -269,7 +268,7 @@ class Holds(Service):
 
     @property
     def due(self) -> float:
-        """When the next hold ends, in the clock's seconds; infinity if none is held."""
+        """Time when the next hold ends, in the clock's seconds; infinity if none is held."""
         return min((held.until for held in self._held.values()), default=float("inf"))
 
     def apply(
@@ -453,7 +452,7 @@ class Holds(Service):
         return values
 
     def values(self) -> dict[str, Value]:
-        """What all granted knobs hold now, by name."""
+        """Return the current values of all granted knobs, by name."""
         read = {each.knob.name: self._read(each) for each in self._granted.values()}
         return {name: value for name, value in read.items() if value is not None}
 

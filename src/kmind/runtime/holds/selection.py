@@ -40,7 +40,7 @@ def chosen_knobs(manifest: Manifest, params: Mapping[str, Parameter]) -> tuple[s
 
 
 def target_for(knob: Knob, target: Target) -> Target:
-    """Where a knob of an instance on ``target`` sits: there, or on the system."""
+    """Return the target of a knob for an instance on ``target``: the same, or the system."""
     if knob.target == "system" and target.kind != "system":
         return Target.system(root=target.root)
     return target

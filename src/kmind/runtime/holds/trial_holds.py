@@ -79,7 +79,7 @@ class TrialHolds(Holds):
             each.target,
             held.value,
             who=self._who,
-            why="measured against what stood before",
+            why="measured against the previous value",
             rec_id=held.rec_id,
             by_admin=True,  # an agent has approved it, and it is held still
             trial=True,
@@ -157,7 +157,7 @@ class TrialHolds(Holds):
         return [self._granted[key] for key in keys]
 
     def held_value(self, each: Granted) -> Value:
-        """What a knob that is held is held at, also while it is measured."""
+        """Return the value that a held knob is held at, also while it is measured."""
         return self._held[each.key].value
 
     def prolong(self, each: Granted, seconds: float) -> None:
@@ -167,7 +167,7 @@ class TrialHolds(Holds):
             self.dirty = True
 
     def confirm(self, each: Granted) -> None:
-        """What is held has shown its worth: it is on trial no longer."""
+        """End the trial of a held value: it has proved its worth."""
         self._actuator.set_trial(self._held[each.key].last, False)
 
     def take_back(self, each: Granted, why: str) -> None:
@@ -227,7 +227,7 @@ class TrialHolds(Holds):
         return True
 
     def hold_s(self, action: Action) -> float:
-        """How long what was approved is to stand from now on, in seconds."""
+        """Return how long an approved value is held from now on, in seconds."""
         return self._hold_s(action)
 
     def pass_over(self, each: Granted, rec_id: int, why: str) -> None:
@@ -237,7 +237,7 @@ class TrialHolds(Holds):
         self._emit(events.Failed(instance=self._who, id=rec_id, knob=knob, why=why, tried=False))
 
     def standing(self, each: Granted) -> Value:
-        """What an approved value would take the place of: what is held, or the baseline."""
+        """Return the value that an approved one would replace: the held one, or the baseline."""
         held = self._held.get(each.key)
         held = held.before if held and held.measured else held
         return self._granted[each.key].baseline if held is None else held.value

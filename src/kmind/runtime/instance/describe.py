@@ -21,7 +21,7 @@ __all__ = ["Described", "describe", "start_event", "state_of"]
 
 
 class Described(Protocol):
-    """What is read of an instance: `kmind.runtime.instance.instance` is the real one."""
+    """Part of an instance that is described: see `kmind.runtime.instance.instance`."""
 
     spec: InstanceSpec
     name: str

@@ -18,7 +18,7 @@ from kmind.knobs import Target
 __all__ = ["QUIET_S", "HookGating", "lost_hooks", "silent_hooks"]
 
 QUIET_S = 2.0
-"""How long the counter must stay below before the hook is detached again."""
+"""Seconds that the counter must stay below before the hook is detached again."""
 
 _LATE_S = 5.0  # a look that detaches it may come so much later
 

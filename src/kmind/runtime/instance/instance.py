@@ -179,7 +179,7 @@ class Instance:
 
     @property
     def due(self) -> float:
-        """When it wants its next turn, in seconds of ``time.monotonic``."""
+        """Time of its next turn, in seconds of ``time.monotonic``."""
         return min(service.due for service in self.services) if self._active else math.inf
 
     @property
@@ -237,7 +237,7 @@ class Instance:
     def set_mode(self, mode: Mode) -> None:
         """Move to another mode; what that one does not hold is put back."""
         if mode == Mode.EMERGENCY:
-            self.emergency("the admin said so")
+            self.emergency("requested by the admin")
             return
         if self.failed:
             raise KmindError(
@@ -248,7 +248,7 @@ class Instance:
         # An experiment ends with the old mode, before the new one undoes its hold.
         for service in (self.experiments, self.holds, self.telemetry):
             service.set_mode(mode)
-        self._tell_mode(mode.name.lower(), "the admin said so")
+        self._tell_mode(mode.name.lower(), "requested by the admin")
 
     def emergency(self, why: str) -> None:
         """Refuse everything, put everything back, and end the extension."""
@@ -307,7 +307,7 @@ class Instance:
 
     @property
     def dirty(self) -> bool:
-        """Whether ``record`` says something else than it did that must not be lost."""
+        """True if ``record`` has changed in a way that must not be lost."""
         return self.holds.dirty or self.verdicts.last_id > self._recorded_id + _IDS_APART // 2
 
     def record(self, *, module: str, slot: int, generation: int) -> InstanceState:

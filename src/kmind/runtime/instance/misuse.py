@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an agent counts that no honest extension causes: told as it grows."""
+"""Report agents' counters that no honest extension moves, whenever they grow."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from kmind.events import Emit
 __all__ = ["Misuse"]
 
 _TOLD = {
-    "bad_tail": "wrote a queue's tail that makes no sense: {more} more times, {total} in all",
-    "actions_lost": "asks for more than is heard: {more} more recommendations were refused and "
-    "not told of, {total} in all",
+    "bad_tail": "wrote an invalid queue tail: {more} more times, {total} in all",
+    "actions_lost": "recommends faster than it is served: {more} more recommendations were refused "
+    "unreported, {total} in all",
 }
 
 
@@ -26,7 +26,7 @@ class Misuse:
         self._seen = dict.fromkeys(_TOLD, 0)
 
     def adopt(self) -> None:
-        """What an earlier owner saw was told by it."""
+        """Skip the counts that an earlier owner has reported."""
         self._seen = {name: self._agent.account()[name] for name in _TOLD}
 
     def poll(self) -> None:

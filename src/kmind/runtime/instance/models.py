@@ -51,7 +51,7 @@ class DeployedModels(msgspec.Struct, kw_only=True):
 
 
 def show(models: AgentModels) -> list[dict[str, Any]]:
-    """What lies in the slots."""
+    """Return the models in the slots."""
     return models.slots()
 
 

@@ -31,7 +31,7 @@ def parse_note(note: bytes) -> tuple[str, dict[str, int | float | str]]:
 
 
 def parse_status(text: bytes) -> dict[str, int | float | str]:
-    """An extension's status, cleaned and flat; empty where it is no JSON object."""
+    """An extension's status, cleaned and flat; empty where it is not JSON object."""
     try:
         content = msgspec.json.decode(text.decode("utf-8", "replace"))
     except (msgspec.DecodeError, RecursionError):

@@ -34,7 +34,7 @@ _BUSY_WINDOWS = 3
 
 @dataclass
 class View:
-    """What a live display shows, beside the events: cheap to take."""
+    """Data of a live display, besides the events: cheap to read."""
 
     features: dict[str, int] = field(default_factory=dict)
     status: dict[str, Parameter] = field(default_factory=dict)
@@ -44,10 +44,10 @@ class View:
 
 @dataclass(frozen=True)
 class Seen:
-    """What came since the last look, by the agent's own count.
+    """Traffic since the last look, by the agent's own count.
 
-    ``busy`` is how often a window was due and some counter had moved. Windows may fail to come
-    although there is much to see: an extension that reads none leaves no room for them.
+    ``busy`` counts how often a window was due and some counter had moved. Windows can be missing
+    although there is traffic: an extension that reads none leaves no room for them.
     """
 
     windows: int

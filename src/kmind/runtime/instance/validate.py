@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an instance's parameters ask of its owner: which knobs it gets, and what is measured.
+"""Validate an instance's parameters: the knobs that it gets, and the objective to measure.
 
-Checked before anything is loaded, so that what makes no sense is refused in one line.
+Done before anything is loaded, so that nonsense is refused in one line.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from kmind.util.ratelimit import Bucket
 
 __all__ = ["Judge", "Verdicts"]
 
-_NO_ROOM = "the extension has used up what it may cost its owner"
+_NO_ROOM = "the extension has used up its share of its owner's time"
 
 
 class Judge(Protocol):

@@ -20,7 +20,7 @@ from kmind.paths import CONF_FOLDERS
 __all__ = ["Command", "GapError", "GapName", "check_user", "refuse_other_user"]
 
 GapName = Literal["failed", "timeout", "empty", "text", "range"]
-"""Why there is no value: ``enum kmind_gap``, in lower case."""
+"""Reasons for a missing value: ``enum kmind_gap``, in lower case."""
 
 _NOBODY = "nobody"
 _MOST_TEXT = 4096
@@ -119,7 +119,7 @@ class Command:
                 **who,
             )
         except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or "it cannot be written so"
+            why = getattr(error, "strerror", None) or "it has invalid syntax"
             raise GapError("failed", f"{self._words[0]} cannot be run: {why}") from None
         except KeyError:
             raise GapError("failed", f"there is no user {self._user!r} any more") from None

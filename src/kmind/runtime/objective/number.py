@@ -26,10 +26,10 @@ def parse_number(text: str) -> float:
     """
     text = text.strip()
     if len(text) > _MOST_DIGITS or not _NUMBER.fullmatch(text):
-        raise GapError("text", f"this is no number: {short(text)}")
+        raise GapError("text", f"this is not a number: {short(text)}")
     value = float(text)
     if not math.isfinite(value) or abs(value) >= _MOST:
-        raise GapError("range", f"{short(text)} is no finite number below {_MOST:.3g}")
+        raise GapError("range", f"{short(text)} is not a finite number below {_MOST:.3g}")
     if value < 0:
         raise GapError(
             "range",

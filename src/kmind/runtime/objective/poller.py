@@ -190,10 +190,10 @@ class Poller:
         if self._thread is None:
             self.start()
         if self._thread is None:
-            why = f"{MOST_LEFT} earlier questions hang, and no more are asked"
+            why = f"{MOST_LEFT} earlier requests hang, and no more are sent"
             self._pass_on(_Answer(now, None, "failed", why))
         elif asked is not None and now > asked + limit + _GRACE_S:
-            why = f"no answer within {limit:g} s, and the question hangs"
+            why = f"no answer within {limit:g} s, and the request hangs"
             self._pass_on(_Answer(asked, None, "timeout", why))
         else:
             return

@@ -131,12 +131,12 @@ class Prometheus:
             if cut.late or isinstance(error, TimeoutError):
                 raise GapError("timeout", f"no answer within {self.timeout_s:g} s") from None
             why = clean(str(error) or type(error).__name__, _MOST_WORDS)
-            raise GapError("failed", f"the server cannot be asked: {why}") from None
+            raise GapError("failed", f"the server cannot be reached: {why}") from None
         finally:
             if connection is not None:
                 connection.close()
         if cut.late:
-            raise GapError("timeout", f"no whole answer within {self.timeout_s:g} s")
+            raise GapError("timeout", f"no complete answer within {self.timeout_s:g} s")
         if reply.status != http.HTTPStatus.OK:
             raise GapError("failed", self._refusal(reply, text))
         if len(text) > _MOST_ANSWER:
@@ -204,7 +204,7 @@ def _value(text: str) -> float:
     except GapError:
         raise
     except Exception:  # whatever it is: what a server says ends no daemon
-        raise GapError("text", f"this is no answer of Prometheus: {short(text)}") from None
+        raise GapError("text", f"this is not an answer of Prometheus: {short(text)}") from None
     return parse_number(word)
 
 
@@ -249,7 +249,7 @@ def _server(url: str) -> urllib.parse.SplitResult | None:
         known = parts.scheme in ("http", "https") and bool(host) and parts.port != 0
         if ":" not in host:
             known = known and bool(_HOST.fullmatch(host) and host.encode("idna"))
-    except ValueError:  # a port that is no number, brackets that do not match, no host name
+    except ValueError:  # a port that is not a number, brackets that do not match, no host name
         return None
     return parts if known and not parts.query and not parts.fragment else None
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is to become better, as the owner measures it: the kernel's figures, Prometheus, a command.
+"""Sources of an objective: the kernel's figures, Prometheus, a command.
 
-An objective is asked again and again. Each answer is a finite number, or raises
-``GapError`` that says in one line why there is none. Nothing of a target, a server or a
-command is trusted: answers are bounded in time and size.
+A source is polled again and again. Each answer is a finite number, or raises ``GapError`` with a
+one-line reason. Nothing of a target, a server or a command is trusted: answers are bounded in time
+and size.
 """
 
 from __future__ import annotations
@@ -95,11 +95,11 @@ class _Rate:
         above = now.above - last.above
         grown = [(new - old) % _WRAP for new, old in zip(now.words, last.words, strict=True)]
         if above < 0 or now.below < last.below or max(grown, default=0) >= _WRAP // 2:
-            raise GapError("failed", "its counters have begun again")
+            raise GapError("failed", "its counters were reset")
         if now.who != last.who:
-            raise GapError("failed", "another disk has taken the name")
+            raise GapError("failed", "another disk has this name now")
         if now.below == last.below:
-            raise GapError("empty", "nothing happened that could be measured")
+            raise GapError("empty", "there was no activity to measure")
         return (above + sum(grown)) / (now.below - last.below)
 
     def cancel(self) -> None:
@@ -171,7 +171,7 @@ def _pressure(name: str, root: Path) -> _Rate:
         read()
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"objective {name}: this kernel does not tell it ({error})", hint="see: kmind doctor"
+            f"objective {name}: this kernel does not provide it ({error})", hint="see: kmind doctor"
         ) from None
     return _Rate(read, "lower")
 
@@ -204,11 +204,11 @@ def _number_of(folder: Path) -> str:
 
 
 BUILT_IN: dict[str, str] = {
-    "psi.cpu.some": "share of the time in which some task waited for a CPU; lower is better",
-    "psi.io.some": "share of the time in which some task waited for I/O; lower is better",
-    "psi.io.full": "share of the time in which all tasks waited for I/O; lower is better",
-    "psi.memory.some": "share of the time in which some task waited for memory; lower is better",
-    "psi.memory.full": "share of the time in which all tasks waited for memory; lower is better",
+    "psi.cpu.some": "share of time in which some task waited for a CPU; lower is better",
+    "psi.io.some": "share of time in which some task waited for I/O; lower is better",
+    "psi.io.full": "share of time in which all tasks waited for I/O; lower is better",
+    "psi.memory.some": "share of time in which some task waited for memory; lower is better",
+    "psi.memory.full": "share of time in which all tasks waited for memory; lower is better",
     "block.latency": "mean time of a disk's reads and writes, ms; lower is better",
     "block.requests": "reads and writes that a disk completes, a second; higher is better",
     "block.bytes": "bytes that a disk reads and writes, a second; higher is better",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the owner of an instance tells the extension's process, once, at its start."""
+"""Configuration that the owner of an instance passes to the extension's process at its start."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS
 
 
 class CgroupEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """How a process enters the cgroup that `kmind.runtime.sandbox.cgroup.cgroup` made for it.
+    """Instructions to enter the cgroup that `kmind.runtime.sandbox.cgroup.cgroup` made.
 
     ``join`` are the ``cgroup.procs`` files that it writes itself to, before it imports
     anything; ``data_bytes`` stands in for a limit of memory that no cgroup holds (0: one does).

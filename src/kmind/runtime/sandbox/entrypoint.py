@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What runs inside the extension's process once it is in its cgroup.
+"""Entry point of the extension's process, once it is in its cgroup.
 
-Order is everything here: what needs privileges comes first and runs only kmind's code; then
-they are dropped for good; then what the manifest names is imported; then the interpreter's
-folders are shut too; only then does the module's code run. All that it prints goes to the log.
+The order matters: steps that need privileges come first and run only kmind's code; then the
+privileges are dropped for good; then the manifest's imports are done; then the interpreter's
+folders are closed too; only then does the module's code run. All its output goes to the log.
 """
 
 from __future__ import annotations

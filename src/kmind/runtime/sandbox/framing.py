@@ -12,7 +12,7 @@ from typing import Protocol
 __all__ = ["MARK", "Parts", "send_note", "send_parts"]
 
 MARK = b"\x1e"
-"""What a part begins with, and no line of a log that can be read: ASCII's record separator."""
+"""First byte of a part, and of no readable log line: ASCII's record separator."""
 
 _PIECE = 1400  # bytes; the reader cuts lines from 2,000 on
 

@@ -72,8 +72,8 @@ class Inbox:
             if handler := self._by_kind.get(kind):
                 handler.handle(kind, text)
             elif self._broken.allow():
-                self._refuse("it is of no kind that is known")
+                self._refuse("its kind is unknown")
         return whole
 
     def _refuse(self, why: str) -> None:
-        self._log(f"what the extension handed over is left out: {clean(why, 200)}")
+        self._log(f"a message of the extension is left out:  {clean(why, 200)}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an extension prints, sent without ever waiting for whoever reads it."""
+"""Send an extension's output without ever waiting for its reader."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from kmind.util import procfs
 __all__ = ["ENDED_UNSEEN", "ExtensionProcess"]
 
 ENDED_UNSEEN = 1 << 16
-"""What ``ended`` says of a process whose exit status went to another: no status is it."""
+"""Result of ``ended`` if another process took the exit status: no valid status."""
 
 _READ_AT_ONCE = 16384
 _KILL_S = 10.0
@@ -189,7 +189,7 @@ def _open_log(path: str) -> tuple[int, int]:
     fifo = Path(path)
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISFIFO(fifo.lstat().st_mode):
-            raise KmindError(f"{path} is no FIFO", hint="move it away: the log goes there")
+            raise KmindError(f"{path} is not a FIFO", hint="move it away: the log goes there")
         fifo.unlink()  # an earlier process may still hold it: its lines are not this one's
     try:
         fifo.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

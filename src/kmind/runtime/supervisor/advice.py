@@ -70,7 +70,7 @@ _Rows = list[_Advice]
 
 
 class Doer(Protocol):
-    """Who carries advice out, for the admin, through policy and journal."""
+    """Executor of advice for the admin, through policy and journal."""
 
     def apply_advice(self, advice: Mapping[str, Any]) -> int:
         """Set the knob; the journal's number of the change. Raises KmindError."""

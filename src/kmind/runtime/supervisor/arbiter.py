@@ -56,10 +56,10 @@ class Arbiter:
         self._complaints = Bucket(time.monotonic, rate=0.1, burst=3)
 
     def collect(self) -> list[tuple[str, list[Action]]]:
-        """What came through the ring, by instance, in the order in which it was decided.
+        """Return the actions from the ring, by instance, in the order of the decisions.
 
-        Actions of an instance that stalled meanwhile come as one, so that none of them
-        is carried out.
+        Actions of an instance that stalled meanwhile come as one, so that none of them is carried
+        out.
         """
         by_slot = self._core.actions.poll(0)
         if not by_slot:
@@ -80,7 +80,7 @@ class Arbiter:
                 together[slot] = group
         lost = sum(len(group) for slot, group in groups if slot not in names)
         if lost:
-            self._log(f"{lost} actions are of no instance that is loaded, and are dropped")
+            self._log(f"{lost} actions belong to no loaded instance, and are dropped")
         return [(names[slot], group) for slot, group in groups if slot in names]
 
     def carry_out(self, member: Member, actions: list[Action]) -> None:
@@ -102,7 +102,7 @@ class Arbiter:
                 other.instance.holds.hand_over(action.knob, action.target, member.instance.name)
 
     def name_of(self, slot: int) -> str:
-        """Who has a slot."""
+        """Return the name of a slot's holder."""
         for name, member in self._members.items():
             if member.slot == slot:
                 return name

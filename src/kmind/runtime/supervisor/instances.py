@@ -31,10 +31,10 @@ DEADLINE_S = 3.0
 
 @dataclass(frozen=True)
 class Place:
-    """Where instances have their files, pins and cgroups.
+    """Locations of instances' files, pins and cgroups.
 
-    ``run_dir`` is for what outlives the process; ``cgroups`` stands before the names of the
-    extensions' cgroups.
+    ``run_dir`` is for files that outlive the process; ``cgroups`` is the prefix of the extensions'
+    cgroup names.
     """
 
     core: Core

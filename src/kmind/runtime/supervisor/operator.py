@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the admin has the daemon change: advice that was applied.
+"""Changes that the daemon makes for the admin: advice that was applied.
 
-It goes through policy, journal and gate as every change does. It has the lease of
-highest priority, so instances yield to it and are refused; it stands until it is undone,
-somebody else sets the knob, or the daemon puts everything back.
+They go through policy, journal and gate as every change does. They have the lease of highest
+priority, so instances yield to them and are refused. They stay until they are undone, somebody else
+sets the knob, or the daemon puts everything back.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from kmind.runtime.supervisor.advice import AdviceStore
 __all__ = ["ADMIN", "Operator"]
 
 ADMIN = "admin"
-"""Who holds what advice changed, in journal and core."""
+"""Holder of applied advice, in journal and core."""
 
 _PRIORITY = 255
 _LEASE_S = 60.0
@@ -108,7 +108,7 @@ class Operator:
         """Put back what that change did; a word on it if there is one to say."""
         held = next((candidate for candidate in self.held if candidate.id == change), None)
         if held is None:
-            return "it stood no longer"
+            return "it was no longer in place"
         outcome = self._actuator.undo(held)
         self._tell(get_knob(held.knob), parse_target(held.target))
         self._release(held)
@@ -135,7 +135,7 @@ class Operator:
             self._forget(str(gone))
         self._lease()
 
-    def _forget(self, why: str = "it stood no longer", but: int = 0) -> None:
+    def _forget(self, why: str = "it was no longer in place", but: int = 0) -> None:
         # Advice whose change is not in force.
         standing = {change.id for change in self.held} | {but}
         for change in self.advice.applied():

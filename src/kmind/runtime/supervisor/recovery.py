@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a daemon does at its start with what an earlier one left.
+"""Recover at the daemon's start from an earlier daemon: take over its instances, or clean up.
 
-An instance is taken over when its state is of use, its agent's pins are there and its
-extension lives: nothing of it notices, and no knob is written. Of what is not taken
-over, nothing is left: processes, cgroups, pins and slots go, and knobs are put back.
+An instance is taken over if its state is usable, its agent's pins are there and its extension
+lives: it notices nothing, and no knob is written. Of all others nothing is left: processes,
+cgroups, pins and slots go, and knobs are put back.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def take_over(supervisor: Successor) -> list[Member]:
     for state in states:
         try:
             if not state.running:
-                raise KmindError("it was not at work")
+                raise KmindError("it was not running")
             slot = slots.get(state.slot)
             if slot is None or slot.name != file_name(state.name):
                 raise KmindError(f"slot {state.slot} is not its own any more")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an admin asks of a supervisor: to load, unload, reload, move and deploy."""
+"""Requests of an admin to a supervisor: load, unload, reload, change modes, deploy models."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ class Requests:
             raise
         lost = member.models.again(member.agent.models, deciding)
         if lost:
-            self._log(f"{name} decides by no model: {lost}")
+            self._log(f"{name} has no model now: {lost}")
         try:
             instance.relaunch(module, params)
             self._instances.save(member)

@@ -18,7 +18,7 @@ __all__ = ["Snapshot"]
 
 
 class Snapshot:
-    """What ``status``, ``leases`` and ``fill`` show; whoever changes something calls ``forget``."""
+    """Cached data of ``status``, ``leases`` and ``fill``; each change calls ``forget``."""
 
     def __init__(self, core: Core, members: Mapping[str, Member], arbiter: Arbiter) -> None:
         self._core = core
@@ -54,7 +54,7 @@ class Snapshot:
         return self._leases
 
     def fill(self) -> dict[str, dict[str, int]]:
-        """How full the tables are that all instances share: ``used`` and ``size`` of each."""
+        """Return the fill levels of the tables that all instances share: ``used`` and ``size``."""
         if not self._fill:
             self._fill = {name: fill._asdict() for name, fill in self._core.fill().items()}
         return self._fill

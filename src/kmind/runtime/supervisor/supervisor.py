@@ -44,7 +44,7 @@ from kmind.runtime.supervisor.turn_times import TurnTimes
 
 __all__ = ["Options", "Supervisor"]
 
-"""Where state and logs of what is running are kept."""
+"""Folder of the state and logs of running instances."""
 
 # Of each round, for what others ask: what is left of it waits for the next.
 _CALLS_S = 0.01
@@ -54,11 +54,12 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Options:
-    """How a supervisor works.
+    """Options of a supervisor.
 
-    ``run_dir`` is for what outlives the process, ``conf`` what the admin wants loaded and how. With
-    ``take_over`` it goes on with what runs at its start, else it puts all back. With ``devices``
-    it loads modules for devices. ``cgroups`` stands before the names of the extensions' cgroups.
+    ``run_dir`` is for files that outlive the process, ``conf`` the admin's configuration of
+    modules. With ``take_over`` it continues with the instances that run at its start, else it puts
+    all back. With ``devices`` it loads modules for devices. ``cgroups`` is the prefix of the
+    extensions' cgroup names.
     """
 
     run_dir: Path = RUN
@@ -143,7 +144,7 @@ class Supervisor:
 
     @property
     def turns(self) -> TurnTimes:
-        """How long the turns of the owner's thread take."""
+        """Durations of the turns of the owner's thread."""
         return self._loop.turns
 
     # For its owner
@@ -233,7 +234,7 @@ class Supervisor:
         return self._shown.leases()
 
     def fill(self) -> dict[str, dict[str, int]]:
-        """How full the tables are that instances share: ``used`` and ``size`` of each."""
+        """Return the fill levels of the tables that instances share: ``used`` and ``size``."""
         return self._shown.fill()
 
     # For its parts

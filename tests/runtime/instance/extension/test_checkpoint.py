@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an extension remembers over restarts, as its owner keeps it."""
+"""Memory of an extension over restarts, as its owner keeps it."""
 
 import os
 import threading
@@ -46,7 +46,7 @@ class Kept:
         return self.arena[start : start + layout.MEMORY.itemsize].view(layout.MEMORY)
 
     def again(self) -> bytes:
-        """What the next extension of that name is given, once all is written."""
+        """Return the text that the next extension of that name gets, once all is written."""
         assert SAVER.settle(30)
         return Kept(self.folder).memory.load()
 
@@ -123,7 +123,7 @@ def test_what_is_no_json_is_left_out_and_said_once(kept: Kept, text: bytes) -> N
         kept.memory.poll(last=True)
     assert kept.again() == b""
     assert len(kept.lines) == 1
-    assert "left out: it is no JSON" in kept.lines[0]
+    assert "not saved: it is not JSON" in kept.lines[0]
 
 
 def test_a_text_may_fill_the_region(kept: Kept) -> None:
@@ -138,7 +138,7 @@ def test_a_length_beyond_the_region_is_refused(kept: Kept) -> None:
     kept.header["length"][0] = MEMORY_MOST + 1
     kept.memory.poll()
     assert kept.again() == b""
-    assert kept.lines == ["what the extension wants to remember does not match its check: left out"]
+    assert kept.lines == ["the extension's memory does not match its checksum: not saved"]
 
 
 def test_a_file_that_is_not_what_was_kept_begins_anew(kept: Kept) -> None:
@@ -160,7 +160,7 @@ def test_a_file_that_is_not_what_was_kept_begins_anew(kept: Kept) -> None:
         (kept.folder / "x@vda.json").write_bytes(text)
         other = Kept(kept.folder)
         assert other.memory.load() == b""
-        assert "it begins anew" in other.lines[0]
+        assert "it starts without memory" in other.lines[0]
 
 
 @pytest.mark.parametrize(

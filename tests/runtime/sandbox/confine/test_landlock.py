@@ -77,7 +77,7 @@ def version() -> int:
 
 
 def attempts(tmp_path: Path, *, files: tuple[str, ...], network: bool = False) -> dict[str, str]:
-    """How each attempt ended: "done", or the error."""
+    """Return the result of each attempt: "done", or the error."""
     folder = tmp_path / "folder"
     folder.mkdir()
     allowed = folder / "allowed"

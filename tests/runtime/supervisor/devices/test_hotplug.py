@@ -19,7 +19,7 @@ kernel = pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf", "tp
 
 
 def conf_of(folder: Path, text: str) -> ModuleConf:
-    """What the admin wants; the machine's own disks are left alone."""
+    """Return the admin's configuration; the machine's own disks are left alone."""
     folder.mkdir(exist_ok=True)
     (folder / "a.conf").write_text(f"blacklist readahead\n{text}\n")
     return ModuleConf.load([folder])
@@ -66,7 +66,7 @@ def test_what_is_unwanted_is_kept_and_forgotten(tmp_path: Path) -> None:
 
 @kernel
 def test_coldplug(rig: Rig, disk: str, second: str, tmp_path: Path) -> None:
-    """What an alias names is loaded at the start, unless it is blacklisted or was unloaded."""
+    """Modules that an alias names are loaded at the start, unless blacklisted or unloaded."""
     conf = conf_of(tmp_path / "conf", f"alias block:{disk} slowio\nalias block:{second} slowio")
     supervisor = rig.make(conf=conf, devices=True)
     supervisor.start()

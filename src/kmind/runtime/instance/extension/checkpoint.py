@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an extension remembers over restarts: kept as bytes, never interpreted.
+"""Memory of an extension over restarts: kept as bytes, never interpreted.
 
-One file an instance below ``memory/`` of the state directory. The extension is not
-trusted: its text is bounded, must be JSON, and is written at most every five seconds, by
-a thread of its own: an instance's owner does not wait for the disk. Before the text stands a
-line that says which version of the file it is; one of a later version is left as it is.
+One file per instance below ``memory/`` of the state directory. The extension is not trusted: its
+text is bounded, must be JSON, and is written at most every five seconds, by a thread of its own: an
+instance's owner does not wait for the disk. A line before the text says which version of the format
+it has; a file of a later version is left as it is.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Checkpoint:
         self._trouble = ""
 
     def load(self) -> bytes:
-        """What was kept, as JSON; empty where there is nothing, or nothing of use."""
+        """Return the text that was kept, as JSON; empty if there is none, or none of use."""
         if self._path is None:
             return self._text
         try:
@@ -71,7 +71,7 @@ class Checkpoint:
         except FileNotFoundError:
             return b""
         except OSError as error:
-            self._say(f"{self._path} cannot be read: {error.strerror}; it begins anew")
+            self._say(f"{self._path} cannot be read: {error.strerror}; it starts without memory")
             return b""
         except LaterVersionError as error:
             self._say(
@@ -81,10 +81,10 @@ class Checkpoint:
             self._path = None
             return b""
         except KmindError as error:
-            self._say(f"{self._path} is not what was kept: {error}; it begins anew")
+            self._say(f"{self._path} is damaged: {error}; it starts without memory")
             return b""
         if why := _unfit(text):
-            self._say(f"{self._path} is not what was kept: {why}; it begins anew")
+            self._say(f"{self._path} is damaged: {why}; it starts without memory")
             return b""
         self._text = text
         return text
@@ -109,9 +109,9 @@ class Checkpoint:
     def _take(self, reader: MemoryReader) -> None:
         text = reader.take()
         if text is None:
-            self._say("what the extension wants to remember does not match its check: left out")
+            self._say("the extension's memory does not match its checksum: not saved")
         elif why := _unfit(text):
-            self._say(f"what the extension wants to remember is left out: {why}")
+            self._say(f"the extension's memory is not saved: {why}")
         elif text != self._text:
             self._text = text
             self._budget.count("memory_writes", 1)
@@ -157,11 +157,11 @@ def _schema(line: bytes) -> object:
 
 
 def _unfit(text: bytes) -> str:
-    """Why a text is not kept, or ""."""
+    """Return the reason why a text is not kept, or ""."""
     if len(text) > MEMORY_MOST:
         return f"it has more than {MEMORY_MOST} bytes"
     try:
-        with foreign(lambda why: KmindError(f"it is no JSON ({why})")):
+        with foreign(lambda why: KmindError(f"it is not JSON ({why})")):
             msgspec.json.decode(text)
     except KmindError as error:
         return str(error)

@@ -81,7 +81,7 @@ class ExtensionHandle:
         open_tables(agent.table_fds, [part.shape for part in manifest.tables])
         uid = free_uid(f"{name}/{os.getpid()}") if os.geteuid() == 0 else None
         if uid is None:
-            tell("not root: the extension runs with the privileges that you have")
+            tell("not root: the extension runs with your privileges")
         cgroup = _cgroup(sandbox, module, tell) if uid is not None else None
         config = ChildConfig(
             package=module.package,
@@ -154,10 +154,10 @@ class ExtensionHandle:
         return self._process.log_fd
 
     def beats(self) -> bool:
-        """Whether its heart has beaten since it was started.
+        """True if its heart has beaten since it was started.
 
-        To be asked now and then until it does: its CPU time is limited from then on, or
-        after 10 s, whichever is first. Raises KmindError if the kernel refuses that.
+        Call it now and then until it does: its CPU time is limited from then on, or after 10 s,
+        whichever is first. Raises KmindError if the kernel refuses that.
         """
         beats = int(self._heartbeat[0]) != self._first_beat
         until = self._unlimited_until
@@ -167,7 +167,7 @@ class ExtensionHandle:
         return beats
 
     def ended(self) -> str:
-        """How it ended, as a sentence's end, or "" while it runs."""
+        """Return how it ended, as a sentence's end, or "" while it runs."""
         status = self._process.ended()
         if status is None:
             return ""
@@ -182,7 +182,7 @@ class ExtensionHandle:
         return f"{how}: {over}" if over else how
 
     def exceeded(self) -> str:
-        """Which of its limits it went beyond, in words, or ""."""
+        """Return the limit that it exceeded, in words, or ""."""
         over = self._cgroup.exceeded() if self._cgroup else None
         return f"exceeded a limit: {over}" if over else ""
 
@@ -214,7 +214,7 @@ class ExtensionHandle:
         return lines
 
     def state(self) -> ProcessState:
-        """What ``adopt`` takes."""
+        """State of the process, for ``adopt``."""
         return ProcessState(
             pid=self.pid,
             start=self._process.start_time,
@@ -224,7 +224,7 @@ class ExtensionHandle:
         )
 
     def effort(self) -> Effort | None:
-        """What it has used so far, by the kernel's accounts; None if it has ended."""
+        """Return its use of resources so far, by the kernel's accounts; None if it has ended."""
         return read_effort(self.pid) if self._process.ended() is None else None
 
     def describe(self) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class Listener:
 
     @property
     def due(self) -> float:
-        """When to call ``listen`` whatever the selector says."""
+        """Time to call ``listen``, whatever the selector says."""
         return math.inf if self._waits or self._extension is None else self._again_at
 
     def listen(self) -> None:

@@ -94,7 +94,7 @@ class ExtensionService(Service):
             self.stop("")
             raise KmindError(
                 f"the extension of {self._spec.name} {status or 'did not start in time'}",
-                hint="the lines above are what it said; nothing was changed",
+                hint="the lines above are its output; nothing was changed",
             )
         return False
 
@@ -121,7 +121,7 @@ class ExtensionService(Service):
 
     @property
     def due(self) -> float:
-        """When to read what it prints, whatever the selector says."""
+        """Time to read its output, whatever the selector says."""
         return self._listener.due
 
     def run_due(self) -> None:

@@ -58,7 +58,7 @@ _CPU_NS: _Places = {1: ("cpuacct", "cpuacct.usage", "")}
 
 
 class Limits(Protocol):
-    """What an extension may use, as ``[limits]`` of its manifest says; 0: no limit."""
+    """Limits of an extension, from ``[limits]`` of its manifest; 0: no limit."""
 
     @property
     def cpu_percent(self) -> float:
@@ -82,10 +82,10 @@ class _Found:
 
 
 class Usage(TypedDict):
-    """What a cgroup used since it was made; 0 where nobody counts it.
+    """Use of resources by a cgroup since it was made; 0 where nobody counts it.
 
-    ``throttled`` counts the periods of 0.1 s in which its CPU time ran out,
-    ``pids_refused`` the processes and threads that could not be started.
+    ``throttled`` counts the periods of 0.1 s in which its CPU time ran out, ``pids_refused`` the
+    processes and threads that could not be started.
     """
 
     cpu_s: float
@@ -158,7 +158,7 @@ class ExtensionCgroup:
         self._seen: deque[tuple[float, float]] = deque()
 
     def entry(self) -> CgroupEntry:
-        """How the extension's process enters it; see there."""
+        """Instructions for the extension's process to enter the cgroup."""
         return CgroupEntry(
             join=tuple(str(folder / "cgroup.procs") for folder in self._folders.all),
             data_bytes=self.limits.memory_mib << 20 if "memory" in self.missing else 0,
@@ -192,7 +192,7 @@ class ExtensionCgroup:
             ) from None
 
     def usage(self) -> Usage:
-        """What it used so far; once it is closed, what was seen last."""
+        """Return the use of resources so far; once it is closed, the last figures."""
         if not self._closed:
             self._last = Usage(
                 cpu_s=self._cpu_s(),
@@ -206,11 +206,11 @@ class ExtensionCgroup:
         return self._last
 
     def exceeded(self) -> str | None:
-        """Which limit it went beyond, in words that begin with it, or None.
+        """Return the exceeded limit, in words that begin with its name, or None.
 
-        "memory: ...": the kernel killed a process for it. "pids: ...": one could not be
-        started. "cpu: ...": it had none left in more than half of the last 5 s. To be
-        called now and then, about once a second: CPU time is judged from call to call.
+        "memory: ...": the kernel killed a process for it. "pids: ...": one could not be started.
+        "cpu: ...": no time was left in more than half of the last 5 s. Call it about once a second:
+        CPU time is judged from call to call.
         """
         # Only what is judged is read: it is done for each instance, all day long.
         if self._figure(_OOM_KILLS):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which cgroup hierarchies are mounted, of version 1 and 2."""
+"""Find the mounted cgroup hierarchies, of version 1 and 2."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Hierarchy:
 
 
 def find_hierarchies(mountinfo: str, cgroups: str) -> list[Hierarchy]:
-    """What ``/proc/self/mountinfo`` and ``/proc/self/cgroup`` say (proc(5), cgroups(7))."""
+    """Parse ``/proc/self/mountinfo`` and ``/proc/self/cgroup`` (proc(5), cgroups(7))."""
     # Each line of cgroups is number:controllers:path, with no controllers for version 2.
     known = {word for line in cgroups.splitlines() for word in line.split(":")[1].split(",")}
     hierarchies: dict[frozenset[str], Hierarchy] = {}

@@ -46,7 +46,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def library_folders() -> list[str]:
-    """What an import reads: all of ``sys.path``, the interpreter's libraries, the linker's."""
+    """Return the folders that imports read: ``sys.path``, the interpreter's and the linker's."""
     prefixes = {sys.base_prefix, sys.base_exec_prefix}
     named = {*sys.path, *_LINKER, *(f"{prefix}/lib" for prefix in prefixes)}
     absolute = {path for path in named if path.startswith("/") and Path(path).exists()} - {"/"}

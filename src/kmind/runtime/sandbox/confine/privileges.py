@@ -62,10 +62,10 @@ def close_other_fds(keep: Iterable[int]) -> None:
 
 @dataclass(frozen=True)
 class Fences:
-    """What stands around a process that has dropped its privileges.
+    """Restrictions around a process that has dropped its privileges.
 
-    ``lacking`` says, in words, what this machine lacks for it; the rest holds all the same.
-    ``files`` can be read, and the ``network`` be used, where true, once it is shut.
+    ``lacking`` names, in words, the ones that this machine lacks; the rest are in force all the
+    same. Once it is shut, ``files`` can be read, and the ``network`` be used if true.
     """
 
     files: tuple[str, ...]
@@ -118,7 +118,8 @@ def drop_privileges(
         limit_system_calls(files=True, network=network, importing=True)
     except OSError as error:
         raise PrivilegeError(
-            f"privileges cannot be dropped: {error.strerror}", hint="run as root, or not as root"
+            f"privileges cannot be dropped: {error.strerror}",
+            hint="run as root, or as a plain user",
         ) from None
     if gone:
         os._exit(0)

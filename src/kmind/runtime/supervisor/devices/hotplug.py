@@ -21,10 +21,10 @@ __all__ = ["Hotplug"]
 
 
 class Hotplug:
-    """What is to be loaded for devices, one at a time.
+    """Queue of modules to be loaded for devices, one at a time.
 
-    ``load`` is called with module and target, ``gone`` with the name of a disk that went.
-    Both may raise KmindError, of which ``log`` is told. One thread.
+    ``load`` is called with module and target, ``gone`` with the name of a removed disk. Both may
+    raise KmindError, which goes to ``log``. One thread.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Hotplug:
 
     @property
     def waiting(self) -> bool:
-        """Whether ``turn`` has something to do."""
+        """True if ``turn`` has something to do."""
         return bool(self._waiting)
 
     def collect(self) -> None:

@@ -142,10 +142,10 @@ def present(subsystem: str, *, root: Path = _SYSFS) -> Iterator[Uevent]:
 
 
 def match(conf: ModuleConf, manifests: Iterable[Manifest], event: Uevent) -> list[tuple[str, str]]:
-    """Which modules the event asks for, each with its target; no blacklisted ones.
+    """Return the modules that the event asks for, each with its target; no blacklisted ones.
 
-    The administrator's aliases come first, then those of the manifests. A module that
-    works on a block device gets whole ones only, never a partition, and none that is hidden.
+    The administrator's aliases come first, then those of the manifests. A module that works on a
+    block device gets whole ones only, never a partition, and no hidden one.
     """
     known = {manifest.name: manifest for manifest in manifests}
     wanted = [(line.pattern, line.module) for line in conf.aliases]

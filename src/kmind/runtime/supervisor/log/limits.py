@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much of the log one source may have, and how long a line may be."""
+"""Limits of the log: one source's share, and the length of a line."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Budget:
         self._left_out: dict[str, int] = {}
 
     def admit(self, source: str, size: int, *, always: bool = False) -> bool:
-        """Whether a line of so many bytes may be written; ``always`` counts it all the same."""
+        """True if a line of so many bytes may be written; ``always`` counts it all the same."""
         now = self._now()
         room, at = self._room.pop(source, (self._burst, now))
         room = min(self._burst, room + (now - at) * self._rate)

@@ -28,7 +28,7 @@ from kmind.runtime.supervisor.log.limits import Budget, bounded
 __all__ = ["JOURNALD", "LOG_SCHEMA", "DaemonLog", "StructuredLog"]
 
 LOG_SCHEMA = "kmind.log/1"
-"""What each line is: ``schema``, ``ts`` (seconds since 1970), ``event`` and its fields."""
+"""Schema of each line: ``schema``, ``ts`` (seconds since 1970), ``event`` and its fields."""
 
 JOURNALD = Path("/run/systemd/journal/socket")
 """systemd's socket for structured messages (its "Native Journal Protocol")."""
