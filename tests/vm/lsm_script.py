@@ -19,7 +19,7 @@ from kmind.agent.core.core import Core
 from kmind.bpf.probe import probe
 from kmind.errors import KmindError
 from kmind.guard import Actuator, Gate, Journal, Policy
-from kmind.guard._lsm import acts
+from kmind.guard.gate._lsm import acts
 from kmind.knobs import Target, get_knob
 
 __all__ = ["main"]

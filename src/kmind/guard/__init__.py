@@ -3,9 +3,9 @@
 
 from kmind.guard._carry import finish_carrying
 from kmind.guard._owner import Owner
-from kmind.guard.actuator import Actuator, Outcome, Yielded
+from kmind.guard.actuator.actuator import Actuator, Outcome, Yielded
 from kmind.guard.drift import Standing, find_standing
-from kmind.guard.gate import Gate, GateEvent
+from kmind.guard.gate.gate import Gate, GateEvent
 from kmind.guard.journal import Change, Journal
 from kmind.guard.policy import Bound, Policy, RefusedError
 from kmind.guard.restore import Restored, restore

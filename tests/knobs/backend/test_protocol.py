@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from guard.gate_support import FILE, PRESSURE, Admin
 
-import kmind.guard.gate
+import kmind.guard.gate.gate
 from kmind.errors import KnobError, UsageError
 from kmind.guard import Actuator, Change, Gate, Journal, Policy, restore
 from kmind.guard.drift import find_standing
@@ -190,7 +190,7 @@ def test_drain_left_behind_is_ended_through_the_backend(
 def test_gate_covers_what_the_backend_has_a_guard_for(
     monkeypatch: pytest.MonkeyPatch, acts: bool
 ) -> None:
-    monkeypatch.setattr(kmind.guard.gate, "acts", lambda: acts)
+    monkeypatch.setattr(kmind.guard.gate.gate, "acts", lambda: acts)
     assert not Gate.covers(make(Dial()), SYSTEM)
     assert Gate.covers(make(Dial(SysctlGuard("vm/swappiness"))), SYSTEM)
     assert Gate.covers(make(Dial(SysfsGuard(Path("/sys/x")))), SYSTEM) is acts

@@ -7,10 +7,10 @@ from contextlib import suppress
 from typing import Any
 
 from kmind.errors import KnobError
-from kmind.guard._gated import GatedKnobs
-from kmind.guard._held import Held
 from kmind.guard._owner import Owner
-from kmind.guard._yielded import Yielded
+from kmind.guard.actuator._gated import GatedKnobs
+from kmind.guard.actuator._held import Held
+from kmind.guard.actuator._yielded import Yielded
 from kmind.guard.journal import Change, Journal
 from kmind.guard.policy import Policy
 from kmind.knobs import Knob, Target, Value, get_knob

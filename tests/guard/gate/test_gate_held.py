@@ -17,7 +17,7 @@ from kmind.agent.core.core import Core
 from kmind.bpf import _syscall as raw
 from kmind.errors import KnobError
 from kmind.guard import Actuator, Gate, Journal, Policy, restore
-from kmind.guard._gate_layout import APPROVALS, APPROVED, key_of
+from kmind.guard.gate._layout import APPROVALS, APPROVED, key_of
 from kmind.knobs import Knob, Target, get_knob
 
 pytestmark = pytest.mark.kernel("cgroup_sysctl", "cgroup2")

@@ -19,14 +19,14 @@ from typing import Any
 
 from kmind.errors import BusyError, JournalError, KmindError, KnobError
 from kmind.guard._carry import LONG_S, SHORT_S, Carrier, end_drains_left
-from kmind.guard._gated import GatedKnobs
-from kmind.guard._held import Held, Key
-from kmind.guard._intend import Intents
-from kmind.guard._late import LateWrites
 from kmind.guard._owner import Owner
 from kmind.guard._put_back import Chain, Outcome, put_back
-from kmind.guard._yielded import Yielded, refused
-from kmind.guard.gate import Gate
+from kmind.guard.actuator._gated import GatedKnobs
+from kmind.guard.actuator._held import Held, Key
+from kmind.guard.actuator._intend import Intents
+from kmind.guard.actuator._late import LateWrites
+from kmind.guard.actuator._yielded import Yielded, refused
+from kmind.guard.gate.gate import Gate
 from kmind.guard.journal import Change, Journal
 from kmind.guard.policy import Policy
 from kmind.knobs import Knob, Target, Value, get_knob, parse_target

@@ -9,9 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from kmind.errors import KmindError, KnobError
-from kmind.guard._held import Key
-from kmind.guard._yielded import Yielded
-from kmind.guard.gate import Gate, GateEvent
+from kmind.guard.actuator._held import Key
+from kmind.guard.actuator._yielded import Yielded
+from kmind.guard.gate.gate import Gate, GateEvent
 from kmind.guard.journal import Change
 from kmind.knobs import Knob, Target, Value, get_knob, parse_target
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from kmind.bpf import Map
 from kmind.errors import BpfError
-from kmind.guard._gate_layout import APPROVED, key_of
+from kmind.guard.gate._layout import APPROVED, key_of
 from kmind.knobs import Knob, Target, Value
 
 __all__ = ["Approvals"]

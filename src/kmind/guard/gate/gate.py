@@ -21,9 +21,9 @@ from pathlib import Path
 
 from kmind.bpf import BpfObject, Link, Map, RingBuffer, open_link, open_map
 from kmind.errors import BpfError, KmindError, KnobError, PrivilegeError
-from kmind.guard._approvals import Approvals
-from kmind.guard._cgroup2 import cgroup2_root, private_cgroup2
-from kmind.guard._gate_layout import (
+from kmind.guard.gate._approvals import Approvals
+from kmind.guard.gate._cgroup2 import cgroup2_root, private_cgroup2
+from kmind.guard.gate._layout import (
     APPROVALS,
     EVENTS,
     FILE,
@@ -39,7 +39,7 @@ from kmind.guard._gate_layout import (
     repin,
     reuse,
 )
-from kmind.guard._lsm import LSM_LINK, LSM_PINS, SysfsGate, acts
+from kmind.guard.gate._lsm import LSM_LINK, LSM_PINS, SysfsGate, acts
 from kmind.knobs import Knob, Target, Value
 from kmind.knobs.backend import Guard, SysctlGuard, SysfsGuard
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from guard.gate_support import PRESSURE
 
-import kmind.guard.gate
+import kmind.guard.gate.gate
 from kmind.bpf.probe import probe
 from kmind.errors import KnobError
-from kmind.guard import Actuator, Gate, GateEvent, Journal, Policy, _lsm
-from kmind.guard._gate_layout import read_event
+from kmind.guard import Actuator, Gate, GateEvent, Journal, Policy
+from kmind.guard.gate import _lsm
+from kmind.guard.gate._layout import read_event
 from kmind.knobs import Target, get_knob
 
 MERGES = get_knob("block.nomerges")
@@ -32,7 +33,7 @@ def test_an_event_of_sysfs_has_no_value() -> None:
 def test_sysfs_is_covered_where_the_kernel_asks(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, acts: bool
 ) -> None:
-    monkeypatch.setattr(kmind.guard.gate, "acts", lambda: acts)
+    monkeypatch.setattr(kmind.guard.gate.gate, "acts", lambda: acts)
     assert Gate.covers(MERGES, DISK) is acts
     assert Gate.covers(PRESSURE, Target.system())
     assert not Gate.covers(MERGES, Target("block", "vda", 254 << 20, tmp_path))
@@ -51,7 +52,7 @@ def test_it_is_tried_and_not_guessed() -> None:
 def test_where_it_should_act_and_cannot_be_loaded_sysfs_is_only_read(
     monkeypatch: pytest.MonkeyPatch, journal: Journal, spare: Target, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(kmind.guard.gate, "acts", lambda: True)
+    monkeypatch.setattr(kmind.guard.gate.gate, "acts", lambda: True)
     monkeypatch.setattr(_lsm, "_OBJECT", tmp_path / "lsm.bpf.o")
     before = MERGES.read(spare)
     actuator = Actuator(journal, Policy())

@@ -34,13 +34,13 @@ from guard.support import in_child
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import kmind.guard.gate
+import kmind.guard.gate.gate
 from kmind.bpf import _syscall as raw
 from kmind.bpf import obj_pin, open_map
 from kmind.errors import BpfError, KnobError
 from kmind.guard import Gate, GateEvent
-from kmind.guard._cgroup2 import cgroup2_root
-from kmind.guard._gate_layout import APPROVALS, APPROVED, HELD, HOLDS, OWNER, key_of
+from kmind.guard.gate._cgroup2 import cgroup2_root
+from kmind.guard.gate._layout import APPROVALS, APPROVED, HELD, HOLDS, OWNER, key_of
 from kmind.knobs import Target
 
 pytestmark = pytest.mark.kernel("cgroup_sysctl", "cgroup2")
@@ -484,7 +484,7 @@ def test_a_gate_of_another_release_is_not_taken_over(pins: Path, system: Target,
 def test_where_cgroup2_is_not_mounted_a_private_mount_does(
     monkeypatch: pytest.MonkeyPatch, system: Target, base: int
 ) -> None:
-    monkeypatch.setattr(kmind.guard.gate, "cgroup2_root", lambda: None)
+    monkeypatch.setattr(kmind.guard.gate.gate, "cgroup2_root", lambda: None)
     with Gate.open() as gate, pytest.raises(KnobError, match="cgroup v2 is not mounted"):
         gate.guard(PRESSURE, system, base)
     with Gate.open(mount=True) as gate:

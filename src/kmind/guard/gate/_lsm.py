@@ -16,7 +16,7 @@ from struct import Struct
 
 from kmind.bpf import BpfObject, Link, Map, open_map
 from kmind.errors import BpfError, KmindError
-from kmind.guard._gate_layout import FILE, HELD, HOLDS, KEY, NAME, repin, reuse
+from kmind.guard.gate._layout import FILE, HELD, HOLDS, KEY, NAME, repin, reuse
 
 __all__ = ["LSM_LINK", "LSM_PINS", "SysfsGate", "acts"]
 

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The actuator: changes knobs, holds them, and puts them back."""
