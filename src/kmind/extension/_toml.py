@@ -48,8 +48,8 @@ class TomlFile:
             return msgspec.convert(tomllib.loads(self._text), record, strict=True)
         except tomllib.TOMLDecodeError as error:
             # "Expected ']' ... (at line 15, column 8)", or "(at end of document)"
-            found = re.search(r"at line (\d+)", str(error))
-            line = int(found[1]) if found else len(self._text.splitlines())
+            match = re.search(r"at line (\d+)", str(error))
+            line = int(match[1]) if match else len(self._text.splitlines())
             raise ModuleError(f"{self.path}:{line}: not TOML: {error}") from None
         except msgspec.ValidationError as error:
             # "Expected `int`, got `str` - at `$.parameter[1].minimum`"
@@ -63,8 +63,8 @@ class TomlFile:
 
     def wrong(self, field: str, message: str, *, hint: str = "") -> ModuleError:
         """The error for a field such as ``knob[0].name``; "" for the file as a whole."""
-        found = _FIELD.fullmatch(field)
-        table, index, key = found.groups("") if found else (field, "", "")
+        match = _FIELD.fullmatch(field)
+        table, index, key = match.groups("") if match else (field, "", "")
         line = self._line_of(table, int(index or 0), re.split(r"[.\[]", key)[0]) if field else 1
         what = f"{field}: {message}" if field else message
         return ModuleError(f"{self.path}:{line or 1}: {one_line(what, _LONG)}", hint=hint)
@@ -73,8 +73,8 @@ class TomlFile:
         # The line of a key, else of its table's header, else of an inline table, else 0.
         current, seen, header = "", -1, 0
         for number, line in enumerate(self._text.splitlines(), 1):
-            if found := re.match(r"\s*\[\[?\s*([\w.]+)\s*\]", line):
-                current = found[1]
+            if match := re.match(r"\s*\[\[?\s*([\w.]+)\s*\]", line):
+                current = match[1]
                 seen += current == table
                 if current == table and seen == index:
                     header = number

@@ -29,13 +29,13 @@ class Alias:
     @classmethod
     def parse(cls, text: str) -> Alias:
         """The pattern that ``text`` stands for; ValueError that shows one if it is none."""
-        found = _PATTERN.fullmatch(text)
-        if found is None:
+        match = _PATTERN.fullmatch(text)
+        if match is None:
             raise ValueError(
                 f"{text!r} is no SUBSYSTEM:NAME[,PROPERTY=VALUE]..., such as block:sd*,DEVTYPE=disk"
             )
-        pairs = [pair.partition("=") for pair in found[3].split(",")[1:]]
-        return cls(found[1], found[2], tuple((name, value) for name, _, value in pairs))
+        pairs = [pair.partition("=") for pair in match[3].split(",")[1:]]
+        return cls(match[1], match[2], tuple((name, value) for name, _, value in pairs))
 
     def matches(self, subsystem: str, name: str, properties: Mapping[str, str]) -> bool:
         """True if the pattern matches a device event.

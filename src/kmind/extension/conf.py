@@ -86,9 +86,9 @@ class ModuleConf:
         Raises ModuleError that names the file and the line. Unless ``strict``: then nothing
         of a wrong file counts but its blacklist, the other files do, and ``wrong`` says why.
         """
-        found = _merged(CONF_FOLDERS if dirs is None else dirs, strict=strict)
-        reader, wrong = _Reader(), list(found.wrong)
-        for path in found.files:
+        merged = _merged(CONF_FOLDERS if dirs is None else dirs, strict=strict)
+        reader, wrong = _Reader(), list(merged.wrong)
+        for path in merged.files:
             one = _Reader()
             try:
                 one.read(path)
@@ -101,11 +101,11 @@ class ModuleConf:
         barred = {module for module, _ in reader.blacklist}
         return cls(
             tuple(reader.aliases),
-            tuple(each for each in reader.autoload if each.module not in barred),
+            tuple(line for line in reader.autoload if line.module not in barred),
             tuple(reader.settings),
             tuple(reader.blacklist),
             tuple(wrong),
-            tuple(found.passed_over),
+            tuple(merged.passed_over),
         )
 
     def remarks(self) -> list[str]:
@@ -113,8 +113,8 @@ class ModuleConf:
         why = "ignored: only names that end in .conf and do not begin with a dot are read"
         return [
             *(
-                f"this file is ignored, except for its blacklist lines: {each}"
-                for each in self.wrong
+                f"this file is ignored, except for its blacklist lines: {mistake}"
+                for mistake in self.wrong
             ),
             *(f"{name} {why}" for name in self.passed_over),
         ]
@@ -177,8 +177,8 @@ class _Reader:
             try:
                 self._take(shlex.split(line), f"{path}:{number}")
             except Exception as error:  # whatever is wrong with one line
-                said = one_line(error, _LONG) or type(error).__name__
-                wrong = wrong or ModuleError(f"{path}:{number}: {said}")
+                message = one_line(error, _LONG) or type(error).__name__
+                wrong = wrong or ModuleError(f"{path}:{number}: {message}")
         if wrong:
             raise wrong
 
@@ -201,8 +201,10 @@ class _Reader:
             if "=" in rest[1]:
                 raise ValueError(f"{rest[1]!r} is not a target; the syntax is: {_WORDS[word]}")
             given = _settings(rest[2:], at)
-            parameters = {each.name: each.text for each in given if each.name != MODE_WORD}
-            modes = [each.text for each in given if each.name == MODE_WORD]
+            parameters = {
+                setting.name: setting.text for setting in given if setting.name != MODE_WORD
+            }
+            modes = [setting.text for setting in given if setting.name == MODE_WORD]
             mode = modes[-1] if modes else None
             self.autoload.append(Autoload(module, rest[1], parameters, mode, at))
 

@@ -106,7 +106,7 @@ class Context:
             self.knobs[name].encode(value)
         if not candidate or set(incumbent) != set(candidate):
             raise ValueError("incumbent and candidate are not the same knobs")
-        said = {
+        fields = {
             "experiment": experiment.to_dict(),
             "incumbent": incumbent,
             "candidate": candidate,
@@ -116,7 +116,7 @@ class Context:
             "reason": reason,
         }
         # In ASCII, so that it can be cut anywhere.
-        text = json.dumps(said, default=plain, allow_nan=False, separators=(",", ":")).encode()
+        text = json.dumps(fields, default=plain, allow_nan=False, separators=(",", ":")).encode()
         if len(text) > NOTE_MOST:
             raise ValueError(f"this takes {len(text)} bytes, and may take {NOTE_MOST}")
         self._outlets.hand_over("experiment", text)
@@ -155,7 +155,7 @@ class Context:
             action=action,
         )
         text = encode(note)
-        if self._is_news(kind, part, found=True):
+        if self._is_news(kind, part, is_open=True):
             self._outlets.hand_over("finding", text)
 
     def clear_finding(self, kind: str, *, part: str = "") -> None:
@@ -165,7 +165,7 @@ class Context:
         """
         self._declared("finding", kind, self._findings)
         text = encode(Cleared(kind=kind, part=part))
-        if self._is_news(kind, part, found=False):
+        if self._is_news(kind, part, is_open=False):
             self._outlets.hand_over("cleared", text)
 
     def file_report(
@@ -204,11 +204,11 @@ class Context:
             names = ", ".join(sorted(known)) or "none"
             raise ValueError(f"{what} {kind!r} is not in the manifest; it has {names}")
 
-    def _is_news(self, kind: str, part: str, *, found: bool) -> bool:
+    def _is_news(self, kind: str, part: str, *, is_open: bool) -> bool:
         # The pipe may lose a word, so what is found is said again now and then.
         now = self.now()
         said_at = self._found_at.pop((kind, part), None)
-        if not found:
+        if not is_open:
             return said_at is not None
         news = said_at is None or not said_at <= now < said_at + _CONFIRM_S
         self._found_at[kind, part] = now if news or said_at is None else said_at
@@ -243,7 +243,7 @@ class Context:
         if not 1 <= hold_ms < 1 << 32:
             raise ValueError(f"hold_s is {hold_s}, and must be from 0.001 to 4294967 seconds")
         expires_ns = int((self.now() + _positive("expires_s", expires_s)) * 1e9)
-        made = self._outlets.port.submit(
+        rec_id = self._outlets.port.submit(
             info.id,
             info.target_id,
             number,
@@ -253,11 +253,11 @@ class Context:
             model=self.model,
             note=_note(reason, evidence),
         )
-        if made is not None:
-            self._made[made] = info, number
+        if rec_id is not None:
+            self._made[rec_id] = info, number
             if len(self._made) > _REMEMBERED:
                 del self._made[next(iter(self._made))]
-        return made
+        return rec_id
 
     def recall(self, rec_id: int) -> tuple[str, int | str] | None:
         """Knob and value of a recommendation made lately."""

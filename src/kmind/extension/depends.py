@@ -26,27 +26,27 @@ def load_order(
     conflict, and a dependency that has no target.
     """
     running = {module.manifest.name: module for module in loaded}
-    found: dict[str, Module] = {}
+    modules: dict[str, Module] = {}
     graph: dict[str, tuple[str, ...]] = {}
     waiting: list[tuple[str, Module | None]] = [(name, None) for name in names]
     for asked, by in waiting:  # grows while it is gone through
-        module = found.get(asked) or running.get(asked) or _find(asked, by, find)
+        module = modules.get(asked) or running.get(asked) or _find(asked, by, find)
         manifest = module.manifest
         if by is not None:
             _check_target(by, module)
-        if manifest.name not in found:
-            found[manifest.name] = module
+        if manifest.name not in modules:
+            modules[manifest.name] = module
             graph[manifest.name] = manifest.depends
             waiting += [(name, module) for name in manifest.depends]
     try:
-        order = [found[name] for name in TopologicalSorter(graph).static_order()]
+        order = [modules[name] for name in TopologicalSorter(graph).static_order()]
     except CycleError as error:
         circle = " -> ".join(reversed(error.args[1]))
         raise ModuleError(
             f"modules depend on each other in a circle: {circle}",
             hint="remove one of them from depends",
         ) from None
-    _check_conflicts(found, running)
+    _check_conflicts(modules, running)
     return order
 
 
@@ -73,9 +73,9 @@ def _check_target(by: Module, module: Module) -> None:
         )
 
 
-def _check_conflicts(found: Mapping[str, Module], running: Mapping[str, Module]) -> None:
-    for name, module in found.items():
-        for other, its in {**running, **found}.items():
+def _check_conflicts(modules: Mapping[str, Module], running: Mapping[str, Module]) -> None:
+    for name, module in modules.items():
+        for other, its in {**running, **modules}.items():
             if other in module.manifest.conflicts or name in its.manifest.conflicts:
                 state = f"unload {other} first" if other in running else "load only one of them"
                 raise ModuleError(f"{name} and {other} are in conflict", hint=state)

@@ -189,10 +189,10 @@ def _provided(origin: str) -> set[str]:
     from importlib.metadata import PackageNotFoundError, files
 
     try:
-        found = files(origin) or []
+        installed = files(origin) or []
     except PackageNotFoundError:
         return set()
-    return {path.parts[0].partition(".")[0] for path in found if path.suffix in _IMPORTED}
+    return {path.parts[0].partition(".")[0] for path in installed if path.suffix in _IMPORTED}
 
 
 def _locate(package: str) -> Path | None:
@@ -205,7 +205,7 @@ def _locate(package: str) -> Path | None:
             spec = _find_spec(prefix, path)
         except KeyError:
             # One without __init__.py: Python asks for the package above, and none is imported.
-            path = [str(found) for above in path or () if (found := Path(above, part)).is_dir()]
+            path = [str(folder) for above in path or () if (folder := Path(above, part)).is_dir()]
             continue
         if spec is None or not spec.submodule_search_locations:
             return None

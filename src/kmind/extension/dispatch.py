@@ -103,18 +103,18 @@ class Dispatcher:
         by the present mode again: the extension may have come to rest by it.
         """
         self._end.beat()
-        found = self._end.wait(timeout_s)
+        woken = self._end.wait(timeout_s)
         self._end.beat()
         if (mode := self._mode()) != self._context.mode:
             self._context.mode = mode
             self._extension.on_mode(mode)
         answers = self._end.cq.answers()
-        if not (found or answers):
+        if not (woken or answers):
             return False  # most of an idle extension's turns: nothing else is touched
         for rec_id, number in answers:
-            if made := self._context.recall(rec_id):
+            if recommended := self._context.recall(rec_id):
                 verdict = _VERDICTS.get(number, "pending")
-                self._extension.on_verdict(VerdictEvent(rec_id, verdict, *made))
+                self._extension.on_verdict(VerdictEvent(rec_id, verdict, *recommended))
         if mode in _LIVE and any(_VERDICTS.get(number) in _SILENCED for _, number in answers):
             self._extension.on_mode(mode)
         for ring in self._end.records:
@@ -124,7 +124,7 @@ class Dispatcher:
             self._extension.on_windows(windows)
             self._end.windows.release(len(windows))
         self._show_status()
-        return found
+        return woken
 
     def _mode(self) -> str:
         return _MODES.get(self._end.mode, "emergency")
@@ -142,9 +142,9 @@ class Dispatcher:
                 self._extension.on_measuring(bool(record["value"]))
                 continue
             kind = _CHANGES.get(int(record["kind"]))
-            made = self._context.recall(int(record["subject"]))
-            if kind and made:
-                self._extension.on_change(self._change(kind, record, *made))
+            recommended = self._context.recall(int(record["subject"]))
+            if kind and recommended:
+                self._extension.on_change(self._change(kind, record, *recommended))
         own = records[~control] if control.any() else records
         if len(own):
             self._extension.on_records(own)

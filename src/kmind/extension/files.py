@@ -62,15 +62,15 @@ def read_sources(folder: Path) -> dict[str, bytes]:
 
     Raises as ``read_beneath`` does, and ModuleError where they are too many, or too large.
     """
-    found: dict[str, bytes] = {}
+    sources: dict[str, bytes] = {}
     room = MOST_SOURCES
     with contextlib.ExitStack() as stack:
         fd = os.open(folder, _FOLDER & ~os.O_NOFOLLOW)
         stack.callback(os.close, fd)
         for relative, above in _walk(fd, folder):
-            found[relative] = _read(above, relative.rpartition("/")[2], folder / relative, room)
-            room -= len(found[relative])
-    return dict(sorted(found.items()))
+            sources[relative] = _read(above, relative.rpartition("/")[2], folder / relative, room)
+            room -= len(sources[relative])
+    return dict(sorted(sources.items()))
 
 
 def _walk(top: int, folder: Path) -> Iterator[tuple[str, int]]:
@@ -81,7 +81,7 @@ def _walk(top: int, folder: Path) -> Iterator[tuple[str, int]]:
         while waiting:
             prefix, fd = waiting.pop()
             try:
-                for entry in sorted(os.scandir(fd), key=lambda each: each.name):
+                for entry in sorted(os.scandir(fd), key=lambda entry: entry.name):
                     path = f"{prefix}{entry.name}"
                     if entry.name.endswith(".py"):
                         yield path, fd
@@ -121,8 +121,8 @@ def _is_link(path: Path) -> ModuleError:
 def _read(above: int, name: str, shown: Path, most: int) -> bytes:
     # Not even opened, for to open a device may do something: a watchdog begins to count.
     with contextlib.suppress(FileNotFoundError, ValueError):
-        found = os.lstat(name, dir_fd=above).st_mode
-        if not (stat.S_ISREG(found) or stat.S_ISLNK(found) or name in ("", ".", "..")):
+        mode = os.lstat(name, dir_fd=above).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode) or name in ("", ".", "..")):
             raise ModuleError(f"{shown} is not a regular file")
     with os.fdopen(_open(name, _FILE, above, shown), "rb", buffering=0) as file:
         status = os.fstat(file.fileno())

@@ -135,7 +135,7 @@ def _check(note: _Note) -> None:
         size = sum(map(len, note.files.values()))
         if size > FILES_MOST:
             raise ValueError(f"its files take {size} bytes, and may take {FILES_MOST}")
-    for name, value in (pair for each in numbers for pair in each.items()):
+    for name, value in (pair for group in numbers for pair in group.items()):
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{name} is {value}")
         if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:

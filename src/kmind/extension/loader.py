@@ -179,13 +179,13 @@ def load_class(
     """
     sys.meta_path.insert(0, _Sources(package, folder, sources))
     file, _, name = entry.partition(":")
-    found = getattr(importlib.import_module(f"{package}.{file}"), name, None)
-    if not (isinstance(found, type) and issubclass(found, base)):
+    kind = getattr(importlib.import_module(f"{package}.{file}"), name, None)
+    if not (isinstance(kind, type) and issubclass(kind, base)):
         raise ModuleError(
             f"{folder}/{file}.py has no class {name} derived from kmind.extension.{base.__name__}",
             hint=f"correct {field} in module.toml",
         )
-    return found
+    return kind
 
 
 def _prefixes(name: str) -> list[str]:

@@ -319,7 +319,10 @@ class Manifest(Part, frozen=True):
         self._check_outcomes()
 
     def _check_outcomes(self) -> None:
-        classes = {each.name: (*each.classes, "none") for each in self.circumstances}
+        classes = {
+            circumstance.name: (*circumstance.classes, "none")
+            for circumstance in self.circumstances
+        }
         for index, outcome in enumerate(self.outcomes):
             for field in ("when", "candidate_when", "guard_when"):
                 tables = getattr(outcome, field)

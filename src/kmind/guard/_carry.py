@@ -223,7 +223,7 @@ class Carrier:
             return
         _cancel(job)
         self._over(job)
-        self._ending = [each for each in self._ending if not each.done.is_set()] + [job]
+        self._ending = [job for job in self._ending if not job.done.is_set()] + [job]
 
     def _over(self, job: _Job) -> None:
         if not job.done.is_set() or job.refreshed is None or job.refreshed.late:
@@ -236,9 +236,9 @@ class Carrier:
         job = self._jobs.get((knob.name, target.name))
         if job is None or not job.lowered:
             return knob.read(target)
-        found = knob.read(target)
+        current = knob.read(target)
         # The second look, as it may have begun or ended in between.
-        return job.new if found == knob.drain and self._drains(job) else knob.read(target)
+        return job.new if current == knob.drain and self._drains(job) else knob.read(target)
 
     def _drains(self, job: _Job) -> bool:
         with job.lock:
@@ -251,18 +251,18 @@ class Carrier:
 
     def look(self) -> list[str]:
         """Close what is over; sentences about files that were not reached."""
-        said = []
+        remarks = []
         for key, job in list(self._jobs.items()):
             if not job.done.is_set():
                 continue
             del self._jobs[key]
             self._over(job)
             if job.refreshed is not None and (late := job.refreshed.late):
-                said.append(
+                remarks.append(
                     f"{late} open files of {key[1]} were not told of {key[0]} {job.new} in time, "
                     "and keep the value of before"
                 )
-        return said
+        return remarks
 
     def finish(self) -> list[str]:
         """Wait for what is under way, at most for its time; as ``look``. No owner's thread may."""

@@ -240,10 +240,10 @@ class _Reader:
             )
             raise self._wrong(header, key, what, hint)
         try:
-            found = get_knob(knob)
+            record = get_knob(knob)
             if at:
-                self._check_target(found, target)
-            return found.name + at + target
+                self._check_target(record, target)
+            return record.name + at + target
         except UsageError as error:
             raise self._wrong(header, key, str(error), "") from None
 
@@ -303,17 +303,17 @@ class _Reader:
 
     def _at(self, header: str, key: str) -> str:
         """The place of a field as "file:line"; of its header where the field is inline."""
-        found, inside = 0, not header
+        line, inside = 0, not header
         for number, row in enumerate(self._rows, 1):
             row = row.strip()
             if row.startswith("["):
                 inside = _header(row) == header
-                found = found or (number if inside else 0)
+                line = line or (number if inside else 0)
             elif inside and key and re.match(rf'["\']?{re.escape(key)}["\']?\s*=', row):
                 return f"{self._path}:{number}"
-        if not found and header == "defaults":
+        if not line and header == "defaults":
             return self._at("", key)  # on_daemon_death stands above all tables
-        return f"{self._path}:{found}" if found else str(self._path)
+        return f"{self._path}:{line}" if line else str(self._path)
 
 
 def _header(row: str) -> str:

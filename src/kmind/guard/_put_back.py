@@ -134,9 +134,9 @@ def _look(chain: Chain, root: Path) -> _Step | Outcome:
     first = chain.closing[0]
 
     def outcome(state: Literal["yielded", "expired", "skipped"], why: str) -> Outcome:
-        return Outcome(state, first.knob, first.target, found, first.old, why)
+        return Outcome(state, first.knob, first.target, current, first.old, why)
 
-    found: Value | None = None
+    current: Value | None = None
     try:
         knob = get_knob(first.knob)
     except UsageError as error:
@@ -152,14 +152,14 @@ def _look(chain: Chain, root: Path) -> _Step | Outcome:
     if identity != first.identity:
         return outcome("expired", f"{first.target} is another device now")
     try:
-        found = knob.read(target)
+        current = knob.read(target)
     except KmindError:
         pass  # it may be readable once the knob that disturbed it is put back
     else:
-        if not chain.ours(found):
+        if not chain.ours(current):
             ours = chain.changes[-1].new
-            return outcome("yielded", f"set to {found} by somebody else; we had set {ours}")
-    return _Step(chain, knob, target, found)
+            return outcome("yielded", f"set to {current} by somebody else; we had set {ours}")
+    return _Step(chain, knob, target, current)
 
 
 def _write(step: _Step, carrier: Carrier) -> Outcome:

@@ -32,7 +32,7 @@ class Standing:
 
 def find_standing(journal: Journal, *, root: Path = Path("/")) -> list[Standing]:
     """Each knob that stands at what we set, as far as the journal knows; reads each file."""
-    drains = {(each.knob, each.target) for each in journal.drains()}
+    drains = {(drain.knob, drain.target) for drain in journal.drains()}
     return [_look(change, root, change.key in drains) for change in journal.standing()]
 
 
@@ -42,13 +42,13 @@ def _look(change: Change, root: Path, drained: bool) -> Standing:
         knob = get_knob(change.knob)
         if knob.identity(target) != change.identity:
             return Standing("drifted", change, None, f"{change.target} is another device now")
-        found = knob.read(target)
+        current = knob.read(target)
     except KmindError as error:
         return Standing("drifted", change, None, str(error))
     running = change.state != "kept" and change.owner.alive()
-    if found == change.new:
+    if current == change.new:
         left = change.state != "kept" and not running
-        return Standing("left" if left else "same", change, found)
-    if running and (found == change.old or (drained and found == knob.drain)):
-        return Standing("measured", change, found)
-    return Standing("drifted", change, found)
+        return Standing("left" if left else "same", change, current)
+    if running and (current == change.old or (drained and current == knob.drain)):
+        return Standing("measured", change, current)
+    return Standing("drifted", change, current)

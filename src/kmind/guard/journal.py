@@ -423,8 +423,8 @@ class Journal(Store):
 
     def _has_drains(self) -> bool:
         # A look at a journal of a later kmind may find none.
-        found = self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'drain'").fetchone()
-        return found is not None
+        row = self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'drain'").fetchone()
+        return row is not None
 
     def _select(self, where: str, *values: object, order: str = "id") -> list[Change]:
         with self._errors("read"):

@@ -130,10 +130,10 @@ class Policy:
             [name for name in names if "@" in name]
         ]:
             for layer in self.layers:
-                found = [layer.sections[name] for name in rank if name in layer.sections]
-                for each in found:
-                    merged = merged.overlaid(each)
-                if any(each.forbidden for each in found):
+                sections = [layer.sections[name] for name in rank if name in layer.sections]
+                for section in sections:
+                    merged = merged.overlaid(section)
+                if any(section.forbidden for section in sections):
                     merged = merged.overlaid(Section(forbidden=True))
         if merged.min is not None and merged.max is not None and merged.min > merged.max:
             raise PolicyError(

@@ -112,10 +112,10 @@ def _on_trial(changes: list[Change], root: Path) -> int:
         return number
     last = changes[-1]
     try:
-        found = get_knob(last.knob).read(parse_target(last.target, root=root))
+        current = get_knob(last.knob).read(parse_target(last.target, root=root))
     except KmindError:
         return 0
-    return last.id if found == last.old != last.new else 0
+    return last.id if current == last.old != last.new else 0
 
 
 def _keeps(policy: Policy, changes: list[Change], root: Path) -> bool:

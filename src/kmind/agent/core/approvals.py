@@ -24,12 +24,12 @@ class Approvals:
 
     def all(self) -> Mapping[tuple[int, int], Approved]:
         """Return the values that may be written now, by knob and target."""
-        found = {}
+        approvals = {}
         for key in self._rows.keys():  # noqa: SIM118
             if packed := self._rows.lookup(key):
                 knob, target = np.frombuffer(key, layout.GRANT_KEY)[0].item()
-                found[knob, target] = Approved.read(packed)
-        return found
+                approvals[knob, target] = Approved.read(packed)
+        return approvals
 
     def approve(
         self, knob: int, target: int, value: int, baseline: int, slot: int, rec_id: int = 0

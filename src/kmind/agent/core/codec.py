@@ -142,8 +142,8 @@ class Approved(NamedTuple):
 def counters(words: Any) -> dict[str, int]:
     """One ``struct kmind_account`` by name; its verdicts as ``verdict_NAME``."""
     names = layout.ACCOUNT.names or ()
-    found = {name: int(words[name]) for name in names if name != "verdicts"}
-    return found | {
+    counts = {name: int(words[name]) for name in names if name != "verdicts"}
+    return counts | {
         f"verdict_{name.lower()}": int(words["verdicts"][code])
         for name, code in layout.VERDICT.items()
         if code

@@ -50,7 +50,7 @@ class Core:
         self.root = root
         self.leases = Leases(loaded)
         self.approvals = Approvals(loaded)
-        since = {each.slot: each.started_ns for each in self.instances()}
+        since = {instance.slot: instance.started_ns for instance in self.instances()}
         self.actions = ActionRing(self._map("actions").fd, since)
 
     @classmethod
@@ -91,8 +91,8 @@ class Core:
 
     def register(self, name: str, module: str, class_: str, pid: int = 0, uid: int = 0) -> int:
         """Enter an instance; its slot. KmindError if the name is taken or no slot is free."""
-        taken = {each.slot: each for each in self.instances()}
-        if any(each.name == name for each in taken.values()):
+        taken = {instance.slot: instance for instance in self.instances()}
+        if any(instance.name == name for instance in taken.values()):
             raise KmindError(f"there is an instance {name} already", hint="unload it first")
         free = (slot for slot in range(1, _INSTANCES) if slot not in taken)
         slot = next(free, 0)
@@ -136,8 +136,8 @@ class Core:
 
     def instances(self) -> list[CoreInstance]:
         """All instances, by slot."""
-        found = (self.instance(slot) for slot in range(1, _INSTANCES))
-        return [each for each in found if each is not None]
+        instances = (self.instance(slot) for slot in range(1, _INSTANCES))
+        return [instance for instance in instances if instance is not None]
 
     def classes(self) -> Mapping[str, int]:
         """Each class that was ever used, and how many instances it has."""

@@ -28,8 +28,8 @@ class Leases:
 
     def get(self, knob: int, target: int) -> Lease | None:
         """The lease of one knob, if it is held; it may have expired, as those of `all`."""
-        found = (each for each in self.all() if (each.knob, each.target) == (knob, target))
-        return next(found, None)
+        matching = (each for each in self.all() if (each.knob, each.target) == (knob, target))
+        return next(matching, None)
 
     def place(self, slot: int, knob: int, target: int) -> int:
         """Reserve the place of a lease for an instance that is granted the knob; its handle.

@@ -132,14 +132,14 @@ def open_or_make(root: Path, *, mount: bool) -> Loaded:
     if (root / "core" / "owner").exists():
         return _open(root)
     remove(root)
-    made = make()
+    loaded = make()
     try:
-        _pin(made, root)
+        _pin(loaded, root)
     except BaseException:
-        made.close()
+        loaded.close()
         remove(root)
         raise
-    return made
+    return loaded
 
 
 def owner_words(beat_ns: int) -> bytes:
@@ -177,13 +177,13 @@ def _open(root: Path) -> Loaded:
     return loaded
 
 
-def _pin(made: Loaded, root: Path) -> None:
+def _pin(loaded: Loaded, root: Path) -> None:
     for folder in (root, *(root / name for name in _FOLDERS)):
         make_private(folder, what="the folder of pins", hint=_REMEDY)
-    made.stats.pin(root / "stats")
-    obj_pin(made.program.fd, root / "core" / "program")
+    loaded.stats.pin(root / "stats")
+    obj_pin(loaded.program.fd, root / "core" / "program")
     for name in _MAPS:  # the owner's comes last
-        made.maps[name].pin(root / "core" / name)
+        loaded.maps[name].pin(root / "core" / name)
 
 
 def _need_bpffs(root: Path, mount: bool) -> None:

@@ -66,8 +66,8 @@ class BpfAgent:
             raise KmindError("an agent has a core and a slot in it, or neither")
         spec = Spec.of(path, settings)
         place = Place(free_address(slot), Geometry.plan(possible_cpus(), sq_slots), slot)
-        made = Generation.load(spec, place, generation, core=core)
-        self._take_charge(made, place, frozenset(deferred), core)
+        first = Generation.load(spec, place, generation, core=core)
+        self._take_charge(first, place, frozenset(deferred), core)
         self.geometry.write_header(self.arena)
 
     @classmethod
@@ -85,15 +85,15 @@ class BpfAgent:
         ``hooks`` and ``deferred`` are as they were given to the one that loaded it.
         Raises BpfError if its pins are not complete.
         """
-        found = upgrade.find_active(folder, dict(hooks or {}))
+        active = upgrade.find_active(folder, dict(hooks or {}))
         try:
-            head = found.read_head()
+            head = active.read_head()
             geometry = Geometry(*(int(word) for word in head["geometry"].item()))
             agent = cls.__new__(cls)
             place = Place(int(head["base"]), geometry, slot)
-            agent._take_charge(found, place, frozenset(deferred), core)
+            agent._take_charge(active, place, frozenset(deferred), core)
         except BaseException:
-            found.close()
+            active.close()
             raise
         try:
             agent._go_on(folder, running=bool(head["running"]))
@@ -141,14 +141,14 @@ class BpfAgent:
 
     def _go_on(self, folder: Path, *, running: bool) -> None:
         # The last owner may have ended in the middle of an upgrade.
-        found = self._generation
+        generation = self._generation
         self._folder = folder
         self._running = running
-        found.show(self._shown(folder))
+        generation.show(self._shown(folder))
         if running:
-            found.control("START")
-            for name in found.hooks.keys() - self._deferred - found.attached().keys():
-                found.attach(name)
+            generation.control("START")
+            for name in generation.hooks.keys() - self._deferred - generation.attached().keys():
+                generation.attach(name)
 
     @property
     def arena(self) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:

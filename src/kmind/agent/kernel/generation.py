@@ -101,19 +101,19 @@ class Generation:
                 loading.set_rodata(_model_constants(spec.model))
             loading.load()
             maps = {**loading.maps, "state": loading.maps[_STATE]}
-            made = cls(number, maps, loading.programs, loading, missing)
-            made.hooks = {
+            generation = cls(number, maps, loading.programs, loading, missing)
+            generation.hooks = {
                 name: program.section
                 for name, program in loading.programs.items()
                 if program.section.startswith(_HOOK_SECTIONS) and name not in missing
             }
             write_heads(maps, spec.tables)
             if before is None:
-                made._write_head(place)
+                generation._write_head(place)
         except BaseException:
             loading.close()
             raise
-        return made
+        return generation
 
     @classmethod
     def open(cls, folder: Path, hooks: Mapping[str, str]) -> Self:
@@ -125,14 +125,16 @@ class Generation:
             for name, hook in hooks.items()
             if name not in programs
         }
-        found = cls(int(folder.name), maps, programs, None, missing)
+        generation = cls(int(folder.name), maps, programs, None, missing)
         if lacking := _NEEDED - maps.keys() - programs.keys():
-            found.close()
+            generation.close()
             raise BpfError(f"no pin of {', '.join(sorted(lacking))}")
-        found.folder = folder
-        found.hooks = {name: hook for name, hook in hooks.items() if name in programs}
-        found._attached = {path.name for path in (folder / "links").iterdir()} & programs.keys()
-        return found
+        generation.folder = folder
+        generation.hooks = {name: hook for name, hook in hooks.items() if name in programs}
+        generation._attached = {
+            path.name for path in (folder / "links").iterdir()
+        } & programs.keys()
+        return generation
 
     def attached(self) -> dict[str, int]:
         """The hooks that are attached: name to program id."""
@@ -174,10 +176,10 @@ class Generation:
         for name, program in self.programs.items():
             if name not in self.missing:
                 obj_pin(program.fd, folder / "programs" / name)
-        for name, each in self.maps.items():
+        for name, map_ in self.maps.items():
             # bpffs takes no dots; what has one is the compiler's, and the programs hold it.
             if "." not in name and name not in _SHARED:
-                each.pin(folder / "maps" / name)
+                map_.pin(folder / "maps" / name)
         for name, link in self._links.items():
             link.pin(folder / "links" / name)
         show = self.programs["km_show"]

@@ -165,8 +165,8 @@ class ModelSlots:
 
     def self_test(self, slot: int, model: IntModel) -> None:
         """Refuse a model that the kernel evaluates otherwise than the reference."""
-        said = self.evaluate(slot, vectors(model), model.outputs)
-        if digest_of(said) != digest(model):
+        answers = self.evaluate(slot, vectors(model), model.outputs)
+        if digest_of(answers) != digest(model):
             raise ModelError("the kernel's decisions by this model differ from the reference's")
 
     def _evaluate(self, slot: int, x: NDArray[np.int64]) -> NDArray[Any]:
@@ -174,8 +174,8 @@ class ModelSlots:
         ran = self._try(slot, len(x), _ANSWERS)
         if ran["failed"]:
             raise BpfError(f"{int(ran['failed'])} decisions found no room; ask again")
-        found = b"".join(self._answers.lookup(_key(row)) or b"" for row in range(len(x)))
-        return np.frombuffer(found, ANSWER)
+        answers = b"".join(self._answers.lookup(_key(row)) or b"" for row in range(len(x)))
+        return np.frombuffer(answers, ANSWER)
 
     def _write_vectors(self, x: NDArray[np.int64]) -> None:
         wide = np.zeros((len(x), self.features), np.int64)
@@ -199,8 +199,8 @@ class ModelSlots:
         return active - 1 if active else SLOTS - 1
 
     def _heads(self) -> list[Any]:
-        found = [self._slots.lookup(_key(slot)) or b"" for slot in range(SLOTS)]
-        return [np.frombuffer(packed, IMAGE, 1)[0] for packed in found]
+        slots = [self._slots.lookup(_key(slot)) or b"" for slot in range(SLOTS)]
+        return [np.frombuffer(packed, IMAGE, 1)[0] for packed in slots]
 
 
 def _key(number: int) -> bytes:

@@ -69,9 +69,10 @@ def _stranger(used: Relocation, sections: list[Section], symbols: list[Symbol]) 
     if section.name.startswith(_NO_CODE):
         return ""
     names = [
-        each.name
-        for each in symbols
-        if each.section == section.number and each.offset <= used.offset < each.offset + each.size
+        symbol.name
+        for symbol in symbols
+        if symbol.section == section.number
+        and symbol.offset <= used.offset < symbol.offset + symbol.size
     ]
     if section.name == ".text" and names and LIBRARY.issuperset(names):
         return ""

@@ -52,14 +52,14 @@ class Spec:
     @classmethod
     def of(cls, path: Path, settings: Settings) -> Spec:
         """With these settings, copied."""
-        made = cls(path, **settings)  # type: ignore[arg-type]
+        spec = cls(path, **settings)  # type: ignore[arg-type]
         return replace(
-            made,
-            devices=tuple(made.devices),
-            hooks=dict(made.hooks),
-            optional=frozenset(made.optional),
-            parameters=dict(made.parameters),
-            tables=tuple(made.tables),
+            spec,
+            devices=tuple(spec.devices),
+            hooks=dict(spec.hooks),
+            optional=frozenset(spec.optional),
+            parameters=dict(spec.parameters),
+            tables=tuple(spec.tables),
         )
 
 

@@ -26,7 +26,7 @@ _PLACED = ("abi", "row_size", "rows", "layout")
 
 def table_maps(maps: Mapping[str, Map]) -> dict[str, Map]:
     """The maps that hold rows: name of the table to map."""
-    return {name.removeprefix(_ROWS): each for name, each in maps.items() if name.startswith(_ROWS)}
+    return {name.removeprefix(_ROWS): map_ for name, map_ in maps.items() if name.startswith(_ROWS)}
 
 
 def size_tables(loading: BpfObject, tables: Iterable[TableShape]) -> None:
@@ -45,13 +45,13 @@ def size_tables(loading: BpfObject, tables: Iterable[TableShape]) -> None:
         )
     for name, shape in wanted.items():
         index = loading.maps[f"km_index_{name}"]
-        for what, found, declared in (
+        for what, actual, declared in (
             ("row", there[name].value_size, shape.dtype.itemsize),
             ("key", index.key_size, shape.key_size),
         ):
-            if found != declared:
+            if actual != declared:
                 raise BpfError(
-                    f"a {what} of table {name} has {found} bytes in {loading.path.name}, and "
+                    f"a {what} of table {name} has {actual} bytes in {loading.path.name}, and "
                     f"{declared} by the manifest",
                     hint="declare the same keys and columns, in the same order, in both",
                 )

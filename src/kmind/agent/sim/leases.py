@@ -50,13 +50,13 @@ class SimLeases:
 
     def place(self, slot: int, knob: int, target: int) -> Place:
         """Reserve a place for a slot that is granted the knob; KmindError if there is no room."""
-        found = self._places.get((knob, target))
-        if found is None:
+        place = self._places.get((knob, target))
+        if place is None:
             if len(self._places) >= _PLACES:
                 raise KmindError(f"no room for one more lease: {_PLACES} are granted")
-            found = self._places[knob, target] = Place()
-        found.users.add(slot)
-        return found
+            place = self._places[knob, target] = Place()
+        place.users.add(slot)
+        return place
 
     def leave(self, slot: int, knob: int, target: int) -> None:
         """A slot is granted the knob no more."""
@@ -107,7 +107,7 @@ class SimLeases:
         return Taken(_VERDICT["APPROVED"], slot, holder if holder != slot else 0)
 
     def _is_known(self, place: Place) -> bool:
-        return any(each is place for each in self._places.values())
+        return any(taken is place for taken in self._places.values())
 
     def _tidy(self, knob: int, target: int) -> None:
         place = self._places[knob, target]

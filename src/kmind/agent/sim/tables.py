@@ -95,8 +95,8 @@ class SimTable:
         packed = np.zeros(1, self._shape.dtype["key"])
         for name, value in key.items():
             packed[name] = np.asarray(value)
-        found: np.void = packed[0]
-        return found
+        head: np.void = packed[0]
+        return head
 
     def _insert(self, key: np.void, now_ns: int) -> _Array | None:
         head = self._head[0]

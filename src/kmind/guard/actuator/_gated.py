@@ -57,10 +57,12 @@ class GatedKnobs:
         if ours or not self._gate.agents_approve:
             self._gate.approvals.approve(knob, target, value)
         elif not self._gate.approvals.claim(knob, target, value):
-            found = self._gate.approvals.current(knob, target)
+            approved = self._gate.approvals.current(knob, target)
             raise KnobError(
                 f"{value} for {knob.name} of {target} is not approved",
-                hint="no agent has approved a value" if found is None else f"{found} came later",
+                hint="no agent has approved a value"
+                if approved is None
+                else f"{approved} came later",
             )
 
     def swap(self, key: Key, value: Value) -> bool:
@@ -109,7 +111,7 @@ class GatedKnobs:
         if not events and not self._gate.noticed(knob, target):
             return None
         began = time.monotonic_ns()
-        while (found := knob.read(target)) == ours and not _sets(events, found):
+        while (current := knob.read(target)) == ours and not _sets(events, current):
             if time.monotonic_ns() - (events[-1].time_ns if events else began) > _LANDS_WITHIN_NS:
                 if not self._gate.sees_values(knob, target):
                     break  # what was written is not seen: it may be our own value
@@ -118,7 +120,7 @@ class GatedKnobs:
             time.sleep(0.001)
             events += self._gate.events(knob, target)
         by = f"{events[-1].comm}, pid {events[-1].pid}" if events else ""
-        return Yielded(*change.key, ours, found, change.rec_id, by)
+        return Yielded(*change.key, ours, current, change.rec_id, by)
 
 
 def _sets(events: list[GateEvent], value: Value) -> bool:

@@ -43,8 +43,8 @@ class Intents:
             disturbed = [
                 other for name in knob.disturbs if (other := get_knob(name)).exists(target)
             ]
-            for each in (knob, *disturbed):
-                self._check_free(each, target, owner)
+            for touched in (knob, *disturbed):
+                self._check_free(touched, target, owner)
             baseline = self._held.baseline(key) if key in self._held else old
             self._gated.admit(knob, target, value, old, baseline, ours=by_admin)
             main = self._journal.intend(knob, target, old, value, owner, **record)

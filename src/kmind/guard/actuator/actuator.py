@@ -183,8 +183,8 @@ class Actuator:
             self._yield(gone)
             self._untold.append(gone)
             raise refused(gone)
-        if (found := knob.read(target)) != old:
-            raise KnobError(f"{knob.name} of {target} was set to {found} by somebody else")
+        if (current := knob.read(target)) != old:
+            raise KnobError(f"{knob.name} of {target} was set to {current} by somebody else")
         if not self._gated.swap(key, new):
             raise KnobError(f"another value for {knob.name} of {target} was approved meanwhile")
         if not park and last.state == "intended":
@@ -211,10 +211,10 @@ class Actuator:
     def join(self, first: Change, last: Change) -> Change:
         """Make one change of two that are held, and of those between; no knob is written."""
         chain = self._held.chain(last.key)
-        now = next(each for each in chain if each.id == last.id)
+        now = next(change for change in chain if change.id == last.id)
         joined = replace(now, old=first.old, undo=first.undo)
-        between = [each for each in chain if first.id <= each.id < last.id]
-        rest = [each for each in chain if each not in between and each.id != last.id]
+        between = [change for change in chain if first.id <= change.id < last.id]
+        rest = [change for change in chain if change not in between and change.id != last.id]
         self._held.set_chain(last.key, [*rest, joined])
         self._late.record(lambda: self._journal.join(between, joined))
         return joined
@@ -234,15 +234,15 @@ class Actuator:
 
     def remarks(self) -> list[str]:
         """Return remarks on changes since the last call, such as files not reached."""
-        said, self._remarks = self._remarks, []
-        return said
+        remarks, self._remarks = self._remarks, []
+        return remarks
 
     def undo(self, change: Change) -> Outcome:
         """Return the knob to what it held before a change; later changes to it go too.
 
         A ``JournalError`` says that this is done, but could not be recorded.
         """
-        held = any(each.id == change.id for each in self._held.chain(change.key))
+        held = any(other.id == change.id for other in self._held.chain(change.key))
         outcomes = self._put_back({change.key: change.id}) if held else []
         for outcome in outcomes:
             if (outcome.knob, outcome.target) == change.key:
@@ -288,7 +288,7 @@ class Actuator:
 
     def _check(self) -> list[Yielded]:
         still_open = {change.id for change in self._journal.open_changes()}
-        found, self._untold = self._untold, []
+        yielded, self._untold = self._untold, []
         for key in list(self._held.keys):
             last = self._held.chain(key)[-1]
             try:
@@ -301,9 +301,9 @@ class Actuator:
             if gone is None and (ours not in (None, value) or last.id not in still_open):
                 gone = Yielded(last.knob, last.target, ours, value, last.rec_id)
             if gone is not None:
-                found.append(gone)
+                yielded.append(gone)
                 self._yield(gone)
-        return found
+        return yielded
 
     def acquire(self, knob: Knob, target: Target) -> None:
         """Allow changes again to a knob that was yielded."""
@@ -339,7 +339,7 @@ class Actuator:
             except KmindError:
                 continue
             closed.append(change)
-            rest = [each for each in self._held.chain(change.key) if each != change]
+            rest = [other for other in self._held.chain(change.key) if other != change]
             self._held.set_chain(change.key, rest)
         with suppress(JournalError):
             self._late.record(lambda: self._journal.finish(closed, "failed", str(error)))
@@ -437,10 +437,10 @@ class Actuator:
 def _set(knob: Knob, target: Target, value: Value) -> None:
     if knob.read(target) != value:
         knob.write(target, value)
-    found = knob.read(target)
-    if found != value:
+    current = knob.read(target)
+    if current != value:
         raise KnobError(
-            f"{knob.name} of {target} reads {found} after {value} was written",
+            f"{knob.name} of {target} reads {current} after {value} was written",
             hint="the kernel rounds or limits it: recommend a value that it takes",
         )
 

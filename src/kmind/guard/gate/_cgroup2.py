@@ -26,7 +26,7 @@ def cgroup2_root() -> Path | None:
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         _, _, _, root, place, *_, kind, _, _ = line.split(" ")
         if kind == "cgroup2" and root == "/":
-            return Path(re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), place))
+            return Path(re.sub(r"\\([0-7]{3})", lambda escape: chr(int(escape[1], 8)), place))
     return None
 
 

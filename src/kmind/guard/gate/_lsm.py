@@ -79,13 +79,13 @@ class SysfsGate:
         """Gate a file from now on, as that of the knob and target in ``key``."""
         self.forget_return(key)
         try:
-            found, sysfs = file.stat(), _SYSFS.stat()
+            stat, sysfs = file.stat(), _SYSFS.stat()
         except OSError as error:
             raise BpfError(f"cannot look at {file}: {error.strerror}") from None
-        if found.st_dev != sysfs.st_dev:
+        if stat.st_dev != sysfs.st_dev:
             raise BpfError(f"{file} is not a file of sysfs")
         self.release(key)  # the device may have come back with other files
-        self._inodes[key] = _INODE.pack(found.st_ino)
+        self._inodes[key] = _INODE.pack(stat.st_ino)
         # A path that is cut off still names the device.
         name = NAME.pack(os.fsencode(file)[: NAME.size - 1])
         row = FILE.pack(*KEY.unpack(key), 1, 0) + name
