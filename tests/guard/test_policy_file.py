@@ -51,7 +51,7 @@ WRONG = {
     "top level": ("\nspeed = 3", r":2: unknown field 'speed'"),
     "field": ('[knob."vm.swappiness"]\nmni = 3', r":2: unknown field 'mni'; known: min, max"),
     "knob": ('\n[knob."vm.swapiness"]', r":2: unknown knob.*did you mean vm\.swappiness"),
-    "no quotes": ("[knob.vm.swappiness]\nmin = 1", "'vm' is no knob; write names in quotes"),
+    "no quotes": ("[knob.vm.swappiness]\nmin = 1", "'vm' is not a knob; write names in quotes"),
     "type": ('[knob."vm.swappiness"]\n\nmin = "a"', r":3: min: Expected `int"),
     "float": ('[knob."vm.swappiness"]\nmin = 1.5', r":2: min: Expected `int"),
     "nan": ("[defaults]\nmax_step_factor = nan", r":2: max_step_factor nan"),

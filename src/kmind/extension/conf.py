@@ -188,7 +188,7 @@ class _Reader:
             raise ValueError(f"unknown word {word!r}; {nearest(word, _WORDS)}")
         least = {"blacklist": 1}.get(word, 2)
         if len(rest) < least or (word in ("alias", "blacklist") and len(rest) > least):
-            raise ValueError(f"{word} is written: {_WORDS[word]}")
+            raise ValueError(f"the syntax is: {_WORDS[word]}")
         if word == "alias":
             self.aliases.append(AliasLine(Alias.parse(rest[0]), _module(rest[1]), at))
             return
