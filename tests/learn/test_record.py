@@ -178,7 +178,7 @@ BAD = [
     (["hooks@DISK", "-o", "OUT", "--sweep", "block.read_ahead_kb=1,2"], 2, "no module that is rec"),
     (["readahead@DISK", "-o", "OUT", "--sweep", "block.read_ahead_kb=16"], 2, "two values or more"),
     (["readahead@DISK", "-o", "/proc/no/OUT"], 1, "cannot be made"),
-    (["readahead@DISK", "-o", "TAKEN"], 1, "is there already"),
+    (["readahead@DISK", "-o", "TAKEN"], 1, "exists already"),
 ]
 
 

@@ -209,7 +209,7 @@ def test_what_was_not_recorded_is_said(loads: Path, tmp_path: Path, capfd: Any) 
         (["readahead", str(tmp_path / "no"), "-o", str(out)], 2, "there is no"),
         (["slowio", str(loads), "-o", str(out)], 2, "module slowio cannot be trained"),
         (["dirty", str(loads), "-o", str(out)], 2, "module dirty cannot be trained"),
-        (["readahead", str(loads), "-o", str(taken)], 2, "is there already"),
+        (["readahead", str(loads), "-o", str(taken)], 2, "exists already"),
     ]:
         capfd.readouterr()
         found = main(["train", *words])

@@ -37,7 +37,7 @@ def test_the_bound_is_kept_and_what_was_removed_is_counted(tmp_path: Path) -> No
 @pytest.mark.parametrize("name", ["out", "out.parquet"])
 def test_output_that_exists(tmp_path: Path, name: str) -> None:
     write_recording(tmp_path / name, MODULE, made_windows(values(5)))
-    with pytest.raises(RecordingError, match="is there already; name another place"):
+    with pytest.raises(RecordingError, match="exists already; name another place"):
         write_recording(tmp_path / name, MODULE, made_windows(values(5)))
 
 
