@@ -11,6 +11,7 @@ import pytest
 from util.foreign_user import AS_ROOT, MIB, NOBODY
 
 from kmind.errors import KmindError
+from kmind.util.files import replace_file
 from kmind.util.scratch import (
     scratch_folder,
 )
@@ -60,3 +61,29 @@ def test_scratch_folder_below_another_users_is_refused(tmp_path: Path) -> None:
     os.chown(theirs, 0, 0)
     theirs.chmod(0o1777)  # as /tmp is: what is ours there cannot be replaced
     assert scratch_folder(ours) == ours
+
+
+def test_file_is_replaced_whole_and_is_private(tmp_path: Path) -> None:
+    path = tmp_path / "folder/state.json"
+    replace_file(path, b"first", durable=False)
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    with path.open("rb") as reader:
+        replace_file(path, b"second", durable=True)
+        assert reader.read() == b"first"
+    assert path.read_bytes() == b"second"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [each.name for each in path.parent.iterdir()] == ["state.json"]
+
+
+def test_replacing_follows_no_link_and_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
+    path, other = tmp_path / "state.json", tmp_path / "other"
+    other.write_bytes(b"theirs")
+    path.with_suffix(".new").symlink_to(other)
+    replace_file(path, b"mine", durable=False)
+    assert (path.read_bytes(), other.read_bytes()) == (b"mine", b"theirs")
+    taken = tmp_path / "taken"
+    (taken / "inner").mkdir(parents=True)
+    with pytest.raises(OSError, match="directory"):
+        replace_file(taken, b"mine", durable=False)
+    assert (taken / "inner").is_dir()
+    assert not taken.with_suffix(".new").exists()

@@ -14,7 +14,14 @@ from pathlib import Path
 
 from kmind.errors import KmindError, PrivilegeError
 
-__all__ = ["create_file", "make_folder", "make_private", "refuse_shared", "shared_by"]
+__all__ = [
+    "create_file",
+    "make_folder",
+    "make_private",
+    "refuse_shared",
+    "replace_file",
+    "shared_by",
+]
 
 
 def make_folder(path: Path, mode: int) -> bool:
@@ -124,3 +131,26 @@ def create_file(path: Path, mode: int = 0o600) -> int:
         return os.open(path.name, flags, mode, dir_fd=folder)
     finally:
         os.close(folder)
+
+
+def replace_file(path: Path, data: bytes, *, durable: bool) -> None:
+    """Have a file hold ``data``, and be private: whoever opens it finds the old content or this.
+
+    Its folder is made, for its owner alone. ``durable``: data is on disk before the name is
+    changed. A process that is killed meanwhile may leave the file with the suffix ``.new`` behind.
+    One process, one thread at a time may replace a file. Raises OSError, and ValueError for a path
+    that cannot be one; what was there stays then.
+    """
+    partial = path.with_suffix(".new")
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        with os.fdopen(create_file(partial), "wb") as file:
+            file.write(data)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        with suppress(OSError, ValueError):
+            partial.unlink(missing_ok=True)
+        raise

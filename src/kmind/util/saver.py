@@ -7,10 +7,10 @@ while there is something to do. Of two texts for one file the later counts.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import threading
 from pathlib import Path
+
+from kmind.util.files import replace_file
 
 __all__ = ["SAVER", "Saver"]
 
@@ -63,18 +63,9 @@ class Saver:
 
 
 def _write(path: Path, text: bytes) -> str:
-    partial = path.with_suffix(".new")
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        with os.fdopen(os.open(partial, flags, 0o600), "wb") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        replace_file(path, text, durable=True)
     except (OSError, ValueError) as error:
-        with contextlib.suppress(OSError, ValueError):
-            partial.unlink(missing_ok=True)
         return getattr(error, "strerror", None) or str(error)
     return ""
 

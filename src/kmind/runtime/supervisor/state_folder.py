@@ -10,7 +10,6 @@ a state of an earlier boot is worth nothing.
 from __future__ import annotations
 
 import contextlib
-import os
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from kmind.errors import KmindError, LaterVersionError
 from kmind.runtime.instance.models import MODELS, DeployedModels
 from kmind.runtime.instance.state import STATE, InstanceState
 from kmind.runtime.sandbox.state import ProcessState
+from kmind.util.files import replace_file
 from kmind.util.foreign import foreign
 from kmind.util.names import file_name
 from kmind.util.procfs import boot_id
@@ -38,7 +38,7 @@ class StateFolder:
         """Replace the file of an instance. Raises KmindError where it cannot be written."""
         data = msgspec.json.encode(msgspec.structs.replace(state, boot=self._boot))
         try:
-            self._replace(self._path(state.name), data)
+            replace_file(self._path(state.name), data, durable=False)
         except OSError as error:
             raise KmindError(
                 f"cannot write the state of {state.name} to {self._path(state.name)}: "
@@ -49,7 +49,8 @@ class StateFolder:
     def save_models(self, name: str, models: DeployedModels) -> None:
         """Replace the file of an instance's models. Raises KmindError as `save` does."""
         try:
-            self._replace(self._models_path(name), msgspec.msgpack.encode(models))
+            data = msgspec.msgpack.encode(models)
+            replace_file(self._models_path(name), data, durable=False)
         except OSError as error:
             raise KmindError(
                 f"cannot write {self._models_path(name)}: {error.strerror}",
@@ -115,14 +116,6 @@ class StateFolder:
             return process if record["boot"] == self._boot else None
         except Exception:  # whatever is wrong with it: its cgroup is removed all the same
             return None
-
-    def _replace(self, path: Path, data: bytes) -> None:
-        partial = path.with_suffix(".new")
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
-        partial.replace(path)
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{file_name(name)}.json"
