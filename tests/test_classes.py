@@ -27,7 +27,6 @@ LARGER = {
     "runtime/experiment/manual.py:_Run",
     "runtime/holds/holds.py:Holds",
     "runtime/objective/poller.py:Poller",
-    "testing/tuning.py:World",
 }
 
 

@@ -63,7 +63,8 @@ def knob(name: str, number: int, baseline: int | str, **bounds: int) -> KnobInfo
 class World:
     """One instance of autotune on a made-up machine, whose ``knobs`` hold these values.
 
-    ``noise`` is the standard deviation of the objective's logarithm. ``load`` (counters a
+    ``noise`` is the standard deviation of the objective's logarithm; ``words`` are parameters of
+    the module, such as ``better``, by default "higher". ``load`` (counters a
     second), ``gap`` (why there is no reading), ``dead`` (nothing comes at all) and
     ``answer`` (a verdict by knob and value) may be set at any time. ``stands`` is what the
     knobs hold, ``history`` when they were changed, ``kept`` what was remembered, ``reports``
@@ -75,7 +76,6 @@ class World:
         worth: Worth,
         knobs: Mapping[str, int | str],
         *,
-        better: str = "higher",
         noise: float = 0.03,
         seed: int = 1,
         mode: str = "auto",
@@ -104,7 +104,7 @@ class World:
         said: dict[str, object] = {
             "objective": "command:/bin/true",
             "knobs": ",".join(knobs),
-            "better": better,
+            "better": "higher",
         }
         said |= {"every": EVERY, "seed": seed, "recheck": 86400} | words
         params = parse_parameters(manifest, [f"{k}={v}" for k, v in said.items()])
