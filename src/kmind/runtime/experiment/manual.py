@@ -98,7 +98,8 @@ def evaluate(
             _apply(actuator, question, incumbent, who)
         load = _load(question, manifest, meter, sleep)
         change = _apply(actuator, question, question.candidate, who, parked=True)
-        run = _Run(question, load, meter, actuator, change, rng or np.random.default_rng(), now)
+        arms = _Arms(actuator, change)
+        run = _Run(question, load, meter, arms, rng or np.random.default_rng(), now)
         number = store.begin(
             kind="by hand",
             instance=who,
@@ -147,14 +148,27 @@ def _load(
     return Circumstances(manifest).classify(blocks, question.metric)
 
 
+class _Arms:
+    # The two values of the knob, by one change that is parked and resumed.
+    def __init__(self, actuator: Actuator, change: Change) -> None:
+        self._actuator = actuator
+        self._change = change
+
+    def switch(self, arm: Arm) -> None:
+        (self._actuator.resume if arm == "candidate" else self._actuator.park)(self._change)
+
+    def lost(self) -> str:
+        # Why the knob is no longer the experiment's, as somebody else has set it, or "".
+        return "; ".join(map(str, self._actuator.check()))
+
+
 class _Run:
     def __init__(
         self,
         question: Question,
         load: Load,
         meter: Ledger,
-        actuator: Actuator,
-        change: Change,
+        arms: _Arms,
         rng: np.random.Generator,
         now: Callable[[], float],
     ) -> None:
@@ -163,15 +177,11 @@ class _Run:
         plan = Design.from_dict(design.to_dict() | {"better": better})
         self.experiment = Experiment(plan, rng, guards=meter.guards(), sides=load.sides)
         self._question = question
-        self._actuator = actuator
-        self._change = change
+        self._arms = arms
         self._now = now
         self._trial = ExperimentRunner(
-            self.experiment, load.outcome.name, meter, self._switch, now=now
+            self.experiment, load.outcome.name, meter, arms.switch, now=now
         )
-
-    def _switch(self, arm: Arm) -> None:
-        (self._actuator.resume if arm == "candidate" else self._actuator.park)(self._change)
 
     def to_the_end(
         self,
@@ -189,8 +199,8 @@ class _Run:
                     experiment.abort("it was interrupted")
                 if self._now() >= look_at:
                     look_at = self._now() + _LOOK_S
-                    for gone in self._actuator.check():
-                        experiment.abort(str(gone))
+                    if why := self._arms.lost():
+                        experiment.abort(why)
                 if not told and not experiment.calibrating:
                     told = True
                     self._tell(emit, number, incumbent)
