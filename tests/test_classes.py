@@ -25,7 +25,6 @@ LARGER = {
     "runtime/experiment/confirm.py:Confirm",
     "runtime/experiment/controller.py:ExperimentController",
     "runtime/holds/holds.py:Holds",
-    "runtime/objective/poller.py:Poller",
 }
 
 

@@ -1,34 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Asking an instance's objective again and again, in a thread of its own, and passing it on.
+"""Asking an instance's objective again and again, in a thread of its own.
 
 A command, a server or a name server may take its time: the owner never waits for any, at the
 end neither. A thread that hangs then is left behind: it holds nothing of the owner's, and ends
 with its question. So many are left behind at most; beyond that nothing more is asked.
-
-What comes is handed to the extension as a record: a number in millionths and the time that it
-spans, or why there is none.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 
-from kmind.abi import layout
-from kmind.agent.protocol import Agent
-from kmind.agent.types import Kind
 from kmind.errors import UsageError
 from kmind.extension import Manifest
 from kmind.extension import Value as Parameter
 from kmind.knobs import Target
 from kmind.runtime.objective.command import check_user, refuse_other_user
-from kmind.runtime.objective.sources import GapError, GapName, Heard, Objective, parse_objective
-from kmind.util.ratelimit import Bucket
+from kmind.runtime.objective.relay import Answer, Relay
+from kmind.runtime.objective.sources import GapError, Objective, parse_objective
 from kmind.util.text import clean
 
 __all__ = ["MOST_LEFT", "Poller", "check_objective", "check_requester", "settle"]
@@ -36,7 +28,6 @@ __all__ = ["MOST_LEFT", "Poller", "check_objective", "check_requester", "settle"
 MOST_LEFT = 64
 """So many threads may hang in questions that nobody waits for any more."""
 
-_UNIT = 1e6
 _MOST_WAITING = 64
 # Beyond its time limit: a question that still hangs then cannot be cut, as in a name server.
 _GRACE_S = 1.0
@@ -57,14 +48,6 @@ def settle(timeout_s: float) -> None:
         threads = list(_left)
     for each in threads:
         each.join(max(0.0, until - time.monotonic()))
-
-
-@dataclass(frozen=True)
-class _Answer:
-    began: float
-    value: float | None
-    gap: GapName = "failed"
-    why: str = ""
 
 
 def check_objective(
@@ -113,43 +96,33 @@ class Poller:
 
     An answer that is no rate speaks of ``looks_back_s`` seconds before it was asked, too.
 
-    ``fd`` is readable when there is an answer; ``turn`` passes answers on. ``log`` is told
-    of the first of several gaps of one kind, and of the end of them, at a bounded rate;
-    ``told`` gets each answer, and each gap, as the owner's experiments go by it.
+    ``fd`` is readable when there is an answer; ``run_due`` hands answers, and gaps, to ``relay``.
     """
 
     def __init__(
         self,
         objective: Objective,
-        agent: Agent,
+        relay: Relay,
         *,
         every_s: float,
         looks_back_s: float,
-        log: Callable[[str], None],
-        told: Callable[[Heard], None] = lambda heard: None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self.gaps = 0
         self._objective = objective
         self._every_s = every_s
         self._looks_back_s = looks_back_s
-        self._agent = agent
-        self._log = log
-        self._told = told
+        self._relay = relay
         self._now = now
-        self._answers: deque[_Answer] = deque(maxlen=_MOST_WAITING)
+        self._answers: deque[Answer] = deque(maxlen=_MOST_WAITING)
         self._over = threading.Event()
         self._lock = threading.Lock()  # of ``fd``: held by nobody who waits for anything
         self._thread: threading.Thread | None = None
         self._asked_at: float | None = None
         self._late_at = 0.0
-        self._row = 0
-        self._last = ""
-        self._lines = Bucket(now, rate=0.1, burst=6)
 
     def start(self) -> None:
-        """Begin to ask; later, from ``turn``, if too many questions hang already."""
+        """Begin to ask; later, from ``run_due``, if too many questions hang already."""
         if _count_left() >= MOST_LEFT:
             return
         self._thread = threading.Thread(target=self._ask, name="objective", daemon=True)
@@ -163,7 +136,7 @@ class Poller:
             self._look_for_late()
             return
         while self._answers:
-            self._pass_on(self._answers.popleft())
+            self._relay.pass_on(self._answers.popleft())
 
     def close(self) -> None:
         """Ask no more, and wait for nothing: what hangs is cut off, a command killed.
@@ -191,10 +164,10 @@ class Poller:
             self.start()
         if self._thread is None:
             why = f"{MOST_LEFT} earlier requests hang, and no more are sent"
-            self._pass_on(_Answer(now, None, "failed", why))
+            self._relay.pass_on(Answer(now, None, "failed", why))
         elif asked is not None and now > asked + limit + _GRACE_S:
             why = f"no answer within {limit:g} s, and the request hangs"
-            self._pass_on(_Answer(asked, None, "timeout", why))
+            self._relay.pass_on(Answer(asked, None, "timeout", why))
         else:
             return
         self._late_at = now + max(1.0, self._every_s)
@@ -206,11 +179,11 @@ class Poller:
             self._asked_at = began = self._now()
             try:
                 value = self._objective.ask(self._over.is_set)
-                answer = None if value is None else _Answer(self._since(start, began), value)
+                answer = None if value is None else Answer(self._since(start, began), value)
             except GapError as gap:
-                answer = _Answer(began, None, gap.kind, str(gap))
+                answer = Answer(began, None, gap.kind, str(gap))
             except Exception as error:  # whatever a server says, the next question is asked
-                answer = _Answer(began, None, "failed", clean(f"{type(error).__name__}: {error}"))
+                answer = Answer(began, None, "failed", clean(f"{type(error).__name__}: {error}"))
             self._asked_at = None
             with self._lock:
                 if answer is not None and not self._over.is_set():
@@ -221,24 +194,3 @@ class Poller:
     def _since(self, last: float, began: float) -> float:
         # A built-in rate speaks of the time since it was last asked, the others of their own.
         return last if self._objective.better else began - self._looks_back_s
-
-    def _pass_on(self, answer: _Answer) -> None:
-        now = self._now()
-        self._told(Heard(answer.began, now, answer.value))
-        span_ms = min(math.ceil((now - answer.began) * 1000), (1 << 32) - 1)
-        if answer.value is None:
-            self.gaps += 1
-            self._row += 1
-            self._agent.notify(Kind.NO_OBJECTIVE, span_ms, layout.GAP[answer.gap.upper()])
-            if answer.gap != self._last:
-                self._say(f"the objective has no value: {answer.why}; nothing is kept without one")
-            self._last = answer.gap
-            return
-        if self._last:
-            self._say(f"the objective has a value again, after {self._row} without")
-        self._row, self._last = 0, ""
-        self._agent.notify(Kind.OBJECTIVE, span_ms, round(answer.value * _UNIT))
-
-    def _say(self, line: str) -> None:
-        if self._lines.allow():
-            self._log(line)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 from kmind.extension import Module, Value
 from kmind.runtime.objective.poller import Poller, check_objective
+from kmind.runtime.objective.relay import Relay
 from kmind.runtime.objective.sources import Heard, Objective
 from kmind.runtime.service import Service
 from kmind.runtime.services import InstanceSpec, Services
@@ -42,11 +43,9 @@ class ObjectiveService(Service):
             return
         self._poller = Poller(
             objective,
-            self._spec.agent,
+            Relay(self._spec.agent, self._log, listen(objective)),
             every_s=float(params[part.every]),
             looks_back_s=float(params[part.looks_back]),
-            log=self._log,
-            told=listen(objective),
         )
         self._selector.register(self._poller.fd, selectors.EVENT_READ)
         self._poller.start()
