@@ -24,7 +24,6 @@ MOST = Size(methods=20, lines=400, parameters=6)
 LARGER = {
     "runtime/experiment/confirm.py:Confirm",
     "runtime/experiment/controller.py:ExperimentController",
-    "runtime/holds/holds.py:Holds",
 }
 
 

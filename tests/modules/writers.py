@@ -137,7 +137,7 @@ class Writers:
         )
         self.changes = TrialHolds(spec, services)
         granted, _ = grants_for(MODULE, target, Policy(), params)
-        self.changes.grant(granted)
+        self.changes.knobs.grant(granted)
         self.experiments = Experiments(spec, services, self.changes)
         self.experiments._trials._rng = np.random.default_rng(seed)
         budget = OwnerBudget(lambda: self.now, cpu=lambda: 0.0)
@@ -149,7 +149,7 @@ class Writers:
                 target="system",
                 params=params,
                 features=self._columns,
-                knobs={each.knob.name: each.info() for each in self.changes.usable()},
+                knobs={each.knob.name: each.info() for each in self.changes.knobs.usable()},
             ),
             Outlets(port=endpoint.cq, now=lambda: self.now, write_log=self.lines.append),
         )

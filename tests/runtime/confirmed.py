@@ -99,7 +99,7 @@ class Owner:
         self.changes = TrialHolds(spec, services)
         self.actuator = self.changes.actuator
         granted, _ = grants_for(self.module, self.target, Policy(), self.params)
-        self.changes.grant(granted)
+        self.changes.knobs.grant(granted)
         self.granted: dict[str, Granted] = {each.knob.name: each for each in granted}
         rng = np.random.default_rng(self._seed)
         self.confirm = Confirm(spec, services, self.changes, rng=rng, effort=self.effort)
@@ -144,14 +144,14 @@ class Owner:
         self.want = new
 
     def _now_at(self, name: str) -> Any:
-        each = self.changes.granted(*self.granted[name].key)
+        each = self.changes.knobs.get(*self.granted[name].key)
         assert each
         held = {one.key for one in self.changes.held_knobs()}
         return self.changes.held_value(each) if each.key in held else BASELINES[name]
 
     def _approve(self, name: str, value: int) -> None:
         self._id += 1
-        each = self.changes.granted(*self.granted[name].key)
+        each = self.changes.knobs.get(*self.granted[name].key)
         assert each
         self.confirm.approved(each, self._action(each, value), "The test says so.", {})
 
@@ -164,7 +164,7 @@ class Owner:
     def insist(self) -> None:
         """As an extension does: hold what stands, recommend anew what does not."""
         for name, value in self.want.items():
-            each = self.changes.granted(*self.granted[name].key)
+            each = self.changes.knobs.get(*self.granted[name].key)
             assert each
             if self._now_at(name) == value:
                 self.confirm.renewed(each, self._action(each, value))

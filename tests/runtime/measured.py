@@ -91,7 +91,7 @@ class Owner:
         self.changes = TrialHolds(spec, services)
         self.actuator = self.changes.actuator
         granted, _ = grants_for(find_module("readahead"), self.target, Policy(), {})
-        self.changes.grant(granted)
+        self.changes.knobs.grant(granted)
         (self.granted,) = granted
         rng = np.random.default_rng(self._seed)
         self.trials = ExperimentController(spec, services, self.changes, rng=rng)
@@ -122,7 +122,7 @@ class Owner:
         self._id += 1
         self._renewing = (value, "renewed", evidence) if renew else None
         self._renew_at = self.now + 1.5
-        granted = self.changes.granted(*self.granted.key)
+        granted = self.changes.knobs.get(*self.granted.key)
         assert granted
         self.trials.approved(granted, self._action(value, hold_s), "The test says so.", evidence)
 
@@ -154,7 +154,7 @@ class Owner:
             self.agent.step(round(self.now * 1e9))
             if self._renewing and self.now >= self._renew_at:
                 self._renew_at = self.now + 1.5
-                granted = self.changes.granted(*self.granted.key)
+                granted = self.changes.knobs.get(*self.granted.key)
                 assert granted
                 self.trials.renewed(granted, self._action(self._renewing[0], 5.0))
             self.changes.run_due()

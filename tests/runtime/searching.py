@@ -47,7 +47,7 @@ class Search(Owner):
                 target="sim0",
                 params=self.params,
                 features=self._columns,
-                knobs={each.knob.name: each.info() for each in self.changes.usable()},
+                knobs={each.knob.name: each.info() for each in self.changes.knobs.usable()},
             ),
             Outlets(port=endpoint.cq, now=lambda: self.now, write_log=self.lines.append),
         )

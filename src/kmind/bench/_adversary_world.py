@@ -126,7 +126,7 @@ class World:
         budget = OwnerBudget(lambda: self.now, cpu=lambda: 0.0)  # real time counts for nobody
         self._verdicts = Verdicts(who, services, self._changes, self.trials, budget)
         granted, _ = grants_for(module, self.target, policy, {})
-        self._changes.grant(granted)
+        self._changes.knobs.grant(granted)
         self._watcher = Watcher(who, manifest, self.agent, View(), self._note, budget)
         self.agent.set_mode(mode)
         self.agent.start()

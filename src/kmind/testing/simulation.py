@@ -121,14 +121,14 @@ class Simulation:
         budget = OwnerBudget(self._now, cpu=lambda: 0.0)  # the owner's real time counts for nobody
         self._verdicts = Verdicts(who, services, self._changes, self._trials, budget)
         granted, _ = grants_for(found, target, policy, params)
-        self._changes.grant(granted)
+        self._changes.knobs.grant(granted)
         context = Context(
             Given(
                 module=found.manifest.name,
                 target=target.name,
                 params=params,
                 features=found.manifest.columns,
-                knobs={each.knob.name: each.info() for each in self._changes.usable()},
+                knobs={each.knob.name: each.info() for each in self._changes.knobs.usable()},
                 tables=open_tables(self.agent.table_fds, shapes),
                 findings=[part.name for part in found.manifest.findings],
                 reports=[part.name for part in found.manifest.reports],

@@ -155,7 +155,7 @@ def test_a_knob_whose_change_resets_others_is_undone_and_set_anew(
     each = one.granted["block.nr_requests"]
     knob = replace(each.knob, disturbs=("block.nomerges",))
     one.granted["block.nr_requests"] = replace(each, knob=knob)
-    one.changes.grant(one.granted.values())
+    one.changes.knobs.grant(one.granted.values())
     one.run(10)
     one.recommend(nr_requests=512)
     one.run(90, lambda: one.confirm.running)

@@ -1,30 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Grants of an instance."""
+"""What an instance may do with each knob."""
 
-from contextlib import closing
 from pathlib import Path
 
-from runtime.measured import Owner
+from guard.policies import load as load_policy
 
-from kmind.agent.sim.agent import SimDoorbell
-from kmind.agent.types import Verdict
-from kmind.queue import Endpoint
+from kmind.extension import find_module
+from kmind.guard import Policy
+from kmind.runtime.holds.grants import grants_for, shown
+from kmind.workloads.simulated_disk import make_disk_files
+
+MODULE = find_module("readahead")
+NAME = "block.read_ahead_kb"
 
 
-def test_what_is_granted_no_more_is_refused(tmp_path: Path) -> None:
-    """An instance that is loaded anew may be granted fewer knobs than before."""
-    with closing(Owner(tmp_path, lambda value: 1000.0)) as owner:
-        queue = Endpoint(owner.agent.arena, SimDoorbell(owner.agent.doorbell_fd)).cq
+def test_bounds_are_the_policys_and_the_baseline_is_what_stands(tmp_path: Path) -> None:
+    target = make_disk_files(tmp_path, read_ahead_kb=256)
+    policy = load_policy(tmp_path, f'[knob."{NAME}"]\nmin = 64\nmax = 512\n')
+    (each,), refused = grants_for(MODULE, target, policy, {})
+    assert refused == {}
+    assert (each.baseline, each.grant().current) == (256, 256)
+    assert (each.grant().minimum, each.grant().maximum) == (64, 512)
+    assert (each.info().minimum, each.info().maximum, each.info().baseline) == (64, 512, 256)
+    assert each.withdrawn(256).minimum > each.withdrawn(256).maximum
 
-        def verdict(rec_id: int) -> Verdict:
-            words = {"type": 1, "expires_ns": 1 << 62, "hold_ms": 1000}
-            assert queue.submit(*owner.granted.key, 256, **words) == rec_id
-            owner.run(0.1)
-            (answer,) = queue.answers()
-            assert answer[0] == rec_id
-            return Verdict(answer[1])
 
-        assert verdict(1) == Verdict.APPROVED
-        owner.changes.grant([])
-        assert owner.changes.usable() == []
-        assert verdict(2) == Verdict.UNKNOWN
+def test_a_knob_that_is_forbidden_is_not_granted_and_it_is_said_why(tmp_path: Path) -> None:
+    target = make_disk_files(tmp_path)
+    policy = load_policy(tmp_path, f'forbidden = ["{NAME}"]\n')
+    granted, refused = grants_for(MODULE, target, policy, {})
+    assert granted == []
+    assert refused == {NAME: "the policy forbids it"}
+
+
+def test_values_are_shown_as_an_admin_reads_them(tmp_path: Path) -> None:
+    (each,), _ = grants_for(MODULE, make_disk_files(tmp_path), Policy(), {})
+    assert shown(each, 64) == 64
+    assert shown(None, 3) == 3

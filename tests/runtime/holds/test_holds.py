@@ -11,7 +11,7 @@ from kmind.runtime.holds.holds import _MOST_VALUES
 
 def test_of_all_values_ever_set_the_latest_are_told(tmp_path: Path) -> None:
     owner = Owner(tmp_path, lambda value: 1000.0, mode=Mode.AUTO)
-    (each,) = owner.changes.usable()
+    (each,) = owner.changes.knobs.usable()
     for n in range(_MOST_VALUES + 20):
         owner.changes._note(each, n)
     (told,) = owner.changes.summary()

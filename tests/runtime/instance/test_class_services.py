@@ -92,7 +92,7 @@ def test_a_value_of_a_class_that_sets_none_is_refused(made: Simulated) -> None:
     holds = made.instance.holds
     knob = get_knob("block.read_ahead_kb")
     each = Granted(knob, made.spec.target, Bound(0, 8192), 128)
-    holds.grant([each])
+    holds.knobs.grant([each])
     action = Action(
         kind="verdict",
         time_ns=1,

@@ -25,7 +25,7 @@ class Rig:
         self.refused: list[int] = []
         each = SimpleNamespace(knob=KNOB, target=parse_target("system"))
         holds: Any = SimpleNamespace(
-            granted=lambda knob, target: each if knob == 1 else None,
+            knobs=SimpleNamespace(get=lambda knob, target: each if knob == 1 else None),
             refuse=lambda each, number, error: self.refused.append(number),
         )
         services: Any = SimpleNamespace(

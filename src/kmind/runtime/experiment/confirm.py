@@ -194,7 +194,7 @@ class Confirm(Service):
         # Baselines and values, by name.
         old, new = {}, {}
         for key, value in setting:
-            each = self._changes.granted(*key)
+            each = self._changes.knobs.get(*key)
             if each is None:
                 return None
             old[each.knob.name], new[each.knob.name] = self._changes.baseline(each), value

@@ -147,7 +147,7 @@ class ExperimentController(Service):
     def _tick(self) -> None:
         standing = [
             (each.key, self._changes.standing(each))
-            for each in self._changes.usable()
+            for each in self._changes.knobs.usable()
             if self._changes.holding(*each.key)
         ]
         self._clocks.tick(self._now(), standing)
@@ -239,7 +239,8 @@ class ExperimentController(Service):
         if self._running or not latest or not self._live:
             return
         load = self._circumstances.classify(latest).classes
-        standing = [each for each in self._changes.usable() if self._changes.holding(*each.key)]
+        usable = self._changes.knobs.usable()
+        standing = [each for each in usable if self._changes.holding(*each.key)]
         for each in standing:
             self._clocks.under(each.key, self._changes.standing(each), load)
         for each in standing:
@@ -559,7 +560,7 @@ class ExperimentController(Service):
 
     def take_up(self) -> None:
         """Go on to measure again, now and then, what an earlier owner had kept and stands."""
-        for each in self._changes.usable():
+        for each in self._changes.knobs.usable():
             if not (self._measures and self._changes.holding(*each.key)):
                 continue
             row = self._recall.kept(self._who, each)

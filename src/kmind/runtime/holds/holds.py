@@ -10,20 +10,21 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Mapping
-from dataclasses import dataclass, replace
 from typing import Any
 
-from kmind import events
-from kmind.agent.types import Action, Kind, Mode
+from kmind.agent.types import Action, Mode
 from kmind.errors import JournalError, KmindError, KnobError, PrivilegeError
 from kmind.guard import Change, Outcome
 from kmind.knobs import Value
+from kmind.runtime.holds.granted_knobs import GrantedKnobs, Key
 from kmind.runtime.holds.grants import Granted
+from kmind.runtime.holds.held import Held
+from kmind.runtime.holds.notices import Notices, result_of
 from kmind.runtime.holds.state import HoldState
 from kmind.runtime.service import Service
 from kmind.runtime.services import InstanceSpec, Services
 
-__all__ = ["CANARY_HOLD_S", "UNRECORDED_HOLD_S", "Held", "Holds"]
+__all__ = ["CANARY_HOLD_S", "UNRECORDED_HOLD_S", "Holds"]
 
 CANARY_HOLD_S = 3.0
 """In mode canary no change stands longer, and none is renewed."""
@@ -33,31 +34,12 @@ UNRECORDED_HOLD_S = 3.0
 
 _MOST_VALUES = 64
 
-_Key = tuple[int, int]
-
-
-@dataclass
-class Held:
-    """A knob that holds something else than its baseline because of a recommendation."""
-
-    first: Change
-    rec_id: int
-    value: Value
-    until: float
-    hold_s: float
-    last: Change
-    # While it is measured: then the knob holds ``value`` and the one of before in turn.
-    measured: bool = False
-    before: Held | None = None
-    away: bool = False  # undone for the other's turn: such a knob cannot be parked
-
 
 class Holds(Service):
     """Values that one instance (``who``) holds on its target, through one actuator.
 
-    ``free`` is called with knob and target, by number, when a knob is released, and ``stands`` with
-    knob, target and value when a change was made. ``dirty`` is set when ``holds`` has changed; the
-    caller resets it. Not thread-safe. JournalError passes through: nothing may be changed then.
+    ``knobs`` are those that it may move. ``dirty`` is set when ``holds`` has changed; the caller
+    resets it. Not thread-safe. JournalError passes through: nothing may be changed then.
     """
 
     def __init__(
@@ -68,57 +50,30 @@ class Holds(Service):
         self.dirty = False
         self.actuator = self._actuator = services.actuator()
         self._who = spec.name
-        self._target = spec.target
         self._agent = spec.agent
         self._mode = spec.mode
-        self._emit = services.emit
         self._log = services.logger(spec.name)
         self._free = services.release(spec.slot)
-        self._gone_calls: list[Callable[[_Key, str], None]] = []
-        self._stands = services.announce
+        self._gone_calls: list[Callable[[Key, str], None]] = []
         self._now = services.now
-        self._granted: dict[_Key, Granted] = {}
-        self._held: dict[_Key, Held] = {}
-        self._values: dict[_Key, deque[Value]] = {}
-        self._yielded: set[_Key] = set()
-        self._handed: set[_Key] = set()
+        self.knobs = GrantedKnobs(self._agent, self._actuator)
+        self._notices = Notices(spec, services, self.knobs)
+        self._held: dict[Key, Held] = {}
+        self._values: dict[Key, deque[Value]] = {}
+        self._handed: set[Key] = set()
 
-    def on_gone(self, call: Callable[[_Key, str], None]) -> None:
+    def on_gone(self, call: Callable[[Key, str], None]) -> None:
         """Call with knob and target, and why, when one is held no longer."""
         self._gone_calls.append(call)
 
-    def _gone(self, key: _Key, why: str) -> None:
+    def _gone(self, key: Key, why: str) -> None:
         for call in self._gone_calls:
             call(key, why)
 
-    def grant(self, granted: Iterable[Granted]) -> None:
-        """Let the agent approve values for these knobs alone; one that was yielded stays so."""
-        granted = list(granted)
-        for key in self._granted.keys() - {each.key for each in granted}:
-            self._agent.admission.revoke(*key)  # an earlier version of the module had it
-            self._granted[key] = replace(self._granted[key], usable=False)
-        for each in granted:
-            # Another instance may hold it now.
-            first = self._actuator.baseline(each.knob, each.target)
-            if first is not None:
-                each = replace(each, baseline=first)
-            self._granted[each.key] = each
-            self._offer(each)
-
-    def usable(self) -> list[Granted]:
-        """The knobs that the instance may move."""
-        return [each for each in self._granted.values() if each.usable]
-
     def reclaim(self) -> None:
         """Forget that knobs were yielded: the admin has started the instance anew."""
-        for key in self._yielded:
-            self._actuator.acquire(self._granted[key].knob, self._granted[key].target)
-        self._yielded.clear()
+        self.knobs.reclaim()
         self.dirty = True
-
-    def granted(self, knob: int, target: int) -> Granted | None:
-        """The grant for a knob, by the agent's numbers."""
-        return self._granted.get((knob, target))
 
     def adopt(
         self,
@@ -134,8 +89,7 @@ class Holds(Service):
         stands for some seconds, unless it is renewed.
         """
         by_name = {each.knob.name: each for each in granted}
-        self._granted = {each.key: each for each in by_name.values()}
-        self._yielded = {by_name[name].key for name in yielded if name in by_name}
+        self.knobs.take_up(by_name.values(), yielded)
         recorded = {hold.change: hold for hold in holds}
         for change in self._actuator.adopt(self._who):
             if change.cause is not None:
@@ -152,16 +106,11 @@ class Holds(Service):
             held = self._held.get(each.key)
             if held is None:
                 held = self._held[each.key] = self._take_up(change, recorded.get(change.id))
-                self._granted[each.key] = replace(each, baseline=change.old)
+                self.knobs.rebase(each, change.old)
             held.value = change.old if change.new is None else change.new
             held.last = change
             self._note(each, held.value)
-        for each in list(self._granted.values()):
-            value = self._read(each)
-            if each.key not in self._held and value is not None:
-                # What was read before may have been put back meanwhile.
-                each = self._granted[each.key] = replace(each, baseline=value)
-            self._offer(each)
+        self.knobs.offer_all(self._held)
         self.dirty = True
 
     def _take_up(self, change: Change, hold: HoldState | None) -> Held:
@@ -174,7 +123,7 @@ class Holds(Service):
         """State of the holds, for ``adopt``."""
         return tuple(
             HoldState(
-                knob=self._granted[key].knob.name,
+                knob=self.knobs[key].knob.name,
                 until_ns=int(held.until * 1e9),
                 change=held.first.id,
                 rec_id=held.rec_id,
@@ -195,12 +144,11 @@ class Holds(Service):
             }
             for hold in self.holds()
         ]
-        return {"knobs": self.values(), "holds": holds, "yielded": list(self.yielded)}
-
-    @property
-    def yielded(self) -> tuple[str, ...]:
-        """The knobs that somebody else has set, by name."""
-        return tuple(sorted(self._granted[key].knob.name for key in self._yielded))
+        return {
+            "knobs": self.knobs.values(),
+            "holds": holds,
+            "yielded": list(self.knobs.yielded),
+        }
 
     @property
     def held(self) -> bool:
@@ -218,12 +166,7 @@ class Holds(Service):
 
     def baseline(self, each: Granted) -> Value:
         """Return the value that a knob goes back to when it is released."""
-        return self._granted[each.key].baseline
-
-    def learn(self, knob: int, target: int, value: int) -> None:
-        """Let the agent know what another has set, if it is granted the knob."""
-        if (knob, target) in self._granted:
-            self._agent.admission.set_current(knob, target, value)
+        return self.knobs[each.key].baseline
 
     def set_mode(self, mode: Mode) -> None:
         """Follow the agent to another mode: what that mode does not hold is undone."""
@@ -244,7 +187,7 @@ class Holds(Service):
         held = self._held.get((knob, target))
         if held is None:
             return
-        each = self._granted[knob, target]
+        each = self.knobs[knob, target]
         outcome = self._undo(held)
         if outcome.state == "skipped":
             raise KnobError(f"{outcome.knob} of {outcome.target} is not put back: {outcome.why}")
@@ -255,16 +198,9 @@ class Holds(Service):
             return
         self._handed.add(each.key)
         self._gone(each.key, f"{to} has the lease now")
-        value = self._tell(each, "YIELDED", held.rec_id)
-        self._emit(
-            events.Yielded(
-                instance=self._who,
-                id=held.rec_id,
-                knob=each.knob.name,
-                value=value,
-                message=f"{each.knob.name} of {each.target.name} goes to {to}, of higher priority",
-            )
-        )
+        value = self._notices.notify(each, "YIELDED", held.rec_id)
+        message = f"{each.knob.name} of {each.target.name} goes to {to}, of higher priority"
+        self._notices.yielded(each, held.rec_id, value, message)
 
     @property
     def due(self) -> float:
@@ -301,21 +237,8 @@ class Holds(Service):
         evidence: Mapping[str, Any],
         measured: str,
     ) -> None:
-        self._tell(each, "APPLIED", held.rec_id)
-        self._emit(
-            events.Applied(
-                instance=self._who,
-                id=held.rec_id,
-                knob=each.knob.name,
-                old=old,
-                value=held.value,
-                reason=reason,
-                evidence=evidence,
-                hold_s=held.hold_s,
-                measured=measured,
-                undo=held.first.undo,
-            )
-        )
+        self._notices.notify(each, "APPLIED", held.rec_id)
+        self._notices.applied(each, held, old, reason, evidence, measured)
 
     def _hold(
         self,
@@ -357,7 +280,7 @@ class Holds(Service):
         self.dirty = True
         standing = self._held.get(each.key)
         first = standing.first if standing else change
-        self._granted[each.key] = replace(each, baseline=first.old)
+        self.knobs.rebase(each, first.old)
         held = Held(first, action.id, value, self._now() + hold_s, hold_s, change)
         if parked:
             held.measured, held.before = True, standing
@@ -368,16 +291,9 @@ class Holds(Service):
 
     def refuse(self, each: Granted, rec_id: int, error: KmindError) -> None:
         """Tell the extension that what was approved is not done, and why."""
-        self._tell(each, "FAILED", rec_id)
-        self._emit(
-            events.Failed(
-                instance=self._who,
-                id=rec_id,
-                knob=each.knob.name,
-                why=str(error),
-                tried=isinstance(error, KnobError | PrivilegeError),
-            )
-        )
+        self._notices.notify(each, "FAILED", rec_id)
+        tried = isinstance(error, KnobError | PrivilegeError)
+        self._notices.failed(each, rec_id, str(error), tried=tried)
         if each.key not in self._held:
             self._free(*each.key)
         if isinstance(error, JournalError):
@@ -425,7 +341,7 @@ class Holds(Service):
         """Put everything back, whatever happens on the way; trouble is told as an event."""
         held, self._held = self._held, {}
         self.dirty |= bool(held)
-        by_name = {self._granted[key].knob.name: key for key in held}
+        by_name = {self.knobs[key].knob.name: key for key in held}
         try:
             outcomes = self._actuator.undo_all(self._who)
         except KmindError as error:
@@ -438,23 +354,18 @@ class Holds(Service):
     def poll(self) -> dict[str, Value]:
         """Yield what somebody else has set, and return what all knobs hold, by name."""
         for gone in self._actuator.check() if self._held or self._actuator.unsettled else ():
-            each = next(g for g in self._granted.values() if g.knob.name == gone.knob)
+            each = next(g for g in self.knobs if g.knob.name == gone.knob)
             held = self._held.pop(each.key, None)
             self.dirty = True
             self._yield(each, held.rec_id if held else gone.rec_id, str(gone))
         for remark in self._actuator.remarks():
             self._log(remark)
-        values = self.values()
-        for each in self._granted.values():
+        values = self.knobs.values()
+        for each in self.knobs:
             if each.key not in self._held and each.knob.name in values:
                 value = each.knob.encode(values[each.knob.name])
                 self._agent.admission.set_current(*each.key, value)
         return values
-
-    def values(self) -> dict[str, Value]:
-        """Return the current values of all granted knobs, by name."""
-        read = {each.knob.name: self._read(each) for each in self._granted.values()}
-        return {name: value for name, value in read.items() if value is not None}
 
     def summary(self) -> list[dict[str, Any]]:
         """For each knob that was changed: its baseline, latest values, and what it holds now."""
@@ -464,25 +375,16 @@ class Holds(Service):
                 "target": each.target.name,
                 "baseline": each.baseline,
                 "values": list(values),
-                "now": self._read(each),
+                "now": self.knobs.read(each),
                 "gone": not each.target.is_present(),
-                "yielded": each.key in self._yielded | self._handed,
+                "yielded": self.knobs.has_yielded(each) or each.key in self._handed,
                 "check": each.knob.show_command(each.target),
             }
-            for each, values in ((self._granted[key], v) for key, v in self._values.items())
+            for each, values in ((self.knobs[key], v) for key, v in self._values.items())
         ]
 
     def _note(self, each: Granted, value: Value) -> None:
         self._values.setdefault(each.key, deque(maxlen=_MOST_VALUES)).append(value)
-
-    def _offer(self, each: Granted) -> None:
-        # What may be done, and what stands now.
-        if each.key in self._yielded:
-            self._agent.admission.grant(*each.key, each.withdrawn(each.baseline))
-            return
-        value = self._read(each)
-        current = each.knob.encode(each.baseline if value is None else value)
-        self._agent.admission.grant(*each.key, replace(each.grant(), current=current))
 
     def _hold_s(self, action: Action) -> float:
         # What is left of it: an approval may have waited for its owner to come back. The
@@ -492,63 +394,23 @@ class Holds(Service):
             waited = max(0.0, self._now() - action.time_ns / 1e9)
         return action.hold_ms / 1000 - waited
 
-    def _undone(self, key: _Key, held: Held, outcome: Outcome, why: str) -> None:
-        each = self._granted[key]
+    def _undone(self, key: Key, held: Held, outcome: Outcome, why: str) -> None:
+        each = self.knobs[key]
         if outcome.state == "yielded":
             message = f"{outcome.knob} of {outcome.target} was set to {outcome.found}"
             self._yield(each, held.rec_id, f"{message} by somebody else: left as it is")
             return
-        value = self._tell(each, "UNDONE", held.rec_id)
+        value = self._notices.notify(each, "UNDONE", held.rec_id)
         self._free(*key)
         self._gone(key, why)
-        self._emit(
-            events.Undone(
-                instance=self._who,
-                id=held.rec_id,
-                knob=each.knob.name,
-                old=held.value,
-                value=value,
-                why=why if outcome.state == "undone" else f"{outcome.state}: {outcome.why}",
-            )
-        )
+        self._notices.undone(each, held, value, result_of(outcome, why))
 
     def _yield(self, each: Granted, rec_id: int, message: str) -> None:
-        self._yielded.add(each.key)
         self._gone(each.key, message)
-        # Nothing passes an empty range: what is recommended from now on is refused.
-        self._agent.admission.grant(*each.key, each.withdrawn(each.baseline))
-        value = self._tell(each, "YIELDED", rec_id)
+        self.knobs.give_up(each)
+        value = self._notices.notify(each, "YIELDED", rec_id)
         self._free(*each.key)
-        self._emit(
-            events.Yielded(
-                instance=self._who,
-                id=rec_id,
-                knob=each.knob.name,
-                value=value,
-                message=message,
-            )
-        )
-
-    def _tell(self, each: Granted, kind: str, rec_id: int) -> Value | None:
-        # Agent and extension learn what stands now.
-        value = self._read(each)
-        number = each.knob.encode(each.baseline if value is None else value)
-        self._say_what_stands(each, number)
-        self._agent.notify(Kind[kind], rec_id, number)
-        return value
-
-    def _say_what_stands(self, each: Granted, number: int) -> None:
-        self._agent.admission.set_current(*each.key, number)
-        self._stands(*each.key, number)
-
-    def _read(self, each: Granted) -> Value | None:
-        # None where the device is gone, or somebody chose what kmind does not know.
-        try:
-            value = self._actuator.read(each.knob, each.target)
-            each.knob.encode_found(value, each.target)
-        except KmindError:
-            return None
-        return value
+        self._notices.yielded(each, rec_id, value, message)
 
 
 def _fits(each: Granted, change: Change) -> bool:

@@ -11,14 +11,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from kmind import events
 from kmind.abi import layout
-from kmind.agent.types import Action, Kind, Mode
+from kmind.agent.types import Action, Mode
 from kmind.errors import KnobError
 from kmind.guard import Change
 from kmind.knobs import Value
 from kmind.runtime.holds.grants import Granted
-from kmind.runtime.holds.holds import CANARY_HOLD_S, Held, Holds
+from kmind.runtime.holds.held import Held
+from kmind.runtime.holds.holds import CANARY_HOLD_S, Holds
+from kmind.runtime.holds.notices import result_of
 
 __all__ = ["TrialHolds"]
 
@@ -105,20 +106,8 @@ class TrialHolds(Holds):
         self._actuator.set_trial(held.last, False)
         if again:
             return
-        self._tell(each, "KEPT", held.rec_id)
-        self._emit(
-            events.Kept(
-                instance=self._who,
-                id=held.rec_id,
-                knob=each.knob.name,
-                old=held.last.old,
-                value=held.value,
-                reason=reason,
-                evidence=evidence,
-                undo=held.first.undo,
-                experiment=experiment,
-            )
-        )
+        self._notices.notify(each, "KEPT", held.rec_id)
+        self._notices.kept(each, held, reason, evidence, experiment)
 
     def drop(self, each: Granted, outcome: str, why: str, *, experiment: int) -> None:
         """Put back what stood before what was measured, and tell how ``experiment`` ended."""
@@ -131,30 +120,16 @@ class TrialHolds(Holds):
             self._held.pop(each.key, None)
             self._undone(each.key, held, put_back, "")
             return
-        value = self._read(each)
-        number = each.knob.encode(each.baseline if value is None else value)
-        self._say_what_stands(each, number)
         code = layout.OUTCOME[outcome.upper().replace(" ", "_")]
-        self._agent.notify(Kind["DROPPED"], held.rec_id, code)
+        value = self._notices.notify(each, "DROPPED", held.rec_id, number=code)
         if before is None:
             self._free(*each.key)
-        self._emit(
-            events.Dropped(
-                instance=self._who,
-                id=held.rec_id,
-                knob=each.knob.name,
-                old=held.value,
-                value=value,
-                outcome=outcome,
-                why=why if put_back.state == "undone" else f"{put_back.state}: {put_back.why}",
-                experiment=experiment,
-            )
-        )
+        self._notices.dropped(each, held, value, outcome, result_of(put_back, why), experiment)
 
     def held_knobs(self) -> list[Granted]:
         """The knobs that are held or measured, in the order of their changes."""
         keys = sorted(self._held, key=lambda key: self._held[key].first.id)
-        return [self._granted[key] for key in keys]
+        return [self.knobs[key] for key in keys]
 
     def held_value(self, each: Granted) -> Value:
         """Return the value that a held knob is held at, also while it is measured."""
@@ -181,7 +156,7 @@ class TrialHolds(Holds):
         held = self._held.pop(each.key, None)
         self.dirty = True
         if held is None:
-            self._tell(each, "UNDONE", action.id)
+            self._notices.notify(each, "UNDONE", action.id)
             self._free(*each.key)
             return
         held.rec_id = action.id
@@ -232,12 +207,11 @@ class TrialHolds(Holds):
 
     def pass_over(self, each: Granted, rec_id: int, why: str) -> None:
         """Tell that what was approved is not done, as something else is; the lease stays."""
-        self._tell(each, "FAILED", rec_id)
-        knob = each.knob.name
-        self._emit(events.Failed(instance=self._who, id=rec_id, knob=knob, why=why, tried=False))
+        self._notices.notify(each, "FAILED", rec_id)
+        self._notices.failed(each, rec_id, why, tried=False)
 
     def standing(self, each: Granted) -> Value:
         """Return the value that an approved one would replace: the held one, or the baseline."""
         held = self._held.get(each.key)
         held = held.before if held and held.measured else held
-        return self._granted[each.key].baseline if held is None else held.value
+        return self.knobs[each.key].baseline if held is None else held.value

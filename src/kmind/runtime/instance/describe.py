@@ -82,7 +82,7 @@ def state_of(instance: Described, *, module: str, slot: int, generation: int) ->
         started=instance.started,
         process=instance.extension.state(),
         holds=instance.holds.holds(),
-        yielded=instance.holds.yielded,
+        yielded=instance.holds.knobs.yielded,
         windows=instance.telemetry.told,
         last_id=instance.verdicts.last_id,
         running=not (instance.starting or instance.failed),
@@ -100,7 +100,9 @@ def start_event(instance: Described, how: str) -> Start:
         backend=agent.backend,
         mode=instance.mode.name.lower(),
         params=instance.params,
-        knobs={granted.knob.name: granted.info().baseline for granted in instance.holds.usable()},
+        knobs={
+            granted.knob.name: granted.info().baseline for granted in instance.holds.knobs.usable()
+        },
         extension={"pid": extension.pid, "uid": extension.uid},
         hooks=dict(agent.hooks.attached()),
         missing=dict(agent.hooks.missing()),

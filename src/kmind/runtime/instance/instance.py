@@ -105,7 +105,7 @@ class Instance:
 
     def launch(self) -> None:
         """Grant the knobs, and start the extension."""
-        self.holds.grant(self._granted())
+        self.holds.knobs.grant(self._granted())
         agent = self.spec.agent
         for line in lost_hooks(self.module.manifest, self.target, agent.hooks.missing()):
             self._log(line)
@@ -160,7 +160,7 @@ class Instance:
         self.telemetry.configure(module.manifest)
         self.experiments.configure(module.manifest, params)
         self.holds.reclaim()
-        self.holds.grant(self._granted())
+        self.holds.knobs.grant(self._granted())
         self.extension.start(module, self.params, first_id)
 
     def resume(self) -> None:
@@ -332,7 +332,7 @@ class Instance:
         return granted
 
     def _knobs(self) -> dict[str, KnobInfo]:
-        return {granted.knob.name: granted.info() for granted in self.holds.usable()}
+        return {granted.knob.name: granted.info() for granted in self.holds.knobs.usable()}
 
     def _tell_mode(self, mode: str, why: str) -> None:
         self._shared.emit(events.Mode(instance=self.name, mode=mode, why=why))

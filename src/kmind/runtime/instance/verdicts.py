@@ -73,12 +73,12 @@ class Verdicts(Service):
             elif (
                 action.verdict == Verdict.APPROVED
                 and not self.halted
-                and (granted := self._holds.granted(action.knob, action.target))
+                and (granted := self._holds.knobs.get(action.knob, action.target))
             ):
                 self._holds.refuse(granted, action.id, KmindError(_NO_ROOM))
 
     def _follow(self, action: Action) -> None:
-        granted = self._holds.granted(action.knob, action.target)
+        granted = self._holds.knobs.get(action.knob, action.target)
         reason, evidence = parse_note(action.note)
         verdict = action.verdict or Verdict.PENDING
         fields: dict[str, Any] = {

@@ -120,7 +120,7 @@ class Arbiter:
             if member and approved.time_ns < before_ns:
                 why = "the daemon was killed before it could be applied"
                 holds = member.instance.holds
-                granted = holds.granted(knob, target)
+                granted = holds.knobs.get(knob, target)
                 if granted is not None and not holds.is_current(granted, approved.value):
                     holds.refuse(granted, approved.id, KmindError(why))
                     self._core.approvals.disapprove(knob, target, approved.instance)
@@ -178,7 +178,7 @@ class Arbiter:
 
 
 def _refuse(holds: Holds, action: Action, why: str) -> None:
-    if granted := holds.granted(action.knob, action.target):
+    if granted := holds.knobs.get(action.knob, action.target):
         holds.refuse(granted, action.id, KmindError(why))
 
 

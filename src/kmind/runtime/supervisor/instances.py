@@ -225,7 +225,7 @@ class Instances:
     def learn(self, knob: int, target: int, value: int) -> None:
         """Let each agent judge steps and rules by what stands, whoever set it."""
         for member in self.all():
-            member.instance.holds.learn(knob, target, value)
+            member.instance.holds.knobs.learn(knob, target, value)
 
     def give_up(self, knob: Knob, target: Target, to: str) -> None:
         """Have all put back what they hold of a knob."""

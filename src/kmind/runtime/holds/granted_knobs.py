@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The knobs that an instance is granted, as its agent goes by them, and what they hold now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from kmind.agent.protocol import Agent
+from kmind.errors import KmindError
+from kmind.guard import Actuator
+from kmind.knobs import Value
+from kmind.runtime.holds.grants import Granted
+
+__all__ = ["GrantedKnobs", "Key"]
+
+Key = tuple[int, int]
+"""A knob and a target, as the agent numbers them."""
+
+
+class GrantedKnobs:
+    """Grants of one instance, in ``agent``; values are read through ``actuator``.
+
+    A knob that somebody else has set is yielded: nothing is let through for it until ``reclaim``.
+    """
+
+    def __init__(self, agent: Agent, actuator: Actuator) -> None:
+        self._agent = agent
+        self._actuator = actuator
+        self._granted: dict[Key, Granted] = {}
+        self._yielded: set[Key] = set()
+
+    def __iter__(self) -> Iterator[Granted]:
+        return iter(list(self._granted.values()))
+
+    def __getitem__(self, key: Key) -> Granted:
+        return self._granted[key]
+
+    def get(self, knob: int, target: int) -> Granted | None:
+        """The grant for a knob, by the agent's numbers; None without one."""
+        return self._granted.get((knob, target))
+
+    def usable(self) -> list[Granted]:
+        """The knobs that the instance may move."""
+        return [each for each in self if each.usable]
+
+    @property
+    def yielded(self) -> tuple[str, ...]:
+        """The knobs that somebody else has set, by name."""
+        return tuple(sorted(self._granted[key].knob.name for key in self._yielded))
+
+    def has_yielded(self, each: Granted) -> bool:
+        """Whether somebody else has set a knob."""
+        return each.key in self._yielded
+
+    # What the agent may let through
+
+    def grant(self, granted: Iterable[Granted]) -> None:
+        """Let the agent approve values for these knobs alone; one that was yielded stays so."""
+        granted = list(granted)
+        for key in self._granted.keys() - {each.key for each in granted}:
+            self._agent.admission.revoke(*key)  # an earlier version of the module had it
+            self._granted[key] = replace(self._granted[key], usable=False)
+        for each in granted:
+            # Another instance may hold it now.
+            first = self._actuator.baseline(each.knob, each.target)
+            if first is not None:
+                each = replace(each, baseline=first)
+            self._granted[each.key] = each
+            self._offer(each)
+
+    def take_up(self, granted: Iterable[Granted], yielded: Iterable[str]) -> None:
+        """Go on with an earlier process's grants, and with what it had yielded, by name.
+
+        The agent learns of them by ``offer_all``, once it is known what is held.
+        """
+        self._granted = {each.key: each for each in granted}
+        by_name = {each.knob.name: each.key for each in self}
+        self._yielded = {by_name[name] for name in yielded if name in by_name}
+
+    def offer_all(self, held: Iterable[Key]) -> None:
+        """Let the agent go by all grants. What is not held has its value of now for a baseline."""
+        held = set(held)
+        for each in self:
+            value = self.read(each)
+            if each.key not in held and value is not None:
+                # What was read before may have been put back meanwhile.
+                each = self._granted[each.key] = replace(each, baseline=value)
+            self._offer(each)
+
+    def _offer(self, each: Granted) -> None:
+        # What may be done, and what stands now.
+        if each.key in self._yielded:
+            self._withdraw(each)
+        else:
+            self._agent.admission.grant(*each.key, replace(each.grant(), current=self.code(each)))
+
+    def _withdraw(self, each: Granted) -> None:
+        # Nothing passes an empty range: what is recommended from now on is refused.
+        self._agent.admission.grant(*each.key, each.withdrawn(each.baseline))
+
+    def rebase(self, each: Granted, baseline: Value) -> None:
+        """Let a knob go back to another value when it is held no longer."""
+        self._granted[each.key] = replace(each, baseline=baseline)
+
+    def give_up(self, each: Granted) -> None:
+        """Yield a knob: somebody else has set it. The agent refuses all values from now on."""
+        self._yielded.add(each.key)
+        self._withdraw(each)
+
+    def reclaim(self) -> None:
+        """Forget that knobs were yielded: the admin has started the instance anew."""
+        for key in self._yielded:
+            self._actuator.acquire(self._granted[key].knob, self._granted[key].target)
+        self._yielded.clear()
+
+    # What stands
+
+    def learn(self, knob: int, target: int, value: int) -> None:
+        """Let the agent know what another has set, if it is granted the knob."""
+        if (knob, target) in self._granted:
+            self._agent.admission.set_current(knob, target, value)
+
+    def read(self, each: Granted) -> Value | None:
+        """What a knob holds now; None where the device is gone, or kmind does not know it."""
+        try:
+            value = self._actuator.read(each.knob, each.target)
+            each.knob.encode_found(value, each.target)
+        except KmindError:
+            return None
+        return value
+
+    def code(self, each: Granted) -> int:
+        """What a knob holds now, as the agent has it; the baseline where that is not known."""
+        value = self.read(each)
+        return each.knob.encode(each.baseline if value is None else value)
+
+    def values(self) -> dict[str, Value]:
+        """What all granted knobs hold now, by name."""
+        read = {each.knob.name: self.read(each) for each in self}
+        return {name: value for name, value in read.items() if value is not None}
