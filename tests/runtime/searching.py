@@ -34,7 +34,9 @@ class Search(Owner):
         self.cares = False  # the extension does itself
         self.lines: list[str] = []
         if not checked:
-            self.confirm._exploring.longest_s = self.confirm._exploring.left_s = 1e9
+            self.confirm._standing.exploring.longest_s = self.confirm._standing.exploring.left_s = (
+                1e9
+            )
         budget = OwnerBudget(lambda: self.now, cpu=lambda: 0.0)
         self._verdicts = Verdicts(
             "autotune@sim0", self.services, self.changes, self.confirm, budget

@@ -305,7 +305,7 @@ def test_the_day_has_one_budget(owner: MakeOwner, monkeypatch: pytest.MonkeyPatc
     one.run(120)
     assert len(outcomes(one)) == 1
     assert "as many experiments today" in one.of("undone")[-1]["why"]
-    assert one.stands == {} or one.confirm._exploring.stretch_s < 60
+    assert one.stands == {} or one.confirm._standing.exploring.stretch_s < 60
 
 
 def test_effort_that_differs_between_the_arms_voids_a_gain(owner: MakeOwner) -> None:

@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from kmind.agent.types import Action, Mode
 from kmind.extension import Manifest
 from kmind.extension import Value as Parameter
@@ -33,10 +35,11 @@ class Experiments(Service):
         services: Services,
         changes: TrialHolds,
         *,
+        rng: np.random.Generator | None = None,
         effort: Callable[[], Effort | None] | None = None,
     ) -> None:
-        self._trials = ExperimentController(spec, services, changes, effort=effort)
-        self._confirm = Confirm(spec, services, changes, effort=effort)
+        self._trials = ExperimentController(spec, services, changes, rng=rng, effort=effort)
+        self._confirm = Confirm(spec, services, changes, rng=rng, effort=effort)
         self._told = spec.manifest, spec.params
 
     def configure(self, manifest: Manifest, params: Mapping[str, Parameter]) -> None:

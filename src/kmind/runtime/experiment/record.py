@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 
 from kmind import events
 from kmind.errors import KmindError
-from kmind.events import Emit
 from kmind.evidence import Experiment
-from kmind.knobs import Target, Value
-from kmind.runtime.experiment.store import CONFIRMATION, EvidenceStore
+from kmind.knobs import Value
+from kmind.runtime.experiment.store import CONFIRMATION
+from kmind.runtime.services import InstanceSpec, Services
 
 __all__ = ["Records", "Task"]
 
@@ -44,22 +44,15 @@ class Task:
 
 
 class Records:
-    """Tells of the confirmations of one instance, ``who``, of ``module``.
+    """Tells of the confirmations of one instance.
 
     A store that cannot be used is told in a line of the log, and then nothing is known.
     """
 
-    def __init__(
-        self,
-        who: str,
-        module: str,
-        target: Target,
-        backend: str,
-        store: EvidenceStore,
-        emit: Emit,
-    ) -> None:
-        self._who, self._module, self._target = who, module, target
-        self._backend, self._store, self._emit = backend, store, emit
+    def __init__(self, spec: InstanceSpec, services: Services) -> None:
+        self._who, self._module = spec.name, spec.manifest.name
+        self._target, self._backend = spec.target, spec.agent.backend
+        self._store, self._emit = services.evidence, services.emit
 
     def log(self, message: str) -> None:
         """Tell something in a line."""

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The setting that an instance holds: since when it stands, and whether another one may."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from kmind.extension.outcome import EvidencePart
+from kmind.knobs import Value
+from kmind.runtime.experiment.case import Pending
+from kmind.runtime.experiment.exploring import START_S, Exploring, Proofs, Setting
+from kmind.runtime.holds.trial_holds import TrialHolds
+
+__all__ = ["Standing"]
+
+
+class Standing:
+    """What ``changes`` hold, as one setting; ``now`` is in seconds.
+
+    ``exploring`` bounds the time of unconfirmed settings, and ``proofs`` has the confirmed ones.
+    ``since`` is when the setting of now began, or the latest turn of an experiment.
+    """
+
+    def __init__(self, changes: TrialHolds, now: Callable[[], float]) -> None:
+        self.exploring = Exploring()
+        self.proofs = Proofs(math.inf)
+        self.since = now()
+        self._changes = changes
+        self._now = now
+        self._latest: Setting = frozenset()
+
+    def begin(self, plan: EvidencePart) -> None:
+        """Go by another plan: nothing is confirmed, and no time that was used is given back."""
+        self.proofs = Proofs(plan.recheck_s)
+        self.exploring.begin(plan.block_s + plan.wash_out_s)
+
+    @property
+    def setting(self) -> Setting:
+        """What stands now."""
+        return frozenset(
+            (each.key, value)
+            for each in self._changes.held_knobs()
+            if (value := self._changes.held_value(each)) != self._changes.baseline(each)
+        )
+
+    @property
+    def latest(self) -> Setting:
+        """What stood at the last tick."""
+        return self._latest
+
+    def tick(self, *, measuring: bool, tried: bool) -> None:
+        """Count the time since the last tick.
+
+        ``measuring`` says that an experiment is under way, ``tried`` that its candidate stands just
+        now, which was not confirmed before.
+        """
+        now, setting = self._now(), self.setting
+        if measuring or setting != self._latest:
+            self._latest, self.since = setting, now
+        self.proofs.tick(now, frozenset() if measuring else setting)
+        confirmed = not tried if measuring else self.is_confirmed(setting)
+        self.exploring.tick(now, frozenset() if confirmed else setting)
+
+    def is_confirmed(self, setting: Setting) -> bool:
+        """Whether a setting may stand because it was measured, and need not be again yet."""
+        proof = self.proofs.get(setting)
+        return proof is not None and not proof.owed
+
+    def after(self, pending: Pending) -> Setting:
+        """What would stand with an approved value."""
+        each = pending.each
+        rest = frozenset(item for item in self.setting if item[0] != each.key)
+        value = each.knob.decode(pending.action.value)
+        return rest if value == self._changes.baseline(each) else rest | {(each.key, value)}
+
+    def is_retreat(self, after: Setting) -> bool:
+        """Whether a setting is on the way from what stands now to the baseline."""
+        return not after or after < self.setting
+
+    def allows(self, after: Setting) -> bool:
+        """Whether a setting may take the place of what stands now."""
+        if self.is_retreat(after) or self.is_confirmed(after):
+            return True
+        if self.proofs.within(after):
+            return not self.exploring.used_up
+        return self.exploring.left_s >= START_S
+
+    def values(self, setting: Setting) -> tuple[dict[str, Value], dict[str, Value]] | None:
+        """Baselines and values of a setting, by knob; None where one is granted no more."""
+        old: dict[str, Value] = {}
+        new: dict[str, Value] = {}
+        for key, value in setting:
+            each = self._changes.knobs.get(*key)
+            if each is None:
+                return None
+            old[each.knob.name], new[each.knob.name] = self._changes.baseline(each), value
+        return old, new
