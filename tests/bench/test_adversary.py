@@ -8,7 +8,7 @@ from kmind.bench import _adversary as adversary
 from kmind.bench._adversary_world import LONGEST_S, World
 from kmind.cli.bench import bench_command
 from kmind.errors import UsageError
-from kmind.runtime.experiment.controller import ExperimentController
+from kmind.runtime.experiment.case import Running
 
 
 def test_each_subject_has_ten_harmful_values_to_be_kept() -> None:
@@ -19,14 +19,14 @@ def test_each_subject_has_ten_harmful_values_to_be_kept() -> None:
 def test_an_owner_that_keeps_anything_is_found_out(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ExperimentController, "_keeps", lambda self, running: True)
+    monkeypatch.setattr(Running, "convinces", True)
     attack(world, 400)
     assert world.worst_s > LONGEST_S
     assert world.found == {"load": "goal", "value": 16, "ratio": 0.125}
 
 
 def test_harm_in_pieces_is_added_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ExperimentController, "_keeps", lambda self, running: True)
+    monkeypatch.setattr(Running, "convinces", True)
     attack(world, 500, dodge="baseline", dodge_s=20.0, gap_s=1.0)
     assert world.worst_s > LONGEST_S
 

@@ -13,7 +13,7 @@ _MOST = 256
 
 
 class BackOff:
-    """What is put off, and until when: 30 s, then twice as long each time, up to an hour.
+    """Puts off cases for 30 s, then for twice as long each time, up to an hour.
 
     Of more than 256 the one that was put off first is forgotten. ``now`` is in seconds.
     """

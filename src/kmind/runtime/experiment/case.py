@@ -105,6 +105,20 @@ class Running:
             return frozenset()
         return frozenset({(self.case.each.key, self.case.candidate)})
 
+    @property
+    def convinces(self) -> bool:
+        """True if its outcome lets the candidate stand.
+
+        What stood on a gain need not prove it again, but has to look like one still: so a value
+        that was kept by chance goes at one of the next measurements.
+        """
+        experiment = self.trial.experiment
+        if experiment.outcome == "gain":
+            return True
+        interval = experiment.interval
+        favourable = interval is not None and interval.ratio > 1 + experiment.design.min_gain
+        return self.again and experiment.outcome == "no change" and favourable
+
     def blocks(self, arm: str) -> list[Counted]:
         """The blocks that were measured under an arm, but for those that took too long."""
         longest = 3 * self.trial.experiment.design.block_s

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the owner's experiments are made: lengths, bars, and the error that each may make."""
+"""Designs of the owner's experiments: lengths, bars, and the error that each may make."""
 
 from __future__ import annotations
 

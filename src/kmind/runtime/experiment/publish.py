@@ -12,35 +12,23 @@ from typing import Any
 
 from kmind import events
 from kmind.errors import KmindError
-from kmind.events import Emit
 from kmind.evidence import Experiment
-from kmind.knobs import Target, Value
+from kmind.knobs import Value
 from kmind.runtime.experiment.case import Case, Running
-from kmind.runtime.experiment.store import UNMEASURED, EvidenceStore
+from kmind.runtime.experiment.store import UNMEASURED
 from kmind.runtime.holds.grants import Granted
+from kmind.runtime.services import InstanceSpec, Services
 
 __all__ = ["Publisher", "gain_in_words", "status_of"]
 
 
 class Publisher:
-    """Tells of the experiments of one instance, ``who``, of ``module``."""
+    """Tells of the experiments of one instance."""
 
-    def __init__(
-        self,
-        who: str,
-        module: str,
-        target: Target,
-        backend: str,
-        *,
-        store: EvidenceStore,
-        emit: Emit,
-    ) -> None:
-        self._who = who
-        self._module = module
-        self._target = target
-        self._backend = backend
-        self._store = store
-        self._emit = emit
+    def __init__(self, spec: InstanceSpec, services: Services) -> None:
+        self._who, self._module = spec.name, spec.manifest.name
+        self._target, self._backend = spec.target, spec.agent.backend
+        self._store, self._emit = services.evidence, services.emit
 
     def log(self, message: str) -> None:
         """Tell something in a line."""

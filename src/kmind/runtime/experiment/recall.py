@@ -6,6 +6,7 @@ If the store cannot be used, a line of the log says so, and nothing is recalled.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -14,8 +15,8 @@ import numpy as np
 
 from kmind.errors import KmindError
 from kmind.evidence import Budget, Design, Experiment, Guard
-from kmind.extension.manifest import EvidencePart
-from kmind.knobs import Target
+from kmind.extension.outcome import EvidencePart, OutcomePart
+from kmind.knobs import Target, Value
 from kmind.runtime.experiment.case import Case
 from kmind.runtime.experiment.store import EvidenceStore
 from kmind.runtime.holds.grants import Granted
@@ -89,6 +90,15 @@ class Recall:
                 return []
         return rows
 
+    def known(self, case: Case) -> str:
+        """By which experiments a value may stand at once, in words; "" for none."""
+        rows = self.gains(case)
+        if not rows:
+            return ""
+        numbers = ", ".join(str(row["id"]) for row in rows)
+        ratio = math.prod(row["ratio"] or 1.0 for row in rows)
+        return f"remembered: {case.outcome.name} x{ratio:.2f} in experiment {numbers}"
+
     def cut_short(
         self, case: Case, design: Design, rng: np.random.Generator, guards: list[Guard]
     ) -> Experiment | None:
@@ -106,9 +116,21 @@ class Recall:
                 return resumed
         return None
 
-    def kept(self, who: str, each: Granted) -> _Row | None:
-        """The last experiment of an instance by which a value of a knob was kept, if any."""
-        return self._asked(lambda: self._store.kept(who, each.knob), None)
+    def standing(
+        self, who: str, each: Granted, value: Value, outcomes: Mapping[str, OutcomePart]
+    ) -> Case | None:
+        """The case by which an instance kept the value that stands; None if it was not the last."""
+        row: _Row | None = self._asked(lambda: self._store.kept(who, each.knob), None)
+        outcome = outcomes.get(row["metric"]) if row else None
+        if not row or outcome is None or row["candidate"] != value:
+            return None
+        values = row["incumbent"], row["candidate"]
+        return Case(each, *values, row["reason"], row["evidence"], outcome, (), "", None)
+
+    def interrupted(self, who: str) -> set[int]:
+        """Changes, by the journal's number, that an earlier owner did not measure to the end."""
+        rows: list[_Row] = self._asked(lambda: self._store.mark_interrupted(who), [])
+        return {int(row["change"]) for row in rows}
 
     # The day's budget
 

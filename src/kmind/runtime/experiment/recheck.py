@@ -91,6 +91,14 @@ class RecheckClocks:
         """The clock of a value, if it has one."""
         return self._clocks.get((key, value))
 
+    def kept(self, case: Case, load: str, *, again: bool) -> None:
+        """A value was kept; ``load`` is what its blocks were of. ``again``: it stood before."""
+        clock = self._clocks.get((case.each.key, case.candidate)) if again else None
+        if clock is None:
+            self.proven(case)
+        else:
+            self.confirmed(clock, load)
+
     def proven(self, case: Case) -> None:
         """A value was measured to be better: its clock begins."""
         self._put(case)

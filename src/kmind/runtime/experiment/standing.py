@@ -16,7 +16,7 @@ __all__ = ["Standing"]
 
 
 class Standing:
-    """What ``changes`` hold, as one setting; ``now`` is in seconds.
+    """The setting that ``changes`` hold; ``now`` is in seconds.
 
     ``exploring`` bounds the time of unconfirmed settings, and ``proofs`` has the confirmed ones.
     ``since`` is when the setting of now began, or the latest turn of an experiment.
@@ -37,7 +37,7 @@ class Standing:
 
     @property
     def setting(self) -> Setting:
-        """What stands now."""
+        """The setting of now."""
         return frozenset(
             (each.key, value)
             for each in self._changes.held_knobs()
@@ -46,7 +46,7 @@ class Standing:
 
     @property
     def latest(self) -> Setting:
-        """What stood at the last tick."""
+        """The setting at the last tick."""
         return self._latest
 
     def tick(self, *, measuring: bool, tried: bool) -> None:
@@ -63,23 +63,23 @@ class Standing:
         self.exploring.tick(now, frozenset() if confirmed else setting)
 
     def is_confirmed(self, setting: Setting) -> bool:
-        """Whether a setting may stand because it was measured, and need not be again yet."""
+        """True if a setting was measured, and need not be again yet."""
         proof = self.proofs.get(setting)
         return proof is not None and not proof.owed
 
     def after(self, pending: Pending) -> Setting:
-        """What would stand with an approved value."""
+        """Return the setting that there would be with an approved value."""
         each = pending.each
         rest = frozenset(item for item in self.setting if item[0] != each.key)
         value = each.knob.decode(pending.action.value)
         return rest if value == self._changes.baseline(each) else rest | {(each.key, value)}
 
     def is_retreat(self, after: Setting) -> bool:
-        """Whether a setting is on the way from what stands now to the baseline."""
+        """True if a setting is on the way from that of now to the baseline."""
         return not after or after < self.setting
 
     def allows(self, after: Setting) -> bool:
-        """Whether a setting may take the place of what stands now."""
+        """True if a setting may take the place of that of now."""
         if self.is_retreat(after) or self.is_confirmed(after):
             return True
         if self.proofs.within(after):
@@ -87,7 +87,7 @@ class Standing:
         return self.exploring.left_s >= START_S
 
     def values(self, setting: Setting) -> tuple[dict[str, Value], dict[str, Value]] | None:
-        """Baselines and values of a setting, by knob; None where one is granted no more."""
+        """Return its baselines and values by knob; None where one is no longer granted."""
         old: dict[str, Value] = {}
         new: dict[str, Value] = {}
         for key, value in setting:

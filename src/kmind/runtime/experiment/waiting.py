@@ -18,7 +18,7 @@ _Key = tuple[int, int]
 
 
 class Waiting:
-    """What waits, one value a knob at most; each for as long as it was to stand.
+    """Approved values, one a knob at most; each waits for as long as it was to stand.
 
     ``turn`` says in a word what each waits for, "measured" or "set". Whoever recommended what goes
     without its turn is told by ``changes``. ``now`` is in seconds.
@@ -38,7 +38,7 @@ class Waiting:
 
     @property
     def until(self) -> float:
-        """When the first of them has waited for too long, in seconds; infinity for none."""
+        """Time when the first of them has waited for too long, in seconds; infinity for none."""
         return min((each.until for each in self), default=math.inf)
 
     def add(self, pending: Pending) -> None:
@@ -50,7 +50,7 @@ class Waiting:
         return self._waiting.pop(key, None)
 
     def get(self, key: _Key) -> Pending | None:
-        """The value that waits for a knob."""
+        """Return the value that waits for a knob."""
         return self._waiting.get(key)
 
     def renew(self, each: Granted, action: Action) -> bool:

@@ -37,7 +37,7 @@ class GrantedKnobs:
         return self._granted[key]
 
     def get(self, knob: int, target: int) -> Granted | None:
-        """The grant for a knob, by the agent's numbers; None without one."""
+        """Return the grant for a knob, by the agent's numbers; None without one."""
         return self._granted.get((knob, target))
 
     def usable(self) -> list[Granted]:
@@ -50,7 +50,7 @@ class GrantedKnobs:
         return tuple(sorted(self._granted[key].knob.name for key in self._yielded))
 
     def has_yielded(self, each: Granted) -> bool:
-        """Whether somebody else has set a knob."""
+        """True if somebody else has set a knob."""
         return each.key in self._yielded
 
     # What the agent may let through
@@ -122,7 +122,7 @@ class GrantedKnobs:
             self._agent.admission.set_current(knob, target, value)
 
     def read(self, each: Granted) -> Value | None:
-        """What a knob holds now; None where the device is gone, or kmind does not know it."""
+        """Return what a knob holds now; None where the device is gone, or the value unknown."""
         try:
             value = self._actuator.read(each.knob, each.target)
             each.knob.encode_found(value, each.target)
@@ -131,11 +131,11 @@ class GrantedKnobs:
         return value
 
     def code(self, each: Granted) -> int:
-        """What a knob holds now, as the agent has it; the baseline where that is not known."""
+        """Return what a knob holds now, as the agent has it; the baseline where that is unknown."""
         value = self.read(each)
         return each.knob.encode(each.baseline if value is None else value)
 
     def values(self) -> dict[str, Value]:
-        """What all granted knobs hold now, by name."""
+        """Return the current values of all granted knobs, by name."""
         read = {each.knob.name: self.read(each) for each in self}
         return {name: value for name, value in read.items() if value is not None}

@@ -131,12 +131,12 @@ class Notices:
         )
 
     def failed(self, each: Granted, rec_id: int, why: str, *, tried: bool) -> None:
-        """What was approved is not done, though it was ``tried`` or not even that."""
+        """An approved value is not set, though it was ``tried`` or not even that."""
         self._emit(
             events.Failed(instance=self._who, id=rec_id, knob=each.knob.name, why=why, tried=tried)
         )
 
 
 def result_of(outcome: Outcome, why: str) -> str:
-    """Why a value was put back, or why it could not be."""
+    """Return why a value was put back, or why it could not be."""
     return why if outcome.state == "undone" else f"{outcome.state}: {outcome.why}"

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Watching the load, by the agent's counters: which it is, how noisy, and whether it lasts."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from kmind.agent.protocol import Agent
+from kmind.extension import Manifest
+from kmind.extension.outcome import EvidencePart
+from kmind.knobs import Value
+from kmind.runtime.experiment.aa_noise import AaNoise
+from kmind.runtime.experiment.case import Case, Running
+from kmind.runtime.experiment.circumstances import Circumstances, Counted, Ledger
+from kmind.runtime.holds.grants import Granted
+
+__all__ = ["LoadWatch"]
+
+_NEWEST = 2  # blocks that have to look like the ones before them for what is remembered to hold
+
+
+class LoadWatch:
+    """The load of one instance, whose module goes by ``plan``.
+
+    ``meter`` reads the counters, ``noise`` collects blocks under what stands while nothing is
+    tried. ``busy`` says whether there is traffic. Where the module declares no outcome, no load
+    can be told from another.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        agent: Agent,
+        plan: EvidencePart,
+        *,
+        now: Callable[[], float],
+    ) -> None:
+        self.meter = Ledger(manifest, agent, now=now)
+        self.noise = AaNoise(self.meter, plan.block_s, wash_out_s=plan.wash_out_s, now=now)
+        self._circumstances = Circumstances(manifest)
+        self._block_s = plan.block_s
+        self._now = now
+        self.busy = False
+        self._busy_until = -math.inf
+
+    def see(self, *, busy: bool) -> None:
+        """Take from the agent whether it sees anything: a pause shorter than a block is no end."""
+        if busy:
+            self._busy_until = self._now() + self._block_s
+        self.busy = self._now() < self._busy_until
+
+    def classes(self, blocks: Sequence[Counted]) -> str:
+        """Return the load that blocks are of, in words that may follow the knob's value."""
+        return self._circumstances.classify(blocks).classes
+
+    def case(
+        self,
+        each: Granted,
+        values: tuple[Value, Value],
+        reason: str,
+        evidence: Mapping[str, Any],
+        latest: Sequence[Counted],
+    ) -> Case:
+        """The second value against the first, under the load that the latest blocks are of."""
+        load = self._circumstances.classify(latest)
+        level = _level(latest, load.outcome.name)
+        return Case(each, *values, reason, evidence, load.outcome, load.sides, load.context, level)
+
+    def decides_still(self, case: Case, latest: Sequence[Counted]) -> bool:
+        """True if the newest block has the case's outcome decide; else the load is changing."""
+        return self._circumstances.classify(latest[-1:]).outcome is case.outcome
+
+    def is_still(self, case: Case, latest: Sequence[Counted]) -> bool:
+        """True if the newest blocks are of the case's load."""
+        return self._circumstances.classify(latest[-_NEWEST:]).context == case.load
+
+    def why_void(self, running: Running) -> str:
+        """Return why the verdict of an experiment does not count, or "".
+
+        A gain counts by the outcome that decides under the load that there was, not another one.
+        """
+        experiment, seen = running.trial.experiment, running.blocks("incumbent")
+        if experiment.outcome in (None, "aborted") or not seen:
+            return ""
+        wanted, outcome = running.case.outcome, self._circumstances.classify(seen).outcome.name
+        if outcome != wanted.name:
+            return f"the load has changed: {outcome} would decide now, not {wanted.name}"
+        if not self._circumstances.believed(wanted, running.blocks("candidate")):
+            return f"under the candidate {outcome} does not say what is gained"
+        return ""
+
+
+def _level(blocks: Sequence[Counted], name: str) -> float | None:
+    values = [value for block in blocks if (value := block.values.get(name))]
+    return statistics.median(values) if values else None

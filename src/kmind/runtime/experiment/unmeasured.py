@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Values that stand without having been measured, as their module declares no outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kmind.agent.types import Action
+from kmind.runtime.experiment.publish import Publisher
+from kmind.runtime.holds.grants import Granted
+from kmind.runtime.holds.trial_holds import TrialHolds
+
+__all__ = ["Unmeasured"]
+
+_WHY = "not measured: the module declares no outcome"
+_MOST = 256
+
+
+class Unmeasured:
+    """Sets approved values in ``changes``, and takes each of them down once, the first 256."""
+
+    def __init__(self, changes: TrialHolds, publish: Publisher) -> None:
+        self._changes = changes
+        self._publish = publish
+        self._noted: set[tuple[int, ...]] = set()
+
+    def apply(
+        self, each: Granted, action: Action, reason: str, evidence: Mapping[str, Any]
+    ) -> None:
+        """Set what was approved. JournalError passes through."""
+        if not self._changes.apply(each, action, reason, evidence, _WHY):
+            return
+        key = (*each.key, action.value)
+        if key in self._noted or len(self._noted) >= _MOST:
+            return
+        self._noted.add(key)
+        values = self._changes.baseline(each), each.knob.decode(action.value)
+        self._publish.unmeasured(each, values, action.id, _WHY, reason=reason, evidence=evidence)
