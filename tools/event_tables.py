@@ -1,16 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write the tables of events in docs/output.md from the records of `kmind.events`."""
+"""Write tables of docs/output.md: events from `kmind.events`, counters from `kmind/abi.h`."""
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import kmind
 from kmind.events import EVENTS, Event, fields_of
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "output.md"
 BEGIN = "<!-- tools/event_tables.py writes from here -->\n"
 END = "<!-- to here -->\n"
+BEGIN_COUNTERS = "<!-- tools/event_tables.py writes the counters from here -->\n"
+END_COUNTERS = "<!-- to here, the counters -->\n"
+LAYOUT = Path(kmind.__file__).parent / "include" / "kmind" / "abi.h"
 
 
 def tables() -> str:
@@ -50,13 +56,29 @@ def _fields(kind: type[Event]) -> str:
     return ", ".join(f"`{name}`" if always else f"[`{name}`]" for name, (_, always) in fields)
 
 
-def main() -> None:
-    """Write the page."""
-    head, _, rest = PAGE.read_text().partition(BEGIN)
-    _, found, tail = rest.partition(END)
+def counters() -> str:
+    """Return the table of what an agent counts, with the comments of KMIND_COUNTERS."""
+    listed = LAYOUT.read_text().partition("#define KMIND_COUNTERS(X)")[2].partition("#define")[0]
+    found = re.findall(r"X\((\w+)\)\s*/\* (.+?) \*/", listed)
+    if len(found) != listed.count("X("):
+        sys.exit(f"{LAYOUT}: each name in KMIND_COUNTERS needs a comment")
+    rows = ["| counter | counts |", "|---|---|", *(f"| `{n}` | {text} |" for n, text in found)]
+    return "\n".join(rows) + "\n"
+
+
+def written(page: str, begin: str, end: str, made: Callable[[], str]) -> str:
+    """Return the page with what was made between two of its lines."""
+    head, _, rest = page.partition(begin)
+    _, found, tail = rest.partition(end)
     if not found:
         sys.exit(f"{PAGE} lacks the lines between which the tables stand")
-    PAGE.write_text(head + BEGIN + "\n" + tables() + "\n" + END + tail)
+    return head + begin + "\n" + made() + "\n" + end + tail
+
+
+def main() -> None:
+    """Write the page."""
+    page = written(PAGE.read_text(), BEGIN, END, tables)
+    PAGE.write_text(written(page, BEGIN_COUNTERS, END_COUNTERS, counters))
 
 
 if __name__ == "__main__":

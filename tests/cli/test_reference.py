@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from kmind.abi.enums import MODES
 from kmind.cli.reference import files
 from kmind.cli.registry import command_names
 
@@ -62,7 +63,7 @@ def completed(*words: str) -> set[str]:
         (("re",), {"record", "reload", "replay", "reports", "restore"}),
         (("--v",), {"--version"}),
         (("run", "readahead", "--m"), {"--mode"}),
-        (("run", "--mode", ""), {"observe", "advise", "canary", "auto"}),
+        (("run", "--mode", ""), set(MODES)),
         (("advice", "a"), {"apply"}),
         (("model", "r"), {"rollback"}),
         (("model", "import", "--format", "l"), {"lightgbm"}),

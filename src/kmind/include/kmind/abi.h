@@ -331,15 +331,15 @@ struct kmind_control {
 
 /*
  * What an agent counts in `km.NAME`. A name that is added here is in its state and account, in
- * what `cat` shows, in the API and in simulated agents; docs/output.md has to say what it means.
+ * what `cat` shows, in the API, in simulated agents, and with its comment in docs/output.md.
  */
-#define KMIND_COUNTERS(X)                                              \
-	X(windows)                                                     \
-	X(wakeups)                                                     \
-	X(ticks)                                                       \
-	X(actions_lost) /* refusals that the daemon was not told of */ \
-	X(applied)                                                     \
-	X(undone)                                                      \
+#define KMIND_COUNTERS(X)                                             \
+	X(windows)	/* feature windows that were closed */        \
+	X(wakeups)	/* times that the doorbell was rung */        \
+	X(ticks)	/* runs of the tick */                        \
+	X(actions_lost) /* verdicts that the owner was not told of */ \
+	X(applied)	/* changes that were set */                   \
+	X(undone)	/* changes that were put back */              \
 	X(busy) /* times that a window was due and a counter had moved since the last time */
 #define KMIND_AS_FIELD(name) __u64 name;
 
