@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Classes of the load, by the agent's counters."""
 
+from collections.abc import Mapping
+
+from runtime.counted import BASE, HIDDEN, STARVED, CountingAgent
 from runtime.experiment.calm_rig import _Rig
 
-from kmind.runtime.experiment.circumstances import BLOCKS
+from kmind.runtime.experiment.circumstances import BLOCKS, Circumstances, Counted, Ledger
+
+BLOCK_S = 0.2
 
 
 def test_which_load_it_is_says_what_was_seen_without_a_pause() -> None:
@@ -33,3 +38,50 @@ def test_silent_blocks_say_nothing_of_the_load() -> None:
     rig.calm.go_on()
     rig.blocks(BLOCKS, 0)
     assert rig.calm.latest == []
+
+
+def blocks_of(counts: Mapping[str, int], number: int = 6) -> list[Counted]:
+    """Blocks of readahead's agent in which these counters grow so much, and no others."""
+    agent = CountingAgent()
+    clock = [0.0]
+    ledger = Ledger(BASE, agent, now=lambda: clock[0])  # type: ignore[arg-type]
+    made = []
+    for _ in range(number):
+        before = ledger.read()
+        clock[0] += BLOCK_S
+        for name, count in counts.items():
+            agent.totals[name] += count
+        made.append(ledger.between(before, ledger.read()))
+    return made
+
+
+def test_reader_that_a_value_starves_guards_though_it_was_hidden_before() -> None:
+    circumstances = Circumstances(BASE)
+    incumbent, candidate = blocks_of(HIDDEN), blocks_of(STARVED)
+    load = circumstances.classify(incumbent)
+    assert load.outcome.name == "requests"
+    assert "pages_in" not in {side.name for side in load.sides}
+    side = circumstances.harmed(load.outcome, load.sides, incumbent, candidate)
+    assert side is not None
+    assert side.name == "pages_in"
+    assert side.ratio < 0.05
+
+
+def test_value_that_starves_nobody_harms_nothing() -> None:
+    circumstances = Circumstances(BASE)
+    incumbent = blocks_of(HIDDEN)
+    load = circumstances.classify(incumbent)
+    as_much = blocks_of({**STARVED, "added_pages": 60_000, "stride_pages": 60_000})
+    assert circumstances.harmed(load.outcome, load.sides, incumbent, as_much) is None
+    assert circumstances.harmed(load.outcome, load.sides, incumbent, incumbent) is None
+    assert circumstances.harmed(load.outcome, load.sides, incumbent, []) is None
+
+
+def test_guard_under_the_candidate_needs_three_pairs() -> None:
+    """It fails closed: of two pairs nobody can tell how far they may be from each other."""
+    circumstances = Circumstances(BASE)
+    incumbent, load = blocks_of(HIDDEN), circumstances.classify(blocks_of(HIDDEN))
+    as_much = blocks_of({**STARVED, "added_pages": 60_000, "stride_pages": 60_000}, 2)
+    side = circumstances.harmed(load.outcome, load.sides, incumbent, as_much)
+    assert side is not None
+    assert len(side.differences) == 2

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from runtime.counted import HIDDEN, STARVED
 from runtime.measured import BASELINE, Make, Owner
 
 from kmind.agent.sim.agent import SimAgent
@@ -326,3 +327,23 @@ def test_experiments_that_it_cuts_off_itself_are_no_way_to_do_harm(owner: Make, 
         one.run(2.0, lambda: one.value == BASELINE)
     share = sum(value != BASELINE for value in stood[-10_000:]) / 10_000
     assert share < 0.005
+
+
+def test_reader_that_is_hidden_among_others_is_not_starved_for_them(owner: Make) -> None:
+    """More requests of the others, for what was seen of it only under the value."""
+    one = owner(lambda value: 0.001, noise=0.0)
+    count = one.agent.count
+
+    def counted(column: int, amount: int) -> None:
+        # A tick is a tenth of a block.
+        for name, number in (HIDDEN if one.value == BASELINE else STARVED).items():
+            count(one.columns[name], number // 10)
+
+    one.agent.count = counted  # type: ignore[method-assign]
+    one.run(5)
+    one.recommend(8)
+    one.run(70, lambda: one.of("result"))
+    (result,) = one.of("result")
+    assert (result["outcome"], result["kept"]) == ("aborted", False)
+    assert "guard pages_in under the candidate: effect x0.0" in result["why"]
+    assert one.value == BASELINE

@@ -113,6 +113,32 @@ class Circumstances:
             return True
         return bool(blocks) and _holds(outcome.candidate_when, self._classes(blocks))
 
+    def harmed(
+        self,
+        outcome: OutcomePart,
+        sides: Sequence[Side],
+        incumbent: Sequence[Counted],
+        candidate: Sequence[Counted],
+    ) -> Side | None:
+        """Return an outcome that the candidate makes worse than its guard allows; None if none.
+
+        It checks the outcomes that guard under the candidate alone (``guard_when`` holds of its
+        blocks): ``sides`` guarded from the beginning. A program that shares its disk with others
+        can be hidden among them until a value harms it.
+        """
+        if not (incumbent and candidate):
+            return None
+        classes, known = self._classes(candidate), {side.name for side in sides}
+        for each in self._outcomes:
+            if each is outcome or each.name in known or not _holds(each.guard_when, classes):
+                continue
+            if side := self._side(each, incumbent):
+                for pair in zip(reversed(incumbent), reversed(candidate), strict=False):
+                    side.learn_one(*(block.values[each.name] for block in pair))
+                if not side.fine:
+                    return side
+        return None
+
     def _classes(self, blocks: Sequence[Counted]) -> dict[str, str]:
         seconds = sum(block.seconds for block in blocks)
         counts = {

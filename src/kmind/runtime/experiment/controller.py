@@ -324,8 +324,7 @@ class ExperimentController(Service):
         self, running: Running, *, postpone: bool = False, by_itself: bool = False
     ) -> None:
         case, experiment = running.case, running.trial.experiment
-        if why := self._load.why_void(running):
-            experiment.void(why)
+        self._load.check(running)
         self._end(running)
         winner: Arm = "incumbent"
         if self._mode == Mode.AUTO and running.convinces:

@@ -77,20 +77,24 @@ class LoadWatch:
         """True if the newest blocks are of the case's load."""
         return self._circumstances.classify(latest[-_NEWEST:]).context == case.load
 
-    def why_void(self, running: Running) -> str:
-        """Return why the verdict of an experiment does not count, or "".
+    def check(self, running: Running) -> None:
+        """Void the verdict of an experiment that does not count.
 
-        A gain counts by the outcome that decides under the load that there was, not another one.
+        A gain counts by the outcome that decides under the load that there was, not another one;
+        and it speaks against the candidate if a guard is broken that is seen under it alone.
         """
-        experiment, seen = running.trial.experiment, running.blocks("incumbent")
+        experiment, case = running.trial.experiment, running.case
+        seen, tried = running.blocks("incumbent"), running.blocks("candidate")
         if experiment.outcome in (None, "aborted") or not seen:
-            return ""
-        wanted, outcome = running.case.outcome, self._circumstances.classify(seen).outcome.name
-        if outcome != wanted.name:
-            return f"the load has changed: {outcome} would decide now, not {wanted.name}"
-        if not self._circumstances.believed(wanted, running.blocks("candidate")):
-            return f"under the candidate {outcome} does not say what is gained"
-        return ""
+            return
+        wanted, now = case.outcome.name, self._circumstances.classify(seen).outcome.name
+        if now != wanted:
+            experiment.void(f"the load has changed: {now} would decide now, not {wanted}")
+        elif not self._circumstances.believed(case.outcome, tried):
+            experiment.void(f"under the candidate {wanted} does not say what is gained")
+        elif side := self._circumstances.harmed(case.outcome, case.sides, seen, tried):
+            experiment.void(f"guard {side.name} under the candidate: effect x{side.ratio:.3f}")
+            experiment.broken = True
 
 
 def _level(blocks: Sequence[Counted], name: str) -> float | None:
