@@ -84,7 +84,7 @@ def _show(made: Recommended) -> None:
     evidence = " ".join(f"{name}={value}" for name, value in made.evidence.items())
     write(
         f"{made.time_s:10.3f} s  {made.verdict:<9} {made.knob} = {made.value} "
-        f"(stood at {made.current})  {made.reason}  {evidence}\n"
+        f"(was {made.current})  {made.reason}  {evidence}\n"
     )
 
 

@@ -105,7 +105,7 @@ class Static(Extension):
         self.context.recommend(
             self._name,
             self._value,
-            reason=f"The operator asked for {self._words}, where {baseline} stood.",
+            reason=f"The operator asked for {self._words} instead of {baseline}.",
             evidence={"asked": self._value, "baseline": baseline, **self._rates},
             hold_s=_HOLD_S,
         )
