@@ -51,7 +51,7 @@ def to_array(features: Sequence[Feature], table: Any) -> NDArray[np.float64]:
     try:
         array = np.asarray(table, np.float64)
     except (TypeError, ValueError) as error:
-        raise ModelError(f"the table has a value that is not a number:  {error}") from None
+        raise ModelError(f"the table has a value that is not a number: {error}") from None
     if array.ndim != 2 or array.shape[1] != len(features):
         raise ModelError(f"the table has the shape {array.shape}, not (n, {len(features)})")
     if not np.isfinite(array).all():

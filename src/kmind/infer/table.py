@@ -45,7 +45,7 @@ class Table:
         try:
             return np.stack([self.columns[name].astype(np.float64) for name in names], axis=1)
         except ValueError as error:
-            raise ModelError(f"the table has a value that is not a number:  {error}") from None
+            raise ModelError(f"the table has a value that is not a number: {error}") from None
 
     def match(self, names: Sequence[str], given: Mapping[str, str]) -> tuple[str, ...]:
         """Return the column of each of a model's features.

@@ -422,7 +422,7 @@ def _not_a_path(target: str) -> str:
     # is for the client to follow it. What lies in /dev itself is root's.
     if "/" in target.removeprefix("/dev/") and not target.startswith("cgroup:"):
         raise UsageError(
-            f"the daemon opens no path given by a client:  {target!r}",
+            f"the daemon opens no path given by a client: {target!r}",
             hint="name the disk as the kernel does, such as vda (see: readlink -f)",
         )
     return target

@@ -149,7 +149,7 @@ def test_it_is_on_record_as_it_was(owner: Owner, effect: float) -> None:
     assert row["candidate"] == {"block.nr_requests": 128}
     assert (row["knob"], row["metric"], row["unit"]) == ("block.nr_requests", "block.latency", "ms")
     assert row["record"] == experiment.to_dict()
-    assert "times" in render_experiment(row["record"]) or effect == 0.1
+    assert "effect x" in render_experiment(row["record"]) or effect == 0.1
 
 
 def test_several_knobs_and_one_ended_from_outside(owner: Owner) -> None:

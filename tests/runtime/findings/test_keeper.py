@@ -98,7 +98,7 @@ def test_it_expires_unless_it_is_confirmed(owner: Owner) -> None:
     assert owner.states == ["open"]
     owner.wait(2)
     assert owner.states == ["open", "closed"]
-    assert only(owner)["why"] == "nobody has confirmed it for 300 s"
+    assert only(owner)["why"] == "it was not confirmed for 300 s"
 
 
 def test_the_shortest_expiry_outlasts_writes_that_are_spared(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_it_outlives_the_daemon(tmp_path: Path) -> None:
     # The machine was off, and nobody has looked: it is shown as what it is.
     with (third := Owner(path, first.target, clock=1e9 + 4000)).findings:
         (shown,) = read_findings(path)
-        assert (shown["state"], shown["why"]) == ("closed", "nobody has confirmed it for 300 s")
+        assert (shown["state"], shown["why"]) == ("closed", "it was not confirmed for 300 s")
         third.findings.poll()
         assert third.states == ["closed"]
 

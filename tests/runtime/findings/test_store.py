@@ -140,4 +140,4 @@ def test_finding_that_is_due_is_shown_closed(owner: Owner) -> None:
     assert shown_state(row, row["due"] - 1) == row
     closed = shown_state(row, row["due"])
     assert (closed["state"], closed["closed"]) == ("closed", row["due"])
-    assert closed["why"] == closing_reason(row) == "nobody has confirmed it for 300 s"
+    assert closed["why"] == closing_reason(row) == "it was not confirmed for 300 s"

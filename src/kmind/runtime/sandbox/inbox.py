@@ -76,4 +76,4 @@ class Inbox:
         return whole
 
     def _refuse(self, why: str) -> None:
-        self._log(f"a message of the extension is left out:  {clean(why, 200)}")
+        self._log(f"a message of the extension is left out: {clean(why, 200)}")

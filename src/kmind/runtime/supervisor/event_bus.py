@@ -37,5 +37,5 @@ class EventBus:
                 callback(event)
             except Exception as error:
                 self._subscribers.remove(callback)
-                message = f"a subscriber failed, and gets no more events:  {error!r}"
+                message = f"a subscriber failed, and gets no more events: {error!r}"
                 self._listener(Log(message=message))
