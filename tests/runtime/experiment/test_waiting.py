@@ -12,7 +12,7 @@ from kmind.runtime.experiment.waiting import Waiting
 
 
 class Rig:
-    """What waits on behalf of an owner's one knob."""
+    """Waiting recommendations for one knob of an owner."""
 
     def __init__(self, owner: Owner) -> None:
         self.owner, self.each = owner, owner.granted

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an instance may do with each knob."""
+"""Grants of an instance for each knob."""
 
 from pathlib import Path
 
