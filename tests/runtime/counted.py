@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """A manifest with three outcomes and a guard, and an agent whose counters a test sets."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
 
 from kmind.extension import find_module
 from kmind.extension.outcome import GuardPart, OutcomePart
+from kmind.runtime.experiment.circumstances import Counted, Ledger
+
+BLOCK_S = 0.2
 
 BASE = find_module("readahead").manifest
 MANIFEST = msgspec.structs.replace(
@@ -56,3 +60,18 @@ class CountingAgent:
     def feature(self, column: int) -> int:
         self.reads += 1
         return list(self.totals.values())[column]
+
+
+def blocks_of(counts: Mapping[str, int], number: int = 6) -> list[Counted]:
+    """Blocks of readahead's agent in which these counters grow so much, and no others."""
+    agent = CountingAgent()
+    clock = [0.0]
+    ledger = Ledger(BASE, agent, now=lambda: clock[0])  # type: ignore[arg-type]
+    made = []
+    for _ in range(number):
+        before = ledger.read()
+        clock[0] += BLOCK_S
+        for name, count in counts.items():
+            agent.totals[name] += count
+        made.append(ledger.between(before, ledger.read()))
+    return made

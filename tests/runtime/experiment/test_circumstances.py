@@ -1,14 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Classes of the load, by the agent's counters."""
 
-from collections.abc import Mapping
-
-from runtime.counted import BASE, HIDDEN, STARVED, CountingAgent
+from runtime.counted import BASE, HIDDEN, STARVED, blocks_of
 from runtime.experiment.calm_rig import _Rig
 
-from kmind.runtime.experiment.circumstances import BLOCKS, Circumstances, Counted, Ledger
-
-BLOCK_S = 0.2
+from kmind.runtime.experiment.circumstances import BLOCKS, Circumstances
 
 
 def test_which_load_it_is_says_what_was_seen_without_a_pause() -> None:
@@ -38,21 +34,6 @@ def test_silent_blocks_say_nothing_of_the_load() -> None:
     rig.calm.go_on()
     rig.blocks(BLOCKS, 0)
     assert rig.calm.latest == []
-
-
-def blocks_of(counts: Mapping[str, int], number: int = 6) -> list[Counted]:
-    """Blocks of readahead's agent in which these counters grow so much, and no others."""
-    agent = CountingAgent()
-    clock = [0.0]
-    ledger = Ledger(BASE, agent, now=lambda: clock[0])  # type: ignore[arg-type]
-    made = []
-    for _ in range(number):
-        before = ledger.read()
-        clock[0] += BLOCK_S
-        for name, count in counts.items():
-            agent.totals[name] += count
-        made.append(ledger.between(before, ledger.read()))
-    return made
 
 
 def test_reader_that_a_value_starves_guards_though_it_was_hidden_before() -> None:
