@@ -11,7 +11,7 @@ NAMED = re.compile(r"`([\w/]+\.py)::(\w+)`")
 
 def test_every_threat_has_a_test_that_exists() -> None:
     rows = [line for line in PAGE.read_text().splitlines() if line.startswith("| ")]
-    tables = "\n".join(rows).split("| threat | what stops it | test |")[1:]
+    tables = "\n".join(rows).split("| threat | protection | test |")[1:]
     assert len(tables) >= 5
     for row in "\n".join(tables).splitlines():
         if row:
