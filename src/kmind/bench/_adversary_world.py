@@ -51,7 +51,7 @@ WINDOW_S = 600.0
 _START_S = 1_000_000.0
 _DAY = 1_700_000_000.0  # what the wall clock says then
 _TICK_S = 0.1
-_LOOK_S = 0.5
+_POLL_S = 0.5
 _BUSY = 3
 _BLOCK_S = 0.15
 _MOST_BURNT = 0.9  # a load is not brought to a standstill: it has its turns, too
@@ -115,18 +115,18 @@ class World:
         services = Services(
             journal, policy, self._note, evidence=store, root=folder, now=lambda: self.now
         )
-        self._changes = TrialHolds(spec, services)
+        self._holds = TrialHolds(spec, services)
         self.trials = ExperimentController(
             spec,
             services,
-            self._changes,
+            self._holds,
             rng=np.random.default_rng((seed, 2)),
             effort=lambda: Effort(self._cpu_s, 0, 0),
         )
         budget = OwnerBudget(lambda: self.now, cpu=lambda: 0.0)  # real time counts for nobody
-        self._verdicts = Verdicts(who, services, self._changes, self.trials, budget)
+        self._verdicts = Verdicts(who, services, self._holds, self.trials, budget)
         granted, _ = grants_for(module, self.target, policy, {})
-        self._changes.knobs.grant(granted)
+        self._holds.knobs.grant(granted)
         self._watcher = Watcher(who, manifest, self.agent, View(), self._note, budget)
         self.agent.set_mode(mode)
         self.agent.start()
@@ -177,17 +177,17 @@ class World:
     def run_until(self, end: float) -> None:
         """Let the load run, and owner and agent do what is due."""
         while self.now < end:
-            due = min(end, *self._due.values(), self.trials.due, self._changes.due)
+            due = min(end, *self._due.values(), self.trials.due, self._holds.due)
             self._pass(max(due - self.now, 1e-4))
             self.agent.step(round(self.now * 1e9))
             for action in self.agent.poll(0):
                 if action.verdict is not None:
                     self._verdicts.handle(action)
-            self._changes.run_due()
+            self._holds.run_due()
             if self.now >= self.trials.due:
                 self.trials.run_due()
             if self.now >= self._due["look"]:
-                self._due["look"] = self.now + _LOOK_S
+                self._due["look"] = self.now + _POLL_S
                 self.trials.poll(busy=self._watcher.poll().busy >= _BUSY)
             if self.now >= self._due["tick"]:
                 self._due["tick"] = self.now + _TICK_S

@@ -106,7 +106,7 @@ def _unsettle(journal: Journal, chains: list[Chain], root: Path) -> None:
     # Putting a scheduler back resets its neighbours. Killed right after that, they hold
     # neither our values nor the first ones: say beforehand that any value may be ours.
     disturbed = [chain for chain in chains if any(c.cause is not None for c in chain.changes)]
-    ours = [chain for chain in disturbed if isinstance(_look(chain, root), _Step)]
+    ours = [chain for chain in disturbed if isinstance(_plan(chain, root), _Step)]
     if ours:
         with journal.exclusive():
             journal.unsettle([chain.changes[-1] for chain in ours])
@@ -126,11 +126,11 @@ def _ordered(chains: list[Chain]) -> list[Chain]:
 
 def _put_all_back(chains: list[Chain], root: Path, carrier: Carrier) -> list[Outcome]:
     # Look at all before the first write: that may make the kernel reset others.
-    looks = [_look(chain, root) for chain in _ordered(chains)]
+    looks = [_plan(chain, root) for chain in _ordered(chains)]
     return [look if isinstance(look, Outcome) else _write(look, carrier) for look in looks]
 
 
-def _look(chain: Chain, root: Path) -> _Step | Outcome:
+def _plan(chain: Chain, root: Path) -> _Step | Outcome:
     first = chain.closing[0]
 
     def outcome(state: Literal["yielded", "expired", "skipped"], why: str) -> Outcome:

@@ -33,10 +33,10 @@ class Standing:
 def find_standing(journal: Journal, *, root: Path = Path("/")) -> list[Standing]:
     """Each knob that stands at what we set, as far as the journal knows; reads each file."""
     drains = {(drain.knob, drain.target) for drain in journal.drains()}
-    return [_look(change, root, change.key in drains) for change in journal.standing()]
+    return [_standing(change, root, change.key in drains) for change in journal.standing()]
 
 
-def _look(change: Change, root: Path, drained: bool) -> Standing:
+def _standing(change: Change, root: Path, drained: bool) -> Standing:
     try:
         target = parse_target(change.target, root=root)
         knob = get_knob(change.knob)

@@ -49,7 +49,7 @@ __all__ = ["Change", "Simulation"]
 
 _KNOB = "block.read_ahead_kb"
 _START_S = 1000.0
-_LOOK_S = 0.5
+_POLL_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Simulation:
         self.verdicts: dict[str, int] = {}
         self.results: list[dict[str, Any]] = []
         self.log: list[str] = []
-        self._look_at = 0.0
+        self._poll_at = 0.0
         target = make_disk_files(root, read_ahead_kb=read_ahead_kb)
         found = find_module(module)
         features = found.manifest.features
@@ -115,20 +115,20 @@ class Simulation:
             root=root,
             now=self._now,
         )
-        self._changes = TrialHolds(spec, services)
+        self._holds = TrialHolds(spec, services)
         rng = np.random.default_rng(seed)
-        self._trials = ExperimentController(spec, services, self._changes, rng=rng)
+        self._controller = ExperimentController(spec, services, self._holds, rng=rng)
         budget = OwnerBudget(self._now, cpu=lambda: 0.0)  # the owner's real time counts for nobody
-        self._verdicts = Verdicts(who, services, self._changes, self._trials, budget)
+        self._verdicts = Verdicts(who, services, self._holds, self._controller, budget)
         granted, _ = grants_for(found, target, policy, params)
-        self._changes.knobs.grant(granted)
+        self._holds.knobs.grant(granted)
         context = Context(
             Given(
                 module=found.manifest.name,
                 target=target.name,
                 params=params,
                 features=found.manifest.columns,
-                knobs={each.knob.name: each.info() for each in self._changes.knobs.usable()},
+                knobs={each.knob.name: each.info() for each in self._holds.knobs.usable()},
                 tables=open_tables(self.agent.table_fds, shapes),
                 findings=[part.name for part in found.manifest.findings],
                 reports=[part.name for part in found.manifest.reports],
@@ -175,11 +175,11 @@ class Simulation:
                 name = action.verdict.name.lower()
                 self.verdicts[name] = self.verdicts.get(name, 0) + 1
                 self._verdicts.handle(action)
-        self._changes.run_due()
-        self._trials.run_due()
-        if self.disk.now >= self._look_at:
-            self._look_at = self.disk.now + _LOOK_S
-            self._trials.poll(busy=True)
+        self._holds.run_due()
+        self._controller.run_due()
+        if self.disk.now >= self._poll_at:
+            self._poll_at = self.disk.now + _POLL_S
+            self._controller.poll(busy=True)
 
     def _note(self, event: Event) -> None:
         match event:

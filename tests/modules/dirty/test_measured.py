@@ -142,10 +142,10 @@ def test_writers_that_go_end_an_experiment(writers: MakeWriters) -> None:
 
 def test_blocks_where_nobody_waits_have_a_ratio(writers: MakeWriters) -> None:
     one = writers(lambda now: 50_000.0)
-    meter = one.experiments._trials._load.meter
-    before = meter.read()
+    metrics = one.experiments._controller._load.metrics
+    before = metrics.read()
     one.run(60)
-    block = meter.between(before, meter.read())
+    block = metrics.between(before, metrics.read())
     assert block.values["page_cost"] == 1000.0
 
 

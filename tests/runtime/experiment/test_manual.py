@@ -30,7 +30,7 @@ class Machine:
     def __init__(self, folder: Path) -> None:
         self.now = 100.0
         self.speed: Callable[[int], float] = lambda value: 1000.0
-        self.each: Callable[[], object] = lambda: None
+        self.granted: Callable[[], object] = lambda: None
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.values: list[int] = []
         self.target = make_disk_files(folder / "root", read_ahead_kb=128)
@@ -50,7 +50,7 @@ class Machine:
         self.values.append(self.value)
         count = self.speed(self.value) * seconds * float(np.exp(self.rng.normal(0, 0.03)))
         self.agent.count(MANIFEST.columns["reads"], round(count * 1000))
-        self.each()
+        self.granted()
 
     def ask(self, candidate: int, incumbent: int | None = None, **more: Any) -> Experiment:
         options = {"metric": more.pop("metric", "")}
@@ -91,7 +91,7 @@ def test_a_gain_is_found_and_nothing_is_kept(machine: Machine) -> None:
 
 
 def test_it_says_beforehand_what_can_be_seen(machine: Machine) -> None:
-    machine.each = lambda: machine.events.append(("value", {"is": machine.value}))
+    machine.granted = lambda: machine.events.append(("value", {"is": machine.value}))
     machine.ask(16)
     before = machine.events[: [name for name, _ in machine.events].index("experiment")]
     assert {fields["is"] for _, fields in before} == {128}
@@ -120,7 +120,7 @@ def test_somebody_else_sets_the_knob(machine: Machine) -> None:
         if 105 < machine.now < 105.5:
             KNOB.write(machine.target, 1000)
 
-    machine.each = meddle
+    machine.granted = meddle
     experiment = machine.ask(16)
     assert experiment.outcome == "aborted"
     assert "somebody else" in experiment.reason

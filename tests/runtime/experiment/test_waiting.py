@@ -15,7 +15,7 @@ class Rig:
     """Waiting recommendations for one knob of an owner."""
 
     def __init__(self, owner: Owner) -> None:
-        self.owner, self.each = owner, owner.granted
+        self.owner, self.granted = owner, owner.granted
         self.waiting = Waiting(owner.changes, lambda: owner.now, "measured")
 
     def action(self, value: int, hold_s: float) -> Any:
@@ -24,7 +24,7 @@ class Rig:
     def add(self, value: int, *, hold_s: float = 5.0) -> None:
         action = self.action(value, hold_s)
         until = self.owner.now + hold_s
-        self.waiting.add(Pending(self.each, action, "The test says so.", {}, until))
+        self.waiting.add(Pending(self.granted, action, "The test says so.", {}, until))
 
     @property
     def failed(self) -> list[str]:
@@ -41,8 +41,8 @@ def test_one_value_a_knob_waits(rig: Rig) -> None:
     rig.add(16)
     rig.add(32)
     assert [pending.action.value for pending in rig.waiting] == [32]
-    assert rig.waiting.take(rig.each.key)
-    assert rig.waiting.take(rig.each.key) is None
+    assert rig.waiting.pop(rig.granted.key)
+    assert rig.waiting.pop(rig.granted.key) is None
     assert rig.failed == []
 
 
@@ -60,9 +60,9 @@ def test_what_is_not_recommended_again_is_refused(rig: Rig) -> None:
 
 def test_only_the_same_value_waits_for_longer(rig: Rig) -> None:
     rig.add(16)
-    assert not rig.waiting.renew(rig.each, rig.action(32, 60))
+    assert not rig.waiting.renew(rig.granted, rig.action(32, 60))
     assert rig.waiting.until == rig.owner.now + 5
-    assert rig.waiting.renew(rig.each, rig.action(16, 60))
+    assert rig.waiting.renew(rig.granted, rig.action(16, 60))
     assert rig.waiting.until == rig.owner.now + 60
 
 
@@ -70,7 +70,7 @@ def test_whoever_recommended_it_is_told_that_it_is_not_done(rig: Rig) -> None:
     rig.add(16)
     rig.waiting.pass_over("something else is", (0, 0))
     assert rig.waiting
-    rig.waiting.pass_over("something else is", rig.each.key)
+    rig.waiting.pass_over("something else is", rig.granted.key)
     rig.add(32)
     rig.waiting.pass_over("something else is")
     rig.add(64)

@@ -99,7 +99,7 @@ def test_from_a_process_without_privileges(tmp_path: Path) -> None:
     with running(tmp_path, FINDS, findings=("slow",), reports=("failure",)) as it:
 
         def both() -> bool:
-            inbox.handle(it.process.take_parts())
+            inbox.handle(it.process.receive_parts())
             return len(handler.notes) == 2
 
         it.until(both)

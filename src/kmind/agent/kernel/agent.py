@@ -121,7 +121,7 @@ class BpfAgent:
         try:
             self._arena = map_arena(self.arena_fd, place.address, self.arena_size // _PAGE)
             if core is None:
-                self._ring = RingBuffer(generation.maps["km_actions"].fd, self._take)
+                self._ring = RingBuffer(generation.maps["km_actions"].fd, self._receive)
                 self.action_fd = self._ring.fd
             else:
                 core.actions.attach(place.slot, self._decode)
@@ -314,7 +314,7 @@ class BpfAgent:
     def _decode(self, packed: bytes) -> Action:
         return decode_action(packed, self.arena, self.geometry)
 
-    def _take(self, packed: bytes) -> None:
+    def _receive(self, packed: bytes) -> None:
         self._actions.append(self._decode(packed))
 
     @staticmethod

@@ -52,7 +52,9 @@ def hand_over_steps(
         return Step(f"detaching {name}", partial(old.detach, name), partial(_again, old, name))
 
     def word(forth: int, back: int) -> Step:
-        return Step(f"word {forth:#x}", partial(_say, new, forth), partial(_say, old, back))
+        return Step(
+            f"word {forth:#x}", partial(_write_word, new, forth), partial(_write_word, old, back)
+        )
 
     leaving, entering = old.number | _LEAVING, new.number | _ENTERING
     return [
@@ -70,7 +72,7 @@ def hand_over_steps(
     ]
 
 
-def _say(generation: Generation, word: int) -> None:
+def _write_word(generation: Generation, word: int) -> None:
     generation.control("ACTIVE", value=word)
     settle()
 
@@ -101,7 +103,7 @@ def find_active(folder: Path, hooks: Mapping[str, str]) -> Generation:
     try:
         if active != number:
             settle()  # for what began before its owner was killed
-        _say(chosen, number)
+        _write_word(chosen, number)
     except BaseException:
         chosen.close()
         raise

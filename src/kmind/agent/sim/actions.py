@@ -55,7 +55,7 @@ class SimActions:
             self._refuse_tat_ns = max(self._refuse_tat_ns, now_ns) + _REFUSE_NS
         return True
 
-    def tell(self, **words: int) -> None:
+    def notify(self, **words: int) -> None:
         """Put one ``struct kmind_action`` into the ring, and wake the owner."""
         if len(self._actions) >= _MOST_ACTIONS:
             self.lost += 1

@@ -326,7 +326,7 @@ class SimAgent:
         self._header["mode"] = mode
         self.push(layout.KIND["MODE"], cause, mode, self._now)
         kind = layout.ACTION_KIND["MODE"]
-        self._actions.tell(kind=kind, verdict=cause, mode=mode, time_ns=self._now)
+        self._actions.notify(kind=kind, verdict=cause, mode=mode, time_ns=self._now)
 
     def _ring_doorbell(self) -> None:
         asleep = int(self._header["need_wakeup"])
@@ -393,7 +393,7 @@ class SimAgent:
         if self._actions.may_tell(self._now):
             verdict, holder, previous = self.admission.among_others(entry, verdict, self._now)
             if verdict < _VERDICT["EMERGENCY"] or self._actions.may_tell_refusal(self._now):
-                self._actions.tell(
+                self._actions.notify(
                     kind=layout.ACTION_KIND["VERDICT"],
                     verdict=verdict,
                     id=entry.id,

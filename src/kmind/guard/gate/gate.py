@@ -72,7 +72,7 @@ class Gate:
         self._inherited: set[bytes] = set()  # of those, what nobody here asked to guard yet
         self._returning: set[bytes] = set()
         self.approvals = Approvals(self._guarded)
-        self._told: list[bytes] = []
+        self._received: list[bytes] = []
         self._events: list[GateEvent] = []
         self._resources = ExitStack()
         weakref.finalize(self, self._resources.close)
@@ -232,8 +232,8 @@ class Gate:
         """Take the events in, to be asked for: ``fd`` is not readable any more."""
         if self._ring is not None:
             self._ring.consume()
-        events = self._events + [read_event(data) for data in self._told]
-        self._told.clear()
+        events = self._events + [read_event(data) for data in self._received]
+        self._received.clear()
         self._events = [e for e in events if KEY.pack(e.knob, e.target) in self._guarded]
 
     def noticed(self, knob: Knob, target: Target) -> bool:
@@ -281,7 +281,7 @@ class Gate:
             if gate.programs["own"].test_run().retval:
                 raise BpfError("the gate does not recognise this process as its owner")
             # Not a method of ours: it would keep this object alive.
-            self._ring = RingBuffer(gate.maps[EVENTS].fd, self._told.append)
+            self._ring = RingBuffer(gate.maps[EVENTS].fd, self._received.append)
             self._resources.callback(self._ring.close)
             self._epoll.register(self._ring.fd, select.EPOLLIN)
             for key in list(gate.maps[HOLDS].keys()):

@@ -29,10 +29,10 @@ class AaNoise:
     """
 
     def __init__(
-        self, meter: Ledger, block_s: float, *, wash_out_s: float = 0.0, now: Callable[[], float]
+        self, metrics: Ledger, block_s: float, *, wash_out_s: float = 0.0, now: Callable[[], float]
     ) -> None:
         self.due = math.inf
-        self._meter = meter
+        self._metrics = metrics
         self._block_s = block_s
         self._wash_out_s = wash_out_s
         self._now = now
@@ -43,7 +43,7 @@ class AaNoise:
 
     def _forget(self) -> None:
         self._values: dict[str, deque[float | None]] = {
-            name: deque(maxlen=_KEPT) for name in self._meter.outcomes
+            name: deque(maxlen=_KEPT) for name in self._metrics.outcomes
         }
         self._jumps = dict.fromkeys(self._values, 0)
         self._blocks: deque[Counted] = deque(maxlen=_KEPT)
@@ -57,7 +57,7 @@ class AaNoise:
         if self._now() < self._from:
             self.due = self._from
         else:
-            self._began, self.due = self._meter.read(), self._now() + self._block_s
+            self._began, self.due = self._metrics.read(), self._now() + self._block_s
 
     def pause(self) -> None:
         """Collect no more; what was learnt of the noise stays."""
@@ -72,15 +72,15 @@ class AaNoise:
         now = self._now()
         if not self._going or now < self.due:
             return
-        began, reading = self._began, self._meter.read()
+        began, reading = self._began, self._metrics.read()
         self._began, self.due = reading, now + self._block_s
         if began is None:
             return
-        block = self._meter.between(began, reading)
+        block = self._metrics.between(began, reading)
         if block.seconds <= _LATE * self._block_s:
-            self._take(block)
+            self._keep(block)
 
-    def _take(self, block: Counted) -> None:
+    def _keep(self, block: Counted) -> None:
         self._blocks.append(block)
         if any(block.counts.values()):
             self._latest.append(block)
@@ -111,11 +111,11 @@ class AaNoise:
 
     def guards(self) -> list[Guard]:
         """The guards, with the levels that were seen."""
-        made = self._meter.guards()
-        for guard in made:
+        guards = self._metrics.guards()
+        for guard in guards:
             for block in self._blocks:
                 guard.learn_one(block.guards.get(guard.name))
-        return made
+        return guards
 
     def begin_anew(self, blocks: Iterable[Counted] = ()) -> None:
         """Forget all, as something else stands now; ``blocks`` are known of it."""

@@ -32,7 +32,7 @@ class Case:
     ``sides`` guard. ``level`` is that of the outcome under the incumbent, None if not known.
     """
 
-    each: Granted
+    granted: Granted
     incumbent: Value
     candidate: Value
     reason: str
@@ -60,14 +60,14 @@ class Case:
     @property
     def back_off(self) -> tuple[Any, ...]:
         """Key of the back-off after a failure; the extension has no influence on it."""
-        return (*self.each.key, self.candidate, self.load)
+        return (*self.granted.key, self.candidate, self.load)
 
 
 @dataclass
 class Pending:
     """An approved value that waits: for blocks that tell the load, or for a recheck."""
 
-    each: Granted
+    granted: Granted
     action: Action
     reason: str
     evidence: Mapping[str, Any]
@@ -103,7 +103,7 @@ class Running:
         """Current setting if it has never been kept before; else empty."""
         if self.again or self.trial.arm != "candidate":
             return frozenset()
-        return frozenset({(self.case.each.key, self.case.candidate)})
+        return frozenset({(self.case.granted.key, self.case.candidate)})
 
     @property
     def convinces(self) -> bool:
@@ -122,4 +122,6 @@ class Running:
     def blocks(self, arm: str) -> list[Counted]:
         """The blocks that were measured under an arm, but for those that took too long."""
         longest = 3 * self.trial.experiment.design.block_s
-        return [block for each, block in self.seen if each == arm and block.seconds <= longest]
+        return [
+            block for seen_arm, block in self.seen if seen_arm == arm and block.seconds <= longest
+        ]

@@ -36,7 +36,7 @@ class Counted(Block):
 
 
 class Ledger(Metrics):
-    """A meter that also reads the counters which circumstances are told by.
+    """Metrics that also reads the counters which circumstances are told by.
 
     Blocks have the outcomes among the guards' readings, too. ``told`` gets each block.
     """
@@ -51,9 +51,9 @@ class Ledger(Metrics):
         """The block from one reading to another."""
         block = super().between(before, after)
         grown = {name: (after.totals[name] - before.totals[name]) & _U64 for name in self._columns}
-        made = Counted(block.seconds, block.values, {**block.guards, **block.values}, grown)
-        self.told(made)
-        return made
+        counted = Counted(block.seconds, block.values, {**block.guards, **block.values}, grown)
+        self.told(counted)
+        return counted
 
 
 @dataclass(frozen=True)
@@ -92,14 +92,14 @@ class Circumstances:
         """
         classes = self._classes(blocks)
         outcome = next(
-            each
-            for each in self._outcomes
-            if each.name == decides or (not decides and _holds(each.when, classes))
+            part
+            for part in self._outcomes
+            if part.name == decides or (not decides and _holds(part.when, classes))
         )
         sides = [
-            self._side(each, blocks)
-            for each in self._outcomes
-            if each is not outcome and _holds(each.guard_when, classes)
+            self._side(part, blocks)
+            for part in self._outcomes
+            if part is not outcome and _holds(part.guard_when, classes)
         ]
         by_value = {part.name for part in self._parts if part.by_value}
         lasting = {name: value for name, value in classes.items() if name not in by_value}

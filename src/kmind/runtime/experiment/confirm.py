@@ -73,7 +73,7 @@ class _Running:
 class Confirm(Service):
     """The settings of one instance (``who``) whose module measures by itself.
 
-    It listens to what becomes of ``changes``. Call ``look`` about
+    It listens to what becomes of ``holds``. Call ``look`` about
     once a second. KmindError of the store is told as a line in the log.
     """
 
@@ -81,29 +81,29 @@ class Confirm(Service):
         self,
         spec: InstanceSpec,
         services: Services,
-        changes: TrialHolds,
+        holds: TrialHolds,
         *,
         rng: np.random.Generator | None = None,
         effort: Callable[[], Effort | None] | None = None,
     ) -> None:
-        self._agent, self._changes = spec.agent, changes
+        self._agent, self._holds = spec.agent, holds
         self._mode, self._effort, self._now = spec.mode, effort, services.now
         self._rng = np.random.default_rng() if rng is None else rng
-        self._standing = Standing(changes, self._now)
+        self._standing = Standing(holds, self._now)
         self._running: _Running | None = None
         self._rest = ""  # why the rest of a setting is to be put back
-        self._waiting = Waiting(changes, self._now, "set")
+        self._waiting = Waiting(holds, self._now, "set")
         self._records = Records(spec, services)
         self._put_off = BackOff(self._now)
-        changes.on_gone(self._on_gone)
+        holds.on_gone(self._on_gone)
         self.configure(spec.manifest, spec.params)
 
     def configure(self, manifest: Manifest, params: Mapping[str, Parameter]) -> None:
         """Go by another version of the module from now on."""
         self.abort("the module was reloaded")
         own = {"block": "block_s", "settle": "wash_out_s", "recheck": "recheck_s"}
-        said = {field: float(params[name]) for name, field in own.items() if name in params}
-        self._plan = msgspec.structs.replace(manifest.evidence, **said)
+        settings = {field: float(params[name]) for name, field in own.items() if name in params}
+        self._plan = msgspec.structs.replace(manifest.evidence, **settings)
         self._manifest = manifest
         self._source: Readings | None = None
         self._standing.begin(self._plan)
@@ -175,46 +175,46 @@ class Confirm(Service):
         values = self._standing.values(setting)
         if values is None:
             return
-        found = self._records.confirmed(*values, self._source.metric, self._plan.memory_s)
-        if found:
-            proofs.remember(setting, Proof(found, proofs.first_s / 2))
+        number = self._records.confirmed(*values, self._source.metric, self._plan.memory_s)
+        if number:
+            proofs.remember(setting, Proof(number, proofs.first_s / 2))
 
     # What the agent let through
 
     def approved(
-        self, each: Granted, action: Action, reason: str, evidence: Mapping[str, Any]
+        self, granted: Granted, action: Action, reason: str, evidence: Mapping[str, Any]
     ) -> None:
         """Set what was approved, have it wait, or refuse it. JournalError passes through."""
         self._tick()
-        if self._changes.is_current(each, action.value):
+        if self._holds.is_current(granted, action.value):
             # The agent goes by what waits.
-            self.renewed(each, action)
+            self.renewed(granted, action)
             return
-        self._waiting.take(each.key)
-        hold_s = self._changes.hold_s(action)
-        pending = Pending(each, action, reason, evidence, self._now() + hold_s)
+        self._waiting.pop(granted.key)
+        hold_s = self._holds.hold_s(action)
+        pending = Pending(granted, action, reason, evidence, self._now() + hold_s)
         if running := self._running:
-            if each.knob.decode(action.value) == self._changes.baseline(each):
+            if granted.knob.decode(action.value) == self._holds.baseline(granted):
                 # Nobody has to hold a baseline: it is set at the end.
                 hold_s, pending.until = running.trial.experiment.design.max_s, math.inf
-            self._changes.prolong(each, hold_s)
+            self._holds.prolong(granted, hold_s)
             self._waiting.add(pending)
         elif refusal := self._refusal(pending):
-            self._changes.refuse(each, action.id, KmindError(refusal))
+            self._holds.refuse(granted, action.id, KmindError(refusal))
         elif self._may(pending):
             self._set(pending)
         else:
-            self._changes.prolong(each, hold_s)
+            self._holds.prolong(granted, hold_s)
             self._waiting.add(pending)
 
-    def renewed(self, each: Granted, action: Action) -> None:
+    def renewed(self, granted: Granted, action: Action) -> None:
         """Hold on to what was recommended again."""
-        if self._waiting.renew(each, action):
-            self._changes.prolong(each, self._changes.hold_s(action))
+        if self._waiting.renew(granted, action):
+            self._holds.prolong(granted, self._holds.hold_s(action))
         else:
             why = "the current values were recommended again before the setting was applied"
-            self._waiting.pass_over(why, each.key)
-        self._changes.renew(each, action)
+            self._waiting.pass_over(why, granted.key)
+        self._holds.renew(granted, action)
 
     def _refusal(self, pending: Pending) -> str:
         what = "what would stand with it was not better than the baseline"
@@ -227,7 +227,7 @@ class Confirm(Service):
         return self._standing.allows(after)
 
     def _set(self, pending: Pending) -> None:
-        each, action = pending.each, pending.action
+        granted, action = pending.granted, pending.action
         standing = self._standing
         after = standing.after(pending)
         proof = standing.proofs.get(after) if standing.is_confirmed(after) else None
@@ -235,14 +235,14 @@ class Confirm(Service):
         if proof is not None:
             known = f"confirmed in experiment {proof.number}"
         words = pending.reason, pending.evidence
-        if each.knob.decode(action.value) == self._changes.baseline(each):
-            self._changes.release(each, action, pending.reason)
-        elif not self._changes.go_back(each, action, *words, known):
-            self._changes.apply(each, action, *words, known, trial=True)
+        if granted.knob.decode(action.value) == self._holds.baseline(granted):
+            self._holds.release(granted, action, pending.reason)
+        elif not self._holds.go_back(granted, action, *words, known):
+            self._holds.apply(granted, action, *words, known, trial=True)
         self._tick()
         if proof is not None and standing.setting == after:
-            for other in self._changes.held_knobs():
-                self._changes.confirm(other)
+            for other in self._holds.held_knobs():
+                self._holds.confirm(other)
 
     # What is to be done
 
@@ -272,9 +272,9 @@ class Confirm(Service):
     def _set_waiting(self) -> None:
         for pending in self._waiting:
             if self._running is None and self._may(pending):
-                self._waiting.take(pending.each.key)
+                self._waiting.pop(pending.granted.key)
                 if refusal := self._refusal(pending):
-                    self._changes.refuse(pending.each, pending.action.id, KmindError(refusal))
+                    self._holds.refuse(pending.granted, pending.action.id, KmindError(refusal))
                 else:
                     self._set(pending)
 
@@ -287,9 +287,9 @@ class Confirm(Service):
 
     def _put_back(self, why: str) -> None:
         # Whatever resists is held on, and tried again at the next look.
-        for each in reversed(self._changes.held_knobs()):
+        for granted in reversed(self._holds.held_knobs()):
             try:
-                self._changes.take_back(each, why)
+                self._holds.take_back(granted, why)
             except JournalError:
                 raise
             except KmindError as error:
@@ -306,12 +306,12 @@ class Confirm(Service):
         level = None if again else self._records.draw()
         if level == 0:
             return "there were as many experiments today as one may believe, until 00:00 UTC"
-        knobs = self._changes.held_knobs()
-        design = confirmation_design(source, self._plan, [each.knob for each in knobs], level)
+        knobs = self._holds.held_knobs()
+        design = confirmation_design(source, self._plan, [granted.knob for granted in knobs], level)
         experiment = Experiment(design, self._rng, None, source.guards())
         try:
-            for each in knobs:
-                self._changes.remeasure(each)
+            for granted in knobs:
+                self._holds.remeasure(granted)
         except JournalError:
             raise
         except KmindError as error:
@@ -319,8 +319,8 @@ class Confirm(Service):
             return str(error)
 
         def switch(arm: Arm) -> None:
-            for each in knobs if arm == "candidate" else reversed(knobs):
-                self._changes.switch(each, candidate=arm == "candidate")
+            for granted in knobs if arm == "candidate" else reversed(knobs):
+                self._holds.switch(granted, candidate=arm == "candidate")
 
         task = self._records.begin(*values, source.metric, again=again)
         trial = ExperimentRunner(experiment, source.metric, source, switch, self._now, self._effort)
@@ -346,7 +346,7 @@ class Confirm(Service):
         self._tick()
         self._records.announce(running.task, running.trial.experiment)
         if running.trial.over:
-            self._changes.poll()  # somebody else may have set a knob
+            self._holds.poll()  # somebody else may have set a knob
             if self._running is not None:
                 self._conclude(running)
 
@@ -357,7 +357,7 @@ class Confirm(Service):
         except JournalError:
             raise
         except KmindError as error:
-            self._changes.poll()
+            self._holds.poll()
             if (running := self._running) is not None:
                 running.trial.experiment.abort(str(error))
                 self._conclude(running, postpone=True)
@@ -368,10 +368,10 @@ class Confirm(Service):
         if not kept:
             outcome = experiment.outcome or "aborted"
             why = f"{running.task.pair}: {outcome}, {experiment.reason}"
-            keys = {each.key for each in running.knobs}
-            for each in reversed(self._changes.held_knobs()):
-                if each.key in keys:
-                    self._changes.drop(each, outcome, why, experiment=running.task.number)
+            keys = {granted.key for granted in running.knobs}
+            for granted in reversed(self._holds.held_knobs()):
+                if granted.key in keys:
+                    self._holds.drop(granted, outcome, why, experiment=running.task.number)
             if postpone or outcome != "aborted" or experiment.broken:
                 self._put_off.postpone(running.setting)
         self._end(running, kept=kept)
@@ -384,10 +384,10 @@ class Confirm(Service):
     def _keep(self, running: _Running) -> bool:
         number = running.task.number
         try:
-            for each in running.knobs:
-                self._changes.keep(each, "", {}, again=True, experiment=number)
-                code = each.knob.encode(self._changes.held_value(each))
-                self._agent.admission.set_current(*each.key, code)
+            for granted in running.knobs:
+                self._holds.keep(granted, "", {}, again=True, experiment=number)
+                code = granted.knob.encode(self._holds.held_value(granted))
+                self._agent.admission.set_current(*granted.key, code)
         except JournalError:
             raise
         except KmindError as error:
@@ -438,7 +438,7 @@ class Confirm(Service):
         """A knob is held no longer; what was measured with it ends, and the rest goes back."""
         self._waiting.pass_over(why, key)
         running = self._running
-        if running is not None and key in {each.key for each in running.knobs}:
+        if running is not None and key in {granted.key for granted in running.knobs}:
             cut = running.trial.experiment.pairs == 0
             running.trial.experiment.abort(why)
             self._put_off.postpone(running.setting)

@@ -47,7 +47,7 @@ _PARAMETERS = (("min_gain", "min_gain"), ("recheck", "recheck_s"))  # a module's
 class ExperimentController(Service):
     """The experiments of one instance (``who``): at most one at a time.
 
-    It listens to what becomes of ``changes``. KmindError of the
+    It listens to what becomes of ``holds``. KmindError of the
     store is told as a line in the log, and stops no experiment.
     """
 
@@ -55,7 +55,7 @@ class ExperimentController(Service):
         self,
         spec: InstanceSpec,
         services: Services,
-        changes: TrialHolds,
+        holds: TrialHolds,
         *,
         rng: np.random.Generator | None = None,
         effort: Callable[[], Effort | None] | None = None,
@@ -63,19 +63,19 @@ class ExperimentController(Service):
         self._who, self._effort = spec.name, effort
         self._target = spec.target
         self._agent = spec.agent
-        self._changes = changes
+        self._holds = holds
         self._store = services.evidence
         self._mode = spec.mode
         self._rng = np.random.default_rng() if rng is None else rng
         self._now = services.now
         self._running: Running | None = None
-        self._waiting = Waiting(changes, self._now, "measured")
+        self._waiting = Waiting(holds, self._now, "measured")
         self._clocks = RecheckClocks(math.inf)
         self._exploring = Exploring()
-        changes.on_gone(self._on_gone)
+        holds.on_gone(self._on_gone)
         self._put_off = BackOff(self._now)
         self._publish = Publisher(spec, services)
-        self._unmeasured = Unmeasured(changes, self._publish)
+        self._unmeasured = Unmeasured(holds, self._publish)
         self.configure(spec.manifest, spec.params)
 
     def configure(self, manifest: Manifest, params: Mapping[str, Parameter]) -> None:
@@ -122,67 +122,67 @@ class ExperimentController(Service):
         return {"experiment": status_of(self._running) if self._running else None}
 
     def _held(self) -> list[Granted]:
-        usable = self._changes.knobs.usable()
-        return [each for each in usable if self._changes.holding(*each.key)]
+        usable = self._holds.knobs.usable()
+        return [granted for granted in usable if self._holds.holding(*granted.key)]
 
     def _tick(self) -> None:
-        standing = [(each.key, self._changes.standing(each)) for each in self._held()]
+        standing = [(granted.key, self._holds.standing(granted)) for granted in self._held()]
         self._clocks.tick(self._now(), standing)
         self._exploring.tick(self._now(), self._running.unproven if self._running else frozenset())
 
     # What the agent let through
 
     def approved(
-        self, each: Granted, action: Action, reason: str, evidence: Mapping[str, Any]
+        self, granted: Granted, action: Action, reason: str, evidence: Mapping[str, Any]
     ) -> None:
         """Measure, apply or refuse what was approved. JournalError passes through."""
         if not self._measures:
-            self._unmeasured.apply(each, action, reason, evidence)
+            self._unmeasured.apply(granted, action, reason, evidence)
             return
         self._tick()
-        if self._changes.is_current(each, action.value):
+        if self._holds.is_current(granted, action.value):
             # The agent was told otherwise meanwhile, by whom it shares the knob with.
-            self.renewed(each, action)
+            self.renewed(granted, action)
             return
-        if busy := self._elsewhere(each):
-            self._changes.refuse(each, action.id, KmindError(f"{busy} is being measured"))
+        if busy := self._elsewhere(granted):
+            self._holds.refuse(granted, action.id, KmindError(f"{busy} is being measured"))
             return
-        back = each.knob.decode(action.value) == self._changes.baseline(each)
+        back = granted.knob.decode(action.value) == self._holds.baseline(granted)
         # What stands is measured to the end, whatever is recommended meanwhile.
         if self._running and (back or not self._running.again):
             self.abort("another value was recommended", own=True)
-        self._supersede(each, action)
+        self._supersede(granted, action)
         if back:
             self._aa_noise.begin_anew()
-            self._changes.release(each, action, reason)
+            self._holds.release(granted, action, reason)
             return
-        until = self._now() + self._changes.hold_s(action)
-        self._waiting.add(Pending(each, action, reason, evidence, until))
+        until = self._now() + self._holds.hold_s(action)
+        self._waiting.add(Pending(granted, action, reason, evidence, until))
         if self._live and self._load.busy and not self._running:
             self._aa_noise.go_on()
         self._next()
 
-    def _elsewhere(self, each: Granted) -> str:
+    def _elsewhere(self, granted: Granted) -> str:
         # The knob that is measured, or waits for that, if it is another one.
-        measured = [self._running.case.each] if self._running else []
-        for other in (*measured, *(pending.each for pending in self._waiting)):
-            if other.key != each.key:
+        measured = [self._running.case.granted] if self._running else []
+        for other in (*measured, *(pending.granted for pending in self._waiting)):
+            if other.key != granted.key:
                 return other.knob.name
         return ""
 
-    def _supersede(self, each: Granted, action: Action) -> None:
+    def _supersede(self, granted: Granted, action: Action) -> None:
         # What waits has been recommended again, or something else has been.
-        pending = self._waiting.get(each.key)
+        pending = self._waiting.get(granted.key)
         if pending is not None and pending.action.value == action.value:
-            self._waiting.take(each.key)
+            self._waiting.pop(granted.key)
         why = "another value was recommended before it could be measured"
-        self._waiting.pass_over(why, each.key)
+        self._waiting.pass_over(why, granted.key)
 
-    def renewed(self, each: Granted, action: Action) -> None:
+    def renewed(self, granted: Granted, action: Action) -> None:
         """Hold on to what was recommended again."""
-        if not self._waiting.renew(each, action):
-            self._supersede(each, action)
-        self._changes.renew(each, action)
+        if not self._waiting.renew(granted, action):
+            self._supersede(granted, action)
+        self._holds.renew(granted, action)
 
     # What comes next
 
@@ -194,37 +194,37 @@ class ExperimentController(Service):
             return
         load = self._load.classes(latest)
         standing = self._held()
-        for each in standing:
-            self._clocks.under(each.key, self._changes.standing(each), load)
-        for each in standing:
-            clock = self._clocks.get(each.key, self._changes.standing(each))
+        for granted in standing:
+            self._clocks.under(granted.key, self._holds.standing(granted), load)
+        for granted in standing:
+            clock = self._clocks.get(granted.key, self._holds.standing(granted))
             if clock is not None and clock.owed and self._mode == Mode.AUTO:
-                self._recheck(each, clock.case, latest)
+                self._recheck(granted, clock.case, latest)
                 return
         for pending in self._waiting:
             self._decide(pending, latest)
 
     def _decide(self, pending: Pending, latest: Sequence[Counted]) -> None:
-        each, action = pending.each, pending.action
-        self._waiting.take(each.key)
-        if self._changes.is_current(each, action.value):
-            self._changes.renew(each, action)
+        granted, action = pending.granted, pending.action
+        self._waiting.pop(granted.key)
+        if self._holds.is_current(granted, action.value):
+            self._holds.renew(granted, action)
             return
-        candidate = each.knob.decode(action.value)
-        values = self._changes.standing(each), candidate
-        case = self._load.case(each, values, pending.reason, pending.evidence, latest)
+        candidate = granted.knob.decode(action.value)
+        values = self._holds.standing(granted), candidate
+        case = self._load.case(granted, values, pending.reason, pending.evidence, latest)
         if not self._load.decides_still(case, latest):
             self._waiting.add(pending)  # the load is just changing, and what decides with it
             return
-        what = f"{each.knob.name} {candidate} showed no gain"
+        what = f"{granted.knob.name} {candidate} showed no gain"
         if refusal := self._put_off.refusal(case.back_off, what):
-            self._changes.refuse(each, action.id, KmindError(refusal))
+            self._holds.refuse(granted, action.id, KmindError(refusal))
         elif not self._remembered(case, action, latest):
             self._begin(case, action)
 
     def _remembered(self, case: Case, action: Action, latest: Sequence[Counted]) -> bool:
         # Whether it was kept before under this load, and is applied for that.
-        clock = self._clocks.get(case.each.key, case.candidate)
+        clock = self._clocks.get(case.granted.key, case.candidate)
         if self._mode != Mode.AUTO or (clock is not None and clock.owed):
             return False
         # The load may be changing just now.
@@ -233,7 +233,7 @@ class ExperimentController(Service):
         known = self._recall.known(case)
         if not known:
             return False
-        if self._changes.apply(case.each, action, case.reason, case.evidence, known):
+        if self._holds.apply(case.granted, action, case.reason, case.evidence, known):
             self._clocks.recalled(case)
             self._aa_noise.begin_anew()
         return True
@@ -243,25 +243,25 @@ class ExperimentController(Service):
     def _begin(self, case: Case, action: Action) -> None:
         if (left := self._exploring.wait_s) > 0:
             why = f"what was tried has stood for as long as it may: wait for {left:.0f} s"
-            self._changes.refuse(case.each, action.id, KmindError(why))
+            self._holds.refuse(case.granted, action.id, KmindError(why))
             return
-        made = self._factory.first(case)
-        if made is None:
-            self._changes.refuse(case.each, action.id, self._recall.used_up(case.each))
+        started = self._factory.first(case)
+        if started is None:
+            self._holds.refuse(case.granted, action.id, self._recall.used_up(case.granted))
             return
-        experiment, level = made
-        change = self._changes.begin(case.each, action, case.reason, case.evidence)
+        experiment, level = started
+        change = self._holds.begin(case.granted, action, case.reason, case.evidence)
         if change is None:
-            self._recall.hand_on(case.each, level)
+            self._recall.hand_on(case.granted, level)
             return
         self._run(case, experiment, action.id, change.id, again=False, level=level)
 
-    def _recheck(self, each: Granted, known: Case, latest: Sequence[Counted]) -> None:
-        value = self._changes.standing(each)
-        change = self._changes.remeasure(each)
-        values = self._changes.standing(each), value
-        case = self._load.case(each, values, known.reason, known.evidence, latest)
-        experiment = self._factory.again(case, self._clocks.get(each.key, value))
+    def _recheck(self, granted: Granted, known: Case, latest: Sequence[Counted]) -> None:
+        value = self._holds.standing(granted)
+        change = self._holds.remeasure(granted)
+        values = self._holds.standing(granted), value
+        case = self._load.case(granted, values, known.reason, known.evidence, latest)
+        experiment = self._factory.again(case, self._clocks.get(granted.key, value))
         self._run(case, experiment, change.rec_id, change.id, again=True)
 
     def _run(
@@ -278,16 +278,16 @@ class ExperimentController(Service):
         number = self._publish.begin_row(case, rec_id, change, again=again)
 
         def switch(arm: Arm) -> None:
-            self._changes.switch(case.each, candidate=arm == "candidate")
+            self._holds.switch(case.granted, candidate=arm == "candidate")
 
         trial = ExperimentRunner(
-            experiment, case.outcome.name, self._load.meter, switch, self._now, self._effort
+            experiment, case.outcome.name, self._load.metrics, switch, self._now, self._effort
         )
         trial.arm = "candidate" if again else "incumbent"
         running = self._running = Running(
             case, trial, number, rec_id, again, level, experiment.pairs
         )
-        self._load.meter.told = lambda block: running.seen.append((trial.arm, block))
+        self._load.metrics.told = lambda block: running.seen.append((trial.arm, block))
         self._publish.announce(running)
         self._safely(trial.start)
 
@@ -304,7 +304,7 @@ class ExperimentController(Service):
             return
         self._publish.announce(self._running)
         if self._running.trial.over:
-            self._changes.poll()  # somebody else may have set the knob
+            self._holds.poll()  # somebody else may have set the knob
             if self._running is not None:
                 self._conclude(self._running, by_itself=True)
 
@@ -315,7 +315,7 @@ class ExperimentController(Service):
         except JournalError:
             raise
         except KmindError as error:
-            self._changes.poll()
+            self._holds.poll()
             if self._running is not None:
                 self._running.trial.experiment.abort(str(error))
                 self._conclude(self._running, postpone=True)
@@ -335,14 +335,14 @@ class ExperimentController(Service):
                 raise
             except KmindError as error:
                 self._publish.log(str(error))
-                self._changes.drop(case.each, "aborted", str(error), experiment=running.number)
+                self._holds.drop(case.granted, "aborted", str(error), experiment=running.number)
         elif self._stays(running, by_itself=by_itself):
-            self._changes.keep(case.each, "", {}, again=True, experiment=running.number)
+            self._holds.keep(case.granted, "", {}, again=True, experiment=running.number)
             winner = "candidate"
         else:
             outcome = experiment.outcome or "aborted"
             why = f"{case.pair}: {outcome}, {experiment.reason}"
-            self._changes.drop(case.each, outcome, why, experiment=running.number)
+            self._holds.drop(case.granted, outcome, why, experiment=running.number)
             if postpone or outcome != "aborted" or experiment.broken:
                 self._put_off.postpone(case.back_off)
         self._aa_noise.begin_anew(running.blocks(winner))
@@ -353,11 +353,11 @@ class ExperimentController(Service):
         # It runs no longer. What it drew goes on if it was no error, or could not be one; but not
         # if the extension ended it so soon, for it could do that for ever.
         self._running = None
-        self._load.meter.told = lambda block: None
+        self._load.metrics.told = lambda block: None
         case, experiment = running.case, running.trial.experiment
         gain = experiment.outcome == "gain" and self._mode == Mode.AUTO
         if gain or not (experiment.pairs or running.cut_off):
-            self._recall.hand_on(case.each, running.level)
+            self._recall.hand_on(case.granted, running.level)
         if not running.again:
             return
         stays = self._mode == Mode.AUTO and running.convinces
@@ -376,8 +376,8 @@ class ExperimentController(Service):
     def _keep(self, running: Running) -> None:
         case = running.case
         reason, numbers = gain_in_words(case, running.trial.experiment)
-        self._changes.keep(
-            case.each,
+        self._holds.keep(
+            case.granted,
             reason,
             {"experiment": running.number} | numbers,
             again=running.again,
@@ -418,11 +418,11 @@ class ExperimentController(Service):
 
     def take_up(self) -> None:
         """Go on to measure again, now and then, what an earlier owner had kept and stands."""
-        for each in self._changes.knobs.usable():
-            if not (self._measures and self._changes.holding(*each.key)):
+        for granted in self._holds.knobs.usable():
+            if not (self._measures and self._holds.holding(*granted.key)):
                 continue
-            value, outcomes = self._changes.standing(each), self._load.meter.outcomes
-            if case := self._recall.standing(self._who, each, value, outcomes):
+            value, outcomes = self._holds.standing(granted), self._load.metrics.outcomes
+            if case := self._recall.standing(self._who, granted, value, outcomes):
                 self._clocks.proven(case)
         self._tick()
 
@@ -430,7 +430,7 @@ class ExperimentController(Service):
         """A knob is held no longer; what was measured of it ends."""
         self._waiting.pass_over(why, key)
         running = self._running
-        if running is not None and running.case.each.key == key:
+        if running is not None and running.case.granted.key == key:
             running.trial.experiment.abort(why)
             running.cut_off = running.seen_nothing
             self._end(running)

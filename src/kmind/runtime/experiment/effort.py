@@ -115,7 +115,7 @@ class _Sum:
             return 0.0
         count = max(len(mine), len(others))
         at = (np.arange(count) + 0.5) / count
-        one, two = (np.quantile(each, at, method="inverted_cdf") for each in (mine, others))
+        one, two = (np.quantile(efforts, at, method="inverted_cdf") for efforts in (mine, others))
         return float(np.mean(np.abs(one - two)))
 
     def to_dict(self) -> dict[str, Any]:
@@ -168,18 +168,18 @@ class Efforts:
         """Return the reason why the verdict is void, or ""."""
         if self.lost:
             return "the extension's own use of resources is not known"
-        said = (
+        reason = (
             _why_means_differ(self._blocks, "in blocks ")
             or _why_means_differ(self._all, "")
             or _why_blocks_differ(self._blocks)
         )
-        return said and f"the extension itself {said}"
+        return reason and f"the extension itself {reason}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON, by arm, wash-outs included but for the owner's time."""
         return {
-            arm: each.to_dict() | {"owner_s": self._blocks[arm].to_dict()["owner_s"]}
-            for arm, each in self._all.items()
+            arm: efforts.to_dict() | {"owner_s": self._blocks[arm].to_dict()["owner_s"]}
+            for arm, efforts in self._all.items()
         }
 
 
@@ -197,6 +197,6 @@ def _why_blocks_differ(sums: _Arms) -> str:
     for name, limit, words in _RULES:
         apart = sums["incumbent"].apart(sums["candidate"], name)
         if apart > limit:
-            said = words.format(apart, "more or less")
-            return f"{said} in a block of one arm than in one of the other"
+            text = words.format(apart, "more or less")
+            return f"{text} in a block of one arm than in one of the other"
     return ""

@@ -33,83 +33,83 @@ class Experiments(Service):
         self,
         spec: InstanceSpec,
         services: Services,
-        changes: TrialHolds,
+        holds: TrialHolds,
         *,
         rng: np.random.Generator | None = None,
         effort: Callable[[], Effort | None] | None = None,
     ) -> None:
-        self._trials = ExperimentController(spec, services, changes, rng=rng, effort=effort)
-        self._confirm = Confirm(spec, services, changes, rng=rng, effort=effort)
-        self._told = spec.manifest, spec.params
+        self._controller = ExperimentController(spec, services, holds, rng=rng, effort=effort)
+        self._confirm = Confirm(spec, services, holds, rng=rng, effort=effort)
+        self._given = spec.manifest, spec.params
 
     def configure(self, manifest: Manifest, params: Mapping[str, Parameter]) -> None:
         """Go by another version of the module from now on."""
-        self._trials.configure(manifest, params)
+        self._controller.configure(manifest, params)
         self._confirm.configure(manifest, params)
-        self._told = manifest, params
+        self._given = manifest, params
 
     @property
-    def _one(self) -> ExperimentController | Confirm:
-        return self._confirm if self._told[0].evidence.by == "module" else self._trials
+    def _judge(self) -> ExperimentController | Confirm:
+        return self._confirm if self._given[0].evidence.by == "module" else self._controller
 
     def listen(self, objective: Objective) -> Callable[[Heard], None]:
         """Return the receiver of the owner's readings of the objective.
 
         Its direction is the admin's setting, or else the objective's own.
         """
-        manifest, params = self._told
+        manifest, params = self._given
         part = manifest.objective
         assert part is not None
-        said = str(params[part.better])
-        better = said if said != "auto" else objective.better
+        direction = str(params[part.better])
+        better = direction if direction != "auto" else objective.better
         metric = clean(str(params[part.what]), _METRIC)
         return self._confirm.listen(metric, "lower" if better == "lower" else "higher")
 
     @property
     def due(self) -> float:
         """Time of the next turn, in the clock's seconds."""
-        return self._one.due
+        return self._judge.due
 
     @property
     def running(self) -> bool:
         """True while an experiment runs, or is about to."""
-        return self._one.running
+        return self._judge.running
 
     def run_due(self) -> None:
         """Do what is due."""
-        self._one.run_due()
+        self._judge.run_due()
 
     def poll(self, *, busy: bool) -> None:
         """Say whether the agent sees anything; about once a second."""
-        self._one.poll(busy=busy)
+        self._judge.poll(busy=busy)
 
     def status(self) -> dict[str, Any]:
         """Return the experiment that runs, or null."""
-        return self._one.status()
+        return self._judge.status()
 
     def approved(
-        self, each: Granted, action: Action, reason: str, evidence: Mapping[str, Any]
+        self, granted: Granted, action: Action, reason: str, evidence: Mapping[str, Any]
     ) -> None:
         """Measure, apply or refuse what was approved. JournalError passes through."""
-        self._one.approved(each, action, reason, evidence)
+        self._judge.approved(granted, action, reason, evidence)
 
-    def renewed(self, each: Granted, action: Action) -> None:
+    def renewed(self, granted: Granted, action: Action) -> None:
         """Hold on to what was recommended again."""
-        self._one.renewed(each, action)
+        self._judge.renewed(granted, action)
 
     def set_mode(self, mode: Mode) -> None:
         """Follow to another mode; what is being measured ends."""
-        self._trials.set_mode(mode)
+        self._controller.set_mode(mode)
         self._confirm.set_mode(mode)
 
     def abort(self, why: str) -> None:
         """End the experiment that runs or waits, and put back what stood."""
-        self._one.abort(why)
+        self._judge.abort(why)
 
     def adopt(self) -> set[int]:
         """Changes, by the journal's number, that an earlier owner did not measure to the end."""
-        return self._trials.adopt()
+        return self._controller.adopt()
 
     def take_up(self) -> None:
         """Go on with what an earlier owner had kept and stands."""
-        self._one.take_up()
+        self._judge.take_up()

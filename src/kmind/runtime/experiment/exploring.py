@@ -147,7 +147,7 @@ class Proofs:
         self._proofs: dict[Setting, Proof] = {}
         self._refuted: dict[Setting, int] = {}
         self._at: float | None = None
-        self._stands: Setting = frozenset()
+        self._current: Setting = frozenset()
 
     def get(self, setting: Setting) -> Proof | None:
         """Return the proof of a setting, if there is one."""
@@ -155,7 +155,7 @@ class Proofs:
 
     def within(self, setting: Setting) -> bool:
         """True if the setting is part of a confirmed one: knobs move one after the other."""
-        return any(setting < each for each, proof in self._proofs.items() if not proof.owed)
+        return any(setting < proven for proven, proof in self._proofs.items() if not proof.owed)
 
     def tick(self, now: float, stands: Setting) -> None:
         """Credit the time since the last call to the setting in place until now.
@@ -164,23 +164,23 @@ class Proofs:
         """
         passed = 0.0 if self._at is None else max(0.0, now - self._at)
         self._at = now
-        if old := self._proofs.get(self._stands):
+        if old := self._proofs.get(self._current):
             old.stood_s += passed
-            if stands != self._stands:
+            if stands != self._current:
                 old.left_at = now
-        new = self._proofs.get(stands) if stands != self._stands else None
+        new = self._proofs.get(stands) if stands != self._current else None
         if new and new.left_at is not None and now - new.left_at > self.first_s:
             new.pause_s = min(new.pause_s, self.first_s)
-        self._stands = stands
+        self._current = stands
 
     def confirmed(self, setting: Setting, number: int, level: float | None) -> None:
         """It was measured to be better than the baseline."""
         known = self._proofs.pop(setting, None)
         if known is None:
             known = Proof(number, self.first_s / 2 ** self._refuted.get(setting, 0) / 2)
-        made = Proof(number, min(2 * known.pause_s, _LONGEST_S), levels=known.levels)
-        made.levels |= {_class(level)} if level else set()
-        self.remember(setting, made)
+        proof = Proof(number, min(2 * known.pause_s, _LONGEST_S), levels=known.levels)
+        proof.levels |= {_class(level)} if level else set()
+        self.remember(setting, proof)
 
     def remember(self, setting: Setting, proof: Proof) -> None:
         """Take what is known of it; of more than 256 the oldest goes."""
@@ -204,7 +204,7 @@ class Proofs:
     def under(self, setting: Setting, level: float) -> None:
         """The metric is so much under a setting that stands: a new level asks for a measurement."""
         proof = self._proofs.get(setting)
-        if proof and proof.levels and min(abs(_class(level) - each) for each in proof.levels) > 1:
+        if proof and proof.levels and min(abs(_class(level) - other) for other in proof.levels) > 1:
             proof.pause_s = min(proof.pause_s, self.first_s)
 
     def clear(self) -> None:

@@ -37,7 +37,7 @@ class ExperimentFactory:
         experiment = self._recall.cut_short(case, design, self._rng, guards)
         if experiment is not None:
             return experiment, 0.0
-        level = self._recall.draw(case.each)
+        level = self._recall.draw(case.granted)
         if not level:
             return None
         design = trial_design(case, self._plan, level)

@@ -25,7 +25,7 @@ _NEWEST = 2  # blocks that have to look like the ones before them for what is re
 class LoadWatch:
     """The load of one instance, whose module goes by ``plan``.
 
-    ``meter`` reads the counters, ``noise`` collects blocks under what stands while nothing is
+    ``metrics`` reads the counters, ``noise`` collects blocks under what stands while nothing is
     tried. ``busy`` says whether there is traffic. Where the module declares no outcome, no load
     can be told from another.
     """
@@ -38,8 +38,8 @@ class LoadWatch:
         *,
         now: Callable[[], float],
     ) -> None:
-        self.meter = Ledger(manifest, agent, now=now)
-        self.noise = AaNoise(self.meter, plan.block_s, wash_out_s=plan.wash_out_s, now=now)
+        self.metrics = Ledger(manifest, agent, now=now)
+        self.noise = AaNoise(self.metrics, plan.block_s, wash_out_s=plan.wash_out_s, now=now)
         self._circumstances = Circumstances(manifest)
         self._block_s = plan.block_s
         self._now = now
@@ -58,7 +58,7 @@ class LoadWatch:
 
     def case(
         self,
-        each: Granted,
+        granted: Granted,
         values: tuple[Value, Value],
         reason: str,
         evidence: Mapping[str, Any],
@@ -67,7 +67,9 @@ class LoadWatch:
         """The second value against the first, under the load that the latest blocks are of."""
         load = self._circumstances.classify(latest)
         level = _level(latest, load.outcome.name)
-        return Case(each, *values, reason, evidence, load.outcome, load.sides, load.context, level)
+        return Case(
+            granted, *values, reason, evidence, load.outcome, load.sides, load.context, level
+        )
 
     def decides_still(self, case: Case, latest: Sequence[Counted]) -> bool:
         """True if the newest block has the case's outcome decide; else the load is changing."""

@@ -84,7 +84,7 @@ def evaluate(
     be set; it is as it was then.
     """
     check_metric(question.metric, manifest)
-    meter = Ledger(manifest, agent, now=now)
+    metrics = Ledger(manifest, agent, now=now)
     who = f"evaluate@{question.target.name}"
     agent.set_mode(Mode.OBSERVE)
     agent.start()
@@ -96,10 +96,10 @@ def evaluate(
         incumbent = stands if question.incumbent is None else question.incumbent
         if incumbent != stands:
             _apply(actuator, question, incumbent, who)
-        load = _load(question, manifest, meter, sleep)
+        load = _load(question, manifest, metrics, sleep)
         change = _apply(actuator, question, question.candidate, who, parked=True)
         arms = _Arms(actuator, change)
-        run = _Run(question, load, meter, arms, rng or np.random.default_rng(), now)
+        run = _Run(question, load, metrics, arms, rng or np.random.default_rng(), now)
         number = store.begin(
             kind="by hand",
             instance=who,
@@ -136,14 +136,14 @@ def _apply(
 
 
 def _load(
-    question: Question, manifest: Manifest, meter: Ledger, sleep: Callable[[float], None]
+    question: Question, manifest: Manifest, metrics: Ledger, sleep: Callable[[float], None]
 ) -> Load:
     # Some blocks under the incumbent say which outcome decides.
-    blocks, before = [], meter.read()
+    blocks, before = [], metrics.read()
     for _ in range(BLOCKS):
         sleep((question.design or Design()).block_s)
-        after = meter.read()
-        blocks.append(meter.between(before, after))
+        after = metrics.read()
+        blocks.append(metrics.between(before, after))
         before = after
     return Circumstances(manifest).classify(blocks, question.metric)
 
@@ -167,7 +167,7 @@ class _Run:
         self,
         question: Question,
         load: Load,
-        meter: Ledger,
+        metrics: Ledger,
         arms: _Arms,
         rng: np.random.Generator,
         now: Callable[[], float],
@@ -175,12 +175,12 @@ class _Run:
         better = load.outcome.better
         design = question.design or Design()
         plan = Design.from_dict(design.to_dict() | {"better": better})
-        self.experiment = Experiment(plan, rng, guards=meter.guards(), sides=load.sides)
+        self.experiment = Experiment(plan, rng, guards=metrics.guards(), sides=load.sides)
         self._question = question
         self._arms = arms
         self._now = now
         self._trial = ExperimentRunner(
-            self.experiment, load.outcome.name, meter, arms.switch, now=now
+            self.experiment, load.outcome.name, metrics, arms.switch, now=now
         )
 
     def to_the_end(
@@ -203,7 +203,7 @@ class _Run:
                         experiment.abort(why)
                 if not told and not experiment.calibrating:
                     told = True
-                    self._tell(emit, number, incumbent)
+                    self._emit_begun(emit, number, incumbent)
                 sleep(min(_NAP_S, max(0.0, self._trial.due - self._now())))
                 self._trial.run_due()
         except JournalError:
@@ -211,8 +211,8 @@ class _Run:
         except KmindError as error:
             experiment.abort(str(error))
 
-    def _tell(self, emit: Emit, number: int, incumbent: Value) -> None:
-        said: dict[str, Any] = self.experiment.to_dict()
+    def _emit_begun(self, emit: Emit, number: int, incumbent: Value) -> None:
+        record: dict[str, Any] = self.experiment.to_dict()
         emit(
             events.Experiment(
                 experiment=number,
@@ -223,7 +223,7 @@ class _Run:
                 candidate=self._question.candidate,
                 metric=self._trial.metric,
                 better=self.experiment.design.better,
-                detectable=said["detectable"],
+                detectable=record["detectable"],
                 max_s=self.experiment.design.max_s,
             )
         )

@@ -76,12 +76,12 @@ class Metrics:
 
     def guards(self) -> list[Guard]:
         """New guards: the module's own, and pressure where this kernel tells it."""
-        made = [
+        readings = [
             Guard(f"psi.{name}", "lower", limit, _PATIENCE, slack)
             for name, limit, slack in _PRESSURES
             if name in self._files
         ]
-        return made + [
+        return readings + [
             Guard(guard.name, guard.better, guard.limit, _PATIENCE) for guard in self._guards
         ]
 
@@ -112,7 +112,7 @@ def _value(part: MeasurePart, before: Reading, after: Reading) -> float | None:
 
 def _read(file: Path) -> int | None:
     try:
-        found = _SOME.search(file.read_text())
+        match = _SOME.search(file.read_text())
     except OSError:
         return None
-    return int(found[1]) if found else None
+    return int(match[1]) if match else None

@@ -31,12 +31,12 @@ class NoExperiments(Service):
         self._class = class_
 
     def approved(
-        self, each: Granted, action: Action, reason: str, evidence: Mapping[str, Any]
+        self, granted: Granted, action: Action, reason: str, evidence: Mapping[str, Any]
     ) -> None:
         """Refuse it."""
-        self._holds.refuse(each, action.id, KmindError(f"a {self._class} sets no knobs"))
+        self._holds.refuse(granted, action.id, KmindError(f"a {self._class} sets no knobs"))
 
-    def renewed(self, each: Granted, action: Action) -> None:
+    def renewed(self, granted: Granted, action: Action) -> None:
         """Do nothing: no value is held."""
 
     def configure(self, manifest: Manifest, params: Mapping[str, Parameter]) -> None:

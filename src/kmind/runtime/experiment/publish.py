@@ -46,7 +46,7 @@ class Publisher:
                 id=running.rec_id,
                 experiment=running.number,
                 kind="recheck" if running.again else "trial",
-                knob=case.each.knob.name,
+                knob=case.granted.knob.name,
                 incumbent=case.incumbent,
                 candidate=case.candidate,
                 metric=case.outcome.name,
@@ -70,7 +70,7 @@ class Publisher:
                 instance=self._who,
                 id=running.rec_id,
                 experiment=running.number,
-                knob=case.each.knob.name,
+                knob=case.granted.knob.name,
                 incumbent=case.incumbent,
                 candidate=case.candidate,
                 metric=case.outcome.name,
@@ -87,7 +87,7 @@ class Publisher:
         """Take down that an experiment begins; its number, 0 where that cannot be."""
         return self._begin(
             kind="recheck" if again else "trial",
-            each=case.each,
+            granted=case.granted,
             incumbent=case.incumbent,
             candidate=case.candidate,
             metric=case.outcome.name,
@@ -101,7 +101,7 @@ class Publisher:
 
     def unmeasured(
         self,
-        each: Granted,
+        granted: Granted,
         values: tuple[Value, Value],
         rec_id: int,
         why: str,
@@ -112,7 +112,7 @@ class Publisher:
         """Take down that a value stands which nobody measured; ``values`` are old and new."""
         number = self._begin(
             kind="unmeasured",
-            each=each,
+            granted=granted,
             incumbent=values[0],
             candidate=values[1],
             metric="",
@@ -125,13 +125,13 @@ class Publisher:
         )
         self.end_row(number, {**UNMEASURED, "reason": why}, kept=True)
 
-    def _begin(self, *, each: Granted, **fields: Any) -> int:
+    def _begin(self, *, granted: Granted, **fields: Any) -> int:
         try:
             return self._store.begin(
                 instance=self._who,
                 module=self._module,
                 backend=self._backend,
-                knob=each.knob,
+                knob=granted.knob,
                 target=self._target,
                 **fields,
             )
@@ -155,7 +155,7 @@ def status_of(running: Running) -> dict[str, Any]:
     interval = experiment.interval
     return {
         "experiment": running.number,
-        "knob": case.each.knob.name,
+        "knob": case.granted.knob.name,
         "incumbent": case.incumbent,
         "candidate": case.candidate,
         "metric": case.outcome.name,

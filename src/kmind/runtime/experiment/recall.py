@@ -64,7 +64,7 @@ class Recall:
     def _pair(self, case: Case) -> dict[str, Any]:
         return {
             "module": self._module,
-            "knob": case.each.knob,
+            "knob": case.granted.knob,
             "target": self._target,
             "incumbent": case.incumbent,
             "candidate": case.candidate,
@@ -117,15 +117,15 @@ class Recall:
         return None
 
     def standing(
-        self, who: str, each: Granted, value: Value, outcomes: Mapping[str, OutcomePart]
+        self, who: str, granted: Granted, value: Value, outcomes: Mapping[str, OutcomePart]
     ) -> Case | None:
         """The case by which an instance kept the value that stands; None if it was not the last."""
-        row: _Row | None = self._asked(lambda: self._store.kept(who, each.knob), None)
+        row: _Row | None = self._asked(lambda: self._store.kept(who, granted.knob), None)
         outcome = outcomes.get(row["metric"]) if row else None
         if not row or outcome is None or row["candidate"] != value:
             return None
         values = row["incumbent"], row["candidate"]
-        return Case(each, *values, row["reason"], row["evidence"], outcome, (), "", None)
+        return Case(granted, *values, row["reason"], row["evidence"], outcome, (), "", None)
 
     def interrupted(self, who: str) -> set[int]:
         """Changes, by the journal's number, that an earlier owner did not measure to the end."""
@@ -134,30 +134,30 @@ class Recall:
 
     # The day's budget
 
-    def draw(self, each: Granted) -> float:
+    def draw(self, granted: Granted) -> float:
         """The error that the next experiment on a knob may make; 0: nothing is left today."""
-        budget = self._asked(lambda: self._store.budget(each.knob, self._target), None)
+        budget = self._asked(lambda: self._store.budget(granted.knob, self._target), None)
         if budget is None or budget.used_up:
             return 0.0
-        self._save(each, budget.drawn())
+        self._save(granted, budget.drawn())
         return budget.level
 
-    def used_up(self, each: Granted) -> KmindError:
+    def used_up(self, granted: Granted) -> KmindError:
         """The refusal of what nothing is left for."""
         return KmindError(
-            f"{each.knob.name} of {each.target.name} has had as many experiments today as one may "
-            f"believe: nothing new is tried until 00:00 UTC",
+            f"{granted.knob.name} of {granted.target.name} has had as many experiments today as "
+            f"one may believe: nothing new is tried until 00:00 UTC",
             hint="kept values are still rechecked; see kmind why",
         )
 
-    def hand_on(self, each: Granted, level: float) -> None:
+    def hand_on(self, granted: Granted, level: float) -> None:
         """Give the error of an experiment that ended in a gain, or saw nothing, to the next one."""
-        budget = self._asked(lambda: self._store.budget(each.knob, self._target), None)
+        budget = self._asked(lambda: self._store.budget(granted.knob, self._target), None)
         if level and budget is not None:
-            self._save(each, budget.handed_on(level))
+            self._save(granted, budget.handed_on(level))
 
-    def _save(self, each: Granted, budget: Budget) -> None:
-        self._asked(lambda: self._store.set_budget(each.knob, self._target, budget), None)
+    def _save(self, granted: Granted, budget: Budget) -> None:
+        self._asked(lambda: self._store.set_budget(granted.knob, self._target, budget), None)
 
 
 def _alike(record: Mapping[str, Any], design: Design) -> bool:

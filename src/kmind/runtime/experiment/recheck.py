@@ -93,7 +93,7 @@ class RecheckClocks:
 
     def kept(self, case: Case, load: str, *, again: bool) -> None:
         """A value was kept; ``load`` is what its blocks were of. ``again``: it stood before."""
-        clock = self._clocks.get((case.each.key, case.candidate)) if again else None
+        clock = self._clocks.get((case.granted.key, case.candidate)) if again else None
         if clock is None:
             self.proven(case)
         else:
@@ -105,17 +105,17 @@ class RecheckClocks:
 
     def recalled(self, case: Case) -> None:
         """A value stands as it did before; a clock that it has goes on."""
-        if (case.each.key, case.candidate) not in self._clocks:
+        if (case.granted.key, case.candidate) not in self._clocks:
             self._put(case)
 
     def _put(self, case: Case) -> None:
-        key = (case.each.key, case.candidate)
+        key = (case.granted.key, case.candidate)
         first_s = self.first_s / 2 ** self._refuted.get(key, 0)
-        below = self._clocks.get((case.each.key, case.incumbent))
+        below = self._clocks.get((case.granted.key, case.incumbent))
         clock = RecheckClock(case, first_s, first_s, min(below.stood_s, first_s) if below else 0.0)
         self._clocks.pop(key, None)
         if len(self._clocks) >= _MOST:
-            del self._clocks[min(self._clocks, key=lambda each: self._clocks[each].stood_s)]
+            del self._clocks[min(self._clocks, key=lambda key: self._clocks[key].stood_s)]
         self._clocks[key] = clock
         self._standing.append(key)
 
@@ -127,7 +127,7 @@ class RecheckClocks:
 
     def refuted(self, case: Case) -> None:
         """It was measured again, and goes."""
-        key = (case.each.key, case.candidate)
+        key = (case.granted.key, case.candidate)
         self._clocks.pop(key, None)
         times = self._refuted.pop(key, 0) + 1
         if len(self._refuted) >= _MOST:
@@ -136,7 +136,7 @@ class RecheckClocks:
 
     def cut(self, case: Case, pieces: dict[str, Any]) -> bool:
         """A measurement was cut off: it is due again at once. Whether that was the last one."""
-        clock = self._clocks.get((case.each.key, case.candidate))
+        clock = self._clocks.get((case.granted.key, case.candidate))
         if clock is None:
             return True
         clock.cuts += 1

@@ -2,7 +2,7 @@
 """One experiment on a knob, block by block, as time goes on.
 
 Whoever owns it calls ``turn`` when it is ``due``. It asks for the arm that the next block
-is to run under, waits for what is under way to wash out, and reads the meter at both
+is to run under, waits for what is under way to wash out, and reads the metrics at both
 ends of the block.
 """
 
@@ -33,7 +33,7 @@ class ExperimentRunner:
         self,
         experiment: Experiment,
         metric: str,
-        meter: Metrics,
+        metrics: Metrics,
         switch: Callable[[Arm], None],
         now: Callable[[], float],
         effort: Callable[[], Effort | None] | None = None,
@@ -41,7 +41,7 @@ class ExperimentRunner:
         self.experiment = experiment
         self.metric = metric
         self.arm: Arm = "incumbent"
-        self._meter = meter
+        self._metrics = metrics
         self._switch = switch
         self._now = now
         self._began: Reading | None = None
@@ -73,12 +73,12 @@ class ExperimentRunner:
         if self.over or now < self.due:
             return
         design = self.experiment.design
-        reading = self._meter.read()
+        reading = self._metrics.read()
         if self._began is None:
             self._add_effort(now, washing=True)
             self._began, self.due = reading, now + design.block_s
             return
-        block = self._meter.between(self._began, reading)
+        block = self._metrics.between(self._began, reading)
         self._began = reading
         self._add_effort(now)
         if block.seconds > _LATE * design.block_s:

@@ -22,11 +22,11 @@ class Standing:
     ``since`` is when the setting of now began, or the latest turn of an experiment.
     """
 
-    def __init__(self, changes: TrialHolds, now: Callable[[], float]) -> None:
+    def __init__(self, holds: TrialHolds, now: Callable[[], float]) -> None:
         self.exploring = Exploring()
         self.proofs = Proofs(math.inf)
         self.since = now()
-        self._changes = changes
+        self._holds = holds
         self._now = now
         self._latest: Setting = frozenset()
 
@@ -39,9 +39,9 @@ class Standing:
     def setting(self) -> Setting:
         """The setting of now."""
         return frozenset(
-            (each.key, value)
-            for each in self._changes.held_knobs()
-            if (value := self._changes.held_value(each)) != self._changes.baseline(each)
+            (granted.key, value)
+            for granted in self._holds.held_knobs()
+            if (value := self._holds.held_value(granted)) != self._holds.baseline(granted)
         )
 
     @property
@@ -69,10 +69,10 @@ class Standing:
 
     def after(self, pending: Pending) -> Setting:
         """Return the setting that there would be with an approved value."""
-        each = pending.each
-        rest = frozenset(item for item in self.setting if item[0] != each.key)
-        value = each.knob.decode(pending.action.value)
-        return rest if value == self._changes.baseline(each) else rest | {(each.key, value)}
+        granted = pending.granted
+        rest = frozenset(item for item in self.setting if item[0] != granted.key)
+        value = granted.knob.decode(pending.action.value)
+        return rest if value == self._holds.baseline(granted) else rest | {(granted.key, value)}
 
     def is_retreat(self, after: Setting) -> bool:
         """True if a setting is on the way from that of now to the baseline."""
@@ -91,8 +91,8 @@ class Standing:
         old: dict[str, Value] = {}
         new: dict[str, Value] = {}
         for key, value in setting:
-            each = self._changes.knobs.get(*key)
-            if each is None:
+            granted = self._holds.knobs.get(*key)
+            if granted is None:
                 return None
-            old[each.knob.name], new[each.knob.name] = self._changes.baseline(each), value
+            old[granted.knob.name], new[granted.knob.name] = self._holds.baseline(granted), value
         return old, new

@@ -363,8 +363,10 @@ class EvidenceStore(DeferringStore):
         except KmindError:  # then it is what this process knows of it
             pass
         # That of tomorrow counts where the clock was set back a little.
-        known = [each for each in known if today <= each[0] <= today + 1]
-        return max((budget for _, budget in known), key=lambda each: each.tests, default=Budget())
+        known = [entry for entry in known if today <= entry[0] <= today + 1]
+        return max(
+            (budget for _, budget in known), key=lambda budget: budget.tests, default=Budget()
+        )
 
     def set_budget(self, knob: Knob | str, target: Target, budget: Budget) -> None:
         """Take down what is left of it."""

@@ -20,20 +20,20 @@ _MOST = 256
 class Unmeasured:
     """Sets approved values in ``changes``, and takes each of them down once, the first 256."""
 
-    def __init__(self, changes: TrialHolds, publish: Publisher) -> None:
-        self._changes = changes
+    def __init__(self, holds: TrialHolds, publish: Publisher) -> None:
+        self._holds = holds
         self._publish = publish
         self._noted: set[tuple[int, ...]] = set()
 
     def apply(
-        self, each: Granted, action: Action, reason: str, evidence: Mapping[str, Any]
+        self, granted: Granted, action: Action, reason: str, evidence: Mapping[str, Any]
     ) -> None:
         """Set what was approved. JournalError passes through."""
-        if not self._changes.apply(each, action, reason, evidence, _WHY):
+        if not self._holds.apply(granted, action, reason, evidence, _WHY):
             return
-        key = (*each.key, action.value)
+        key = (*granted.key, action.value)
         if key in self._noted or len(self._noted) >= _MOST:
             return
         self._noted.add(key)
-        values = self._changes.baseline(each), each.knob.decode(action.value)
-        self._publish.unmeasured(each, values, action.id, _WHY, reason=reason, evidence=evidence)
+        values = self._holds.baseline(granted), granted.knob.decode(action.value)
+        self._publish.unmeasured(granted, values, action.id, _WHY, reason=reason, evidence=evidence)

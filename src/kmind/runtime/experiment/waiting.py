@@ -21,11 +21,11 @@ class Waiting:
     """Approved values, one a knob at most; each waits for as long as it was to stand.
 
     ``turn`` says in a word what each waits for, "measured" or "set". Whoever recommended what goes
-    without its turn is told by ``changes``. ``now`` is in seconds.
+    without its turn is told by ``holds``. ``now`` is in seconds.
     """
 
-    def __init__(self, changes: TrialHolds, now: Callable[[], float], turn: str) -> None:
-        self._changes = changes
+    def __init__(self, holds: TrialHolds, now: Callable[[], float], turn: str) -> None:
+        self._holds = holds
         self._now = now
         self._turn = turn
         self._waiting: dict[_Key, Pending] = {}
@@ -39,13 +39,13 @@ class Waiting:
     @property
     def until(self) -> float:
         """Time when the first of them has waited for too long, in seconds; infinity for none."""
-        return min((each.until for each in self), default=math.inf)
+        return min((granted.until for granted in self), default=math.inf)
 
     def add(self, pending: Pending) -> None:
         """Have a value wait, in place of another one for its knob."""
-        self._waiting[pending.each.key] = pending
+        self._waiting[pending.granted.key] = pending
 
-    def take(self, key: _Key) -> Pending | None:
+    def pop(self, key: _Key) -> Pending | None:
         """Have a knob's value wait no longer, as its turn has come or it was settled otherwise."""
         return self._waiting.pop(key, None)
 
@@ -53,13 +53,13 @@ class Waiting:
         """Return the value that waits for a knob."""
         return self._waiting.get(key)
 
-    def renew(self, each: Granted, action: Action) -> bool:
+    def renew(self, granted: Granted, action: Action) -> bool:
         """Have a value wait for longer if it is the one that was recommended again."""
-        pending = self._waiting.get(each.key)
+        pending = self._waiting.get(granted.key)
         if pending is None or pending.action.value != action.value:
             return False
         pending.action = action
-        pending.until = max(pending.until, self._now() + self._changes.hold_s(action))
+        pending.until = max(pending.until, self._now() + self._holds.hold_s(action))
         return True
 
     def expire(self) -> None:
@@ -75,12 +75,12 @@ class Waiting:
             self._refuse(pending, why)
 
     def _refuse(self, pending: Pending, why: str) -> None:
-        if self._waiting.pop(pending.each.key, None) is not None:
-            self._changes.refuse(pending.each, pending.action.id, KmindError(why))
+        if self._waiting.pop(pending.granted.key, None) is not None:
+            self._holds.refuse(pending.granted, pending.action.id, KmindError(why))
 
     def pass_over(self, why: str, key: _Key | None = None) -> None:
         """Tell that a knob's value, or all, are not done, as something else is."""
         for pending in self:
-            own = pending.each.key
+            own = pending.granted.key
             if key in (None, own) and self._waiting.pop(own, None) is not None:
-                self._changes.pass_over(pending.each, pending.action.id, why)
+                self._holds.pass_over(pending.granted, pending.action.id, why)

@@ -118,7 +118,7 @@ class Findings:
         if changed or key in self._unwritten or not 0 <= age < min(_WRITE_S, row["lasts_s"] / 4):
             self._put(row)
         if worse:
-            self._tell(row)
+            self._emit_row(row)
 
     def clear(self, who: Finder, part: FindingPart, name: str) -> None:
         """Say that it is there no longer; it closes after a while."""
@@ -157,7 +157,7 @@ class Findings:
         if row["state"] == "open":
             row |= {"state": "acknowledged", "why": "root has acknowledged it"}
             self._put(row)
-            self._tell(row)
+            self._emit_row(row)
         return row
 
     def close_finding(self, id: str) -> _Row:
@@ -257,7 +257,7 @@ class Findings:
             raise ValueError(f"{OPEN_MOST} are open already")
         self._pending.get(who.instance, {}).pop(key, None)
         self._put(row)
-        self._tell(row)
+        self._emit_row(row)
 
     def _has_lasted(self, who: Finder, id: str, needed_s: float, now: float) -> bool:
         pending = self._pending.setdefault(who.instance, {})
@@ -278,7 +278,7 @@ class Findings:
         row |= {"state": "closed", "closed": self._now(), "why": why, "by_admin": int(by_admin)}
         self._put(row)
         self._written_at.pop(row["id"], None)
-        self._tell(row)
+        self._emit_row(row)
 
     def _count_open(self, who: Finder) -> int:
         waiting = [
@@ -328,7 +328,7 @@ class Findings:
             self._complained_at = now
             self._emit(events.Log(message=str(error)))
 
-    def _tell(self, row: Mapping[str, Any]) -> None:
+    def _emit_row(self, row: Mapping[str, Any]) -> None:
         self._emit(
             events.Finding(
                 instance=row["instance"],

@@ -42,71 +42,73 @@ class GrantedKnobs:
 
     def usable(self) -> list[Granted]:
         """The knobs that the instance may move."""
-        return [each for each in self if each.usable]
+        return [granted for granted in self if granted.usable]
 
     @property
     def yielded(self) -> tuple[str, ...]:
         """The knobs that somebody else has set, by name."""
         return tuple(sorted(self._granted[key].knob.name for key in self._yielded))
 
-    def has_yielded(self, each: Granted) -> bool:
+    def has_yielded(self, granted: Granted) -> bool:
         """True if somebody else has set a knob."""
-        return each.key in self._yielded
+        return granted.key in self._yielded
 
     # What the agent may let through
 
     def grant(self, granted: Iterable[Granted]) -> None:
         """Let the agent approve values for these knobs alone; one that was yielded stays so."""
         granted = list(granted)
-        for key in self._granted.keys() - {each.key for each in granted}:
+        for key in self._granted.keys() - {entry.key for entry in granted}:
             self._agent.admission.revoke(*key)  # an earlier version of the module had it
             self._granted[key] = replace(self._granted[key], usable=False)
-        for each in granted:
+        for entry in granted:
             # Another instance may hold it now.
-            first = self._actuator.baseline(each.knob, each.target)
+            first = self._actuator.baseline(entry.knob, entry.target)
             if first is not None:
-                each = replace(each, baseline=first)
-            self._granted[each.key] = each
-            self._offer(each)
+                entry = replace(entry, baseline=first)
+            self._granted[entry.key] = entry
+            self._offer(entry)
 
     def take_up(self, granted: Iterable[Granted], yielded: Iterable[str]) -> None:
         """Go on with an earlier process's grants, and with what it had yielded, by name.
 
         The agent learns of them by ``offer_all``, once it is known what is held.
         """
-        self._granted = {each.key: each for each in granted}
-        by_name = {each.knob.name: each.key for each in self}
+        self._granted = {entry.key: entry for entry in granted}
+        by_name = {granted.knob.name: granted.key for granted in self}
         self._yielded = {by_name[name] for name in yielded if name in by_name}
 
     def offer_all(self, held: Iterable[Key]) -> None:
         """Let the agent go by all grants. What is not held has its value of now for a baseline."""
         held = set(held)
-        for each in self:
-            value = self.read(each)
-            if each.key not in held and value is not None:
+        for granted in self:
+            value = self.read(granted)
+            if granted.key not in held and value is not None:
                 # What was read before may have been put back meanwhile.
-                each = self._granted[each.key] = replace(each, baseline=value)
-            self._offer(each)
+                granted = self._granted[granted.key] = replace(granted, baseline=value)
+            self._offer(granted)
 
-    def _offer(self, each: Granted) -> None:
+    def _offer(self, granted: Granted) -> None:
         # What may be done, and what stands now.
-        if each.key in self._yielded:
-            self._withdraw(each)
+        if granted.key in self._yielded:
+            self._withdraw(granted)
         else:
-            self._agent.admission.grant(*each.key, replace(each.grant(), current=self.code(each)))
+            self._agent.admission.grant(
+                *granted.key, replace(granted.grant(), current=self.code(granted))
+            )
 
-    def _withdraw(self, each: Granted) -> None:
+    def _withdraw(self, granted: Granted) -> None:
         # Nothing passes an empty range: what is recommended from now on is refused.
-        self._agent.admission.grant(*each.key, each.withdrawn(each.baseline))
+        self._agent.admission.grant(*granted.key, granted.withdrawn(granted.baseline))
 
-    def rebase(self, each: Granted, baseline: Value) -> None:
+    def rebase(self, granted: Granted, baseline: Value) -> None:
         """Let a knob go back to another value when it is held no longer."""
-        self._granted[each.key] = replace(each, baseline=baseline)
+        self._granted[granted.key] = replace(granted, baseline=baseline)
 
-    def give_up(self, each: Granted) -> None:
+    def give_up(self, granted: Granted) -> None:
         """Yield a knob: somebody else has set it. The agent refuses all values from now on."""
-        self._yielded.add(each.key)
-        self._withdraw(each)
+        self._yielded.add(granted.key)
+        self._withdraw(granted)
 
     def reclaim(self) -> None:
         """Forget that knobs were yielded: the admin has started the instance anew."""
@@ -121,21 +123,21 @@ class GrantedKnobs:
         if (knob, target) in self._granted:
             self._agent.admission.set_current(knob, target, value)
 
-    def read(self, each: Granted) -> Value | None:
+    def read(self, granted: Granted) -> Value | None:
         """Return what a knob holds now; None where the device is gone, or the value unknown."""
         try:
-            value = self._actuator.read(each.knob, each.target)
-            each.knob.encode_found(value, each.target)
+            value = self._actuator.read(granted.knob, granted.target)
+            granted.knob.encode_found(value, granted.target)
         except KmindError:
             return None
         return value
 
-    def code(self, each: Granted) -> int:
+    def code(self, granted: Granted) -> int:
         """Return what a knob holds now, as the agent has it; the baseline where that is unknown."""
-        value = self.read(each)
-        return each.knob.encode(each.baseline if value is None else value)
+        value = self.read(granted)
+        return granted.knob.encode(granted.baseline if value is None else value)
 
     def values(self) -> dict[str, Value]:
         """Return the current values of all granted knobs, by name."""
-        read = {each.knob.name: self.read(each) for each in self}
+        read = {granted.knob.name: self.read(granted) for granted in self}
         return {name: value for name, value in read.items() if value is not None}

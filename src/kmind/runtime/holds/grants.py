@@ -112,18 +112,20 @@ def grants_for(
             granted[knob.name] = Granted(knob, where, bound, value, priority=use.priority)
         except KmindError as error:
             refused[knob.name] = str(error)
-    for each in list(granted.values()):
-        for rule in each.bound.rules:
+    for entry in list(granted.values()):
+        for rule in entry.bound.rules:
             other = get_knob(rule.other)
-            where = each.target
+            where = entry.target
             if other.name not in granted and other.exists(where):
                 bound = policy.bound(other, where)
                 granted[other.name] = Granted(other, where, bound, other.read(where), False)
     return list(granted.values()), refused
 
 
-def shown(each: Granted | None, number: int) -> Value:
+def shown(granted: Granted | None, number: int) -> Value:
     """A value as the agent has it, as an admin reads it; the number where that is unknown."""
-    if each is None or (each.knob.kind == "enum" and not 0 <= number < len(each.knob.choices)):
+    if granted is None or (
+        granted.knob.kind == "enum" and not 0 <= number < len(granted.knob.choices)
+    ):
         return number
-    return each.knob.decode(number)
+    return granted.knob.decode(number)

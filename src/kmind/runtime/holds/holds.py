@@ -88,14 +88,14 @@ class Holds(Service):
         experiment was (``unmeasured``, numbers of the journal). One of an unknown hold
         stands for some seconds, unless it is renewed.
         """
-        by_name = {each.knob.name: each for each in granted}
+        by_name = {entry.knob.name: entry for entry in granted}
         self.knobs.take_up(by_name.values(), yielded)
         recorded = {hold.change: hold for hold in holds}
         for change in self._actuator.adopt(self._who):
             if change.cause is not None:
                 continue
-            each = by_name.get(change.knob)
-            if change.id in unmeasured or change.trial or each is None or not _fits(each, change):
+            entry = by_name.get(change.knob)
+            if change.id in unmeasured or change.trial or entry is None or not _fits(entry, change):
                 self._actuator.undo(change)
                 why = f"it may not stand at {change.new} any more"
                 if change.id in unmeasured or change.trial:
@@ -103,13 +103,13 @@ class Holds(Service):
                 message = f"{change.knob} is put back: {why}"
                 self._log(message)
                 continue
-            held = self._held.get(each.key)
+            held = self._held.get(entry.key)
             if held is None:
-                held = self._held[each.key] = self._take_up(change, recorded.get(change.id))
-                self.knobs.rebase(each, change.old)
+                held = self._held[entry.key] = self._take_up(change, recorded.get(change.id))
+                self.knobs.rebase(entry, change.old)
             held.value = change.old if change.new is None else change.new
             held.last = change
-            self._note(each, held.value)
+            self._note(entry, held.value)
         self.knobs.offer_all(self._held)
         self.dirty = True
 
@@ -159,14 +159,14 @@ class Holds(Service):
         """True if that knob, by the agent's numbers, is held at a recommended value."""
         return (knob, target) in self._held
 
-    def is_current(self, each: Granted, value: int) -> bool:
+    def is_current(self, granted: Granted, value: int) -> bool:
         """True if a knob is held at that value, encoded."""
-        held = self._held.get(each.key)
-        return held is not None and each.knob.encode(held.value) == value
+        held = self._held.get(granted.key)
+        return held is not None and granted.knob.encode(held.value) == value
 
-    def baseline(self, each: Granted) -> Value:
+    def baseline(self, granted: Granted) -> Value:
         """Return the value that a knob goes back to when it is released."""
-        return self.knobs[each.key].baseline
+        return self.knobs[granted.key].baseline
 
     def set_mode(self, mode: Mode) -> None:
         """Follow the agent to another mode: what that mode does not hold is undone."""
@@ -187,20 +187,20 @@ class Holds(Service):
         held = self._held.get((knob, target))
         if held is None:
             return
-        each = self.knobs[knob, target]
+        granted = self.knobs[knob, target]
         outcome = self._undo(held)
         if outcome.state == "skipped":
             raise KnobError(f"{outcome.knob} of {outcome.target} is not put back: {outcome.why}")
         self.dirty = True
-        del self._held[each.key]
+        del self._held[granted.key]
         if outcome.state == "yielded":
-            self._undone(each.key, held, outcome, "")
+            self._undone(granted.key, held, outcome, "")
             return
-        self._handed.add(each.key)
-        self._gone(each.key, f"{to} has the lease now")
-        value = self._notices.notify(each, "YIELDED", held.rec_id)
-        message = f"{each.knob.name} of {each.target.name} goes to {to}, of higher priority"
-        self._notices.yielded(each, held.rec_id, value, message)
+        self._handed.add(granted.key)
+        self._gone(granted.key, f"{to} has the lease now")
+        value = self._notices.notify(granted, "YIELDED", held.rec_id)
+        message = f"{granted.knob.name} of {granted.target.name} goes to {to}, of higher priority"
+        self._notices.yielded(granted, held.rec_id, value, message)
 
     @property
     def due(self) -> float:
@@ -209,7 +209,7 @@ class Holds(Service):
 
     def apply(
         self,
-        each: Granted,
+        granted: Granted,
         action: Action,
         reason: str,
         evidence: Mapping[str, Any],
@@ -222,27 +222,27 @@ class Holds(Service):
         ``measured`` says what is known of its effect; with ``trial`` it is put back if this
         process dies, whatever the policy keeps. Whether it is set.
         """
-        held = self._hold(each, action, reason, evidence, parked=False, trial=trial)
+        held = self._hold(granted, action, reason, evidence, parked=False, trial=trial)
         if held is None:
             return False
-        self._tell_applied(each, held, held.last.old, reason, evidence, measured)
+        self._emit_applied(granted, held, held.last.old, reason, evidence, measured)
         return True
 
-    def _tell_applied(
+    def _emit_applied(
         self,
-        each: Granted,
+        granted: Granted,
         held: Held,
         old: Value,
         reason: str,
         evidence: Mapping[str, Any],
         measured: str,
     ) -> None:
-        self._notices.notify(each, "APPLIED", held.rec_id)
-        self._notices.applied(each, held, old, reason, evidence, measured)
+        self._notices.notify(granted, "APPLIED", held.rec_id)
+        self._notices.applied(granted, held, old, reason, evidence, measured)
 
     def _hold(
         self,
-        each: Granted,
+        granted: Granted,
         action: Action,
         reason: str,
         evidence: Mapping[str, Any],
@@ -251,19 +251,19 @@ class Holds(Service):
         trial: bool = False,
     ) -> Held | None:
         # Set it, or with ``parked`` only put it on record; None where that is refused.
-        value = each.knob.decode(action.value)
+        value = granted.knob.decode(action.value)
         hold_s = self._hold_s(action)
         if hold_s <= 0:
             error = KnobError(
-                f"{each.knob.name} of {each.target.name} is left as it is: what was approved "
+                f"{granted.knob.name} of {granted.target.name} is left as it is: what was approved "
                 f"was to stand for {action.hold_ms / 1000:g} s, and waited for longer than that"
             )
-            self.refuse(each, action.id, error)
+            self.refuse(granted, action.id, error)
             return None
         try:
             change = self._actuator.apply(
-                each.knob,
-                each.target,
+                granted.knob,
+                granted.target,
                 value,
                 who=self._who,
                 why=reason,
@@ -273,46 +273,46 @@ class Holds(Service):
                 trial=trial or self._mode == Mode.CANARY,
             )
         except KmindError as error:
-            self.refuse(each, action.id, error)
+            self.refuse(granted, action.id, error)
             return None
         if self._mode == Mode.CANARY and not parked:
             hold_s = min(hold_s, CANARY_HOLD_S)
         self.dirty = True
-        standing = self._held.get(each.key)
+        standing = self._held.get(granted.key)
         first = standing.first if standing else change
-        self.knobs.rebase(each, first.old)
+        self.knobs.rebase(granted, first.old)
         held = Held(first, action.id, value, self._now() + hold_s, hold_s, change)
         if parked:
             held.measured, held.before = True, standing
-        self._held[each.key] = held
-        self._note(each, value)
-        self._handed.discard(each.key)
+        self._held[granted.key] = held
+        self._note(granted, value)
+        self._handed.discard(granted.key)
         return held
 
-    def refuse(self, each: Granted, rec_id: int, error: KmindError) -> None:
+    def refuse(self, granted: Granted, rec_id: int, error: KmindError) -> None:
         """Tell the extension that what was approved is not done, and why."""
-        self._notices.notify(each, "FAILED", rec_id)
+        self._notices.notify(granted, "FAILED", rec_id)
         tried = isinstance(error, KnobError | PrivilegeError)
-        self._notices.failed(each, rec_id, str(error), tried=tried)
-        if each.key not in self._held:
-            self._free(*each.key)
+        self._notices.failed(granted, rec_id, str(error), tried=tried)
+        if granted.key not in self._held:
+            self._free(*granted.key)
         if isinstance(error, JournalError):
             raise error
-        held = self._held.get(each.key)
+        held = self._held.get(granted.key)
         if (
             held
             and not held.away
             and all(change.id != held.first.id for change in self._actuator.held)
         ):
             self.dirty = True
-            del self._held[each.key]  # the actuator found another's value, and let go
-            self._yield(each, held.rec_id, str(error))
+            del self._held[granted.key]  # the actuator found another's value, and let go
+            self._yield(granted, held.rec_id, str(error))
 
-    def renew(self, each: Granted, action: Action) -> None:
+    def renew(self, granted: Granted, action: Action) -> None:
         """Hold on to a value that was recommended again."""
-        held = self._held.get(each.key)
+        held = self._held.get(granted.key)
         renewable = self._mode == Mode.AUTO or (held is not None and held.measured)
-        if renewable and held and each.knob.encode(held.value) == action.value:
+        if renewable and held and granted.knob.encode(held.value) == action.value:
             held.rec_id = action.id
             held.hold_s = self._hold_s(action)
             held.until = max(held.until, self._now() + held.hold_s)
@@ -354,37 +354,37 @@ class Holds(Service):
     def poll(self) -> dict[str, Value]:
         """Yield what somebody else has set, and return what all knobs hold, by name."""
         for gone in self._actuator.check() if self._held or self._actuator.unsettled else ():
-            each = next(g for g in self.knobs if g.knob.name == gone.knob)
-            held = self._held.pop(each.key, None)
+            granted = next(g for g in self.knobs if g.knob.name == gone.knob)
+            held = self._held.pop(granted.key, None)
             self.dirty = True
-            self._yield(each, held.rec_id if held else gone.rec_id, str(gone))
+            self._yield(granted, held.rec_id if held else gone.rec_id, str(gone))
         for remark in self._actuator.remarks():
             self._log(remark)
         values = self.knobs.values()
-        for each in self.knobs:
-            if each.key not in self._held and each.knob.name in values:
-                value = each.knob.encode(values[each.knob.name])
-                self._agent.admission.set_current(*each.key, value)
+        for granted in self.knobs:
+            if granted.key not in self._held and granted.knob.name in values:
+                value = granted.knob.encode(values[granted.knob.name])
+                self._agent.admission.set_current(*granted.key, value)
         return values
 
     def summary(self) -> list[dict[str, Any]]:
         """For each knob that was changed: its baseline, latest values, and what it holds now."""
         return [
             {
-                "knob": each.knob.name,
-                "target": each.target.name,
-                "baseline": each.baseline,
+                "knob": granted.knob.name,
+                "target": granted.target.name,
+                "baseline": granted.baseline,
                 "values": list(values),
-                "now": self.knobs.read(each),
-                "gone": not each.target.is_present(),
-                "yielded": self.knobs.has_yielded(each) or each.key in self._handed,
-                "check": each.knob.show_command(each.target),
+                "now": self.knobs.read(granted),
+                "gone": not granted.target.is_present(),
+                "yielded": self.knobs.has_yielded(granted) or granted.key in self._handed,
+                "check": granted.knob.show_command(granted.target),
             }
-            for each, values in ((self.knobs[key], v) for key, v in self._values.items())
+            for granted, values in ((self.knobs[key], v) for key, v in self._values.items())
         ]
 
-    def _note(self, each: Granted, value: Value) -> None:
-        self._values.setdefault(each.key, deque(maxlen=_MOST_VALUES)).append(value)
+    def _note(self, granted: Granted, value: Value) -> None:
+        self._values.setdefault(granted.key, deque(maxlen=_MOST_VALUES)).append(value)
 
     def _hold_s(self, action: Action) -> float:
         # What is left of it: an approval may have waited for its owner to come back. The
@@ -395,27 +395,27 @@ class Holds(Service):
         return action.hold_ms / 1000 - waited
 
     def _undone(self, key: Key, held: Held, outcome: Outcome, why: str) -> None:
-        each = self.knobs[key]
+        granted = self.knobs[key]
         if outcome.state == "yielded":
             message = f"{outcome.knob} of {outcome.target} was set to {outcome.found}"
-            self._yield(each, held.rec_id, f"{message} by somebody else: left as it is")
+            self._yield(granted, held.rec_id, f"{message} by somebody else: left as it is")
             return
-        value = self._notices.notify(each, "UNDONE", held.rec_id)
+        value = self._notices.notify(granted, "UNDONE", held.rec_id)
         self._free(*key)
         self._gone(key, why)
-        self._notices.undone(each, held, value, result_of(outcome, why))
+        self._notices.undone(granted, held, value, result_of(outcome, why))
 
-    def _yield(self, each: Granted, rec_id: int, message: str) -> None:
-        self._gone(each.key, message)
-        self.knobs.give_up(each)
-        value = self._notices.notify(each, "YIELDED", rec_id)
-        self._free(*each.key)
-        self._notices.yielded(each, rec_id, value, message)
+    def _yield(self, granted: Granted, rec_id: int, message: str) -> None:
+        self._gone(granted.key, message)
+        self.knobs.give_up(granted)
+        value = self._notices.notify(granted, "YIELDED", rec_id)
+        self._free(*granted.key)
+        self._notices.yielded(granted, rec_id, value, message)
 
 
-def _fits(each: Granted, change: Change) -> bool:
+def _fits(granted: Granted, change: Change) -> bool:
     # Whether the policy of now lets it stand. One that was cut short has gone already.
     if change.new is None:
         return True
-    code = each.knob.encode(change.new)
-    return each.bound.refuses(code, code) is None
+    code = granted.knob.encode(change.new)
+    return granted.bound.refuses(code, code) is None

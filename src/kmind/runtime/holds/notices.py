@@ -29,23 +29,23 @@ class Notices:
         self._knobs = knobs
 
     def notify(
-        self, each: Granted, kind: str, rec_id: int, *, number: int | None = None
+        self, granted: Granted, kind: str, rec_id: int, *, number: int | None = None
     ) -> Value | None:
         """Let agents know what a knob holds now, and the extension what became of it.
 
         The extension's record has the knob's value, or ``number``. Returns the value, None where it
         is not known.
         """
-        value = self._knobs.read(each)
-        code = each.knob.encode(each.baseline if value is None else value)
-        self._agent.admission.set_current(*each.key, code)
-        self._announce(*each.key, code)
+        value = self._knobs.read(granted)
+        code = granted.knob.encode(granted.baseline if value is None else value)
+        self._agent.admission.set_current(*granted.key, code)
+        self._announce(*granted.key, code)
         self._agent.notify(Kind[kind], rec_id, code if number is None else number)
         return value
 
     def applied(
         self,
-        each: Granted,
+        granted: Granted,
         held: Held,
         old: Value,
         reason: str,
@@ -57,7 +57,7 @@ class Notices:
             events.Applied(
                 instance=self._who,
                 id=held.rec_id,
-                knob=each.knob.name,
+                knob=granted.knob.name,
                 old=old,
                 value=held.value,
                 reason=reason,
@@ -69,14 +69,19 @@ class Notices:
         )
 
     def kept(
-        self, each: Granted, held: Held, reason: str, evidence: Mapping[str, Any], experiment: int
+        self,
+        granted: Granted,
+        held: Held,
+        reason: str,
+        evidence: Mapping[str, Any],
+        experiment: int,
     ) -> None:
         """A value has shown its worth in an experiment, and stands."""
         self._emit(
             events.Kept(
                 instance=self._who,
                 id=held.rec_id,
-                knob=each.knob.name,
+                knob=granted.knob.name,
                 old=held.last.old,
                 value=held.value,
                 reason=reason,
@@ -88,7 +93,7 @@ class Notices:
 
     def dropped(
         self,
-        each: Granted,
+        granted: Granted,
         held: Held,
         value: Value | None,
         outcome: str,
@@ -100,7 +105,7 @@ class Notices:
             events.Dropped(
                 instance=self._who,
                 id=held.rec_id,
-                knob=each.knob.name,
+                knob=granted.knob.name,
                 old=held.value,
                 value=value,
                 outcome=outcome,
@@ -109,31 +114,33 @@ class Notices:
             )
         )
 
-    def undone(self, each: Granted, held: Held, value: Value | None, why: str) -> None:
+    def undone(self, granted: Granted, held: Held, value: Value | None, why: str) -> None:
         """A value is held no longer, and ``value`` stands again."""
         self._emit(
             events.Undone(
                 instance=self._who,
                 id=held.rec_id,
-                knob=each.knob.name,
+                knob=granted.knob.name,
                 old=held.value,
                 value=value,
                 why=why,
             )
         )
 
-    def yielded(self, each: Granted, rec_id: int, value: Value | None, message: str) -> None:
+    def yielded(self, granted: Granted, rec_id: int, value: Value | None, message: str) -> None:
         """A knob is left to somebody else, at ``value``."""
         self._emit(
             events.Yielded(
-                instance=self._who, id=rec_id, knob=each.knob.name, value=value, message=message
+                instance=self._who, id=rec_id, knob=granted.knob.name, value=value, message=message
             )
         )
 
-    def failed(self, each: Granted, rec_id: int, why: str, *, tried: bool) -> None:
+    def failed(self, granted: Granted, rec_id: int, why: str, *, tried: bool) -> None:
         """An approved value is not set, though it was ``tried`` or not even that."""
         self._emit(
-            events.Failed(instance=self._who, id=rec_id, knob=each.knob.name, why=why, tried=tried)
+            events.Failed(
+                instance=self._who, id=rec_id, knob=granted.knob.name, why=why, tried=tried
+            )
         )
 
 

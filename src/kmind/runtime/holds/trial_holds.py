@@ -28,56 +28,56 @@ class TrialHolds(Holds):
     """``Holds``, some of them measured. ``drop`` does not call what ``on_gone`` says."""
 
     def begin(
-        self, each: Granted, action: Action, reason: str, evidence: Mapping[str, Any]
+        self, granted: Granted, action: Action, reason: str, evidence: Mapping[str, Any]
     ) -> Change | None:
         """Begin to measure what was approved; None where it is refused, which is told.
 
         It is on record, and the knob as it was: ``switch`` moves it, until ``keep`` or
         ``drop``. Whatever else becomes of it, ``on_gone`` is told.
         """
-        held = self._hold(each, action, reason, evidence, parked=True)
+        held = self._hold(granted, action, reason, evidence, parked=True)
         if held is None:
             return None
-        self._agent.admission.set_current(*each.key, action.value)  # so that it can be renewed
+        self._agent.admission.set_current(*granted.key, action.value)  # so that it can be renewed
         return held.last
 
-    def remeasure(self, each: Granted) -> Change:
+    def remeasure(self, granted: Granted) -> Change:
         """Begin to measure what stands against the baseline; as ``begin``.
 
         Not against what stood before it: that may have been kept under another load.
         """
-        held = self._held[each.key]
+        held = self._held[granted.key]
         held.measured = True
-        if held.last.id != held.first.id and not each.knob.disturbs:
+        if held.last.id != held.first.id and not granted.knob.disturbs:
             held.first = held.last = self._actuator.join(held.first, held.last)
         self._actuator.set_trial(held.last, True)
         self.dirty = True
         return held.last
 
-    def switch(self, each: Granted, *, candidate: bool) -> None:
+    def switch(self, granted: Granted, *, candidate: bool) -> None:
         """Set a knob that is measured to either value. Raises KnobError where it cannot be."""
-        held = self._held[each.key]
-        if each.knob.disturbs:
-            self._move(each, held, candidate)
+        held = self._held[granted.key]
+        if granted.knob.disturbs:
+            self._move(granted, held, candidate)
         else:
             (self._actuator.resume if candidate else self._actuator.park)(held.last)
 
-    def _move(self, each: Granted, held: Held, candidate: bool) -> None:
+    def _move(self, granted: Granted, held: Held, candidate: bool) -> None:
         # What the kernel resets with it has to come back, too: so it is undone and made anew.
         if candidate != held.away:
             return
         if not candidate:
             outcome = self._actuator.undo(held.first)
             if outcome.state == "yielded":
-                del self._held[each.key]
-                self._undone(each.key, held, outcome, "")
+                del self._held[granted.key]
+                self._undone(granted.key, held, outcome, "")
             if outcome.state != "undone":
                 raise KnobError(f"{outcome.knob} of {outcome.target} is not put back")
             held.away = True
             return
         held.first = held.last = self._actuator.apply(
-            each.knob,
-            each.target,
+            granted.knob,
+            granted.target,
             held.value,
             who=self._who,
             why="measured against the previous value",
@@ -89,7 +89,7 @@ class TrialHolds(Holds):
 
     def keep(
         self,
-        each: Granted,
+        granted: Granted,
         reason: str,
         evidence: Mapping[str, Any],
         *,
@@ -100,91 +100,96 @@ class TrialHolds(Holds):
 
         ``again``: it stood before, and the extension is not told.
         """
-        self.switch(each, candidate=True)
-        held = self._held[each.key]
+        self.switch(granted, candidate=True)
+        held = self._held[granted.key]
         held.measured, held.before, self.dirty = False, None, True
         self._actuator.set_trial(held.last, False)
         if again:
             return
-        self._notices.notify(each, "KEPT", held.rec_id)
-        self._notices.kept(each, held, reason, evidence, experiment)
+        self._notices.notify(granted, "KEPT", held.rec_id)
+        self._notices.kept(granted, held, reason, evidence, experiment)
 
-    def drop(self, each: Granted, outcome: str, why: str, *, experiment: int) -> None:
+    def drop(self, granted: Granted, outcome: str, why: str, *, experiment: int) -> None:
         """Put back what stood before what was measured, and tell how ``experiment`` ended."""
-        held = self._held.pop(each.key)
+        held = self._held.pop(granted.key)
         self.dirty = True
         if before := held.before:
-            self._held[each.key] = replace(before, until=self._now() + before.hold_s)
+            self._held[granted.key] = replace(before, until=self._now() + before.hold_s)
         put_back = self._undo(held) if before is None else self._actuator.undo(held.last)
         if put_back.state == "yielded":
-            self._held.pop(each.key, None)
-            self._undone(each.key, held, put_back, "")
+            self._held.pop(granted.key, None)
+            self._undone(granted.key, held, put_back, "")
             return
         code = layout.OUTCOME[outcome.upper().replace(" ", "_")]
-        value = self._notices.notify(each, "DROPPED", held.rec_id, number=code)
+        value = self._notices.notify(granted, "DROPPED", held.rec_id, number=code)
         if before is None:
-            self._free(*each.key)
-        self._notices.dropped(each, held, value, outcome, result_of(put_back, why), experiment)
+            self._free(*granted.key)
+        self._notices.dropped(granted, held, value, outcome, result_of(put_back, why), experiment)
 
     def held_knobs(self) -> list[Granted]:
         """The knobs that are held or measured, in the order of their changes."""
         keys = sorted(self._held, key=lambda key: self._held[key].first.id)
         return [self.knobs[key] for key in keys]
 
-    def held_value(self, each: Granted) -> Value:
+    def held_value(self, granted: Granted) -> Value:
         """Return the value that a held knob is held at, also while it is measured."""
-        return self._held[each.key].value
+        return self._held[granted.key].value
 
-    def prolong(self, each: Granted, seconds: float) -> None:
+    def prolong(self, granted: Granted, seconds: float) -> None:
         """Hold what stands for so long at least: something else is recommended, and waits."""
-        if held := self._held.get(each.key):
+        if held := self._held.get(granted.key):
             held.until = max(held.until, self._now() + seconds)
             self.dirty = True
 
-    def confirm(self, each: Granted) -> None:
+    def confirm(self, granted: Granted) -> None:
         """End the trial of a held value: it has proved its worth."""
-        self._actuator.set_trial(self._held[each.key].last, False)
+        self._actuator.set_trial(self._held[granted.key].last, False)
 
-    def take_back(self, each: Granted, why: str) -> None:
+    def take_back(self, granted: Granted, why: str) -> None:
         """End what is held, as ``why`` says. Raises KnobError where it cannot be put back."""
-        if held := self._held.pop(each.key, None):
+        if held := self._held.pop(granted.key, None):
             self.dirty = True
-            self._undone(each.key, held, self._undo(held), why)
+            self._undone(granted.key, held, self._undo(held), why)
 
-    def release(self, each: Granted, action: Action, why: str) -> None:
+    def release(self, granted: Granted, action: Action, why: str) -> None:
         """End what is held because the baseline was recommended."""
-        held = self._held.pop(each.key, None)
+        held = self._held.pop(granted.key, None)
         self.dirty = True
         if held is None:
-            self._notices.notify(each, "UNDONE", action.id)
-            self._free(*each.key)
+            self._notices.notify(granted, "UNDONE", action.id)
+            self._free(*granted.key)
             return
         held.rec_id = action.id
-        self._undone(each.key, held, self._undo(held), why)
+        self._undone(granted.key, held, self._undo(held), why)
 
     def go_back(
-        self, each: Granted, action: Action, reason: str, evidence: Mapping[str, Any], measured: str
+        self,
+        granted: Granted,
+        action: Action,
+        reason: str,
+        evidence: Mapping[str, Any],
+        measured: str,
     ) -> bool:
         """Set what stood before the last change, by undoing that; False if it was another value.
 
         An extension that compares two values moves between them many times: so the rows
         that are open stay two at most. A refusal is told, as by ``apply``.
         """
-        held, value = self._held.get(each.key), each.knob.decode(action.value)
+        held, value = self._held.get(granted.key), granted.knob.decode(action.value)
         if held is None or held.measured or value != held.last.old:
             return False
         rows = [c for c in self._actuator.held if c.key == held.last.key and c.cause is None]
         try:
             if held.last.id == held.first.id:
-                self.release(each, action, reason)
+                self.release(granted, action, reason)
                 return True
             outcome = self._actuator.undo(held.last)
         except KnobError as error:
-            self.refuse(each, action.id, error)
+            self.refuse(granted, action.id, error)
             return True
         if outcome.state != "undone":
-            del self._held[each.key]
-            self._undone(each.key, held, outcome, reason)
+            del self._held[granted.key]
+            self._undone(granted.key, held, outcome, reason)
             return True
         hold_s = self._hold_s(action)
         if self._mode == Mode.CANARY:
@@ -197,21 +202,21 @@ class TrialHolds(Holds):
             hold_s=hold_s,
             until=self._now() + hold_s,
         )
-        self._held[each.key], self.dirty = now, True
-        self._tell_applied(each, now, held.value, reason, evidence, measured)
+        self._held[granted.key], self.dirty = now, True
+        self._emit_applied(granted, now, held.value, reason, evidence, measured)
         return True
 
     def hold_s(self, action: Action) -> float:
         """Return how long an approved value is held from now on, in seconds."""
         return self._hold_s(action)
 
-    def pass_over(self, each: Granted, rec_id: int, why: str) -> None:
+    def pass_over(self, granted: Granted, rec_id: int, why: str) -> None:
         """Tell that what was approved is not done, as something else is; the lease stays."""
-        self._notices.notify(each, "FAILED", rec_id)
-        self._notices.failed(each, rec_id, why, tried=False)
+        self._notices.notify(granted, "FAILED", rec_id)
+        self._notices.failed(granted, rec_id, why, tried=False)
 
-    def standing(self, each: Granted) -> Value:
+    def standing(self, granted: Granted) -> Value:
         """Return the value that an approved one would replace: the held one, or the baseline."""
-        held = self._held.get(each.key)
+        held = self._held.get(granted.key)
         held = held.before if held and held.measured else held
-        return self.knobs[each.key].baseline if held is None else held.value
+        return self.knobs[granted.key].baseline if held is None else held.value

@@ -248,7 +248,7 @@ class Instance:
         # An experiment ends with the old mode, before the new one undoes its hold.
         for service in (self.experiments, self.holds, self.telemetry):
             service.set_mode(mode)
-        self._tell_mode(mode.name.lower(), "requested by the admin")
+        self._emit_mode(mode.name.lower(), "requested by the admin")
 
     def emergency(self, why: str) -> None:
         """Refuse everything, put everything back, and end the extension."""
@@ -260,7 +260,7 @@ class Instance:
         except KmindError as error:
             self._log(str(error))
         self._stop_services("emergency")
-        self._tell_mode("emergency", why)
+        self._emit_mode("emergency", why)
         self.view.mode = "emergency"
 
     # Ending
@@ -334,5 +334,5 @@ class Instance:
     def _knobs(self) -> dict[str, KnobInfo]:
         return {granted.knob.name: granted.info() for granted in self.holds.knobs.usable()}
 
-    def _tell_mode(self, mode: str, why: str) -> None:
+    def _emit_mode(self, mode: str, why: str) -> None:
         self._shared.emit(events.Mode(instance=self.name, mode=mode, why=why))

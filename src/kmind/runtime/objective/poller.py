@@ -37,7 +37,7 @@ _left_lock = threading.Lock()
 
 def _count_left() -> int:
     with _left_lock:
-        _left.intersection_update([each for each in _left if each.is_alive()])
+        _left.intersection_update([thread for thread in _left if thread.is_alive()])
         return len(_left)
 
 
@@ -46,8 +46,8 @@ def settle(timeout_s: float) -> None:
     until = time.monotonic() + timeout_s
     with _left_lock:
         threads = list(_left)
-    for each in threads:
-        each.join(max(0.0, until - time.monotonic()))
+    for thread in threads:
+        thread.join(max(0.0, until - time.monotonic()))
 
 
 def check_objective(
@@ -133,7 +133,7 @@ class Poller:
         try:
             os.eventfd_read(self.fd)
         except BlockingIOError:
-            self._look_for_late()
+            self._check_late()
             return
         while self._answers:
             self._relay.pass_on(self._answers.popleft())
@@ -154,7 +154,7 @@ class Poller:
                 _left.add(self._thread)
             _count_left()
 
-    def _look_for_late(self) -> None:
+    def _check_late(self) -> None:
         # A gap a second while a question hangs, and while none can be asked.
         now = self._now()
         asked, limit = self._asked_at, self._objective.timeout_s

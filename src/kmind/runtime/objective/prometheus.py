@@ -149,39 +149,39 @@ class Prometheus:
         for family, kind, number, _, address in socket.getaddrinfo(
             self._host, self._port, type=socket.SOCK_STREAM
         ):
-            each = socket.socket(family, kind, number)
+            connection = socket.socket(family, kind, number)
             try:
-                cut.hold(each)
-                each.settimeout(max(0.001, until - time.monotonic()))
-                each.connect(address)
-                made: http.client.HTTPConnection
+                cut.hold(connection)
+                connection.settimeout(max(0.001, until - time.monotonic()))
+                connection.connect(address)
+                client: http.client.HTTPConnection
                 if self._secure:
                     self._context = self._context or ssl.create_default_context()
-                    made = http.client.HTTPSConnection(
+                    client = http.client.HTTPSConnection(
                         self._host, self._port, context=self._context
                     )
-                    each = self._context.wrap_socket(each, server_hostname=self._host)
+                    connection = self._context.wrap_socket(connection, server_hostname=self._host)
                 else:
-                    made = http.client.HTTPConnection(self._host, self._port)
-                made.sock = each
-                return made
+                    client = http.client.HTTPConnection(self._host, self._port)
+                client.sock = connection
+                return client
             except OSError as error:
-                each.close()
+                connection.close()
                 last = error
                 if cut.late:
                     break
         raise last
 
     def _refusal(self, reply: http.client.HTTPResponse, text: bytes) -> str:
-        said = f"the server says {reply.status} {clean(reply.reason, 60)}"
+        why = f"the server says {reply.status} {clean(reply.reason, 60)}"
         if where := reply.getheader("Location"):
-            return f"{said}, to {clean(_hidden(where), 80)}; no redirect is followed: name that URL"
+            return f"{why}, to {clean(_hidden(where), 80)}; no redirect is followed: name that URL"
         if reply.status == http.HTTPStatus.UNAUTHORIZED:
-            return f"{said}; put a name and a password for {self._host} into {CREDENTIALS}"
+            return f"{why}; put a name and a password for {self._host} into {CREDENTIALS}"
         # A query that is wrong is answered by 400 or 422, with the reason in JSON.
         with suppress(Exception):
-            said += f": {clean(str(json.loads(text)['error']), _MOST_WORDS)}"
-        return said
+            why += f": {clean(str(json.loads(text)['error']), _MOST_WORDS)}"
+        return why
 
 
 def _value(text: str) -> float:

@@ -51,7 +51,7 @@ class Relay:
     ) -> None:
         self._agent = agent
         self._log = log
-        self._told = told
+        self._deliver = told
         self._now = now
         self._in_a_row = 0
         self._gap = ""  # the kind of the latest answer, "" for a value
@@ -60,7 +60,7 @@ class Relay:
     def pass_on(self, answer: Answer) -> None:
         """Hand an answer on; it spans the time until now."""
         now = self._now()
-        self._told(Heard(answer.began, now, answer.value))
+        self._deliver(Heard(answer.began, now, answer.value))
         span_ms = min(math.ceil((now - answer.began) * 1000), _LONGEST_MS)
         if answer.value is None:
             self._agent.notify(Kind.NO_OBJECTIVE, span_ms, layout.GAP[answer.gap.upper()])
@@ -72,14 +72,14 @@ class Relay:
     def _note_gap(self, answer: Answer) -> None:
         self._in_a_row += 1
         if answer.gap != self._gap:
-            self._say(f"the objective has no value: {answer.why}; nothing is kept without one")
+            self._log_line(f"the objective has no value: {answer.why}; nothing is kept without one")
         self._gap = answer.gap
 
     def _note_value(self) -> None:
         if self._gap:
-            self._say(f"the objective has a value again, after {self._in_a_row} without")
+            self._log_line(f"the objective has a value again, after {self._in_a_row} without")
         self._in_a_row, self._gap = 0, ""
 
-    def _say(self, line: str) -> None:
+    def _log_line(self, line: str) -> None:
         if self._lines.allow():
             self._log(line)

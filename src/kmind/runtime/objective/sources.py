@@ -65,7 +65,7 @@ class Objective(Protocol):
 
 
 @dataclass(frozen=True)
-class _Look:
+class _Sample:
     # Totals of one moment. ``above`` has the kernel's 32-bit totals apart, for each wraps alone.
     above: float
     below: float
@@ -78,10 +78,10 @@ class _Rate:
 
     timeout_s = 0.0
 
-    def __init__(self, read: Callable[[], _Look], better: Literal["higher", "lower"]) -> None:
+    def __init__(self, read: Callable[[], _Sample], better: Literal["higher", "lower"]) -> None:
         self.better: Literal["higher", "lower", ""] = better
         self._read = read
-        self._last: _Look | None = None
+        self._last: _Sample | None = None
 
     def ask(self, cancelled: Callable[[], bool]) -> float | None:
         try:
@@ -161,11 +161,11 @@ def _pressure(name: str, root: Path) -> _Rate:
     file = root / "proc/pressure" / resource
     pattern = re.compile(rf"^{which} .*total=(\d+)", re.MULTILINE)
 
-    def read() -> _Look:
-        found = pattern.search(file.read_text())
-        if not found:
+    def read() -> _Sample:
+        match = pattern.search(file.read_text())
+        if not match:
             raise ValueError(f"{file} has no line {which}")
-        return _Look(int(found[1]) / 1e6, time.monotonic())
+        return _Sample(int(match[1]) / 1e6, time.monotonic())
 
     try:
         read()
@@ -179,18 +179,18 @@ def _pressure(name: str, root: Path) -> _Rate:
 def _disk(name: str, disk: Target) -> _Rate:
     folder = disk.root / "sys/block" / disk.name
 
-    def look(above: tuple[int, int], below: tuple[int, int] | None, *, unit: int = 1) -> _Look:
+    def read(above: tuple[int, int], below: tuple[int, int] | None, *, unit: int = 1) -> _Sample:
         columns = [int(word) for word in (folder / "stat").read_text().split()]
         since = time.monotonic() if below is None else float(sum(columns[n] for n in below))
-        found = tuple(columns[n] for n in above)
+        numbers = tuple(columns[n] for n in above)
         if above == _TICKS:
-            return _Look(0, since, found, _number_of(folder))
-        return _Look(float(sum(found) * unit), since, (), _number_of(folder))
+            return _Sample(0, since, numbers, _number_of(folder))
+        return _Sample(float(sum(numbers) * unit), since, (), _number_of(folder))
 
-    readers: dict[str, tuple[Callable[[], _Look], Literal["higher", "lower"]]] = {
-        "block.latency": (lambda: look(_TICKS, _IOS), "lower"),
-        "block.requests": (lambda: look(_IOS, None), "higher"),
-        "block.bytes": (lambda: look(_SECTORS, None, unit=_SECTOR), "higher"),
+    readers: dict[str, tuple[Callable[[], _Sample], Literal["higher", "lower"]]] = {
+        "block.latency": (lambda: read(_TICKS, _IOS), "lower"),
+        "block.requests": (lambda: read(_IOS, None), "higher"),
+        "block.bytes": (lambda: read(_SECTORS, None, unit=_SECTOR), "higher"),
     }
     return _Rate(*readers[name])
 

@@ -106,7 +106,7 @@ class ExtensionProcess:
         self.heard += len(data)
         return self._lines.feed(data)
 
-    def take_parts(self) -> list[bytes]:
+    def receive_parts(self) -> list[bytes]:
         """Parts of reports among what was read since the last call; see ``_parts``."""
         parts = self._lines.parts[:]
         self._lines.parts.clear()

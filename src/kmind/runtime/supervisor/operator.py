@@ -32,7 +32,7 @@ _LEASE_S = 60.0
 class Operator:
     """Carries advice out; the ``Doer`` of ``advice``, which is set once that is opened.
 
-    ``give_up`` makes the instances put back what they hold of a knob; ``stands`` is told
+    ``give_up`` makes the instances put back what they hold of a knob; ``announce`` is told
     knob, target and value, by number, when one was set or put back. One thread.
     """
 
@@ -46,12 +46,12 @@ class Operator:
         gate: Gate,
         *,
         give_up: Callable[[Knob, Target, str], None],
-        stands: Callable[[int, int, int], None],
+        announce: Callable[[int, int, int], None],
     ) -> None:
         self._core = core
         self._actuator = Actuator(journal, policy, gate=gate)
         self._give_up = give_up
-        self._stands = stands
+        self._announce = announce
         self._slot = next((i.slot for i in core.instances() if i.name == ADMIN), 0)
 
     @property
@@ -85,7 +85,7 @@ class Operator:
                 self._core.leases.release(self._slot, knob.id, target.id)
             self._leave_if_idle()
             raise
-        self._tell(knob, target)
+        self._announce_current(knob, target)
         with suppress(KmindError):  # those of knobs that go with it; `look` tries again
             self._lease()
         return change.id
@@ -110,7 +110,7 @@ class Operator:
         if held is None:
             return "it was no longer in place"
         outcome = self._actuator.undo(held)
-        self._tell(get_knob(held.knob), parse_target(held.target))
+        self._announce_current(get_knob(held.knob), parse_target(held.target))
         self._release(held)
         if outcome.state == "skipped":
             raise KmindError(f"{outcome.knob} of {outcome.target} is not put back: {outcome.why}")
@@ -175,9 +175,9 @@ class Operator:
             self._core.unregister(self._slot)
             self._slot = 0
 
-    def _tell(self, knob: Knob, target: Target) -> None:
+    def _announce_current(self, knob: Knob, target: Target) -> None:
         with suppress(KmindError):  # the device may be gone
-            self._stands(knob.id, target.id, knob.encode(knob.read(target)))
+            self._announce(knob.id, target.id, knob.encode(knob.read(target)))
 
     def _release(self, change: Change) -> None:
         if self._slot:

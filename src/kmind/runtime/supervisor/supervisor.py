@@ -96,7 +96,7 @@ class Supervisor:
         self.members = self.instances.by_name
         self.gate = open_gate(core, adopt=options.take_over)
         give_up, announce = self.instances.give_up, self.instances.learn
-        self.admin = Operator(core, journal, policy, self.gate, give_up=give_up, stands=announce)
+        self.admin = Operator(core, journal, policy, self.gate, give_up=give_up, announce=announce)
         advice = advice_path(journal.path)
         self.advice = self.admin.advice = AdviceStore(advice, self.admin)
         self.evidence_path = evidence_path(journal.path)

@@ -71,20 +71,22 @@ class Checkpoint:
         except FileNotFoundError:
             return b""
         except OSError as error:
-            self._say(f"{self._path} cannot be read: {error.strerror}; it starts without memory")
+            self._log_trouble(
+                f"{self._path} cannot be read: {error.strerror}; it starts without memory"
+            )
             return b""
         except LaterVersionError as error:
-            self._say(
+            self._log_trouble(
                 f"{self._path} is of a later kmind ({error}): it is left as it is, and what is "
                 "learnt now is forgotten with the instance; move it away to begin anew"
             )
             self._path = None
             return b""
         except KmindError as error:
-            self._say(f"{self._path} is damaged: {error}; it starts without memory")
+            self._log_trouble(f"{self._path} is damaged: {error}; it starts without memory")
             return b""
         if why := _unfit(text):
-            self._say(f"{self._path} is damaged: {why}; it starts without memory")
+            self._log_trouble(f"{self._path} is damaged: {why}; it starts without memory")
             return b""
         self._text = text
         return text
@@ -104,14 +106,14 @@ class Checkpoint:
         if last or self._budget.room:
             self._next = self._now() + _EVERY_S
             with self._budget.spend("memory"):
-                self._take(reader)
+                self._save(reader)
 
-    def _take(self, reader: MemoryReader) -> None:
+    def _save(self, reader: MemoryReader) -> None:
         text = reader.take()
         if text is None:
-            self._say("the extension's memory does not match its checksum: not saved")
+            self._log_trouble("the extension's memory does not match its checksum: not saved")
         elif why := _unfit(text):
-            self._say(f"the extension's memory is not saved: {why}")
+            self._log_trouble(f"the extension's memory is not saved: {why}")
         elif text != self._text:
             self._text = text
             self._budget.count("memory_writes", 1)
@@ -122,11 +124,11 @@ class Checkpoint:
         # How it went with what was to be written.
         trouble = SAVER.trouble(self._path) if self._path else None
         if trouble:
-            self._say(f"what it learnt cannot be kept in {self._path}: {trouble}")
+            self._log_trouble(f"what it learnt cannot be kept in {self._path}: {trouble}")
         elif trouble == "":
             self._trouble = ""
 
-    def _say(self, trouble: str) -> None:
+    def _log_trouble(self, trouble: str) -> None:
         if trouble != self._trouble:
             self._trouble = trouble
             self._log(trouble)

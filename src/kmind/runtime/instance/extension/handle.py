@@ -197,12 +197,12 @@ class ExtensionHandle:
 
     def handle_notes(self) -> int:
         """Check and keep what it handed over, among what was read; how many were whole."""
-        return self._inbox.handle(self._process.take_parts())
+        return self._inbox.handle(self._process.receive_parts())
 
     def close(self) -> list[str]:
         """Kill it and all that it started; its last lines. Safe to repeat."""
         lines = self._process.close()
-        self._inbox.handle(self._process.take_parts())
+        self._inbox.handle(self._process.receive_parts())
         if self._cgroup:
             self._cgroup.close()
         return lines
@@ -210,7 +210,7 @@ class ExtensionHandle:
     def release(self) -> list[str]:
         """Let go of it, and let it run on; its last lines."""
         lines = self._process.release()
-        self._inbox.handle(self._process.take_parts())
+        self._inbox.handle(self._process.receive_parts())
         return lines
 
     def state(self) -> ProcessState:

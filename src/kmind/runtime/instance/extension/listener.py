@@ -27,12 +27,12 @@ class Listener:
         self,
         selector: selectors.BaseSelector,
         budget: OwnerBudget,
-        say: Callable[[str], None],
+        print_line: Callable[[str], None],
         now: Callable[[], float],
     ) -> None:
         self._selector = selector
         self._budget = budget
-        self._say = say
+        self._print = print_line
         self._now = now
         self._extension: ExtensionHandle | None = None
         self._again_at = -math.inf
@@ -70,7 +70,7 @@ class Listener:
         with self._budget.spend("log"):
             lines = extension.read_log()
             for line in lines:
-                self._say(line)
+                self._print(line)
         with self._budget.spend("reports"):
             self._budget.count("reports", extension.handle_notes())
         self._budget.count("log_lines", len(lines))
