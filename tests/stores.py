@@ -130,7 +130,7 @@ def write_advice(path: Path, disk: Target) -> None:
 def write_evidence(path: Path, disk: Target) -> None:
     """An experiment that was kept, one that runs, and a day's budget."""
     from kmind.evidence import Budget
-    from kmind.runtime.experiment.store import EvidenceStore
+    from kmind.runtime.evidence_store import EvidenceStore
 
     knob = get_knob("block.read_ahead_kb")
     record = {

@@ -174,6 +174,20 @@ def test_no_files_import_each_other_in_a_circle() -> None:
     TopologicalSorter(graph).prepare()
 
 
+def test_no_rooms_of_runtime_import_each_other_in_a_circle() -> None:
+    """A room is a folder of runtime/, or a file beside the folders."""
+    runtime = PACKAGE / "runtime"
+    graph: dict[str, set[str]] = {}
+    for path in SOURCES:
+        if not path.is_relative_to(runtime):
+            continue
+        room = path.relative_to(runtime).parts[0]
+        targets = {target for _, target, _ in named(path) if target.is_relative_to(runtime)}
+        rooms = {target.relative_to(runtime).parts[0] for target in targets}
+        graph.setdefault(room, set()).update(rooms - {room, "__init__.py"})
+    TopologicalSorter(graph).prepare()
+
+
 # What the start of a command, or of the daemon, has no use for, and would wait for.
 HEAVY = {"duckdb", "lightgbm", "onnx", "optuna", "pyarrow", "pydantic", "rich", "scipy", "sklearn"}
 LATER = {"importlib.metadata", "kmind.evidence.chart", "kmind.infer", "kmind.learn"}

@@ -20,11 +20,11 @@ ELSEWHERE = {
     "agent/protocol.py": "agent/sim/test_agent.py",
     "bench/admission.py": "bench/test_attack.py",
     "learn/tap.py": "learn/test_record.py",
-    "runtime/experiment/case.py": "runtime/experiment/test_controller.py",
-    "runtime/experiment/experiments.py": "runtime/experiment/test_confirm.py",
-    "runtime/experiment/exploring.py": "runtime/experiment/test_confirm.py",
-    "runtime/experiment/readings.py": "runtime/experiment/test_confirm.py",
-    "runtime/experiment/record.py": "runtime/experiment/test_confirm.py",
+    "runtime/experiment/case.py": "runtime/experiment/trial/test_controller.py",
+    "runtime/experiment/experiments.py": "runtime/experiment/confirm/test_confirm.py",
+    "runtime/experiment/exploring.py": "runtime/experiment/confirm/test_confirm.py",
+    "runtime/experiment/measure/readings.py": "runtime/experiment/confirm/test_confirm.py",
+    "runtime/experiment/confirm/record.py": "runtime/experiment/confirm/test_confirm.py",
     "runtime/instance/extension/service.py": "runtime/instance/test_instance.py",
     "runtime/supervisor/requests.py": "runtime/supervisor/test_supervisor.py",
     "testing/daemon.py": "test_walkthrough.py",
@@ -38,6 +38,17 @@ def name_of(path: Path) -> str:
 def mirror_of(path: Path) -> Path:
     """Return where a source's tests are by the same path."""
     return TESTS / path.relative_to(PACKAGE).parent / f"test_{path.stem.lstrip('_')}.py"
+
+
+MOST_FILES = 14
+RUNTIME = sorted({path.parent for path in (PACKAGE / "runtime").rglob("*.py")})
+
+
+@pytest.mark.parametrize("folder", RUNTIME, ids=name_of)
+def test_folder_of_runtime_is_not_crowded(folder: Path) -> None:
+    """Who opens a folder sees what is in it; a larger one is divided by concept."""
+    files = [path.name for path in folder.glob("*.py") if path.stem != "__init__"]
+    assert len(files) <= MOST_FILES, files
 
 
 LONG_SOURCES = [

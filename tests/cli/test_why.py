@@ -14,7 +14,7 @@ from serve.conftest import serve
 
 from kmind.evidence import Design, Experiment
 from kmind.knobs import get_knob
-from kmind.runtime.experiment.store import UNMEASURED, EvidenceStore
+from kmind.runtime.evidence_store import UNMEASURED, EvidenceStore
 from kmind.serve import peers
 from kmind.workloads.simulated_disk import make_disk_files
 

@@ -12,7 +12,7 @@ import pytest
 from kmind.errors import BusyError
 from kmind.guard import Actuator, Journal, Policy
 from kmind.knobs import Target, get_knob
-from kmind.runtime.experiment.store import EvidenceStore
+from kmind.runtime.evidence_store import EvidenceStore
 from kmind.workloads.simulated_disk import make_disk_files
 
 KNOB = get_knob("block.read_ahead_kb")

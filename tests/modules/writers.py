@@ -21,8 +21,8 @@ from kmind.knobs import Target
 from kmind.modules.dirty.extension import Dirty
 from kmind.queue import Endpoint
 from kmind.runtime.budget import OwnerBudget
+from kmind.runtime.evidence_store import EvidenceStore
 from kmind.runtime.experiment.experiments import Experiments
-from kmind.runtime.experiment.store import EvidenceStore
 from kmind.runtime.holds.grants import grants_for
 from kmind.runtime.holds.trial_holds import TrialHolds
 from kmind.runtime.instance.verdicts import Verdicts

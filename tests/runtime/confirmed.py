@@ -20,9 +20,9 @@ from kmind.events import Event
 from kmind.extension import find_module, parse_parameters
 from kmind.guard import Journal, Policy
 from kmind.queue import Endpoint
-from kmind.runtime.experiment.confirm import Confirm
-from kmind.runtime.experiment.effort import Effort
-from kmind.runtime.experiment.store import EvidenceStore
+from kmind.runtime.evidence_store import EvidenceStore
+from kmind.runtime.experiment.confirm.confirm import Confirm
+from kmind.runtime.experiment.measure.effort import Effort
 from kmind.runtime.holds.grants import Granted, grants_for
 from kmind.runtime.holds.trial_holds import TrialHolds
 from kmind.runtime.objective.sources import Heard

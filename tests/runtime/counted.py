@@ -8,7 +8,7 @@ import msgspec
 
 from kmind.extension import find_module
 from kmind.extension.outcome import GuardPart, OutcomePart
-from kmind.runtime.experiment.circumstances import Counted, Ledger
+from kmind.runtime.experiment.measure.circumstances import Counted, Ledger
 
 BLOCK_S = 0.2
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from kmind.cli.client import _UnixConnection
 from kmind.knobs import Target, get_knob
-from kmind.runtime.experiment.store import EvidenceStore
+from kmind.runtime.evidence_store import EvidenceStore
 
 if TYPE_CHECKING:
     from serve.conftest import Served

@@ -12,7 +12,7 @@ import pytest
 from kmind.errors import KmindError, PrivilegeError
 from kmind.infer.features import Feature
 from kmind.infer.model_file import ModelFile
-from kmind.runtime.experiment.store import EvidenceStore
+from kmind.runtime.evidence_store import EvidenceStore
 from kmind.serve import routes
 from kmind.serve.routes import Call, Context
 from kmind.testing.models import random_trees

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from serve.asked import _begin, ask
 
-from kmind.runtime.experiment.store import EvidenceStore
+from kmind.runtime.evidence_store import EvidenceStore
 from kmind.serve import schema
 from kmind.serve.routes import ROUTES
 

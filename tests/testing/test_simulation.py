@@ -7,7 +7,7 @@ import pytest
 from testing.disk_model import MODEL, PAGES, RANDOM, STREAM
 
 from kmind.agent.types import Mode
-from kmind.runtime.experiment.store import EvidenceStore
+from kmind.runtime.evidence_store import EvidenceStore
 from kmind.testing.simulation import Simulation
 from kmind.workloads.simulated_disk import DiskModel
 

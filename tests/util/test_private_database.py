@@ -15,7 +15,7 @@ import pytest
 
 from kmind.errors import JournalError, KmindError, PrivilegeError
 from kmind.guard import Journal
-from kmind.runtime.experiment.store import EvidenceStore
+from kmind.runtime.evidence_store import EvidenceStore
 from kmind.util.private_database import connect_private, connect_reader
 from kmind.util.sqlite import is_database_there
 

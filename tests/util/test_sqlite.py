@@ -22,7 +22,7 @@ from small_disk import fill, small_disk
 
 from kmind.errors import KmindError
 from kmind.guard import Journal
-from kmind.runtime.experiment.store import EvidenceStore
+from kmind.runtime.evidence_store import EvidenceStore
 from kmind.runtime.findings.store import FindingStore
 from kmind.runtime.supervisor.advice import AdviceStore
 from kmind.util import sqlite

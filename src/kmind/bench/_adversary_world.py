@@ -32,9 +32,9 @@ from kmind.guard import Journal, Policy
 from kmind.knobs import get_knob
 from kmind.queue import Endpoint
 from kmind.runtime.budget import OwnerBudget
-from kmind.runtime.experiment.controller import ExperimentController
-from kmind.runtime.experiment.effort import Effort
-from kmind.runtime.experiment.store import EvidenceStore
+from kmind.runtime.evidence_store import EvidenceStore
+from kmind.runtime.experiment.measure.effort import Effort
+from kmind.runtime.experiment.trial.controller import ExperimentController
 from kmind.runtime.holds.grants import grants_for
 from kmind.runtime.holds.trial_holds import TrialHolds
 from kmind.runtime.instance.telemetry import View, Watcher

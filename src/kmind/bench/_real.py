@@ -23,8 +23,8 @@ from kmind.evidence import Design, Experiment
 from kmind.extension import find_module, parse_parameters
 from kmind.guard import Actuator, Gate, Journal, Policy
 from kmind.knobs import get_knob, parse_target
+from kmind.runtime.evidence_store import EvidenceStore
 from kmind.runtime.experiment.manual import Question, evaluate
-from kmind.runtime.experiment.store import EvidenceStore
 from kmind.runtime.instance.agent_factory import make_bpf_agent, need_root
 from kmind.workloads.disk import Workload, make_workload
 from kmind.workloads.host import device_of

@@ -19,8 +19,8 @@ from kmind.guard import Actuator, Gate, Journal, Policy
 from kmind.knobs import Knob, Target, Value, get_knob, parse_target
 from kmind.paths import evidence_path
 from kmind.runtime.cleanup import restoring
+from kmind.runtime.evidence_store import EvidenceStore
 from kmind.runtime.experiment.manual import Question, check_metric, evaluate
-from kmind.runtime.experiment.store import EvidenceStore
 from kmind.runtime.instance.agent_factory import bind, make_bpf_agent, need_root
 from kmind.util.names import file_name
 

@@ -17,7 +17,7 @@ from kmind.extension import parse_parameters
 from kmind.guard import Gate, Journal, Policy
 from kmind.paths import evidence_path, findings_path, memory_folder
 from kmind.runtime.cleanup import remove_dead_runs, restoring, run_cgroup
-from kmind.runtime.experiment.store import EvidenceStore
+from kmind.runtime.evidence_store import EvidenceStore
 from kmind.runtime.findings.keeper import Findings
 from kmind.runtime.instance.agent_factory import bind, make_bpf_agent, need_root
 from kmind.runtime.instance.instance import Instance

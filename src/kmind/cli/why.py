@@ -14,7 +14,7 @@ from kmind.cli.output import json_line, write
 from kmind.errors import PrivilegeError, UsageError
 from kmind.evidence.chart import render_experiment
 from kmind.paths import evidence_path, journal_path
-from kmind.runtime.experiment.store import BY_MODULE, CONFIRMATION, read_experiments
+from kmind.runtime.evidence_store import BY_MODULE, CONFIRMATION, read_experiments
 from kmind.util.table import table
 
 __all__ = ["SCHEMA", "why_command"]

@@ -20,7 +20,7 @@ from kmind.events import Emit, Log
 from kmind.extension import Manifest, Module, Value
 from kmind.guard import Actuator, Gate, Journal, Policy
 from kmind.knobs import Target
-from kmind.runtime.experiment.store import EvidenceStore
+from kmind.runtime.evidence_store import EvidenceStore
 from kmind.runtime.findings.keeper import Findings
 
 __all__ = ["InstanceSpec", "Sandbox", "Services"]

@@ -19,7 +19,7 @@ from kmind.errors import PrivilegeError, UsageError
 from kmind.extension import list_modules
 from kmind.extension.conf import ModuleConf
 from kmind.extension.describe import describe
-from kmind.runtime.experiment.store import read_experiments
+from kmind.runtime.evidence_store import read_experiments
 from kmind.runtime.findings.store import read_findings, read_reports
 from kmind.serve import schema
 from kmind.serve._base import Supervisor

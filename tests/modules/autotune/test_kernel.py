@@ -15,7 +15,7 @@ import pytest
 from sample_module import loop_disk
 
 import kmind
-from kmind.runtime.experiment.store import EvidenceStore
+from kmind.runtime.evidence_store import EvidenceStore
 
 pytestmark = pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf")
 

@@ -31,7 +31,7 @@ from kmind.modules.dirty.extension import Dirty
 from kmind.modules.dirty.holt import Holt
 from kmind.modules.dirty.waiting import Waiting
 from kmind.queue import Doorbell, Endpoint
-from kmind.runtime.experiment.metrics import Metrics
+from kmind.runtime.experiment.measure.metrics import Metrics
 from kmind.testing.contract import CHECKS, Check
 
 KNOB = "vm.dirty_background_ratio"

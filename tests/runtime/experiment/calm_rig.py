@@ -3,8 +3,8 @@
 
 from runtime.counted import MANIFEST, CountingAgent
 
-from kmind.runtime.experiment.aa_noise import AaNoise
-from kmind.runtime.experiment.circumstances import Ledger
+from kmind.runtime.experiment.measure.aa_noise import AaNoise
+from kmind.runtime.experiment.measure.circumstances import Ledger
 
 
 class _Rig:

@@ -15,8 +15,8 @@ from kmind.evidence import Design, Experiment
 from kmind.extension import find_module
 from kmind.guard import Actuator, Journal, Policy
 from kmind.knobs import get_knob
+from kmind.runtime.evidence_store import EvidenceStore
 from kmind.runtime.experiment.manual import Question, evaluate
-from kmind.runtime.experiment.store import EvidenceStore
 from kmind.workloads.simulated_disk import make_disk_files
 
 KNOB = get_knob("block.read_ahead_kb")

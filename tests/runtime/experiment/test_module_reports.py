@@ -23,9 +23,9 @@ from kmind.extension import Context, Given, KnobInfo, Outlets, find_module
 from kmind.extension.handover import NOTE_MOST
 from kmind.guard import Policy
 from kmind.knobs import get_knob
+from kmind.runtime.evidence_store import BY_MODULE, EvidenceStore
 from kmind.runtime.experiment import module_reports
 from kmind.runtime.experiment.module_reports import ModuleReports
-from kmind.runtime.experiment.store import BY_MODULE, EvidenceStore
 from kmind.runtime.sandbox.framing import MARK, Parts, send_note, send_parts
 from kmind.runtime.sandbox.inbox import Inbox
 from kmind.runtime.sandbox.log_reader import LineReader
@@ -185,7 +185,7 @@ def test_nothing_is_decided_by_it(owner: Owner) -> None:
 def test_it_does_not_push_out_what_the_owner_measured(
     owner: Owner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kmind.runtime.experiment.store._MOST_BY_MODULE", 3)
+    monkeypatch.setattr("kmind.runtime.evidence_store._MOST_BY_MODULE", 3)
     mine = owner.store.begin(
         kind="trial", instance="x@y", module="x", backend="sim", knob=get_knob("vm.swappiness"),
         target=owner.target, incumbent=60, candidate=10, metric="m", unit="",

@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from kmind.evidence import Arm, Design, Experiment
-from kmind.runtime.experiment.effort import (
+from kmind.runtime.experiment.measure.effort import (
     Effort,
 )
-from kmind.runtime.experiment.metrics import Block, Reading
+from kmind.runtime.experiment.measure.metrics import Block, Reading
 from kmind.runtime.experiment.runner import ExperimentRunner
 
 DESIGN = Design(block_s=0.2, wash_out_s=0.1, max_s=60, calibration=5)

@@ -20,7 +20,7 @@ from runtime.supervised import Daemon, Rig, value_of
 from sample_module import MANIFEST, RECOMMENDER, knob_file, loop_disk
 
 from kmind.extension import find_module
-from kmind.runtime.experiment.store import EvidenceStore
+from kmind.runtime.evidence_store import EvidenceStore
 
 pytestmark = [
     pytest.mark.fault,

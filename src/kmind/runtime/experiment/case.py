@@ -11,8 +11,8 @@ from kmind.agent.types import Action
 from kmind.evidence import Side
 from kmind.extension.outcome import OutcomePart
 from kmind.knobs import Value
-from kmind.runtime.experiment.circumstances import Counted
 from kmind.runtime.experiment.exploring import Setting
+from kmind.runtime.experiment.measure.circumstances import Counted
 from kmind.runtime.experiment.runner import ExperimentRunner
 from kmind.runtime.holds.grants import Granted
 

@@ -9,7 +9,7 @@ from kmind.evidence import Design
 from kmind.extension.outcome import EvidencePart
 from kmind.knobs import Knob
 from kmind.runtime.experiment.case import Case
-from kmind.runtime.experiment.readings import Readings
+from kmind.runtime.experiment.measure.readings import Readings
 
 __all__ = ["confirmation_design", "trial_design"]
 

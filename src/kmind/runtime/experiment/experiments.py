@@ -11,9 +11,9 @@ import numpy as np
 from kmind.agent.types import Action, Mode
 from kmind.extension import Manifest
 from kmind.extension import Value as Parameter
-from kmind.runtime.experiment.confirm import Confirm
-from kmind.runtime.experiment.controller import ExperimentController
-from kmind.runtime.experiment.effort import Effort
+from kmind.runtime.experiment.confirm.confirm import Confirm
+from kmind.runtime.experiment.measure.effort import Effort
+from kmind.runtime.experiment.trial.controller import ExperimentController
 from kmind.runtime.holds.grants import Granted
 from kmind.runtime.holds.trial_holds import TrialHolds
 from kmind.runtime.objective.sources import Heard, Objective

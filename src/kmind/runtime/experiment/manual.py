@@ -23,9 +23,9 @@ from kmind.evidence import Arm, Design, Experiment
 from kmind.extension import Manifest
 from kmind.guard import Actuator, Change
 from kmind.knobs import Knob, Target, Value
-from kmind.runtime.experiment.circumstances import BLOCKS, Circumstances, Ledger, Load
+from kmind.runtime.evidence_store import EvidenceStore
+from kmind.runtime.experiment.measure.circumstances import BLOCKS, Circumstances, Ledger, Load
 from kmind.runtime.experiment.runner import ExperimentRunner
-from kmind.runtime.experiment.store import EvidenceStore
 
 __all__ = ["Question", "check_metric", "evaluate"]
 

@@ -18,7 +18,7 @@ import msgspec
 from kmind.errors import KmindError
 from kmind.evidence import Experiment
 from kmind.extension import KnobInfo
-from kmind.runtime.experiment.store import BY_MODULE
+from kmind.runtime.evidence_store import BY_MODULE
 from kmind.runtime.services import InstanceSpec, Services
 from kmind.util.ratelimit import Allowance
 from kmind.util.text import clean

@@ -12,8 +12,8 @@ import math
 from collections.abc import Callable
 
 from kmind.evidence import Arm, Experiment
-from kmind.runtime.experiment.effort import Effort, Efforts
-from kmind.runtime.experiment.metrics import Block, Metrics, Reading
+from kmind.runtime.experiment.measure.effort import Effort, Efforts
+from kmind.runtime.experiment.measure.metrics import Block, Metrics, Reading
 
 __all__ = ["ExperimentRunner"]
 
@@ -26,7 +26,7 @@ class ExperimentRunner:
     What ``switch`` raises passes through ``turn``. ``outcome`` of the experiment says when it
     is over; the knob is then left at the arm of the last block. ``now`` is in seconds.
     ``effort`` reads what the extension itself has used, if there is one: a verdict that lets the
-    candidate stand is void where that differs between the arms (`kmind.runtime.experiment.effort`).
+    candidate stand is void where that differs between the arms (see `measure.effort`).
     """
 
     def __init__(

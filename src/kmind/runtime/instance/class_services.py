@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from kmind.classes import EXPERIMENTS, OBJECTIVE, find_class
 from kmind.errors import KmindError
 from kmind.extension import Manifest
-from kmind.runtime.experiment.effort import Effort
 from kmind.runtime.experiment.experiments import Experiments
+from kmind.runtime.experiment.measure.effort import Effort
 from kmind.runtime.experiment.no_experiments import NoExperiments
 from kmind.runtime.holds.trial_holds import TrialHolds
 from kmind.runtime.objective.service import ObjectiveService

@@ -24,7 +24,7 @@ from kmind.events import Emit, Event, Log
 from kmind.extension.conf import ModuleConf
 from kmind.guard import Gate, Journal, Policy
 from kmind.paths import RUN, advice_path, evidence_path, findings_path, memory_folder
-from kmind.runtime.experiment.store import EvidenceStore
+from kmind.runtime.evidence_store import EvidenceStore
 from kmind.runtime.findings.keeper import Findings
 from kmind.runtime.services import Services
 from kmind.runtime.supervisor.advice import AdviceStore

@@ -17,7 +17,7 @@ from kmind.errors import KmindError
 from kmind.extension import KnobInfo, Module, Value
 from kmind.knobs import Target
 from kmind.queue import open_tables
-from kmind.runtime.experiment.effort import Effort, read_effort
+from kmind.runtime.experiment.measure.effort import Effort, read_effort
 from kmind.runtime.sandbox.cgroup.cgroup import ExtensionCgroup
 from kmind.runtime.sandbox.config import CgroupEntry, ChildConfig, TableEntry
 from kmind.runtime.sandbox.exit_codes import EXIT_MODULE, EXIT_SETUP

@@ -11,7 +11,7 @@ from typing import Any
 from kmind.errors import KmindError
 from kmind.extension import KnobInfo, Module, Value
 from kmind.runtime.budget import OwnerBudget
-from kmind.runtime.experiment.effort import Effort
+from kmind.runtime.experiment.measure.effort import Effort
 from kmind.runtime.instance.extension.checkpoint import Checkpoint
 from kmind.runtime.instance.extension.handle import ExtensionHandle
 from kmind.runtime.instance.extension.inbox import make_inbox

@@ -23,16 +23,16 @@ from kmind.extension import Manifest
 from kmind.extension import Value as Parameter
 from kmind.runtime.experiment.back_off import BackOff
 from kmind.runtime.experiment.case import Case, Pending, Running
-from kmind.runtime.experiment.circumstances import Counted
-from kmind.runtime.experiment.effort import Effort
 from kmind.runtime.experiment.exploring import Exploring
-from kmind.runtime.experiment.factory import ExperimentFactory
-from kmind.runtime.experiment.load_watch import LoadWatch
-from kmind.runtime.experiment.publish import Publisher, gain_in_words, status_of
-from kmind.runtime.experiment.recall import Recall
-from kmind.runtime.experiment.recheck import RecheckClocks
+from kmind.runtime.experiment.measure.circumstances import Counted
+from kmind.runtime.experiment.measure.effort import Effort
 from kmind.runtime.experiment.runner import ExperimentRunner
-from kmind.runtime.experiment.unmeasured import Unmeasured
+from kmind.runtime.experiment.trial.factory import ExperimentFactory
+from kmind.runtime.experiment.trial.load_watch import LoadWatch
+from kmind.runtime.experiment.trial.publish import Publisher, gain_in_words, status_of
+from kmind.runtime.experiment.trial.recall import Recall
+from kmind.runtime.experiment.trial.recheck import RecheckClocks
+from kmind.runtime.experiment.trial.unmeasured import Unmeasured
 from kmind.runtime.experiment.waiting import Waiting
 from kmind.runtime.holds.grants import Granted
 from kmind.runtime.holds.trial_holds import TrialHolds

@@ -6,7 +6,7 @@ from pathlib import Path
 from runtime.experiment.controlled import KIND, ratio, results
 from runtime.measured import BASELINE, KNOB, Make, Owner
 
-from kmind.runtime.experiment.store import EvidenceStore
+from kmind.runtime.evidence_store import EvidenceStore
 
 
 def test_what_showed_no_gain_waits_twice_as_long_each_time(owner: Make) -> None:

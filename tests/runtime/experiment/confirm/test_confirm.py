@@ -16,8 +16,8 @@ from runtime.searching import Search
 from kmind.abi import layout
 from kmind.agent.types import Mode
 from kmind.errors import KnobError
-from kmind.runtime.experiment.effort import Effort
 from kmind.runtime.experiment.exploring import DEBT_S, Exploring, Proof, Proofs
+from kmind.runtime.experiment.measure.effort import Effort
 
 HOUR = 3600.0
 GOOD = {"block.nr_requests": 512, "block.nomerges": 1}

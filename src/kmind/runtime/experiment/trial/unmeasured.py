@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kmind.agent.types import Action
-from kmind.runtime.experiment.publish import Publisher
+from kmind.runtime.experiment.trial.publish import Publisher
 from kmind.runtime.holds.grants import Granted
 from kmind.runtime.holds.trial_holds import TrialHolds
 

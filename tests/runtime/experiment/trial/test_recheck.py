@@ -7,7 +7,7 @@ from runtime.experiment.controlled import KIND, ratio, results
 from runtime.measured import BASELINE, Make, Owner
 
 from kmind.abi import layout
-from kmind.runtime.experiment.store import EvidenceStore
+from kmind.runtime.evidence_store import EvidenceStore
 
 
 def test_what_no_longer_looks_like_a_gain_goes(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import math
 import pytest
 from runtime.experiment.calm_rig import _Rig
 
-from kmind.runtime.experiment.circumstances import Counted
+from kmind.runtime.experiment.measure.circumstances import Counted
 
 
 def test_calm_learns_noise_and_levels() -> None:

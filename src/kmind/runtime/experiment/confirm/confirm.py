@@ -25,13 +25,13 @@ from kmind.extension import Manifest
 from kmind.extension import Value as Parameter
 from kmind.runtime.experiment.back_off import BackOff
 from kmind.runtime.experiment.case import Pending
+from kmind.runtime.experiment.confirm.record import Records, Task
+from kmind.runtime.experiment.confirm.standing import Standing
 from kmind.runtime.experiment.designs import confirmation_design
-from kmind.runtime.experiment.effort import Effort
 from kmind.runtime.experiment.exploring import Collapse, Proof, Setting
-from kmind.runtime.experiment.readings import Readings
-from kmind.runtime.experiment.record import Records, Task
+from kmind.runtime.experiment.measure.effort import Effort
+from kmind.runtime.experiment.measure.readings import Readings
 from kmind.runtime.experiment.runner import ExperimentRunner
-from kmind.runtime.experiment.standing import Standing
 from kmind.runtime.experiment.waiting import Waiting
 from kmind.runtime.holds.grants import Granted
 from kmind.runtime.holds.trial_holds import TrialHolds

@@ -8,7 +8,7 @@ import pytest
 from runtime.counted import BASE, HIDDEN, STARVED, CountingAgent, blocks_of
 
 from kmind.evidence import Design, Experiment
-from kmind.runtime.experiment.load_watch import LoadWatch
+from kmind.runtime.experiment.trial.load_watch import LoadWatch
 
 ORDERED = {**STARVED, "read_sequential": 2900, "fault_sequential": 2400, "around_sequential": 1900}
 

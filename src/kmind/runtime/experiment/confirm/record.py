@@ -12,7 +12,7 @@ from kmind import events
 from kmind.errors import KmindError
 from kmind.evidence import Experiment
 from kmind.knobs import Value
-from kmind.runtime.experiment.store import CONFIRMATION
+from kmind.runtime.evidence_store import CONFIRMATION
 from kmind.runtime.services import InstanceSpec, Services
 
 __all__ = ["Records", "Task"]

@@ -14,8 +14,8 @@ from kmind import events
 from kmind.errors import KmindError
 from kmind.evidence import Experiment
 from kmind.knobs import Value
+from kmind.runtime.evidence_store import UNMEASURED
 from kmind.runtime.experiment.case import Case, Running
-from kmind.runtime.experiment.store import UNMEASURED
 from kmind.runtime.holds.grants import Granted
 from kmind.runtime.services import InstanceSpec, Services
 

@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from kmind.evidence import Guard, Noise
-from kmind.runtime.experiment.circumstances import BLOCKS, Counted, Ledger
-from kmind.runtime.experiment.metrics import Reading
+from kmind.runtime.experiment.measure.circumstances import BLOCKS, Counted, Ledger
+from kmind.runtime.experiment.measure.metrics import Reading
 
 __all__ = ["AaNoise"]
 

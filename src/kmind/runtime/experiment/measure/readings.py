@@ -12,7 +12,7 @@ from collections.abc import Callable
 from kmind.agent.protocol import Agent
 from kmind.evidence import Better
 from kmind.extension import Manifest
-from kmind.runtime.experiment.metrics import Block, Metrics, Reading
+from kmind.runtime.experiment.measure.metrics import Block, Metrics, Reading
 from kmind.runtime.objective.sources import Heard
 
 __all__ = ["Readings"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from runtime.counted import MANIFEST, CountingAgent
 
-from kmind.runtime.experiment.metrics import Metrics
+from kmind.runtime.experiment.measure.metrics import Metrics
 
 
 class _Rig:

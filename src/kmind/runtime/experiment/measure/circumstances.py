@@ -16,7 +16,7 @@ from kmind.agent.protocol import Agent
 from kmind.evidence import Side
 from kmind.extension import Manifest
 from kmind.extension.outcome import CircumstancePart, OutcomePart
-from kmind.runtime.experiment.metrics import Block, Metrics, Reading
+from kmind.runtime.experiment.measure.metrics import Block, Metrics, Reading
 
 __all__ = ["BLOCKS", "Circumstances", "Counted", "Ledger", "Load"]
 

@@ -17,8 +17,8 @@ from kmind.errors import KmindError
 from kmind.evidence import Budget, Design, Experiment, Guard
 from kmind.extension.outcome import EvidencePart, OutcomePart
 from kmind.knobs import Target, Value
+from kmind.runtime.evidence_store import EvidenceStore
 from kmind.runtime.experiment.case import Case
-from kmind.runtime.experiment.store import EvidenceStore
 from kmind.runtime.holds.grants import Granted
 
 __all__ = ["ALIKE", "Recall", "level_of"]

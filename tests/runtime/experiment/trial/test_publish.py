@@ -8,7 +8,7 @@ from runtime.experiment.controlled import ratio
 from runtime.measured import Make
 
 from kmind.extension import find_module
-from kmind.runtime.experiment.store import EvidenceStore
+from kmind.runtime.evidence_store import EvidenceStore
 
 
 def test_what_is_not_measured_stands_and_says_so(owner: Make) -> None:

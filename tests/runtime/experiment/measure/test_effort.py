@@ -14,7 +14,7 @@ from runtime.experiment.two_arms import Load
 
 from kmind.evidence import Arm, Experiment
 from kmind.evidence.chart import render_experiment
-from kmind.runtime.experiment.effort import (
+from kmind.runtime.experiment.measure.effort import (
     CPU_LIMIT,
     FAULTS_LIMIT,
     IO_LIMIT,

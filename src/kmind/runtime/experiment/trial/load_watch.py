@@ -12,9 +12,9 @@ from kmind.agent.protocol import Agent
 from kmind.extension import Manifest
 from kmind.extension.outcome import EvidencePart
 from kmind.knobs import Value
-from kmind.runtime.experiment.aa_noise import AaNoise
 from kmind.runtime.experiment.case import Case, Running
-from kmind.runtime.experiment.circumstances import Circumstances, Counted, Ledger
+from kmind.runtime.experiment.measure.aa_noise import AaNoise
+from kmind.runtime.experiment.measure.circumstances import Circumstances, Counted, Ledger
 from kmind.runtime.holds.grants import Granted
 
 __all__ = ["LoadWatch"]

@@ -12,7 +12,7 @@ import pytest
 
 from kmind.errors import KmindError, UsageError
 from kmind.knobs import Target, get_knob
-from kmind.runtime.experiment.store import EvidenceStore
+from kmind.runtime.evidence_store import EvidenceStore
 from kmind.workloads.simulated_disk import make_disk_files
 
 KNOB = get_knob("block.read_ahead_kb")
@@ -133,9 +133,9 @@ def test_what_a_killed_process_left(tmp_path: Path, target: Target) -> None:
         "import os, sys\n"
         "sys.path.insert(0, sys.argv[1])\n"
         "from pathlib import Path\n"
-        "from runtime.experiment.test_store import begin\n"
+        "from runtime.test_evidence_store import begin\n"
         "from kmind.knobs import Target\n"
-        "from kmind.runtime.experiment.store import EvidenceStore\n"
+        "from kmind.runtime.evidence_store import EvidenceStore\n"
         "store = EvidenceStore(Path(sys.argv[2]))\n"
         "begin(store, Target.block('sim0', root=Path(sys.argv[3])), change=3)\n"
         "os.kill(os.getpid(), 9)\n"
@@ -159,7 +159,7 @@ def test_the_machine_went_down(
     path = tmp_path / "evidence.db"
     with EvidenceStore(path) as store:
         begin(store, target)
-    monkeypatch.setattr("kmind.runtime.experiment.store.boot_id", lambda: "another boot")
+    monkeypatch.setattr("kmind.runtime.evidence_store.boot_id", lambda: "another boot")
     with EvidenceStore(path) as store:
         (row,) = store.mark_interrupted()
         assert row["why"] == "the machine went down"

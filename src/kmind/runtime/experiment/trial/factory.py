@@ -7,11 +7,11 @@ import numpy as np
 
 from kmind.evidence import Experiment
 from kmind.extension.outcome import EvidencePart
-from kmind.runtime.experiment.aa_noise import AaNoise
 from kmind.runtime.experiment.case import Case
 from kmind.runtime.experiment.designs import trial_design
-from kmind.runtime.experiment.recall import Recall
-from kmind.runtime.experiment.recheck import RecheckClock
+from kmind.runtime.experiment.measure.aa_noise import AaNoise
+from kmind.runtime.experiment.trial.recall import Recall
+from kmind.runtime.experiment.trial.recheck import RecheckClock
 
 __all__ = ["ExperimentFactory"]
 

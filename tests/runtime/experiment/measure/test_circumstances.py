@@ -4,7 +4,7 @@
 from runtime.counted import BASE, HIDDEN, STARVED, blocks_of
 from runtime.experiment.calm_rig import _Rig
 
-from kmind.runtime.experiment.circumstances import BLOCKS, Circumstances
+from kmind.runtime.experiment.measure.circumstances import BLOCKS, Circumstances
 
 
 def test_which_load_it_is_says_what_was_seen_without_a_pause() -> None:

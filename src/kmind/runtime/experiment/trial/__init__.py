@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trials: one value against another, from an approval to what stands."""
