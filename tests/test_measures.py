@@ -10,6 +10,7 @@ import pytest
 
 TOOLS = Path(__file__).resolve().parent.parent / "tools"
 MEASURES = runpy.run_path(str(TOOLS / "measures.py"))
+OWN = MEASURES["rows"](MEASURES["Tree"](TOOLS.parent))
 
 FILES = {
     "src/kmind/__init__.py": "",
@@ -57,6 +58,27 @@ def test_made_up_checkout_is_counted(found: dict[str, str]) -> None:
         'docstrings that begin with "What" or "Whether"': "2",
         "prose lines over 100 columns": "1",
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [
+        ("runtime/: most files in one folder", 14),
+        ("runtime/: levels", 6),
+        ("runtime/: arrows between rooms", 30),
+        ("runtime/: circles of rooms", 0),
+        ("file circles", 0),
+        ("private imports across folders", 0),
+        ("largest class: public methods", 20),
+        ("largest class: lines", 400),
+        ("most parameters of a constructor", 6),
+        ('docstrings that begin with "What" or "Whether"', 0),
+        ("prose lines over 100 columns", 0),
+    ],
+)
+def test_sources_keep_within_what_was_reached(name: str, most: int) -> None:
+    row = next(row for row in OWN if row.name == name)
+    assert int(row.value) <= most, row.detail
 
 
 def test_circle_counts_as_one_level() -> None:
