@@ -46,7 +46,7 @@ RUNTIME = sorted({path.parent for path in (PACKAGE / "runtime").rglob("*.py")})
 
 @pytest.mark.parametrize("folder", RUNTIME, ids=name_of)
 def test_folder_of_runtime_is_not_crowded(folder: Path) -> None:
-    """Who opens a folder sees what is in it; a larger one is divided by concept."""
+    """A folder can be seen at a glance; a larger one is divided by concept."""
     files = [path.name for path in folder.glob("*.py") if path.stem != "__init__"]
     assert len(files) <= MOST_FILES, files
 

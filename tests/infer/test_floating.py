@@ -72,7 +72,7 @@ def test_network_that_does_not_fit_is_refused(layers: tuple[Dense, ...]) -> None
     ("words", "reason"),
     [
         ({"threshold": float("nan")}, "no numbers"),
-        ({"feature": 3}, "not there"),
+        ({"feature": 3}, "missing feature"),
         ({"last": float("inf")}, "not finite"),
     ],
 )

@@ -290,7 +290,7 @@ class Btf:
             return bool(self._words[start + 3] >> 24 & _INT_SIGNED)
         return kind in (Kind.ENUM, Kind.ENUM64) and bool(self._words[start + 1] >> 31)
 
-    # How the blob is taken apart.
+    # Parsing of the blob
 
     def _split(self, data: bytes) -> tuple[memoryview, memoryview]:
         view = memoryview(data)

@@ -142,7 +142,7 @@ def _struct(btf: Btf, name: str) -> str:
 
 
 def _counters(btf: Btf) -> tuple[str, ...]:
-    # What an agent counts as a whole (KMIND_COUNTERS): between its CPUs' sums and the verdicts.
+    # Counters of a whole agent (KMIND_COUNTERS): between its CPUs' sums and the verdicts.
     names = btf.dtype("kmind_account").names or ()
     return names[names.index("heartbeat_ns") + 1 : names.index("verdicts")]
 

@@ -200,7 +200,7 @@ class _SetTo:
 def _episode(
     harm: _Harm, words: dict[str, object], module: Path, device: str, dir: Path, state: Path
 ) -> int:
-    # How often the harmful value was kept.
+    # Number of times that the harmful value was kept.
     state.mkdir()
     with _SetTo(harm.baseline, device, state), tempfile.TemporaryFile("w+") as out:
         said = [f"{name}={str(value).lower()}" for name, value in words.items()]

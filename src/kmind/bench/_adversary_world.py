@@ -138,7 +138,7 @@ class World:
     def __exit__(self, *_: object) -> None:
         self._open.close()
 
-    # What the extension can do
+    # Abilities of the extension
 
     @property
     def measuring(self) -> str | None:

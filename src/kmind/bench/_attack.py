@@ -133,7 +133,7 @@ def _clients(scene: Scene) -> None:
 
 
 def _module_clients(scene: Scene) -> None:
-    # What takes longest of all that the API does beside the owner.
+    # The longest work of the API beside the owner.
     with asking_in_a_loop(scene.host.socket, _CLIENTS, "/v1/modules"):
         time.sleep(scene.seconds)
 

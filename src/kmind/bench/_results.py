@@ -199,7 +199,7 @@ def show_result(result: Mapping[str, Any]) -> str:
 
 
 def _beside(name: str, row: Mapping[str, Any]) -> bool:
-    # Whether it is the spread or an end of the interval of another number.
+    # True if it is the spread or an end of the interval of another number.
     number, _, part = name.rpartition("_")
     return part == "spread" or (part in ("low", "high") and number in row)
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-/* What one verdict adds to the hook that gives it. */
+/* Cost of one verdict for the hook that gives it. */
 #include <kmind/agent.h>
 
 struct bench_admit_args {

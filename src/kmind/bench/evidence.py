@@ -168,7 +168,7 @@ def _family(
 def _course(
     name: str, aa: list[Experiment], up: list[Experiment], down: list[Experiment]
 ) -> dict[str, Any]:
-    # How long they took, in seconds (medians), and how many a guard ended.
+    # Durations in seconds (medians), and the number ended by a guard.
     kept = [experiment for experiment in up if experiment.outcome == "gain"]
     row: dict[str, Any] = {"name": name}
     row |= _share("aborted", [*aa, *up, *down], "aborted").as_json()

@@ -186,7 +186,7 @@ def _braked(disk: str) -> Iterator[tuple[Path, Callable[[int], object]]]:
 
 
 def _remove(group: Path) -> None:
-    # Whoever was in it may need a moment to be gone.
+    # Its processes may need a moment to end.
     for _ in range(100):
         with contextlib.suppress(OSError):
             group.rmdir()

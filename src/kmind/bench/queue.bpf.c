@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-/* What a push costs, beside a BPF ring buffer; and a hook to measure round trips by. */
+/* Cost of a push, compared with a BPF ring buffer; and a hook to measure round trips by. */
 #include <kmind/agent.h>
 
 #define UNROLL 16

@@ -181,7 +181,7 @@ class _Bench:
                     result, times = self._tuned(load, value, state[value], self._plan.seconds)
                     tuned[value].append(result)
                     settled[value] += times
-        # What won the sweep by chance may lose by the median.
+        # A value that won the sweep by chance may lose by the median.
         oracle = max(fixed, key=lambda value: float(np.median(fixed[value])))
         for start in starts:
             row: dict[str, Any] = {"name": load.name, "from": start, "unit": load.unit}

@@ -176,7 +176,7 @@ def _decoded(text: bytes) -> dict[str, Any]:
 
 
 def _refuse(problem: Mapping[str, Any]) -> NoReturn:
-    # What the daemon raised, as it would have been raised here: its words and exit code.
+    # The daemon's error, as it would have been raised here: its text and exit code.
     error = KmindError(str(problem.get("detail", "refused")), hint=str(problem.get("hint", "")))
     code = problem.get("exit_code", 1)
     error.exit_code = code if isinstance(code, int) and 0 < code < 256 else 1

@@ -80,7 +80,7 @@ def demo_command(*, json: bool) -> int:
 
 
 def _lacking() -> str:
-    # Why the real kernel cannot be used, or "".
+    # The reason why the real kernel cannot be used, or "".
     if os.geteuid() != 0:
         return "you are not root"
     from kmind.bpf import probe

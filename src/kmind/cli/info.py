@@ -42,7 +42,7 @@ def info_command(name: str, *, field: str | None, json: bool) -> int:
 
 
 def _part(key: str, value: Any) -> list[str]:
-    # What is short stands beside its name, and what is not below it.
+    # Short values come beside their names, long ones below.
     if value in (None, "", [], {}):
         return []
     lines = _lines(key, value)

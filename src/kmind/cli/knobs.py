@@ -231,7 +231,7 @@ def _wish(words: Sequence[str], root: Path) -> tuple[Knob, Value, Target]:
 
 
 def _undo(knob: Knob, target: Target, old: Value, policy: Policy) -> str:
-    # What stood before need not be within the policy's bounds.
+    # The previous value need not be within the policy's bounds.
     code = knob.encode_found(old, target)
     if policy.bound(knob, target).refuses(code, code):
         return knob.set_command(target, knob.format(old))

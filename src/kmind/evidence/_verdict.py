@@ -96,7 +96,7 @@ class Judge:
         return None
 
     def _screened(self) -> bool:
-        # Whether the pairs are looked at now: the first time, and whenever they have doubled.
+        # True if the pairs are checked now: the first time, and whenever they have doubled.
         times, rest = divmod(self.pairs, self.design.screen_pairs or self.pairs + 1)
         return rest == 0 and times.bit_count() == 1
 

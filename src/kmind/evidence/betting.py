@@ -47,7 +47,7 @@ def strengths(pairs: int) -> _Floats:
 
 
 def _log_factors(x: Any, strength: _Floats) -> _Floats:
-    # What one pair multiplies each share of the wealth by: log(1 + tanh(y)).
+    # Factors of one pair for each share of the wealth: log(1 + tanh(y)).
     y = np.clip(x, -_BOUND, _BOUND) * strength
     factors: _Floats = math.log(2) - np.logaddexp(0, -2 * y)
     return factors

@@ -77,7 +77,7 @@ def _verdict(experiment: Experiment, stored: Mapping[str, Any], width: int) -> l
 
 
 def _effort(experiment: Experiment) -> list[str]:
-    # What the extension itself used beside each arm.
+    # The extension's own use of resources under each arm.
     said = []
     for arm, used in (experiment.effort or {}).items():
         seconds = used["seconds"]

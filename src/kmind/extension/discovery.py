@@ -83,7 +83,7 @@ class Module:
 
 @dataclass(frozen=True)
 class _Place:
-    # Where a module of some name stands; ``folder`` None where its package is gone.
+    # Place of a module of some name; ``folder`` is None if its package is gone.
     origin: str
     package: str
     folder: Path | None

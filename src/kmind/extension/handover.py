@@ -126,7 +126,7 @@ def encode(note: _Note) -> bytes:
 
 
 def _check(note: _Note) -> None:
-    # What no bound of a field can say. 64 bits are what all who read it can hold.
+    # Checks that no bound of a field can express. 64 bits are what all who read it can hold.
     numbers: list[Mapping[str, object]] = []
     if isinstance(note, Found):
         numbers = [{"score": note.score}, note.evidence, *(c.evidence for c in note.causes)]

@@ -215,13 +215,13 @@ def refresh_streams(
 
 
 def _states(rows: _Rows, old_pages: set[int]) -> tuple[_Which, _Which]:
-    # Which files were advised by their program, and which hold an inherited value.
+    # Files advised by their program, and files with an inherited value.
     advised = (rows["mode"] & (_FMODE_RANDOM | _FMODE_NOREUSE)) != 0
     return advised, np.isin(rows["ra_pages"], np.array(sorted(old_pages), np.uint64))
 
 
 def _moved(disk: int, rows: _Rows) -> _Which:
-    # Which files were read ahead since the disk's files were refreshed last.
+    # Files that were read ahead since the disk's files were refreshed last.
     now = rows[list(_AHEAD)][np.argsort(rows["file"], kind="stable")]
     before, _ahead[disk] = _ahead.get(disk), now
     if before is None or not len(before):

@@ -55,7 +55,7 @@ def restore(
     carrier = Carrier(journal)
 
     def holder(changes: list[Change]) -> str:
-        # Who holds the knob and is alive, or "".
+        # The living holder of the knob, or "".
         owners = (change.owner for change in changes)
         return next((str(o) for o in owners if o.alive() and not is_abandoned(o)), "")
 

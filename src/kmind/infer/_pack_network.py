@@ -65,7 +65,7 @@ def plan_layer(layer: Layer, bound: int) -> LayerPlan:
     if layer.step is not None:
         kind = STEP_KIND
         plain = _as_shift(layer.step)
-        # What is added before the shift goes into the bias, if there is room for it.
+        # The summand before the shift goes into the bias, if it fits.
         if plain is not None and bound + abs(plain[0]) < 1 << 62:
             beside = lanes(bound + abs(plain[0]))
             if plain[1] < _BITS[beside] - 1:

@@ -139,7 +139,7 @@ def _xgboost_rules(model: dict[str, Any], learner: dict[str, Any], all_rounds: b
 
 
 def _best_rounds(learner: dict[str, Any]) -> int:
-    # How many rounds the library's own predict takes; 0: all.
+    # Number of rounds that the library's own predict takes; 0: all.
     attributes = learner.get("attributes") or {}
     if "best_iteration" in attributes:
         return int(attributes["best_iteration"]) + 1

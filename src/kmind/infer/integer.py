@@ -178,7 +178,7 @@ def _check_mlp(model: IntMlp, limits: Limits) -> tuple[int, ...]:
         up, down = np.maximum(weight, 0), np.minimum(weight, 0)
         bottom = (layer.bias + up @ low + down @ high).tolist()
         top = (layer.bias + up @ high + down @ low).tolist()
-        # What is summed in another order stays within this, too.
+        # Sums in another order stay within this, too.
         largest.append(int((np.abs(layer.bias) + np.abs(weight) @ np.maximum(high, 0)).max()))
         if layer.step is not None:
             for ends in zip(bottom, top, strict=True):

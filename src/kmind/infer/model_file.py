@@ -193,7 +193,7 @@ class ModelFile:
 
 
 def _nesting(text: bytes) -> int:
-    # How deep a decoder follows is its own affair, and differs from one Python to the next.
+    # A decoder's limit of nesting differs from one Python to the next.
     depth = deepest = 0
     for token in _TOKEN.findall(text):
         if token in b"[{":

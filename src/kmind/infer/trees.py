@@ -310,7 +310,7 @@ def _rounded(model: FloatTrees, fast: _Fast, wanted: bool) -> _Leaves:
     made = _Leaves(leaf, base, unit, _edge(model, unit))
     if model.target.kind == "value" or not wanted:
         return made
-    # What the rounded sum is off by, and the library's: each of its additions rounds once.
+    # Errors of the rounded sum, and of the library's: each of its additions rounds once.
     off = float(_by_tree(model, np.abs(fast.leaf / unit - leaf)).max(axis=1).sum())
     off += float(np.abs(fast.base / unit - base).max())
     step = 2.0**-24 if model.sums.single else 2.0**-53

@@ -201,7 +201,7 @@ def load_class(module: Module) -> type[Extension]:
 
 @dataclass(frozen=True)
 class _Step:
-    # What one turn of the dispatcher gets: records by CPU, then at most one window, of that
+    # Inputs of one turn of the dispatcher: records by CPU, then at most one window, of that
     # number.
     number: int
     now_ns: int
@@ -212,7 +212,7 @@ class _Step:
 
 
 class _Ring:
-    # What the extension reads of one ring.
+    # The extension's reader of one ring.
 
     def __init__(self) -> None:
         self.rows: _Array = np.zeros(0, layout.RECORD)

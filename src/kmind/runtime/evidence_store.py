@@ -385,7 +385,7 @@ class EvidenceStore(DeferringStore):
     def _about(
         self, module: str, knob: Knob, target: Target, context: str, younger_s: float
     ) -> tuple[str, tuple[object, ...]]:
-        # What ended in the same circumstances, not too long ago: the condition and its values.
+        # Recent ends in the same circumstances: the condition and its values.
         where = "module = ? AND identity = ? AND knob = ? AND context = ? AND ended > ?"
         since = self._now() - younger_s
         return where, (module, target.identity(), knob.name, context, since)

@@ -58,7 +58,7 @@ def running_daemon(folder: Path) -> int | None:
 def _open(folder: Path) -> int:
     try:
         make_folder(folder, 0o755)
-        # Whoever can open it can hold it: it is root's alone.
+        # A process that can open it can hold it: it is root's alone.
         return os.open(folder / _NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except PermissionError as error:
         raise PrivilegeError(f"cannot use {folder}: {error.strerror}", hint="run as root") from None

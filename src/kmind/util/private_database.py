@@ -173,7 +173,7 @@ def _copied(file: Path) -> Path:
 
 
 def _in_use(files: list[Path]) -> bool:
-    # Whether a process of this user, this one included, has one of them open.
+    # True if a process of this user, this one included, has one of them open.
     names = {file.name for file in files}
     known = set()
     for file in files:

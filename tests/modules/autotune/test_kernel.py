@@ -109,7 +109,7 @@ def test_it_finds_keeps_remembers_and_puts_back(runs: Runs) -> None:
     first = next(event for event in again if event["event"] == "applied")
     before = again[: again.index(first)]
     assert not any(logged(event, "tries ") for event in before), before[-5:]
-    assert "measured to be 1.5" in first["reason"]
+    assert "measured effect is x1.5" in first["reason"]
 
 
 def test_the_owner_confirms_what_it_found(runs: Runs) -> None:

@@ -81,7 +81,7 @@ class ActionRing:
     def _receive(self, packed: bytes) -> None:
         words = np.frombuffer(packed, layout.ACTION)[0]
         slot = int(words["instance"])
-        # What an earlier instance in the same slot left behind is nobody's.
+        # Actions of an earlier instance in the same slot belong to nobody.
         if int(words["time_ns"]) < self._since.get(slot, 1 << 64):
             return
         if decode := self._decode.get(slot):

@@ -275,7 +275,7 @@ int km_core(struct kmind_core_call *args)
 	return 0;
 }
 
-/* What `cat` shows: a line for each instance. */
+/* Text for `cat`: a line for each instance. */
 
 struct usage {
 	bool known;
@@ -285,7 +285,7 @@ struct usage {
 	__u64 rss_kib;
 };
 
-/* What a process has used, all threads, those that ended too. */
+/* CPU time of a process with all its threads, ended ones too. */
 static __always_inline void read_usage(struct task_struct *task, struct usage *usage)
 {
 	struct mm_struct *mm = BPF_CORE_READ(task, mm);

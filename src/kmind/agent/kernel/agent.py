@@ -267,7 +267,7 @@ class BpfAgent:
         self.unpin()
         self.release()
 
-    # What the owner says
+    # From the owner
 
     @property
     def mode(self) -> int:
@@ -299,7 +299,7 @@ class BpfAgent:
         taken, self._actions = self._actions, []
         return taken
 
-    # What it says
+    # To the owner
 
     def feature(self, column: int) -> int:
         """A counter's total since the agent was loaded."""

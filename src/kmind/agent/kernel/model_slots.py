@@ -107,7 +107,7 @@ class ModelSlots:
             self.self_test(idle, model)
             refuse(int(self._run(_ACTIVATE, idle)["result"]))
         except BaseException:
-            # What was refused must not be what a rollback goes back to.
+            # A rollback must not go back to a refused model.
             self._slots.update(_key(idle), before or bytes(self._slots.value_size))
             raise
         return version

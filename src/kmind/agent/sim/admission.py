@@ -161,7 +161,7 @@ class Admission:
             0 <= value < 64 and int(grant["choices"]) >> value & 1
         ):
             return _VERDICT["GRID"]
-        # What stands is prolonged only by who set it.
+        # Only the holder can renew the current value.
         if value == held.current and (
             self._leases is None or self._leases.held(self._slot, held.place, now)
         ):

@@ -165,7 +165,7 @@ class SimAgent:
         windows = arena[where.windows :][: _WINDOW_SLOTS * layout.WINDOW.itemsize]
         self._windows = _Ring(rings[-1], windows.view(layout.WINDOW))
 
-    # What the owner calls
+    # Called by the owner
 
     @property
     def table_fds(self) -> Mapping[str, int]:
@@ -251,7 +251,7 @@ class SimAgent:
         with self._lock:
             return self._values[column]
 
-    # What hooks do
+    # Called by hooks
 
     def count(self, feature: int, by: int = 1, *, by_extension: bool = False) -> None:
         """Add to a feature of the open window; what an extension does is passed over."""
@@ -307,7 +307,7 @@ class SimAgent:
             if any(ring.used() for ring in [*self._records, self._windows]):
                 self._ring_doorbell()
 
-    # What the agent library does
+    # The agent library
 
     def _tick_on(self) -> None:
         while not self._stop.wait(self._tick_s):

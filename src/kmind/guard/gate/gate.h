@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What the gates for sysctls and for sysfs share: who the owner is, what is held, what
+ * Shared parts of the gates for sysctls and for sysfs: who the owner is, what is held, what
  * is approved, and the ring by which the owner is told.
  */
 #ifndef KMIND_GATE_H

@@ -47,7 +47,7 @@ struct {
 	__type(value, struct lsm_file);
 } km_lsm_files SEC(".maps");
 
-/* What the owner is just putting back to what stood before. */
+/* Knob that the owner is putting back to its previous value. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, GATE_FILES);

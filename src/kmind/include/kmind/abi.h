@@ -115,7 +115,7 @@ enum kmind_rule_op {
 	KMIND_RULE_GE = 4,
 };
 
-/* What a 32-byte record says. Modules number theirs from KMIND_KIND_MODULE. */
+/* Kinds of 32-byte records. Modules number theirs from KMIND_KIND_MODULE. */
 enum kmind_kind {
 	KMIND_KIND_NONE = 0,
 	KMIND_KIND_MODE = 1,	/* value: the mode that the agent is in now */
@@ -131,7 +131,7 @@ enum kmind_kind {
 	KMIND_KIND_MODULE = 64,
 };
 
-/* How an experiment ended. */
+/* Results of an experiment. */
 enum kmind_outcome {
 	KMIND_OUTCOME_GAIN = 1, /* and put back none the less: the mode keeps nothing */
 	KMIND_OUTCOME_LOSS = 2,
@@ -139,7 +139,7 @@ enum kmind_outcome {
 	KMIND_OUTCOME_ABORTED = 4,
 };
 
-/* Why there is no value of the objective. */
+/* Reasons for a missing value of the objective. */
 enum kmind_gap {
 	KMIND_GAP_FAILED = 1,  /* it could not be asked, or said that it failed */
 	KMIND_GAP_TIMEOUT = 2, /* no answer in time */
@@ -148,7 +148,7 @@ enum kmind_gap {
 	KMIND_GAP_RANGE = 5,   /* no finite number, too large, or below zero */
 };
 
-/* Why the agent changed its mode. */
+/* Reasons for an agent's change of mode. */
 enum kmind_cause {
 	KMIND_CAUSE_ASKED = 0,	 /* by the admin, through the daemon */
 	KMIND_CAUSE_STALLED = 1, /* no heartbeat within the deadline */
@@ -205,7 +205,7 @@ struct kmind_ring {
 	__u32 pad_reader[15];
 };
 
-/* Where things are in the arena, as offsets in bytes. */
+/* Layout of the arena, as offsets in bytes. */
 struct kmind_geometry {
 	__u32 abi;
 	__u32 size;
@@ -219,7 +219,7 @@ struct kmind_geometry {
 	__u32 status; /* text of the extension's, shown to the admin; after it: kmind_memory */
 };
 
-/* What the extension wants to find again: JSON, after this header. The agent ignores it. */
+/* Memory of the extension: JSON, after this header. The agent ignores it. */
 struct kmind_memory {
 	__u32 seq; /* odd while it is written */
 	__u32 length;
@@ -330,7 +330,7 @@ struct kmind_control {
 };
 
 /*
- * What an agent counts in `km.NAME`. A name that is added here is in its state and account, in
+ * Counters of an agent, in `km.NAME`. A name that is added here is in its state and account, in
  * what `cat` shows, in the API, in simulated agents, and with its comment in docs/output.md.
  */
 #define KMIND_COUNTERS(X)                                             \
@@ -355,7 +355,7 @@ struct kmind_account {
 	__u64 verdicts[KMIND_VERDICTS];
 };
 
-/* How an agent's programs find what an earlier generation of them left. */
+/* Handles by which an agent's programs find the state of an earlier generation. */
 struct kmind_state {
 	__u32 abi;
 	__u32 active; /* generation that hooks work for, and a phase */
@@ -427,7 +427,7 @@ struct kmind_lease {
 	__u64 users; /* a bit for each slot that is granted it */
 };
 
-/* What the owner may write now. Anything else is not let through by the gate. */
+/* Values that the owner may write now. The gate lets nothing else through. */
 struct kmind_approved {
 	__s64 value;
 	__s64 baseline;

@@ -106,7 +106,7 @@ static __always_inline bool km_whole(const struct km_entry *copy, __u32 position
 	return hash == copy->check && copy->commit == position + 1;
 }
 
-/* How far apart two values are: no pair of them overflows it. */
+/* Distance of two values: no pair of them overflows it. */
 static __always_inline __u64 km_distance(__s64 from, __s64 to)
 {
 	return to > from ? (__u64)to - (__u64)from : (__u64)from - (__u64)to;
@@ -208,7 +208,7 @@ static __always_inline bool km_passed(__u32 verdict)
 	return verdict == KMIND_VERDICT_APPROVED || verdict == KMIND_VERDICT_RENEWED;
 }
 
-/* What the mode makes of a verdict that would let the value through. */
+/* Apply the mode to a verdict that would let the value through. */
 static __always_inline __u32 km_under_mode(__u32 verdict, __u32 mode)
 {
 	if (!km_passed(verdict))
@@ -225,7 +225,7 @@ static __always_inline __u32 km_under_mode(__u32 verdict, __u32 mode)
 	return KMIND_VERDICT_EMERGENCY;
 }
 
-/* What the other instances make of a verdict that lets the value through. */
+/* Apply the leases of other instances to a verdict that lets the value through. */
 static __always_inline __u32 km_among_others(__u32 verdict, struct kmind_grant_key *key,
 					     const struct km_entry *copy,
 					     const struct kmind_grant *grant, __u64 now,
@@ -251,7 +251,8 @@ static __always_inline __u32 km_among_others(__u32 verdict, struct kmind_grant_k
 		return others == KMIND_VERDICT_APPROVED ? verdict : others;
 	approved.baseline = READ_ONCE(grant->current);
 	others = km_approve(&km_approved, key, &approved);
-	/* What was taken from another one is kept until it expires: the owner is to undo that. */
+	/* A lease taken from another one is kept until it expires: the owner has to undo its value.
+	 */
 	if (others != KMIND_VERDICT_APPROVED && claim->fresh && !claim->previous) {
 		lease = km_lease_at(grant->lease);
 		if (lease)

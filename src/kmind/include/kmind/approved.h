@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What the owner may write now: approvals, by knob and target.
+ * Values that the owner may write now: approvals, by knob and target.
  *
  * The owner may take one back at any time, and an approval that is replaced has new memory:
  * what a look-up found may be another key's a moment later. So nobody writes in place, and

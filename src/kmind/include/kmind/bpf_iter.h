@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What `cat` shows of one agent: its accounts as they are now, a name and a
+ * Text for `cat` about one agent: its accounts as they are now, a name and a
  * value on each line. An iterator over all instances that prints its own.
  */
 #ifndef KMIND_BPF_ITER_H

@@ -11,7 +11,7 @@ enum km_model_op {
 	KM_MODEL_CHECK = 2,
 };
 
-/* Why a model is refused. */
+/* Reasons to refuse a model. */
 enum km_model_refusal {
 	KM_REFUSED_NOT = 0,
 	KM_REFUSED_FORMAT = 1, /* no model of this version, or a damaged one */

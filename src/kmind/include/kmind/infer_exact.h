@@ -44,7 +44,7 @@ static __always_inline __u64 km_float(__u64 sign, __s64 exponent, __u64 mantissa
 	if (rest > half || (rest == half && mantissa & 1))
 		mantissa++;
 	mantissa <<= drop & 63;
-	/* What it may carry over makes the next exponent. */
+	/* A carry makes the next exponent. */
 	return sign + ((__u64)exponent << 52) + (mantissa - KM_FLOAT_ONE);
 }
 
@@ -68,7 +68,7 @@ __noinline __u64 km_float_add(__u64 a, __u64 b, __u32 drop)
 	small = ((b & (KM_FLOAT_ONE - 1)) | KM_FLOAT_ONE) << 10;
 	if (apart > 63)
 		apart = 63;
-	/* What is shifted out still tells a tie from what is above it. */
+	/* The bits shifted out still tell a tie from a larger value. */
 	sum = small >> apart;
 	if (sum << apart != small)
 		sum |= 1;
@@ -135,7 +135,7 @@ static __always_inline __s64 km_float_order(__u64 a)
 
 #define KM_EXACT_SUM(decision, i) ((decision)->exact[(i) & (KM_MODEL_OUTPUTS - 1)])
 
-/* Where the leaf lies that a tree ends in. */
+/* Position of the leaf that a tree ends in. */
 static __always_inline __u32 km_exact_leaf(const char *model, const __s64 *x,
 					   const struct km_exact_tree *tree, __u32 width)
 {
@@ -159,7 +159,7 @@ static __always_inline __u32 km_exact_leaf(const char *model, const __s64 *x,
 	return tree->leaf + (at - tree->root) * width;
 }
 
-/* Whether rounded leaves cannot tell: another score, or the threshold, lies close to the best. */
+/* True if rounded leaves cannot tell: another score, or the threshold, lies close to the best. */
 static __always_inline bool km_is_close(const char *model, const struct km_decision *decision,
 					__u32 label)
 {

@@ -61,7 +61,7 @@ static __noinline int km_normalise(const struct km_image *image, struct km_decis
 		total = km_root(total);
 	for (i = image->zero; i < features && KM_CAN_LOOP; i++) {
 		x = &decision->x[i & (KM_MODEL_INPUTS - 1)];
-		/* What is divided by 0 is 0 in BPF, as the model has it. */
+		/* A division by 0 gives 0 in BPF, as the model has it. */
 		size = (km_norm_size(*x, &sign) << KM_NORM_SHIFT) / total;
 		*x = (size ^ sign) - sign;
 	}

@@ -31,7 +31,7 @@ struct {
 	__type(value, struct km_decision);
 } km_scratches SEC(".maps");
 
-/* What the module's features are: SHA-256 of their names and units. All 0: no model is taken. */
+/* Schema of the module's features: SHA-256 of their names and units. All 0: no model is taken. */
 const volatile __u64 km_model_schema[4];
 const volatile __u32 km_model_features = KM_MODEL_FEATURES;
 const volatile __u32 km_model_budget_ns = 5000;

@@ -61,7 +61,7 @@ struct km_tree_node {
 		     : [p] "+r"(tree), [n] "=&r"(node), [f] "=&r"(input)        \
 		     : [x] "r"(x), [place] "i"(8 * ((1 << ((below) - 1)) - 1)), \
 		       [turn] "i"(2 + (below)))
-/* Where the nodes below one stand, from its first place; below the last there are none. */
+/* Positions of the nodes below one, from its first place; below the last there are none. */
 #define KM_TREE_BELOW(below, quarters) ((below) > 1 ? 2 * (quarters) * (1 << (below)) - 8 : 0)
 /* The same, for node: both that may be next are on their way before the turn is known. */
 #define KM_TREE_LEVEL_ONE(below)                                                              \

@@ -95,7 +95,7 @@ struct km_decision {
 	})
 /* clang-format on */
 
-/* What lies there in a slot. */
+/* Content of a slot. */
 #define KM_IN_SLOT(model, offset) ((const void *)((model) + ((offset) & (KM_MODEL_BYTES - 8))))
 
 static __always_inline __s64 km_step(const char *model, const struct km_step *step, __s64 value)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What all agents share: the maps of the core object, and the leases.
+ * Shared by all agents: the maps of the core object, and the leases.
  *
  * Each agent declares these maps, and its loader puts the core's in their
  * place. A lease is one word that changes by compare-and-exchange only. Who
@@ -35,7 +35,7 @@ struct {
 	__type(value, struct kmind_lease);
 } km_leases SEC(".maps");
 
-/* What the owner may write; the gate reads it. */
+/* Values that the owner may write; the gate reads them. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, KMIND_LEASES);
@@ -63,7 +63,7 @@ struct {
 #define KM_LEASE_TURNS 8
 #define KM_LEASE_PLACE 0xffff /* of a handle; above it: the generation */
 
-/* Who asks for a lease, and what came of it. */
+/* A request for a lease, and its result. */
 struct km_claim {
 	__u32 slot, priority;
 	__u32 hold_ms;
@@ -97,7 +97,7 @@ static __always_inline bool km_lease_open(__u64 word, __u32 slot, __u32 priority
 	       (word >> 16 & 0xff) < priority;
 }
 
-/* What a grant keeps of its lease's place: never 0. */
+/* A grant's handle of its lease's place: never 0. */
 static __always_inline __u32 km_lease_handle(__u32 place, __u64 word)
 {
 	return (place + 1) | km_lease_generation(word) << 16;

@@ -42,7 +42,7 @@ static __always_inline struct pid___km *km_pid_of(const void *task)
 	return BPF_CORE_READ((struct task_struct___km *)task, thread_pid);
 }
 
-/* How deep the PID namespace of the current task lies; 0 is the initial one. */
+/* Depth of the current task's PID namespace; 0 is the initial one. */
 static __always_inline __u32 km_pid_level(void)
 {
 	struct pid___km *own = km_pid_of((void *)bpf_get_current_task());

@@ -44,7 +44,7 @@
 
 #define KM_BUCKETS(scale, low, high) (2 + (((high) - (low)) << (scale)))
 #define KM_ROW_ALIGNED __attribute__((aligned(64)))
-/* What a row begins with. */
+/* Head of a row. */
 #define KM_ROW(key_type)      \
 	struct kmind_row row; \
 	key_type key
@@ -311,7 +311,7 @@ static __always_inline void km_leave_row(struct km_table_maps table, const void 
 		km_unlink_row(table, head, row, place, READ_ONCE(km.now_ns));
 }
 
-/* What one tick finds among the rows. */
+/* Result of one tick's search of the rows. */
 struct km_look {
 	__u64 now;
 	__u64 oldest_ns;

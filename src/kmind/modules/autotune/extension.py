@@ -83,7 +83,7 @@ class Autotune(Extension):
         if phases:
             self.context.log("remembers", phases=len(phases))
 
-    # What comes
+    # Inputs
 
     def on_windows(self, windows: npt.NDArray[np.void]) -> None:
         """See which phase the load is in, by what the agent counts while the incumbent stands."""
@@ -131,7 +131,7 @@ class Autotune(Extension):
         if mode not in _LIVE:
             self._drop("the mode is " + mode)
 
-    # What is done
+    # Actions
 
     def _turn(self) -> None:
         now = self.context.now()
@@ -352,7 +352,7 @@ class Autotune(Extension):
     def _hold(self, codes: Codes, reason: str) -> None:
         self._setter.go(codes, reason, {"objective": self._objective[:80]})
 
-    # What is known
+    # Knowledge
 
     def _phase(self) -> Phase | None:
         current = self._watch.current
@@ -382,7 +382,7 @@ class Autotune(Extension):
         return "lower" if lower else "higher"
 
     def _key(self) -> dict[str, Any]:
-        # What was learnt holds for the same question only.
+        # Results are valid for the same task only.
         names = [dimension.info.name for dimension in self._dimensions]
         return {
             "objective": self._objective,

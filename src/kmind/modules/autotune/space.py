@@ -50,7 +50,7 @@ class Dimension:
 
     @property
     def _least(self) -> int:
-        # Where the logarithm begins; 0 where the range is searched as it is.
+        # Start of the logarithm; 0 if the range is searched linearly.
         low, high = self.info.minimum, self.info.maximum
         least = max(low, self.info.grid, high // _LEAST_PART)
         wide = high >= _WIDE * low if low > 0 else low == 0 and high >= _WIDE_FROM_0

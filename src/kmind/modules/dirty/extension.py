@@ -67,7 +67,7 @@ class Dirty(Extension):
         self._yielded = False
         self._doing = "watching"
 
-    # What comes in.
+    # Inputs
 
     def on_windows(self, windows: npt.NDArray[np.void]) -> None:
         """Add windows up to steps of a second, and decide at the end of each."""
@@ -126,7 +126,7 @@ class Dirty(Extension):
             "waited_s_per_gib": round(self._waiting.mean, 3),
         }
 
-    # What goes out.
+    # Outputs
 
     def _gauge(self, window: Any, name: str) -> float:
         return float(window["value"][self.context.features[name]])

@@ -145,7 +145,7 @@ static __always_inline bool iol_may_push(__u64 now)
 	return iol_pushed++ < param_records;
 }
 
-/* What is predicted becomes known. */
+/* Results of predictions */
 static __always_inline void iol_publish(__u64 now, bool slow, __u64 depth, __u64 sectors,
 					bool write, __s64 probability)
 {
@@ -206,7 +206,7 @@ static __noinline __u64 iol_predict(__u64 now, __u64 depth, __u64 sectors, bool 
 	return note;
 }
 
-/* How a prediction came out. */
+/* Result of a prediction. */
 static __noinline int iol_score(__u64 note, bool slow)
 {
 	bool said = note & IOL_NOTE_SLOW, last = note & IOL_NOTE_LAST;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What a request is predicted by, and when predictions are believed. recipe.py
+ * Features of a prediction, and the conditions to publish it. recipe.py
  * computes the former from records of blockio, and the tests hold each against
  * the other; so this needs nothing of the kernel.
  */

@@ -84,7 +84,7 @@ class Readahead(Extension):
     def _now_set(self) -> int:
         return self._stands[-1] if self._stands else self._baseline
 
-    # What comes in.
+    # Inputs
 
     def on_windows(self, windows: npt.NDArray[np.void]) -> None:
         """Learn from each window, then decide once."""
@@ -163,7 +163,7 @@ class Readahead(Extension):
             }
         return shown
 
-    # What stands.
+    # Current values
 
     def _keep(self, value: int) -> None:
         proposal = self._proposal
@@ -255,7 +255,7 @@ class Readahead(Extension):
             self._let_go(f"Reads are now {_in_words(phase)}")
 
     def _compare_context(self) -> None:
-        # What is measured in one context says nothing of another.
+        # A measurement in one context says nothing about another.
         proposal, phase = self._proposal, self._tracker.phase
         if proposal is None or proposal.kept or proposal.phase != phase:
             return
@@ -272,7 +272,7 @@ class Readahead(Extension):
             else:
                 self._let_go(f"What is read is {context} now")
 
-    # What to propose.
+    # Proposals
 
     def _consider(self) -> None:
         phase, now = self._tracker.phase, self.context.now()
@@ -324,7 +324,7 @@ class Readahead(Extension):
     def _guess(self, phase: Phase) -> int | None:
         if 0 < self._recent.said <= len(self._classes):
             return self._classes[self._recent.said - 1]
-        # What fits in memory gets there sooner under a large value.
+        # Files that fit in memory get there sooner under a large value.
         large = int(self.context.params["stream_kb"])
         wanted = phase != "stream" and self._recent.fits and not self._recent.in_steps
         return large if wanted and large > self._now_set else None
@@ -380,7 +380,7 @@ class Readahead(Extension):
 
 
 def _is_about(change: ChangeEvent, proposal: _Proposal) -> bool:
-    # What failed comes with the value that stands, not with the one that was recommended.
+    # A failure comes with the current value, not with the recommended one.
     if change.kind == "failed":
         return not proposal.kept and change.id >= proposal.first_id
     return change.value == proposal.value
@@ -395,7 +395,7 @@ def _recalled(memory: Any) -> dict[str, Any]:
 
 
 def _numbers_in(text: str) -> list[int]:
-    # What classes stand for; none where it makes no sense.
+    # Values of the classes; none if the parameter makes no sense.
     words = text.replace(" ", "").split(",")
     return (
         [int(word) for word in words] if all(w.isascii() and w.isdecimal() for w in words) else []

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What a model decides by, from one window. recipe.py computes the same from
+ * Inputs of a model, from one window. recipe.py computes the same from
  * recordings, and the tests hold each against the other; so this needs nothing of
  * the kernel. The includer has named the columns (enum readahead_feature).
  */

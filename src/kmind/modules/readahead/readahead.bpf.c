@@ -65,13 +65,13 @@ struct backing_dev_info {
 KM_FEATURES(readahead_feature);
 const volatile bool param_events = false;
 
-/* Where one file was read last, as seen from one CPU. Files go by inode number. */
+/* Position of the last read of one file, as seen from one CPU. Files go by inode number. */
 struct ra_stream {
 	unsigned long inode;
 	unsigned long next;
 };
 
-/* What the task on this CPU asked for last, until it is known if it was cached. */
+/* Last request of the task on this CPU, until it is known if it was cached. */
 struct ra_demand {
 	unsigned long inode;
 	unsigned long first;
@@ -84,7 +84,7 @@ struct ra_cpu {
 	struct ra_stream streams[RA_STREAMS];
 } __attribute__((aligned(64)));
 
-/* Where one file missed last, seen from all CPUs. Races cost a sample, no more. */
+/* Position of one file's last miss, seen from all CPUs. Races cost a sample, no more. */
 struct ra_file {
 	unsigned long inode;
 	unsigned long last;
@@ -98,7 +98,7 @@ static __u64 ra_memory_window;
 static __u64 ra_kb; /* what stood at the last miss */
 
 /*
- * What a deployed model says of a window, as the tick closes it: label + 1, or 0.
+ * Class that a deployed model predicts for a window, as the tick closes it: label + 1, or 0.
  * It reads neither files nor the arena, so that nobody can tell it other numbers.
  */
 static __noinline int ra_propose(const __u64 *closing)

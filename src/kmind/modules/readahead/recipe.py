@@ -92,7 +92,7 @@ def _part(times: int, part: _Array, whole: _Array) -> _Array:
 
 @dataclass(frozen=True)
 class _Load:
-    # What a sweep showed of one load: ``label`` is the place of the best value in the ladder.
+    # Results of a sweep for one load: ``label`` is the place of the best value in the ladder.
     label: int
     payoff: _Array
     rounds: int
@@ -179,7 +179,7 @@ def _name_of(data: Recorded) -> str:
 
 
 def _by_turns(data: Recorded, loads: Mapping[str, _Load]) -> list[_Load | None]:
-    # What ran at the end of each window, if anything did.
+    # Loads that ran at the end of each window, if any.
     for _, _, name in data.phases:
         if name not in loads:
             raise ValueError(f"{name} ran in {_name_of(data)}, and has no recording of its own")

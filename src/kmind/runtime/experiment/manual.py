@@ -158,7 +158,7 @@ class _Arms:
         (self._actuator.resume if arm == "candidate" else self._actuator.park)(self._change)
 
     def lost(self) -> str:
-        # Why the knob is no longer the experiment's, as somebody else has set it, or "".
+        # The reason why the knob is no longer the experiment's (somebody else has set it), or "".
         return "; ".join(map(str, self._actuator.check()))
 
 

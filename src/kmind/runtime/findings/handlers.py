@@ -123,7 +123,7 @@ class ReportHandler:
 
 
 def _printable(note: _Note) -> _Note:
-    # What root will read, in one line each; files are data, and shown as such.
+    # Text for root, in one line each; files are data, and shown as such.
     cleaned: dict[str, Any] = {}
     for name in note.__struct_fields__:
         value = getattr(note, name)

@@ -69,7 +69,7 @@ class Findings:
         self._store = FindingStore(path, now=now)
         self._emit = emit
         self._now = now
-        # What could not be written: it is what counts until it is.
+        # Rows that could not be written; they are valid until then.
         self._unwritten: dict[str, _Row] = {}
         self._complained_at = float("-inf")
         self._written_at: dict[str, float] = {}
@@ -113,7 +113,7 @@ class Findings:
         row |= fields
         if worse:
             row |= {"state": "open", "why": "it has become worse"}
-        # What is written has to outlast the next confirmation.
+        # A written row has to outlast the next confirmation.
         age = now - self._written_at.get(key, float("-inf"))
         if changed or key in self._unwritten or not 0 <= age < min(_WRITE_S, row["lasts_s"] / 4):
             self._put(row)
@@ -306,7 +306,7 @@ class Findings:
         return begins[0] if len(begins) == 1 else self._store.find_finding(id)
 
     def _put(self, row: _Row) -> bool:
-        # Whether it is written.
+        # True if it is written.
         try:
             self._store.put_finding(row)
         except KmindError as error:

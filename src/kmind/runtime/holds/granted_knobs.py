@@ -53,7 +53,7 @@ class GrantedKnobs:
         """True if somebody else has set a knob."""
         return granted.key in self._yielded
 
-    # What the agent may let through
+    # Grants
 
     def grant(self, granted: Iterable[Granted]) -> None:
         """Let the agent approve values for these knobs alone; one that was yielded stays so."""
@@ -84,12 +84,12 @@ class GrantedKnobs:
         for granted in self:
             value = self.read(granted)
             if granted.key not in held and value is not None:
-                # What was read before may have been put back meanwhile.
+                # The value read before may have been put back meanwhile.
                 granted = self._granted[granted.key] = replace(granted, baseline=value)
             self._offer(granted)
 
     def _offer(self, granted: Granted) -> None:
-        # What may be done, and what stands now.
+        # The grant, and the current value.
         if granted.key in self._yielded:
             self._withdraw(granted)
         else:
@@ -116,7 +116,7 @@ class GrantedKnobs:
             self._actuator.acquire(self._granted[key].knob, self._granted[key].target)
         self._yielded.clear()
 
-    # What stands
+    # Current values
 
     def learn(self, knob: int, target: int, value: int) -> None:
         """Let the agent know what another has set, if it is granted the knob."""

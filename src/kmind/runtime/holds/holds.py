@@ -414,7 +414,7 @@ class Holds(Service):
 
 
 def _fits(granted: Granted, change: Change) -> bool:
-    # Whether the policy of now lets it stand. One that was cut short has gone already.
+    # True if the present policy allows it. A change that was cut short has gone already.
     if change.new is None:
         return True
     code = granted.knob.encode(change.new)

@@ -63,7 +63,7 @@ class TrialHolds(Holds):
             (self._actuator.resume if candidate else self._actuator.park)(held.last)
 
     def _move(self, granted: Granted, held: Held, candidate: bool) -> None:
-        # What the kernel resets with it has to come back, too: so it is undone and made anew.
+        # Knobs that the kernel resets with it have to come back, too: so it is undone and set anew.
         if candidate != held.away:
             return
         if not candidate:

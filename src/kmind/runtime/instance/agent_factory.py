@@ -143,7 +143,7 @@ def need_root(*, extension: bool = False) -> None:
 
 
 class _Made(Settings):
-    # What making an agent and upgrading it both take.
+    # Arguments of both making an agent and upgrading it.
     deferred: list[str]
 
 

@@ -89,7 +89,7 @@ class HookGating:
             self._looked_at = now
             return
         seconds = None if self._looked_at is None else max(now - self._looked_at, 1e-3)
-        # What an earlier owner had attached is needed, until the counter says otherwise.
+        # Hooks that an earlier owner attached are needed, until the counter says otherwise.
         standing = self._agent.hooks.attached() if seconds is None else ()
         self._looked_at = now
         for hook in self._watched:

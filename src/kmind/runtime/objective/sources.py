@@ -74,7 +74,7 @@ class _Sample:
 
 
 class _Rate:
-    # What a total grew by, since the last time, by what another one grew by.
+    # Growth of a total since the last time, divided by that of another one.
 
     timeout_s = 0.0
 

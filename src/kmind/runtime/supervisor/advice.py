@@ -87,7 +87,7 @@ class AdviceStore(DeferringStore):
     def __init__(self, path: Path, doer: Doer, *, now: Callable[[], float] = time.time) -> None:
         self._doer = doer
         self._now = now
-        # What was written lately: key to (row, when). Spares the disk what it knows.
+        # Latest writes: key to (row, time). Saves writes of known rows.
         self._lately: dict[tuple[str, ...], tuple[int, float]] = {}
         self._buckets: dict[str, Bucket] = {}
         super().__init__(path)

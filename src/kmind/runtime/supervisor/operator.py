@@ -75,7 +75,7 @@ class Operator:
     def apply_advice(self, advice: Mapping[str, Any]) -> int:
         """Set the knob; the journal's number of the change. Raises KmindError: it is not set."""
         knob, target = get_knob(str(advice["knob"])), parse_target(str(advice["target"]))
-        # What can fail comes first: nothing may stop the way from a knob that is set to its record.
+        # Steps that can fail come first: nothing may come between a write and its record.
         held_already = any(change.key == (knob.name, target.name) for change in self.held)
         self._take_lease(knob, target)
         try:

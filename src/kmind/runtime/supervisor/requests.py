@@ -229,7 +229,7 @@ class Requests:
                 self._instances.drop(name)
 
     def _depends(self, module: Module, target: Target) -> list[tuple[str, str]]:
-        # What has to be loaded before, by name, each with its target.
+        # Dependencies, by name, each with its target.
         def find(name: str) -> Module:
             return module if name == module.manifest.name else find_module(name)
 

@@ -218,7 +218,7 @@ class Supervisor:
                 Gate.discard(self.core.root / "gate")
             self.core.remove()
 
-    # What others see
+    # View of others
 
     def status(self, name: str | None = None) -> list[dict[str, Any]]:
         """All instances, as loaded, or the one of that name; one look serves all in a round."""

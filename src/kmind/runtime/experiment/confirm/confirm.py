@@ -56,12 +56,12 @@ class _Running:
 
     @property
     def tried(self) -> bool:
-        # Whether something stands just now that was not confirmed before.
+        # True if the current setting was not confirmed before.
         return not self.again and self.trial.arm == "candidate"
 
     @property
     def convinces(self) -> bool:
-        # What was confirmed need not prove it once more, but has to look better still.
+        # A confirmed setting need not prove its gain again, but has to look better still.
         experiment = self.trial.experiment
         if experiment.outcome == "gain":
             return True
@@ -157,7 +157,7 @@ class Confirm(Service):
             return {"experiment": None}
         return {"experiment": self._records.status(running.task, running.trial.experiment)}
 
-    # What stands
+    # Current values
 
     def _tick(self) -> None:
         running = self._running
@@ -166,7 +166,7 @@ class Confirm(Service):
         )
 
     def _recall(self, setting: Setting) -> None:
-        # What an earlier run had confirmed may stand, and is measured again soon.
+        # A setting confirmed by an earlier run may stay, and is rechecked soon.
         proofs = self._standing.proofs
         if not setting or self._mode != Mode.AUTO or proofs.get(setting):
             return
@@ -179,7 +179,7 @@ class Confirm(Service):
         if number:
             proofs.remember(setting, Proof(number, proofs.first_s / 2))
 
-    # What the agent let through
+    # Approved values
 
     def approved(
         self, granted: Granted, action: Action, reason: str, evidence: Mapping[str, Any]
@@ -244,7 +244,7 @@ class Confirm(Service):
             for other in self._holds.held_knobs():
                 self._holds.confirm(other)
 
-    # What is to be done
+    # Actions
 
     def poll(self, *, busy: bool) -> None:
         """See what has stood for long enough, and what may be set now."""
@@ -286,7 +286,7 @@ class Confirm(Service):
         return "" if self._source.fresh else "the objective has no value"
 
     def _put_back(self, why: str) -> None:
-        # Whatever resists is held on, and tried again at the next look.
+        # A knob that resists stays held, and is tried again at the next look.
         for granted in reversed(self._holds.held_knobs()):
             try:
                 self._holds.take_back(granted, why)
@@ -299,7 +299,7 @@ class Confirm(Service):
     # Running one
 
     def _begin(self, setting: Setting, *, again: bool) -> str:
-        # Why it cannot be, or "".
+        # The reason why it cannot be, or "".
         values, source = self._standing.values(setting), self._source
         if values is None or source is None:
             return "a knob is no longer granted"

@@ -87,7 +87,7 @@ def _read_io(file: Path) -> int | None:
 
 
 class _Sum:
-    # What was used under one arm, and at what rate in each of its parts.
+    # Use of resources under one arm, and the rate in each of its parts.
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -108,7 +108,7 @@ class _Sum:
         return None if total is None or self.seconds <= 0 else total / self.seconds
 
     def apart(self, other: _Sum, name: str) -> float:
-        # How far their parts lie apart, sorted (the Wasserstein distance): never less than the
+        # Distance of their sorted parts (the Wasserstein distance): never less than the
         # means do, and more where one has in a few parts what the other has in many.
         mine, others = self._rates[name], other._rates[name]
         if not (mine and others):

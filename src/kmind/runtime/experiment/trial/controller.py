@@ -130,7 +130,7 @@ class ExperimentController(Service):
         self._clocks.tick(self._now(), standing)
         self._exploring.tick(self._now(), self._running.unproven if self._running else frozenset())
 
-    # What the agent let through
+    # Approved values
 
     def approved(
         self, granted: Granted, action: Action, reason: str, evidence: Mapping[str, Any]
@@ -148,7 +148,7 @@ class ExperimentController(Service):
             self._holds.refuse(granted, action.id, KmindError(f"{busy} is being measured"))
             return
         back = granted.knob.decode(action.value) == self._holds.baseline(granted)
-        # What stands is measured to the end, whatever is recommended meanwhile.
+        # A recheck runs to its end, whatever is recommended meanwhile.
         if self._running and (back or not self._running.again):
             self.abort("another value was recommended", own=True)
         self._supersede(granted, action)
@@ -184,10 +184,10 @@ class ExperimentController(Service):
             self._supersede(granted, action)
         self._holds.renew(granted, action)
 
-    # What comes next
+    # Next steps
 
     def _next(self) -> None:
-        # What stands longer than it may goes first, and then what was recommended.
+        # Overdue rechecks come first, then recommendations.
         self._waiting.expire()
         latest = self._aa_noise.latest
         if self._running or not latest or not self._live:
@@ -223,7 +223,7 @@ class ExperimentController(Service):
             self._begin(case, action)
 
     def _remembered(self, case: Case, action: Action, latest: Sequence[Counted]) -> bool:
-        # Whether it was kept before under this load, and is applied for that.
+        # True if it was kept before under this load, and is applied for that.
         clock = self._clocks.get(case.granted.key, case.candidate)
         if self._mode != Mode.AUTO or (clock is not None and clock.owed):
             return False
@@ -366,7 +366,7 @@ class ExperimentController(Service):
             self._clocks.refuted(case)
 
     def _stays(self, running: Running, *, by_itself: bool) -> bool:
-        # What stands outlives a measurement that the load cut off, some few times.
+        # A kept value outlives a recheck that the load cut off, a few times.
         experiment = running.trial.experiment
         if not running.again or experiment.outcome != "aborted" or experiment.broken:
             return False

@@ -121,7 +121,7 @@ class Checkpoint:
                 SAVER.put(self._path, _pack(text))
 
     def _hear(self) -> None:
-        # How it went with what was to be written.
+        # Result of the last write.
         trouble = SAVER.trouble(self._path) if self._path else None
         if trouble:
             self._log_trouble(f"what it learnt cannot be kept in {self._path}: {trouble}")
