@@ -193,6 +193,28 @@ def test_a_value_of_another_load_is_measured_first(owner: Make) -> None:
     assert one.value == BASELINE
 
 
+def test_its_word_joins_no_two_loads(owner: Make) -> None:
+    # As many reads, so the level is the same; but each of many pages, and so the load another.
+    one = owner(lambda value: 1000.0 * (2.0 if value != BASELINE else 1.0), manifest=two_outcomes())
+    pages = [1.0]
+    count_pages(one, lambda value: pages[0])
+    one.run(5)
+    one.recommend(512, context="x")
+    one.run(70, lambda: one.of("kept"))
+    one.recommend(BASELINE)
+    pages[0] = 64.0
+    one.run(10)
+    one.recommend(512, context="x")
+    one.run(60, lambda: len(one.of("result")) == 2)
+    assert one.of("applied") == [], "it was remembered"
+    pages[0] = 1.0
+    one.recommend(BASELINE)
+    one.run(10)
+    one.recommend(512, context="x")
+    one.run(5, lambda: one.of("applied"))
+    assert "remembered" in one.of("applied")[0]["measured"]
+
+
 def test_what_is_better_than_something_harmful_does_not_stand(owner: Make) -> None:
     one = owner(lambda value: 1000.0 * (2.0 if value != BASELINE else 1.0), recheck=30.0)
     one.run(5)
@@ -248,6 +270,21 @@ def test_nothing_that_is_recommended_puts_a_recheck_off(owner: Make) -> None:
         one.run(1.0)
     assert "recheck" in [each["kind"] for each in one.of("experiment")]
     assert not one.of("result")[-1]["kept"]
+
+
+def test_what_stands_is_measured_to_the_end_whatever_is_recommended(owner: Make) -> None:
+    one = owner(lambda value: 1000.0 * (2.0 if value != BASELINE else 1.0), recheck=20.0)
+    one.run(5)
+    one.recommend(512)
+    one.run(70, lambda: one.of("kept"))
+    one.run(60, lambda: len(one.of("experiment")) == 2)
+    while len(one.of("result")) == 1:
+        one.recommend(256)
+        one.run(0.5)
+        one.recommend(512)
+        one.run(0.5)
+    assert one.of("result")[1]["outcome"] == "gain"
+    assert one.value == 512
 
 
 def test_letting_go_and_taking_up_again_does_not_stop_the_clock(owner: Make) -> None:
