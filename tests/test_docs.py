@@ -188,5 +188,6 @@ def test_every_folder_has_a_row() -> None:
 
 
 def test_page_is_read_in_ten_minutes() -> None:
-    """At 230 words a minute, tables and examples included."""
-    assert len(re.findall(r"\w[\w'.-]*", PAGE_OF_PARTS)) < 2500
+    """At 200 words a minute; names and examples are looked up, not read."""
+    read = re.sub(r"`[^`\n]*`", "", re.sub(r"(?m)^    .*$", "", PAGE_OF_PARTS))
+    assert len(re.findall(r"\w[\w'.-]*", read)) < 2000
