@@ -28,6 +28,8 @@ RIDDLES = {
     r"it is text; required": "required",
     r"is asked what": "name the question",
     r"we have set nothing": "no knobs have been set",
+    r"what stands": "the current value",
+    r"what stood": "the previous value",
 }
 _PHRASES = re.compile("|".join(RIDDLES), re.IGNORECASE)
 

@@ -39,7 +39,7 @@ HEAD_START_S = 3.0
 REPEATS = 1000
 INTERVAL_NS = 10**9  # between the lines of db_bench's report
 BY_TURNS = ("readseq", "readrandom", "readreverse", "updaterandom")
-TURN_S = 4.1  # so that what stands and what runs change at different times
+TURN_S = 4.1  # so that value and load change at different times
 
 
 def main(folder: Path, output: Path, seconds: float, names: list[str]) -> None:

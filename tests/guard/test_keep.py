@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``on_daemon_death = "keep"`` keeps what stands, and nothing that was being measured."""
+"""``on_daemon_death = "keep"`` keeps current values, and nothing that was being measured."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -162,7 +162,7 @@ class Owner:
         )  # fmt: skip
 
     def insist(self) -> None:
-        """As an extension does: hold what stands, recommend anew what does not."""
+        """Act as an extension: renew current values, recommend others anew."""
         for name, value in self.want.items():
             each = self.changes.knobs.get(*self.granted[name].key)
             assert each

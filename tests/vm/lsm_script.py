@@ -40,7 +40,7 @@ def now() -> int:
 
 
 def tried(value: int | str) -> list[int]:
-    """The error number of this process's write, and what stands then."""
+    """The error number of this process's write, and the value then."""
     return [write(value, FILE), now()]
 
 

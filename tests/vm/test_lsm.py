@@ -13,7 +13,7 @@ from vm.guest import run_in_guest
 pytestmark = [pytest.mark.guest, pytest.mark.slow]
 
 SCRIPT = Path(__file__).with_name("lsm_script.py")
-BASE = 128  # kB, and what stands before each trial
+BASE = 128  # kB, and the value before each trial
 REFUSED = errno.EPERM
 
 

@@ -12,7 +12,7 @@ from vm.guest import run_in_guest
 pytestmark = [pytest.mark.guest(systemd=True), pytest.mark.slow, pytest.mark.timeout(1500)]
 
 SCRIPT = Path(__file__).with_name("systemd_script.py")
-BASE = 128  # kB, and what stands before
+BASE = 128  # kB, and the value before
 
 
 @pytest.fixture(scope="module")

@@ -195,7 +195,7 @@ class World:
             self.noticed()
 
     def _pass(self, seconds: float) -> None:
-        # The load does its work for so long, under what stands.
+        # The load does its work for so long, under the current value.
         self.now += seconds
         self._cpu_s += self.burn * seconds
         sigma = self._noise * math.sqrt(_BLOCK_S / seconds)

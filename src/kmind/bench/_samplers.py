@@ -53,7 +53,7 @@ _MACHINES: Mapping[str, tuple[Worth, float]] = {
 def compare_samplers(seeds: int) -> list[dict[str, Any]]:
     """For each sampler, over made-up machines, noise of 3% and 10%, and seeds.
 
-    ``of_best`` is what stands in the end over the best that there is, with its spread;
+    ``of_best`` is the final setting's result over the best possible one, with its spread;
     ``unsafe_trials`` and ``worst_regression`` are means, ``converge_s`` a median of those
     runs that came to rest (``converged``, a share).
     """

@@ -46,7 +46,7 @@ def check_run(device: str, state: Path) -> None:
 
 
 def tell_change(event: Event, changes: list[dict[str, Any]]) -> str:
-    """An event of ``kmind run`` as a line of the story, or ""; ``changes`` gets what stood."""
+    """An event of ``kmind run`` as a line of the story, or ""; ``changes`` gets old values."""
     if isinstance(event, events.Applied | events.Kept):
         fields = event.fields()
         changes.append({n: fields[n] for n in ("knob", "old", "value", "reason", "evidence")})

@@ -96,7 +96,7 @@ class Extension:
         """The owner measured the objective; for a module with ``[objective]``."""
 
     def on_measuring(self, active: bool) -> None:
-        """The owner begins, or ends, to compare what stands with the baseline.
+        """The owner begins, or ends, to compare the setting with the baseline.
 
         For modules with ``[evidence] by = "module"``. In between the knobs hold both by turns, with
         no event for each: windows and readings of that time are of neither alone.

@@ -18,7 +18,7 @@ class KnobInfo:
 
     ``minimum``, ``maximum`` and ``grid`` (values are its multiples) are what policy
     and kernel allow, in ``unit``; ``choices`` are the names of an enum's values.
-    ``baseline`` is what stood when the instance started. ``settle`` says whether a change
+    ``baseline`` is the value at the instance's start. ``settle`` says whether a change
     works at once.
     """
 

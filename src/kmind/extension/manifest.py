@@ -189,7 +189,7 @@ class Hook(Part, frozen=True):
 class Feature(Part, frozen=True):
     """``[[feature]]``: one column of a window, in order.
 
-    A counter starts at 0 in each window; a gauge is what stood at its end.
+    A counter starts at 0 in each window; a gauge has its value at the window's end.
     """
 
     name: Name

@@ -18,7 +18,7 @@ __all__ = ["Standing", "find_standing"]
 class Standing:
     """One knob that we set in this boot, and what it holds.
 
-    ``same``: what we set. ``measured``: what stood before, while its owner runs, who
+    ``same``: what we set. ``measured``: the previous value, while its owner runs, who
     measures both in turn or is about to undo it. ``left``: what we set, but its owner has
     ended. ``drifted``: something else, or it cannot be read (``found`` is None then, and
     ``why`` says why).

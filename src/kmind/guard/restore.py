@@ -104,7 +104,7 @@ def restore(
 def _on_trial(changes: list[Change], root: Path) -> int:
     """The first row from which on a value was being measured when its owner died, or 0.
 
-    A value that was on trial, or that holds no longer while what stood before it does: then it
+    A value that was on trial, or that is replaced by the previous one: then it
     was compared once more.
     """
     number = next((change.id for change in changes if change.trial or change.new is None), 0)

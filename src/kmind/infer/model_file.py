@@ -157,7 +157,7 @@ class ModelFile:
         return file
 
     def save(self, path: str | Path) -> None:
-        """Write the file whole or not at all; what stood there is replaced."""
+        """Write the file whole or not at all; an existing file is replaced."""
         path = Path(path)
         data = self.to_bytes()
         part = path.with_name(f".{path.name}.{os.getpid()}.part")

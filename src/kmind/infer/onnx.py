@@ -2,7 +2,7 @@
 """ONNX graphs, as exporters of PyTorch, scikit-learn and others write them.
 
 The graph is a chain: one input, operators one after the other, outputs that say the same thing
-(a label, its probability). What stands before the first layer, or the trees, is folded in; what
+(a label, its probability). Operations before the first layer, or the trees, are folded in; what
 comes after the scores and does not change the decision is dropped. Operators are those of
 ``ai.onnx`` and ``ai.onnx.ml`` (https://onnx.ai/onnx/operators).
 """

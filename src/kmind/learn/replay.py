@@ -183,7 +183,7 @@ class Replay:
 
 
 def _first_known(values: _Array, knobs: Mapping[str, KnobInfo]) -> dict[str, KnobInfo]:
-    # The baseline is what stood when the recording began.
+    # The baseline is the value when the recording began.
     found = dict(knobs)
     for value, (name, info) in zip(values.tolist(), knobs.items(), strict=False):
         if value != KNOB_UNKNOWN:

@@ -82,7 +82,7 @@ def make_schema(meta: Meta) -> Any:
                 _field(feature.name, pa.uint64(), feature.unit, feature.help, nullable=False)
             )
         for knob in meta.knobs.values():
-            what = "what stood all through the window, encoded; null if it changed"
+            what = "value all through the window, encoded; null if it changed"
             fields.append(_field(knob.name, pa.int64(), knob.unit, what, nullable=True))
     return pa.schema(fields, metadata={KEY: meta.encode()})
 

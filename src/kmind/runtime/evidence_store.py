@@ -256,7 +256,7 @@ class EvidenceStore(DeferringStore):
         """The experiments on record by which the candidate beats the incumbent; [] if none do.
 
         One, or several in a row where each incumbent is the one before's candidate. Of a
-        pair of values the latest verdict counts; one that refutes what stood counts in every
+        pair of values the latest verdict counts; one that refutes a kept value counts in every
         context, and one that confirms it in none.
         """
         # Of thousands of rows only few are of the way: their records are read at the end.

@@ -74,7 +74,7 @@ def inherited() -> dict[str, int]:
 def pass_on(descriptors: Mapping[str, int]) -> dict[str, str]:
     """Move descriptors to where the next image of this process finds them; its environment.
 
-    Only an exec may follow: what stood at those numbers is closed.
+    Only an exec may follow: descriptors of those numbers are closed.
     """
     above = _FIRST_FD + len(descriptors)
     # First out of the way of each other.

@@ -73,7 +73,7 @@ class Context:
 
 @dataclass(frozen=True)
 class Call:
-    """A request: what stands in its path and its query, and its body as the route's record.
+    """A request: parts of its path and its query, and its body as the route's record.
 
     ``uid`` is the user who asks; -1 where the kernel did not say.
     """

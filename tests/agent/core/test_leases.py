@@ -192,7 +192,7 @@ def test_what_stands_is_renewed_only_by_who_set_it(core: Core, bare: Path) -> No
     """Or the value that stands anyway would get a lease for nothing: no rate, no experiment."""
     agent = member(core, bare, "one@a", interval_ns=3600 * 10**9, burst=2)
     other = member(core, bare, "two@a")
-    recommend(agent, 1, 0)  # what stands, set by nobody
+    recommend(agent, 1, 0)  # the current value, set by nobody
     assert answers(agent) == [(Verdict.APPROVED, 1, 0)]
     recommend(agent, 2, 0)
     assert answers(agent) == [(Verdict.RENEWED, 1, 0)]
@@ -414,7 +414,7 @@ def test_two_agents_fight_over_a_knob(core: Core, bare: Path) -> None:
     recommend(low, 4, 6)
     assert answers(low) == [(Verdict.LEASE, 2, 0), (Verdict.LEASE, 2, 0)]
     assert core.leases.all()[0].denied == 2
-    # The value that passed is the holder's, and the way back is what stood before both.
+    # The value that passed is the holder's, and the way back leads to the value before both.
     assert core.approvals.all()[1, 1][:3] == (7, 0, 2)
     assert core.leases.release(2, 1, 1) == 1
     recommend(low, 5, 6)

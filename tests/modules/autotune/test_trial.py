@@ -12,7 +12,7 @@ from kmind.testing.tuning import World
 
 
 def cliff(knobs: Mapping[str, Any]) -> float:
-    """Ten times as bad at everything but what stands."""
+    """Ten times as bad at everything but the current setting."""
     return 100.0 if knobs == QUEUE else 10.0
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The dirty module as its owner measures it: what stands, and by whose word."""
+"""The dirty module as its owner measures it: values that are kept, and by whose word."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

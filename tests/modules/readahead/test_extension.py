@@ -271,7 +271,7 @@ def test_what_the_owner_refuses_to_try_leaves_what_stands() -> None:
         bench.feed(1, **random_reads())  # until a neighbour of 16 is proposed
     refused, before = bench.made[-1]["value"], len(bench.made)
     bench._trial = None
-    bench.tell("failed", len(bench.made), 16)  # told is what stands
+    bench.tell("failed", len(bench.made), 16)  # the event has the current value
     bench.feed(1, **random_reads())
     assert bench.made[-1]["value"] == 16
     bench.feed(60, **random_reads())

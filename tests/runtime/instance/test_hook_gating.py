@@ -90,7 +90,7 @@ def test_a_quiet_look_asks_the_agent_nothing() -> None:
     watch.poll(11.5)
     assert agent.standing == {"on_read"}
     watch.poll(11.5 + QUIET_S + 0.1, quiet=True)
-    assert not agent.standing, "what stands is looked at also when it is quiet"
+    assert not agent.standing, "a current value is checked also when it is quiet"
 
 
 def test_a_hook_that_an_earlier_owner_attached_stands_at_first() -> None:

@@ -101,7 +101,7 @@ class Admission:
                 self._leases.leave(self._slot, knob, target)
 
     def set_current(self, knob: int, target: int, value: int) -> None:
-        """Say what stands now; a knob that is not granted is left alone."""
+        """Record a knob's current value; a knob that is not granted is left alone."""
         with self._lock:
             if held := self._grants.get((knob, target)):
                 held.current = value

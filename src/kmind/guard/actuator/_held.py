@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Changes that an actuator holds, and what stands where one of them is parked."""
+"""Changes that an actuator holds, and the value of a parked knob."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Key = tuple[str, str]
 class Held:
     """A chain of changes for each knob, oldest first; none is empty.
 
-    A parked knob holds what stood before the last change of its chain.
+    A parked knob has the value from before the last change of its chain.
     """
 
     def __init__(self) -> None:

@@ -155,7 +155,7 @@ class Actuator:
         return done[0]
 
     def park(self, change: Change) -> None:
-        """Put back what stood before the last change to a knob, for a while; it stays held.
+        """Put back the value from before the last change, for a while; the knob stays held.
 
         For measuring both in turn: `resume` sets it again, at the cost of one write and
         none to the journal, for a row that is open covers either value. Raises KnobError

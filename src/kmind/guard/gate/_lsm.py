@@ -98,7 +98,7 @@ class SysfsGate:
         self.forget_return(key)
 
     def allow_return(self, key: bytes) -> None:
-        """Let the owner write without an approval, to put back what stood before."""
+        """Let the owner write without an approval, to put the previous value back."""
         self._object.maps[_RETURNS].update(key, _YES)
 
     def forget_return(self, key: bytes) -> None:

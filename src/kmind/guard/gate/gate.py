@@ -2,7 +2,7 @@
 """The gate: BPF programs that see each write to a knob before the kernel does.
 
 While a sysctl is guarded, its owner (this process) can write what was approved and
-the value that stood before, and nothing else; everybody else writes as ever, and the
+the previous value, and nothing else; everybody else writes as before, and the
 owner is told. How it decides is in gate.bpf.c; files of sysfs are guarded likewise
 where the kernel allows it (_lsm.py). Several gates do not disturb each other: each lets
 through what comes from others than its own owner.
@@ -203,7 +203,7 @@ class Gate:
         self._detach_if_idle()
 
     def allow_return(self, knob: Knob, target: Target) -> None:
-        """Let this process put back what stood before ``guard``, until `end_returns`.
+        """Let this process put back the value from before ``guard``, until `end_returns`.
 
         To a sysctl that is always allowed. What is written to sysfs the gate does not see,
         and has to be told.

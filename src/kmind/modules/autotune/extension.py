@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The user half of autotune: proposes settings, measures each, and keeps what is proven.
 
-All that is risked is one comparison at a time, within a region of trust around what
-stands, and cut short by the first block that collapses. What is kept has shown a gain over
-what stood, low end of the interval included, and has to show it against the baseline
+The risk is one comparison at a time, within a trust region around the current
+setting, and cut short by the first block that collapses. A kept setting has shown a gain over
+the previous one, lower end of the interval included, and has to show it against the baseline
 again and again. Each phase of the load has a search of its own, which is remembered.
 """
 
@@ -43,8 +43,8 @@ _PAUSE_S = 5.0
 _LONGEST_S = 86400.0
 _CALIBRATION = 8  # blocks
 _SCREEN = 2  # pairs, after which most are known to be of no use
-# What stands is measured again in blocks so much longer, and that many pairs of them: what a
-# change does in its first second need not last.
+# The current setting is measured again in blocks so much longer, and that many pairs of them: an
+# effect in the first second need not last.
 _LONG = 4
 _LONG_CALIBRATION = 4
 _LONG_PAIRS = 10
@@ -115,7 +115,7 @@ class Autotune(Extension):
         self._turn()
 
     def on_measuring(self, active: bool) -> None:
-        """Wait while the owner measures what stands, and believe what comes out."""
+        """Wait while the owner measures the setting, and accept the result."""
         self._measuring = active
         self._setter.begin_anew()
         if self._trial:
@@ -317,7 +317,7 @@ class Autotune(Extension):
         phase.recheck_at = self.context.now() + phase.pause_s
 
     def _refuted(self, phase: Phase, outcome: str) -> None:
-        # The owner has put all back: what stood was no better than the baseline.
+        # The owner has put all back: the setting was no better than the baseline.
         self._drop(f"by the owner's own experiment the setting was not better: {outcome}")
         refuted = self._setter.want
         phase.search.tell(refuted, 0.0)

@@ -28,7 +28,7 @@ _ZERO = 0.02
 class Dimension:
     """One knob. ``out`` are codes that the agent has refused, as no part of the range.
 
-    ``baseline`` is the code of what stood at the start.
+    ``baseline`` is the code of the value at the start.
     """
 
     info: KnobInfo

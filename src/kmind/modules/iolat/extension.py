@@ -84,7 +84,7 @@ class IoLat(Extension):
             self._drop()
 
     def on_change(self, change: ChangeEvent) -> None:
-        """Nor is what stands no longer."""
+        """Nor is a value that is no longer in place."""
         if change.kind not in ("applied", "kept"):
             self._drop()
 

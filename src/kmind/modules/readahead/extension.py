@@ -119,7 +119,7 @@ class Readahead(Extension):
             self._doing = f"refused: {verdict.verdict}"
 
     def on_change(self, change: ChangeEvent) -> None:
-        """Learn what stands, and what came of a proposal."""
+        """Learn the current value, and the fate of a proposal."""
         value, proposal = int(change.value), self._proposal
         if change.kind == "yielded":
             self._yielded = True
@@ -188,7 +188,7 @@ class Readahead(Extension):
         return f"{others[-1]} KiB" if others else "itself"
 
     def _fall_back(self) -> None:
-        # Go on with what stood before the proposal.
+        # Go on with the value from before the proposal.
         proposal, self._proposal = self._proposal, None
         if self._stands and proposal is not None:
             self._proposal = _Proposal(
@@ -228,7 +228,7 @@ class Readahead(Extension):
     def _renew(self) -> None:
         proposal = self._proposal
         if proposal is None or self._tracker.phase in _QUIET:
-            return  # what stands runs out by itself
+            return  # the current hold ends by itself
         if self.context.mode not in ("auto", "canary"):
             return
         if self.context.now() - self._renewed >= _RENEW_S:

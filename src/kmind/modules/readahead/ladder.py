@@ -45,7 +45,7 @@ class Ladder:
         self._went_up = up
 
     def next(self, standing: int, now: float, guess: int | None = None) -> Iterator[int]:
-        """Values worth trying against what stands, the most promising one first.
+        """Values worth trying against the current one, the most promising one first.
 
         That is the best so far, then ``guess``, if there is one.
         """

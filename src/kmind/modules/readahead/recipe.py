@@ -46,7 +46,7 @@ COLUMNS = (
     Column("device_pages", "1/16 pages", "Size of the disk's reads."),
     Column("device_us", "log2(us)/16", "Mean time of the disk's reads."),
     Column("writes", "1/1000", "Writes, of all that the disk did."),
-    Column("value", "log2(KiB)/16", "What stood."),
+    Column("value", "log2(KiB)/16", "Value in effect."),
 )
 """The features, in whole numbers, in their order."""
 
@@ -55,7 +55,7 @@ def columns_of(window: _Array, features: Mapping[str, int], kb: _Array) -> _Arra
     """``COLUMNS`` of windows, as ``ra_inputs`` of inputs.h has them, shape (n, columns).
 
     ``window`` are counters, shape (n, features), ``features`` names their columns, ``kb``, shape
-    (n,), is what stood.
+    (n,), is the value in effect.
     """
     value = {name: window[:, column].astype(np.int64) for name, column in features.items()}
     faults = value["faults"] + value["fault_around"]

@@ -109,7 +109,7 @@ class Running:
     def convinces(self) -> bool:
         """True if its outcome lets the candidate stand.
 
-        What stood on a gain need not prove it again, but has to look like one still: so a value
+        A kept value need not prove its gain again, but has to look like one still: so a value
         that was kept by chance goes at one of the next measurements.
         """
         experiment = self.trial.experiment

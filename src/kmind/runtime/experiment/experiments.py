@@ -103,7 +103,7 @@ class Experiments(Service):
         self._confirm.set_mode(mode)
 
     def abort(self, why: str) -> None:
-        """End the experiment that runs or waits, and put back what stood."""
+        """End the experiment that runs or waits, and put the previous value back."""
         self._judge.abort(why)
 
     def adopt(self) -> set[int]:

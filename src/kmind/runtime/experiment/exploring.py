@@ -49,7 +49,7 @@ class Collapse:
         self._bad = 0
 
     def learn_one(self, value: float | None, *, unconfirmed: bool) -> bool:
-        """Take a reading under what stands, None for a gap; whether it has collapsed."""
+        """Take a reading under the current setting, None for a gap; whether it has collapsed."""
         if not unconfirmed:
             self._bad = 0
             if value is not None:

@@ -42,9 +42,9 @@ class TrialHolds(Holds):
         return held.last
 
     def remeasure(self, granted: Granted) -> Change:
-        """Begin to measure what stands against the baseline; as ``begin``.
+        """Begin to measure the current value against the baseline; as ``begin``.
 
-        Not against what stood before it: that may have been kept under another load.
+        Not against the previous value: that may have been kept under another load.
         """
         held = self._held[granted.key]
         held.measured = True
@@ -110,7 +110,7 @@ class TrialHolds(Holds):
         self._notices.kept(granted, held, reason, evidence, experiment)
 
     def drop(self, granted: Granted, outcome: str, why: str, *, experiment: int) -> None:
-        """Put back what stood before what was measured, and tell how ``experiment`` ended."""
+        """Put back the value from before a trial, and tell how ``experiment`` ended."""
         held = self._held.pop(granted.key)
         self.dirty = True
         if before := held.before:
@@ -136,7 +136,7 @@ class TrialHolds(Holds):
         return self._held[granted.key].value
 
     def prolong(self, granted: Granted, seconds: float) -> None:
-        """Hold what stands for so long at least: something else is recommended, and waits."""
+        """Hold the current value for so long at least: another recommendation waits."""
         if held := self._held.get(granted.key):
             held.until = max(held.until, self._now() + seconds)
             self.dirty = True
@@ -170,7 +170,7 @@ class TrialHolds(Holds):
         evidence: Mapping[str, Any],
         measured: str,
     ) -> bool:
-        """Set what stood before the last change, by undoing that; False if it was another value.
+        """Set the previous value by undoing the last change; False if it was another value.
 
         An extension that compares two values moves between them many times: so the rows
         that are open stay two at most. A refusal is told, as by ``apply``.

@@ -289,7 +289,7 @@ class Instance:
     def let_go(self) -> None:
         """Leave agent, extension and knobs as they are, for another process to adopt.
 
-        But an experiment ends, with what stood before.
+        But an experiment ends, with the previous value.
         """
         self.experiments.abort("the daemon is being replaced")
         if self.objective:

@@ -43,7 +43,7 @@ class LineOutput(io.TextIOBase):
         return len(text)
 
     def end_line(self) -> None:
-        """Send what stands without a line end so far."""
+        """Send the text that has no line end so far."""
         if self._rest:
             self._put(self._rest)
             self._rest = ""

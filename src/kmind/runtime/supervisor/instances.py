@@ -223,7 +223,7 @@ class Instances:
         self.save(member)
 
     def learn(self, knob: int, target: int, value: int) -> None:
-        """Let each agent judge steps and rules by what stands, whoever set it."""
+        """Let each agent judge steps and rules by the current value, whoever set it."""
         for member in self.all():
             member.instance.holds.knobs.learn(knob, target, value)
 

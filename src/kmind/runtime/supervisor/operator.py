@@ -60,7 +60,7 @@ class Operator:
         return self._actuator.held
 
     def adopt(self) -> None:
-        """Go on with what an earlier process held, and learn what stands no longer."""
+        """Take over an earlier process's values, and learn which are no longer in place."""
         applied = self.advice.applied()
         for change in self._actuator.adopt(ADMIN):
             if change.id not in applied and change.cause is None:
@@ -128,7 +128,7 @@ class Operator:
             self._forget("the daemon ended")
 
     def poll(self) -> None:
-        """See whether somebody else has set what stands, and hold on to the leases."""
+        """Check whether somebody else has set a held knob, and renew the leases."""
         if not self.held:
             return
         for gone in self._actuator.check():

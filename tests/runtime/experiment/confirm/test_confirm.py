@@ -118,7 +118,7 @@ def test_the_objective_may_be_better_lower(owner: MakeOwner) -> None:
 
 
 def test_what_was_confirmed_may_stand_beside_what_is_tried(owner: MakeOwner) -> None:
-    """The search goes on around what stands: nothing of that is put back."""
+    """The search goes on around the current setting: nothing of that is put back."""
     one = confirm(owner(together))
     for turn in range(40):
         one.recommend(nr_requests=512, nomerges=1, read_ahead_kb=256 if turn % 2 else 128)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From an approved value to what stands: experiments of the owner, in made-up time."""
+"""From an approved value to a kept one: experiments of the owner, in simulated time."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -395,7 +395,7 @@ def test_what_version_2_is_told(tmp_path: Path) -> None:
     hierarchy = Hierarchy(2, tmp_path, frozenset())
     group = ExtensionCgroup("x@y", Limits(cpu_percent=150), hierarchies=[hierarchy])
     for folder in (tmp_path, tmp_path / "kmind"):
-        # Each write begins at the start of the file: the last is what stands in front.
+        # Each write begins at the start of the file: the last one is in front.
         assert folder.joinpath("cgroup.subtree_control").read_text().startswith("+pids")
     own = tmp_path / "kmind" / "x@y"
     entry = group.entry()

@@ -41,7 +41,9 @@ from kmind.runtime.services import InstanceSpec, Services
 
 __all__ = ["Confirm"]
 
-_EARLY = 0.75  # of the time that it may stand, after which what stood most of it is measured
+_EARLY = (
+    0.75  # of the time that it may stand, after which the setting that stood most of it is measured
+)
 
 
 @dataclass

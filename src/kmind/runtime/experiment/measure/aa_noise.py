@@ -25,7 +25,8 @@ _LATE = 3
 class AaNoise:
     """Learns noise and levels, one reading a block. ``due`` is infinite while it pauses.
 
-    After ``begin_anew`` it waits ``wash_out_s``, for what is under way is of what stood before.
+    After ``begin_anew`` it waits ``wash_out_s``, since requests in flight belong to the
+    previous value.
     """
 
     def __init__(

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trials: one value against another, from an approval to what stands."""
+"""Trials: one value against another, from an approval to a kept value."""

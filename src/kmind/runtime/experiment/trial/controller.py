@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From approved values to experiments, and from their outcomes to what stands.
+"""From approved values to experiments, and from their outcomes to kept values.
 
 The extension only proposes. Where its module declares an outcome, an approved value has to
 show a gain, measured here, before it stands. What was kept under the same load before is
@@ -398,7 +398,7 @@ class ExperimentController(Service):
             self._clocks.clear()
 
     def abort(self, why: str, *, own: bool = False) -> None:
-        """End the experiment that runs or waits, and put back what stood; nothing if none does.
+        """End the experiment that runs or waits, if any, and put the previous value back.
 
         ``own`` says that it is the extension's own doing.
         """
@@ -409,7 +409,7 @@ class ExperimentController(Service):
         self._waiting.refuse(why)
 
     def stop(self, why: str) -> None:
-        """End the experiment that runs or waits; what stood before is put back."""
+        """End the experiment that runs or waits, and put the previous value back."""
         self.abort(why)
 
     def adopt(self) -> set[int]:

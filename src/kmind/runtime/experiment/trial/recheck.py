@@ -21,7 +21,7 @@ from kmind.runtime.experiment.case import Case
 __all__ = ["MOST_CUTS", "RecheckClock", "RecheckClocks"]
 
 MOST_CUTS = 4
-"""A measurement of what stands that was cut off so often in a row is the last: it goes."""
+"""Limit of rechecks cut off in a row; then the value goes."""
 
 _LONGEST_S = 3600.0
 _MOST_HALVED = 2  # as measuring costs something, too
