@@ -14,6 +14,7 @@ import pytest
 from learn.written import MODULE, values
 
 from kmind.errors import RecordingError
+from kmind.learn import recording
 from kmind.learn._part import Part
 from kmind.learn.recording import open_recordings
 from kmind.learn.writer import Writer, open_output
@@ -29,7 +30,8 @@ def test_the_bound_is_kept_and_what_was_removed_is_counted(tmp_path: Path) -> No
     size = sum(path.stat().st_size for path in found.paths)
     assert size <= bound + (bound >> 4)
     seen = sum(len(rows) for _, rows in found.records())
-    removed = found.metas("records")[-1].counts.removed
+    metas = [meta for path in found.paths if (meta := recording._meta(path))]
+    removed = [meta for meta in metas if meta.stream == "records"][-1].counts.removed
     assert 0 < seen < 2_000_000
     assert seen + removed == 2_000_000
 

@@ -74,10 +74,6 @@ class Recording:
         """Those that were never closed: the recorder died, or records still."""
         return [file.path for file in self._files if not file.is_closed]
 
-    def metas(self, stream: Stream) -> list[Meta]:
-        """Return the metadata of a stream's files, in order."""
-        return [file.meta for file in self._files if file.meta.stream == stream]
-
     def windows(self) -> Iterator[tuple[_Array, _Array, _Array]]:
         """Batches of windows: their numbers, ``layout.WINDOW``, and the knobs as they stood.
 
