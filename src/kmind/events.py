@@ -579,8 +579,8 @@ def fields_of(kind: type[Event]) -> dict[str, tuple[str, bool]]:
 
 
 def _described(hint: Any) -> str:
-    for each in (hint, *get_args(hint)):
-        for meta in getattr(each, "__metadata__", ()):
+    for part in (hint, *get_args(hint)):
+        for meta in getattr(part, "__metadata__", ()):
             return str(meta.description)
     raise TypeError(f"{hint} has no description")
 

@@ -325,8 +325,8 @@ class Btf:
             if not 0 < kind < len(extra):
                 raise self._damaged(f"type {len(starts)} is of unknown kind {kind}")
             starts.append(at)
-            always, each = extra[kind]
-            at += 3 + always + each * (info & 0xFFFF)
+            always, size = extra[kind]
+            at += 3 + always + size * (info & 0xFFFF)
         if at != end:
             raise self._damaged("its last type is cut short")
         return starts

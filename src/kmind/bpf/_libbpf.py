@@ -50,9 +50,9 @@ class IterOptions(ctypes.Structure):
     def over_map(cls, map_fd: int) -> object:
         """A reference to the options that choose the elements of one map."""
         info = ctypes.create_string_buffer(map_fd.to_bytes(4, "little"), 16)
-        made = cls(ctypes.sizeof(cls), ctypes.addressof(info), 16)
-        made.kept = info
-        return ctypes.byref(made)
+        options = cls(ctypes.sizeof(cls), ctypes.addressof(info), 16)
+        options.kept = info
+        return ctypes.byref(options)
 
 
 class RunOptions(ctypes.Structure):

@@ -91,8 +91,8 @@ def sandbox_capabilities() -> str:
 
 
 def _held() -> int:
-    found = re.search(r"^CapEff:\s*([0-9a-f]+)", (PROC / "self/status").read_text(), re.MULTILINE)
-    return int(found[1], 16) if found else 0
+    match = re.search(r"^CapEff:\s*([0-9a-f]+)", (PROC / "self/status").read_text(), re.MULTILINE)
+    return int(match[1], 16) if match else 0
 
 
 def _not_held(lacking: list[str], costs: str) -> PrivilegeError:
@@ -151,8 +151,8 @@ def btf() -> str:
 def lockdown() -> str:
     """Programs may read kernel memory, which lockdown=confidentiality forbids."""
     try:
-        found = re.search(r"\[(\w+)\]", LOCKDOWN.read_text())
-        state = found[1] if found else "unknown"
+        match = re.search(r"\[(\w+)\]", LOCKDOWN.read_text())
+        state = match[1] if match else "unknown"
     except OSError:
         state = "state not shown, for securityfs is not mounted or has none"
     if not reads_kernel_memory():
@@ -213,7 +213,7 @@ def landlock() -> str:
 
 def cgroup_controllers() -> str:
     """The controllers that limit extensions, in whichever version of cgroups has them."""
-    found: dict[str, str] = {}
+    versions: dict[str, str] = {}
     for line in MOUNTS.read_text().splitlines():
         before, _, after = line.partition(" - ")
         kind, _, options = after.split(maxsplit=2)
@@ -224,13 +224,13 @@ def cgroup_controllers() -> str:
             version = "v2"
         else:
             continue
-        found |= {name: version for name in _CONTROLLERS if name in offered}
-    if lacking := [name for name in _CONTROLLERS if name not in found]:
+        versions |= {name: version for name in _CONTROLLERS if name in offered}
+    if lacking := [name for name in _CONTROLLERS if name not in versions]:
         raise NotSupportedError(
             f"no mounted cgroup hierarchy has {', '.join(lacking)}",
             hint="mount -t cgroup2 cgroup2 /sys/fs/cgroup",
         )
-    return ", ".join(f"{name} {found[name]}" for name in _CONTROLLERS)
+    return ", ".join(f"{name} {versions[name]}" for name in _CONTROLLERS)
 
 
 def libbpf() -> str:
@@ -250,18 +250,18 @@ def clang() -> str:
             if re.fullmatch(r"clang(-\d+)?", path.name):
                 best = max(best, _clang_version(path))
     if best < _OLDEST_CLANG:
-        found = f"version {best} is older than {_OLDEST_CLANG}" if best else "not installed"
-        raise NotSupportedError(found, hint=f"apt install clang-{_OLDEST_CLANG}")
+        finding = f"version {best} is older than {_OLDEST_CLANG}" if best else "not installed"
+        raise NotSupportedError(finding, hint=f"apt install clang-{_OLDEST_CLANG}")
     return str(best)
 
 
 def _clang_version(path: Path) -> int:
     try:
-        said = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+        shown = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
     except OSError:
         return 0
-    found = re.search(r"clang version (\d+)", said.stdout)
-    return int(found[1]) if found else 0
+    match = re.search(r"clang version (\d+)", shown.stdout)
+    return int(match[1]) if match else 0
 
 
 def bpftool() -> str:

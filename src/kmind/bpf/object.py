@@ -47,9 +47,9 @@ class BpfObject:
         self.btf = Btf.from_elf_bytes(self._data, str(path))
         name = self.path.name.split(".")[0]
         options = OpenOptions(sz=ctypes.sizeof(OpenOptions), object_name=name.encode())
-        with captured() as said:
+        with captured() as messages:
             pointer = lib().bpf_object__open_mem(self._data, len(self._data), ctypes.byref(options))
-        hint = said[0].strip() if said else None
+        hint = messages[0].strip() if messages else None
         self._handle = Handle(pointer_or_raise(pointer, f"cannot open {path}", hint), str(path))
         self._links: list[Link] = []
         self.maps: Mapping[str, Map] = MappingProxyType(
@@ -106,13 +106,13 @@ class BpfObject:
         refuses before that. After any of these only `close` makes sense.
         """
         self._require_unloaded("load")
-        for each in self.maps.values():
-            if each.type == MAP_TYPE_ARENA:
-                each.create()
-        with captured() as said:
+        for map_ in self.maps.values():
+            if map_.type == MAP_TYPE_ARENA:
+                map_.create()
+        with captured() as messages:
             result: int = lib().bpf_object__load(self._handle.get())
         if result < 0:
-            raise self._load_error(result, said)
+            raise self._load_error(result, messages)
         self.loaded = True
 
     def close(self) -> None:
@@ -177,9 +177,11 @@ class BpfObject:
             raise BpfError(f"{self.path}: {len(data)} bytes do not fit {name}: {variable.size}")
         return data.ljust(variable.size, b"\0")
 
-    def _load_error(self, result: int, said: list[str]) -> KmindError:
-        log = next((found[1].strip() for found in map(_LOG.search, reversed(said)) if found), "")
-        failure = next((m.strip() for m in said if "failed" in m), "")
+    def _load_error(self, result: int, messages: list[str]) -> KmindError:
+        log = next(
+            (match[1].strip() for match in map(_LOG.search, reversed(messages)) if match), ""
+        )
+        failure = next((m.strip() for m in messages if "failed" in m), "")
         program = _PROGRAM.search(failure)
         what = f"cannot load {program[1] if program else 'the maps'} of {self.path.name}"
         if refusal := _refusal(what):

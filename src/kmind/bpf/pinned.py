@@ -58,8 +58,8 @@ def let_go(
     if loaded is not None:
         loaded.close()
         return
-    for each in maps:
-        each.close()
+    for map_ in maps:
+        map_.close()
     for program in programs:
         if isinstance(program, PinnedProgram):
             program.close()

@@ -186,12 +186,12 @@ class Program:
 
     def _attach(self, function: str, *arguments: object) -> Link:
         what = f"program {self.name}"
-        with captured() as said:
+        with captured() as messages:
             pointer = getattr(lib(), function)(self._pointer(), *arguments)
-        hint = said[-1].strip() if said else None
+        hint = messages[-1].strip() if messages else None
         pointer = pointer_or_raise(pointer, f"cannot attach {what} ({self.section})", hint)
         link = Link(pointer, what)
-        self._links[:] = [each for each in self._links if not each.closed] + [link]
+        self._links[:] = [earlier for earlier in self._links if not earlier.closed] + [link]
         return link
 
 

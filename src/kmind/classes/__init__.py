@@ -51,8 +51,8 @@ def find_class(name: str) -> ModuleClass:
     """The class of that name. Raises ValueError, with the names that there are."""
     if name not in class_names():
         raise ValueError(f"no class is called {name!r}; there are {', '.join(class_names())}")
-    found: ModuleClass = import_module(f"{__name__}.{name}").CLASS
-    return found
+    class_: ModuleClass = import_module(f"{__name__}.{name}").CLASS
+    return class_
 
 
 @cache

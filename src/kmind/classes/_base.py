@@ -93,4 +93,4 @@ class ModuleClass:
     @property
     def checks(self) -> tuple[str, ...]:
         """Names of its contract tests, beside those of every class."""
-        return (*(name for each in self.services for name in each.checks), *self.own_checks)
+        return (*(name for service in self.services for name in service.checks), *self.own_checks)

@@ -64,27 +64,28 @@ def render_experiment(
 
 
 def _verdict(experiment: Experiment, stored: Mapping[str, Any], width: int) -> list[str]:
-    said = stored["detectable"]
+    detectable = stored["detectable"]
     beforehand = (
         "the noise was not known before"
-        if said is None
-        else f"gains of {100 * (said - 1):.2g}% and more are detected in four of five experiments"
+        if detectable is None
+        else f"gains of {100 * (detectable - 1):.2g}% and more are detected "
+        "in four of five experiments"
     )
     reason = experiment.reason or "it has not ended yet"
     text = f"{experiment.outcome or 'no verdict'}: {reason}"
     texts = [text, beforehand, *_effort(experiment)]
-    return [line for each in texts for line in _folded(each.split(), width)]
+    return [line for text in texts for line in _folded(text.split(), width)]
 
 
 def _effort(experiment: Experiment) -> list[str]:
     # The extension's own use of resources under each arm.
-    said = []
+    notes = []
     for arm, used in (experiment.effort or {}).items():
         seconds = used["seconds"]
         if seconds > 0:
             io = f", {used['io_bytes'] / seconds:,.0f} bytes/s" if used["io_bytes"] else ""
-            said.append(f"{used['cpu_s'] / seconds:.1%} of a CPU{io} under the {arm}")
-    return [f"the extension itself used {' and '.join(said)}"] if said else []
+            notes.append(f"{used['cpu_s'] / seconds:.1%} of a CPU{io} under the {arm}")
+    return [f"the extension itself used {' and '.join(notes)}"] if notes else []
 
 
 def _folded(words: Sequence[str], width: int) -> list[str]:
@@ -184,14 +185,14 @@ class _Grid:
             self._cells[row][column] = mark
 
     def lines(self, label: Callable[[float], str]) -> list[str]:
-        made, marks = [], self._marks
+        rows, marks = [], self._marks
         for index, cells in enumerate(self._cells):
             labelled = index % 4 == 0
             height = self.high - (self.high - self.low) * index / (_ROWS - 1)
             text = label(height) if labelled else ""
             edge = marks.tick if labelled else marks.side
-            made.append(f"{text:>{_GUTTER - 2}} {edge}{''.join(cells)}")
-        return [*made, " " * (_GUTTER - 1) + marks.corner + marks.floor * len(self._cells[0])]
+            rows.append(f"{text:>{_GUTTER - 2}} {edge}{''.join(cells)}")
+        return [*rows, " " * (_GUTTER - 1) + marks.corner + marks.floor * len(self._cells[0])]
 
 
 def _column(index: int, count: int, columns: int) -> int:

@@ -237,11 +237,11 @@ class Experiment:
 
         ``rng`` gives the order of pairs that are still to come, a fresh one if it is None.
         """
-        made = cls._replayed(data, rng)
-        made.outcome, made.reason = data["outcome"], data["reason"]
-        made.broken = bool(data.get("broken", False))
-        made.effort = data.get("effort")
-        return made
+        experiment = cls._replayed(data, rng)
+        experiment.outcome, experiment.reason = data["outcome"], data["reason"]
+        experiment.broken = bool(data.get("broken", False))
+        experiment.effort = data.get("effort")
+        return experiment
 
     @classmethod
     def judged(cls, data: Mapping[str, Any]) -> Experiment:
@@ -251,15 +251,17 @@ class Experiment:
         outside, and why, is believed. ValueError where they do not come to the stored outcome,
         go on after their end, or are in an order that no experiment has.
         """
-        made = cls._replayed(data, None, judge=True)
-        if [list(block) for block in made.blocks] != [list(block) for block in data["blocks"]]:
+        experiment = cls._replayed(data, None, judge=True)
+        if [list(block) for block in experiment.blocks] != [
+            list(block) for block in data["blocks"]
+        ]:
             raise ValueError("its blocks are in no order")
-        if made.outcome is None and data["outcome"] == "aborted":
-            made.abort(data["reason"])
-        if made.outcome != data["outcome"]:
-            found = made.outcome or "no verdict"
-            raise ValueError(f"it says {data['outcome']}, and its blocks say {found}")
-        return made
+        if experiment.outcome is None and data["outcome"] == "aborted":
+            experiment.abort(data["reason"])
+        if experiment.outcome != data["outcome"]:
+            outcome = experiment.outcome or "no verdict"
+            raise ValueError(f"it says {data['outcome']}, and its blocks say {outcome}")
+        return experiment
 
     @classmethod
     def go_on(
@@ -277,46 +279,46 @@ class Experiment:
         """
         if data["outcome"] != "aborted" or data.get("broken", True):
             return None
-        made = cls._replayed({**data, "guards": []}, rng)
-        if not made.blocks:
+        experiment = cls._replayed({**data, "guards": []}, rng)
+        if not experiment.blocks:
             return None
-        made.outcome, made.reason = None, ""  # a load that paused
-        made._readings = list(data["readings"])
-        if made._pair:
-            made.blocks.pop()
-            made._readings.pop()
-        made._order, made._pair, made._beside = [], {}, {}
-        made._gaps, made._gaps_in_a_row = dict.fromkeys(_BOTH, 0), 0
-        made.guards = [copy.deepcopy(guard) for guard in guards]
-        for guard in made.guards:
-            if guard.blocks >= made.design.calibration:
+        experiment.outcome, experiment.reason = None, ""  # a load that paused
+        experiment._readings = list(data["readings"])
+        if experiment._pair:
+            experiment.blocks.pop()
+            experiment._readings.pop()
+        experiment._order, experiment._pair, experiment._beside = [], {}, {}
+        experiment._gaps, experiment._gaps_in_a_row = dict.fromkeys(_BOTH, 0), 0
+        experiment.guards = [copy.deepcopy(guard) for guard in guards]
+        for guard in experiment.guards:
+            if guard.blocks >= experiment.design.calibration:
                 continue
-            for (arm, _), readings in zip(made.blocks, made._readings, strict=True):
+            for (arm, _), readings in zip(experiment.blocks, experiment._readings, strict=True):
                 if arm == "incumbent":
                     guard.learn_one(readings.get(guard.name))
-        return made
+        return experiment
 
     @classmethod
     def _replayed(
         cls, data: Mapping[str, Any], rng: np.random.Generator | None, *, judge: bool = False
     ) -> Experiment:
-        made = cls(
+        experiment = cls(
             Design.from_dict(data["design"]),
             rng if rng is not None else np.random.default_rng(),
             Noise.from_dict(data["noise"]),
             [Guard.from_dict(guard) for guard in data["guards"]],
             [Side.from_dict(side) for side in data.get("sides", ())],
         )
-        made.calibration = int(data["calibration"])
+        experiment.calibration = int(data["calibration"])
         for (arm, value), readings in zip(data["blocks"], data["readings"], strict=True):
-            if judge and made.outcome is not None:
+            if judge and experiment.outcome is not None:
                 raise ValueError("it has blocks after its end")
-            if not made.calibrating and not made._order:
-                made._order = list(_BOTH if arm == "incumbent" else _BOTH[::-1])
-            made._take(value, readings)
+            if not experiment.calibrating and not experiment._order:
+                experiment._order = list(_BOTH if arm == "incumbent" else _BOTH[::-1])
+            experiment._take(value, readings)
             if judge:
-                made._decide()
-        return made
+                experiment._decide()
+        return experiment
 
 
 def _bound(side: Side) -> str:

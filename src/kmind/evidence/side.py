@@ -76,7 +76,7 @@ class Side:
 
     def _margin(self, errors: float) -> float:
         middle = clipped_mean(self.differences)
-        scale = robust_scale([each - middle for each in self.differences])
+        scale = robust_scale([difference - middle for difference in self.differences])
         return middle + errors * scale / math.sqrt(len(self.differences) - 1) + math.log(self.limit)
 
     def to_dict(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ def cgroup_mounts(root: Path) -> dict[str, Path]:
         lines = (root / "proc/self/mounts").read_text().splitlines()
     except OSError:
         return {}
-    found: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     for line in lines:
         _, place, kind, options, *_ = line.split(" ")
         if kind not in ("cgroup", "cgroup2"):
@@ -26,5 +26,5 @@ def cgroup_mounts(root: Path) -> dict[str, Path]:
         place = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), place)
         names = options.split(",") if kind == "cgroup" else [""]
         for name in names:
-            found.setdefault(name, root / place.lstrip("/"))
-    return found
+            folders.setdefault(name, root / place.lstrip("/"))
+    return folders

@@ -116,22 +116,22 @@ def column_fields(part: TablePart) -> list[tuple[str, Any, str, str]]:
 def column_arrays(part: TablePart, rows: _Array) -> list[Any]:
     """One Arrow array a column, for rows of `stored_row`."""
     inner = rows["row"]
-    found = [_plain(rows["at"]), _plain(rows["place"])]
-    found += [_plain(inner["row"][member]) for member, _, _ in _HEAD.values()]
+    columns = [_plain(rows["at"]), _plain(rows["place"])]
+    columns += [_plain(inner["row"][member]) for member, _, _ in _HEAD.values()]
     for key in part.keys:
         column = np.ascontiguousarray(inner["key"][key.name])
         if key.size:
             packed = column.view(f"V{key.size}").reshape(len(rows))
-            found.append(pa.array(packed.tolist(), pa.binary(key.size)))
+            columns.append(pa.array(packed.tolist(), pa.binary(key.size)))
         else:
-            found.append(pa.array(column))
+            columns.append(pa.array(column))
     for each in part.columns:
         column = np.ascontiguousarray(inner[each.name])
         if each.kind == "histogram":
-            found.append(pa.FixedSizeListArray.from_arrays(column.reshape(-1), each.buckets))
+            columns.append(pa.FixedSizeListArray.from_arrays(column.reshape(-1), each.buckets))
         else:
-            found.append(pa.array(column))
-    return found
+            columns.append(pa.array(column))
+    return columns
 
 
 def rows_from_columns(part: TablePart, table: Any) -> _Array:

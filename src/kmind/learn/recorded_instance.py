@@ -47,7 +47,7 @@ class RecordedInstance:
     @property
     def usable(self) -> list[Granted]:
         """Those of the knobs that can be set on the target."""
-        return [each for each in self.granted if each.usable]
+        return [granted for granted in self.granted if granted.usable]
 
     def meta(self, stream: Stream, table: str = "") -> Meta:
         """Return the metadata of a stream's file; ``table`` names that of a table's rows."""
@@ -63,7 +63,7 @@ class RecordedInstance:
             features=manifest.features,
             kinds=manifest.records,
             params=dict(self.params),
-            knobs={each.knob.name: each.info() for each in self.usable},
+            knobs={granted.knob.name: granted.info() for granted in self.usable},
             grants=tuple(
                 GrantFor(knob=e.key[0], target=e.key[1], grant=e.grant()) for e in self.granted
             ),

@@ -152,10 +152,10 @@ def open_recordings(path: Path) -> list[Recording]:
         raise UsageError(f"there is no {path}", hint="name a file or a folder of kmind record")
     paths = [path]
     if path.is_dir():
-        paths = sorted(each for each in path.iterdir() if each.suffix in (CLOSED, OPEN))
+        paths = sorted(entry for entry in path.iterdir() if entry.suffix in (CLOSED, OPEN))
         # One that was closed, but whose recorder died before it removed the stream.
         paths = [p for p in paths if p.suffix == CLOSED or p.with_suffix(CLOSED) not in paths]
-    files = [_File(each, meta) for each in paths if (meta := _meta(each)) is not None]
+    files = [_File(entry, meta) for entry in paths if (meta := _meta(entry)) is not None]
     if not files:
         raise RecordingError(f"nothing was recorded in {path}")
     names = sorted({file.meta.instance for file in files})

@@ -81,7 +81,7 @@ class Replay:
     status: dict[str, Any] = field(default_factory=dict)
     span_s: float = 0.0
 
-    def run(self, tell: Callable[[Recommended], None] = lambda made: None) -> None:
+    def run(self, tell: Callable[[Recommended], None] = lambda recommended: None) -> None:
         """Feed all of it; ``tell`` is called for each recommendation as it comes."""
         manifest, meta = self.module.manifest, self.recording.meta
         if why := meta.refuses(manifest):
@@ -106,8 +106,8 @@ class Replay:
         tell: Callable[[Recommended], None],
     ) -> None:
         meta = self.recording.meta
-        for each in meta.grants:
-            end.agent.admission.grant(each.knob, each.target, each.grant)
+        for granted in meta.grants:
+            end.agent.admission.grant(granted.knob, granted.target, granted.grant)
         end.agent.set_mode(Mode.ADVISE)
         stood = _first_known(first.knobs, meta.knobs)
         for info in stood.values():
@@ -156,9 +156,9 @@ class Replay:
             self.windows += len(step.window)
             self.records += step.rows
             for action in end.answer():
-                made = self._made(action, begin_ns)
-                self.recommended.append(made)
-                tell(made)
+                recommended = self._made(action, begin_ns)
+                self.recommended.append(recommended)
+                tell(recommended)
             self.span_s = (end.now_ns - begin_ns) / _NS
             step = next(steps, None)
         dispatcher.step(0)  # the last verdicts

@@ -101,17 +101,17 @@ def columns_of(meta: Meta, rows: _Array, knobs: _Array | None = None) -> list[An
     windows = meta.stream == "windows"
     inner = rows["window" if windows else "record"]
     base = _WINDOW if windows else _RECORD
-    found = [
+    columns = [
         _plain(rows["at"] if member == "at" else inner[member]) for member, _, _ in base.values()
     ]
     if windows:
-        found += [_plain(inner["value"][:, n]) for n in range(len(meta.features))]
+        columns += [_plain(inner["value"][:, n]) for n in range(len(meta.features))]
         for n in range(len(meta.knobs)):
             if knobs is None:
-                found.append(pa.nulls(len(rows), pa.int64()))
+                columns.append(pa.nulls(len(rows), pa.int64()))
             else:
-                found.append(pa.array(_whole(knobs[:, n]), mask=knobs[:, n] == KNOB_UNKNOWN))
-    return found
+                columns.append(pa.array(_whole(knobs[:, n]), mask=knobs[:, n] == KNOB_UNKNOWN))
+    return columns
 
 
 def _whole(column: _Array) -> _Array:

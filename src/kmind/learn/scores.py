@@ -69,9 +69,11 @@ def folds(
             yield fit, check
 
 
-def balanced_accuracy(truth: _Array, said: _Array) -> float:
+def balanced_accuracy(truth: _Array, predicted: _Array) -> float:
     """Mean of the recalls of the classes that occur in ``truth``."""
-    return float(np.mean([np.mean(said[truth == each] == each) for each in np.unique(truth)]))
+    return float(
+        np.mean([np.mean(predicted[truth == label] == label) for label in np.unique(truth)])
+    )
 
 
 def blocks_of(group: _Array, time_s: _Array, block_s: float) -> list[_Array]:
@@ -84,20 +86,20 @@ def blocks_of(group: _Array, time_s: _Array, block_s: float) -> list[_Array]:
 
 
 def score(
-    truth: _Array, said: _Array, payoff: _Array | None, blocks: list[_Array], seed: int
+    truth: _Array, predicted: _Array, payoff: _Array | None, blocks: list[_Array], seed: int
 ) -> Mapping[str, Any]:
     """Balanced accuracy, accuracy, and mean payoff, each with a 95% interval over blocks.
 
     Below four blocks there is no interval: None.
     """
-    worth = None if payoff is None else payoff[np.arange(len(said)), said]
+    worth = None if payoff is None else payoff[np.arange(len(predicted)), predicted]
 
     def measure(rows: _Array) -> list[float]:
-        found = [
-            balanced_accuracy(truth[rows], said[rows]),
-            float(np.mean(truth[rows] == said[rows])),
+        resampled = [
+            balanced_accuracy(truth[rows], predicted[rows]),
+            float(np.mean(truth[rows] == predicted[rows])),
         ]
-        return found if worth is None else [*found, float(np.mean(worth[rows]))]
+        return resampled if worth is None else [*resampled, float(np.mean(worth[rows]))]
 
     names = ["balanced_accuracy", "accuracy", "payoff"]
     whole = measure(np.arange(len(truth)))

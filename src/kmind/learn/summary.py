@@ -28,7 +28,7 @@ def summarise(recording: Recording) -> dict[str, Any]:
     """One instance: JSON can hold it."""
     meta = recording.meta
     windows = [(rows, knobs) for _, rows, knobs in recording.windows()]
-    found: dict[str, Any] = {
+    summary: dict[str, Any] = {
         "instance": meta.instance,
         "module": meta.module,
         "version": meta.version,
@@ -46,17 +46,17 @@ def summarise(recording: Recording) -> dict[str, Any]:
         "files": len(recording.paths),
         "bytes": sum(map(_size, recording.paths)),
     }
-    found |= _windows(meta, windows)
-    found |= _records(meta, recording)
-    found["tables"] = _tables(meta, recording)
-    return found
+    summary |= _windows(meta, windows)
+    summary |= _records(meta, recording)
+    summary["tables"] = _tables(meta, recording)
+    return summary
 
 
 def _windows(meta: Meta, batches: list[tuple[_Array, _Array]]) -> dict[str, Any]:
     if not batches:
         return {"windows": 0, "span_s": 0.0, "start": None, "gaps": [], "features": [], "knobs": {}}
     rows = np.concatenate([windows for windows, _ in batches])
-    knobs = np.concatenate([each for _, each in batches])
+    knobs = np.concatenate([values for _, values in batches])
     start, end = rows["start_ns"].astype(np.int64), rows["end_ns"].astype(np.int64)
     holes = start[1:] - end[:-1]
     missing = np.diff(rows["seq"].astype(np.int64)) - 1

@@ -49,7 +49,7 @@ class Tap:
         self._writer = writer
         self._now_ns = now_ns
         self._ring_dropped = 0
-        knobs = [(each.knob, each.target) for each in recorded.usable]
+        knobs = [(granted.knob, granted.target) for granted in recorded.usable]
         self._knob_values = KnobValues(knobs, now_ns)
         self._waiting_windows: list[_Array] = []
         self._waiting_records: list[_Array] = []
@@ -87,28 +87,28 @@ class Tap:
         self._endpoint.beat()
         fullest = 0.0
         for ring in self._endpoint.records:
-            while len(found := ring.peek()):
-                fullest = max(fullest, len(found) / self._endpoint.geometry.sq_slots)
-                own = found[found["kind"] >= layout.KIND["MODULE"]]
+            while len(batch := ring.peek()):
+                fullest = max(fullest, len(batch) / self._endpoint.geometry.sq_slots)
+                own = batch[batch["kind"] >= layout.KIND["MODULE"]]
                 if len(own) and "records" in self._into:
                     rows = np.empty(len(own), STORED_RECORD)
                     rows["at"], rows["record"] = self.windows, own
                     self._waiting_records.append(rows)
                     self._rows += len(rows)
                     self.records += len(rows)
-                ring.release(len(found))
+                ring.release(len(batch))
         if len(self._endpoint.windows):
             self._read_tables()
-        while len(found := self._endpoint.windows.peek()):
-            rows = np.empty(len(found), STORED_WINDOW)
-            rows["at"] = np.arange(self.windows, self.windows + len(found))
-            rows["window"] = found
+        while len(batch := self._endpoint.windows.peek()):
+            rows = np.empty(len(batch), STORED_WINDOW)
+            rows["at"] = np.arange(self.windows, self.windows + len(batch))
+            rows["window"] = batch
             if "windows" in self._into:
                 self._waiting_windows.append(rows)
-            self._ring_dropped = int(found["dropped"][-1])
-            self.windows += len(found)
+            self._ring_dropped = int(batch["dropped"][-1])
+            self.windows += len(batch)
             self._rows += len(rows)
-            self._endpoint.windows.release(len(found))
+            self._endpoint.windows.release(len(batch))
         if self._rows >= _FLUSH_ROWS or self._now_ns() - self._flushed_ns >= _FLUSH_S * 1e9:
             self.flush()
         return fullest

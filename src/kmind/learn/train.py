@@ -62,17 +62,17 @@ def read_data(path: Path, module: Module) -> list[Recording]:
     Raises RecordingError if one does not fit the module, or there is none.
     """
     places = [path]
-    if path.is_dir() and not any(each.is_file() for each in path.iterdir()):
-        places = sorted(each for each in path.iterdir() if each.is_dir())
+    if path.is_dir() and not any(entry.is_file() for entry in path.iterdir()):
+        places = sorted(entry for entry in path.iterdir() if entry.is_dir())
     if not places:
         raise RecordingError(f"nothing was recorded in {path}")
-    found = [recording for place in places for recording in open_recordings(place)]
+    opened = [recording for place in places for recording in open_recordings(place)]
     part = module.manifest.train
     source = find_module(part.module).manifest if part and part.module else module.manifest
     name = source.name
-    fitting = [each for each in found if each.meta.module == name]
+    fitting = [recording for recording in opened if recording.meta.module == name]
     if not fitting:
-        there = ", ".join(sorted({each.meta.module for each in found}))
+        there = ", ".join(sorted({recording.meta.module for recording in opened}))
         raise RecordingError(f"{path} holds nothing of module {name}; it holds {there}")
     for each in fitting:
         if why := each.meta.refuses(source):
@@ -87,7 +87,7 @@ def train(
 
     Raises UsageError where the data do not suffice, ModelError where integers lose too much.
     """
-    data = [_recorded(each) for each in recordings]
+    data = [_recorded(recording) for recording in recordings]
     try:
         dataset = recipe.dataset(data)
     except ValueError as error:
@@ -104,7 +104,7 @@ def train(
     test = parts.later | parts.unseen
     # The loss of integers is measured where the truth has all classes of the model.
     known = test & np.isin(dataset.y, np.unique(y))
-    made = quantise(
+    file = quantise(
         _named(from_sklearn(estimator), dataset.classes),
         x,
         (dataset.x[known], [dataset.classes[n] for n in dataset.y[known]]),
@@ -114,12 +114,12 @@ def train(
     )
     majority = int(np.bincount(y).argmax())
     logistic = make_model("logistic", seed).fit(x, y)
-    model_classes = np.array([dataset.classes.index(name) for name in made.classes])
+    model_classes = np.array([dataset.classes.index(name) for name in file.classes])
 
     def model(rows: _Array) -> _Array:
-        return model_classes[evaluate(made.model, rows.astype(np.int64)).label]
+        return model_classes[evaluate(file.model, rows.astype(np.int64)).label]
 
-    said: dict[str, _Say] = {
+    predicted: dict[str, _Say] = {
         "model": model,
         "float": lambda rows: np.asarray(estimator.predict(rows)),
         "majority": lambda rows: np.full(len(rows), majority),
@@ -133,7 +133,7 @@ def train(
         "seed": seed,
         "family": best,
         "validation_balanced_accuracy": {k: round(v, 4) for k, v in validation.items()},
-        "data": [_described(each) for each in recordings],
+        "data": [_described(recording) for recording in recordings],
         "features": [{"name": c.name, "unit": c.unit, "help": c.help} for c in dataset.columns],
         "classes": list(dataset.classes),
         "rows": {
@@ -145,20 +145,20 @@ def train(
         "block_s": recipe.block_s,
         "held_out": list(recipe.held_out[1]) if recipe.held_out else [],
         "scores": {
-            name: _scores(dataset, rows, said, recipe, seed)
+            name: _scores(dataset, rows, predicted, recipe, seed)
             for name, rows in (("later", parts.later), ("unseen", parts.unseen))
             if rows.any()
         },
         # Each by itself too: one that goes badly is not to be averaged away.
         "held_out_scores": {
-            name: _scores(dataset, rows, said, recipe, seed)
+            name: _scores(dataset, rows, predicted, recipe, seed)
             for name, rows in held_out.items()
             if rows.any()
         },
         "notes": dict(dataset.notes),
         "limits": list(recipe.limits),
     }
-    return ModelFile(made.model, made.features, made.classes, made.quantisation, card)
+    return ModelFile(file.model, file.features, file.classes, file.quantisation, card)
 
 
 def _recorded(recording: Recording) -> Recorded:
@@ -166,7 +166,7 @@ def _recorded(recording: Recording) -> Recorded:
     parts = list(recording.windows())
     if not parts:
         raise RecordingError(f"{recording.paths[0]} has no windows", hint="record for longer")
-    knobs = np.concatenate([each for _, _, each in parts])
+    knobs = np.concatenate([values for _, _, values in parts])
     outcome = recording.outcome()
     fields: dict[str, dict[str, list[_Array]]] = {}
     for _, rows in recording.records():
@@ -211,33 +211,33 @@ def _split(recipe: Recipe, dataset: Dataset, held_out: Mapping[str, _Array]) -> 
 def _held_out(recipe: Recipe, dataset: Dataset, data: Sequence[Recorded]) -> dict[str, _Array]:
     # The rows of each value that is held out, as a mask.
     tag, values = recipe.held_out or ("", ())
-    found = {}
+    splits = {}
     for value in values:
-        numbers = [n for n, each in enumerate(data) if each.tags.get(tag) == value]
-        found[value] = np.isin(dataset.group, numbers)
-    return found
+        numbers = [n for n, part in enumerate(data) if part.tags.get(tag) == value]
+        splits[value] = np.isin(dataset.group, numbers)
+    return splits
 
 
 def _validate(name: ModelName, dataset: Dataset, parts: Split, purge_s: float, seed: int) -> float:
     rows = parts.train
     x, y = dataset.x[rows], dataset.y[rows]
-    found = []
+    scores = []
     for fit, check in folds(dataset.group[rows], dataset.time_s[rows], _FOLDS, purge_s):
         if len(np.unique(y[fit])) < 2:
             continue
-        said = make_model(name, seed).fit(x[fit], y[fit]).predict(x[check])
-        found.append(balanced_accuracy(y[check], said))
-    return float(np.mean(found)) if found else 0.0
+        predicted = make_model(name, seed).fit(x[fit], y[fit]).predict(x[check])
+        scores.append(balanced_accuracy(y[check], predicted))
+    return float(np.mean(scores)) if scores else 0.0
 
 
 def _scores(
-    dataset: Dataset, rows: _Array, said: dict[str, _Say], recipe: Recipe, seed: int
+    dataset: Dataset, rows: _Array, predicted: dict[str, _Say], recipe: Recipe, seed: int
 ) -> dict[str, Any]:
     blocks = blocks_of(dataset.group[rows], dataset.time_s[rows], recipe.block_s)
     payoff = None if dataset.payoff is None else dataset.payoff[rows]
     return {
         name: score(dataset.y[rows], np.asarray(say(dataset.x[rows])), payoff, blocks, seed)
-        for name, say in said.items()
+        for name, say in predicted.items()
     }
 
 

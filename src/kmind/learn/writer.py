@@ -50,9 +50,9 @@ def open_output(path: Path) -> Output:
     """
     single = path.suffix == CLOSED
     folder = path.with_name(path.name + ".open") if single else path
-    for each in (path, folder):
-        if each.exists() and not (each.is_dir() and not any(each.iterdir())):
-            raise RecordingError(f"{each} exists already", hint="name another place")
+    for place in (path, folder):
+        if place.exists() and not (place.is_dir() and not any(place.iterdir())):
+            raise RecordingError(f"{place} exists already", hint="name another place")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -173,7 +173,7 @@ class Writer:
             self._done.append((stream, path, path.stat().st_size, part.rows))
 
     def _keep_bound(self) -> None:
-        size = sum(each for _, _, each, _ in self._done)
+        size = sum(size_ for _, _, size_, _ in self._done)
         size += sum(stream.part.size for stream in self._streams if stream.part)
         while size > self._max_bytes and self._done:
             stream, path, bytes_, rows = self._done.popleft()

@@ -24,9 +24,9 @@ def flat_columns(metadata: Any) -> dict[str, str]:
     """Name to physical type of the columns with one value a row; nested ones are left out."""
     columns = [metadata.schema.column(index) for index in range(metadata.num_columns)]
     return {
-        each.path: each.physical_type
-        for each in columns
-        if each.max_repetition_level == 0 and "." not in each.path
+        column.path: column.physical_type
+        for column in columns
+        if column.max_repetition_level == 0 and "." not in column.path
     }
 
 

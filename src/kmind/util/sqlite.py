@@ -134,21 +134,21 @@ class Store:
         self._db.execute(f"PRAGMA busy_timeout = {round(seconds * 1000):d}")
 
     def _prepare(self, read_only: bool) -> None:
-        found = _version(self._db)
+        version = _version(self._db)
         if read_only:
-            if found == 0:
+            if version == 0:
                 raise ValueError("it is empty")
-            self.is_later = found > self.schema.version
-            if found < self.schema.version:
+            self.is_later = version > self.schema.version
+            if version < self.schema.version:
                 self._db = _upgraded_copy(self._db, self.schema)
             return
-        if found <= self.schema.version:
+        if version <= self.schema.version:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute(f"PRAGMA synchronous = {'FULL' if self.schema.durable else 'NORMAL'}")
-            found = _migrate(self._db, self.schema)
-        if found > self.schema.version:
+            version = _migrate(self._db, self.schema)
+        if version > self.schema.version:
             raise self._refusal(
-                f"the {self.schema.what} in {self._path} has version {found}, and this kmind "
+                f"the {self.schema.what} in {self._path} has version {version}, and this kmind "
                 f"knows {self.schema.version}",
                 hint=self.schema.way_out,
             )
@@ -264,18 +264,18 @@ def _version(db: sqlite3.Connection) -> int:
 
 def _migrate(db: sqlite3.Connection, schema: Schema) -> int:
     # The version that it has afterwards: a later one, if another process came before us.
-    while (found := _version(db)) < schema.version:
+    while (version := _version(db)) < schema.version:
         db.execute("BEGIN EXCLUSIVE")  # readers go on with what they see (WAL)
         try:
-            if _version(db) == found:  # another process may have taken the step meanwhile
-                _take(db, schema.steps[found])
-                db.execute(f"PRAGMA user_version = {found + 1}")
+            if _version(db) == version:  # another process may have taken the step meanwhile
+                _take(db, schema.steps[version])
+                db.execute(f"PRAGMA user_version = {version + 1}")
             db.execute("COMMIT")
         except BaseException:
             if db.in_transaction:  # SQLite itself has rolled back where the disk is full
                 db.execute("ROLLBACK")
             raise
-    return found
+    return version
 
 
 def _take(db: sqlite3.Connection, step: Step) -> None:

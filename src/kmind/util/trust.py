@@ -32,8 +32,8 @@ def refuse_untrusted(path: Path, wrong: type[KmindError]) -> None:
     if os.geteuid() != 0:
         return
     asked: set[Path] = set()
-    for each in (path, *_below(path, wrong)) if path.is_dir() else (path,):
-        real = _resolved(each, wrong)
+    for place in (path, *_below(path, wrong)) if path.is_dir() else (path,):
+        real = _resolved(place, wrong)
         for file in (real, *real.parents):
             if file in asked or file in _ABOVE_KMIND:
                 break
@@ -94,10 +94,10 @@ def _resolved(path: Path, wrong: type[KmindError]) -> Path:
 
 def _below(folder: Path, wrong: type[KmindError]) -> list[Path]:
     # Bounded, for what is named may be no module at all, but the root of a disk.
-    found = list(islice(folder.rglob("*"), _MOST + 1))
-    if len(found) > _MOST:
+    places = list(islice(folder.rglob("*"), _MOST + 1))
+    if len(places) > _MOST:
         raise wrong(f"{folder} holds more than {_MOST} files", hint="name the folder of one module")
-    return sorted(found)
+    return sorted(places)
 
 
 def _ask(path: Path, status: os.stat_result, wrong: type[KmindError], *, above: bool) -> None:

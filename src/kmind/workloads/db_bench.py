@@ -162,9 +162,9 @@ def run_benchmark(
 def parse_report(output: str, name: str) -> tuple[float, str]:
     """Operations a second, and the line that says so, from db_bench's output."""
     for line in re.split(r"[\n\r]", output):
-        found = re.match(rf"{re.escape(name)} +:.*?(\d+) ops/sec", line)
-        if found:
-            return float(found[1]), line.strip()
+        match = re.match(rf"{re.escape(name)} +:.*?(\d+) ops/sec", line)
+        if match:
+            return float(match[1]), line.strip()
     raise KmindError("db_bench printed no result", hint="run the same db_bench command by hand")
 
 

@@ -179,7 +179,7 @@ class DbBench:
                 back_memory(9 * (self.limit or database_size(self.keys)) // 4)
                 started = time.monotonic()
             with _limited(self.limit) as procs:
-                speed, each, line = run_benchmark(
+                speed, latency, line = run_benchmark(
                     self.database_,
                     self.keys,
                     self.benchmark,
@@ -189,7 +189,7 @@ class DbBench:
                 )
             taken = self.keys / speed if self.passes else duration
             operations, seconds = operations + speed * taken, seconds + taken
-            series += each
+            series += latency
         return Result(
             operations / seconds, 0.0, self.unit, series, raw={"line": line}, started=started
         )
@@ -230,7 +230,7 @@ class Alternating:
                 phase = load.name, result.value, result.started, time.monotonic()
                 self.phases_.append(phase)
                 values[load.name].append(result.value)
-        means = [sum(each) / len(each) for each in values.values()]
+        means = [sum(values_) / len(values_) for values_ in values.values()]
         value = math.exp(sum(map(math.log, means)) / len(means))
         return Result(value, 0.0, self.unit, raw={"values": values})
 
@@ -249,12 +249,12 @@ def make_workload(name: str, *, quick: bool = False) -> Workload:
 
     Raises UsageError for a name that is not in ``workload_names()``.
     """
-    found = _make_all(quick).get(name)
-    if found is None:
+    loads = _make_all(quick).get(name)
+    if loads is None:
         raise UsageError(
             f"no workload is called {name!r}", hint=f"choose from {', '.join(workload_names())}"
         )
-    return found
+    return loads
 
 
 def _make_all(quick: bool) -> dict[str, Workload]:

@@ -123,9 +123,9 @@ def free_memory_kept(delay: Path = _REPORTING_DELAY) -> Iterator[None]:
 
 
 def _available_memory() -> int:
-    found = re.search(r"^MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
-    assert found is not None  # since Linux 3.14
-    return int(found[1]) << 10
+    match = re.search(r"^MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    assert match is not None  # since Linux 3.14
+    return int(match[1]) << 10
 
 
 def need_space(path: Path, size: int) -> None:
@@ -140,10 +140,10 @@ def need_space(path: Path, size: int) -> None:
 
 def find_tool(name: str, package: str) -> str:
     """Full path of a program; NotSupportedError names the Debian package that has it."""
-    found = shutil.which(name)
-    if found is None:
+    path = shutil.which(name)
+    if path is None:
         raise NotSupportedError(f"{name} is not installed", hint=f"apt install {package}")
-    return found
+    return path
 
 
 @contextlib.contextmanager

@@ -99,19 +99,19 @@ def _fio_fsync(folder: Path, quick: bool) -> Iterator[Count]:
 
 
 def _family(pid: int) -> list[int]:
-    found = [pid]
-    for parent in found:
+    pids = [pid]
+    for parent in pids:
         for task in Path(f"/proc/{parent}/task").glob("*/children"):
             with contextlib.suppress(OSError):
-                found += map(int, task.read_text().split())
-    return found
+                pids += map(int, task.read_text().split())
+    return pids
 
 
 def _written(pid: int) -> int:
     # Bytes given to write(2) so far (proc(5)).
     with contextlib.suppress(OSError):
-        found = re.search(r"^wchar: (\d+)", Path(f"/proc/{pid}/io").read_text(), re.MULTILINE)
-        return int(found[1]) if found else 0
+        match = re.search(r"^wchar: (\d+)", Path(f"/proc/{pid}/io").read_text(), re.MULTILINE)
+        return int(match[1]) if match else 0
     return 0
 
 
