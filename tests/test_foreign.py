@@ -25,10 +25,10 @@ from kmind.extension.alias import Alias
 from kmind.extension.conf import ModuleConf
 from kmind.extension.manifest import load_manifest
 from kmind.guard import Policy
-from kmind.infer.boosters import from_xgboost
 from kmind.infer.features import Feature
+from kmind.infer.importers.boosters import from_xgboost
+from kmind.infer.importers.onnx import from_onnx
 from kmind.infer.model_file import ModelFile
-from kmind.infer.onnx import from_onnx
 from kmind.infer.table import read_table
 from kmind.knobs import all_knobs, parse_target
 from kmind.knobs._target import Target

@@ -10,8 +10,8 @@ import pytest
 from kmind.bench import infer
 from kmind.bench._infer_prices import fit_prices, grid
 from kmind.errors import ModelError
-from kmind.infer.cost import PRICES, Operations, Prices, count, price_ns
-from kmind.infer.pack import model_image
+from kmind.infer.packing.cost import PRICES, Operations, Prices, count, price_ns
+from kmind.infer.packing.pack import model_image
 from kmind.testing.models import random_trees
 
 SOME = [

@@ -14,8 +14,8 @@ from kmind.infer import (
     from_sklearn,
     quantise,
 )
-from kmind.infer._integers import integer_trees
 from kmind.infer.floating import FloatTrees
+from kmind.infer.quantiser._integers import integer_trees
 from kmind.infer.table import read_table
 
 CASES = Path(__file__).with_name("cases")

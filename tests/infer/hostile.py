@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from kmind.errors import ModelError
-from kmind.infer import slot as layout
 from kmind.infer.integer import IntModel
+from kmind.infer.packing import slot as layout
 from kmind.testing.models import random_model
 
 __all__ = ["hostile_model", "resealed", "tables"]

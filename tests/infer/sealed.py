@@ -7,9 +7,9 @@ import struct
 import numpy as np
 
 from kmind.errors import ModelError
-from kmind.infer import slot as layout
 from kmind.infer.features import Feature
 from kmind.infer.model_file import ModelFile
+from kmind.infer.packing import slot as layout
 from kmind.testing.models import random_model
 
 FIXED = struct.Struct("<8sIIQ32s")

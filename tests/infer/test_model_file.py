@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from infer.sealed import load_or_none, parts, resealed, sealed_slot, whole
 
 from kmind.errors import ModelError
-from kmind.infer import slot as layout
 from kmind.infer.features import Feature
 from kmind.infer.model_file import LARGEST_FILE, ModelFile
+from kmind.infer.packing import slot as layout
 from kmind.infer.reference import evaluate
 from kmind.testing.models import random_inputs, random_mlp, random_trees
 

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, load, numpy_helper
 
 from kmind.errors import ModelError
 from kmind.infer import evaluate, from_onnx, quantise
-from kmind.infer.onnx import SUPPORTED
+from kmind.infer.importers.onnx import SUPPORTED
 
 FOLDER = Path(__file__).with_name("torch")
 KINDS = {

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from kmind.errors import ModelError
-from kmind.infer.cost import estimate_ns
 from kmind.infer.integer import IntModel
-from kmind.infer.pack import model_image
-from kmind.infer.slot import HEADER, read_slot
+from kmind.infer.packing.cost import estimate_ns
+from kmind.infer.packing.pack import model_image
+from kmind.infer.packing.slot import HEADER, read_slot
 
 __all__ = [
     "REFUSED_COST",

@@ -48,7 +48,7 @@ class AgentModels(Protocol):
     """The models that the agent decides by. An agent without slots raises ModelError."""
 
     def deploy(self, slot: bytes) -> int:
-        """Have a model decide, as its plain slot (`kmind.infer.slot`); its version.
+        """Have a model decide, as its plain slot (`kmind.infer.packing.slot`); its version.
 
         Raises ModelError if the agent has no slots, or refuses it; then nothing has changed.
         """

@@ -20,13 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kmind.infer import from_lightgbm, from_onnx, from_sklearn, from_xgboost
-from kmind.infer.agreement import edge_rows
-from kmind.infer.ask import labels_of
 from kmind.infer.floating import FloatTrees
+from kmind.infer.importers.ask import labels_of
 from kmind.infer.integer import IntTrees
 from kmind.infer.lazy import need
+from kmind.infer.quantiser.agreement import edge_rows
+from kmind.infer.quantiser.trees import integer_trees
 from kmind.infer.reference import evaluate, is_close
-from kmind.infer.trees import integer_trees
 
 __all__ = ["FAMILIES", "Case", "agreement", "random_case"]
 

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from kmind.agent.kernel.evaluator import KernelEvaluator
 from kmind.errors import ModelError
-from kmind.infer.cost import MARGIN, Operations, Prices, count, estimate_ns, price_ns
 from kmind.infer.integer import IntModel, IntTrees
 from kmind.infer.integer_parts import Exact
 from kmind.infer.lazy import need
+from kmind.infer.packing.cost import MARGIN, Operations, Prices, count, estimate_ns, price_ns
 from kmind.testing.models import random_inputs, random_mlp, random_trees
 
 __all__ = ["compare_prices", "fit_prices", "grid"]

@@ -23,9 +23,9 @@ from kmind.bench._infer_c import CModel, compiler
 from kmind.bench._infer_prices import compare_prices, grid
 from kmind.bench._results import Metric, describe_machine
 from kmind.command import Flag, Option
-from kmind.infer.cost import estimate_ns
 from kmind.infer.integer import IntMlp, IntModel, IntTrees
 from kmind.infer.integer_parts import Input, Layer, Output, Step
+from kmind.infer.packing.cost import estimate_ns
 from kmind.infer.reference import evaluate
 
 __all__ = ["MODELS", "OPTIONS", "SCHEMA", "run_infer_bench"]

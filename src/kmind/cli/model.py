@@ -60,7 +60,7 @@ def import_command(
 ) -> int:
     """Import a float model, quantise it, and write the model file."""
     from kmind.infer.features import Feature
-    from kmind.infer.quantise import quantise
+    from kmind.infer.quantiser.quantise import quantise
     from kmind.infer.table import read_table
 
     if output.exists() and not force:
@@ -186,8 +186,8 @@ def show_command(path: Path, *, json: bool) -> int:
 
 
 def _facts(file: ModelFile, path: Path) -> dict[str, Any]:
-    from kmind.infer.cost import estimate_ns
     from kmind.infer.integer import IntMlp
+    from kmind.infer.packing.cost import estimate_ns
 
     model = file.model
     shape: dict[str, Any]
@@ -288,8 +288,8 @@ def _printable(text: str) -> str:
 
 def check_command(path: Path, *, budget_ns: float | None, json: bool) -> int:
     """Check a model file: whole, within the budget, and deciding as when it was made."""
-    from kmind.infer.cost import check_budget, estimate_ns
     from kmind.infer.model_file import ModelFile
+    from kmind.infer.packing.cost import check_budget, estimate_ns
     from kmind.infer.selftest import check_selftest
 
     file = ModelFile.load(path)
@@ -351,7 +351,7 @@ def bench_command(path: Path, *, json: bool) -> int:
 
 def _in_kernel(file: ModelFile, x: NDArray[np.int64], said: Decisions) -> dict[str, Any]:
     from kmind.agent.kernel.evaluator import KernelEvaluator
-    from kmind.infer.cost import estimate_ns
+    from kmind.infer.packing.cost import estimate_ns
     from kmind.infer.selftest import digest_of
 
     answer: dict[str, Any] = {

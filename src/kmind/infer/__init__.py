@@ -6,13 +6,13 @@ it an integer model, in a file, with ``quantise``. Libraries that only an import
 when it is called.
 """
 
-from kmind.infer.boosters import from_lightgbm, from_xgboost
 from kmind.infer.features import Feature
+from kmind.infer.importers.boosters import from_lightgbm, from_xgboost
+from kmind.infer.importers.onnx import from_onnx
+from kmind.infer.importers.sklearn import from_sklearn
 from kmind.infer.model_file import ModelFile
-from kmind.infer.onnx import from_onnx
-from kmind.infer.quantise import quantise
+from kmind.infer.quantiser.quantise import quantise
 from kmind.infer.reference import Decisions, evaluate
-from kmind.infer.sklearn import from_sklearn
 
 __all__ = [
     "Decisions",

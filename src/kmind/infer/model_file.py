@@ -3,7 +3,7 @@
 
     "KMINDMDL"  u32 1  u32 length of the header   u64 length of the slot   SHA-256 of the rest
     the header: JSON, padded with spaces to a multiple of 8
-    the slot:   the integer model, as ``kmind.infer.slot`` lays it out
+    the slot:   the integer model, as ``kmind.infer.packing.slot`` lays it out
 
 All numbers are little endian. Nothing in it is run or unpickled. A file that is damaged, cut off,
 foreign or hostile raises ``ModelError`` in one line, and costs no more memory than a few times its
@@ -30,7 +30,7 @@ from kmind.errors import ModelError
 from kmind.infer.features import Feature, schema_hash
 from kmind.infer.integer import IntModel
 from kmind.infer.integer_parts import LIMITS
-from kmind.infer.slot import read_slot, slot_bytes
+from kmind.infer.packing.slot import read_slot, slot_bytes
 from kmind.util.foreign import foreign
 
 __all__ = ["LARGEST_FILE", "LARGEST_HEADER", "SCHEMA", "ModelFile"]

@@ -25,10 +25,10 @@ from kmind.extension.loader import load_class
 from kmind.extension.training import Dataset, ModelName, Recipe, Recorded
 from kmind.infer.features import Feature
 from kmind.infer.floating import FloatModel
+from kmind.infer.importers.sklearn import from_sklearn
 from kmind.infer.model_file import ModelFile
-from kmind.infer.quantise import quantise
+from kmind.infer.quantiser.quantise import quantise
 from kmind.infer.reference import evaluate
-from kmind.infer.sklearn import from_sklearn
 from kmind.learn.models import make_model
 from kmind.learn.recording import OUTCOME, PHASES, Recording, decode_records, open_recordings
 from kmind.learn.schema import KNOB_UNKNOWN

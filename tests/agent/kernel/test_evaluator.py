@@ -10,9 +10,11 @@ from infer.hostile import hostile_model
 
 from kmind.agent.kernel.evaluator import KernelEvaluator
 from kmind.errors import ModelError
-from kmind.infer import _pack_network, _pack_trees, pack
 from kmind.infer.integer import IntMlp, IntTrees
 from kmind.infer.integer_parts import Input, Layer, Output, Step
+from kmind.infer.packing import _network as _pack_network
+from kmind.infer.packing import _trees as _pack_trees
+from kmind.infer.packing import pack
 from kmind.infer.reference import evaluate, normalise_input
 from kmind.testing.models import random_inputs, random_mlp, random_model, random_trees
 

@@ -13,11 +13,13 @@ from kmind.agent.kernel.agent import BpfAgent
 from kmind.agent.sim.agent import SimAgent
 from kmind.agent.types import ModelUse
 from kmind.errors import ModelError
-from kmind.infer import _pack_network, _pack_trees, pack
 from kmind.infer.features import Feature, schema_hash
 from kmind.infer.integer import IntTrees
 from kmind.infer.integer_parts import Input, Output
-from kmind.infer.slot import INPUT, STEP, slot_bytes
+from kmind.infer.packing import _network as _pack_network
+from kmind.infer.packing import _trees as _pack_trees
+from kmind.infer.packing import pack
+from kmind.infer.packing.slot import INPUT, STEP, slot_bytes
 
 DECIDES = Path(__file__).parents[1] / "decides.bpf.c"
 ASKED = np.dtype([("x", "<i8", (3,)), ("label", "<i8"), ("score", "<i8"), ("version", "<u8")])

@@ -11,7 +11,7 @@ import pytest
 from kmind.errors import ModelError
 from kmind.infer.features import Feature
 from kmind.infer.model_file import ModelFile
-from kmind.infer.slot import read_slot
+from kmind.infer.packing.slot import read_slot
 from kmind.runtime.instance.models import DeployedModels, active, deploy, roll_back, show
 from kmind.runtime.supervisor.state_folder import StateFolder
 from kmind.testing.models import random_trees

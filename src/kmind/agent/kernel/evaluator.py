@@ -11,9 +11,9 @@ import numpy as np
 from kmind.agent.kernel.model_slots import ModelSlots
 from kmind.bpf import BpfObject
 from kmind.errors import ModelError
-from kmind.infer.cost import estimate_ns
 from kmind.infer.integer import IntModel
-from kmind.infer.pack import model_image
+from kmind.infer.packing.cost import estimate_ns
+from kmind.infer.packing.pack import model_image
 from kmind.infer.reference import Decisions
 
 __all__ = ["KernelEvaluator"]

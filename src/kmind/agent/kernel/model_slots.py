@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from kmind.agent.model_image import SLOTS, facts, no_earlier, prepare, refuse
 from kmind.errors import BpfError, ModelError
 from kmind.infer.integer import IntModel
-from kmind.infer.pack import IMAGE, image_check
+from kmind.infer.packing.pack import IMAGE, image_check
 from kmind.infer.reference import Decisions
 from kmind.infer.selftest import digest, digest_of, vectors
 

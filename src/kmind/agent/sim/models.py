@@ -20,7 +20,7 @@ from kmind.agent.model_image import (
 from kmind.agent.sim.spec import Lock
 from kmind.agent.types import ModelUse
 from kmind.infer.integer import IntModel
-from kmind.infer.pack import IMAGE
+from kmind.infer.packing.pack import IMAGE
 from kmind.infer.reference import Decisions, evaluate
 
 __all__ = ["SimModels"]

@@ -19,7 +19,7 @@
  * equals kmind/infer/reference.py bit for bit. Models lie in two slots of a map
  * that no program can write and no extension can map. Which of them decides is
  * one word, read once a decision; only km_model() below changes it, after it has
- * looked at the model. kmind/infer/pack.py lays a model out as the walks here
+ * looked at the model. kmind/infer/packing/pack.py lays a model out as the walks here
  * want it.
  *
  * Offsets in a slot are masked, so a wrong one reads a wrong number and nothing

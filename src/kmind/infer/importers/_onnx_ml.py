@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from kmind.errors import ModelError
-from kmind.infer._flow import Flow
 from kmind.infer.floating import Grower, Link, Sums, Target
+from kmind.infer.importers._flow import Flow
 from kmind.infer.integer_parts import Norm
 
 __all__ = [

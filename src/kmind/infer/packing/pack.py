@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from kmind.errors import ModelError
-from kmind.infer._pack_network import put_network
-from kmind.infer._pack_trees import CAPACITY, is_raw, put_trees
 from kmind.infer.integer import IntMlp, IntModel
 from kmind.infer.integer_parts import NORMS, OUTPUTS
-from kmind.infer.slot import STEP, Writer
+from kmind.infer.packing._network import put_network
+from kmind.infer.packing._trees import CAPACITY, is_raw, put_trees
+from kmind.infer.packing.slot import STEP, Writer
 
 __all__ = ["CAPACITY", "IMAGE", "fits_slot", "image_check", "model_image"]
 

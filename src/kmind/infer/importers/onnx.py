@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from kmind.errors import ModelError
-from kmind.infer import _onnx_ml as ml
-from kmind.infer._flow import Flow
-from kmind.infer.ask import ask_library
 from kmind.infer.floating import FloatModel, Library
+from kmind.infer.importers import _onnx_ml as ml
+from kmind.infer.importers._flow import Flow
+from kmind.infer.importers.ask import ask_library
 from kmind.infer.lazy import need
 from kmind.util.foreign import foreign
 

@@ -18,15 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kmind.errors import ModelError
-from kmind.infer._integers import PROBABILITY_ONE, Widths, integer_mlp, integer_trees
-from kmind.infer._measure import balanced_accuracy, label_numbers, r_squared
-from kmind.infer.agreement import close_calls, compare, facts_of
-from kmind.infer.cost import estimate_ns
 from kmind.infer.features import Feature, to_array, to_raw
 from kmind.infer.floating import FloatMlp, FloatModel, FloatTrees
 from kmind.infer.integer import IntModel, IntTrees
 from kmind.infer.model_file import ModelFile
-from kmind.infer.pack import fits_slot
+from kmind.infer.packing.cost import estimate_ns
+from kmind.infer.packing.pack import fits_slot
+from kmind.infer.quantiser._integers import PROBABILITY_ONE, Widths, integer_mlp, integer_trees
+from kmind.infer.quantiser._measure import balanced_accuracy, label_numbers, r_squared
+from kmind.infer.quantiser.agreement import close_calls, compare, facts_of
 from kmind.infer.reference import Decisions, evaluate, normalise_input
 from kmind.infer.selftest import digest
 

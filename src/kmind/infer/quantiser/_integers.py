@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kmind.errors import ModelError
-from kmind.infer._scores import PROBABILITY_ONE, make_output
 from kmind.infer.floating import Activation, FloatMlp, activate
 from kmind.infer.integer import IntMlp
 from kmind.infer.integer_parts import Input, Layer, Norm, Step
-from kmind.infer.trees import integer_trees
+from kmind.infer.quantiser._scores import PROBABILITY_ONE, make_output
+from kmind.infer.quantiser.trees import integer_trees
 
 __all__ = ["PROBABILITY_ONE", "Widths", "integer_mlp", "integer_trees"]
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 
 from kmind.errors import ModelError
-from kmind.infer._pack_network import STEP_KIND, plan_layer
-from kmind.infer._pack_trees import FOUR, ONE, is_raw, tree_groups
 from kmind.infer.integer import IntMlp, IntModel, IntTrees
+from kmind.infer.packing._network import STEP_KIND, plan_layer
+from kmind.infer.packing._trees import FOUR, ONE, is_raw, tree_groups
 
 __all__ = [
     "MARGIN",

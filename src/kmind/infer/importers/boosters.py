@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from kmind.errors import ModelError
-from kmind.infer._treelite import read_model
-from kmind.infer.ask import LIBRARIES, ask_library
 from kmind.infer.floating import FloatTrees, Grower, Library, Link, Sums, Target
+from kmind.infer.importers._treelite import read_model
+from kmind.infer.importers.ask import LIBRARIES, ask_library
 from kmind.util.foreign import foreign, one_line
 
 __all__ = ["from_lightgbm", "from_xgboost"]

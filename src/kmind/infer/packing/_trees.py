@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kmind.infer.integer import IntTrees
-from kmind.infer.slot import Writer
+from kmind.infer.packing.slot import Writer
 
 __all__ = [
     "CAPACITY",

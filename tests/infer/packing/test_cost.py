@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from kmind.errors import ModelError
-from kmind.infer import _pack_network, _pack_trees, pack
-from kmind.infer.cost import MARGIN, PRICES, check_budget, count, estimate_ns, price_ns
 from kmind.infer.integer import IntMlp
+from kmind.infer.packing import _network as _pack_network
+from kmind.infer.packing import _trees as _pack_trees
+from kmind.infer.packing import pack
+from kmind.infer.packing.cost import MARGIN, PRICES, check_budget, count, estimate_ns, price_ns
 from kmind.testing.models import random_mlp, random_model, random_trees
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kmind.infer.integer import IntMlp
 from kmind.infer.integer_parts import Layer, Step
-from kmind.infer.slot import STEP, Writer
+from kmind.infer.packing.slot import STEP, Writer
 
 __all__ = ["LAYER", "RELU", "SCORE", "STEP_KIND", "LayerPlan", "lanes", "plan_layer", "put_network"]
 

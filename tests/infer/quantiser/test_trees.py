@@ -14,10 +14,10 @@ from kmind.infer import (
     evaluate,
     from_sklearn,
 )
-from kmind.infer._integers import integer_trees
-from kmind.infer.agreement import edge_rows
 from kmind.infer.floating import FloatTrees
 from kmind.infer.integer import IntTrees
+from kmind.infer.quantiser._integers import integer_trees
+from kmind.infer.quantiser.agreement import edge_rows
 from kmind.infer.stages import DOUBLE, SINGLE, integer_edges
 
 ONE = np.ones(1)

@@ -21,8 +21,8 @@ from kmind.infer import (
     from_xgboost,
     quantise,
 )
-from kmind.infer._integers import integer_trees
 from kmind.infer.floating import FloatTrees
+from kmind.infer.quantiser._integers import integer_trees
 from kmind.infer.table import read_table
 
 

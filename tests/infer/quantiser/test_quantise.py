@@ -119,7 +119,7 @@ def test_tables_that_do_not_fit_are_refused() -> None:
         (frame.rename(columns={"bytes": "other"}), None, "lacks the feature 'bytes'"),
         (np.where(X < -290, np.nan, X), None, "missing or not finite"),
         (X * 1e300, None, "too large|not finite"),
-        (np.full((5, 4), "a"), None, "no number"),
+        (np.full((5, 4), "a"), None, "not a number"),
         (X[:1], None, "two rows"),
         (X, (X, y[:5]), "5 labels"),
         (X, (X[:0], y[:0]), "no held-out rows"),

@@ -12,10 +12,10 @@ from infer.sealed import load_or_none, parts, resealed, sealed_slot, whole
 from scalar_model import decide
 
 from kmind.errors import ModelError
-from kmind.infer.cost import estimate_ns
-from kmind.infer.pack import model_image
+from kmind.infer.packing.cost import estimate_ns
+from kmind.infer.packing.pack import model_image
+from kmind.infer.packing.slot import NODE, read_slot, slot_bytes
 from kmind.infer.reference import evaluate
-from kmind.infer.slot import NODE, read_slot, slot_bytes
 from kmind.testing.models import random_inputs, random_model
 
 

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kmind.errors import ModelError
-from kmind.infer._scores import make_output
 from kmind.infer.floating import FloatTrees
 from kmind.infer.integer import IntTrees
 from kmind.infer.integer_parts import EXPONENTS, LONGEST_EDGES, Exact, Input
+from kmind.infer.quantiser._scores import make_output
 from kmind.infer.stages import integer_edges
 
 __all__ = ["has_close_calls", "integer_trees"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kmind.errors import ModelError, NotSupportedError
-from kmind.infer.ask import LIBRARIES, ask_library, labels_of
+from kmind.infer.importers.ask import LIBRARIES, ask_library, labels_of
 
 X = np.arange(200, dtype=np.int64).reshape(100, 2)
 INSTALLED = [name for name in LIBRARIES if importlib.util.find_spec(name)]

@@ -14,9 +14,9 @@ from kmind.errors import NotSupportedError
 from kmind.infer.features import Feature, to_raw
 from kmind.infer.floating import FloatModel, FloatTrees, Library
 from kmind.infer.integer import IntModel, IntTrees
+from kmind.infer.quantiser.trees import has_close_calls
 from kmind.infer.reference import evaluate
 from kmind.infer.stages import integer_edges
-from kmind.infer.trees import has_close_calls
 
 __all__ = ["Agreement", "close_calls", "compare", "edge_rows", "facts_of", "worth"]
 

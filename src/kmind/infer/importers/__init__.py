@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Importers: float models from the files and objects of other libraries."""
