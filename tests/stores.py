@@ -152,7 +152,7 @@ def write_evidence(path: Path, disk: Target) -> None:
 def write_findings(path: Path, disk: Target) -> None:
     """A finding that is open, one that is closed, and a report with a file."""
     from kmind.extension.handover import Filed, Found
-    from kmind.extension.manifest import FindingPart, ReportPart
+    from kmind.extension.manifest.manifest import FindingPart, ReportPart
     from kmind.runtime.findings.keeper import Finder, Findings
 
     kind = FindingPart(name="fail_slow", help="h", severity="warning", score="Times as slow.")

@@ -21,9 +21,9 @@ from kmind.agent.types import Grant
 from kmind.cli.client import _decoded
 from kmind.errors import KmindError
 from kmind.extension import find_module, parse_parameters
-from kmind.extension.alias import Alias
-from kmind.extension.conf import ModuleConf
-from kmind.extension.manifest import load_manifest
+from kmind.extension.discovery.conf import ModuleConf
+from kmind.extension.manifest.alias import Alias
+from kmind.extension.manifest.manifest import load_manifest
 from kmind.guard import Policy
 from kmind.infer.features import Feature
 from kmind.infer.importers.boosters import from_xgboost

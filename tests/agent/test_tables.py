@@ -25,7 +25,7 @@ from kmind.agent.core.core import Core
 from kmind.agent.kernel.agent import BpfAgent
 from kmind.agent.sim.agent import SimAgent
 from kmind.errors import BpfError
-from kmind.extension.manifest import TablePart
+from kmind.extension.manifest.manifest import TablePart
 from kmind.queue import Table, TableFill, bucket_of, map_table
 
 ROWS_C = Path(__file__).with_name("rows.bpf.c")

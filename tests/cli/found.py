@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kmind.extension.handover import Cause, Filed, Found
-from kmind.extension.manifest import FindingPart, ReportPart
+from kmind.extension.manifest.manifest import FindingPart, ReportPart
 from kmind.runtime.findings.keeper import Finder, Findings
 
 KIND = FindingPart(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kmind.cli.main import main
-from kmind.extension import conf, discovery
+from kmind.extension.discovery import conf, discovery
 
 Ask = Callable[..., tuple[int, str, str]]
 

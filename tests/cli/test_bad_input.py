@@ -117,7 +117,7 @@ def test_journal_that_is_none(cli: "Cli", tmp_path: Path) -> None:
 
 def test_unexpected_error_is_one_line_too(cli: "Cli", tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
-        "import kmind.extension.discovery as d\n"
+        "import kmind.extension.discovery.discovery as d\n"
         "def fail():\n    raise RuntimeError('first\\nsecond')\n"
         "import kmind.extension\nkmind.extension.list_modules = fail\n"
     )

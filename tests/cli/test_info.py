@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from cli.placed import Ask, place, record
 
-from kmind.extension import discovery
+from kmind.extension.discovery import discovery
 
 if TYPE_CHECKING:
     from conftest import Cli

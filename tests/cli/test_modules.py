@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from cli.placed import Ask, place, record
 
-from kmind.extension import discovery
+from kmind.extension.discovery import discovery
 
 
 def test_modules_are_a_line_each_and_fit_the_terminal(

@@ -13,7 +13,7 @@ import pytest
 from kmind.errors import KmindError, ModuleError
 from kmind.extension import find_module
 from kmind.extension.files import MOST_SOURCES, read_beneath, read_sources, refuse_unplain
-from kmind.extension.manifest import load_manifest
+from kmind.extension.manifest.manifest import load_manifest
 from kmind.runtime.instance.agent_factory import _object_path
 
 

@@ -28,4 +28,6 @@ def test_an_extension_does_not_bring_what_finds_modules() -> None:
     command = [sys.executable, "-c", code]
     loaded = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
     assert "kmind.extension.context" in loaded
-    assert not {"kmind.extension.discovery", "kmind.knobs", "importlib.metadata"} & set(loaded)
+    assert not {"kmind.extension.discovery.discovery", "kmind.knobs", "importlib.metadata"} & set(
+        loaded
+    )

@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 
 from kmind.extension import find_module
-from kmind.extension.outcome import GuardPart, OutcomePart
+from kmind.extension.manifest.outcome import GuardPart, OutcomePart
 from kmind.runtime.experiment.measure.circumstances import Counted, Ledger
 
 BLOCK_S = 0.2

@@ -14,7 +14,7 @@ from kmind.agent.sim.agent import SimAgent, SimDoorbell
 from kmind.agent.types import Action, Mode, Verdict
 from kmind.events import Event
 from kmind.extension import find_module
-from kmind.extension.manifest import Manifest
+from kmind.extension.manifest.manifest import Manifest
 from kmind.guard import Journal, Policy
 from kmind.knobs import get_knob
 from kmind.queue import Endpoint

@@ -21,7 +21,7 @@ from sample_module import MANIFEST, RECOMMENDER, knob_file, make_module
 from kmind.agent.core.core import Core
 from kmind.agent.types import Mode
 from kmind.events import Event
-from kmind.extension.conf import ModuleConf
+from kmind.extension.discovery.conf import ModuleConf
 from kmind.guard import Journal, Policy
 from kmind.runtime.supervisor.supervisor import Options, Supervisor
 from kmind.util.words import split_words

@@ -23,7 +23,7 @@ from kmind.errors import KmindError, ModelError
 from kmind.events import Emit, Event
 from kmind.extension import Value, parse_parameters
 from kmind.extension.handover import Filed, Found
-from kmind.extension.manifest import FindingPart, ReportPart
+from kmind.extension.manifest.manifest import FindingPart, ReportPart
 from kmind.infer.model_file import ModelFile
 from kmind.runtime.findings.keeper import Finder, Findings
 from kmind.runtime.instance.agent_factory import bind

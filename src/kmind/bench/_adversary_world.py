@@ -27,7 +27,7 @@ from kmind.agent.types import Mode
 from kmind.bench._adversary_loads import HARMFUL, Subject, make_files
 from kmind.events import Event
 from kmind.extension import Module, find_module, parse_parameters
-from kmind.extension.manifest import KnobUse
+from kmind.extension.manifest.manifest import KnobUse
 from kmind.guard import Journal, Policy
 from kmind.knobs import get_knob
 from kmind.queue import Endpoint

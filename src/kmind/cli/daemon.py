@@ -10,7 +10,7 @@ from kmind.agent.core.core import Core
 from kmind.cli.client import Client, DaemonError
 from kmind.cli.output import write
 from kmind.errors import NotSupportedError
-from kmind.extension.conf import ModuleConf
+from kmind.extension.discovery.conf import ModuleConf
 from kmind.guard import Journal, Policy, finish_carrying
 from kmind.paths import RUN, run_folder, socket_path
 from kmind.runtime.cleanup import restoring

@@ -8,7 +8,7 @@ from typing import Any
 from kmind.cli.output import json_line, write
 from kmind.errors import ModuleError
 from kmind.extension import find_module, list_modules
-from kmind.extension.depends import load_order
+from kmind.extension.discovery.depends import load_order
 
 __all__ = ["SCHEMA", "depends_command"]
 

@@ -14,7 +14,7 @@ from kmind.errors import UsageError
 from kmind.events import Event
 from kmind.evidence import Design
 from kmind.extension import parse_parameters
-from kmind.extension.outcome import EvidencePart
+from kmind.extension.manifest.outcome import EvidencePart
 from kmind.guard import Actuator, Gate, Journal, Policy
 from kmind.knobs import Knob, Target, Value, get_knob, parse_target
 from kmind.paths import evidence_path

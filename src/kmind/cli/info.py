@@ -10,9 +10,9 @@ from typing import Any
 from kmind.cli.output import json_line, warn, write
 from kmind.errors import UsageError
 from kmind.extension import find_module
-from kmind.extension.conf import ModuleConf
-from kmind.extension.describe import describe
-from kmind.extension.parameters import nearest
+from kmind.extension.discovery.conf import ModuleConf
+from kmind.extension.discovery.describe import describe
+from kmind.extension.manifest.parameters import nearest
 from kmind.util.table import terminal_width
 
 __all__ = ["SCHEMA", "info_command"]

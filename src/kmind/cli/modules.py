@@ -7,8 +7,8 @@ from typing import Any
 
 from kmind.cli.output import json_line, warn, write
 from kmind.extension import list_modules
-from kmind.extension.conf import ModuleConf
-from kmind.extension.describe import describe
+from kmind.extension.discovery.conf import ModuleConf
+from kmind.extension.discovery.describe import describe
 from kmind.util.table import table
 
 __all__ = ["SCHEMA", "modules_command"]

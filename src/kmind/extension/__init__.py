@@ -20,9 +20,9 @@ from kmind.extension.knob_info import KnobInfo
 
 if TYPE_CHECKING:
     from kmind.evidence import Design, Experiment, Guard, Interval, Noise
-    from kmind.extension.discovery import Module, find_module, list_modules
-    from kmind.extension.manifest import Feature, Hook, Manifest, RecordKind, load_manifest
-    from kmind.extension.parameters import agent_parameters, parse_parameters
+    from kmind.extension.discovery.discovery import Module, find_module, list_modules
+    from kmind.extension.manifest.manifest import Feature, Hook, Manifest, RecordKind, load_manifest
+    from kmind.extension.manifest.parameters import agent_parameters, parse_parameters
     from kmind.extension.training import Column, Dataset, Recipe, Recorded, log_of
 
 __all__ = [
@@ -66,22 +66,22 @@ _LATER = {
     "Dataset": "kmind.extension.training",
     "Design": "kmind.evidence",
     "Experiment": "kmind.evidence",
-    "Feature": "kmind.extension.manifest",
+    "Feature": "kmind.extension.manifest.manifest",
     "Guard": "kmind.evidence",
-    "Hook": "kmind.extension.manifest",
+    "Hook": "kmind.extension.manifest.manifest",
     "Interval": "kmind.evidence",
-    "Manifest": "kmind.extension.manifest",
-    "Module": "kmind.extension.discovery",
+    "Manifest": "kmind.extension.manifest.manifest",
+    "Module": "kmind.extension.discovery.discovery",
     "Noise": "kmind.evidence",
     "Recipe": "kmind.extension.training",
-    "RecordKind": "kmind.extension.manifest",
+    "RecordKind": "kmind.extension.manifest.manifest",
     "Recorded": "kmind.extension.training",
-    "agent_parameters": "kmind.extension.parameters",
-    "find_module": "kmind.extension.discovery",
-    "list_modules": "kmind.extension.discovery",
-    "load_manifest": "kmind.extension.manifest",
+    "agent_parameters": "kmind.extension.manifest.parameters",
+    "find_module": "kmind.extension.discovery.discovery",
+    "list_modules": "kmind.extension.discovery.discovery",
+    "load_manifest": "kmind.extension.manifest.manifest",
     "log_of": "kmind.extension.training",
-    "parse_parameters": "kmind.extension.parameters",
+    "parse_parameters": "kmind.extension.manifest.parameters",
 }
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kmind.abi import layout
-from kmind.extension.manifest import TablePart
+from kmind.extension.manifest.manifest import TablePart
 from kmind.learn._arrow import pa
 from kmind.queue import Table
 

@@ -16,7 +16,7 @@ from kmind.abi import layout
 from kmind.agent.types import Grant
 from kmind.errors import RecordingError
 from kmind.extension import Feature, KnobInfo, Manifest, RecordKind, Value
-from kmind.extension.manifest import TablePart
+from kmind.extension.manifest.manifest import TablePart
 from kmind.util.foreign import foreign
 
 __all__ = ["KEY", "SCHEMA", "Clock", "Counts", "GrantFor", "Host", "Meta", "Stream", "decode_meta"]

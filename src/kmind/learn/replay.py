@@ -24,8 +24,8 @@ from kmind.agent.sim.agent import SimAgent, SimDoorbell
 from kmind.agent.types import Action, Mode
 from kmind.errors import RecordingError
 from kmind.extension import Context, Dispatcher, Extension, Given, KnobInfo, Module, Outlets, Value
-from kmind.extension.loader import load_extension
-from kmind.extension.manifest import TablePart
+from kmind.extension.discovery.loader import load_extension
+from kmind.extension.manifest.manifest import TablePart
 from kmind.learn._tables import ReplayedTable
 from kmind.learn.recording import Recording
 from kmind.learn.schema import KNOB_UNKNOWN

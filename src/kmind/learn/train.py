@@ -21,7 +21,7 @@ import numpy.typing as npt
 import kmind
 from kmind.errors import ModuleError, RecordingError, UsageError
 from kmind.extension import Module, find_module
-from kmind.extension.loader import load_class
+from kmind.extension.discovery.loader import load_class
 from kmind.extension.training import Dataset, ModelName, Recipe, Recorded
 from kmind.infer.features import Feature
 from kmind.infer.floating import FloatModel

@@ -17,8 +17,8 @@ from typing import Any, Literal, TypeAlias
 from kmind.agent.types import Mode
 from kmind.errors import PrivilegeError, UsageError
 from kmind.extension import list_modules
-from kmind.extension.conf import ModuleConf
-from kmind.extension.describe import describe
+from kmind.extension.discovery.conf import ModuleConf
+from kmind.extension.discovery.describe import describe
 from kmind.runtime.evidence_store import read_experiments
 from kmind.runtime.findings.store import read_findings, read_reports
 from kmind.serve import schema

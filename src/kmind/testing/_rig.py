@@ -26,8 +26,8 @@ from kmind.extension import (
     Value,
     VerdictEvent,
 )
-from kmind.extension.loader import load_extension
-from kmind.extension.manifest import TablePart
+from kmind.extension.discovery.loader import load_extension
+from kmind.extension.manifest.manifest import TablePart
 from kmind.knobs import get_knob
 from kmind.queue import Table
 

@@ -10,7 +10,7 @@ import pytest
 
 from kmind.abi import layout
 from kmind.agent.sim.tables import SimTable, SimTables
-from kmind.extension.manifest import TablePart
+from kmind.extension.manifest.manifest import TablePart
 
 GRACE_NS = layout.LIMIT["TABLE_GRACE_MS"] * 1_000_000
 REST_NS = layout.LIMIT["TABLE_REST_MS"] * 1_000_000

@@ -12,7 +12,7 @@ from runtime.measured import BASELINE, Make, Owner
 
 from kmind.agent.sim.agent import SimAgent
 from kmind.extension import find_module
-from kmind.extension.outcome import OutcomePart
+from kmind.extension.manifest.outcome import OutcomePart
 from kmind.runtime.experiment.measure.circumstances import Circumstances, Counted, Ledger
 from kmind.workloads.simulated_disk import SimulatedDisk, make_disk_files
 from kmind.workloads.streams import random, sequential, strided

@@ -8,7 +8,7 @@ from typing import Any
 
 from kmind.events import Event
 from kmind.extension import Context, Given, Manifest, Outlets
-from kmind.extension.manifest import FindingPart, ReportPart
+from kmind.extension.manifest.manifest import FindingPart, ReportPart
 from kmind.knobs import Target
 from kmind.runtime.findings.handlers import FindingHandler, ReportHandler
 from kmind.runtime.findings.keeper import Findings

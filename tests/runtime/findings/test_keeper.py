@@ -12,7 +12,7 @@ from runtime.findings.kept import Owner, manifest, reporter
 
 from kmind.errors import KmindError, UsageError
 from kmind.extension.handover import OPEN_MOST
-from kmind.extension.manifest import FindingPart
+from kmind.extension.manifest.manifest import FindingPart
 from kmind.runtime.findings.store import read_findings
 
 

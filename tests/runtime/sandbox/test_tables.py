@@ -12,7 +12,7 @@ from agents import compile_bpf
 from extension_process import Running, config_for
 
 from kmind.agent.kernel.agent import BpfAgent
-from kmind.extension.manifest import TablePart
+from kmind.extension.manifest.manifest import TablePart
 from kmind.runtime.sandbox.config import TableEntry
 from kmind.runtime.sandbox.process import ExtensionProcess
 

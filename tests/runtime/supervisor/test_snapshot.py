@@ -10,7 +10,7 @@ import pytest
 
 from kmind.agent.core.codec import Fill
 from kmind.agent.sim.agent import SimAgent
-from kmind.extension.manifest import TablePart
+from kmind.extension.manifest.manifest import TablePart
 from kmind.runtime.supervisor.snapshot import Snapshot
 
 DISKS = msgspec.convert(

@@ -12,7 +12,7 @@ from sample_module import MANIFEST, RECOMMENDER
 
 from kmind.agent.types import Mode
 from kmind.errors import KmindError, UsageError
-from kmind.extension.conf import ModuleConf
+from kmind.extension.discovery.conf import ModuleConf
 from kmind.runtime.supervisor import instances as module_under_test
 
 pytestmark = pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf", "tp_filemap")

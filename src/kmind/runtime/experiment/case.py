@@ -9,7 +9,7 @@ from typing import Any
 
 from kmind.agent.types import Action
 from kmind.evidence import Side
-from kmind.extension.outcome import OutcomePart
+from kmind.extension.manifest.outcome import OutcomePart
 from kmind.knobs import Value
 from kmind.runtime.experiment.exploring import Setting
 from kmind.runtime.experiment.measure.circumstances import Counted

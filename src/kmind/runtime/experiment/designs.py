@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from kmind.evidence import Design
-from kmind.extension.outcome import EvidencePart
+from kmind.extension.manifest.outcome import EvidencePart
 from kmind.knobs import Knob
 from kmind.runtime.experiment.case import Case
 from kmind.runtime.experiment.measure.readings import Readings

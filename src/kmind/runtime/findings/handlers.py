@@ -21,7 +21,7 @@ from kmind.extension.handover import (
     Found,
     read,
 )
-from kmind.extension.manifest import FindingPart, ReportPart
+from kmind.extension.manifest.manifest import FindingPart, ReportPart
 from kmind.knobs import Target
 from kmind.runtime.findings.keeper import Finder, Findings
 from kmind.util.ratelimit import Allowance

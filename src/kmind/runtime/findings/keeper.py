@@ -21,7 +21,7 @@ from kmind import events
 from kmind.errors import KmindError
 from kmind.events import Emit
 from kmind.extension.handover import OPEN_MOST, Filed, Found
-from kmind.extension.manifest import FindingPart, ReportPart, Severity
+from kmind.extension.manifest.manifest import FindingPart, ReportPart, Severity
 from kmind.runtime.findings.store import FindingStore, closing_reason, make_id
 
 __all__ = ["Finder", "Findings"]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import msgspec
 
 from kmind.extension import KnobInfo, Value
-from kmind.extension.manifest import TablePart
+from kmind.extension.manifest.manifest import TablePart
 
 __all__ = ["THREADS", "CgroupEntry", "ChildConfig", "TableEntry"]
 

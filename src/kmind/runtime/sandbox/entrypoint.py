@@ -25,8 +25,8 @@ import numpy.typing as npt
 
 from kmind.errors import KmindError
 from kmind.extension import Context, Dispatcher, Given, Outlets
+from kmind.extension.discovery.loader import import_early, load_extension, refuse_other_imports
 from kmind.extension.files import read_sources
-from kmind.extension.loader import import_early, load_extension, refuse_other_imports
 from kmind.queue import Bell, Doorbell, Endpoint, Table, open_tables
 from kmind.runtime.sandbox.config import THREADS, ChildConfig
 from kmind.runtime.sandbox.confine.privileges import close_other_fds, drop_privileges, shut

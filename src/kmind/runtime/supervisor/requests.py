@@ -9,8 +9,8 @@ from typing import Any
 from kmind.agent.types import Mode
 from kmind.errors import KmindError, UndoError
 from kmind.extension import Module, Value, find_module, parse_parameters
-from kmind.extension.conf import Autoload, ModuleConf
-from kmind.extension.depends import load_order, target_of
+from kmind.extension.discovery.conf import Autoload, ModuleConf
+from kmind.extension.discovery.depends import load_order, target_of
 from kmind.guard import Policy
 from kmind.knobs import Target, parse_target
 from kmind.runtime.holds.grants import grants_for

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from kmind.agent.core.core import Core
 from kmind.events import Emit, Event, Log
-from kmind.extension.conf import ModuleConf
+from kmind.extension.discovery.conf import ModuleConf
 from kmind.guard import Gate, Journal, Policy
 from kmind.paths import RUN, advice_path, evidence_path, findings_path, memory_folder
 from kmind.runtime.evidence_store import EvidenceStore

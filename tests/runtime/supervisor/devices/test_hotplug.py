@@ -9,7 +9,7 @@ import pytest
 from runtime.supervised import Rig
 
 from kmind.errors import KmindError
-from kmind.extension.conf import ModuleConf
+from kmind.extension.discovery.conf import ModuleConf
 from kmind.runtime.supervisor.devices.hotplug import Hotplug
 from kmind.runtime.supervisor.devices.uevent import Uevent
 from kmind.runtime.supervisor.devices.unwanted import Unwanted

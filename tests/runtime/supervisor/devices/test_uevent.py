@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sample_module import loop_disk
 
 from kmind.extension import Manifest
-from kmind.extension.conf import ModuleConf
+from kmind.extension.discovery.conf import ModuleConf
 from kmind.runtime.supervisor.devices.uevent import (
     Uevent,
     UeventListener,

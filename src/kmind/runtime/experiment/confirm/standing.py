@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from kmind.extension.outcome import EvidencePart
+from kmind.extension.manifest.outcome import EvidencePart
 from kmind.knobs import Value
 from kmind.runtime.experiment.case import Pending
 from kmind.runtime.experiment.exploring import START_S, Exploring, Proofs, Setting

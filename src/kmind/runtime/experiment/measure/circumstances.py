@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from kmind.agent.protocol import Agent
 from kmind.evidence import Side
 from kmind.extension import Manifest
-from kmind.extension.outcome import CircumstancePart, OutcomePart
+from kmind.extension.manifest.outcome import CircumstancePart, OutcomePart
 from kmind.runtime.experiment.measure.metrics import Block, Metrics, Reading
 
 __all__ = ["BLOCKS", "Circumstances", "Counted", "Ledger", "Load"]

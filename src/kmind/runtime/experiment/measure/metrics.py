@@ -14,7 +14,7 @@ from pathlib import Path
 from kmind.agent.protocol import Agent
 from kmind.evidence import Guard
 from kmind.extension import Manifest
-from kmind.extension.outcome import MeasurePart
+from kmind.extension.manifest.outcome import MeasurePart
 
 __all__ = ["PRESSURE", "Block", "Metrics", "Reading"]
 

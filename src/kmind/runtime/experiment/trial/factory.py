@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from kmind.evidence import Experiment
-from kmind.extension.outcome import EvidencePart
+from kmind.extension.manifest.outcome import EvidencePart
 from kmind.runtime.experiment.case import Case
 from kmind.runtime.experiment.designs import trial_design
 from kmind.runtime.experiment.measure.aa_noise import AaNoise

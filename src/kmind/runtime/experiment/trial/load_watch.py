@@ -10,7 +10,7 @@ from typing import Any
 
 from kmind.agent.protocol import Agent
 from kmind.extension import Manifest
-from kmind.extension.outcome import EvidencePart
+from kmind.extension.manifest.outcome import EvidencePart
 from kmind.knobs import Value
 from kmind.runtime.experiment.case import Case, Running
 from kmind.runtime.experiment.measure.aa_noise import AaNoise

@@ -15,7 +15,7 @@ import numpy as np
 
 from kmind.errors import KmindError
 from kmind.evidence import Budget, Design, Experiment, Guard
-from kmind.extension.outcome import EvidencePart, OutcomePart
+from kmind.extension.manifest.outcome import EvidencePart, OutcomePart
 from kmind.knobs import Target, Value
 from kmind.runtime.evidence_store import EvidenceStore
 from kmind.runtime.experiment.case import Case

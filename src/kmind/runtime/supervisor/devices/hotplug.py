@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from kmind.errors import KmindError
 from kmind.extension import Manifest, list_modules
-from kmind.extension.conf import ModuleConf
+from kmind.extension.discovery.conf import ModuleConf
 from kmind.runtime.supervisor.devices.uevent import Uevent, UeventListener, coldplug, match
 
 __all__ = ["Hotplug"]

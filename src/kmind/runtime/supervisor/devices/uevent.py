@@ -17,8 +17,8 @@ from types import TracebackType
 
 from kmind.errors import KmindError, NotSupportedError, PrivilegeError
 from kmind.extension import Manifest
-from kmind.extension.alias import Alias
-from kmind.extension.conf import ModuleConf
+from kmind.extension.discovery.conf import ModuleConf
+from kmind.extension.manifest.alias import Alias
 
 __all__ = ["Uevent", "UeventListener", "coldplug", "match", "parse_uevent", "present"]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
 
 from kmind.errors import ModuleError
-from kmind.extension.discovery import Module, find_module
+from kmind.extension.discovery.discovery import Module, find_module
 
 __all__ = ["load_order", "target_of"]
 

@@ -21,7 +21,7 @@ from typing import TypeVar
 
 from kmind.errors import ModuleError
 from kmind.extension._base import Extension
-from kmind.extension._standard import ALLOWED_STANDARD
+from kmind.extension.discovery._standard import ALLOWED_STANDARD
 
 __all__ = [
     "import_early",

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from kmind.errors import ModuleError
-from kmind.extension import discovery, find_module, list_modules
+from kmind.extension import find_module, list_modules
+from kmind.extension.discovery import discovery
 
 MANIFEST = """\
 name = "{name}"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kmind.errors import ModuleError
 from kmind.extension import Manifest, Module
-from kmind.extension.depends import load_order, target_of
+from kmind.extension.discovery.depends import load_order, target_of
 
 
 def module(name: str, depends: str = "", conflicts: str = "", kind: str = "system") -> Module:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from kmind.errors import UsageError
-from kmind.extension.manifest import Manifest, Value
+from kmind.extension.manifest.manifest import Manifest, Value
 from kmind.util.words import split_words
 
 __all__ = ["Setting", "agent_parameters", "nearest", "parse_parameters"]

@@ -23,8 +23,8 @@ from pathlib import Path
 from kmind.abi.enums import MODES
 from kmind.errors import ModuleError
 from kmind.extension._parameter import MODE_WORD
-from kmind.extension.alias import Alias
-from kmind.extension.parameters import Setting, nearest
+from kmind.extension.manifest.alias import Alias
+from kmind.extension.manifest.parameters import Setting, nearest
 from kmind.paths import CONF_FOLDERS
 from kmind.util.foreign import foreign, one_line
 from kmind.util.trust import read_trusted

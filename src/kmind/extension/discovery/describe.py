@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
-from kmind.extension.conf import ModuleConf
-from kmind.extension.discovery import Module
-from kmind.extension.outcome import MeasurePart
+from kmind.extension.discovery.conf import ModuleConf
+from kmind.extension.discovery.discovery import Module
+from kmind.extension.manifest.outcome import MeasurePart
 
 __all__ = ["describe"]
 

@@ -16,13 +16,13 @@ import msgspec
 from kmind.abi import layout
 from kmind.classes import find_class, lacking
 from kmind.errors import UsageError
-from kmind.extension._handed_over import FindingPart, ReportPart, Severity
-from kmind.extension._objective import ObjectivePart
 from kmind.extension._parameter import Name, Parameter, Part, Text, Value
-from kmind.extension._table import TableColumn, TableKey, TablePart
-from kmind.extension._toml import TomlFile
-from kmind.extension.alias import Alias
-from kmind.extension.outcome import CircumstancePart, EvidencePart, GuardPart, OutcomePart
+from kmind.extension.manifest._handed_over import FindingPart, ReportPart, Severity
+from kmind.extension.manifest._objective import ObjectivePart
+from kmind.extension.manifest._table import TableColumn, TableKey, TablePart
+from kmind.extension.manifest._toml import TomlFile
+from kmind.extension.manifest.alias import Alias
+from kmind.extension.manifest.outcome import CircumstancePart, EvidencePart, GuardPart, OutcomePart
 from kmind.knobs import get_knob
 
 __all__ = [
@@ -238,7 +238,7 @@ class Manifest(Part, frozen=True):
     """A whole ``module.toml``.
 
     ``class_`` names a class of ``kmind.classes``, which says which of the parts it may hold.
-    ``aliases`` are the devices that it is for (``kmind.extension.alias``), ``depends`` the
+    ``aliases`` are the devices that it is for (``kmind.extension.manifest.alias``), ``depends`` the
     modules that have to run before, and ``conflicts`` those that may not run beside it.
     ``chosen_by`` names the parameter that lists which of the knobs an instance gets.
     """

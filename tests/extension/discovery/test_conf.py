@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from kmind.errors import ModuleError
-from kmind.extension.alias import Alias
-from kmind.extension.conf import Autoload, ModuleConf
+from kmind.extension.discovery.conf import Autoload, ModuleConf
+from kmind.extension.manifest.alias import Alias
 
 TEXT = """\
 # What this machine wants.

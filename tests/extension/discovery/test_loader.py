@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from kmind.errors import ModuleError
-from kmind.extension._standard import ALLOWED_STANDARD
-from kmind.extension.loader import import_early, refuse_own_imports
+from kmind.extension.discovery._standard import ALLOWED_STANDARD
+from kmind.extension.discovery.loader import import_early, refuse_own_imports
 
 
 def test_standard_modules_with_side_effects_are_not_imported(

@@ -8,7 +8,7 @@ import pytest
 
 from kmind.errors import UsageError
 from kmind.extension import Manifest, agent_parameters, parse_parameters
-from kmind.extension.parameters import Setting
+from kmind.extension.manifest.parameters import Setting
 
 PARAMETERS = [
     {"name": "window_ms", "type": "int", "minimum": 1, "maximum": 1000, "default": 100,

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING
 
 import kmind
 from kmind.errors import ModuleError
+from kmind.extension.discovery.loader import refuse_own_imports
 from kmind.extension.files import read_sources
-from kmind.extension.loader import refuse_own_imports
-from kmind.extension.manifest import Manifest, load_manifest
-from kmind.extension.parameters import nearest
+from kmind.extension.manifest.manifest import Manifest, load_manifest
+from kmind.extension.manifest.parameters import nearest
 from kmind.paths import ADMIN, VENDOR
 from kmind.util.trust import refuse_untrusted
 

@@ -12,7 +12,7 @@ from extension.manifests import GOOD, write
 from kmind.classes import SERVICES, class_names, find_class
 from kmind.errors import ModuleError
 from kmind.extension import load_manifest
-from kmind.extension.manifest import KnobUse, Limits, Manifest, SandboxPart
+from kmind.extension.manifest.manifest import KnobUse, Limits, Manifest, SandboxPart
 
 
 def test_good(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_inline_tables_have_lines_too(tmp_path: Path) -> None:
 
 
 def test_every_field_is_documented() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "modules.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "modules.md").read_text()
     parts: list[type] = [Manifest]
     for part in parts:
         for field in msgspec.structs.fields(part):

@@ -11,7 +11,7 @@ import pytest
 from kmind.abi import layout
 from kmind.errors import ModuleError
 from kmind.extension import load_manifest
-from kmind.extension.manifest import TablePart
+from kmind.extension.manifest.manifest import TablePart
 
 HEAD = """\
 name = "sample"

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from kmind.extension import find_module
-from kmind.extension.conf import ModuleConf
-from kmind.extension.describe import describe
-from kmind.extension.discovery import list_modules
+from kmind.extension.discovery.conf import ModuleConf
+from kmind.extension.discovery.describe import describe
+from kmind.extension.discovery.discovery import list_modules
 
 NAMES = sorted(module.manifest.name for module in list_modules()[0])
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kmind.extension.alias import Alias
+from kmind.extension.manifest.alias import Alias
 
 DISK = {"ACTION": "add", "DEVTYPE": "disk", "MAJOR": "8"}
 
