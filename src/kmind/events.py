@@ -112,7 +112,7 @@ class _Change(Event, frozen=True, kw_only=True):
 
 
 class Start(_Change, frozen=True, kw_only=True):
-    """The agent of an instance watches."""
+    """An agent started watching."""
 
     instance: _Instance
     how: Annotated[
@@ -363,7 +363,7 @@ class Undone(_Change, frozen=True, kw_only=True):
 
 
 class Yielded(_Change, frozen=True, kw_only=True):
-    """Somebody else set the knob, and it is left to them; or its lease went to another instance."""
+    """Somebody else set the knob, and their value stays; or its lease went to another instance."""
 
     warning: ClassVar[bool] = True
 
@@ -409,7 +409,7 @@ class Mode(_Change, frozen=True, kw_only=True):
 
 
 class Log(Event, frozen=True, kw_only=True):
-    """A line from kmind or from an extension.
+    """A line of kmind or of an extension.
 
     kmind says here, too, when an extension misuses its queues: `bad_tail` or `actions_lost` of its
     account grow.
@@ -454,7 +454,7 @@ class Finding(Event, frozen=True, kw_only=True):
 
 
 class Report(Event, frozen=True, kw_only=True):
-    """A reporter filed a report; of one that goes on, once a minute at most."""
+    """A reporter filed a report; a repeated one at most once a minute."""
 
     warning: ClassVar[bool] = True
 
@@ -493,7 +493,7 @@ class Stop(_Change, frozen=True, kw_only=True):
 
 
 class Restored(_Change, frozen=True, kw_only=True):
-    """At its start, the daemon or `kmind run` put back what an ended process left changed."""
+    """At its start, the daemon or `kmind run` put back a change of an ended process."""
 
     knob: _Knob
     target: _Target
@@ -509,7 +509,7 @@ class Restored(_Change, frozen=True, kw_only=True):
 
 
 class Request(Event, frozen=True, kw_only=True):
-    """A client of the API asked for a change."""
+    """A client of the API requested a change."""
 
     audited: ClassVar[bool] = True
     streamed: ClassVar[bool] = False
@@ -543,7 +543,7 @@ class Trouble(Event, frozen=True, kw_only=True):
 
 
 class Lost(Event, frozen=True, kw_only=True):
-    """A reader of the event stream was too slow; stands where the missing lines would."""
+    """A reader of the event stream was too slow; this line replaces the missing ones."""
 
     logged: ClassVar[bool] = False
 

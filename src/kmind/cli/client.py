@@ -29,7 +29,7 @@ _ALLOWED = "only root and members of the group kmind may connect"
 
 
 class DaemonError(KmindError):
-    """No daemon runs."""
+    """Raised if no daemon runs."""
 
     exit_code = 3
 
@@ -49,7 +49,7 @@ def path_to(kind: str, name: str) -> str:
 
 
 def kernel_name(target: str) -> str:
-    """A target's name as the kernel has it, where it was given as a path.
+    """Return the kernel's name of a target that may be given as a path.
 
     Links are followed here, in the user's folder and with the user's rights: the daemon
     follows none for its clients. Raises UsageError.
@@ -64,7 +64,7 @@ def kernel_name(target: str) -> str:
 
 
 class Client:
-    """One daemon. Each call opens a connection of its own.
+    """Client of one daemon. Each call opens a connection of its own.
 
     Every method raises DaemonError if no daemon runs, PrivilegeError if it may not be
     reached, and KmindError with what the daemon says where it refuses.
@@ -85,7 +85,7 @@ class Client:
         *,
         query: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
-        """Do what ``method`` means there; the answer."""
+        """Send a request; return the answer."""
         answer = self._send(method, path, body, query or {})
         content = _decoded(self._read(answer))
         if answer.status >= 400:
@@ -93,7 +93,7 @@ class Client:
         return content
 
     def follow(self, path: str = "/v1/events", **query: str) -> Iterator[dict[str, Any]]:
-        """The objects of a stream, until the daemon ends it."""
+        """Iterate over the objects of a stream, until the daemon ends it."""
         answer = self._send("GET", path, None, query, timeout_s=None)
         if answer.status >= 400:
             _refuse(_decoded(self._read(answer)))

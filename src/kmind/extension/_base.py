@@ -69,41 +69,41 @@ class ObjectiveEvent:
 
 
 class Extension:
-    """Base of all extensions. Every method may be left as it is."""
+    """Base class of all extensions. All methods are optional."""
 
     def __init__(self, context: Context) -> None:
         self.context = context
 
     def start(self) -> None:
-        """Called once, before anything else."""
+        """Called once, before all other methods."""
 
     def on_windows(self, windows: npt.NDArray[np.void]) -> None:
-        """One or more closed feature windows, oldest first: ``layout.WINDOW``, shape (n,).
+        """Handle closed feature windows, oldest first: ``layout.WINDOW``, shape (n,).
 
         ``windows["value"][:, context.features["x"]]`` is the column of feature x.
         """
 
     def on_records(self, records: npt.NDArray[np.void]) -> None:
-        """Records of the module's own kinds from one CPU: ``layout.RECORD``, shape (n,)."""
+        """Handle records of the module's own kinds from one CPU: ``layout.RECORD``, shape (n,)."""
 
     def on_verdict(self, verdict: VerdictEvent) -> None:
-        """The agent answered a recommendation."""
+        """Handle the agent's verdict on a recommendation."""
 
     def on_change(self, change: ChangeEvent) -> None:
-        """A knob was set, or set back, for a recommendation."""
+        """Handle a change of a knob that followed from a recommendation."""
 
     def on_objective(self, objective: ObjectiveEvent) -> None:
-        """The owner measured the objective; for a module with ``[objective]``."""
+        """Handle a reading of the objective; for a module with ``[objective]``."""
 
     def on_measuring(self, active: bool) -> None:
-        """The owner begins, or ends, to compare the setting with the baseline.
+        """Handle the begin or end of the owner's comparison of the setting with the baseline.
 
         For modules with ``[evidence] by = "module"``. In between the knobs hold both by turns, with
         no event for each: windows and readings of that time are of neither alone.
         """
 
     def on_mode(self, mode: str) -> None:
-        """The agent moved to another mode; ``context.mode`` has it too.
+        """Handle a change of mode; ``context.mode`` has the new one.
 
         Called again after an answer that only an earlier mode gives.
         """

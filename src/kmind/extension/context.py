@@ -28,7 +28,7 @@ _FINDINGS_MOST = 256  # that are known as found
 
 
 class Context:
-    """One instance, as its extension sees it.
+    """Interface of an extension to its instance.
 
     ``features`` is feature name to column of a window's ``value``; ``params`` are the
     manifest's parameters with their types; ``knobs`` are those that may be moved, by
@@ -57,7 +57,7 @@ class Context:
         self._made: dict[int, tuple[KnobInfo, int]] = {}
 
     def now(self) -> float:
-        """Seconds of CLOCK_MONOTONIC, the clock of windows and records; set in a replay."""
+        """Return the time in seconds of CLOCK_MONOTONIC, the clock of windows and records."""
         return self._outlets.now()
 
     def log(self, message: str, **fields: object) -> None:
@@ -66,7 +66,7 @@ class Context:
         self._outlets.write_log(" ".join(words))
 
     def remember(self, thing: object) -> None:
-        """Find ``thing`` again as ``memory`` at the next start; it takes the last one's place.
+        """Save ``thing`` for the next start, as ``memory``; it replaces the last one.
 
         It is kept at the owner's next look, every five seconds at most, and at the end.
         Raises ValueError for what JSON cannot hold, or that takes more than 64 KiB.
@@ -90,7 +90,7 @@ class Context:
         context: str = "",
         reason: str = "",
     ) -> None:
-        """Have an experiment of the module's own, which has ended, shown by ``kmind why``.
+        """Report an ended experiment of the module's own, for ``kmind why``.
 
         For modules with ``[evidence] by = "module"``. ``incumbent`` and ``candidate`` are what
         the knobs that differ held, by name. The owner checks it: blocks, bounds, and that the
@@ -132,7 +132,7 @@ class Context:
         causes: Mapping[str, Mapping[str, object]] | None = None,
         action: str = "",
     ) -> None:
-        """Hand over a finding, or confirm it, for ``kmind findings``.
+        """Report or confirm a finding, for ``kmind findings``.
 
         For detectors: ``kind`` is a ``[[finding]]`` of the manifest, which also says how serious
         it is and what ``score`` means. It is of the target, or of a ``part`` of it, by name.
@@ -159,7 +159,7 @@ class Context:
             self._outlets.hand_over("finding", text)
 
     def clear_finding(self, kind: str, *, part: str = "") -> None:
-        """Say that what was found is there no longer; the owner closes it after a while.
+        """Report that a problem has gone; the owner closes the finding after a while.
 
         Raises ValueError as `finding` does.
         """
@@ -178,7 +178,7 @@ class Context:
         evidence: Mapping[str, object] | None = None,
         files: Mapping[str, bytes] | None = None,
     ) -> None:
-        """File a report of something that happened, for ``kmind reports``.
+        """File a report of an occurrence, for ``kmind reports``.
 
         For reporters: ``kind`` is a ``[[report]]`` of the manifest. Reports of one ``signature``
         are one, which counts how often it happened: ``count`` times since the last call. ``files``
@@ -226,7 +226,7 @@ class Context:
         hold_s: float,
         expires_s: float = 1.0,
     ) -> int | None:
-        """Recommend ``value`` for ``knob``; its id, or None when the queue is full.
+        """Recommend ``value`` for ``knob``; return the id, or None if the queue is full.
 
         ``reason`` is one sentence for the admin, ``evidence`` the measurements behind
         it. An approved value stands for ``hold_s`` seconds and is then undone, unless
@@ -260,7 +260,7 @@ class Context:
         return rec_id
 
     def recall(self, rec_id: int) -> tuple[str, int | str] | None:
-        """Knob and value of a recommendation made lately."""
+        """Return the knob and value of a recent recommendation."""
         if rec_id not in self._made:
             return None
         info, number = self._made[rec_id]

@@ -108,12 +108,12 @@ class Route:
 
 
 def list_instances(context: Context, call: Call) -> dict[str, Any]:
-    """All instances."""
+    """List all instances."""
     return _instances(context, context.supervisor.status())
 
 
 def get_instance(context: Context, call: Call) -> dict[str, Any]:
-    """One instance."""
+    """Return one instance."""
     name = _name(context, call)
     return _instances(context, context.supervisor.status(name))
 
@@ -124,7 +124,7 @@ def _instances(context: Context, rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def load_instance(context: Context, call: Call) -> dict[str, Any]:
-    """Load a module: make an instance of it."""
+    """Load a module as an instance on a target."""
     body: schema.LoadRequest = call.body
     result = context.supervisor.requests.load(
         body.module,
@@ -144,20 +144,20 @@ def unload_instance(context: Context, call: Call) -> dict[str, Any]:
 
 
 def reload_instance(context: Context, call: Call) -> dict[str, Any]:
-    """Upgrade an instance's agent in place, and start its extension anew."""
+    """Upgrade an instance's agent in place, and restart its extension."""
     name = _name(context, call)
     return _change(name, context.supervisor.requests.reload(name))
 
 
 def set_mode(context: Context, call: Call) -> dict[str, Any]:
-    """Move an instance to a mode."""
+    """Set the mode of an instance."""
     name = _name(context, call)
     body: schema.ModeRequest = call.body
     return _change(name, context.supervisor.requests.set_mode(name, Mode[body.mode.upper()]))
 
 
 def list_models(context: Context, call: Call) -> dict[str, Any]:
-    """The models in an instance's slots."""
+    """List the models in an instance's slots."""
     name = _name(context, call)
     return {
         "schema": "kmind.models/1",
@@ -167,67 +167,67 @@ def list_models(context: Context, call: Call) -> dict[str, Any]:
 
 
 def deploy_model(context: Context, call: Call) -> dict[str, Any]:
-    """Have an instance decide by another model."""
+    """Switch an instance to another model."""
     name = _name(context, call)
     body: schema.ModelRequest = call.body
     return _change(name, context.supervisor.requests.deploy_model(name, body.file))
 
 
 def rollback_model(context: Context, call: Call) -> dict[str, Any]:
-    """Have an instance decide by its earlier model again."""
+    """Switch an instance back to its earlier model."""
     name = _name(context, call)
     return _change(name, context.supervisor.requests.rollback_model(name))
 
 
 def list_advice(context: Context, call: Call) -> dict[str, Any]:
-    """All advice, newest first."""
+    """List all advice, newest first."""
     return _advice(context.supervisor.advice.list())
 
 
 def get_advice(context: Context, call: Call) -> dict[str, Any]:
-    """One piece of advice, with its reason and evidence."""
+    """Return one piece of advice, with its reason and evidence."""
     return _advice([context.supervisor.advice.get(_known_advice(context, call))])
 
 
 def apply_advice(context: Context, call: Call) -> dict[str, Any]:
-    """Do what the advice says."""
+    """Apply advice."""
     return _advice([context.supervisor.advice.apply(_known_advice(context, call))])
 
 
 def reject_advice(context: Context, call: Call) -> dict[str, Any]:
-    """Close advice without doing it."""
+    """Reject advice: close it without applying it."""
     return _advice([context.supervisor.advice.reject(_known_advice(context, call))])
 
 
 def undo_advice(context: Context, call: Call) -> dict[str, Any]:
-    """Put back what applied advice changed."""
+    """Undo applied advice."""
     return _advice([context.supervisor.advice.undo(_known_advice(context, call))])
 
 
 def list_experiments(context: Context, call: Call) -> dict[str, Any]:
-    """The latest experiments, newest first, without their blocks."""
+    """List the latest experiments, newest first, without their blocks."""
     return _experiments(read_experiments(context.supervisor.evidence_path))
 
 
 def get_experiment(context: Context, call: Call) -> dict[str, Any]:
-    """One experiment, with all of its blocks."""
+    """Return one experiment, with all of its blocks."""
     with _not_found():
         return _experiments(read_experiments(context.supervisor.evidence_path, call.path["id"]))
 
 
 def list_findings(context: Context, call: Call) -> dict[str, Any]:
-    """All findings: those that are not closed first, the latest first."""
+    """List all findings: open ones first, the latest first."""
     return _findings(read_findings(_findings_path(context)))
 
 
 def get_finding(context: Context, call: Call) -> dict[str, Any]:
-    """One finding, with its evidence."""
+    """Return one finding, with its evidence."""
     with _not_found():
         return _findings(read_findings(_findings_path(context), call.path["id"]))
 
 
 def acknowledge_finding(context: Context, call: Call) -> dict[str, Any]:
-    """Say that root knows of a finding."""
+    """Acknowledge a finding, for root."""
     _need_root(call)
     with _not_found():
         return _findings([context.supervisor.findings.acknowledge(call.path["id"])])
@@ -241,26 +241,26 @@ def close_finding(context: Context, call: Call) -> dict[str, Any]:
 
 
 def list_reports(context: Context, call: Call) -> dict[str, Any]:
-    """All reports, the latest first."""
+    """List all reports, the latest first."""
     return _reports(read_reports(_findings_path(context))[0])
 
 
 def get_report(context: Context, call: Call) -> dict[str, Any]:
-    """One report, with the content of its files."""
+    """Return one report, with the content of its files."""
     with _not_found():
         rows, files = read_reports(_findings_path(context), call.path["id"])
     return _reports([rows[0] | {"data": files}])
 
 
 def remove_report(context: Context, call: Call) -> dict[str, Any]:
-    """Forget a report and its files."""
+    """Remove a report and its files."""
     _need_root(call)
     with _not_found():
         return _reports([context.supervisor.findings.remove_report(call.path["id"])])
 
 
 def installed_modules(context: Context, call: Call) -> dict[str, Any]:
-    """All installed modules."""
+    """List the installed modules."""
     conf = ModuleConf.load(strict=False)
     good, broken = list_modules()
     known = [*(module.manifest.name for module in good), *broken]
@@ -274,18 +274,18 @@ def installed_modules(context: Context, call: Call) -> dict[str, Any]:
 
 
 def list_leases(context: Context, call: Call) -> dict[str, Any]:
-    """All leases that are held."""
+    """List all held leases."""
     fill = context.supervisor.fill()
     return {"schema": "kmind.leases/1", "leases": context.supervisor.leases(), "fill": fill}
 
 
 def follow_events(context: Context, call: Call) -> EventStream:
-    """Follow the events, one JSON object a line, until either side ends it."""
+    """Stream events, one JSON object a line, until either side closes the connection."""
     return EventStream(context.hub, call.query.get("instance", ""))
 
 
 def get_health(context: Context, call: Call) -> dict[str, Any]:
-    """The daemon itself; answers also while the supervisor is stuck."""
+    """Return the state of the daemon; answers even while the supervisor hangs."""
     return {"schema": "kmind.health/1", **context.health()}
 
 

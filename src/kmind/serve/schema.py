@@ -77,7 +77,7 @@ class _Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LoadRequest(_Request, frozen=True):
-    """Make an instance of a module.
+    """Request to load a module as an instance.
 
     ``module`` is a name, or the absolute path of a folder with a module.toml.
     ``target`` may be left out where the module works on the whole system.
@@ -92,13 +92,13 @@ class LoadRequest(_Request, frozen=True):
 
 
 class ModeRequest(_Request, frozen=True):
-    """The mode to move to. Emergency puts everything back and refuses all that comes."""
+    """Request for another mode. Emergency puts everything back and refuses all recommendations."""
 
     mode: ModeName
 
 
 class ModelRequest(_Request, frozen=True):
-    """Put a model into an instance's idle slot, and have it decide.
+    """Request to deploy a model: it is put into the instance's idle slot, and selected.
 
     ``file`` is a whole model file, in base64.
     """
@@ -139,7 +139,7 @@ class Change(_Answer, frozen=True):
 
 
 class ModelList(_Answer, frozen=True):
-    """The models in an instance's slots; none where its module decides by none."""
+    """Models in an instance's slots; empty if its module uses no models."""
 
     name: str
     models: list[dict[str, Any]]
@@ -147,7 +147,7 @@ class ModelList(_Answer, frozen=True):
 
 
 class Advice(_Answer, frozen=True):
-    """A recommendation that waits for the admin, or waited."""
+    """Recommendation that waits for the admin, or has been decided."""
 
     id: str
     instance: str
@@ -163,7 +163,7 @@ class AdviceList(_Answer, frozen=True):
 
 
 class Experiment(_Answer, frozen=True):
-    """An experiment on record; ``outcome`` is empty until it has ended."""
+    """Recorded experiment; ``outcome`` is empty until it has ended."""
 
     id: int
     state: str
@@ -176,14 +176,14 @@ class Experiment(_Answer, frozen=True):
 
 
 class ExperimentList(_Answer, frozen=True):
-    """Experiments, newest first; of one alone also its ``record``, with all blocks."""
+    """Experiments, newest first; a single one also has its ``record``, with all blocks."""
 
     experiments: list[Experiment]
     schema: Literal["kmind.why/2"] = "kmind.why/2"
 
 
 class Finding(_Answer, frozen=True):
-    """A finding of a detector, of its target or a part of it.
+    """Finding of a detector, about its target or a part of it.
 
     ``meaning`` says what ``score`` is, ``causes`` are hints, each with its evidence, and ``why``
     is the reason for the state. Times are in seconds since 1970.
@@ -211,14 +211,14 @@ class Finding(_Answer, frozen=True):
 
 
 class FindingList(_Answer, frozen=True):
-    """Findings: those that are not closed first, the latest first."""
+    """Findings: open ones first, the latest first."""
 
     findings: list[Finding]
     schema: Literal["kmind.findings/1"] = "kmind.findings/1"
 
 
 class Report(_Answer, frozen=True):
-    """A report of a reporter; ``files`` is name to size in bytes."""
+    """Report of a reporter; ``files`` is name to size in bytes."""
 
     id: str
     instance: str
@@ -235,14 +235,14 @@ class Report(_Answer, frozen=True):
 
 
 class ReportList(_Answer, frozen=True):
-    """Reports, the latest first; of one alone also ``data``: name to content, in base64."""
+    """Reports, the latest first; a single one also has ``data``: name to content, in base64."""
 
     reports: list[Report]
     schema: Literal["kmind.reports/1"] = "kmind.reports/1"
 
 
 class Lease(_Answer, frozen=True):
-    """The exclusive, expiring right of one instance to one knob on one target."""
+    """Exclusive right of one instance to one knob on one target, with an expiry."""
 
     knob: str
     target: str
@@ -252,7 +252,7 @@ class Lease(_Answer, frozen=True):
 
 
 class LeaseList(_Answer, frozen=True):
-    """Leases that somebody holds; ``fill`` as in ``InstanceList``."""
+    """Held leases; ``fill`` as in ``InstanceList``."""
 
     leases: list[Lease]
     fill: dict[str, Fill]
