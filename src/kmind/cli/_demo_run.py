@@ -146,9 +146,9 @@ class Runner:
     def _error(self, code: int) -> KmindError:
         self._reader.join()
         text = self._process.stderr.read() if self._process.stderr else ""
-        said = text.strip().removeprefix("kmind: ") or f"it ended with status {code}"
-        kinds = {each.exit_code: each for each in (NotSupportedError, PrivilegeError)}
-        return kinds.get(code, KmindError)(f"kmind run: {said}")
+        reason = text.strip().removeprefix("kmind: ") or f"it ended with status {code}"
+        kinds = {kind.exit_code: kind for kind in (NotSupportedError, PrivilegeError)}
+        return kinds.get(code, KmindError)(f"kmind run: {reason}")
 
     def _read(self) -> None:
         for text in self._process.stdout or ():
@@ -161,8 +161,8 @@ class Runner:
 
 
 def _children() -> set[int]:
-    found = set()
-    for each in Path("/proc/self/task").glob("*/children"):
+    pids = set()
+    for children in Path("/proc/self/task").glob("*/children"):
         with contextlib.suppress(OSError):  # that thread has ended
-            found |= {int(pid) for pid in each.read_text().split()}
-    return found
+            pids |= {int(pid) for pid in children.read_text().split()}
+    return pids

@@ -18,7 +18,7 @@ __all__ = ["bash"]
 def bash(commands: Iterable[Command]) -> str:
     """The script for bash: a function, and the `complete` that names it (bash(1))."""
     commands = list(commands)
-    first = " ".join([*(each.name for each in commands), "--help", "--version", "--debug"])
+    first = " ".join([*(command.name for command in commands), "--help", "--version", "--debug"])
     lines = [
         "_kmind() {",
         "    local current=$2 command=${COMP_WORDS[1]} words=",
@@ -51,7 +51,7 @@ def _each(commands: Iterable[Command]) -> Iterator[Command]:
 
 
 def _families(commands: Iterable[Command]) -> str:
-    return "|".join(each.name for each in commands if each.commands)
+    return "|".join(family.name for family in commands if family.commands)
 
 
 def _last(command: Command) -> str:

@@ -86,8 +86,8 @@ def _lacking() -> str:
     from kmind.bpf import probe
 
     for name in _NEEDS:
-        if (found := probe.probe(name)).state != "ok":
-            return f"{name} is {found.state} here: {found.cause}"
+        if (feature := probe.probe(name)).state != "ok":
+            return f"{name} is {feature.state} here: {feature.cause}"
     return ""
 
 
@@ -101,19 +101,19 @@ def _on_the_kernel(say: Callable[[str], None]) -> dict[str, Any]:
         if path.exists():
             with Journal(path) as journal:
                 restore(journal, Policy.load(), root=target.root)
-    found = int(knob.read(target))
-    say(f"kmind demo on the real kernel: disk {device}, {_KNOB} {found}.")
+    current = int(knob.read(target))
+    say(f"kmind demo on the real kernel: disk {device}, {_KNOB} {current}.")
     check_run(device, state)
     say(f"A file is laid out in {folder}, and kept there for the next time.")
     load = make_workload(_WORKLOAD, quick=True)
     load.prepare(folder)
     say("fio reads 4 KiB at random through mmap; its memory holds a quarter of the file.")
-    starts = {_DEFAULT_KB: "the kernel's own default", found: "as found"}
+    starts = {_DEFAULT_KB: "the kernel's own default", current: "as found"}
     runs = []
     for start, what in starts.items():
         say(f"From {_KNOB} {start}, {what}:")
         with _set_to(start, knob, target):
-            own = None if start == found else state
+            own = None if start == current else state
             runs.append({"read_ahead_kb": start} | _measure(say, load, device, own))
     shutil.rmtree(state, ignore_errors=True)
     # The smaller gain first: what a machine happens to hold is no merit of kmind's. And before
@@ -126,9 +126,9 @@ def _on_the_kernel(say: Callable[[str], None]) -> dict[str, Any]:
             say(f"{run['gain']:.1f} times as many reads, {where}: {rates}.")
         else:
             say(f"Nothing was kept {where}; by itself the disk went from {rates}.")
-    as_before = "as before" if knob.read(target) == found else f"and was {found} before"
+    as_before = "as before" if knob.read(target) == current else f"and was {current} before"
     say(f"Stopped. {_KNOB} is {knob.read(target)}, {as_before}. Check: {knob.show_command(target)}")
-    restored = all(run["restored"] for run in runs) and knob.read(target) == found
+    restored = all(run["restored"] for run in runs) and knob.read(target) == current
     for run in runs:
         del run["restored"]
     return {"backend": "bpf", "device": device, **runs[0], "runs": runs, "restored": restored}

@@ -40,7 +40,8 @@ def _record(name: str) -> dict[str, Any]:
         "depends": list(module.manifest.depends),
         "conflicts": list(module.manifest.conflicts),
         "order": [
-            {"name": each.manifest.name, "folder": str(each.folder)} for each in load_order([name])
+            {"name": module.manifest.name, "folder": str(module.folder)}
+            for module in load_order([name])
         ],
     }
 

@@ -40,14 +40,21 @@ def synopsis(command: Command) -> str:
         return f"kmind {command.name} COMMAND ..."
     words = [f"kmind {command.name}", *map(_argument, command.arguments)]
     options = command.all_options()
-    words += [_spelt(each) for each in options if isinstance(each, Option) and each.required]
+    words += [
+        _spelt(option) for option in options if isinstance(option, Option) and option.required
+    ]
     return " ".join([*words, "[OPTIONS]"] if options else words)
 
 
 def rows(command: Command) -> tuple[list[Row], list[Row]]:
     """Arguments and options, each with its meaning."""
-    arguments = [(each.metavar or each.name.upper(), _sentence(each)) for each in command.arguments]
-    return arguments, [(_option_names(each), _sentence(each)) for each in command.all_options()]
+    arguments = [
+        (argument.metavar or argument.name.upper(), _sentence(argument))
+        for argument in command.arguments
+    ]
+    return arguments, [
+        (_option_names(option), _sentence(option)) for option in command.all_options()
+    ]
 
 
 def overview(width: int = 0) -> str:
@@ -57,7 +64,7 @@ def overview(width: int = 0) -> str:
     lines = ["usage: kmind COMMAND ...", "", *wrap(ABOUT, width)]
     for group, example in GROUPS.items():
         lines += ["", f"{group} (example: {example}):"]
-        table = [(each.name, _gist(each)) for each in commands if each.group == group]
+        table = [(command.name, _gist(command)) for command in commands if command.group == group]
         lines += _table(table, 10, width)
     return "\n".join([*lines, "", *_table(COMMON, _NAMES, width)]) + "\n"
 
@@ -69,7 +76,7 @@ def command_help(command: Command, width: int = 0) -> str:
     if command.details:
         lines += ["", *wrap(command.details, width)]
     if command.commands:
-        names = [(each.name.partition(" ")[2], each.summary) for each in command.commands]
+        names = [(member.name.partition(" ")[2], member.summary) for member in command.commands]
         lines += ["", "commands:", *_table(names, 10, width)]
     for title, table in zip(("arguments", "options"), rows(command), strict=True):
         if table:
@@ -88,7 +95,7 @@ def wrap(text: str, width: int) -> list[str]:
 def _gist(command: Command) -> str:
     if not command.commands:
         return command.summary
-    names = ", ".join(each.name.partition(" ")[2] for each in command.commands)
+    names = ", ".join(member.name.partition(" ")[2] for member in command.commands)
     return f"{command.summary.rstrip('.')}: {names}."
 
 
@@ -130,16 +137,16 @@ def _spelt(option: Option | Flag) -> str:
     return f"--{option.name} {'|'.join(option.choices) or value}"
 
 
-def _sentence(each: Argument | Option | Flag) -> str:
+def _sentence(part: Argument | Option | Flag) -> str:
     notes = []
-    if isinstance(each, Argument) and each.choices:
-        notes.append(f"one of {', '.join(each.choices)}")
-    if isinstance(each, Option) and each.minimum is not None:
-        notes.append(f"at least {each.minimum:g}")
-    if isinstance(each, Option) and each.required:
+    if isinstance(part, Argument) and part.choices:
+        notes.append(f"one of {', '.join(part.choices)}")
+    if isinstance(part, Option) and part.minimum is not None:
+        notes.append(f"at least {part.minimum:g}")
+    if isinstance(part, Option) and part.required:
         notes.append("required")
-    if isinstance(each, Flag) and each.negatable:
-        notes.append(f"default: {'yes' if each.default else 'no'}")
-    elif not isinstance(each, Flag) and each.default is not None:
-        notes.append(f"default: {each.default}")
-    return f"{each.help} ({'; '.join(notes)})" if notes else each.help
+    if isinstance(part, Flag) and part.negatable:
+        notes.append(f"default: {'yes' if part.default else 'no'}")
+    elif not isinstance(part, Flag) and part.default is not None:
+        notes.append(f"default: {part.default}")
+    return f"{part.help} ({'; '.join(notes)})" if notes else part.help

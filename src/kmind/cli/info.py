@@ -63,10 +63,10 @@ def _lines(key: str, value: Any) -> list[str]:
     if value is None:
         return []
     if key in _BELOW:
-        return [_BELOW[key](each) for each in value]
+        return [_BELOW[key](row) for row in value]
     if isinstance(value, dict):
-        return [f"{name}={_word(each)}" for name, each in value.items()]
-    return [_word(each) for each in value] if isinstance(value, list) else [str(value)]
+        return [f"{name}={_word(word)}" for name, word in value.items()]
+    return [_word(word) for word in value] if isinstance(value, list) else [str(value)]
 
 
 def _word(value: Any) -> str:
@@ -75,59 +75,66 @@ def _word(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _parameter(each: dict[str, Any]) -> str:
-    default = "required" if each["default"] is None else f"default {_word(each['default'])}"
-    line = f"{each['name']}: {each['help']} ({each['allowed']}; {default})"
-    return f"{line}; set to {each['set']} in {each['set_at']}" if each["set_at"] else line
-
-
-def _hook(each: dict[str, Any]) -> str:
-    state = "optional" if each["optional"] else "required"
-    costs = f"; without it {each['costs']}" if each["costs"] else ""
-    return f"{each['program']} on {each['tracepoint']}, {state}{costs}"
-
-
-def _feature(each: dict[str, Any]) -> str:
-    unit = "" if each["unit"] in ("", "1") else f", in {each['unit']}"
-    return f"{each['name']} ({each['kind']}{unit}): {each['help']}"
-
-
-def _table(each: dict[str, Any]) -> str:
-    keys = ", ".join(key["name"] for key in each["key"])
-    columns = ", ".join(column["name"] for column in each["column"])
-    return f"{each['name']} ({each['rows']} rows by {keys}): {each['help']}; {columns}"
-
-
-def _record(each: dict[str, Any]) -> str:
-    fields = ", ".join(
-        f["name"] + ("" if f["unit"] in ("", "1") else f" in {f['unit']}") for f in each["fields"]
+def _parameter(parameter: dict[str, Any]) -> str:
+    default = (
+        "required" if parameter["default"] is None else f"default {_word(parameter['default'])}"
     )
-    return f"{each['name']} (kind {each['kind']}): {each['help']}" + (
+    line = f"{parameter['name']}: {parameter['help']} ({parameter['allowed']}; {default})"
+    return (
+        f"{line}; set to {parameter['set']} in {parameter['set_at']}"
+        if parameter["set_at"]
+        else line
+    )
+
+
+def _hook(hook: dict[str, Any]) -> str:
+    state = "optional" if hook["optional"] else "required"
+    costs = f"; without it {hook['costs']}" if hook["costs"] else ""
+    return f"{hook['program']} on {hook['tracepoint']}, {state}{costs}"
+
+
+def _feature(feature: dict[str, Any]) -> str:
+    unit = "" if feature["unit"] in ("", "1") else f", in {feature['unit']}"
+    return f"{feature['name']} ({feature['kind']}{unit}): {feature['help']}"
+
+
+def _table(table: dict[str, Any]) -> str:
+    keys = ", ".join(key["name"] for key in table["key"])
+    columns = ", ".join(column["name"] for column in table["column"])
+    return f"{table['name']} ({table['rows']} rows by {keys}): {table['help']}; {columns}"
+
+
+def _record(record: dict[str, Any]) -> str:
+    fields = ", ".join(
+        f["name"] + ("" if f["unit"] in ("", "1") else f" in {f['unit']}") for f in record["fields"]
+    )
+    return f"{record['name']} (kind {record['kind']}): {record['help']}" + (
         f" Fields: {fields}" if fields else ""
     )
 
 
-def _finding(each: dict[str, Any]) -> str:
-    return f"{each['name']} ({each['severity']}): {each['help']} Score: {each['score']}"
+def _finding(finding: dict[str, Any]) -> str:
+    return f"{finding['name']} ({finding['severity']}): {finding['help']} Score: {finding['score']}"
 
 
-def _report(each: dict[str, Any]) -> str:
-    return f"{each['name']}: {each['help']}"
+def _report(report: dict[str, Any]) -> str:
+    return f"{report['name']}: {report['help']}"
 
 
 def _sum(names: list[str]) -> str:
     return f"({' + '.join(names)})" if len(names) > 1 else "".join(names)
 
 
-def _measure(each: dict[str, Any]) -> str:
-    number = _sum(each["numerator"])
-    if each["denominator"]:
-        number += f" / {_sum(each['denominator'])}"
-    if each["floor"]:
-        number = f"{each['floor']:g} + {number}"
-    unit = "" if each["unit"] in ("", "1") else f" in {each['unit']}"
-    limit = f", at most {each['limit']:g} times worse" if "limit" in each else ""
-    return f"{each['name']} = {number}{unit}, {each['better']} is better{limit}: {each['help']}"
+def _measure(measure: dict[str, Any]) -> str:
+    number = _sum(measure["numerator"])
+    if measure["denominator"]:
+        number += f" / {_sum(measure['denominator'])}"
+    if measure["floor"]:
+        number = f"{measure['floor']:g} + {number}"
+    unit = "" if measure["unit"] in ("", "1") else f" in {measure['unit']}"
+    limit = f", at most {measure['limit']:g} times worse" if "limit" in measure else ""
+    what = f"{measure['name']} = {number}{unit}, {measure['better']} is better"
+    return f"{what}{limit}: {measure['help']}"
 
 
 _NAMES = 16

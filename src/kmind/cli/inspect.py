@@ -19,58 +19,60 @@ SCHEMA = "kmind.inspect/1"
 
 def inspect_command(path: Path, *, json: bool) -> int:
     """Summarise a file or a folder. Raises RecordingError for what is none."""
-    found = [summarise(recording) for recording in open_recordings(path)]
+    summaries = [summarise(recording) for recording in open_recordings(path)]
     if json:
-        write(json_line(SCHEMA, {"path": str(path), "recordings": found}) + "\n")
+        write(json_line(SCHEMA, {"path": str(path), "recordings": summaries}) + "\n")
         return 0
-    for each in found:
-        write("".join(f"{line}\n" for line in _lines(each)) + _tables(each))
+    for summary in summaries:
+        write("".join(f"{line}\n" for line in _lines(summary)) + _tables(summary))
     return 0
 
 
-def _lines(each: dict[str, Any]) -> list[str]:
-    counts, host = each["counts"], each["host"]
+def _lines(summary: dict[str, Any]) -> list[str]:
+    counts, host = summary["counts"], summary["host"]
     lines = [
-        f"{each['instance']}: module {each['module']} {each['version']}, kmind {each['kmind']}, "
-        f"ABI {each['abi']}" + (", simulated" if each["backend"] == "sim" else ""),
+        f"{summary['instance']}: module {summary['module']} {summary['version']}, "
+        f"kmind {summary['kmind']}, "
+        f"ABI {summary['abi']}" + (", simulated" if summary["backend"] == "sim" else ""),
         f"  of kernel {host['kernel']} ({host['machine']}, {host['cpus']} CPUs)",
-        f"  {each['windows']:,} windows over {each['span_s']:,.1f} s, {each['records']:,} records; "
-        f"{each['files']} files, {each['bytes'] / 2**20:,.1f} MiB",
+        f"  {summary['windows']:,} windows over {summary['span_s']:,.1f} s, "
+        f"{summary['records']:,} records; "
+        f"{summary['files']} files, {summary['bytes'] / 2**20:,.1f} MiB",
     ]
-    if each["start"]:
-        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(each["start"]))
+    if summary["start"]:
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(summary["start"]))
         lines.append(f"  begun {when}")
     lines.append(
         f"  lost: {counts['ring_dropped']:,} dropped by the agent, {counts['ring_lost']:,} missing "
         f"in its rings, {counts['queue_dropped']:,} that the disk was too slow for, "
         f"{counts['removed']:,} removed to keep the bound"
     )
-    if each["cut"]:
-        lines.append(f"  not closed, read as far as it goes: {', '.join(each['cut'])}")
-    for hook, why in each["missing"].items():
+    if summary["cut"]:
+        lines.append(f"  not closed, read as far as it goes: {', '.join(summary['cut'])}")
+    for hook, why in summary["missing"].items():
         lines.append(f"  hook {hook} was missing: {why}")
-    if each["tags"]:
-        lines.append("  tags: " + " ".join(f"{k}={v}" for k, v in each["tags"].items()))
-    for name, stood in each["knobs"].items():
+    if summary["tags"]:
+        lines.append("  tags: " + " ".join(f"{k}={v}" for k, v in summary["tags"].items()))
+    for name, stood in summary["knobs"].items():
         shown = ", ".join(f"{v or 'changing'} ({n})" for v, n in stood.items())
         lines.append(f"  {name}: {shown} windows")
-    for held in each["tables"]:
+    for held in summary["tables"]:
         lines.append(
             f"  table {held['name']}: {held['changes']:,} changes of rows; at the end "
             f"{held['used']} of {held['rows']} are in use"
         )
-    for gap in each["gaps"][:10]:
+    for gap in summary["gaps"][:10]:
         lines.append(
             f"  gap after {gap['at_s']:,.1f} s: {gap['seconds']:,.3f} s, {gap['windows']} windows"
         )
-    if len(each["gaps"]) > 10:
-        lines.append(f"  and {len(each['gaps']) - 10} more gaps")
+    if len(summary["gaps"]) > 10:
+        lines.append(f"  and {len(summary['gaps']) - 10} more gaps")
     return lines
 
 
-def _tables(each: dict[str, Any]) -> str:
-    text = _table("feature", each["features"]) if each["features"] else ""
-    for kind in each["kinds"]:
+def _tables(summary: dict[str, Any]) -> str:
+    text = _table("feature", summary["features"]) if summary["features"] else ""
+    for kind in summary["kinds"]:
         if kind["fields"]:
             text += _table(f"{kind['name']} ({kind['records']:,})", kind["fields"])
     return text

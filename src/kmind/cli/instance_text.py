@@ -113,13 +113,13 @@ def _experiment(running: Mapping[str, Any]) -> str:
 
 
 def _verdicts(account: Mapping[str, Any]) -> str:
-    found = {
+    counts = {
         name.removeprefix(_VERDICT): count
         for name, count in account.items()
         if name.startswith(_VERDICT) and count
     }
     applied = {name: account[name] for name in ("applied", "undone") if account.get(name)}
-    return ", ".join(f"{count} {name}" for name, count in (found | applied).items())
+    return ", ".join(f"{count} {name}" for name, count in (counts | applied).items())
 
 
 def _span(seconds: float) -> str:

@@ -73,10 +73,10 @@ def _show(words: Sequence[str], policy: Policy, *, json: bool, root: Path) -> in
         raise UsageError(f"{where} none of these knobs", hint="all are in: kmind knobs")
     if json:
         text = json_line(SCHEMA, {"knobs": shown}) + "\n"
-    elif len({each["name"] for each in shown}) == 1 and words:
+    elif len({row["name"] for row in shown}) == 1 and words:
         text = "".join(map(_whole, shown))
     else:
-        rows = [(each["name"], each["target"], _value(each), _bounds(each)) for each in shown]
+        rows = [(row["name"], row["target"], _value(row), _bounds(row)) for row in shown]
         text = table(("knob", "target", "value", "bounds"), rows)
     write(text)
     return 0
@@ -88,8 +88,8 @@ def _chosen(words: Sequence[str], root: Path) -> tuple[list[Knob], list[Target]]
         raise UsageError(f"too many words: {words[2]}", hint="kmind knobs show [NAME] [TARGET]")
     knobs = list(all_knobs())
     rest = list(words)
-    if rest and (found := _matching(rest[0])):
-        knobs = found
+    if rest and (matching := _matching(rest[0])):
+        knobs = matching
         rest.pop(0)
     elif len(rest) == 2 or (rest and "." in rest[0] and "/" not in rest[0]):
         get_knob(rest[0])  # says what is wrong with the name
@@ -155,36 +155,36 @@ def _describe(knob: Knob, target: Target, policy: Policy) -> dict[str, Any]:
     }
 
 
-def _value(each: dict[str, Any]) -> str:
-    value: Value | None = each["value"]
+def _value(row: dict[str, Any]) -> str:
+    value: Value | None = row["value"]
     if value is None:
         return "-"
-    if each["kind"] != "int" and value not in ("", *get_knob(each["name"]).choices):
+    if row["kind"] != "int" and value not in ("", *get_knob(row["name"]).choices):
         return f"{value} (unknown)"
-    unit: str = each["unit"]
+    unit: str = row["unit"]
     return f"{value}{unit[1:]}" if unit.startswith("1/") else f"{value} {unit}".rstrip()
 
 
-def _bounds(each: dict[str, Any]) -> str:
-    if each["forbidden"]:
+def _bounds(row: dict[str, Any]) -> str:
+    if row["forbidden"]:
         return "forbidden"
-    if each["kind"] == "enum":
-        return ", ".join(each["choices"])
-    names = {number: word for word, number in get_knob(each["name"]).words}
-    return f"{each['minimum']} to {names.get(each['maximum'], each['maximum'])}"
+    if row["kind"] == "enum":
+        return ", ".join(row["choices"])
+    names = {number: word for word, number in get_knob(row["name"]).words}
+    return f"{row['minimum']} to {names.get(row['maximum'], row['maximum'])}"
 
 
-def _whole(each: dict[str, Any]) -> str:
-    unit = f" {each['unit']}" if each["unit"] else ""
+def _whole(row: dict[str, Any]) -> str:
+    unit = f" {row['unit']}" if row["unit"] else ""
     lines = [
-        f"{each['name']} of {each['target']}: {each['value']}{unit}",
-        f"    {each['summary']}. {each['note']}".rstrip(),
-        f"    allowed: {_bounds(each)}{unit}"
-        + (f", multiples of {each['grid']}" if each["grid"] > 1 else "")
-        + "".join(f"; {rule}" for rule in each["rules"]),
-        f"    a change works {'at once' if each['settle'] == 'instant' else 'slowly'}, "
-        f"and costs: {each['cost']}. {each['cost_why']}",
-        f"    {each['file']}; kernel: {each['reference']}",
+        f"{row['name']} of {row['target']}: {row['value']}{unit}",
+        f"    {row['summary']}. {row['note']}".rstrip(),
+        f"    allowed: {_bounds(row)}{unit}"
+        + (f", multiples of {row['grid']}" if row["grid"] > 1 else "")
+        + "".join(f"; {rule}" for rule in row["rules"]),
+        f"    a change works {'at once' if row['settle'] == 'instant' else 'slowly'}, "
+        f"and costs: {row['cost']}. {row['cost_why']}",
+        f"    {row['file']}; kernel: {row['reference']}",
     ]
     return "\n".join(lines) + "\n"
 
@@ -253,44 +253,46 @@ def _tell(changed: dict[str, Any], json: bool, *, done: bool, text: str) -> int:
 
 
 def _verify(*, json: bool, root: Path) -> int:
-    found: list[Standing] = []
+    standings: list[Standing] = []
     if is_database_there(journal_path(), what="journal"):
         with Journal(read_only=True) as journal:
-            found = find_standing(journal, root=root)
-    drifted = any(each.state == "drifted" for each in found)
+            standings = find_standing(journal, root=root)
+    drifted = any(standing.state == "drifted" for standing in standings)
     if json:
-        write(json_line(SCHEMA, {"knobs": [_standing(e) for e in found]}) + "\n")
+        write(json_line(SCHEMA, {"knobs": [_standing(e) for e in standings]}) + "\n")
     else:
-        lines = [_line(each) for each in found] or ["No knobs have been set since boot."]
+        lines = [_line(standing) for standing in standings] or [
+            "No knobs have been set since boot."
+        ]
         write("\n".join(lines) + "\n")
     return 1 if drifted else 0
 
 
-def _standing(each: Standing) -> dict[str, Any]:
-    change = each.change
+def _standing(standing: Standing) -> dict[str, Any]:
+    change = standing.change
     return {
         "name": change.knob,
         "target": change.target,
-        "state": each.state,
+        "state": standing.state,
         "set": change.new,
-        "value": each.found,
+        "value": standing.found,
         "old": change.old,
         "owner": str(change.owner),
         "change": change.id,
         "time": change.time,
-        "why": each.why,
+        "why": standing.why,
     }
 
 
-def _line(each: Standing) -> str:
-    change = each.change
+def _line(standing: Standing) -> str:
+    change = standing.change
     what = f"{change.knob} of {change.target}"
-    if each.state == "drifted" and each.found is None:
-        return f"{what}: {change.owner} set {change.new}, and it cannot be read: {each.why}"
-    if each.state == "drifted":
-        return f"{what}: {change.owner} set {change.new}, and it holds {each.found}"
-    if each.state == "measured":
-        return f"{what}: {each.found}, while {change.owner} compares it with {change.new}"
-    if each.state == "left":
-        return f"{what}: {each.found}, left by {change.owner}; to put it back: kmind restore"
-    return f"{what}: {each.found}, as {change.owner} set it"
+    if standing.state == "drifted" and standing.found is None:
+        return f"{what}: {change.owner} set {change.new}, and it cannot be read: {standing.why}"
+    if standing.state == "drifted":
+        return f"{what}: {change.owner} set {change.new}, and it holds {standing.found}"
+    if standing.state == "measured":
+        return f"{what}: {standing.found}, while {change.owner} compares it with {change.new}"
+    if standing.state == "left":
+        return f"{what}: {standing.found}, left by {change.owner}; to put it back: kmind restore"
+    return f"{what}: {standing.found}, as {change.owner} set it"

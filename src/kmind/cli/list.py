@@ -23,10 +23,10 @@ def list_command(*, json: bool, socket: Path | None) -> int:
         return 0
     rows = [
         (
-            *(each["name"], each["mode"], each.get("state", "-")),
-            *(changed(each), cost(each), doing(each)),
+            *(row["name"], row["mode"], row.get("state", "-")),
+            *(changed(row), cost(row), doing(row)),
         )
-        for each in answer["instances"]
+        for row in answer["instances"]
     ]
     write(table(_HEAD, rows) if rows else "No instances are loaded.\n")
     return 0

@@ -251,10 +251,10 @@ def _show(file: ModelFile, path: Path, json: bool) -> None:
 
 
 def _cost(facts: Mapping[str, Any]) -> str:
-    said = f"at most {facts['estimate_ns']:,.0f} ns a decision"
+    text = f"at most {facts['estimate_ns']:,.0f} ns a decision"
     if facts["usual_ns"] == facts["estimate_ns"]:
-        return said
-    return f"{said}, {facts['usual_ns']:,.0f} ns unless it is a close call"
+        return text
+    return f"{text}, {facts['usual_ns']:,.0f} ns unless it is a close call"
 
 
 def _agreed(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -262,10 +262,10 @@ def _agreed(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     lines = []
     if facts.get("library"):
         rows, edges = facts.get("library_rows"), facts.get("library_edges")
-        said = f"{facts.get('library_differ')} of {rows} calibration rows differ"
+        text = f"{facts.get('library_differ')} of {rows} calibration rows differ"
         if edges:
-            said += f", and {facts.get('library_edges_differ')} of {edges} rows at thresholds"
-        lines.append((f"{facts['library']}", said))
+            text += f", and {facts.get('library_edges_differ')} of {edges} rows at thresholds"
+        lines.append((f"{facts['library']}", text))
     elif facts.get("library_missing"):
         lines.append(("library", f"not compared: {facts['library_missing']} is not installed"))
     if facts.get("close_calls"):
@@ -329,15 +329,15 @@ def bench_command(path: Path, *, json: bool) -> int:
 
     file = ModelFile.load(path)
     x = vectors(file.model, _BENCH_ROWS)
-    said = evaluate(file.model, x)
+    decisions = evaluate(file.model, x)
     spent = _times(lambda: evaluate(file.model, x))
     answer: dict[str, Any] = {
         "file": str(path),
         "hash": file.hash,
         "reference_ns": round(spent[len(spent) // 2] / _BENCH_ROWS, 1),
-        "reference_ns_spread": [round(each / _BENCH_ROWS, 1) for each in (spent[0], spent[-1])],
+        "reference_ns_spread": [round(ns / _BENCH_ROWS, 1) for ns in (spent[0], spent[-1])],
     }
-    answer |= _in_kernel(file, x, said)
+    answer |= _in_kernel(file, x, decisions)
     if answer["bit_exact"] is False:
         raise ModelError(f"{path}: the kernel's decisions differ from the reference's")
     if json:
@@ -349,7 +349,7 @@ def bench_command(path: Path, *, json: bool) -> int:
     return 0
 
 
-def _in_kernel(file: ModelFile, x: NDArray[np.int64], said: Decisions) -> dict[str, Any]:
+def _in_kernel(file: ModelFile, x: NDArray[np.int64], decisions: Decisions) -> dict[str, Any]:
     from kmind.agent.kernel.evaluator import KernelEvaluator
     from kmind.infer.packing.cost import estimate_ns
     from kmind.infer.selftest import digest_of
@@ -364,11 +364,11 @@ def _in_kernel(file: ModelFile, x: NDArray[np.int64], said: Decisions) -> dict[s
     try:
         with KernelEvaluator() as kernel:
             kernel.load(file.model)
-            answer["bit_exact"] = digest_of(kernel.evaluate(x)) == digest_of(said)
+            answer["bit_exact"] = digest_of(kernel.evaluate(x)) == digest_of(decisions)
             spent = sorted(kernel.time_ns(x) for _ in range(_BENCH_TURNS))
     except KmindError as error:
         return answer | {"why": str(error)}
-    ends = [round(each, 1) for each in (spent[0], spent[-1])]
+    ends = [round(ns, 1) for ns in (spent[0], spent[-1])]
     return answer | {"ns": round(spent[len(spent) // 2], 1), "ns_spread": ends}
 
 

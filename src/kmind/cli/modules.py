@@ -31,7 +31,9 @@ def modules_command(*, json: bool) -> int:
         }
         write(json_line(SCHEMA, report) + "\n")
         return 1 if broken or conf.wrong else 0
-    rows = [(each["name"], each["class"], each["target"], _about(each)) for each in records]
+    rows = [
+        (record["name"], record["class"], record["target"], _about(record)) for record in records
+    ]
     write(table(("module", "class", "target", "description"), rows, cut=True))
     for name, error in broken.items():
         write(f"{name}: broken: {error}\n")

@@ -25,14 +25,14 @@ def parse(words: Sequence[str]) -> tuple[Command, Words] | str:
     if command is None:
         raise _unknown("command", first, command_names(), "kmind --help")
     if command.commands:
-        members = {each.name.partition(" ")[2]: each for each in command.commands}
+        members = {member.name.partition(" ")[2]: member for member in command.commands}
         if not rest:
             hint = f"choose from {', '.join(members)}; see: kmind {first} --help"
             raise UsageError(f"kmind {first} needs a command", hint=hint)
         if rest[0] in ("-h", "--help"):
             return command_help(command)
         if rest[0] not in members:
-            known = [each.name for each in command.commands]
+            known = [member.name for member in command.commands]
             raise _unknown("command", f"{first} {rest[0]}", known, f"kmind {first} --help")
         command, rest = members[rest[0]], rest[1:]
     if any(word in ("-h", "--help") for word in _before_dashes(rest)):

@@ -43,10 +43,10 @@ def record_command(
     if json:
         write(json_line(SCHEMA, done) + "\n")
     else:
-        for each in done["instances"]:
-            lost = max(each["ring_dropped"], each["ring_lost"]) + each["queue_dropped"]
+        for row in done["instances"]:
+            lost = max(row["ring_dropped"], row["ring_lost"]) + row["queue_dropped"]
             write(
-                f"{each['name']}: {each['windows']:,} windows and {each['records']:,} records, "
+                f"{row['name']}: {row['windows']:,} windows and {row['records']:,} records, "
                 f"{lost:,} lost\n"
             )
         write(f"{output}: {done['seconds']:.1f} s ({why}); see it with: kmind inspect {output}\n")

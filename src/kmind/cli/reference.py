@@ -33,11 +33,11 @@ _BY = "made by python -m kmind.cli.reference: change the records in src/kmind/cl
 def files() -> dict[str, str]:
     """Content of each generated file by its path in the repository."""
     commands = list_commands()
-    made = {f"share/man/man1/kmind-{each.name}.1": manual(each) for each in commands}
+    pages = {f"share/man/man1/kmind-{each.name}.1": manual(each) for each in commands}
     return {
         "docs/commands.md": markdown(commands),
         "share/man/man1/kmind.1": _main_manual(commands),
-        **made,
+        **pages,
         "share/bash-completion/completions/kmind": f"# {_LICENCE}\n# {_BY}\n{bash(commands)}",
     }
 
@@ -48,9 +48,9 @@ def markdown(commands: Iterable[Command]) -> str:
     lines += [f"- `{code}`: {meaning}" for code, meaning in _EXITS]
     lines += ["", "```text", overview(_WIDTH).rstrip(), "```"]
     for command in commands:
-        for each in (command, *command.commands):
-            lines += ["", f"## kmind {each.name}", "", "```text"]
-            lines += [command_help(each, _WIDTH).rstrip(), "```"]
+        for member in (command, *command.commands):
+            lines += ["", f"## kmind {member.name}", "", "```text"]
+            lines += [command_help(member, _WIDTH).rstrip(), "```"]
     return "\n".join(lines) + "\n"
 
 
@@ -66,15 +66,15 @@ def manual(command: Command) -> str:
     """The man page of one command, or of a family, in roff (man(7))."""
     name = f"kmind-{command.name}"
     lines = [*_head(name, command.summary), ".SH SYNOPSIS"]
-    lines += _lines_of(synopsis(each) for each in command.commands or (command,))
+    lines += _lines_of(synopsis(member) for member in command.commands or (command,))
     lines += [".SH DESCRIPTION", _text(command.details or command.summary)]
-    for each in command.commands:
-        lines += [f".SH {_text(each.name.partition(' ')[2].upper())}", _text(each.summary)]
-        lines += [line for part in rows(each) for line in _terms(part)]
+    for member in command.commands:
+        lines += [f".SH {_text(member.name.partition(' ')[2].upper())}", _text(member.summary)]
+        lines += [line for part in rows(member) for line in _terms(part)]
     for title, part in zip(("ARGUMENTS", "OPTIONS"), rows(command), strict=True):
         if part:
             lines += [f".SH {title}", *_terms(part)]
-    examples = [example for each in (command, *command.commands) for example in each.examples]
+    examples = [example for member in (command, *command.commands) for example in member.examples]
     lines += [".SH EXAMPLES", *_lines_of(dict.fromkeys(examples)), *_tail("kmind")]
     return "\n".join(lines) + "\n"
 
@@ -84,16 +84,18 @@ def _main_manual(commands: list[Command]) -> str:
     lines += [".SH DESCRIPTION", _text(ABOUT)]
     for group, example in GROUPS.items():
         lines.append(f".SS {_text(group)}")
-        lines += _terms((each.name, each.summary) for each in commands if each.group == group)
+        lines += _terms(
+            (member.name, member.summary) for member in commands if member.group == group
+        )
         lines += [".PP", "Example:", *_lines_of([example])]
-    others = ", ".join(f"kmind-{each.name}" for each in commands)
+    others = ", ".join(f"kmind-{other.name}" for other in commands)
     return "\n".join([*lines, *_tail(others)]) + "\n"
 
 
 def _head(name: str, summary: str) -> list[str]:
     title = f'.TH {_text(name.upper())} 1 "" kmind "kmind manual"'
-    said = _text(summary.rstrip("."))
-    return [f'.\\" {_LICENCE}', f'.\\" {_BY}', title, ".SH NAME", f"{_text(name)} \\- {said}"]
+    text = _text(summary.rstrip("."))
+    return [f'.\\" {_LICENCE}', f'.\\" {_BY}', title, ".SH NAME", f"{_text(name)} \\- {text}"]
 
 
 def _tail(others: str) -> list[str]:

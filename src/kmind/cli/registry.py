@@ -38,5 +38,5 @@ def find_command(name: str) -> Command | None:
 
 def list_commands() -> list[Command]:
     """All commands and families, by group and name."""
-    found = [command for name in command_names() if (command := find_command(name))]
-    return sorted(found, key=lambda command: list(GROUPS).index(command.group))
+    listed = [command for name in command_names() if (command := find_command(name))]
+    return sorted(listed, key=lambda command: list(GROUPS).index(command.group))

@@ -48,17 +48,17 @@ def replay_command(
         )
     replay = Replay(recording, module, params, seed=seed, real_time=real_time)
     started = time.monotonic()
-    replay.run(_show if not json else lambda made: None)
+    replay.run(_show if not json else lambda recommended: None)
     seconds = time.monotonic() - started
     if json:
         write(json_line(SCHEMA, _report(replay, params)) + "\n")
         return 0
     for line in replay.log:
         warn(f"{line}\n")
-    for each in replay.handed_over:
-        title = each["note"].get("title") or each["note"].get("kind", "")
-        write(f"{each['time_s']:10.3f} s  {each['what']:<10} {title}\n")
-    verdicts = Counter(made.verdict for made in replay.recommended)
+    for note in replay.handed_over:
+        title = note["note"].get("title") or note["note"].get("kind", "")
+        write(f"{note['time_s']:10.3f} s  {note['what']:<10} {title}\n")
+    verdicts = Counter(recommended.verdict for recommended in replay.recommended)
     write(
         f"{replay.windows:,} windows and {replay.records:,} records over {replay.span_s:,.1f} s: "
         f"{len(replay.recommended)} recommendations"
@@ -69,22 +69,23 @@ def replay_command(
     return 0
 
 
-def _choose(found: list[Recording], module: str, path: Path) -> Recording:
-    fitting = [each for each in found if each.meta.module == module]
+def _choose(recordings: list[Recording], module: str, path: Path) -> Recording:
+    fitting = [recording for recording in recordings if recording.meta.module == module]
     if not fitting:
-        there = ", ".join(each.meta.instance for each in found)
+        there = ", ".join(recording.meta.instance for recording in recordings)
         raise RecordingError(f"{path} holds nothing of module {module}; it holds {there}")
     if len(fitting) > 1:
-        there = ", ".join(each.meta.instance for each in fitting)
+        there = ", ".join(recording.meta.instance for recording in fitting)
         raise UsageError(f"{path} holds {there}", hint="name the file of one of them")
     return fitting[0]
 
 
-def _show(made: Recommended) -> None:
-    evidence = " ".join(f"{name}={value}" for name, value in made.evidence.items())
+def _show(recommended: Recommended) -> None:
+    evidence = " ".join(f"{name}={value}" for name, value in recommended.evidence.items())
     write(
-        f"{made.time_s:10.3f} s  {made.verdict:<9} {made.knob} = {made.value} "
-        f"(was {made.current})  {made.reason}  {evidence}\n"
+        f"{recommended.time_s:10.3f} s  {recommended.verdict:<9} "
+        f"{recommended.knob} = {recommended.value} "
+        f"(was {recommended.current})  {recommended.reason}  {evidence}\n"
     )
 
 
@@ -103,7 +104,7 @@ def _report(replay: Replay, params: dict[str, Value]) -> dict[str, Any]:
         "span_s": round(replay.span_s, 6),
         "windows": replay.windows,
         "records": replay.records,
-        "recommendations": [asdict(made) for made in replay.recommended],
+        "recommendations": [asdict(recommended) for recommended in replay.recommended],
         "verdicts": dict(sorted(Counter(m.verdict for m in replay.recommended).items())),
         "handed_over": replay.handed_over,
         "status": replay.status,

@@ -31,10 +31,10 @@ def status_command(
     else:
         lines = [] if name else [_daemon(health), _room(answer["fill"])]
         lines += [] if name or instances else ["No instances are loaded."]
-        for each in instances:
-            lines += _whole(each) if verbose else brief(each)
+        for row in instances:
+            lines += _whole(row) if verbose else brief(row)
         write("\n".join(lines) + "\n")
-    well = health["ok"] and not any(each.get("failed") for each in instances)
+    well = health["ok"] and not any(row.get("failed") for row in instances)
     return 0 if well else 1
 
 
@@ -50,7 +50,7 @@ def _daemon(health: Mapping[str, Any]) -> str:
 
 
 def _room(fill: Mapping[str, Mapping[str, int]]) -> str:
-    tables = (f"{each['used']} of {each['size']} {name}" for name, each in fill.items())
+    tables = (f"{table['used']} of {table['size']} {name}" for name, table in fill.items())
     return f"room: {', '.join(tables)}"
 
 

@@ -31,13 +31,13 @@ def train_command(module_name: str, data: Path, output: Path, *, seed: int, json
     if output.exists():
         raise UsageError(f"{output} exists already", hint="name another file")
     recipe = load_recipe(module)
-    made = train(module, recipe, read_data(data, module), seed=seed)
-    made.save(output)
+    file = train(module, recipe, read_data(data, module), seed=seed)
+    file.save(output)
     if json:
-        report = {"output": str(output), "hash": made.hash, "card": made.card}
+        report = {"output": str(output), "hash": file.hash, "card": file.card}
         write(json_line(SCHEMA, report) + "\n")
         return 0
-    card, rows = made.card, made.card["rows"]
+    card, rows = file.card, file.card["rows"]
     write(f"{card['family']} of {rows['train']:,} windows, for {', '.join(card['classes'])}\n")
     for part, title in (
         ("later", f"the same loads, later ({rows['later']:,} windows)"),
@@ -53,21 +53,21 @@ def train_command(module_name: str, data: Path, output: Path, *, seed: int, json
             write(_table(f"of these, {name}", scores))
     for limit in card["limits"]:
         write(f"- {limit}\n")
-    write(f"{output}: {made.hash}\n")
+    write(f"{output}: {file.hash}\n")
     return 0
 
 
 def _table(title: str, scores: dict[str, Any]) -> str:
-    found = [name for name in ("balanced_accuracy", "payoff") if name in scores["model"]]
+    columns = [name for name in ("balanced_accuracy", "payoff") if name in scores["model"]]
     rows = [
-        (_NAMES[name], *(_number(each[measure]) for measure in found))
-        for name, each in scores.items()
+        (_NAMES[name], *(_number(score[measure]) for measure in columns))
+        for name, score in scores.items()
     ]
-    return f"\n{title}\n" + table(("", *(name.replace("_", " ") for name in found)), rows)
+    return f"\n{title}\n" + table(("", *(name.replace("_", " ") for name in columns)), rows)
 
 
-def _number(each: dict[str, Any]) -> str:
-    if each["interval"] is None:
-        return f"{each['value']:.3f}"
-    low, high = each["interval"]
-    return f"{each['value']:.3f} ({low:.3f} to {high:.3f})"
+def _number(score: dict[str, Any]) -> str:
+    if score["interval"] is None:
+        return f"{score['value']:.3f}"
+    low, high = score["interval"]
+    return f"{score['value']:.3f} ({low:.3f} to {high:.3f})"

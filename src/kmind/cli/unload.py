@@ -22,7 +22,7 @@ def unload_command(name: str, *, json: bool, socket: Path | None) -> int:
     else:
         changes = result.get("changes", [])
         lines = [f"unloaded {name}" + ("" if changes else "; nothing was changed")]
-        lines += [f"  {_change(each)}" for each in changes]
+        lines += [f"  {_change(change)}" for change in changes]
         write("\n".join(lines) + "\n")
     return 0 if result.get("restored", True) else 1
 

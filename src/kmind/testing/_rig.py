@@ -252,14 +252,14 @@ def _defaults(manifest: Manifest, seed: int) -> dict[str, Value]:
 
 
 def _windows(count: int) -> Windows:
-    made = np.zeros(count, layout.WINDOW)
+    windows = np.zeros(count, layout.WINDOW)
     steps = (np.arange(count) * WINDOW_S * 1e9).astype(np.uint64)
-    made["seq"] = np.arange(count)
-    made["commit"] = made["seq"] + 1
-    made["mode"] = layout.MODE["AUTO"]
-    made["start_ns"] = steps
-    made["end_ns"] = steps + np.uint64(WINDOW_S * 1e9)
-    return made
+    windows["seq"] = np.arange(count)
+    windows["commit"] = windows["seq"] + 1
+    windows["mode"] = layout.MODE["AUTO"]
+    windows["start_ns"] = steps
+    windows["end_ns"] = steps + np.uint64(WINDOW_S * 1e9)
+    return windows
 
 
 def _empty(features: int) -> Windows:
@@ -271,10 +271,10 @@ def _zero(features: int) -> Windows:
 
 
 def _no_time(features: int) -> Windows:
-    made = _windows(_COUNT)
-    made["end_ns"] = made["start_ns"]
-    made["value"][:, :features] = 5
-    return made
+    windows = _windows(_COUNT)
+    windows["end_ns"] = windows["start_ns"]
+    windows["value"][:, :features] = 5
+    return windows
 
 
 def _huge(features: int) -> Windows:
@@ -296,13 +296,13 @@ def _wild(features: int) -> Windows:
 
 def _gaps(features: int) -> Windows:
     # Windows were lost, for longer and longer; the numbers wrap around.
-    made = _steady(3)(features)
+    windows = _steady(3)(features)
     lost = np.cumsum(np.arange(_COUNT) % 7 * 5).astype(np.uint64)
-    made["seq"] = (1 << 32) - 30 + np.arange(_COUNT) + lost
-    made["start_ns"] += lost * np.uint64(WINDOW_S * 1e9)
-    made["end_ns"] += lost * np.uint64(WINDOW_S * 1e9)
-    made["dropped"] = lost
-    return made
+    windows["seq"] = (1 << 32) - 30 + np.arange(_COUNT) + lost
+    windows["start_ns"] += lost * np.uint64(WINDOW_S * 1e9)
+    windows["end_ns"] += lost * np.uint64(WINDOW_S * 1e9)
+    windows["dropped"] = lost
+    return windows
 
 
 def _steady(seed: int) -> Callable[[int], Windows]:
@@ -311,10 +311,10 @@ def _steady(seed: int) -> Callable[[int], Windows]:
         choose = np.random.default_rng(seed)
         level = np.exp(choose.uniform(0, np.log(1e6), features))
         level[choose.random(features) < 0.3] = 0
-        made = _windows(_COUNT)
+        windows = _windows(_COUNT)
         noise = choose.normal(1, 0.03, (_COUNT, features)).clip(0.5, 1.5)
-        made["value"][:, :features] = (level * noise).astype(np.uint64)
-        return made
+        windows["value"][:, :features] = (level * noise).astype(np.uint64)
+        return windows
 
     return script
 

@@ -70,9 +70,9 @@ class Check:
     def __call__(self, module: str | Path) -> None:
         """Run it on a module, if the module's class asks for it."""
         try:
-            found = find_module(str(module))
-            if found.manifest.class_ in self.classes:
-                self._run(found)
+            module_ = find_module(str(module))
+            if module_.manifest.class_ in self.classes:
+                self._run(module_)
         except ContractError:
             raise
         except KmindError as error:
@@ -239,10 +239,10 @@ def _blamed(doing: str) -> Iterator[None]:
 def _runs(module: Module) -> Iterator[tuple[str, Rig]]:
     # The extension after each script, its recommendations approved.
     bounds: tuple[Bounds, ...] = ("from above", "from below", "narrow")
-    for each, (name, script) in itertools.product(bounds, SCRIPTS.items()):
-        with _running(module, f"{name}, {each}", bounds=each) as rig:
+    for bound, (name, script) in itertools.product(bounds, SCRIPTS.items()):
+        with _running(module, f"{name}, {bound}", bounds=bound) as rig:
             rig.play(script)
-            yield f"{name}, {each}", rig
+            yield f"{name}, {bound}", rig
 
 
 def _check_construction(module: Module) -> None:
@@ -453,7 +453,7 @@ def _status(name: str, extension: Extension) -> bytes:
 
 def _classes_of(name: str) -> tuple[str, ...]:
     # A check that no class names is for all.
-    asking = tuple(each for each in class_names() if name in find_class(each).checks)
+    asking = tuple(class_ for class_ in class_names() if name in find_class(class_).checks)
     return asking or class_names()
 
 

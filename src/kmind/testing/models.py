@@ -29,8 +29,8 @@ def random_inputs(rng: np.random.Generator, model: IntModel, count: int) -> NDAr
     low, high = stage.lo, stage.hi
     if stage.edges:
         # Where a feature has edges, they are what it is compared with.
-        ends = [(each[0], each[-1]) if len(each) else (0, 0) for each in stage.edges]
-        has = np.array([len(each) > 0 for each in stage.edges])
+        ends = [(edges[0], edges[-1]) if len(edges) else (0, 0) for edges in stage.edges]
+        has = np.array([len(edges) > 0 for edges in stage.edges])
         low = np.where(has, np.array(ends)[:, 0], low)
         high = np.where(has, np.array(ends)[:, 1], high)
     inside = low + (rng.random(size) * (high - low).astype(np.float64)).astype(np.int64)
@@ -144,8 +144,8 @@ def random_trees(
     if norm == "none" and not plain and rng.random() < 0.3:
         stage = replace(stage, edges=_edges(rng, features))
         edges = [
-            np.array([0, len(each)]) if len(each) else mine
-            for each, mine in zip(stage.edges, edges, strict=True)
+            np.array([0, len(limits)]) if len(limits) else mine
+            for limits, mine in zip(stage.edges, edges, strict=True)
         ]
     columns: tuple[list[int], ...] = ([], [], [], [])
     root, leaves = [], 0
@@ -192,12 +192,12 @@ def random_trees(
 
 
 def _edges(rng: np.random.Generator, features: int) -> tuple[NDArray[np.int64], ...]:
-    made = []
+    layers = []
     for _ in range(features):
         count = int(rng.integers(1, 40)) if rng.random() < 0.5 else 0
         span = 1 << int(rng.integers(33, 63))
-        made.append(np.unique(rng.integers(-span, span, count)))
-    return tuple(made)
+        layers.append(np.unique(rng.integers(-span, span, count)))
+    return tuple(layers)
 
 
 def _exact(
@@ -212,8 +212,8 @@ def _exact(
     def floats(*size: int) -> NDArray[np.float64]:
         few = rng.integers(-9, 10, size) / 10.0
         many = rng.normal(0, 1, size) * 2.0 ** rng.integers(-40, 40, size)
-        made = few if rng.random() < 0.7 else many
-        return made.astype(np.float32).astype(np.float64) if single else made
+        values = few if rng.random() < 0.7 else many
+        return values.astype(np.float32).astype(np.float64) if single else values
 
     return Exact(
         leaf=floats(leaves, wide),

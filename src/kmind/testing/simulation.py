@@ -88,9 +88,9 @@ class Simulation:
         self.log: list[str] = []
         self._poll_at = 0.0
         target = make_disk_files(root, read_ahead_kb=read_ahead_kb)
-        found = find_module(module)
-        features = found.manifest.features
-        shapes = [part.shape for part in found.manifest.tables]
+        found_module = find_module(module)
+        features = found_module.manifest.features
+        shapes = [part.shape for part in found_module.manifest.tables]
         self.agent = SimAgent(
             gauges=[n for n, feature in enumerate(features) if feature.kind == "gauge"],
             realtime=False,
@@ -101,12 +101,12 @@ class Simulation:
         self.disk = SimulatedDisk(self.agent, target, model, now=_START_S)
         self._knob = get_knob(_KNOB)
         endpoint = Endpoint(self.agent.arena, SimDoorbell(self.agent.doorbell_fd))
-        kind = self._open.enter_context(loaded(found))
-        params: Mapping[str, Value] = parse_parameters(found.manifest, words)
-        who = f"{found.manifest.name}@{target.name}"
+        kind = self._open.enter_context(loaded(found_module))
+        params: Mapping[str, Value] = parse_parameters(found_module.manifest, words)
+        who = f"{found_module.manifest.name}@{target.name}"
         journal = self._open.enter_context(Journal(root / "journal.db"))
         policy = Policy()
-        spec = InstanceSpec(found, target, params, mode, self.agent)
+        spec = InstanceSpec(found_module, target, params, mode, self.agent)
         services = Services(
             journal,
             policy,
@@ -120,18 +120,18 @@ class Simulation:
         self._controller = ExperimentController(spec, services, self._holds, rng=rng)
         budget = OwnerBudget(self._now, cpu=lambda: 0.0)  # the owner's real time counts for nobody
         self._verdicts = Verdicts(who, services, self._holds, self._controller, budget)
-        granted, _ = grants_for(found, target, policy, params)
+        granted, _ = grants_for(found_module, target, policy, params)
         self._holds.knobs.grant(granted)
         context = Context(
             Given(
-                module=found.manifest.name,
+                module=found_module.manifest.name,
                 target=target.name,
                 params=params,
-                features=found.manifest.columns,
-                knobs={each.knob.name: each.info() for each in self._holds.knobs.usable()},
+                features=found_module.manifest.columns,
+                knobs={granted.knob.name: granted.info() for granted in self._holds.knobs.usable()},
                 tables=open_tables(self.agent.table_fds, shapes),
-                findings=[part.name for part in found.manifest.findings],
-                reports=[part.name for part in found.manifest.reports],
+                findings=[part.name for part in found_module.manifest.findings],
+                reports=[part.name for part in found_module.manifest.reports],
             ),
             Outlets(port=endpoint.cq, now=self._now, write_log=self.log.append),
         )

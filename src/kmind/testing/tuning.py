@@ -43,20 +43,20 @@ Worth = Callable[[Mapping[str, Any]], float]
 
 def knob(name: str, number: int, baseline: int | str, **bounds: int) -> KnobInfo:
     """A knob as an extension gets it, with kmind's own bounds, or ``minimum`` and ``maximum``."""
-    each = get_knob(name)
-    enum = each.kind == "enum"
+    record = get_knob(name)
+    enum = record.kind == "enum"
     return KnobInfo(
         name=name,
         id=number,
-        kind=each.kind,
-        unit=each.unit,
-        minimum=0 if enum else bounds.get("minimum", each.minimum),
-        maximum=len(each.choices) - 1 if enum else bounds.get("maximum", each.maximum),
-        grid=each.grid,
-        choices=each.choices,
+        kind=record.kind,
+        unit=record.unit,
+        minimum=0 if enum else bounds.get("minimum", record.minimum),
+        maximum=len(record.choices) - 1 if enum else bounds.get("maximum", record.maximum),
+        grid=record.grid,
+        choices=record.choices,
         target_id=0,
         baseline=baseline,
-        settle=each.settle,
+        settle=record.settle,
     )
 
 
@@ -101,13 +101,13 @@ class World:
         self._ends: dict[str, tuple[float, int]] = {}
         self._last = self.now
         manifest = find_module("autotune").manifest
-        said: dict[str, object] = {
+        values: dict[str, object] = {
             "objective": "command:/bin/true",
             "knobs": ",".join(knobs),
             "better": "higher",
         }
-        said |= {"every": EVERY, "seed": seed, "recheck": 86400} | words
-        params = parse_parameters(manifest, [f"{k}={v}" for k, v in said.items()])
+        values |= {"every": EVERY, "seed": seed, "recheck": 86400} | words
+        params = parse_parameters(manifest, [f"{k}={v}" for k, v in values.items()])
         self.context = Context(
             Given(
                 module="autotune",
