@@ -102,7 +102,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag=st
 
 
 Emit: TypeAlias = Callable[[Event], None]
-"""Is told what happens. It must neither wait nor raise."""
+"""Receiver of events. It must neither wait nor raise."""
 
 
 class _Change(Event, frozen=True, kw_only=True):

@@ -3,7 +3,7 @@
 
 The owner's part is the real one: admission by the simulated agent, journal, actuator,
 experiments, store of evidence. The load is a table (`kmind.bench._adversary_loads`), and the
-extension is whoever calls ``recommend`` and writes into the arena.
+extension is the caller of ``recommend`` that writes into the arena.
 """
 
 from __future__ import annotations

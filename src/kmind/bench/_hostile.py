@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The hostile extension of ``bench evidence --adversary --real``: copied into a module's folder.
 
-It wants one value kept, whatever that does, and does what its parameters say for it.
+It tries to get one value kept, whatever its effect, by the means that its parameters select.
 """
 
 import ctypes

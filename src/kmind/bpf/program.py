@@ -84,7 +84,7 @@ class Link:
         self.close()
 
     def cut(self) -> None:
-        """Detach the program of a cgroup link now, whoever else holds it.
+        """Detach the program of a cgroup link now, even if others hold the link.
 
         Without that the kernel does it a moment after the last descriptor and pin are gone.
         """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``kmind run`` beside the demo's load: what it changes is told, and its failure ends the demo."""
+"""Run ``kmind run`` beside the demo's load: report its changes, and end the demo if it fails."""
 
 from __future__ import annotations
 

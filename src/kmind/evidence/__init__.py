@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Experiments on one change: noise, always-valid intervals, guards, verdicts.
 
-Pure arithmetic: no clock, no files, no threads. Whoever runs an experiment asks which arm
+Pure arithmetic: no clock, no files, no threads. The caller of an experiment asks which arm
 comes next, measures one block under it, and hands the number in. See docs/evidence.md.
 """
 

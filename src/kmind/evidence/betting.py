@@ -3,7 +3,7 @@
 
 Each pair gives ``d``, the logarithm of a ratio, and a fair coin said which arm came first. If
 the candidate changes every block by the same factor exp(theta), then ``d - theta`` is as
-likely as its negative, whatever the noise is like. So whoever bets on its sign at fair odds
+likely as its negative, whatever the noise is like. So a bettor on its sign at fair odds
 cannot expect to win (a test martingale: Ville 1939; Ramdas, Grünwald, Vovk and Shafer 2023,
 "Game-theoretic statistics and safe anytime-valid inference"), and a wealth of 1/level is
 reached with probability ``level`` at most, ever. A bet multiplies the wealth by 1 + tanh(y)

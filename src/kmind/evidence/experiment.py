@@ -29,7 +29,7 @@ class Experiment:
     Ask ``arm``, measure one block under it, hand it to ``learn_one``, until ``outcome`` is
     something; ``reason`` is then one sentence, and ``broken`` says that it speaks against the
     candidate without a verdict: a guard ended it, or blocks that only the candidate had no reading
-    in, or whoever runs it says so. Without a clock: time is counted in blocks.
+    in, or the caller stops it. Without a clock: time is counted in blocks.
     ``noise`` (A/A blocks), ``guards`` and ``sides`` are copied. ``blocks`` is what was measured:
     arm and value, None for no reading. ``calibration`` of them, the first, are A/A. ``effort`` is
     kept with it: what the one that proposed the candidate used meanwhile, by arm, if known.
@@ -273,7 +273,7 @@ class Experiment:
         """Go on with what was ended from outside, as its ``to_dict`` left it; None if it was not.
 
         Neither with one that has a verdict, that was broken, or that has no block yet. The
-        interval holds at whatever pair one stops, and so at whatever pair one goes on. A block
+        interval is valid at any pair where one stops, and so at any where one goes on. A block
         whose partner was not measured does not count. Levels of ``guards`` that know too few
         blocks are learnt from the blocks of then.
         """

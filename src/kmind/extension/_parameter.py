@@ -20,7 +20,7 @@ Text = Annotated[str, msgspec.Meta(min_length=1)]
 """Text that is not empty."""
 
 MODE_WORD = "mode"
-"""Stands among the parameters where an instance is made, and is none of a module's."""
+"""Given like a parameter when an instance is made, but not a parameter of any module."""
 
 _INT64 = 1 << 63
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The integer model in numpy: whatever else evaluates one must give these very numbers."""
+"""The integer model in numpy: all other evaluators must give exactly these numbers."""
 
 from __future__ import annotations
 

@@ -348,7 +348,7 @@ class EvidenceStore(DeferringStore):
     # The error that a day's experiments on a knob may make
 
     def budget(self, knob: Knob | str, target: Target) -> Budget:
-        """Return the error budget left today (UTC) for a knob and target, by whatever instance.
+        """Return the error budget left today (UTC) for a knob and target, for all instances.
 
         A text names what several knobs share.
         """

@@ -140,7 +140,7 @@ class Core:
         return [instance for instance in instances if instance is not None]
 
     def classes(self) -> Mapping[str, int]:
-        """Each class that was ever used, and how many instances it has."""
+        """Return each class that was ever used, with its number of instances."""
         rows = (self._class(index) for index in range(_CLASSES))
         return {name: count for name, count in rows if name}
 

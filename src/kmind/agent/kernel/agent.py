@@ -80,7 +80,7 @@ class BpfAgent:
         hooks: Mapping[str, str] | None = None,
         deferred: Iterable[str] = (),
     ) -> Self:
-        """Take charge of an agent by its pins, whoever loaded it; it works all the while.
+        """Take over an agent by its pins, while it works.
 
         ``hooks`` and ``deferred`` are as they were given to the one that loaded it.
         Raises BpfError if its pins are not complete.

@@ -202,7 +202,7 @@ class Generation:
     def retire(self) -> None:
         """Detach its hooks, remove its pins and let go of it, as far as that can be done.
 
-        For one that works no more: where something is left, whoever takes over next removes it.
+        For a generation that no longer works: the next owner removes any remains.
         """
         for name in sorted(self._attached):
             with suppress(OSError, BpfError):

@@ -72,7 +72,7 @@ class Admission:
     """Grants and past decisions: the agent's state that no extension reaches.
 
     With ``leases`` it takes part in them as ``slot``. What the owner says is said under ``lock``,
-    the agent's; whoever has it decide holds that already.
+    the agent's; the caller of a decision holds it already.
     """
 
     def __init__(self, lock: Lock, leases: SimLeases | None = None, slot: int = 0) -> None:
@@ -138,7 +138,7 @@ class Admission:
         return taken._replace(verdict=verdict) if taken.verdict == _VERDICT["APPROVED"] else taken
 
     def settle(self, entry: Entry, now: int) -> None:
-        """Take note of a change that was approved and that the owner is told of."""
+        """Record an approved change that the owner is told of."""
         held = self._grants[entry.knob, entry.target]
         held.tat_ns = max(held.tat_ns, now) + int(held.grant["interval_ns"])
         held.current = entry.value

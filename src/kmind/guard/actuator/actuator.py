@@ -202,7 +202,7 @@ class Actuator:
     def set_trial(self, change: Change, trial: bool) -> None:
         """Say of a value that is held that it is measured, or that it stands by its effect.
 
-        What is on trial is put back when this process dies, whatever the policy keeps.
+        A value on trial is put back when this process dies, whatever the policy keeps.
         """
         self._late.record(lambda: self._journal.set_trial(change, trial))
         if not trial:

@@ -29,7 +29,7 @@ class Approvals:
         self._claimed: dict[bytes, bytes] = {}
 
     def bind(self, rows: Map | None) -> None:
-        """Go by the map of a gate that was loaded; None: of none."""
+        """Use the map of a loaded gate; None: of none."""
         self._loaded = rows
 
     def approve(self, knob: Knob, target: Target, value: Value) -> None:

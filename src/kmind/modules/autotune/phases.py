@@ -62,7 +62,7 @@ class Phase:
 
 
 class Watch:
-    """Says in which phase the load is: 0, 1, 2... ``current`` is None before the first look."""
+    """Classifies the load's phase: 0, 1, 2... ``current`` is None before the first look."""
 
     def __init__(self, columns: Mapping[str, int]) -> None:
         self.places: list[Place] = []

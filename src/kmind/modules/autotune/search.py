@@ -37,7 +37,7 @@ class Search:
 
     First come single steps, each knob's alone: every choice, then as far as the region goes up
     and down. A gain on a step up or down is followed by another one the same way. Then the
-    sampler is asked, which was told of all that.
+    sampler proposes, which knows all results.
 
     A score is the logarithm of the gain over the baseline: what is good lies above 0.
     ``away`` are points that are not asked for again, and ``lost`` those that were a loss.

@@ -43,7 +43,7 @@ class Experiments(Service):
         self._given = spec.manifest, spec.params
 
     def configure(self, manifest: Manifest, params: Mapping[str, Parameter]) -> None:
-        """Go by another version of the module from now on."""
+        """Use another version of the module from now on."""
         self._controller.configure(manifest, params)
         self._confirm.configure(manifest, params)
         self._given = manifest, params

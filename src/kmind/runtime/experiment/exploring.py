@@ -80,7 +80,7 @@ class Exploring:
         self._unconfirmed: Setting = frozenset()
 
     def begin(self, block_s: float) -> None:
-        """Go by blocks of another length; nothing that was used is given back."""
+        """Use blocks of another length; no used time is given back."""
         self.longest_s = max(_STRETCH_S, 4 * block_s)
 
     def tick(self, now: float, unconfirmed: Setting) -> None:

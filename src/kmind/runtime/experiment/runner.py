@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One experiment on a knob, block by block, as time goes on.
 
-Whoever owns it calls ``turn`` when it is ``due``. It asks for the arm that the next block
+The owner calls ``turn`` when it is ``due``. It asks for the arm that the next block
 is to run under, waits for what is under way to wash out, and reads the metrics at both
 ends of the block.
 """

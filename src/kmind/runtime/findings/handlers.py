@@ -35,7 +35,7 @@ _Note = TypeVar("_Note", bound=msgspec.Struct)
 
 
 class FindingHandler:
-    """Handles what one instance's extension has found; ``log`` is told why one is left out."""
+    """Handle findings of one instance's extension; ``log`` gets the reason if one is left out."""
 
     kinds = ("finding", "cleared")
 
@@ -82,7 +82,7 @@ class FindingHandler:
 
 
 class ReportHandler:
-    """Handles what one instance's extension reports; ``log`` is told why one is left out."""
+    """Handle reports of one instance's extension; ``log`` gets the reason if one is left out."""
 
     kinds = ("report",)
 

@@ -6,7 +6,7 @@
 
 A finding that comes and goes stays open: it closes once it was gone for as long as its kind
 says. One that root has closed is news again only once it was gone, or after a day. What the
-disk has no room for is kept in memory, told all the same, and written later.
+disk has no room for is kept in memory, reported, and written later.
 """
 
 from __future__ import annotations

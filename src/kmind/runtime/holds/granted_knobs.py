@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The knobs that an instance is granted, as its agent goes by them, and what they hold now."""
+"""Granted knobs of an instance, as its agent enforces them, and their current values."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class GrantedKnobs:
         self._yielded = {by_name[name] for name in yielded if name in by_name}
 
     def offer_all(self, held: Iterable[Key]) -> None:
-        """Let the agent go by all grants. What is not held has its value of now for a baseline."""
+        """Give the agent all grants. A knob that is not held has its current value as baseline."""
         held = set(held)
         for granted in self:
             value = self.read(granted)

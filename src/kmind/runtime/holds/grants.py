@@ -19,7 +19,7 @@ __all__ = ["Granted", "grants_for", "shown"]
 
 @dataclass(frozen=True)
 class Granted:
-    """One knob on one target: what the agent enforces, and what the extension is told.
+    """Grant of one knob on one target: the agent's bounds, and the extension's information.
 
     ``baseline`` is its value when the instance started, ``priority`` that of its lease.
     ``usable`` is false for a knob that only stands in a rule over another one.

@@ -217,7 +217,7 @@ class Holds(Service):
         *,
         trial: bool = False,
     ) -> bool:
-        """Set what was approved; a refusal is told as an event and leaves the knob as it was.
+        """Set an approved value; a refusal becomes an event and leaves the knob unchanged.
 
         ``measured`` says what is known of its effect; with ``trial`` it is put back if this
         process dies, whatever the policy keeps. Whether it is set.
@@ -338,7 +338,7 @@ class Holds(Service):
         return self._actuator.undo(held.first)
 
     def stop(self, why: str) -> None:
-        """Put everything back, whatever happens on the way; trouble is told as an event."""
+        """Put everything back, whatever happens on the way; failures become events."""
         held, self._held = self._held, {}
         self.dirty |= bool(held)
         by_name = {self.knobs[key].knob.name: key for key in held}

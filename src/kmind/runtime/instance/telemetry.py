@@ -139,7 +139,7 @@ class Telemetry(Service):
         self.configure(spec.manifest)
 
     def configure(self, manifest: Manifest) -> None:
-        """Go by another version of the module from now on."""
+        """Use another version of the module from now on."""
         spec = self._spec
         self._watcher = Watcher(
             spec.name, manifest, spec.agent, self._view, self._emit, self._budget

@@ -76,7 +76,7 @@ class Confirm(Service):
     """The settings of one instance (``who``) whose module measures by itself.
 
     It listens to what becomes of ``holds``. Call ``look`` about
-    once a second. KmindError of the store is told as a line in the log.
+    once a second. KmindError of the store becomes a line in the log.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Confirm(Service):
         self.configure(spec.manifest, spec.params)
 
     def configure(self, manifest: Manifest, params: Mapping[str, Parameter]) -> None:
-        """Go by another version of the module from now on."""
+        """Use another version of the module from now on."""
         self.abort("the module was reloaded")
         own = {"block": "block_s", "settle": "wash_out_s", "recheck": "recheck_s"}
         settings = {field: float(params[name]) for name, field in own.items() if name in params}
@@ -111,7 +111,7 @@ class Confirm(Service):
         self._standing.begin(self._plan)
 
     def listen(self, metric: str, better: Better) -> Callable[[Heard], None]:
-        """Go by this objective; what is returned takes the owner's readings of it."""
+        """Use this objective; return the receiver of the owner's readings of it."""
         self._source = Readings(
             self._manifest, self._agent, metric=metric, better=better, now=self._now
         )

@@ -46,7 +46,7 @@ class Task:
 class Records:
     """Tells of the confirmations of one instance.
 
-    A store that cannot be used is told in a line of the log, and then nothing is known.
+    If the store cannot be used, a line of the log says so, and nothing is known.
     """
 
     def __init__(self, spec: InstanceSpec, services: Services) -> None:

@@ -31,7 +31,7 @@ class Standing:
         self._latest: Setting = frozenset()
 
     def begin(self, plan: EvidencePart) -> None:
-        """Go by another plan: nothing is confirmed, and no time that was used is given back."""
+        """Use another plan: nothing is confirmed, and no used time is given back."""
         self.proofs = Proofs(plan.recheck_s)
         self.exploring.begin(plan.block_s + plan.wash_out_s)
 

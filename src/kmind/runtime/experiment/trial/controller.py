@@ -79,7 +79,7 @@ class ExperimentController(Service):
         self.configure(spec.manifest, spec.params)
 
     def configure(self, manifest: Manifest, params: Mapping[str, Parameter]) -> None:
-        """Go by another version of the module from now on."""
+        """Use another version of the module from now on."""
         self.abort("the module was reloaded")
         plan = manifest.evidence
         own = {field: float(params[name]) for name, field in _PARAMETERS if name in params}

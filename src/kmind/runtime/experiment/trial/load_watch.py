@@ -23,7 +23,7 @@ _NEWEST = 2  # blocks that have to look like the ones before them for what is re
 
 
 class LoadWatch:
-    """The load of one instance, whose module goes by ``plan``.
+    """Watch the load of one instance, whose module has this ``plan``.
 
     ``metrics`` reads the counters, ``noise`` collects blocks under the current value while nothing
     is tried. ``busy`` says whether there is traffic. Where the module declares no outcome, no load

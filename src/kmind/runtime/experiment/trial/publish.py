@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Telling of experiments: as events, and as rows of the store.
 
-A store that cannot be written is told in a line of the log, and stops no experiment.
+If the store cannot be written, a line of the log says so; no experiment stops for that.
 """
 
 from __future__ import annotations
