@@ -129,7 +129,7 @@ def load_instance(context: Context, call: Call) -> dict[str, Any]:
     result = context.supervisor.requests.load(
         body.module,
         _not_a_path(body.target),
-        {name.replace("-", "_"): value for name, value in body.parameters.items()},
+        body.parameters,
         mode=Mode[body.mode.upper()] if body.mode else None,
         dry_run=body.dry_run,
         asker=call.uid,

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 from kmind.errors import UsageError
 
-__all__ = ["split_word", "split_words"]
+__all__ = ["plain_names", "split_word", "split_words"]
+
+_T = TypeVar("_T")
 
 
 def split_word(word: str) -> tuple[str, str]:
@@ -20,10 +23,18 @@ def split_word(word: str) -> tuple[str, str]:
 
 def split_words(words: Iterable[str]) -> dict[str, str]:
     """Return the texts by name. Raises UsageError as ``split_word``, and for a name twice."""
-    given: dict[str, str] = {}
-    for word in words:
-        name, text = split_word(word)
+    return _by_name(map(split_word, words))
+
+
+def plain_names(given: Mapping[str, _T]) -> dict[str, _T]:
+    """Return what was given, with ``_`` for ``-`` in names. Raises UsageError for a name twice."""
+    return _by_name((name.replace("-", "_"), value) for name, value in given.items())
+
+
+def _by_name(pairs: Iterable[tuple[str, _T]]) -> dict[str, _T]:
+    given: dict[str, _T] = {}
+    for name, value in pairs:
         if name in given:
             raise UsageError(f"parameter {name} is given twice", hint="give it once")
-        given[name] = text
+        given[name] = value
     return given

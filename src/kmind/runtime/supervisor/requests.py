@@ -22,6 +22,7 @@ from kmind.runtime.objective.poller import check_requester
 from kmind.runtime.supervisor.devices.unwanted import Unwanted
 from kmind.runtime.supervisor.instances import DEADLINE_S, Instances
 from kmind.runtime.supervisor.loop import Loop
+from kmind.util.words import plain_names
 
 __all__ = ["Requests"]
 
@@ -71,9 +72,9 @@ class Requests:
         name = f"{found.manifest.name}@{where.name}"
         if name in self._members:
             raise KmindError(f"{name} is loaded already", hint=f"kmind reload {name}")
-        options = self._conf.options(found.manifest.name)
-        params = parse_parameters(found.manifest, parameters, options)
-        check_requester(found.manifest, params, parameters, asker)
+        given, options = plain_names(parameters), self._conf.options(found.manifest.name)
+        params = parse_parameters(found.manifest, given, options)
+        check_requester(found.manifest, params, given, asker)
         wanted = self._conf.mode(found.manifest.name)
         mode = mode or (Mode[wanted.upper()] if wanted else Mode.ADVISE)
         check_request(found, where, params, self._policy, mode)
