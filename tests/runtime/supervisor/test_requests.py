@@ -45,7 +45,7 @@ def test_parameter_that_is_given_in_two_spellings_is_refused(requests: Requests)
 
 
 def test_command_of_root_is_refused_to_others(requests: Requests) -> None:
-    given = {"objective": "command:true", "user": "root"}
+    given = {"objective": "command:true", "user": "root", "knobs": "vm.swappiness"}
     with pytest.raises(KmindError, match="root"):
         requests.load("autotune", "system", given, mode=None, dry_run=True, asker=1000)
 
