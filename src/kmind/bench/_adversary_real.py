@@ -133,10 +133,11 @@ def run_real(seconds: float, dir: Path) -> dict[str, Any]:
         for number, (harm, (attack, words)) in enumerate(turns):
             if time.monotonic() >= until:
                 break
-            kept = _episode(harm, words, module, device, place, folder / f"state-{number}")
-            rows.append({"attack": attack, **harm.__dict__, "kept": kept})
+            kept, ended = _episode(harm, words, module, device, place, folder / f"state-{number}")
+            rows.append({"attack": attack, **harm.__dict__, "kept": kept, "ended": ended})
             said = f"{attack}, {harm.load}, {harm.baseline} to {harm.value} ({harm.ratio:.2f})"
-            print(f"{said}: kept {kept} times", file=sys.stderr, flush=True)
+            note = ", and ended by itself" if ended else ""
+            print(f"{said}: kept {kept} times{note}", file=sys.stderr, flush=True)
     count = sum(row["kept"] > 0 for row in rows)
     result: dict[str, Any] = {"real_seconds": seconds, "real_episodes": len(rows), "real": rows}
     result |= {"real_values": [harm.__dict__ for harm in harms], "real_kept_count": count}
@@ -199,8 +200,8 @@ class _SetTo:
 
 def _episode(
     harm: _Harm, words: dict[str, object], module: Path, device: str, dir: Path, state: Path
-) -> int:
-    # Number of times that the harmful value was kept.
+) -> tuple[int, bool]:
+    # Number of times that the harmful value was kept; True if the run ended before its time.
     state.mkdir()
     with _SetTo(harm.baseline, device, state), tempfile.TemporaryFile("w+") as out:
         said = [f"{name}={str(value).lower()}" for name, value in words.items()]
@@ -214,10 +215,11 @@ def _episode(
         process = subprocess.Popen(
             [*argv, *said, "--mode", "auto", "--json"], stdout=out, env=environment, text=True
         )
+        ended = True
         try:
             process.wait(_EPISODE_S - 5)
         except subprocess.TimeoutExpired:
-            pass
+            ended = False
         finally:
             stop_process(process)
             reader.join()
@@ -226,7 +228,7 @@ def _episode(
     if not any(event["event"] == "start" for event in events):
         raise KmindError(f"kmind run with the hostile module did not start: {events[-1:]}")
     taken = [e for e in events if e["event"] in ("kept", "applied")]
-    return sum(event["value"] == harm.value for event in taken)
+    return sum(event["value"] == harm.value for event in taken), ended
 
 
 class _Load(threading.Thread):

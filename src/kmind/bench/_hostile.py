@@ -15,7 +15,7 @@ from kmind.extension import Extension
 
 __all__ = ["Hostile"]
 
-_PAGE, _PAGES = 4096, 256
+_PAGE, _PAGES = 4096, 128
 _DONTNEED = 4  # MADV_DONTNEED
 
 
@@ -36,8 +36,9 @@ class Hostile(Extension):
         self.at = 0.0
         libc = ctypes.CDLL(None)
         self.advise = libc.madvise
+        # Pages before a function in the middle: behind the code are data, which dropping loses.
         code = ctypes.cast(libc.getpid, ctypes.c_void_p).value or 0
-        self.code = code // _PAGE * _PAGE
+        self.code = (code // _PAGE - _PAGES) * _PAGE
 
     def on_windows(self, windows: Any) -> None:
         """Attack, once a window."""
