@@ -228,7 +228,7 @@ def test_reload_of_a_module_that_changed_its_class(rig: Rig, disk: str) -> None:
     before = supervisor.status(name)[0]
     (path / "module.toml").write_text(MANIFEST.replace('"tuner"', '"predictor"'))
     with pytest.raises(KmindError, match=f"{name} is a tuner, and the module sample is a pred"):
-        supervisor.reload(name)
+        supervisor.requests.reload(name)
     after = supervisor.status(name)[0]
     assert (after["class"], after["state"]) == ("tuner", "running")
     assert after["generation"] == before["generation"]
