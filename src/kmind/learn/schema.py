@@ -56,7 +56,7 @@ _RECORD = {
     "kind": ("kind", "1", "KMIND_KIND_MODULE and the module's own number"),
     "cpu": ("cpu", "1", "CPU"),
     "subject": ("subject", "1", "see the module's kinds"),
-    "time_ns": ("time_ns", "ns", "0 where the module reads no clock"),
+    "time_ns": ("time_ns", "ns", "0 if the module records no time"),
     "value": ("value", "1", "see the module's kinds"),
 }
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an admin asks of a supervisor, as far as no instance is made."""
+"""Requests of an admin to a supervisor, as far as no instance is made."""
 
 from types import SimpleNamespace
 from typing import Any

@@ -161,7 +161,7 @@ struct kmind_record {
 	__u16 kind;
 	__u16 cpu;
 	__u32 subject;
-	__u64 time_ns; /* CLOCK_MONOTONIC, or 0 where the module reads no clock */
+	__u64 time_ns; /* CLOCK_MONOTONIC, or 0 if the module records no time */
 	__u64 value;
 };
 
