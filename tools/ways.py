@@ -72,7 +72,8 @@ ACTS = {
             "Core.register",
             "BpfObject.load",
             "BpfAgent.pin",
-            "BpfAgent.grant",
+            "BpfAgent.grant",  # as it was called
+            "KernelAdmission.grant",
             "_spawn",
             "read_sources",
             "map_arena",
