@@ -15,7 +15,16 @@ from dataclasses import dataclass, field
 from kmind.evidence import Better
 from kmind.knobs import Value
 
-__all__ = ["DEBT_S", "START_S", "Collapse", "Exploring", "Proof", "Proofs", "Setting"]
+__all__ = [
+    "DEBT_S",
+    "START_S",
+    "Collapse",
+    "Exploring",
+    "Proof",
+    "Proofs",
+    "Setting",
+    "level_class",
+]
 
 Setting = frozenset[tuple[tuple[int, int], Value]]
 """Values by knob and target; empty where the baseline stands."""
@@ -179,7 +188,7 @@ class Proofs:
         if known is None:
             known = Proof(number, self.first_s / 2 ** self._refuted.get(setting, 0) / 2)
         proof = Proof(number, min(2 * known.pause_s, _LONGEST_S), levels=known.levels)
-        proof.levels |= {_class(level)} if level else set()
+        proof.levels |= {level_class(level)} if level else set()
         self.remember(setting, proof)
 
     def remember(self, setting: Setting, proof: Proof) -> None:
@@ -204,7 +213,11 @@ class Proofs:
     def under(self, setting: Setting, level: float) -> None:
         """The metric is so much under a setting that stands: a new level asks for a measurement."""
         proof = self._proofs.get(setting)
-        if proof and proof.levels and min(abs(_class(level) - other) for other in proof.levels) > 1:
+        if (
+            proof
+            and proof.levels
+            and min(abs(level_class(level) - other) for other in proof.levels) > 1
+        ):
             proof.pause_s = min(proof.pause_s, self.first_s)
 
     def clear(self) -> None:
@@ -212,5 +225,6 @@ class Proofs:
         self._proofs.clear()
 
 
-def _class(level: float) -> int:
+def level_class(level: float) -> int:
+    """Return the class of a metric's level; of neighbours one may be the other's load."""
     return math.floor(math.log(level) / _LEVELS)

@@ -192,10 +192,10 @@ class ExperimentController(Service):
         latest = self._aa_noise.latest
         if self._running or not latest or not self._live:
             return
-        load = self._load.classes(latest)
+        seen = self._load.seen(latest)
         standing = self._held()
         for granted in standing:
-            self._clocks.under(granted.key, self._holds.standing(granted), load)
+            self._clocks.under(granted.key, self._holds.standing(granted), seen)
         for granted in standing:
             clock = self._clocks.get(granted.key, self._holds.standing(granted))
             if clock is not None and clock.owed and self._mode == Mode.AUTO:
@@ -385,7 +385,7 @@ class ExperimentController(Service):
         )
         self._put_off.forget(case.back_off)
         seen = running.blocks("candidate")
-        load = self._load.classes(seen) if seen else ""
+        load = self._load.seen(seen) if seen else None
         self._clocks.kept(case, load, again=running.again)
 
     # Being interrupted

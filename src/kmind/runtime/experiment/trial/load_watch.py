@@ -15,6 +15,7 @@ from kmind.knobs import Value
 from kmind.runtime.experiment.case import Case, Running
 from kmind.runtime.experiment.measure.aa_noise import AaNoise
 from kmind.runtime.experiment.measure.circumstances import Circumstances, Counted, Ledger
+from kmind.runtime.experiment.trial.recheck import Seen
 from kmind.runtime.holds.grants import Granted
 
 __all__ = ["LoadWatch"]
@@ -52,9 +53,13 @@ class LoadWatch:
             self._busy_until = self._now() + self._block_s
         self.busy = self._now() < self._busy_until
 
-    def classes(self, blocks: Sequence[Counted]) -> str:
-        """Return the load that blocks are of, in words that may follow the knob's value."""
-        return self._circumstances.classify(blocks).classes
+    def seen(self, blocks: Sequence[Counted]) -> Seen:
+        """Return the load that blocks under a value are of; it may follow the knob's value."""
+        levels = {name: _level(blocks, name) for name in self.metrics.outcomes}
+        return Seen(
+            self._circumstances.classify(blocks).classes,
+            {name: level for name, level in levels.items() if level is not None},
+        )
 
     def case(
         self,

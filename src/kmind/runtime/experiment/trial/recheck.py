@@ -8,7 +8,7 @@ that was cut short.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,8 +17,9 @@ import numpy as np
 from kmind.evidence import Design, Experiment
 from kmind.knobs import Value
 from kmind.runtime.experiment.case import Case
+from kmind.runtime.experiment.exploring import level_class
 
-__all__ = ["MOST_CUTS", "RecheckClock", "RecheckClocks"]
+__all__ = ["MOST_CUTS", "RecheckClock", "RecheckClocks", "Seen"]
 
 MOST_CUTS = 4
 """Limit of rechecks cut off in a row; then the value goes."""
@@ -30,13 +31,22 @@ _MOST = 256
 _Key = tuple[int, int]
 
 
+@dataclass(frozen=True)
+class Seen:
+    """The load under a value that stands: its classes in words, and the levels of the outcomes."""
+
+    classes: str
+    levels: Mapping[str, float]
+
+
 @dataclass
 class RecheckClock:
     """Time in place since a value was measured, and its limit, in seconds.
 
     ``first_s`` is the limit under another load. ``loads`` are the owner's names of the loads that
-    it was measured under, as seen under the value itself. ``cuts`` counts the measurements cut
-    short since; the last one left ``pieces``.
+    it was measured under, as seen under the value itself, and ``levels`` the classes that its
+    outcome's level was in. ``cuts`` counts the measurements cut short since; the last one left
+    ``pieces``.
     """
 
     case: Case
@@ -45,7 +55,24 @@ class RecheckClock:
     stood_s: float = 0.0
     cuts: int = 0
     loads: set[str] = field(default_factory=set)
+    levels: set[int] = field(default_factory=set)
     pieces: dict[str, Any] | None = None
+
+    def knows(self, seen: Seen) -> bool:
+        """True if it was measured under such a load, or if none is known yet."""
+        level = self._level(seen)
+        near = level is None or not self.levels or min(abs(level - n) for n in self.levels) <= 1
+        return near and (not self.loads or seen.classes in self.loads)
+
+    def learn_one(self, seen: Seen) -> None:
+        """Add a load that it was measured under."""
+        self.loads.add(seen.classes)
+        level = self._level(seen)
+        self.levels |= set() if level is None else {level}
+
+    def _level(self, seen: Seen) -> int | None:
+        level = seen.levels.get(self.case.outcome.name)
+        return level_class(level) if level else None
 
     def go_on(self, case: Case, design: Design, rng: np.random.Generator) -> Experiment | None:
         """Return the experiment that was cut short, to be continued, if its design is unchanged."""
@@ -91,13 +118,13 @@ class RecheckClocks:
         """The clock of a value, if it has one."""
         return self._clocks.get((key, value))
 
-    def kept(self, case: Case, load: str, *, again: bool) -> None:
-        """A value was kept; ``load`` is what its blocks were of. ``again``: it stood before."""
+    def kept(self, case: Case, seen: Seen | None, *, again: bool) -> None:
+        """A value was kept; ``seen`` is its blocks' load. ``again``: it stood before."""
         clock = self._clocks.get((case.granted.key, case.candidate)) if again else None
         if clock is None:
             self.proven(case)
         else:
-            self.confirmed(clock, load)
+            self.confirmed(clock, seen)
 
     def proven(self, case: Case) -> None:
         """A value was measured to be better: its clock begins."""
@@ -119,11 +146,12 @@ class RecheckClocks:
         self._clocks[key] = clock
         self._standing.append(key)
 
-    def confirmed(self, clock: RecheckClock, load: str) -> None:
+    def confirmed(self, clock: RecheckClock, seen: Seen | None) -> None:
         """It was measured again, and stays: for twice as long, up to an hour."""
         clock.pause_s = min(2 * clock.pause_s, _LONGEST_S)
         clock.stood_s, clock.cuts, clock.pieces = 0.0, 0, None
-        clock.loads.add(load)
+        if seen is not None:
+            clock.learn_one(seen)
 
     def refuted(self, case: Case) -> None:
         """It was measured again, and goes."""
@@ -144,15 +172,15 @@ class RecheckClocks:
         clock.pieces = pieces | {"case": _question(case)}
         return clock.cuts >= MOST_CUTS
 
-    def under(self, key: _Key, value: Value, load: str) -> None:
+    def under(self, key: _Key, value: Value, seen: Seen) -> None:
         """The load is now so, under a value that stands: a new one asks for a measurement soon."""
         clock = self._clocks.get((key, value))
-        if clock is None or load in clock.loads:
+        if clock is None:
             return
-        if clock.loads:
+        if not clock.knows(seen):
             clock.pause_s = min(clock.pause_s, clock.first_s)
-        else:
-            clock.loads.add(load)
+        elif not clock.loads:
+            clock.learn_one(seen)
 
     def clear(self) -> None:
         """Forget all: nothing stands in this mode."""
