@@ -26,7 +26,6 @@ ELSEWHERE = {
     "runtime/experiment/measure/readings.py": "runtime/experiment/confirm/test_confirm.py",
     "runtime/experiment/confirm/record.py": "runtime/experiment/confirm/test_confirm.py",
     "runtime/instance/extension/service.py": "runtime/instance/test_instance.py",
-    "runtime/supervisor/requests.py": "runtime/supervisor/test_supervisor.py",
     "testing/daemon.py": "test_walkthrough.py",
 }
 
