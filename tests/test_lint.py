@@ -79,6 +79,10 @@ def test_documentation_builds_without_a_warning(tmp_path: Path) -> None:
     run("sphinx-build", "-q", "-W", "--keep-going", "-b", "html", "docs", tmp_path)
 
 
+def test_language_is_plain() -> None:
+    run(sys.executable, ROOT / "tools/language.py", "-v")
+
+
 @pytest.mark.parametrize("path", [*PYTHON, *C, *SHELL], ids=label)
 def test_licence_comes_first(path: Path) -> None:
     first, second, *_ = [*path.read_text().splitlines(), "", ""]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Find riddles and long lines in docstrings, help texts and documentation.
 
-``python tools/language.py`` prints the number of each; ``-v`` lists the places. Each check returns
-a list of ``FILE:LINE: text``; ``tests/test_language.py`` asks that all are empty.
+``python tools/language.py`` prints the number of each, and fails if there is one; ``-v`` lists the
+places. Each check returns a list of ``FILE:LINE: text``; ``tests/test_lint.py`` runs all of them.
 """
 
 from __future__ import annotations
@@ -162,14 +162,17 @@ def counts() -> dict[str, int]:
     return {name: len(check()) for name, check in CHECKS.items()}
 
 
-def main() -> None:
-    """Print the counts, and with ``-v`` the places."""
+def main() -> int:
+    """Print the counts, and with ``-v`` the places; return 1 if there are any."""
+    total = 0
     for name, check in CHECKS.items():
         found = check()
+        total += len(found)
         print(f"{len(found):5} {name}")
         if "-v" in sys.argv[1:]:
-            print(*(f"      {place}" for place in found), sep="\n")
+            print(*(f"      {place}\n" for place in found), sep="", end="")
+    return 1 if total else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
