@@ -65,7 +65,7 @@ def pattern(line: str) -> str:
             return r"[\d.,]+"
         return re.escape(text)
 
-    return re.sub(r"…|\s+|(?<![\w@])\d[\d.,]*(?!\w)|[^\s…]", word, line.rstrip())
+    return re.sub(r"…|\s+|(?:(?<![\w@])|(?<= x))\d[\d.,]*(?!\w)|[^\s…]", word, line.rstrip())
 
 
 def missing(shown: list[str], output: str) -> str | None:
