@@ -34,7 +34,7 @@ def test_child_gives_the_labels_of_the_library(booster: Path) -> None:
 @pytest.mark.parametrize("package", INSTALLED)
 def test_damaged_file_is_one_line(tmp_path: Path, package: str) -> None:
     path = tmp_path / "model"
-    path.write_bytes(b"tree\nversion=v4\n\0")
+    path.write_bytes(b"{}")
     with pytest.raises(ModelError, match=LIBRARIES[package]) as caught:
         ask_library(package, path, X)
     assert "\n" not in str(caught.value)
