@@ -43,7 +43,7 @@ def test_without_root_it_is_simulated(cli: "Cli") -> None:
     done = cli("demo", "--json", root=False)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert "simulated disk, not on this machine's kernel: this is not root" in lines[0]
+    assert "simulated disk, not on this machine's kernel: you are not root" in lines[0]
     assert check(lines)["backend"] == "sim"
 
 
