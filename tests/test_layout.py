@@ -17,14 +17,8 @@ LONG = 100
 # Tested where they are used, and by which file.
 ELSEWHERE = {
     "agent/kernel/generation.py": "agent/kernel/test_upgrade.py",
-    "agent/protocol.py": "agent/sim/test_agent.py",
     "bench/admission.py": "bench/test_attack.py",
-    "learn/tap.py": "learn/test_record.py",
-    "runtime/experiment/case.py": "runtime/experiment/trial/test_controller.py",
     "runtime/experiment/experiments.py": "runtime/experiment/confirm/test_confirm.py",
-    "runtime/experiment/exploring.py": "runtime/experiment/confirm/test_confirm.py",
-    "runtime/experiment/measure/readings.py": "runtime/experiment/confirm/test_confirm.py",
-    "runtime/experiment/confirm/record.py": "runtime/experiment/confirm/test_confirm.py",
     "runtime/instance/extension/service.py": "runtime/instance/test_instance.py",
     "testing/daemon.py": "test_walkthrough.py",
 }

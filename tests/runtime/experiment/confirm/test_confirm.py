@@ -16,7 +16,7 @@ from runtime.searching import Search
 from kmind.abi import layout
 from kmind.agent.types import Mode
 from kmind.errors import KnobError
-from kmind.runtime.experiment.exploring import DEBT_S, Exploring, Proof, Proofs
+from kmind.runtime.experiment.exploring import DEBT_S
 from kmind.runtime.experiment.measure.effort import Effort
 
 HOUR = 3600.0
@@ -487,43 +487,6 @@ def test_what_was_confirmed_may_stand_at_once_after_a_restart(owner: MakeOwner) 
 def _again(one: Owner) -> tuple[Any, Any, str, dict[str, Any]]:
     each = one.granted["block.nr_requests"]
     return each, replace(one._action(each, 512), id=10**6), "The test says so.", {}
-
-
-# The clocks
-
-
-def test_exploring_is_a_sixth_of_the_time_in_the_long_run() -> None:
-    exploring, setting = Exploring(), frozenset({((1, 1), 5)})
-    stood = now = 0.0
-    while now < 100 * HOUR:
-        now += 1.0
-        if exploring.left_s > 0:
-            stood += 1.0
-        exploring.tick(now, setting if exploring.left_s > 0 else frozenset())
-    assert stood <= 600 + now / 6 + 10
-
-
-def test_a_refuted_setting_is_measured_sooner_when_it_comes_back() -> None:
-    proofs, setting = Proofs(60.0), frozenset({((1, 1), 5)})
-    pauses = []
-    for _ in range(4):
-        proofs.confirmed(setting, 1, 100.0)
-        proof = proofs.get(setting)
-        assert proof
-        pauses.append(proof.pause_s)
-        proofs.refuted(setting)
-    assert pauses == [60.0, 30.0, 15.0, 15.0]
-
-
-def test_what_comes_back_after_long_is_measured_sooner() -> None:
-    proofs, setting = Proofs(60.0), frozenset({((1, 1), 5)})
-    proofs.remember(setting, Proof(1, HOUR))
-    proofs.tick(0.0, setting)
-    proofs.tick(1.0, frozenset())
-    proofs.tick(500.0, setting)
-    proof = proofs.get(setting)
-    assert proof
-    assert proof.pause_s == 60.0
 
 
 # Autotune in front of it
