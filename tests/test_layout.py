@@ -17,10 +17,7 @@ LONG = 100
 # Tested where they are used, and by which file.
 ELSEWHERE = {
     "agent/kernel/generation.py": "agent/kernel/test_upgrade.py",
-    "bench/admission.py": "bench/test_attack.py",
     "runtime/experiment/experiments.py": "runtime/experiment/confirm/test_confirm.py",
-    "runtime/instance/extension/service.py": "runtime/instance/test_instance.py",
-    "testing/daemon.py": "test_walkthrough.py",
 }
 
 

@@ -120,27 +120,3 @@ def test_status_and_features_are_shown(bench: "Bench") -> None:
     assert list(view.features) == ["reads"]
     assert view.knobs == {"block.read_ahead_kb": int(bench.baseline)}
     assert bench.instance.account()["verdict_advised"] >= 1
-
-
-REMEMBERER = """\
-from kmind.extension import Extension
-
-
-class Sample(Extension):
-    def start(self):
-        runs = (self.context.memory or {"runs": 0})["runs"] + 1
-        self.context.log("runs", n=runs)
-        self.context.remember({"runs": runs})
-"""
-
-
-def test_what_an_extension_remembers_is_there_at_its_next_start(bench: "Bench") -> None:
-    bench.start("observe", extension=REMEMBERER)
-    assert bench.instance
-    bench.run_until(lambda: (bench.folder / f"memory/sample@{bench.disk}.json").exists())
-    bench.instance.relaunch(bench.instance.module, bench.instance.params)
-    bench.run_until(lambda: bench.instance and bench.instance.ready())
-    bench.instance.resume()
-    bench.run_until(lambda: len([e for e in bench.of("log") if e["source"] == "extension"]) == 2)
-    lines = [e["message"] for e in bench.of("log") if e["source"] == "extension"]
-    assert lines == ["runs n=1", "runs n=2"]

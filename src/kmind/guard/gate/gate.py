@@ -186,7 +186,9 @@ class Gate:
         except KmindError as error:
             self.release(knob, target)
             kind = PrivilegeError if isinstance(error, PrivilegeError) else KnobError
-            raise kind(f"{knob.name} cannot be gated: {error}", hint="kmind only reads it") from error
+            raise kind(
+                f"{knob.name} cannot be gated: {error}", hint="kmind only reads it"
+            ) from error
 
     def release(self, knob: Knob, target: Target) -> None:
         """Gate it no more. An approval that came after the last claim is left."""
