@@ -140,7 +140,7 @@ def test_what_a_killed_process_left(tmp_path: Path, target: Target) -> None:
         "begin(store, Target.block('sim0', root=Path(sys.argv[3])), change=3)\n"
         "os.kill(os.getpid(), 9)\n"
     )
-    tests = str(Path(__file__).parents[2])
+    tests = str(Path(__file__).parents[1])
     command = [sys.executable, "-c", program, tests, str(path), str(tmp_path / "root")]
     assert subprocess.run(command, check=False).returncode == -9
     with EvidenceStore(path) as store:

@@ -285,7 +285,7 @@ def test_wrong_file_of_modules_d_is_told_and_stops_nothing(rig: Rig) -> None:
     assert supervisor.names() == ["dirty@system"]
     told = " ".join(each["message"] for each in rig.of("log"))
     assert "10-wrong.conf:1: unknown word 'optoins'" in told
-    assert ".#20-good.conf is not read" in told
+    assert ".#20-good.conf ignored" in told
 
 
 def test_one_look_serves_all_who_read_in_one_round(rig: Rig, disk: str) -> None:
