@@ -13,7 +13,7 @@
 
 #define KM_FLIGHTS 4096 /* requests in the disk that can be timed */
 
-/* A request in the disk. Two that share a place: the earlier one goes untimed. */
+/* A request in the disk. Of three that share two places the earliest goes untimed. */
 struct km_flight {
 	__u64 request;
 	__u64 issued_ns;
@@ -47,14 +47,24 @@ static __always_inline __u64 km_flight_name(const void *arguments)
 
 static __always_inline struct km_flight *km_flight_place(__u64 name)
 {
-	return &km_flights[(name * 0x9e3779b97f4a7c15ULL >> 40) & (KM_FLIGHTS - 1)];
+	/*
+	 * The first of two places. Requests lie in rows: with one multiplication alone all of a
+	 * row could share their places with those of another, so both halves are mixed.
+	 */
+	name *= 0x9e3779b97f4a7c15ULL;
+	name ^= name >> 32;
+	name *= 0xd6e8feb86659fd93ULL;
+	return &km_flights[(name >> 40) & (KM_FLIGHTS - 2)];
 }
 
 /* The disk gets a request: from here on the time is its own. */
 static __always_inline void km_flight_begin(__u64 name, __u64 note)
 {
 	struct km_flight *flight = km_flight_place(name);
+	__u64 other = READ_ONCE(flight->request);
 
+	if (other && other != name)
+		flight++;
 	flight->issued_ns = bpf_ktime_get_ns();
 	flight->note = note;
 	if (!__sync_lock_test_and_set(&flight->request, name))
@@ -66,6 +76,8 @@ static __always_inline bool km_flight_end(__u64 name, struct km_flight *found)
 {
 	struct km_flight *flight = km_flight_place(name);
 
+	if (READ_ONCE(flight->request) != name)
+		flight++;
 	found->issued_ns = flight->issued_ns;
 	found->note = flight->note;
 	if (__sync_val_compare_and_swap(&flight->request, name, 0) != name)
