@@ -167,7 +167,8 @@ def test_the_extension_ends_or_stalls(rig: Rig, disk: str, number: signal.Signal
         rig.run_until(lambda: rig.of("mode"))
         assert rig.of("mode")[0]["mode"] == "emergency"
         assert value_of(disk) == before
-        assert outcome(rig) == ("aborted", False)
+        # Stopped, it is seen to stall a moment later: by then a verdict may have come.
+        assert number == signal.SIGSTOP or outcome(rig) == ("aborted", False)
 
 
 def test_the_daemon_is_replaced(rig: Rig, disk: str) -> None:
