@@ -153,9 +153,13 @@ class Experiment:
         if self.outcome is None:
             self.outcome, self.reason = "aborted", reason
 
-    def void(self, reason: str) -> None:
-        """Take its verdict back: what was measured does not bear it. It is not gone on with."""
+    def void(self, reason: str, *, broken: bool = False) -> None:
+        """Take its verdict back: what was measured does not bear it. It is not gone on with.
+
+        ``broken``: it speaks against the candidate, as a guard does.
+        """
         self.outcome, self.reason, self._void = "aborted", reason, True
+        self.broken = self.broken or broken
 
     def _break(self, reason: str) -> None:
         if self.outcome is None:

@@ -17,7 +17,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from kmind.errors import KmindError, UsageError
 from kmind.evidence import Budget
@@ -31,6 +31,7 @@ __all__ = [
     "CONFIRMATION",
     "UNMEASURED",
     "EvidenceStore",
+    "ask_store",
     "read_experiments",
 ]
 
@@ -43,6 +44,7 @@ BY_MODULE = "by module"
 CONFIRMATION = "confirmation"
 """The kind of the owner's experiment on all that such a module has set."""
 
+_T = TypeVar("_T")
 _WHAT = "record of experiments"
 _MOST_ROWS = 5000
 _MOST_BY_MODULE = 1000  # beside those: what a module says must not push them out
@@ -451,6 +453,15 @@ def _way(
                 ways[new] = *ways[here], number
                 todo.append(new)
     return ways.get(goal, ())
+
+
+def ask_store(ask: Callable[[], _T], otherwise: _T, log: Callable[[str], None]) -> _T:
+    """Return the answer of the store; if it cannot be used, ``otherwise``, and say so in a line."""
+    try:
+        return ask()
+    except KmindError as error:
+        log(str(error))
+        return otherwise
 
 
 def _name(knob: Knob | str) -> str:

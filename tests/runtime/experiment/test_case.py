@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Records of experiments: names of the circumstances, keys, and what lets a candidate stand."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -69,8 +70,8 @@ def test_only_a_candidate_that_was_never_kept_is_unproven() -> None:
 
 def test_block_that_took_too_long_is_left_out() -> None:
     made = running("", None, again=False)
-    short, long = blocks_of(HIDDEN, 2)
-    object.__setattr__(long, "seconds", 0.7)
+    (short,) = blocks_of(HIDDEN, 1)
+    long = replace(short, seconds=0.7)
     made.seen = [("candidate", short), ("candidate", long), ("incumbent", short)]
     assert made.blocks("candidate") == [short]
     assert made.seen_nothing

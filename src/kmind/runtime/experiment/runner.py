@@ -107,8 +107,7 @@ class ExperimentRunner:
         self.experiment.effort = self._efforts.to_dict()
         why = self._efforts.why_void
         if why and self.experiment.outcome in ("gain", "no change"):
-            self.experiment.void(f"void: {why}")
-            self.experiment.broken = True  # it speaks against the candidate, as a guard does
+            self.experiment.void(f"void: {why}", broken=True)
 
     def _learn(self, block: Block) -> None:
         # A block that is far below all others, whatever its arm: the incumbent's turn comes at

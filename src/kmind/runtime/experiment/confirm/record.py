@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from kmind import events
-from kmind.errors import KmindError
 from kmind.evidence import Experiment
 from kmind.knobs import Value
-from kmind.runtime.evidence_store import CONFIRMATION
+from kmind.runtime.evidence_store import CONFIRMATION, ask_store
 from kmind.runtime.services import InstanceSpec, Services
 
 __all__ = ["Records", "Task"]
@@ -59,11 +58,7 @@ class Records:
         self._emit(events.Log(instance=self._who, message=message))
 
     def _asked(self, ask: Callable[[], _T], otherwise: _T) -> _T:
-        try:
-            return ask()
-        except KmindError as error:
-            self.log(str(error))
-            return otherwise
+        return ask_store(ask, otherwise, self.log)
 
     def begin(
         self,

@@ -100,8 +100,8 @@ class LoadWatch:
         elif not self._circumstances.believed(case.outcome, tried):
             experiment.void(f"under the candidate {wanted} does not say what is gained")
         elif side := self._circumstances.harmed(case.outcome, case.sides, seen, tried):
-            experiment.void(f"guard {side.name} under the candidate: effect x{side.ratio:.3f}")
-            experiment.broken = True
+            reason = f"guard {side.name} under the candidate: effect x{side.ratio:.3f}"
+            experiment.void(reason, broken=True)
 
 
 def _level(blocks: Sequence[Counted], name: str) -> float | None:

@@ -17,7 +17,7 @@ from kmind.errors import KmindError
 from kmind.evidence import Budget, Design, Experiment, Guard
 from kmind.extension.manifest.outcome import EvidencePart, OutcomePart
 from kmind.knobs import Target, Value
-from kmind.runtime.evidence_store import EvidenceStore
+from kmind.runtime.evidence_store import EvidenceStore, ask_store
 from kmind.runtime.experiment.case import Case
 from kmind.runtime.holds.grants import Granted
 
@@ -55,11 +55,7 @@ class Recall:
         self._log = log
 
     def _asked(self, ask: Callable[[], _T], otherwise: _T) -> _T:
-        try:
-            return ask()
-        except KmindError as error:
-            self._log(str(error))
-            return otherwise
+        return ask_store(ask, otherwise, self._log)
 
     def _pair(self, case: Case) -> dict[str, Any]:
         return {
