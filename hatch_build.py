@@ -2,8 +2,9 @@
 """Compiles the BPF objects: as hatchling's build hook, or by hand.
 
 Each ``src/kmind/**/X.bpf.c`` becomes ``X.bpf.o`` beside it, when it is older than its
-source, any header or this file. ``python hatch_build.py`` does only that, and needs
-nothing but Python, clang and the libbpf headers.
+source, any header or this file. An object with an arena gets a twin, ``X.array.bpf.o``, for
+kernels without arenas. ``python hatch_build.py`` does only that, and needs nothing but Python,
+clang and the libbpf headers.
 """
 
 import os
@@ -26,6 +27,7 @@ ROOT = Path(__file__).resolve().parent
 SOURCES = ROOT / "src" / "kmind"
 OLDEST_CLANG = 19
 NEWEST_CLANG = 25
+_ARENA = "kmind/ring.h"  # the header that declares it
 ARCHITECTURES = {"x86_64": "x86", "aarch64": "arm64"}
 
 
@@ -55,7 +57,10 @@ def compile_all() -> list[Path]:
     command = [find_clang(), *_flags()]
     strip = find_strip(command[0])
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(lambda source: _compile(source, command, strip), stale))
+        written = pool.map(
+            lambda source: compile_shapes(source, source.with_suffix(".o"), command, strip), stale
+        )
+        return [path for paths in written for path in paths]
 
 
 def find_clang() -> str:
@@ -107,20 +112,38 @@ def _flags() -> list[str]:
     return flags
 
 
-def _compile(source: Path, command: list[str], strip: str | None) -> Path:
-    target = source.with_suffix(".o")
+def compile_shapes(source: Path, target: Path, command: list[str], strip: str | None) -> list[Path]:
+    """Compile an object and, if it has an arena, its twin for kernels without; their paths.
+
+    The object comes last: as long as it is fresh, so is its twin.
+    """
+    twin = target.with_name(target.name.removesuffix(".bpf.o") + ".array.bpf.o")
+    has_arena = (
+        _ARENA
+        in subprocess.run(
+            [*command, "-M", str(source)], capture_output=True, text=True, check=False
+        ).stdout
+    )
+    shapes = [(twin, ["-DKM_SHARED_ARRAY"])] if has_arena else []
+    shapes.append((target, []))
+    for path, flags in shapes:
+        _compile(source, path, [*command, *flags], strip)
+    return [path for path, _ in shapes]
+
+
+def _compile(source: Path, target: Path, command: list[str], strip: str | None) -> None:
     # Written aside and renamed, so that nobody loads half an object.
     partial = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         built = subprocess.run([*command, "-c", str(source), "-o", str(partial)], check=False)
         if built.returncode:
-            raise SystemExit(f"error: {Path(command[0]).name} refused {source.relative_to(ROOT)}")
+            where = os.path.relpath(source, ROOT)
+            raise SystemExit(f"error: {Path(command[0]).name} refused {where}")
         if strip:  # DWARF goes, BTF stays
             subprocess.run([strip, "-g", str(partial)], check=True)
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
-    return target
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Agents for tests: one without hooks on the real kernel, and recommendations as bytes."""
 
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -39,15 +38,15 @@ WORK = np.dtype(
 
 
 def compile_bpf(source: Path, target: Path, *more: str) -> Path:
-    """Compile one BPF source as the build does, with more options."""
+    """Compile one BPF source as the build does, with more options, in each of its shapes."""
     sys.path.insert(0, str(ROOT))
     try:
         import hatch_build
     finally:
         sys.path.remove(str(ROOT))
     program("clang-19")
-    command = [hatch_build.find_clang(), *hatch_build._flags(), *more, "-c", source, "-o", target]
-    subprocess.run(command, check=True)
+    command = [hatch_build.find_clang(), *hatch_build._flags(), *more]
+    hatch_build.compile_shapes(source, target, command, None)
     return target
 
 

@@ -10,11 +10,12 @@ tested without root. One agent serves one instance. Its owner (the daemon, or
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Literal
 
 from kmind.abi.enums import Cause, Kind, Mode, Verdict
 
-__all__ = ["Action", "Cause", "Grant", "Kind", "Mode", "ModelUse", "Rule", "Verdict"]
+__all__ = ["Action", "Cause", "Grant", "Kind", "Mode", "ModelUse", "Rule", "Shape", "Verdict"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,16 @@ class Grant:
     rules: tuple[Rule, ...] = field(default=())
     priority: int = 100
     hold_ms: int = 0
+
+
+class Shape(StrEnum):
+    """The kind of map that an agent in the kernel shares with its extension.
+
+    A BPF arena, or an array map where the kernel has no arenas.
+    """
+
+    ARENA = "arena"
+    ARRAY = "array"
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ exception of `kmind.errors` with the kernel's words; nothing is printed.
 from kmind.bpf.arena import Arena, map_arena
 from kmind.bpf.map import (
     MAP_TYPE_ARENA,
+    MAP_TYPE_ARRAY,
     MAP_TYPE_RINGBUF,
     Map,
     obj_get,
@@ -21,6 +22,7 @@ from kmind.bpf.ringbuf import RingBuffer
 
 __all__ = [
     "MAP_TYPE_ARENA",
+    "MAP_TYPE_ARRAY",
     "MAP_TYPE_RINGBUF",
     "Arena",
     "BpfObject",

@@ -106,6 +106,7 @@ _DECLARATIONS: dict[str, tuple[type | None, list[type]]] = {
     "bpf_map__map_extra": (_U64, [_PTR]),
     "bpf_map__map_flags": (_U32, [_PTR]),
     "bpf_map__set_max_entries": (_INT, [_PTR, _U32]),
+    "bpf_map__set_value_size": (_INT, [_PTR, _U32]),
     "bpf_map__set_map_extra": (_INT, [_PTR, _U64]),
     "bpf_map__initial_value": (_PTR, [_PTR, ctypes.POINTER(_SIZE)]),
     "bpf_map__reuse_fd": (_INT, [_PTR, _INT]),

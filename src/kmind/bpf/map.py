@@ -12,9 +12,18 @@ from kmind.bpf._errors import PIN_HINT, check
 from kmind.bpf._libbpf import lib
 from kmind.errors import BpfError
 
-__all__ = ["MAP_TYPE_ARENA", "MAP_TYPE_RINGBUF", "Map", "obj_get", "obj_pin", "open_map"]
+__all__ = [
+    "MAP_TYPE_ARENA",
+    "MAP_TYPE_ARRAY",
+    "MAP_TYPE_RINGBUF",
+    "Map",
+    "obj_get",
+    "obj_pin",
+    "open_map",
+]
 
 # BPF_MAP_TYPE_* of the kernel's uapi/linux/bpf.h
+MAP_TYPE_ARRAY = 2
 MAP_TYPE_RINGBUF = 27
 MAP_TYPE_ARENA = 33
 _PER_CPU_TYPES = frozenset({5, 6, 10, 21})
@@ -104,6 +113,14 @@ class Map:
         """Change the size; before load only."""
         result = lib().bpf_map__set_max_entries(self._unloaded(), entries)
         check(result, f"cannot give map {self.name} {entries} entries")
+
+    def set_value_size(self, size: int) -> None:
+        """Change the bytes of a value; before load only.
+
+        Load refuses too large ones: on Linux 6.1 those above 4 MiB.
+        """
+        result = lib().bpf_map__set_value_size(self._unloaded(), size)
+        check(result, f"cannot give map {self.name} values of {size} bytes")
 
     def set_extra(self, value: int) -> None:
         """Set `extra`; before load only."""

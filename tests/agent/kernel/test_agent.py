@@ -29,6 +29,7 @@ from kmind.abi import layout
 from kmind.agent.core.core import Core
 from kmind.agent.kernel.agent import BpfAgent
 from kmind.agent.kernel.generation import Generation
+from kmind.agent.kernel.shared_memory import choose_shape
 from kmind.agent.kernel.spec import Place, Spec
 from kmind.agent.types import Grant, Mode, Verdict
 from kmind.errors import BpfError, KmindError, LoadError, NotSupportedError
@@ -208,7 +209,7 @@ class Two:
     """Two generations of one agent, and the steps of the word from the one to the other."""
 
     def __init__(self, bare: Path) -> None:
-        place = Place((1 << 44) + (200 << 32), Geometry.plan(2, 64), 0)
+        place = Place((1 << 44) + (200 << 32), Geometry.plan(2, 64), 0, choose_shape())
         self.old = Generation.load(Spec(bare), place, 1)
         self.new = Generation.load(Spec(bare), place, 2, before=self.old)
 

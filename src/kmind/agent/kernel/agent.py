@@ -20,6 +20,7 @@ from kmind.agent.kernel.generation import Generation
 from kmind.agent.kernel.hooks import KernelHooks
 from kmind.agent.kernel.models import KernelModels
 from kmind.agent.kernel.own_parts import OwnParts
+from kmind.agent.kernel.shared_memory import choose_shape, plan_arena, shape_of
 from kmind.agent.kernel.spec import Place, Settings, Spec, free_address, possible_cpus
 from kmind.agent.kernel.tables import table_maps
 from kmind.agent.types import Action, Kind, Mode
@@ -65,7 +66,9 @@ class BpfAgent:
         if (core is None) != (slot == 0):
             raise KmindError("an agent has a core and a slot in it, or neither")
         spec = Spec.of(path, settings)
-        place = Place(free_address(slot), Geometry.plan(possible_cpus(), sq_slots), slot)
+        shape = choose_shape()
+        geometry = plan_arena(shape, possible_cpus(), sq_slots)
+        place = Place(free_address(slot), geometry, slot, shape)
         first = Generation.load(spec, place, generation, core=core)
         self._take_charge(first, place, frozenset(deferred), core)
         self.geometry.write_header(self.arena)
@@ -90,7 +93,7 @@ class BpfAgent:
             head = active.read_head()
             geometry = Geometry(*(int(word) for word in head["geometry"].item()))
             agent = cls.__new__(cls)
-            place = Place(int(head["base"]), geometry, slot)
+            place = Place(int(head["base"]), geometry, slot, shape_of(active.maps["km_arena"]))
             agent._take_charge(active, place, frozenset(deferred), core)
         except BaseException:
             active.close()

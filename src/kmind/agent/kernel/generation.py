@@ -21,6 +21,7 @@ from kmind.abi import layout
 from kmind.abi.btf import Btf
 from kmind.agent.core.core import Core
 from kmind.agent.kernel.own_code import refuse_shared_maps
+from kmind.agent.kernel.shared_memory import object_of, place_arena
 from kmind.agent.kernel.spec import Place, Spec
 from kmind.agent.kernel.tables import inherit_tables, size_tables, write_heads
 from kmind.agent.types import ModelUse
@@ -46,7 +47,6 @@ _NEEDED = frozenset(
 )
 _SHARED = ("km_instances", "km_leases", "km_approved", "km_actions", "km_owner")  # the core's
 _HOOK_SECTIONS = ("tp_btf/", "raw_tp", "tp/", "tracepoint/", "perf_event")
-_PAGE = 4096
 _PATIENCE = 1000
 
 
@@ -86,8 +86,9 @@ class Generation:
         before: Generation | None = None,
     ) -> Self:
         """Load the object into the kernel; it takes over what the one ``before`` has."""
-        refuse_shared_maps(spec.path)
-        loading = BpfObject(spec.path)
+        path = object_of(spec.path, place.shape)
+        refuse_shared_maps(path)
+        loading = BpfObject(path)
         try:
             missing = _leave_out(loading, spec)
             size_tables(loading, spec.tables)
@@ -95,7 +96,7 @@ class Generation:
             if before is not None:
                 inherit_tables(loading, before.maps, spec.tables)
             if before is None:
-                loading.set_arena("km_arena", place.address, place.geometry.size // _PAGE)
+                place_arena(loading, place)
             loading.set_rodata(_constants(spec, place, number))
             if spec.model is not None:
                 loading.set_rodata(_model_constants(spec.model))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from kmind.abi import layout
-from kmind.agent.types import ModelUse
+from kmind.agent.types import ModelUse, Shape
 from kmind.queue import Geometry, TableShape
 
 __all__ = ["Place", "Settings", "Spec", "free_address", "possible_cpus"]
@@ -65,11 +65,12 @@ class Spec:
 
 @dataclass(frozen=True)
 class Place:
-    """Address of an agent's arena, and its slot in the core (0: none)."""
+    """Address and shape of an agent's arena, and its slot in the core (0: none)."""
 
     address: int
     geometry: Geometry
     slot: int
+    shape: Shape
 
 
 def possible_cpus() -> int:

@@ -78,9 +78,10 @@ struct km_entry {
 
 static __always_inline void km_copy(struct km_entry *copy, __u32 position)
 {
-	__u64 __arena *from =
-		km_at(__u64, km_geometry.cq + (position & (KMIND_CQ_SLOTS - 1)) *
-						      sizeof(struct kmind_recommendation));
+	struct kmind_recommendation __arena *entry =
+		km_at(struct kmind_recommendation,
+		      km_geometry.cq + (position & (KMIND_CQ_SLOTS - 1)) * sizeof(*entry));
+	__u64 __arena *from = (__u64 __arena *)entry;
 	__u64 *to = (__u64 *)copy;
 
 	to[0] = READ_ONCE(from[0]);

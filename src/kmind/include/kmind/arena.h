@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Access to arena memory, and the orderings that the rings need.
+ * Access to the memory that agent and extension share, and the orderings that the rings need.
  *
- * libbpf 1.1 has neither the map type nor the helpers, so they are declared
- * here. Values: include/uapi/linux/bpf.h, Linux 6.9.
+ * It is called the arena. Where the kernel has BPF arenas (Linux 6.9), it is one. Elsewhere it is
+ * an array map that both sides map (Linux 5.5). Each source is compiled in both shapes, the second
+ * with KM_SHARED_ARRAY, and the loader picks. A module's source need not know.
+ *
+ * libbpf 1.1 has neither the arena's map type nor the helpers, so they are declared here. Values:
+ * include/uapi/linux/bpf.h, Linux 6.9.
  */
 #ifndef KMIND_ARENA_H
 #define KMIND_ARENA_H
@@ -19,7 +23,11 @@
 #endif
 
 #define KM_MAP_TYPE_ARENA 33
+#ifdef KM_SHARED_ARRAY
+#define __arena
+#else
 #define __arena __attribute__((address_space(1)))
+#endif
 
 /*
  * Two neighbouring constant stores through an arena pointer become a memset,

@@ -18,8 +18,15 @@
 const volatile struct kmind_geometry km_geometry;
 const volatile __u64 km_base; /* of the arena, in every process */
 
+/* The loader says how large it is. */
 struct {
+#ifdef KM_SHARED_ARRAY
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(__u64));
+#else
 	__uint(type, KM_MAP_TYPE_ARENA);
+#endif
 	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, 1);
 } km_arena SEC(".maps");
@@ -81,10 +88,38 @@ struct km_state km SEC(".data.kmind") = {.head = {.abi = KMIND_ABI}};
 
 const volatile __u32 km_generation = 1; /* of these programs; see km_is_active() */
 
+#ifdef KM_SHARED_ARRAY
+#define KM_USES_ARENA()
+
+/*
+ * A place in the array map. The verifier wants to see that it lies inside, and that the map's only
+ * value is there. Offsets are the agent's own, so no honest one is moved. The value is always
+ * there; with a branch that ends the program at once the verifier has no second path to follow.
+ */
+static __always_inline void *km_in_array(__u64 offset, __u32 size)
+{
+	__u64 last = km_geometry.size - size;
+	__u32 zero = 0;
+	void *base = bpf_map_lookup_elem(&km_arena, &zero);
+
+	if (!base) {
+		asm volatile("r0 = 0; exit" ::: "r0");
+		__builtin_unreachable();
+	}
+	asm volatile("" : "+r"(offset));
+	if (offset > last)
+		offset = last;
+	asm volatile("" : "+r"(offset));
+	return base + offset;
+}
+
+#define km_at(type, offset) ((type *)km_in_array(offset, sizeof(type)))
+#else
 /* A program may only touch the arena that it names: every program needs this. */
 #define KM_USES_ARENA() asm volatile("" ::"r"(&km_arena))
 
 #define km_at(type, offset) ((type __arena *)(unsigned long)(km_base + (offset)))
+#endif
 #define km_header() km_at(struct kmind_header, 0)
 
 static __always_inline struct km_cpu *km_this_cpu(__u32 *cpu)
