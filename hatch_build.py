@@ -5,6 +5,9 @@ Each ``src/kmind/**/X.bpf.c`` becomes ``X.bpf.o`` beside it, when it is older th
 source, any header or this file. An object with an arena gets a twin, ``X.array.bpf.o``, for
 kernels without arenas. ``python hatch_build.py`` does only that, and needs nothing but Python,
 clang and the libbpf headers.
+
+``KMIND_BUILD_ARCH=aarch64 pip wheel .`` builds a wheel for another architecture: its objects are
+compiled in a folder of their own, and those beside the sources are left alone.
 """
 
 import os
@@ -36,11 +39,30 @@ class BpfBuildHook(BuildHookInterface):
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Run before hatchling collects files; only wheels reach this hook."""
-        compile_all()
-        build_data["artifacts"].append("/src/kmind/**/*.bpf.o")
+        platform_tag = sysconfig.get_platform()
+        if (target := target_architecture()) == platform.machine():
+            compile_all()
+            build_data["artifacts"].append("/src/kmind/**/*.bpf.o")
+        else:
+            for path, inside in compile_for(target, ROOT / "build" / target).items():
+                build_data["force_include"][str(path)] = inside
+            platform_tag = f"linux-{target}"
         # The objects follow the architecture's register layout; Python's ABI they do not.
         build_data["pure_python"] = False
-        build_data["tag"] = "py3-none-" + re.sub(r"[-.]", "_", sysconfig.get_platform())
+        build_data["tag"] = "py3-none-" + re.sub(r"[-.]", "_", platform_tag)
+
+
+def target_architecture() -> str:
+    """Return the architecture to build for: this machine's, or that in KMIND_BUILD_ARCH.
+
+    Raises SystemExit for one that the BPF sources do not know.
+    """
+    target = os.environ.get("KMIND_BUILD_ARCH") or platform.machine()
+    if target not in ARCHITECTURES:
+        raise SystemExit(
+            f"error: kmind has no BPF build for {target}; it knows {', '.join(ARCHITECTURES)}"
+        )
+    return target
 
 
 def compile_all() -> list[Path]:
@@ -54,12 +76,29 @@ def compile_all() -> list[Path]:
     stale = [source for source in sources if not _is_fresh(source, newest)]
     if not stale:
         return []
-    command = [find_clang(), *_flags()]
+    return _compile_each({source: source.with_suffix(".o") for source in stale}, _flags())
+
+
+def compile_for(target: str, folder: Path) -> dict[Path, str]:
+    """Compile all objects for that architecture below ``folder``; each, and its place in a wheel.
+
+    Raises SystemExit as `compile_all`.
+    """
+    objects = {
+        source: folder / source.relative_to(SOURCES.parent).with_suffix(".o")
+        for source in sorted(SOURCES.rglob("*.bpf.c"))
+    }
+    for path in objects.values():
+        path.parent.mkdir(parents=True, exist_ok=True)
+    written = _compile_each(objects, _flags(target))
+    return {path: path.relative_to(folder).as_posix() for path in written}
+
+
+def _compile_each(objects: dict[Path, Path], flags: list[str]) -> list[Path]:
+    command = [find_clang(), *flags]
     strip = find_strip(command[0])
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        written = pool.map(
-            lambda source: compile_shapes(source, source.with_suffix(".o"), command, strip), stale
-        )
+        written = pool.map(lambda pair: compile_shapes(*pair, command, strip), objects.items())
         return [path for paths in written for path in paths]
 
 
@@ -94,14 +133,10 @@ def _is_fresh(source: Path, newest: int) -> bool:
     return target.exists() and target.stat().st_mtime_ns > max(source.stat().st_mtime_ns, newest)
 
 
-def _flags() -> list[str]:
+def _flags(target: str = "") -> list[str]:
     machine = platform.machine()
-    if machine not in ARCHITECTURES:
-        raise SystemExit(
-            f"error: kmind has no BPF build for {machine}; it knows {', '.join(ARCHITECTURES)}"
-        )
     flags = ["-g", "-O2", "-Wall", "-Wextra", "-Werror", "-target", "bpf", "-mcpu=v3"]
-    flags += [f"-D__TARGET_ARCH_{ARCHITECTURES[machine]}"]
+    flags += [f"-D__TARGET_ARCH_{ARCHITECTURES[target or target_architecture()]}"]
     # BTF keeps the name of each source: let it not tell where it was built.
     flags += [f"-ffile-prefix-map={ROOT}=."]
     flags += ["-I", str(SOURCES / "include")]

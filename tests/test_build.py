@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Packages that ship: a complete sdist, and a wheel with objects, headers and no build paths."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -82,6 +83,27 @@ def test_nothing_tells_where_it_was_built(wheel: Path, sdist: Path) -> None:
                 assert str(folder).encode() not in archive.read(name), name
 
 
+def test_a_wheel_for_arm64_is_built_here(sdist: Path, wheel: Path, tmp_path: Path) -> None:
+    """Objects ordered as arm64 needs it, in both shapes; those beside the sources stay."""
+    before = {path: path.read_bytes() for path in sdist.rglob("src/**/*.bpf.o")}
+    pip = [sys.executable, "-m", "pip", "wheel", "-q", "--disable-pip-version-check"]
+    subprocess.run(
+        [*pip, "--no-deps", "--no-build-isolation", "-w", tmp_path, sdist],
+        check=True,
+        env=os.environ | {"KMIND_BUILD_ARCH": "aarch64"},
+    )
+    (made,) = tmp_path.glob("*.whl")
+    assert "-py3-none-linux_aarch64" in made.name
+    assert {path: path.read_bytes() for path in sdist.rglob("src/**/*.bpf.o")} == before
+    with zipfile.ZipFile(made) as arm64, zipfile.ZipFile(wheel) as own:
+        objects = {name for name in own.namelist() if name.endswith(".bpf.o")}
+        assert objects == {name for name in arm64.namelist() if name.endswith(".bpf.o")}
+        agents = [name for name in objects if name.endswith(".array.bpf.o")]
+        assert agents
+        for name in agents:
+            assert arm64.read(name) != own.read(name)
+
+
 def test_nothing_is_compiled_twice() -> None:
     """Run by hand, the hook leaves alone what is up to date, and needs no hatchling."""
     command = [sys.executable, "-S", ROOT / "hatch_build.py"]
@@ -92,7 +114,7 @@ def test_nothing_is_compiled_twice() -> None:
 
 def test_a_changed_header_compiles_again(sdist: Path, wheel: Path) -> None:
     """The wheel left fresh objects beside the sdist's sources."""
-    objects = list(sdist.rglob("*.bpf.o"))
+    objects = list(sdist.rglob("src/**/*.bpf.o"))
     assert objects
     before = {path: path.stat().st_mtime_ns for path in objects}
     (sdist / "src/kmind/include/kmind/abi.h").touch()

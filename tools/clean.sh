@@ -3,14 +3,15 @@
 # usage: tools/clean.sh [SUITE...]
 # Does what a newcomer does, in a system that has nothing but Debian's essential packages: clones
 # what is committed here, runs "make demo", which sets up first, then the plain tests. Once for
-# each suite; without one, for those that the README names. Where this machine cannot make such a
-# system it says why and stops, which is a failure under CI=true.
+# each suite; without one, for those that the README names. Demos come one after another, for there
+# is one disk to tune; then the plain tests of all suites side by side. Where this machine cannot
+# make such a system it says why and stops, which is a failure under CI=true.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 suites=("$@")
 [[ $# -gt 0 ]] || suites=(bookworm trixie) # Debian 12 and 13
-work='' child=''
+work='' children=()
 
 say() { printf 'clean: %s\n' "$*" >&2; }
 
@@ -31,16 +32,16 @@ mirror() {
 run() {
     local code=0
     "$@" &
-    child=$!
-    wait "$child" || code=$?
-    child=''
+    children=($!)
+    wait "$!" || code=$?
+    children=()
     return "$code"
 }
 
 # What was started is in namespaces that end with their first process: see tools/in_root.sh.
 stop() {
     trap '' INT TERM
-    [[ -z $child ]] || kill -KILL "$child" 2>/dev/null || true
+    ((${#children[@]} == 0)) || kill -KILL "${children[@]}" 2>/dev/null || true
     [[ -n $work ]] || return 0
     for _ in {1..100}; do # the rest of them ends a moment later, and may write until then
         rm -rf --one-file-system "$work" 2>/dev/null && return
@@ -87,9 +88,30 @@ demo() {
 }
 
 plain() {
-    say "$2: the plain tests"
-    CI=true run tools/in_root.sh "$1" \
+    CI=true tools/in_root.sh "$1" \
         bash -c 'cd /srv/kmind && .venv/bin/python -m pytest -q -m "not (kernel or fault)"'
+}
+
+# The plain tests of all suites at once. Each one's output is shown when all are done.
+plain_tests() {
+    local suite number=0 failed=0
+    say "the plain tests in ${suites[*]}"
+    for suite in "${suites[@]}"; do
+        plain "$work/$suite" >"$work/$suite.txt" 2>&1 &
+        children+=($!)
+    done
+    for suite in "${suites[@]}"; do
+        wait "${children[number++]}" || {
+            failed=1
+            say "$suite: the plain tests have failed"
+        }
+    done
+    children=()
+    for suite in "${suites[@]}"; do
+        printf '\nclean: the plain tests in %s:\n\n' "$suite"
+        cat "$work/$suite.txt"
+    done
+    return "$failed"
 }
 
 [[ $EUID -eq 0 ]] || cannot "for a system in a folder takes root"
@@ -106,7 +128,6 @@ work=$(mktemp -d -p /var/tmp kmind-clean.XXXXXX)
 for suite in "${suites[@]}"; do
     make_root "$work/$suite" "$suite"
     demo "$work/$suite" "$suite"
-    plain "$work/$suite" "$suite"
-    rm -rf --one-file-system "${work:?}/$suite"
-    say "$suite: passed"
 done
+plain_tests
+say "passed in ${suites[*]}"
