@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rules for every test: the machine stays as it was, and nothing is skipped in silence.
 
-``@pytest.mark.kernel("arena", "tp_btf")`` names the features of ``kmind.bpf.probe`` that a test
+``@pytest.mark.kernel("bpffs", "tp_btf")`` names the features of ``kmind.bpf.probe`` that a test
 needs. It is skipped, with the reason, if they are not there; so is one that is marked ``guest``,
 if qemu or a kernel for it is not, and one without a program that ``needs`` names. Under
 ``CI=true`` every other skip is a failure, and so is that for a program, for ``make setup``

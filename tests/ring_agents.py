@@ -16,7 +16,7 @@ from kmind.queue import Endpoint, Reader
 Bare = BareAgent | BareSim
 Make = Callable[..., Bare]
 SLOTS = 64
-on_kernel = pytest.mark.kernel("arena", "bpf_timer", "syscall")
+on_kernel = pytest.mark.kernel("bpf_timer", "syscall")
 LONG_S = 60.0
 
 

@@ -17,7 +17,7 @@ import pytest
 from kmind.testing.daemon import DaemonHost
 
 pytestmark = [
-    pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf", "tp_filemap"),
+    pytest.mark.kernel("libbpf", "btf", "bpf_timer", "tp_btf", "tp_filemap"),
     pytest.mark.slow,
 ]
 

@@ -153,7 +153,7 @@ def rows_object(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return compile_bpf(ROWS_C, tmp_path_factory.mktemp("rows") / "rows.bpf.o")
 
 
-@pytest.fixture(params=["sim", pytest.param("bpf", marks=pytest.mark.kernel("arena", "tp_btf"))])
+@pytest.fixture(params=["sim", pytest.param("bpf", marks=pytest.mark.kernel("tp_btf"))])
 def make(request: pytest.FixtureRequest) -> Iterator[Made]:
     made: list[Rows] = []
 
@@ -337,7 +337,7 @@ def on_each_cpu(work: Callable[[int], object], cpus: Sequence[int] = ()) -> None
         thread.join()
 
 
-@pytest.mark.kernel("arena", "tp_btf")
+@pytest.mark.kernel("tp_btf")
 def test_sums_over_all_cpus_are_exact(kernel_rows: KernelRows) -> None:
     """All CPUs insert and update the same keys at the same time: nothing lost, no key twice."""
     turns = 100_000
@@ -349,7 +349,7 @@ def test_sums_over_all_cpus_are_exact(kernel_rows: KernelRows) -> None:
     assert kernel_rows.table.fill() == TableFill(1024, 300, 0, 0, 0)
 
 
-@pytest.mark.kernel("arena", "tp_btf")
+@pytest.mark.kernel("tp_btf")
 def test_new_keys_from_all_cpus_get_one_row_each(rows_object: Path) -> None:
     """The CPUs insert the same keys in the same order, and whoever is behind catches up.
 
@@ -375,7 +375,7 @@ def test_new_keys_from_all_cpus_get_one_row_each(rows_object: Path) -> None:
         rows.agent.close()
 
 
-@pytest.mark.kernel("arena", "tp_btf")
+@pytest.mark.kernel("tp_btf")
 def test_nothing_is_counted_for_another_key_while_keys_come_and_go(rows_object: Path) -> None:
     """All CPUs insert, set to its number and take out the same keys: no row holds another's."""
     rows = KernelRows(rows_object, rows_part(rows=1000))
@@ -409,7 +409,7 @@ def test_nothing_is_counted_for_another_key_while_keys_come_and_go(rows_object: 
         rows.agent.close()
 
 
-@pytest.mark.kernel("arena", "tp_btf")
+@pytest.mark.kernel("tp_btf")
 def test_hook_counts_what_this_process_does(kernel_rows: KernelRows) -> None:
     """A real tracepoint: each write(2) of this process is one more in its row."""
     shape = CALLS.shape
@@ -428,7 +428,7 @@ def test_hook_counts_what_this_process_does(kernel_rows: KernelRows) -> None:
     assert 1000 <= int(row["calls"][0]) - before < 1100
 
 
-@pytest.mark.kernel("arena", "tp_btf")
+@pytest.mark.kernel("tp_btf")
 def test_kernel_finds_the_same_buckets_as_python(kernel_rows: KernelRows) -> None:
     choose = np.random.default_rng(1)
     values = [1 << power for power in range(64)] + [(1 << power) + 1 for power in range(63)]
@@ -444,7 +444,7 @@ def test_kernel_finds_the_same_buckets_as_python(kernel_rows: KernelRows) -> Non
         assert found["log2"].tolist() == [bucket_of(int(v), 0, 4, 63) for v in work["value"]]
 
 
-@pytest.mark.kernel("arena", "tp_btf")
+@pytest.mark.kernel("tp_btf")
 def test_table_goes_on_when_the_agent_is_upgraded(
     kernel_rows: KernelRows, rows_object: Path
 ) -> None:
@@ -460,7 +460,7 @@ def test_table_goes_on_when_the_agent_is_upgraded(
     assert int(row["count"][0]) == 6
 
 
-@pytest.mark.kernel("arena", "tp_btf")
+@pytest.mark.kernel("tp_btf")
 def test_table_of_another_size_begins_anew_when_the_agent_is_upgraded(
     kernel_rows: KernelRows, rows_object: Path
 ) -> None:
@@ -473,7 +473,7 @@ def test_table_of_another_size_begins_anew_when_the_agent_is_upgraded(
     assert len(again) == 0
 
 
-@pytest.mark.kernel("arena", "tp_btf")
+@pytest.mark.kernel("tp_btf")
 @pytest.mark.parametrize(
     ("tables", "why"),
     [
@@ -491,7 +491,7 @@ def test_tables_that_manifest_and_object_do_not_share_are_refused(
         BpfAgent(rows_object, tables=[table.shape for table in tables])
 
 
-@pytest.mark.kernel("arena", "tp_btf")
+@pytest.mark.kernel("tp_btf")
 def test_table_outlives_its_owner(root: Path, rows_object: Path) -> None:
     core = Core.open(root)
     try:

@@ -10,7 +10,7 @@ from kmind.bench import admission
 from kmind.bench.admission import OPTIONS, run_admission_bench
 from kmind.errors import PrivilegeError
 
-KERNEL = pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf")
+KERNEL = pytest.mark.kernel("libbpf", "btf", "bpf_timer", "tp_btf")
 
 
 @KERNEL

@@ -84,7 +84,7 @@ def test_each_attack_stands_beside_the_same_without_one() -> None:
     assert {a.extension for a in ATTACKS} == {"none", "print", "refuse"}
 
 
-@pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf", "tp_filemap")
+@pytest.mark.kernel("libbpf", "btf", "bpf_timer", "tp_btf", "tp_filemap")
 def test_clients_in_a_loop_on_a_real_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
     some = tuple(a for a in ATTACKS if a.name in ("none", "64 clients in a loop"))
     monkeypatch.setattr(_attack, "ATTACKS", some)

@@ -15,7 +15,7 @@ from kmind.knobs import get_knob, parse_target
 from kmind.workloads import loads
 from kmind.workloads.host import device_of
 
-NEEDS = pytest.mark.kernel("syscall", "tp_btf", "arena")
+NEEDS = pytest.mark.kernel("syscall", "tp_btf")
 KNOBS = ("block.rq_affinity", "block.nomerges")
 # Beside these a bench has an arm for each of tuned's profiles, where tuned is installed.
 ARMS = ("default", "default_again", "sweep")

@@ -71,7 +71,7 @@ def test_the_run_time_of_programs_is_kept_while_asked_for(tmp_path):
         assert _instance._sample([os.getpid()]).programs >= kept / 1e9
 
 
-@pytest.mark.kernel("tp_btf", "arena")
+@pytest.mark.kernel("tp_btf")
 def test_an_instance_that_cannot_start_says_why():
     with pytest.raises(KmindError, match=r"ended with status [1-9].*nosuchdisk"):  # noqa: SIM117
         with _instance.kmind_beside("nosuchdisk", "auto"):

@@ -45,7 +45,7 @@ def learnt() -> ModelFile:
     return quantise(tree, x, (x, y), features=features, card=card)
 
 
-@pytest.mark.kernel("syscall", "tp_btf", "arena", "bpf_timer")
+@pytest.mark.kernel("syscall", "tp_btf", "bpf_timer")
 def test_the_result_has_every_number_and_says_what_is_missing(
     short: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from kmind.bench import queue
 
-pytestmark = pytest.mark.kernel("syscall", "tp_btf", "arena")
+pytestmark = pytest.mark.kernel("syscall", "tp_btf")
 
 
 def test_a_quick_run_gives_every_number_with_its_spread():

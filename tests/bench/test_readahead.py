@@ -16,7 +16,7 @@ from kmind.workloads.fio import FioJob
 from kmind.workloads.host import device_of
 
 MIB = 1 << 20
-NEEDS = pytest.mark.kernel("syscall", "tp_btf", "arena")
+NEEDS = pytest.mark.kernel("syscall", "tp_btf")
 
 
 @pytest.fixture

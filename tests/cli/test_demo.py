@@ -50,7 +50,7 @@ def test_without_root_it_is_simulated(cli: "Cli") -> None:
 @pytest.mark.slow
 @pytest.mark.quiet
 @pytest.mark.fault
-@pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf", "tp_filemap")
+@pytest.mark.kernel("libbpf", "btf", "bpf_timer", "tp_btf", "tp_filemap")
 def test_on_the_kernel(cli: "Cli") -> None:
     done = cli("demo", "--json")
     assert done.returncode == 0, done.stderr

@@ -36,7 +36,8 @@ def test_json_has_its_schema() -> None:
     for each in report["probes"]:
         assert set(each) == {"name", "state", "cause", "costs", "required"}
     required = {p["name"] for p in report["probes"] if p["required"]}
-    assert required >= {"root", "btf", "libbpf", "arena", "ringbuf", "tp_btf", "bpf_timer"}
+    assert required >= {"root", "btf", "libbpf", "array_mmap", "ringbuf", "tp_btf", "bpf_timer"}
+    assert not required & {"arena", "arena_atomics"}, "an array map takes their place"
     assert report["kernel"] == os.uname().release
     assert text.count("\n") == 1
 
@@ -45,8 +46,23 @@ def test_plain_lines_name_every_probe() -> None:
     _, text = doctor()
     lines = text.splitlines()
     assert os.uname().release in lines[0]
-    assert [line.split()[1] for line in lines[1:-1]] == list(probe.names())
+    assert [line.split()[1] for line in lines[1:-2]] == list(probe.names())
     assert "\x1b" not in text
+
+
+@pytest.mark.parametrize(
+    ("asked", "shape", "line"),
+    [
+        ("array", "array", "Agents share memory by an array map, as KMIND_SHARED asks."),
+        ("mmap", None, "Agents cannot share memory: KMIND_SHARED is 'mmap', which is no kind of "),
+    ],
+)
+def test_shared_memory_as_asked(
+    monkeypatch: pytest.MonkeyPatch, asked: str, shape: str | None, line: str
+) -> None:
+    monkeypatch.setenv("KMIND_SHARED", asked)
+    assert json.loads(doctor(json=True)[1])["shared_memory"] == shape
+    assert doctor()[1].splitlines()[-2].startswith(line)
 
 
 @pytest.mark.parametrize("variable", [("NO_COLOR", "1"), ("TERM", "dumb"), None])
@@ -82,7 +98,7 @@ def test_without_libbpf(monkeypatch: pytest.MonkeyPatch) -> None:
     states = {p["name"]: p["state"] for p in json.loads(text)["probes"]}
     assert code == (77 if os.geteuid() else 4)
     assert states["libbpf"] == "missing"
-    assert os.geteuid() or states["arena"] == "ok"
+    assert os.geteuid() or states["array_mmap"] == "ok"
 
 
 def test_without_root() -> None:
@@ -104,7 +120,7 @@ def test_without_root() -> None:
     states = {p["name"]: p["state"] for p in report["probes"]}
     assert report["ok"] is False
     assert states["root"] == states["capabilities"] == "refused"
-    assert "ok" not in (states["arena"], states["tp_btf"], states["syscall"])
+    assert "ok" not in (states["array_mmap"], states["tp_btf"], states["syscall"])
 
 
 def test_nothing_else_is_written() -> None:

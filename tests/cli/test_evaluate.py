@@ -14,7 +14,7 @@ from sample_module import knob_file, loop_disk
 if TYPE_CHECKING:
     from conftest import Cli
 
-pytestmark = pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf", "tp_filemap")
+pytestmark = pytest.mark.kernel("libbpf", "btf", "bpf_timer", "tp_btf", "tp_filemap")
 
 # Reads a file again and again, so that something is served: from memory.
 READER = """\

@@ -12,7 +12,7 @@ import pytest
 from agents import compile_bpf
 from sample_module import MANIFEST, loop_disk, make_module
 
-pytestmark = pytest.mark.kernel("btf", "libbpf", "tp_btf", "arena")
+pytestmark = pytest.mark.kernel("btf", "libbpf", "tp_btf")
 
 
 def _kmind(hide: str, *words: str) -> subprocess.CompletedProcess[str]:

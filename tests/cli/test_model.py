@@ -60,7 +60,7 @@ def test_from_import_to_check(files: Path, capsys: pytest.CaptureFixture[str]) -
     assert "latency [ns]" in capsys.readouterr().out
 
 
-@pytest.mark.kernel("libbpf", "btf", "arena")
+@pytest.mark.kernel("libbpf", "btf")
 def test_bench_times_the_kernel_beside_the_reference(
     files: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,7 +13,7 @@ from sample_module import knob_file, loop_disk, make_module
 if TYPE_CHECKING:
     from conftest import Cli
 
-BPF = pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf", "tp_filemap")
+BPF = pytest.mark.kernel("libbpf", "btf", "bpf_timer", "tp_btf", "tp_filemap")
 
 
 @BPF

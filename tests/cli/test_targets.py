@@ -90,7 +90,7 @@ def removable() -> Iterator[str]:
         os.close(control)
 
 
-@pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf")
+@pytest.mark.kernel("libbpf", "btf", "bpf_timer", "tp_btf")
 @pytest.mark.fault
 def test_a_disk_that_goes_ends_the_run(cli: "Cli", removable: str) -> None:
     words = ("run", "static", removable, "knob=nomerges", "value=2", "--mode=auto", "--duration=60")

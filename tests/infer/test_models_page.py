@@ -50,7 +50,7 @@ def test_from_a_frame_to_a_file(
     assert (tmp_path / "slow.kmodel").exists()
 
 
-@pytest.mark.kernel("libbpf", "btf", "arena")
+@pytest.mark.kernel("libbpf", "btf")
 def test_from_a_frame_to_a_decision_in_the_kernel(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,7 +20,7 @@ from serve.real import Host, host
 from kmind.knobs import Target
 
 pytestmark = [
-    pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf", "tp_filemap"),
+    pytest.mark.kernel("libbpf", "btf", "bpf_timer", "tp_btf", "tp_filemap"),
     pytest.mark.fault,
 ]
 

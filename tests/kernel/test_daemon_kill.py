@@ -17,7 +17,7 @@ from serve.real import Host, host
 import kmind
 
 pytestmark = [
-    pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf"),
+    pytest.mark.kernel("libbpf", "btf", "bpf_timer", "tp_btf"),
     pytest.mark.fault,
     pytest.mark.slow,
 ]

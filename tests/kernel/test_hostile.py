@@ -23,7 +23,7 @@ from kmind.agent.types import Action, Grant, Mode, Verdict
 from kmind.bpf import Arena, map_arena
 from kmind.queue import Doorbell, Endpoint, Reader
 
-pytestmark = [pytest.mark.kernel("arena", "bpf_timer", "syscall"), pytest.mark.fault]
+pytestmark = [pytest.mark.kernel("bpf_timer", "syscall"), pytest.mark.fault]
 
 KIND = layout.KIND["MODULE"]
 SLOTS = layout.LIMIT["CQ_SLOTS"]

@@ -13,7 +13,7 @@ from kernel.attacked import rows
 from sample_module import MANIFEST, loop_disk, make_module
 from serve.real import Host, host
 
-pytestmark = pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf", "tp_filemap")
+pytestmark = pytest.mark.kernel("libbpf", "btf", "bpf_timer", "tp_btf", "tp_filemap")
 
 USAGE = 2
 NOBODY = 65534

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from sample_module import loop_disk
 
-pytestmark = pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf", "iter_map_elem")
+pytestmark = pytest.mark.kernel("libbpf", "btf", "bpf_timer", "tp_btf", "iter_map_elem")
 
 KMIND = f"{sys.executable} -m kmind"
 

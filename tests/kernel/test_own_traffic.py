@@ -17,7 +17,7 @@ from kmind.extension import find_module, parse_parameters
 from kmind.knobs import Target
 from kmind.runtime.instance.agent_factory import make_bpf_agent
 
-pytestmark = pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf", "tp_filemap")
+pytestmark = pytest.mark.kernel("libbpf", "btf", "bpf_timer", "tp_btf", "tp_filemap")
 
 COLUMNS = find_module("readahead").manifest.columns
 OUTCOMES = ("reads", "read_pages", "faults", "fault_around", "added_pages")

@@ -23,7 +23,7 @@ import kmind
 from kmind.guard import Journal, restore
 
 pytestmark = [
-    pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf", "tp_filemap"),
+    pytest.mark.kernel("libbpf", "btf", "bpf_timer", "tp_btf", "tp_filemap"),
     pytest.mark.fault,
 ]
 

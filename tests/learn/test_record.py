@@ -22,7 +22,7 @@ from kmind.errors import RecordingError, UsageError
 from kmind.learn.recording import decode_records, open_recordings
 from kmind.learn.summary import summarise
 
-NEEDS = ("libbpf", "btf", "arena", "bpf_timer", "tp_btf")
+NEEDS = ("libbpf", "btf", "bpf_timer", "tp_btf")
 SIZE = 16384
 ROUND = 350
 

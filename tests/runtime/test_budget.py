@@ -195,7 +195,7 @@ class Sample(Extension):
 """
 
 
-@pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf", "tp_filemap")
+@pytest.mark.kernel("libbpf", "btf", "bpf_timer", "tp_btf", "tp_filemap")
 def test_an_extension_that_prints_newlines_costs_its_owner_little(bench: "Bench") -> None:
     bench.start("observe", extension=NEWLINES)
     assert bench.instance
@@ -209,7 +209,7 @@ def test_an_extension_that_prints_newlines_costs_its_owner_little(bench: "Bench"
     assert used < 0.15 * seconds  # with what an instance costs that prints nothing
 
 
-@pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf", "tp_filemap")
+@pytest.mark.kernel("libbpf", "btf", "bpf_timer", "tp_btf", "tp_filemap")
 def test_an_extension_that_wants_more_than_its_share_is_ended(
     bench: "Bench", monkeypatch: pytest.MonkeyPatch
 ) -> None:

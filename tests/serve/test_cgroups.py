@@ -14,7 +14,7 @@ from kmind.errors import KmindError
 from kmind.knobs._cgroup import cgroup_mounts
 from kmind.runtime.sandbox.cgroup.cgroup import list_cgroups
 
-pytestmark = pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer")
+pytestmark = pytest.mark.kernel("libbpf", "btf", "bpf_timer")
 
 UNIT = "kmind-test-{pid}.slice/cron.service"
 CONTAINER = (

@@ -18,7 +18,7 @@ from serve.real import Host, host
 import kmind.serve
 from kmind.errors import KmindError
 
-pytestmark = pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf", "tp_filemap")
+pytestmark = pytest.mark.kernel("libbpf", "btf", "bpf_timer", "tp_btf", "tp_filemap")
 
 UNIT = Path(kmind.serve.__file__).parent / "kmind.service"
 

@@ -9,7 +9,7 @@ import pytest
 from kmind.errors import KmindError
 from kmind.testing.daemon import DaemonHost
 
-pytestmark = pytest.mark.kernel("root", "libbpf", "btf", "arena", "bpf_timer", "tp_btf")
+pytestmark = pytest.mark.kernel("root", "libbpf", "btf", "bpf_timer", "tp_btf")
 
 
 def test_daemon_answers_and_ends(tmp_path: Path) -> None:

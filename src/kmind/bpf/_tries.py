@@ -8,6 +8,7 @@ uapi/linux/bpf.h and perf_event.h.
 """
 
 import contextlib
+import mmap
 import os
 import struct
 from pathlib import Path
@@ -21,6 +22,7 @@ from kmind.errors import BpfError, LoadError, NotSupportedError, PrivilegeError
 __all__ = [
     "arena",
     "arena_atomics",
+    "array_mmap",
     "bpf_timer",
     "fentry",
     "iterator",
@@ -58,6 +60,17 @@ _NOWHERE = 0x7B00_0000_0000  # an arena's address; the probes do not map it
 def ringbuf() -> str:
     """BPF_MAP_TYPE_RINGBUF."""
     os.close(raw.map_create(_MAP_RINGBUF, 0, 0, os.sysconf("SC_PAGE_SIZE")))
+    return ""
+
+
+def array_mmap() -> str:
+    """An array map that a process maps (Linux 5.5)."""
+    size = os.sysconf("SC_PAGE_SIZE")
+    with (
+        raw.owned(raw.map_create(_MAP_ARRAY, 4, size, 1, flags=_MMAPABLE)) as array,
+        mmap.mmap(array, size, mmap.MAP_SHARED) as memory,
+    ):
+        memory[:1] = b"k"
     return ""
 
 

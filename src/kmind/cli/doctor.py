@@ -7,14 +7,17 @@ from dataclasses import asdict
 from json import dumps
 from typing import TextIO
 
+from kmind.agent.kernel.shared_memory import ENVIRONMENT, choose_shape
+from kmind.agent.types import Shape
 from kmind.bpf.probe import Probe, facts, probe_all
-from kmind.errors import NotSupportedError, PrivilegeError
+from kmind.errors import KmindError, NotSupportedError, PrivilegeError
 
 __all__ = ["SCHEMA", "run_doctor"]
 
 SCHEMA = "kmind.doctor/1"
 
 _PRIVILEGES = {"root", "capabilities", "sandbox_capabilities"}
+_SHAPES = {Shape.ARENA: "arena", Shape.ARRAY: "array map"}
 _COLOURS = {"ok": "green", "missing": "yellow", "refused": "red"}
 
 
@@ -25,7 +28,8 @@ def run_doctor(*, json: bool, out: TextIO) -> int:
     if something else that is required is not there. Nothing that it tries is left behind.
     """
     probes = probe_all()
-    known = facts()
+    shared, sharing = _shared_memory()
+    known = {**facts(), "shared_memory": shared}
     lacking = [p.name for p in probes if p.required and p.state != "ok"]
     if json:
         report = {"schema": SCHEMA, "ok": not lacking, **known}
@@ -36,6 +40,7 @@ def run_doctor(*, json: bool, out: TextIO) -> int:
             _write_table(system, probes, out)
         else:
             _write_lines(system, probes, out)
+        out.write(f"{sharing}\n")
         needed = ", ".join(lacking)
         out.write(
             f"Required, but missing: {needed}\n" if lacking else "All requirements are met.\n"
@@ -43,6 +48,16 @@ def run_doctor(*, json: bool, out: TextIO) -> int:
     if not _PRIVILEGES.isdisjoint(lacking):
         return PrivilegeError.exit_code
     return NotSupportedError.exit_code if lacking else 0
+
+
+def _shared_memory() -> tuple[str | None, str]:
+    # The shape that an agent loaded now would have, None if none could be; and a line on it.
+    try:
+        shape = choose_shape()
+    except KmindError as error:
+        return None, f"Agents cannot share memory: {error}"
+    asked = f", as {ENVIRONMENT} asks" if os.environ.get(ENVIRONMENT) else ""
+    return str(shape), f"Agents share memory by an {_SHAPES[shape]}{asked}."
 
 
 def _is_terminal(out: TextIO) -> bool:

@@ -14,7 +14,7 @@ from agents import compile_bpf
 
 from kmind.bpf import BpfObject
 
-pytestmark = pytest.mark.kernel("libbpf", "arena", "syscall")
+pytestmark = pytest.mark.kernel("libbpf", "syscall")
 
 APPROVALS = Path(__file__).parents[1] / "approvals.bpf.c"
 WORK = np.dtype([("key", "<u4"), ("turns", "<u4"), ("seen", "<u8"), ("wrong", "<u8")])

@@ -16,7 +16,7 @@ from kmind.agent.core.core import Core
 from kmind.agent.types import Grant, Kind, Mode, Verdict
 from kmind.errors import KmindError, NotSupportedError
 
-pytestmark = pytest.mark.kernel("libbpf", "bpffs", "arena", "bpf_timer", "syscall", "iter_task")
+pytestmark = pytest.mark.kernel("libbpf", "bpffs", "bpf_timer", "syscall", "iter_task")
 
 
 # Instances

@@ -25,7 +25,7 @@ from kmind.agent.types import Grant, Mode, Verdict
 from kmind.bpf import BpfObject
 from kmind.errors import BpfError
 
-pytestmark = pytest.mark.kernel("libbpf", "bpffs", "arena", "bpf_timer", "syscall")
+pytestmark = pytest.mark.kernel("libbpf", "bpffs", "bpf_timer", "syscall")
 
 SLACK_S = layout.LIMIT["LEASE_SLACK_MS"] / 1000
 ROUNDS = 3000

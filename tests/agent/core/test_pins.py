@@ -12,7 +12,7 @@ import pytest
 from kmind.agent.core.core import Core
 from kmind.errors import KmindError
 
-pytestmark = pytest.mark.kernel("libbpf", "bpffs", "arena", "bpf_timer", "syscall")
+pytestmark = pytest.mark.kernel("libbpf", "bpffs", "bpf_timer", "syscall")
 
 NOBODY = 65534
 

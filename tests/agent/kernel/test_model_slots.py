@@ -90,7 +90,7 @@ def compiled(tmp_path_factory):
     return compile_bpf(DECIDES, tmp_path_factory.mktemp("models") / "decides.bpf.o")
 
 
-@pytest.fixture(params=["sim", pytest.param("bpf", marks=pytest.mark.kernel("arena", "syscall"))])
+@pytest.fixture(params=["sim", pytest.param("bpf", marks=pytest.mark.kernel("syscall"))])
 def asked(request):
     use = ModelUse(SCHEMA, 2000)
     if request.param == "sim":
@@ -190,7 +190,7 @@ def test_a_model_over_the_budget_is_refused(asked):
     assert asked.ask(0, 101, 0) == (1, 1, 9)
 
 
-@pytest.mark.kernel("arena", "syscall")
+@pytest.mark.kernel("syscall")
 def test_a_model_of_another_number_of_features_is_refused_by_the_kernel(compiled):
     agent = BpfAgent(compiled, model=ModelUse(SCHEMA, 2000))
     try:
@@ -201,7 +201,7 @@ def test_a_model_of_another_number_of_features_is_refused_by_the_kernel(compiled
         agent.close()
 
 
-@pytest.mark.kernel("arena", "syscall")
+@pytest.mark.kernel("syscall")
 def test_an_agent_that_was_given_no_schema_takes_no_model(compiled):
     agent = BpfAgent(compiled)
     try:
@@ -211,7 +211,7 @@ def test_an_agent_that_was_given_no_schema_takes_no_model(compiled):
         agent.close()
 
 
-@pytest.mark.kernel("arena", "syscall")
+@pytest.mark.kernel("syscall")
 def test_what_was_changed_in_a_slot_is_not_activated(compiled):
     agent = BpfAgent(compiled, model=ModelUse(SCHEMA, 2000))
     try:
@@ -229,7 +229,7 @@ def test_what_was_changed_in_a_slot_is_not_activated(compiled):
         agent.close()
 
 
-@pytest.mark.kernel("arena", "syscall")
+@pytest.mark.kernel("syscall")
 def test_a_decision_without_room_is_missed_and_counted(compiled):
     agent = BpfAgent(compiled, model=ModelUse(SCHEMA, 2000))
     try:

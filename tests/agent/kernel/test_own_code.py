@@ -93,7 +93,7 @@ def test_another_name_at_the_same_place_is_the_same_map(tmp_path: Path) -> None:
         refuse_shared_maps(compile_bpf(source, tmp_path / "own.bpf.o"))
 
 
-@pytest.mark.kernel("libbpf", "bpffs", "arena", "bpf_timer", "syscall", "tp_btf")
+@pytest.mark.kernel("libbpf", "bpffs", "bpf_timer", "syscall", "tp_btf")
 def test_it_is_not_loaded(tmp_path: Path) -> None:
     source = tmp_path / "own.bpf.c"
     source.write_text(HEAD + HANDS_ON["a hook frees a lease"][0])

@@ -16,7 +16,7 @@ from kmind.agent.kernel.shared_memory import (
     shape_of,
 )
 from kmind.agent.types import Shape
-from kmind.bpf.probe import Probe
+from kmind.bpf.probe import Probe, probe
 from kmind.errors import NotSupportedError, UsageError
 from kmind.queue import Doorbell, Endpoint, Geometry
 
@@ -37,17 +37,23 @@ def unasked(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_kernel_without_arenas_gets_an_array(
     lacking: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def probe(name: str) -> Probe:
-        return Probe(name, "missing" if name == lacking else "ok", "", "", True)
+    def answer(name: str) -> Probe:
+        return Probe(name, "missing" if name == lacking else "ok", "it has none", "", False)
 
-    monkeypatch.setattr(shared_memory, "probe", probe)
-    shared_memory._has_arenas.cache_clear()
+    monkeypatch.setattr(shared_memory, "probe", answer)
+    shared_memory._no_arenas.cache_clear()
     try:
         assert choose_shape() is (Shape.ARRAY if lacking else Shape.ARENA)
         monkeypatch.setenv(ENVIRONMENT, "array")
         assert choose_shape() is Shape.ARRAY
+        monkeypatch.setenv(ENVIRONMENT, "arena")
+        if lacking:
+            with pytest.raises(NotSupportedError, match="no arenas: it has none; unset it, or set"):
+                choose_shape()
+        else:
+            assert choose_shape() is Shape.ARENA
     finally:
-        shared_memory._has_arenas.cache_clear()
+        shared_memory._no_arenas.cache_clear()
 
 
 def test_another_shape_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +77,7 @@ def test_an_object_without_a_twin_says_how_to_make_it(tmp_path: Path) -> None:
 def test_records_and_windows_come_in_either_shape(
     bare: Path, shape: Shape, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if shape is Shape.ARENA and not shared_memory._has_arenas():
+    if shape is Shape.ARENA and shared_memory._no_arenas():
         pytest.skip("this kernel has no arenas")
     monkeypatch.setenv(ENVIRONMENT, shape)
     agent = BareAgent(bare, sq_slots=64, deadline_s=3600)
@@ -104,3 +110,10 @@ def test_an_array_is_never_larger_than_the_kernel_makes_one(cpus: int) -> None:
     assert geometry.size <= 4 << 20
     assert geometry.sq_slots >= 64
     assert plan_arena(Shape.ARENA, cpus, 8192) == Geometry.plan(cpus, 8192)
+
+
+def test_15_cpus_have_all_their_records_in_an_array() -> None:
+    """`kmind doctor` names that number."""
+    fits, too_many = (plan_arena(Shape.ARRAY, cpus, 8192).sq_slots for cpus in (15, 16))
+    assert (fits, too_many) == (8192, 4096)
+    assert "more than 15 CPUs" in probe("arena").costs

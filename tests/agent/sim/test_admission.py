@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from kmind.abi import layout
 from kmind.agent.types import Grant, Mode, Rule, Verdict
 
-pytestmark = pytest.mark.kernel("arena", "syscall")
+pytestmark = pytest.mark.kernel("syscall")
 
 
 grants = st.builds(

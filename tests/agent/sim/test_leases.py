@@ -13,7 +13,7 @@ from kmind.agent.core.core import Core
 from kmind.agent.sim.leases import SimLeases
 from kmind.agent.types import Grant, Mode, Verdict
 
-pytestmark = pytest.mark.kernel("arena", "syscall")
+pytestmark = pytest.mark.kernel("syscall")
 
 
 class Crowd:

@@ -37,7 +37,7 @@ def test_random_models_of_every_family(family: str) -> None:
     assert close or family not in ("forest", "onnx")
 
 
-@pytest.mark.kernel("libbpf", "btf", "arena")
+@pytest.mark.kernel("libbpf", "btf")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_random_models_of_every_family_in_the_kernel(family: str) -> None:
     with KernelEvaluator() as kernel:
@@ -104,7 +104,7 @@ def test_labels_of_recorded_cases(
     assert file.quantisation["library_edges_differ"] == 0
 
 
-@pytest.mark.kernel("libbpf", "btf", "arena")
+@pytest.mark.kernel("libbpf", "btf")
 @pytest.mark.parametrize(("case", "name", "rows", "read", "label"), WITH_ROWS)
 def test_labels_of_recorded_cases_in_the_kernel(
     case: str, name: str, rows: str, read: Callable[[Path], FloatTrees], label: str

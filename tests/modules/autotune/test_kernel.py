@@ -17,7 +17,7 @@ from sample_module import loop_disk
 import kmind
 from kmind.runtime.evidence_store import EvidenceStore
 
-pytestmark = pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf")
+pytestmark = pytest.mark.kernel("libbpf", "btf", "bpf_timer", "tp_btf")
 
 SOURCES = str(Path(kmind.__file__).parent.parent)
 

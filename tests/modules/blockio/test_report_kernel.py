@@ -14,7 +14,7 @@ import pytest
 from sample_module import loop_disk
 from serve.real import host
 
-NEEDS = ("libbpf", "btf", "arena", "bpf_timer", "tp_btf")
+NEEDS = ("libbpf", "btf", "bpf_timer", "tp_btf")
 PATIENCE_S = 60
 
 

@@ -37,7 +37,7 @@ from kmind.testing.contract import CHECKS, Check
 KNOB = "vm.dirty_background_ratio"
 COLUMNS = MODULE.manifest.columns
 PAGE = mmap.PAGESIZE
-NEEDS = ("libbpf", "btf", "arena", "bpf_timer", "tp_btf")
+NEEDS = ("libbpf", "btf", "bpf_timer", "tp_btf")
 WINDOW_S = 0.1
 
 

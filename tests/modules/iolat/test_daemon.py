@@ -16,7 +16,7 @@ from kmind.errors import KmindError
 from kmind.infer import Feature, ModelFile, from_sklearn, quantise
 from kmind.modules.iolat.recipe import COLUMNS
 
-pytestmark = pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf")
+pytestmark = pytest.mark.kernel("libbpf", "btf", "bpf_timer", "tp_btf")
 
 SLOW_US = 1
 

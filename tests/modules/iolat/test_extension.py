@@ -22,7 +22,7 @@ from kmind.infer import Feature, ModelFile, from_sklearn, quantise
 from kmind.modules.iolat.recipe import COLUMNS, columns_of, log_of
 from kmind.queue import Doorbell, Endpoint
 
-pytestmark = pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf")
+pytestmark = pytest.mark.kernel("libbpf", "btf", "bpf_timer", "tp_btf")
 
 MODULE = find_module("iolat")
 FEATURE = MODULE.manifest.columns

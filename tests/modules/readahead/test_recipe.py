@@ -76,7 +76,7 @@ def read_at_random(path: Path, seconds: float) -> None:
         os.close(fd)
 
 
-@pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf")
+@pytest.mark.kernel("libbpf", "btf", "bpf_timer", "tp_btf")
 @pytest.mark.parametrize("family", ["boosted", "logistic"])
 def test_what_the_kernel_proposes_is_what_the_reference_says(tmp_path: Path, family: str) -> None:
     """Of real windows, each with the class of the model that decided then."""
@@ -110,7 +110,7 @@ def taken(agent: BpfAgent) -> dict[str, Any]:
     return {name: values[:, column] for name, column in FEATURES.items()}
 
 
-@pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf")
+@pytest.mark.kernel("libbpf", "btf", "bpf_timer", "tp_btf")
 def test_without_the_parameter_no_model_is_taken(tmp_path: Path) -> None:
     with (
         agent_of("readahead", f"/dev/{device_of(tmp_path)}") as agent,

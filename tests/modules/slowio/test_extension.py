@@ -26,7 +26,7 @@ MODULE = find_module("slowio")
 COLUMNS = MODULE.manifest.columns
 FIRST_BIN = COLUMNS["ratio_00"]
 EDGES = np.array([16, 32, 45, 54, 64, 76, 91, 128, 181, 256, 512]) / 64
-NEEDS = ("libbpf", "btf", "arena", "bpf_timer", "tp_btf")
+NEEDS = ("libbpf", "btf", "bpf_timer", "tp_btf")
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=str)

@@ -15,7 +15,7 @@ import pytest
 from modules.disks import brake, direct, disk_of, loop
 from serve.real import Host, host
 
-NEEDS = ("libbpf", "btf", "arena", "bpf_timer", "tp_btf")
+NEEDS = ("libbpf", "btf", "bpf_timer", "tp_btf")
 PATIENCE_S = 200
 
 

@@ -196,7 +196,7 @@ def test_canary_holds_it_once() -> None:
     assert "canary" in bench.doing
 
 
-@pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf")
+@pytest.mark.kernel("libbpf", "btf", "bpf_timer", "tp_btf")
 def test_a_run_holds_the_value_and_puts_the_old_one_back(tmp_path: Path) -> None:
     with loop_disk(tmp_path) as disk:
         knob = knob_file(disk)

@@ -104,7 +104,7 @@ def test_a_hook_that_an_earlier_owner_attached_stands_at_first() -> None:
     assert not agent.standing
 
 
-@pytest.mark.kernel("arena", "tp_btf", "tp_filemap")
+@pytest.mark.kernel("tp_btf", "tp_filemap")
 def test_a_deferred_hook_in_the_kernel(tmp_path: Path) -> None:
     folder = tmp_path
     module = find_module("readahead")

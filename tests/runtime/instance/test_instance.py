@@ -11,7 +11,7 @@ from kmind.runtime.holds import holds
 if TYPE_CHECKING:
     from conftest import Bench
 
-pytestmark = pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf", "tp_filemap")
+pytestmark = pytest.mark.kernel("libbpf", "btf", "bpf_timer", "tp_btf", "tp_filemap")
 
 ONCE = RECOMMENDER.replace("if self.context.now() < self.at:", "if self.at:")
 

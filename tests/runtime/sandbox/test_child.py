@@ -58,7 +58,7 @@ def test_no_descriptor_leaks_into_it(tmp_path: Path) -> None:
             assert list(files.values()) == ["anon_inode:[eventfd]"]
 
 
-@pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf", "tp_filemap")
+@pytest.mark.kernel("libbpf", "btf", "bpf_timer", "tp_btf", "tp_filemap")
 def test_descriptors_beside_a_real_agent(bench: "Bench") -> None:
     bench.start("observe")
     assert bench.instance

@@ -95,7 +95,7 @@ def mapping(line: str) -> tuple[int, str]:
     return last - first, permissions
 
 
-@pytest.mark.kernel("arena", "tp_btf")
+@pytest.mark.kernel("tp_btf")
 def test_extension_reads_its_table_and_cannot_write_it(agent: BpfAgent, tmp_path: Path) -> None:
     update(agent, 5)
     config = config_for(

@@ -18,7 +18,7 @@ from kmind.abi import layout
 from kmind.agent.types import Mode
 from kmind.knobs import Target, get_knob
 
-pytestmark = pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf", "tp_filemap")
+pytestmark = pytest.mark.kernel("libbpf", "btf", "bpf_timer", "tp_btf", "tp_filemap")
 
 
 def test_two_fight_over_one_knob(rig: Rig, disk: str) -> None:

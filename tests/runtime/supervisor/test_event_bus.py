@@ -4,7 +4,7 @@
 import pytest
 from runtime.supervised import QUICK, Rig
 
-pytestmark = pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf", "tp_filemap")
+pytestmark = pytest.mark.kernel("libbpf", "btf", "bpf_timer", "tp_btf", "tp_filemap")
 
 
 def test_a_subscriber_that_fails_is_told_nothing_more(rig: Rig, disk: str) -> None:

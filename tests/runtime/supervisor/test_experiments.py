@@ -24,7 +24,7 @@ from kmind.runtime.evidence_store import EvidenceStore
 
 pytestmark = [
     pytest.mark.fault,
-    pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf", "tp_filemap"),
+    pytest.mark.kernel("libbpf", "btf", "bpf_timer", "tp_btf", "tp_filemap"),
 ]
 
 MEASURED = (

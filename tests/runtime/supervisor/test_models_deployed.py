@@ -14,7 +14,7 @@ from kmind.infer.features import Feature
 from kmind.infer.model_file import ModelFile
 from kmind.testing.models import random_trees
 
-pytestmark = pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer")
+pytestmark = pytest.mark.kernel("libbpf", "btf", "bpf_timer")
 
 DECIDES = Path(__file__).parents[2] / "agent" / "decides.bpf.c"
 FEATURES = (Feature("depth"), Feature("latency", "ns"), Feature("bytes", "bytes"))

@@ -11,7 +11,7 @@ from kmind.abi import layout
 from kmind.errors import KmindError
 from kmind.knobs import Target, get_knob
 
-pytestmark = pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf", "tp_filemap")
+pytestmark = pytest.mark.kernel("libbpf", "btf", "bpf_timer", "tp_btf", "tp_filemap")
 
 
 def test_advice_is_applied_and_undone(rig: Rig, disk: str) -> None:

@@ -14,7 +14,7 @@ from sample_module import MANIFEST, RECOMMENDER
 from kmind.runtime.instance.instance import Instance
 from kmind.runtime.sandbox.cgroup.cgroup import list_cgroups
 
-pytestmark = pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf", "tp_filemap")
+pytestmark = pytest.mark.kernel("libbpf", "btf", "bpf_timer", "tp_btf", "tp_filemap")
 
 KILLS = 30
 

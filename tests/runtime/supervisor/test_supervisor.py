@@ -15,7 +15,7 @@ from kmind.errors import KmindError, UsageError
 from kmind.extension.discovery.conf import ModuleConf
 from kmind.runtime.supervisor import instances as module_under_test
 
-pytestmark = pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf", "tp_filemap")
+pytestmark = pytest.mark.kernel("libbpf", "btf", "bpf_timer", "tp_btf", "tp_filemap")
 
 
 def test_loaded_shown_and_unloaded(rig: Rig, disk: str) -> None:

@@ -32,22 +32,30 @@ _LARGEST_VALUE = 4 << 20
 def choose_shape() -> Shape:
     """Choose an arena if the kernel has one, by trying; else an array map.
 
-    Raises UsageError if ``KMIND_SHARED`` names another shape.
+    Raises UsageError if ``KMIND_SHARED`` names another shape, and NotSupportedError if it asks for
+    an arena where there are none.
     """
     asked = os.environ.get(ENVIRONMENT, "")
     if not asked:
-        return Shape.ARENA if _has_arenas() else Shape.ARRAY
+        return Shape.ARRAY if _no_arenas() else Shape.ARENA
     if asked not in list(Shape):
         raise UsageError(
             f"{ENVIRONMENT} is {asked!r}, which is no kind of shared memory",
             hint=f"set it to {' or '.join(Shape)}, or unset it",
         )
+    if asked == Shape.ARENA and (reason := _no_arenas()):
+        raise NotSupportedError(
+            f"{ENVIRONMENT} is arena, and this kernel has no arenas: {reason}",
+            hint=f"unset it, or set it to {Shape.ARRAY}",
+        )
     return Shape(asked)
 
 
 @functools.cache
-def _has_arenas() -> bool:
-    return all(probe(name).state == "ok" for name in ("arena", "arena_atomics"))
+def _no_arenas() -> str:
+    # The reason why there are none, or "".
+    tried = map(probe, ("arena", "arena_atomics"))
+    return next((each.cause for each in tried if each.state != "ok"), "")
 
 
 def object_of(path: Path, shape: Shape) -> Path:

@@ -12,7 +12,7 @@ from kmind.errors import KmindError
 if TYPE_CHECKING:
     from conftest import Bench
 
-pytestmark = pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf", "tp_filemap")
+pytestmark = pytest.mark.kernel("libbpf", "btf", "bpf_timer", "tp_btf", "tp_filemap")
 
 
 def test_exception_in_the_module(bench: "Bench") -> None:

@@ -8,7 +8,7 @@ import pytest
 if TYPE_CHECKING:
     from conftest import Bench
 
-pytestmark = pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf", "tp_filemap")
+pytestmark = pytest.mark.kernel("libbpf", "btf", "bpf_timer", "tp_btf", "tp_filemap")
 
 REMEMBERER = """\
 from kmind.extension import Extension

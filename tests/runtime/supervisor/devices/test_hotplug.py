@@ -15,7 +15,7 @@ from kmind.runtime.supervisor.devices.uevent import Uevent
 from kmind.runtime.supervisor.devices.unwanted import Unwanted
 
 LOOP_CTL_ADD, LOOP_CTL_REMOVE = 0x4C80, 0x4C81  # include/uapi/linux/loop.h
-kernel = pytest.mark.kernel("libbpf", "btf", "arena", "bpf_timer", "tp_btf", "tp_filemap")
+kernel = pytest.mark.kernel("libbpf", "btf", "bpf_timer", "tp_btf", "tp_filemap")
 
 
 def conf_of(folder: Path, text: str) -> ModuleConf:
