@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from kmind.bpf import _libbpf, probe
+from kmind.util.packages import install_hint
 
 
 def test_a_machine_without_libbpf(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -16,7 +17,8 @@ def test_a_machine_without_libbpf(monkeypatch: pytest.MonkeyPatch) -> None:
     try:
         result = probe.probe("libbpf")
         assert (result.state, result.required) == ("missing", True)
-        assert result.cause == "libbpf-absent.so.1 is not installed; apt install libbpf1"
+        hint = install_hint("libbpf", "1.1 or later")
+        assert result.cause == f"libbpf-absent.so.1 is not installed; {hint}"
     finally:
         monkeypatch.undo()
         _libbpf.lib.cache_clear()

@@ -12,6 +12,7 @@ from kmind.bpf import (
     BpfObject,
 )
 from kmind.errors import BpfError, KmindError, LoadError, NotSupportedError, PrivilegeError
+from kmind.util.packages import install_hint
 
 
 @pytest.mark.kernel("syscall")
@@ -129,7 +130,8 @@ def test_library_that_is_absent(objects: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(_libbpf, "LIBRARY", "libbpf-absent.so.1")
     _libbpf.lib.cache_clear()
     try:
-        with pytest.raises(NotSupportedError, match="apt install libbpf1"):
+        hint = re.escape(install_hint("libbpf", "1.1 or later"))
+        with pytest.raises(NotSupportedError, match=hint):
             BpfObject(objects / "calls.bpf.o")
         monkeypatch.setattr(_libbpf, "LIBRARY", "libc.so.6")
         with pytest.raises(NotSupportedError, match="too old"):

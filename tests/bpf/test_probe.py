@@ -8,6 +8,7 @@ import pytest
 
 from kmind.abi import btf
 from kmind.bpf import probe
+from kmind.util import packages
 
 
 def test_probes_answer_in_order_and_never_raise() -> None:
@@ -47,8 +48,12 @@ def test_a_kernel_without_btf(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     ("compilers", "state", "cause"),
     [
         ({"clang": 3, "clang-99": 19, "clangd": 50}, "ok", "19"),
-        ({"clang": 14}, "missing", "version 14 is older than 19; apt install clang-19"),
-        ({}, "missing", "not installed; apt install clang-19"),
+        (
+            {"clang": 14},
+            "missing",
+            "version 14 is older than 19; apt install clang-19 ",
+        ),
+        ({}, "missing", "not installed; apt install clang-19 "),
     ],
 )
 def test_the_newest_clang_counts(
@@ -62,8 +67,11 @@ def test_the_newest_clang_counts(
         (tmp_path / name).write_text(f"#!/bin/sh\necho 'Debian clang version {version}.1.7 (3)'\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "os-release").write_text("ID=debian\n")
+    monkeypatch.setattr(packages, "OS_RELEASE", (tmp_path / "os-release",))
     result = probe.probe("clang")
-    assert (result.state, result.cause) == (state, cause)
+    assert result.state == state
+    assert result.cause.startswith(cause)
 
 
 def test_facts() -> None:

@@ -12,6 +12,8 @@ import pytest
 from agents import compile_bpf
 from sample_module import MANIFEST, loop_disk, make_module
 
+from kmind.util.packages import install_hint
+
 pytestmark = pytest.mark.kernel("btf", "libbpf", "tp_btf")
 
 
@@ -74,7 +76,7 @@ def _hide_libbpf() -> str:
 
 @pytest.mark.usefixtures("state")
 def test_no_libbpf() -> None:
-    _one_line(_kmind(_hide_libbpf(), *RUN, _disk()), 4, "libbpf", "apt")
+    _one_line(_kmind(_hide_libbpf(), *RUN, _disk()), 4, "libbpf", install_hint("libbpf"))
 
 
 @pytest.mark.usefixtures("state")

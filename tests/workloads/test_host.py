@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Disks, page cache, memory and tools, as loads ask for them."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from workloads.on_disk import MIB, ON_THE_MACHINE
 
 from kmind.errors import KmindError, NotSupportedError, UsageError
+from kmind.util.packages import install_hint
 from kmind.workloads import fio, host
 
 
@@ -33,9 +35,10 @@ def test_two_memory_limits_at_once():
         assert first != second
 
 
-def test_a_missing_tool_names_its_package():
-    with pytest.raises(NotSupportedError, match="apt install no-such-package"):
-        host.find_tool("no-such-tool", "no-such-package")
+def test_a_missing_tool_names_its_package(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(NotSupportedError, match=re.escape(install_hint("db_bench"))):
+        host.find_tool("db_bench")
 
 
 def test_a_full_disk_is_told_before_anything_is_written(tmp_path):

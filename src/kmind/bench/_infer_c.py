@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from kmind.errors import NotSupportedError
 from kmind.infer.integer import IntMlp, IntModel
+from kmind.util.packages import install_hint
 
 __all__ = ["CModel", "compiler"]
 
@@ -91,7 +92,7 @@ def compiler() -> str:
             return found
     raise NotSupportedError(
         "there is no clang to compile the C that models are compared with",
-        hint="install clang (Debian: apt-get install clang-19)",
+        hint=install_hint("clang"),
     )
 
 

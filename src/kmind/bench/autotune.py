@@ -40,6 +40,7 @@ from kmind.infer.lazy import need
 from kmind.knobs import Knob, Target, Value, get_knob, parse_target
 from kmind.runtime.instance.agent_factory import need_root
 from kmind.runtime.instance.extension.checkpoint import unpack
+from kmind.util.packages import install_hint
 from kmind.util.scratch import scratch_folder
 from kmind.workloads.disk import DEFAULT_DIR
 from kmind.workloads.host import device_of
@@ -303,7 +304,7 @@ def _profiles(target: Callable[[Knob], Target]) -> dict[str, _Setting]:
     for name in PROFILES:
         file = next((f / name / "tuned.conf" for f in _TUNED if (f / name).is_dir()), None)
         if file is None:
-            _say(f"tuned is not installed, so {name} is left out; apt install tuned")
+            _say(f"tuned is not installed, so {name} is left out; {install_hint('tuned')}")
             continue
         text = configparser.ConfigParser(strict=False, interpolation=None)
         text.read(file)

@@ -133,7 +133,7 @@ def _injected(file: Path, seconds: float) -> ModelFile:
 
 def _fio(seconds: float) -> list[str]:
     common = ("--ioengine=libaio", "--direct=1", "--time_based", "--norandommap", "--thread")
-    return [find_tool("fio", "fio"), *common, f"--runtime={seconds + 1:g}"]
+    return [find_tool("fio"), *common, f"--runtime={seconds + 1:g}"]
 
 
 def _learn(disk: str, argv: list[str], seconds: float, look: _Look) -> ModelFile:

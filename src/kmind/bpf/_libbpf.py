@@ -15,6 +15,7 @@ from functools import cache
 
 from kmind.bpf._errors import error_from
 from kmind.errors import BpfError, NotSupportedError
+from kmind.util.packages import install_hint
 
 __all__ = [
     "LIBRARY",
@@ -31,7 +32,7 @@ __all__ = [
 
 LIBRARY = "libbpf.so.1"
 
-_INSTALL = "apt install libbpf1"
+_VERSION = "1.1 or later"
 
 
 class OpenOptions(ctypes.Structure):
@@ -153,14 +154,16 @@ def lib() -> ctypes.CDLL:
     try:
         library = ctypes.CDLL(LIBRARY, use_errno=True)
     except OSError:
-        raise NotSupportedError(f"{LIBRARY} is not installed", hint=_INSTALL) from None
+        raise NotSupportedError(
+            f"{LIBRARY} is not installed", hint=install_hint("libbpf", _VERSION)
+        ) from None
     for name, (result, arguments) in _DECLARATIONS.items():
         try:
             function = getattr(library, name)
         except AttributeError:
             raise NotSupportedError(
                 f"{LIBRARY} is too old: it has no {name}",
-                hint=f"{_INSTALL} of version 1.1 or later",
+                hint=install_hint("libbpf", _VERSION),
             ) from None
         function.restype, function.argtypes = result, arguments
     library.libbpf_set_print(_print)

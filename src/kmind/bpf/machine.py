@@ -16,6 +16,7 @@ from kmind.bpf import _libbpf
 from kmind.bpf import _syscall as raw
 from kmind.bpf.landlock import landlock_version
 from kmind.errors import BpfError, NotSupportedError, PrivilegeError
+from kmind.util.packages import install_hint
 
 __all__ = [
     "LOCKDOWN",
@@ -238,7 +239,9 @@ def libbpf() -> str:
     version = _libbpf.version()
     text = ".".join(map(str, version))
     if version < _OLDEST_LIBBPF:
-        raise NotSupportedError(f"{text} is older than 1.1", hint="apt install libbpf1")
+        raise NotSupportedError(
+            f"{text} is older than 1.1", hint=install_hint("libbpf", "1.1 or later")
+        )
     return text
 
 
@@ -251,7 +254,7 @@ def clang() -> str:
                 best = max(best, _clang_version(path))
     if best < _OLDEST_CLANG:
         finding = f"version {best} is older than {_OLDEST_CLANG}" if best else "not installed"
-        raise NotSupportedError(finding, hint=f"apt install clang-{_OLDEST_CLANG}")
+        raise NotSupportedError(finding, hint=install_hint("clang", f"{_OLDEST_CLANG} or later"))
     return str(best)
 
 
@@ -268,7 +271,7 @@ def bpftool() -> str:
     """The tool, which helps people; kmind does not need it."""
     path = shutil.which("bpftool") or shutil.which("bpftool", path="/usr/sbin:/sbin")
     if path is None:
-        raise NotSupportedError("not installed", hint="apt install bpftool")
+        raise NotSupportedError("not installed", hint=install_hint("bpftool"))
     return path
 
 

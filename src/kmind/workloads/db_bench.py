@@ -67,7 +67,7 @@ def database_size(keys: int) -> int:
 
 def _argv(path: Path, keys: int) -> list[str]:
     return [
-        find_tool("db_bench", "rocksdb-tools"),
+        find_tool("db_bench"),
         f"--db={path}",
         f"--num={keys}",
         f"--key_size={_KEY_SIZE}",

@@ -109,7 +109,7 @@ class Fio:
 
     def prepare(self, dir: Path) -> None:
         """Lay out one file of random bytes; loads of the same size share it."""
-        find_tool("fio", "fio")
+        find_tool("fio")
         self.file_ = lay_out_file(dir, self.size)
 
     def run(self, duration: float) -> Result:
@@ -156,7 +156,7 @@ class DbBench:
 
     def prepare(self, dir: Path) -> None:
         """Build the database, unless a complete one of this size is there."""
-        find_tool("db_bench", "rocksdb-tools")
+        find_tool("db_bench")
         path = scratch_folder(dir) / f"db-{self.keys}"
         if not (path / "complete").exists():
             need_space(dir, 3 * database_size(self.keys))

@@ -75,7 +75,7 @@ def run_fio(
     """
     with tempfile.TemporaryDirectory() as scratch:
         argv = [
-            find_tool("fio", "fio"),
+            find_tool("fio"),
             "--name=load",
             f"--filename={path}",
             f"--size={size}",

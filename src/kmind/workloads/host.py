@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kmind.errors import KmindError, NotSupportedError, PrivilegeError, UsageError
+from kmind.util.packages import install_hint
 
 __all__ = [
     "back_memory",
@@ -138,11 +139,11 @@ def need_space(path: Path, size: int) -> None:
         )
 
 
-def find_tool(name: str, package: str) -> str:
-    """Full path of a program; NotSupportedError names the Debian package that has it."""
+def find_tool(name: str) -> str:
+    """Full path of a program; NotSupportedError names the package that has it."""
     path = shutil.which(name)
     if path is None:
-        raise NotSupportedError(f"{name} is not installed", hint=f"apt install {package}")
+        raise NotSupportedError(f"{name} is not installed", hint=install_hint(name))
     return path
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from kmind.errors import KmindError, NotSupportedError
 from kmind.util.files import make_folder
+from kmind.util.packages import install_hint
 from kmind.util.scratch import create_scratch, scratch_folder
 from kmind.workloads.db_bench import build_database
 from kmind.workloads.fio import lay_out_file
@@ -85,7 +86,7 @@ def _alive(process: subprocess.Popen[str], log: Path) -> None:
 @contextlib.contextmanager
 def _fio_fsync(folder: Path, quick: bool) -> Iterator[Count]:
     argv = [
-        find_tool("fio", "fio"), "--name=load", f"--directory={folder}", "--rw=randwrite",
+        find_tool("fio"), "--name=load", f"--directory={folder}", "--rw=randwrite",
         f"--size={(128 if quick else 1024) * _MIB}", "--bs=4k", "--fsync=1", "--ioengine=psync",
         "--thread", "--numjobs=2", "--time_based", "--runtime=86400", "--fallocate=none",
     ]  # fmt: skip
@@ -124,7 +125,7 @@ def _db_bench(folder: Path, quick: bool) -> Iterator[Count]:
     report = folder / "report.csv"
     report.unlink(missing_ok=True)
     argv = [
-        find_tool("db_bench", "rocksdb-tools"), f"--db={database}", f"--num={keys}",
+        find_tool("db_bench"), f"--db={database}", f"--num={keys}",
         "--key_size=16", "--value_size=100", "--compression_type=none",
         "--benchmarks=readrandomwriterandom", "--readwritepercent=80", "--use_existing_db=1",
         "--duration=86400", "--threads=2", "--report_interval_seconds=1",
@@ -147,8 +148,8 @@ def _db_bench(folder: Path, quick: bool) -> Iterator[Count]:
 
 @contextlib.contextmanager
 def _redis(folder: Path, quick: bool) -> Iterator[Count]:
-    server = find_tool("redis-server", "redis-server")
-    client = find_tool("redis-benchmark", "redis-tools")
+    server = find_tool("redis-server")
+    client = find_tool("redis-benchmark")
     place = str(folder / "socket")
     argv = [
         server, "--port", "0", "--unixsocket", place, "--dir", str(folder), "--appendonly", "yes",
@@ -302,7 +303,7 @@ def _write(name: str, file: str, text: str) -> None:
 def _pgbench(folder: Path, quick: bool) -> Iterator[Count]:
     tools = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if not tools:
-        raise NotSupportedError("postgresql is not installed", hint="apt install postgresql")
+        raise NotSupportedError("postgresql is not installed", hint=install_hint("postgresql"))
     bin_ = tools[-1].parent
     account = pwd.getpwnam("postgres")
     # Its own folder is in ours: root writes no log where another user could put a link.
