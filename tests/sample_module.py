@@ -98,7 +98,8 @@ def make_module(folder: Path, extension: str = RECOMMENDER, manifest: str = MANI
     module = folder / "sample"
     module.mkdir()
     built_in = Path(kmind.__file__).parent / "modules" / "readahead"
-    shutil.copy(built_in / "readahead.bpf.o", module)
+    for shape in built_in.glob("readahead*.bpf.o"):
+        shutil.copy(shape, module)
     module.joinpath("module.toml").write_text(manifest)
     module.joinpath("extension.py").write_text(extension)
     return module

@@ -12,7 +12,9 @@ import pytest
 
 from kmind.abi import btf
 from kmind.bpf import _libbpf, probe
+from kmind.cli import doctor as doctor_module
 from kmind.cli.doctor import SCHEMA, run_doctor
+from kmind.runtime.instance.ability import Ability, Loss
 
 
 class Terminal(io.StringIO):
@@ -20,6 +22,17 @@ class Terminal(io.StringIO):
 
     def isatty(self) -> bool:
         return True
+
+
+HALF = Ability("half", "partly", lost=(Loss("on_read", "it is not there", "reads"),))
+NONE = Ability("none", "missing", "the verifier says: no")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Try no module, which takes seconds: ``runtime/instance/test_ability.py`` does."""
+    tried = [Ability("all", "ok"), HALF, NONE]
+    monkeypatch.setattr(doctor_module, "try_built_in", lambda: tried)
 
 
 def doctor(*, json: bool = False, out: io.StringIO | None = None) -> tuple[int, str]:
@@ -42,11 +55,30 @@ def test_json_has_its_schema() -> None:
     assert text.count("\n") == 1
 
 
+def test_json_says_of_each_module_what_it_loses() -> None:
+    modules = json.loads(doctor(json=True)[1])["modules"]
+    assert modules[1:] == [
+        {
+            "name": "half",
+            "state": "partly",
+            "cause": "",
+            "lost": [{"hook": "on_read", "cause": "it is not there", "costs": "reads"}],
+        },
+        {"name": "none", "state": "missing", "cause": "the verifier says: no", "lost": []},
+    ]
+
+
 def test_plain_lines_name_every_probe() -> None:
     _, text = doctor()
     lines = text.splitlines()
     assert os.uname().release in lines[0]
-    assert [line.split()[1] for line in lines[1:-2]] == list(probe.names())
+    middle = lines.index("Modules")
+    assert [line.split()[1] for line in lines[1 : middle - 1]] == list(probe.names())
+    assert lines[middle + 1 : -1] == [
+        "ok       all",
+        "partly   half    on_read: it is not there. Costs: reads",
+        "missing  none    the verifier says: no",
+    ]
     assert "\x1b" not in text
 
 
@@ -62,7 +94,8 @@ def test_shared_memory_as_asked(
 ) -> None:
     monkeypatch.setenv("KMIND_SHARED", asked)
     assert json.loads(doctor(json=True)[1])["shared_memory"] == shape
-    assert doctor()[1].splitlines()[-2].startswith(line)
+    lines = doctor()[1].splitlines()
+    assert lines[lines.index("Modules") - 1].startswith(line)
 
 
 @pytest.mark.parametrize("variable", [("NO_COLOR", "1"), ("TERM", "dumb"), None])

@@ -120,6 +120,21 @@ def test_an_agent_that_is_a_link_or_a_pipe_is_refused(folder: Path) -> None:
         _object_path(module)
 
 
+def test_an_agent_whose_twin_is_a_link_or_a_pipe_is_refused(folder: Path) -> None:
+    module = replace(find_module("readahead"), folder=folder)
+    module.object_path.touch()
+    assert _object_path(module) == module.object_path
+    twin = folder / "readahead.array.bpf.o"
+    twin.symlink_to(folder / "extension.py")
+    (folder / "extension.py").touch()
+    with pytest.raises(ModuleError, match="is a link, and root follows none"):
+        _object_path(module)
+    twin.unlink()
+    os.mkfifo(twin)
+    with pytest.raises(ModuleError, match="is not a regular file"):
+        _object_path(module)
+
+
 def test_too_much_is_refused(folder: Path) -> None:
     with (folder / "extension.py").open("w") as file:
         file.truncate(MOST_SOURCES + 1)

@@ -77,8 +77,8 @@ def tally_module(folder: Path) -> str:
     """The built-in module's manifest and agent, with the extension above."""
     built_in, module = Path(kmind.__file__).parent / "modules/static", folder / "tally"
     module.mkdir()
-    for name in ("module.toml", "static.bpf.o"):
-        module.joinpath(name).write_bytes((built_in / name).read_bytes())
+    for path in (built_in / "module.toml", *built_in.glob("static*.bpf.o")):
+        module.joinpath(path.name).write_bytes(path.read_bytes())
     manifest = module / "module.toml"
     manifest.write_text(manifest.read_text().replace('"static"', '"tally"', 1))
     module.joinpath("extension.py").write_text(TALLY)

@@ -5,12 +5,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from json import dumps
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 from kmind.agent.kernel.shared_memory import ENVIRONMENT, choose_shape
 from kmind.agent.types import Shape
 from kmind.bpf.probe import Probe, facts, probe_all
 from kmind.errors import KmindError, NotSupportedError, PrivilegeError
+from kmind.runtime.instance.ability import Ability, try_built_in
 
 __all__ = ["SCHEMA", "run_doctor"]
 
@@ -18,11 +19,20 @@ SCHEMA = "kmind.doctor/1"
 
 _PRIVILEGES = {"root", "capabilities", "sandbox_capabilities"}
 _SHAPES = {Shape.ARENA: "arena", Shape.ARRAY: "array map"}
-_COLOURS = {"ok": "green", "missing": "yellow", "refused": "red"}
+_COLOURS = {"ok": "green", "partly": "yellow", "missing": "yellow", "refused": "red"}
+
+
+class _Row(NamedTuple):
+    state: str
+    name: str
+    need: str
+    remark: str
 
 
 def run_doctor(*, json: bool, out: TextIO) -> int:
     """Try everything, write what was found to ``out``, and return the exit code.
+
+    Takes some seconds, most of them the verifier's with the agents of the modules.
 
     0 if all that is required is there, 77 if this is not root or root lacks capabilities, 4
     if something else that is required is not there. Nothing that it tries is left behind.
@@ -33,14 +43,16 @@ def run_doctor(*, json: bool, out: TextIO) -> int:
     lacking = [p.name for p in probes if p.required and p.state != "ok"]
     if json:
         report = {"schema": SCHEMA, "ok": not lacking, **known}
-        out.write(dumps(report | {"probes": [asdict(p) for p in probes]}) + "\n")
+        tried = {"probes": probes, "modules": try_built_in()}
+        listed = {name: [asdict(each) for each in found] for name, found in tried.items()}
+        out.write(dumps(report | listed) + "\n")
     else:
         system = f"Linux {known['kernel']} on {known['machine']}, {known['cpus']} CPUs"
-        if _is_terminal(out):
-            _write_table(system, probes, out)
-        else:
-            _write_lines(system, probes, out)
+        write = _write_table if _is_terminal(out) else _write_lines
+        write(system, [_probe_row(probe) for probe in probes], out)
         out.write(f"{sharing}\n")
+        out.flush()  # the rest takes a few seconds
+        write("Modules", [_module_row(each) for each in try_built_in()], out)
         needed = ", ".join(lacking)
         out.write(
             f"Required, but missing: {needed}\n" if lacking else "All requirements are met.\n"
@@ -65,30 +77,34 @@ def _is_terminal(out: TextIO) -> bool:
     return out.isatty() and not plain
 
 
-def _remark(probe: Probe) -> str:
-    if probe.state == "ok":
-        return probe.cause
-    return f"{probe.cause}. Costs: {probe.costs}"
+def _probe_row(probe: Probe) -> _Row:
+    remark = probe.cause if probe.state == "ok" else f"{probe.cause}. Costs: {probe.costs}"
+    return _Row(probe.state, probe.name, "needed" if probe.required else "", remark)
 
 
-def _write_lines(system: str, probes: Sequence[Probe], out: TextIO) -> None:
-    width = max(len(p.name) for p in probes)
-    out.write(f"{system}\n")
-    for probe in probes:
-        need = "needed" if probe.required else ""
-        line = f"{probe.state:7}  {probe.name:{width}}  {need:6}  {_remark(probe)}"
+def _module_row(module: Ability) -> _Row:
+    losses = (f"{loss.hook}: {loss.cause}. Costs: {loss.costs}" for loss in module.lost)
+    return _Row(module.state, module.name, "", module.cause or "; ".join(losses))
+
+
+def _write_lines(title: str, rows: Sequence[_Row], out: TextIO) -> None:
+    width = max(len(row.name) for row in rows)
+    need = max(len(row.need) for row in rows)
+    out.write(f"{title}\n")
+    for row in rows:
+        line = f"{row.state:7}  {row.name:{width}}  {row.need:{need}}  {row.remark}"
         out.write(line.rstrip() + "\n")
 
 
-def _write_table(system: str, probes: Sequence[Probe], out: TextIO) -> None:
+def _write_table(title: str, rows: Sequence[_Row], out: TextIO) -> None:
     from rich.console import Console  # only here: it is slow to import
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=system, title_justify="left")
+    table = Table(title=title, title_justify="left")
     for heading in ("what", "state", "needed", "result; if missing, cause and cost"):
         table.add_column(heading, overflow="fold")
-    for probe in probes:
-        state = Text(probe.state, style=_COLOURS[probe.state])
-        table.add_row(probe.name, state, "yes" if probe.required else "", Text(_remark(probe)))
+    for row in rows:
+        state = Text(row.state, style=_COLOURS[row.state])
+        table.add_row(row.name, state, "yes" if row.need else "", Text(row.remark))
     Console(file=out).print(table)

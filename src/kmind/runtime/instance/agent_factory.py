@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from kmind.agent.core.core import Core
 from kmind.agent.kernel.agent import BpfAgent
+from kmind.agent.kernel.shared_memory import object_of
 from kmind.agent.kernel.spec import Settings
-from kmind.agent.types import ModelUse
+from kmind.agent.types import ModelUse, Shape
 from kmind.bpf.machine import capabilities, sandbox_capabilities, time_namespace
-from kmind.errors import KmindError, PrivilegeError, UsageError
+from kmind.errors import KmindError, NotSupportedError, PrivilegeError, UsageError
 from kmind.extension import Module, Value, agent_parameters, find_module
 from kmind.extension.files import refuse_unplain
 from kmind.knobs import Target, parse_target
@@ -183,6 +185,8 @@ def _object_path(module: Module) -> Path:
             f"there is no {module.object_path}",
             hint="run: make setup",
         ) from None
+    with suppress(FileNotFoundError, NotSupportedError):  # no twin, or gone just now
+        refuse_unplain(object_of(module.object_path, Shape.ARRAY))
     return module.object_path
 
 

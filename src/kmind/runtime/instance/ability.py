@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Try whether this kernel runs a module's agent, and what the module loses here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from kmind.errors import KmindError, PrivilegeError
+from kmind.extension import Module, list_modules
+from kmind.knobs import Target
+from kmind.runtime.instance.agent_factory import make_bpf_agent
+
+__all__ = ["Ability", "Loss", "try_built_in", "try_module"]
+
+# It is over at once: neither counts.
+_DEADLINE_S = 10.0
+_RECORDS = 64
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A hook that the agent does without: its program, the ``cause``, and what that ``costs``."""
+
+    hook: str
+    cause: str
+    costs: str
+
+
+@dataclass(frozen=True)
+class Ability:
+    """Result of trying one module.
+
+    ``state`` is "ok", "partly" (it runs, and ``lost`` says what without), "missing" (this machine
+    lacks what it needs) or "refused" (it is there, but not for us). ``cause`` is the reason if it
+    does not run, else "".
+    """
+
+    name: str
+    state: Literal["ok", "partly", "missing", "refused"]
+    cause: str = ""
+    lost: tuple[Loss, ...] = ()
+
+
+def try_built_in() -> list[Ability]:
+    """Try all modules that come with kmind, by name."""
+    return [try_module(module) for module in list_modules()[0] if module.origin == "built-in"]
+
+
+def try_module(module: Module) -> Ability:
+    """Load the module's agent into the kernel, attach nothing, and take it out again.
+
+    The kernel's own verifier decides. Never raises for what it refuses.
+    """
+    name = module.manifest.name
+    try:
+        missing = _missing_hooks(module)
+    except PrivilegeError as error:
+        return Ability(name, "refused", str(error))
+    except (KmindError, OSError) as error:
+        return Ability(name, "missing", str(error))
+    costs = {hook.program: hook.costs for hook in module.manifest.hooks}
+    lost = tuple(Loss(hook, cause, costs[hook]) for hook, cause in missing.items())
+    return Ability(name, "partly" if lost else "ok", "", lost)
+
+
+def _missing_hooks(module: Module) -> Mapping[str, str]:
+    parameters = {p.name: p.default for p in module.manifest.parameters if p.default is not None}
+    agent = make_bpf_agent(
+        module, Target.system(), parameters, deadline_s=_DEADLINE_S, sq_slots=_RECORDS
+    )
+    try:
+        return agent.hooks.missing()
+    finally:
+        agent.close()
