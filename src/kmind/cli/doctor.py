@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from json import dumps
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from kmind.agent.kernel.shared_memory import ENVIRONMENT, choose_shape
 from kmind.agent.types import Shape
@@ -42,10 +42,10 @@ def run_doctor(*, json: bool, out: TextIO) -> int:
     known = {**facts(), "shared_memory": shared}
     lacking = [p.name for p in probes if p.required and p.state != "ok"]
     if json:
-        report = {"schema": SCHEMA, "ok": not lacking, **known}
-        tried = {"probes": probes, "modules": try_built_in()}
-        listed = {name: [asdict(each) for each in found] for name, found in tried.items()}
-        out.write(dumps(report | listed) + "\n")
+        report: dict[str, Any] = {"schema": SCHEMA, "ok": not lacking, **known}
+        report["probes"] = [asdict(probe) for probe in probes]
+        report["modules"] = [asdict(module) for module in try_built_in()]
+        out.write(dumps(report) + "\n")
     else:
         system = f"Linux {known['kernel']} on {known['machine']}, {known['cpus']} CPUs"
         write = _write_table if _is_terminal(out) else _write_lines
