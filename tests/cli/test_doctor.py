@@ -55,6 +55,21 @@ def test_json_has_its_schema() -> None:
     assert text.count("\n") == 1
 
 
+def test_a_core_that_does_not_load_is_a_lack(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Ability("core", "missing", "the verifier says: infinite loop")
+    monkeypatch.setattr(doctor_module, "try_core", lambda: found)
+    code, text = doctor(json=True)
+    report = json.loads(text)
+    assert report["core"] == {"state": "missing", "cause": "the verifier says: infinite loop"}
+    assert not report["ok"]
+    assert code == (77 if os.geteuid() else 4)
+    lines = doctor()[1].splitlines()
+    assert "core" in lines[-1]
+    assert any(
+        line.split() == ["missing", "core", "needed", *found.cause.split()] for line in lines
+    )
+
+
 def test_json_says_of_each_module_what_it_loses() -> None:
     modules = json.loads(doctor(json=True)[1])["modules"]
     assert modules[1:] == [
@@ -73,7 +88,7 @@ def test_plain_lines_name_every_probe() -> None:
     lines = text.splitlines()
     assert os.uname().release in lines[0]
     middle = lines.index("Modules")
-    assert [line.split()[1] for line in lines[1 : middle - 1]] == list(probe.names())
+    assert [line.split()[1] for line in lines[1 : middle - 1]] == [*probe.names(), "core"]
     assert lines[middle + 1 : -1] == [
         "ok       all",
         "partly   half    on_read: it is not there. Costs: reads",

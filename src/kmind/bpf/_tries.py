@@ -11,11 +11,13 @@ import contextlib
 import mmap
 import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 from kmind.abi.btf import Btf, Kind
 from kmind.bpf import _libbpf, machine
 from kmind.bpf import _syscall as raw
+from kmind.bpf._errors import strerror
 from kmind.bpf.object import BpfObject
 from kmind.errors import BpfError, LoadError, NotSupportedError, PrivilegeError
 
@@ -54,12 +56,22 @@ _QUIET_FUNCTION = "bpf_fentry_test1"
 _NOWHERE = 0x7B00_0000_0000  # an arena's address; the probes do not map it
 
 
+@contextlib.contextmanager
+def _needs(what: str) -> Iterator[None]:
+    # The kernel's "invalid argument" to a thing that it does not know tells people nothing.
+    try:
+        yield
+    except BpfError as error:
+        raise NotSupportedError(f"this kernel has no {what}: {error.args[0]}") from None
+
+
 # Maps.
 
 
 def ringbuf() -> str:
-    """BPF_MAP_TYPE_RINGBUF."""
-    os.close(raw.map_create(_MAP_RINGBUF, 0, 0, os.sysconf("SC_PAGE_SIZE")))
+    """BPF_MAP_TYPE_RINGBUF (Linux 5.8)."""
+    with _needs("ring buffers (Linux 5.8)"):
+        os.close(raw.map_create(_MAP_RINGBUF, 0, 0, os.sysconf("SC_PAGE_SIZE")))
     return ""
 
 
@@ -67,6 +79,7 @@ def array_mmap() -> str:
     """An array map that a process maps (Linux 5.5)."""
     size = os.sysconf("SC_PAGE_SIZE")
     with (
+        _needs("arrays that processes can map (Linux 5.5)"),
         raw.owned(raw.map_create(_MAP_ARRAY, 4, size, 1, flags=_MMAPABLE)) as array,
         mmap.mmap(array, size, mmap.MAP_SHARED) as memory,
     ):
@@ -76,15 +89,17 @@ def array_mmap() -> str:
 
 def arena() -> str:
     """BPF_MAP_TYPE_ARENA (Linux 6.9)."""
-    os.close(raw.map_create(_MAP_ARENA, 0, 0, 1, flags=_MMAPABLE, extra=_NOWHERE))
+    with _needs("arenas (Linux 6.9)"):
+        os.close(raw.map_create(_MAP_ARENA, 0, 0, 1, flags=_MMAPABLE, extra=_NOWHERE))
     return ""
 
 
 def arena_atomics() -> str:
     """An atomic addition to arena memory."""
-    with raw.owned(
-        raw.map_create(_MAP_ARENA, 0, 0, 1, flags=_MMAPABLE, extra=_NOWHERE)
-    ) as arena_fd:
+    with (
+        _needs("atomic operations in arenas (Linux 6.10)"),
+        raw.owned(raw.map_create(_MAP_ARENA, 0, 0, 1, flags=_MMAPABLE, extra=_NOWHERE)) as arena_fd,
+    ):
         code = raw.load_map(1, arena_fd) + raw.load_imm64(2, _NOWHERE)
         code += raw.insn(0xBF, 2, 2, off=1, imm=1)  # r2 = (kernel's) r2, by addr_space_cast
         code += raw.insn(0xB7, 3, imm=1)
@@ -228,9 +243,10 @@ def _kernel_struct_ops() -> None:
         name = next(m for m in members if m.name == "name")
         struct.pack_into("<11s", data, start + name.offset, b"kmind_probe")
         types = stack.enter_context(raw.owned(raw.btf_load(_timer_btf())))
-        ops = raw.map_create(
-            _MAP_STRUCT_OPS, 4, value.size, 1, flags=_LINK, btf=(types, 0, 0, value_id)
-        )
+        with _needs("struct_ops that a link registers (Linux 6.4)"):
+            ops = raw.map_create(
+                _MAP_STRUCT_OPS, 4, value.size, 1, flags=_LINK, btf=(types, 0, 0, value_id)
+            )
         stack.enter_context(raw.owned(ops))
         raw.map_update(ops, bytes(4), bytes(data))
 
@@ -247,7 +263,7 @@ def bpf_timer() -> str:
         with raw.owned(_load_syscall(code + raw.returns(0), types, functions)) as prog:
             result = raw.test_run(prog)
     if result:
-        raise BpfError(f"the timer did not start: {result}")
+        raise BpfError(f"the kernel started no timer: {strerror(result)}")
     return ""
 
 

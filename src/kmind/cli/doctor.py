@@ -11,7 +11,7 @@ from kmind.agent.kernel.shared_memory import ENVIRONMENT, choose_shape
 from kmind.agent.types import Shape
 from kmind.bpf.probe import Probe, facts, probe_all
 from kmind.errors import KmindError, NotSupportedError, PrivilegeError
-from kmind.runtime.instance.ability import Ability, try_built_in
+from kmind.runtime.instance.ability import Ability, try_built_in, try_core
 
 __all__ = ["SCHEMA", "run_doctor"]
 
@@ -40,16 +40,20 @@ def run_doctor(*, json: bool, out: TextIO) -> int:
     probes = probe_all()
     shared, sharing = _shared_memory()
     known = {**facts(), "shared_memory": shared}
+    core = try_core()
     lacking = [p.name for p in probes if p.required and p.state != "ok"]
+    lacking += [core.name] * (core.state != "ok")
     if json:
         report: dict[str, Any] = {"schema": SCHEMA, "ok": not lacking, **known}
         report["probes"] = [asdict(probe) for probe in probes]
+        report["core"] = {"state": core.state, "cause": core.cause}
         report["modules"] = [asdict(module) for module in try_built_in()]
         out.write(dumps(report) + "\n")
     else:
         system = f"Linux {known['kernel']} on {known['machine']}, {known['cpus']} CPUs"
         write = _write_table if _is_terminal(out) else _write_lines
-        write(system, [_probe_row(probe) for probe in probes], out)
+        agents = _Row(core.state, core.name, "needed", core.cause or "what all agents share")
+        write(system, [*map(_probe_row, probes), agents], out)
         out.write(f"{sharing}\n")
         out.flush()  # the rest takes a few seconds
         write("Modules", [_module_row(each) for each in try_built_in()], out)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Try whether this kernel runs a module's agent, and what the module loses here."""
+"""Try whether this kernel runs kmind's agents, and what each module loses here."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from kmind.agent.core.core import Core
 from kmind.errors import KmindError, PrivilegeError
 from kmind.extension import Module, list_modules
 from kmind.knobs import Target
-from kmind.runtime.instance.agent_factory import make_bpf_agent
+from kmind.runtime.instance.agent_factory import make_bpf_agent, need_root
 
-__all__ = ["Ability", "Loss", "try_built_in", "try_module"]
+__all__ = ["Ability", "Loss", "try_built_in", "try_core", "try_module"]
 
 # It is over at once: neither counts.
 _DEADLINE_S = 10.0
@@ -30,7 +31,7 @@ class Loss:
 
 @dataclass(frozen=True)
 class Ability:
-    """Result of trying one module.
+    """Result of trying one module, or the core.
 
     ``state`` is "ok", "partly" (it runs, and ``lost`` says what without), "missing" (this machine
     lacks what it needs) or "refused" (it is there, but not for us). ``cause`` is the reason if it
@@ -41,6 +42,18 @@ class Ability:
     state: Literal["ok", "partly", "missing", "refused"]
     cause: str = ""
     lost: tuple[Loss, ...] = ()
+
+
+def try_core() -> Ability:
+    """Load the core object, which all agents need, pin nothing, and take it out again."""
+    try:
+        need_root()
+        Core.private().close()
+    except PrivilegeError as error:
+        return Ability("core", "refused", _cause(error))
+    except (KmindError, OSError) as error:
+        return Ability("core", "missing", _cause(error))
+    return Ability("core", "ok")
 
 
 def try_built_in() -> list[Ability]:
@@ -57,12 +70,17 @@ def try_module(module: Module) -> Ability:
     try:
         missing = _missing_hooks(module)
     except PrivilegeError as error:
-        return Ability(name, "refused", str(error))
+        return Ability(name, "refused", _cause(error))
     except (KmindError, OSError) as error:
-        return Ability(name, "missing", str(error))
+        return Ability(name, "missing", _cause(error))
     costs = {hook.program: hook.costs for hook in module.manifest.hooks}
     lost = tuple(Loss(hook, cause, costs[hook]) for hook, cause in missing.items())
     return Ability(name, "partly" if lost else "ok", "", lost)
+
+
+def _cause(error: Exception) -> str:
+    # Doctor, which shows it, does not send people to doctor.
+    return str(error).removesuffix("; see kmind doctor")
 
 
 def _missing_hooks(module: Module) -> Mapping[str, str]:
