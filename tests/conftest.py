@@ -3,7 +3,7 @@
 
 ``@pytest.mark.kernel("bpffs", "tp_btf")`` names the features of ``kmind.bpf.probe`` that a test
 needs. It is skipped, with the reason, if they are not there; so is one that is marked ``guest``,
-if qemu or a kernel for it is not, and one without a program that ``needs`` names. Under
+if such a guest cannot be booted, and one without a program that ``needs`` names. Under
 ``CI=true`` every other skip is a failure, and so is that for a program, for ``make setup``
 installs them: what this machine can run, it runs.
 """
@@ -52,10 +52,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         for name in needed.args:
             program(name)
     if guest_marker := item.get_closest_marker("guest"):
-        from vm import guest
+        from vm import image
 
-        if reason := guest.missing(**guest_marker.kwargs):
-            _skip(item, reason)
+        if reason := next(filter(None, map(image.missing, guest_marker.args)), ""):
+            pytest.skip(reason)
     marker = item.get_closest_marker("kernel")
     if marker is None:
         return

@@ -26,10 +26,17 @@ class Lacking(pytest.skip.Exception):
 
 
 @cache
-def installed_by_setup() -> dict[str, str]:
-    """Each program that tools/setup.sh names, with its Debian package."""
+def installed_by_setup(*lists: str) -> dict[str, str]:
+    """Each program that tools/setup.sh names, with its Debian package.
+
+    Of these of its lists; without one, of what tests use: "programs" and "for_guests".
+    """
     text = _SETUP.read_text()
-    rows = text[text.index('programs="') :].split('"')[1].splitlines()
+    rows = [
+        row
+        for name in lists or ("programs", "for_guests")
+        for row in text[text.index(f'\n{name}="') :].split('"')[1].splitlines()
+    ]
     return {
         name: package
         for package, *names in map(str.split, filter(str.strip, rows))

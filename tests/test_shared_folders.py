@@ -19,7 +19,6 @@ ALLOWED = {
     "tests/serve/test_peers.py": "is compared with",
     "tests/machine.py": "looks for what was left there",
     "tests/vm/lsm_script.py": "runs alone in a virtual machine",
-    "tests/vm/guest.py": "runs alone in a virtual machine",
 }
 
 

@@ -89,7 +89,7 @@ demo() {
 
 plain() {
     CI=true tools/in_root.sh "$1" \
-        bash -c 'cd /srv/kmind && .venv/bin/python -m pytest -q -m "not (kernel or fault)"'
+        bash -c 'cd /srv/kmind && .venv/bin/python -m pytest -q -m "not (kernel or fault or guest)"'
 }
 
 # The plain tests of all suites at once. Each one's output is shown when all are done.

@@ -40,7 +40,17 @@ programs="
 for_clean_roots="
     mmdebstrap        mmdebstrap
 "
+# For the guests of tools/guests.sh; only when asked for.
+for_guests="
+    debian-archive-keyring
+    e2fsprogs         mke2fs
+    mmdebstrap        mmdebstrap
+    qemu-system-x86   qemu-system-x86_64
+    qemu-utils        qemu-img
+    seabios
+"
 [[ ${1-} != --clean-roots ]] || programs+=$for_clean_roots
+[[ ${1-} != --guests ]] || programs+=$for_guests
 mapfile -t packages < <(awk 'NF { print $1 }' <<<"$programs")
 
 say() { printf 'setup: %s\n' "$*" >&2; }

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Runs all tests as two runs of pytest, one beside the other. Tests of the kernel go one after
-# another, for there is one machine, and mostly wait; what touches nothing runs beside them,
-# with less priority. That run is shown when both are done. Arguments are for both.
+# Runs all tests as four runs of pytest. Tests of the kernel go one after another, for there is one
+# machine, and mostly wait. What touches nothing runs beside them, with less priority, and after it
+# the guests; these two are shown when all are done. Last comes what is to have the machine to
+# itself. Arguments are for all.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -11,18 +12,26 @@ pytest=(.venv/bin/python -m pytest)
 beside=''
 kept=$(mktemp)
 
-trap '[[ -z $beside ]] || kill -INT "$beside"; rm -f "$kept"' EXIT
+trap '[[ -z $beside ]] || kill -INT -- "-$beside"; rm -f "$kept"' EXIT
 trap 'exit 130' INT TERM
 
 set -m # or it would start with SIGINT ignored, and so would whatever it starts
-nice "${pytest[@]}" -m "not ($machine)" "$@" >"$kept" 2>&1 &
+beside() {
+    local plain=0 guests=0
+    nice "${pytest[@]}" -m "not ($machine or guest or quiet)" "$@" || plain=$?
+    nice "${pytest[@]}" -m guest "$@" || guests=$?
+    return $((plain > guests ? plain : guests))
+}
+beside "$@" >"$kept" 2>&1 &
 beside=$!
 set +m
-first=0 second=0
-"${pytest[@]}" -m "$machine" "$@" || first=$?
-wait "$beside" || second=$?
+kernel=0 others=0 quiet=0
+"${pytest[@]}" -m "($machine) and not quiet" "$@" || kernel=$?
+wait "$beside" || others=$?
 beside=''
-printf '\nBeside it ran what touches nothing of the machine:\n\n'
+"${pytest[@]}" -m quiet "$@" || quiet=$?
+printf '\nBeside the first run, what touches nothing of the machine, and then the guests:\n\n'
 cat "$kept"
-((first == 0)) || printf "\nThe run of the kernel's tests, further up, has failed.\n"
-exit $((first > second ? first : second))
+((kernel == 0)) || printf "\nThe run of the kernel's tests, further up, has failed.\n"
+((quiet == 0)) || printf '\nThe run of the quiet tests, further up, has failed.\n'
+exit $((kernel | others | quiet))

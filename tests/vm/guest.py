@@ -1,287 +1,348 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A guest with a kernel of its own, for what the kernel of this machine refuses.
+"""A guest: a kernel that people run, booted under qemu, with disks and networks of its own.
 
-It runs a Python script under qemu, emulated, from an initramfs that holds this very
-interpreter, its libraries and kmind's sources, and systemd where it is wanted; nothing of
-the machine is mounted in it.
-The kernel is Debian's for clouds, or another with BPF LSM: the newest that is installed,
-or the one of a package that was unpacked into the folder KMIND_GUEST.
+    with Guest("6.1", disks=[Disk("virtio", 64)]) as guest:
+        done = guest.run("uname", "-r")            # .code, .stdout, .stderr
+        found = guest.call("vm.lsm_script:main")   # a function of tests/, its result as JSON
+        disk = guest.disk(0)                       # "vda"
+        print(guest.kernel_log())
+
+``tools/guests.sh`` makes what it boots from: the kernels "6.1", "6.12" and "newest" of Debian, and
+the image of a root file system. kmind, as its wheel has it, and ``tests/`` are at ``/kmind`` there,
+read-only and on Python's path; Python, libbpf, fio, clang, bpftool, systemd and kmind's
+dependencies are in the root. What a guest writes is in the folder it is given, and gone with it.
+
+Processors are emulated, so Python takes ten times as long as outside; one guest after another is
+quickest. Nothing of the machine is mounted in it or reached by its network cards. Any failure is
+a GuestError with the last lines of its console: a panic, a guest that says nothing for too long
+(it is killed), a command that takes more than its time (the command is killed, the guest stays).
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
-import functools
-import importlib.metadata
 import json
-import lzma
 import os
 import re
 import shutil
-import stat
+import socket
 import subprocess
-import sys
-import sysconfig
-from collections.abc import Iterator
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
-__all__ = ["missing", "run_in_guest"]
+from vm.image import KERNELS, Kernel, find_kernel, make_project, missing, root_image
 
-_ROOT = Path(__file__).resolve().parents[2]
-_QEMU = "qemu-system-x86_64"
-_PACKAGES = ("numpy", "msgspec")
-_SYSTEMD = Path("/lib/systemd")
-# Of the many units that systemd comes with, those that bring up the journal.
-_UNITS = (
-    "-.slice", "basic.target", "local-fs.target", "paths.target", "shutdown.target",
-    "slices.target", "sockets.target", "sysinit.target", "system.slice", "systemd-journald.service",
-    "systemd-journald.socket", "systemd-journald-dev-log.socket", "timers.target", "umount.target",
-)  # fmt: skip
-_PLAIN = {".service", ".slice", ".socket", ".target"}
-_PROGRAMS = ("bash", "journalctl", "kill", "systemctl")
-_NEEDED = ("CONFIG_BPF_LSM=y", "CONFIG_DEBUG_INFO_BTF=y", "CONFIG_BLK_DEV_RAM=m")
+__all__ = ["KERNELS", "Disk", "Done", "Guest", "GuestError", "missing"]
+
+QEMU = "qemu-system-x86_64"
 # The emulator (qemu 7.2 was seen to) loses flags over cmpxchg16b, and the kernel panics.
 _NO_CX16 = "clearcpuid=141"
-_MARK = "KMIND-GUEST "
-_PYTHON = Path(sys.executable).resolve()
-_BEGIN = f"""\
-#!{_PYTHON} -B
-import ctypes, os
-libc = ctypes.CDLL(None, use_errno=True)
-def mount(kind, where):
-    os.makedirs(where, exist_ok=True)
-    if libc.mount(kind.encode(), where.encode(), kind.encode(), 0, None):
-        print("cannot mount", where, os.strerror(ctypes.get_errno()))
-def load(file, words):
-    fd = os.open(file, os.O_RDONLY)
-    if libc.syscall(313, fd, words, 0):
-        print("cannot load", file, os.strerror(ctypes.get_errno()))
-"""
-_MOUNT = """
-for kind, where in (
-    ("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("tmpfs", "/tmp"),
-    ("cgroup2", "/sys/fs/cgroup"), ("bpf", "/sys/fs/bpf"), ("securityfs", "/sys/kernel/security"),
-):
-    mount(kind, where)
-load("/brd.ko", b"rd_nr=2")
-"""
-_RUN = f"""
-import json, sys, traceback
-os.chdir("/tests")
-sys.path[:0] = ["/tests", "/src", "/packages"]
-found = {{}}
-try:
-    import script
-    found = script.main()
-except BaseException:
-    traceback.print_exc()
-with open("/dev/console", "w") as out:
-    out.write("\\n{_MARK}" + json.dumps(found) + "\\n")
-os.sync()
-libc.reboot(0x4321FEDC)
-"""
-# systemd confines services by mounts, which takes a root that is no initramfs.
-_SYSTEMD_INIT = """
-import shutil
-mount("devtmpfs", "/dev")
-mount("proc", "/proc")
-load("/brd.ko", b"rd_nr=2")
-inside = [name for name in os.listdir("/") if name not in ("dev", "proc")]
-mount("tmpfs", "/new-root")
-for name in inside:
-    if os.path.isdir("/" + name):
-        shutil.copytree("/" + name, "/new-root/" + name, symlinks=True)
-    else:
-        shutil.copy("/" + name, "/new-root/" + name)
-os.chdir("/new-root")
-libc.mount(b"/new-root", b"/", None, 0x2000, None)
-os.chroot(".")
-os.chdir("/")
-os.execv("/lib/systemd/systemd", ["systemd", "--show-status=no", "--log-target=console"])
-"""
-_TRIAL = f"""
-[Unit]
-Description=the trial
-[Service]
-Type=oneshot
-ExecStart={_PYTHON} /trial
-StandardOutput=tty
-StandardError=tty
-"""
-_TARGET = """
-[Unit]
-Requires=basic.target
-Wants=systemd-journald.service trial.service
-After=basic.target
-"""
+_BOOT_S = 60.0  # to be ready; far more than it takes, for a machine that has other work
+_GRACE_S = 60.0  # for the agent to tell that a command's time was over
+_LINES = 60
+_FIRST_SLOT = 0x10  # of extra devices on the PCI bus
+_DISKS = {
+    "virtio": ["virtio-blk-pci,drive={name},addr={slot:#x}"],
+    "nvme": ["nvme,drive={name},serial={name},addr={slot:#x}"],
+    "ahci": ["ahci,id=bus-{name},addr={slot:#x}", "ide-hd,drive={name},bus=bus-{name}.0"],
+}
+_MODULES = {"virtio": ["virtio_blk"], "nvme": [], "ahci": ["ahci", "sd_mod"]}
 
 
-def missing(*, systemd: bool = False) -> str:
-    """Return the reason why no guest, or none with systemd, can be started here; "" if one can."""
-    if os.uname().machine != "x86_64":
-        return "the guest is x86-64"
-    if shutil.which(_QEMU) is None:
-        return f"{_QEMU} is not installed"
-    if systemd and not (_SYSTEMD / "systemd").exists():
-        return "systemd is not installed"
-    if _kernel() is None:
-        return "no kernel with BPF LSM is installed; KMIND_GUEST names none that is unpacked"
-    return ""
+class GuestError(AssertionError):
+    """A guest, or a command in it, did not do what it should; the text has its last lines."""
 
 
-def run_in_guest(
-    folder: Path, script: Path, *, lsm: str, seconds: int = 400, systemd: bool = False
-) -> dict[str, Any]:
-    """Boot with those security modules, call ``main`` of the script, and return its result.
+@dataclass(frozen=True)
+class Disk:
+    """An empty disk: its kind ("virtio", "nvme" or "ahci") and its size in MiB."""
 
-    ``folder`` takes the initramfs. With ``systemd`` the script is a service of its, beside a
-    journal; kmind's command is ``/usr/bin/kmind``. AssertionError with what the guest printed
-    if the script failed, or said nothing for so long (a guest that hangs, not a slow one).
+    kind: str
+    mib: int
+
+
+@dataclass(frozen=True)
+class Done:
+    """A command that ended: its exit code (negative: a signal) and what it wrote."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+class Guest:
+    """One guest; as a context manager it is booted, and its qemu is gone at the end.
+
+    ``kernel``: "6.1", "6.12" or "newest". ``disks`` beside its own; ``nics``: network cards on a
+    wire of their own, which nothing else is on. ``lsm``: the security modules, as the kernel's
+    parameter. ``systemd``: as process 1, with a journal. ``boot``: more kernel parameters.
+    ``memory_mib``, ``cpus``: its size. ``seconds``: what it may take as a whole. ``folder``: for
+    its disks and console.log; without one it is made and removed.
     """
-    kernel = _kernel()
-    assert kernel is not None
-    image = folder / "initramfs"
-    if not image.exists():
-        _write_initramfs(image, kernel, script, systemd=systemd)
-    command = [
-        _QEMU, "-accel", "tcg", "-cpu", "max", "-m", "2048", "-smp", "1",
-        "-nographic", "-no-reboot", "-nic", "none", "-kernel", str(kernel), "-initrd", str(image),
-        "-append", f"console=ttyS0 quiet panic=-1 {_NO_CX16} lsm={lsm}",
-    ]  # fmt: skip
-    done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        timeout=seconds,
-    )  # fmt: skip
-    said = done.stdout.decode(errors="replace")
-    results = re.findall(rf"^{_MARK}(.*?)\r?$", said, re.MULTILINE)
-    found: dict[str, Any] = json.loads(results[-1]) if results else {}
-    assert found, f"the guest said:\n{said[-6000:]}"
-    return found
+
+    def __init__(
+        self, kernel: str, *, disks: Sequence[Disk] = (), nics: int = 0, lsm: str = "",
+        systemd: bool = False, boot: str = "", memory_mib: int = 2048, cpus: int = 1,
+        seconds: float = 600, folder: Path | None = None,
+    ) -> None:  # fmt: skip
+        self.kernel: Kernel = find_kernel(kernel)
+        self.disks, self.nics = tuple(disks), nics
+        self.lsm, self.systemd, self.boot = lsm, systemd, boot
+        self.memory_mib, self.cpus, self.seconds = memory_mib, cpus, seconds
+        self.boot_s = 0.0  # from start to ready
+        self._folder, self._own = folder, folder is None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._line: socket.socket | None = None
+        self._heard = b""
+        self._deadline = 0.0
+
+    def __enter__(self) -> Guest:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        self.close()
+
+    def start(self) -> None:
+        """Boot; after ``shutdown`` or ``kill`` once more, with the disks as they were left."""
+        assert self._process is None, "it runs"
+        self._make_disks()
+        make_project()  # once; the next call has it
+        began = time.monotonic()
+        self._deadline = began + self.seconds
+        ours, theirs = socket.socketpair()
+        self._line, self._heard = ours, b""
+        with theirs:
+            command = self._command(
+                "-serial", f"file:{self._path('console.log')}",
+                "-chardev", f"socket,id=line,fd={theirs.fileno()}",
+            )  # fmt: skip
+            self._process = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", *command],
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                stderr=self._path("qemu.log").open("wb"), pass_fds=[theirs.fileno()],
+            )  # fmt: skip
+        self._receive(began + min(_BOOT_S, self.seconds), "boot")
+        self.boot_s = time.monotonic() - began
+        if wanted := sorted({name for disk in self.disks for name in _MODULES[disk.kind]}):
+            self.load(*wanted)
+        if self.nics:
+            self.load("virtio_net")
+
+    def shell(self) -> int:
+        """Boot to a shell on this terminal; return when the guest has ended."""
+        self._make_disks()
+        self.boot += " guest.shell"
+        terminal = ["-serial", "mon:stdio", "-chardev", "null,id=line"]
+        try:
+            return subprocess.run(self._command(*terminal)).returncode
+        finally:
+            self.close()
+
+    def run(
+        self, *command: str, seconds: float = 120, cwd: str = "/kmind",
+        environment: Mapping[str, str] | None = None, input: bytes = b"", check: bool = False,
+    ) -> Done:  # fmt: skip
+        """Run a command to its end, and return its code and what it wrote.
+
+        GuestError if it takes longer than ``seconds``, or with ``check`` if it fails.
+        """
+        seconds = max(1.0, min(seconds, self._deadline - time.monotonic()))
+        paths = {"PYTHONPATH": "/kmind/tests"}
+        answer = self._ask(
+            seconds + _GRACE_S, " ".join(command), do="run", command=command, seconds=seconds,
+            cwd=cwd, environment={**paths, **(environment or {})}, input=_coded(input),
+        )  # fmt: skip
+        out, err = _text(answer["stdout"]), _text(answer["stderr"])
+        if answer["code"] is None or (check and answer["code"] != 0):
+            what = f"took more than {seconds:.0f} s" if answer["code"] is None else "failed"
+            raise self._error(f"{' '.join(command)} {what}:\n{out[-6000:]}\n{err[-6000:]}")
+        return Done(answer["code"], out, err)
+
+    def python(self, code: str, *arguments: str, **options: Any) -> Done:
+        """Run Python code; options are those of ``run``."""
+        return self.run("python3", "-c", code, *arguments, **options)
+
+    def call(self, function: str, *arguments: Any, **options: Any) -> Any:
+        """Call a function below ``tests``, "vm.lsm_script:main"; arguments and result are JSON.
+
+        GuestError with its trace if it raises; options are those of ``run``.
+        """
+        module, _, name = function.partition(":")
+        code = (
+            "import importlib, json, sys; from pathlib import Path\n"
+            "function = getattr(importlib.import_module(sys.argv[1]), sys.argv[2])\n"
+            "result = function(*json.loads(sys.argv[3]))\n"
+            "Path('/run/result.json').write_text(json.dumps(result))\n"
+        )
+        self.python(code, module, name, json.dumps(arguments), check=True, **options)
+        return json.loads(self.read("/run/result.json"))
+
+    def read(self, path: str) -> bytes:
+        """Return what a file of the guest holds (of a long one the last 16 MiB)."""
+        return _decoded(self._ask(_GRACE_S, f"read {path}", do="read", path=path)["data"])
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write a file of the guest, with the folders it is in."""
+        self._ask(_GRACE_S, f"write {path}", do="write", path=path, data=_coded(data))
+
+    def load(self, *modules: str, **parameters: str | int) -> None:
+        """Load kernel modules, as modprobe does; parameters are for the only one."""
+        words = [f"{name}={value}" for name, value in parameters.items()]
+        several = ["-a"] if len(modules) > 1 else []
+        self.run("modprobe", *several, *modules, *words, check=True)
+
+    def disk(self, number: int) -> str:
+        """Return the name that an extra disk has there, such as "vda" or "nvme1n1"."""
+        return self._device("/sys/block", number)
+
+    def nic(self, number: int) -> str:
+        """Return the name that a network card has there, such as "eth0"."""
+        return self._device("/sys/class/net", len(self.disks) + number)
+
+    def kernel_log(self) -> str:
+        """Return the kernel's log since boot."""
+        return self.run("dmesg", check=True).stdout
+
+    def console(self) -> str:
+        """Return what was written to the console so far; it is kept when the guest is gone."""
+        path = self._path("console.log")
+        return path.read_bytes().decode(errors="replace") if path.exists() else ""
+
+    def shutdown(self) -> None:
+        """Let it write what it has to write, and end."""
+        self.run("sync", check=True)
+        self.kill()
+
+    def kill(self) -> None:
+        """End it at once, as a power failure does: what it did not write is lost."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+        if self._line is not None:
+            self._line.close()
+            self._line = None
+
+    def close(self) -> None:
+        """End it, and remove its disks if they were in no folder that was given."""
+        self.kill()
+        if self._own and self._folder is not None:
+            shutil.rmtree(self._folder)
+            self._folder = None
+
+    def _path(self, name: str) -> Path:
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="kmind-guest-"))
+        return self._folder / name
+
+    def _make_disks(self) -> None:
+        if not (root := self._path("root.qcow2")).exists():
+            layer = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw"]
+            subprocess.run([*layer, "-b", root_image(), root], check=True)
+        for number, disk in enumerate(self.disks):
+            if not (path := self._path(f"disk{number}")).exists():
+                with path.open("wb") as file:
+                    file.truncate(disk.mib << 20)
+
+    def _command(self, *more: str) -> list[str]:
+        words = ["quiet", "rootwait", "root=PARTUUID=6b6d696e-01", "rw", "init=/sbin/guest-init"]
+        words += ["console=ttyS0", "panic=-1", "oops=panic", _NO_CX16, "net.ifnames=0"]
+        words += [f"lsm={self.lsm}"] * bool(self.lsm) + ["guest.systemd"] * self.systemd
+        drives = [("root", self._path("root.qcow2"), "qcow2"), ("project", make_project(), "raw")]
+        drives += [(f"disk{n}", self._path(f"disk{n}"), "raw") for n in range(len(self.disks))]
+        command = [
+            QEMU, "-accel", os.environ.get("KMIND_GUEST_ACCEL", "tcg"), "-cpu", "max",
+            "-m", str(self.memory_mib), "-smp", str(self.cpus), "-no-reboot", "-nodefaults",
+            "-no-user-config", "-display", "none", "-kernel", str(self.kernel.image),
+            "-append", " ".join([*words, *self.boot.split()]),
+        ]  # fmt: skip
+        for name, path, kind in drives:
+            only = ",readonly=on" * (name == "project")
+            command += ["-drive", f"file={path},format={kind},if=none,id={name}{only}"]
+        for device in self._devices():
+            command += ["-device", device]
+        for number in range(self.nics):
+            command += ["-netdev", f"hubport,id=wire{number},hubid=0"]
+        return [*command, *more]
+
+    def _devices(self) -> Iterator[str]:
+        yield "nvme,id=own,serial=own"
+        yield "nvme-ns,drive=root,bus=own,nsid=1"
+        yield "nvme-ns,drive=project,bus=own,nsid=2"
+        yield "virtio-serial"
+        yield "virtserialport,chardev=line,name=agent"
+        for slot, disk in enumerate(self.disks, _FIRST_SLOT):
+            for device in _DISKS[disk.kind]:
+                yield device.format(name=f"disk{slot - _FIRST_SLOT}", slot=slot)
+        for number in range(self.nics):
+            slot = _FIRST_SLOT + len(self.disks) + number
+            yield f"virtio-net-pci,netdev=wire{number},romfile=,addr={slot:#x}"
+
+    def _device(self, folder: str, number: int) -> str:
+        place = f"/0000:00:{_FIRST_SLOT + number:02x}.0/"
+        shown = self.run("find", folder, "-type", "l", "-printf", "%f %l\\n", check=True).stdout
+        names = [line.split()[0] for line in shown.splitlines() if place in line]
+        if not names:
+            raise self._error(f"no device of {folder} is at {place}")
+        return names[0]
+
+    def _ask(self, patience: float, what: str, **request: Any) -> dict[str, Any]:
+        assert self._line is not None, "it does not run"
+        self._line.settimeout(patience)
+        with contextlib.suppress(OSError):  # it is gone; to receive tells how
+            self._line.sendall(json.dumps(request).encode() + b"\n")
+        answer = self._receive(time.monotonic() + patience, what)
+        if "error" in answer:
+            raise self._error(f"{what}: {answer['error']}")
+        return answer
+
+    def _receive(self, deadline: float, what: str) -> dict[str, Any]:
+        assert self._line is not None
+        began = time.monotonic()
+        while b"\n" not in self._heard:
+            self._line.settimeout(max(0.001, deadline - time.monotonic()))
+            try:
+                part = self._line.recv(1 << 20)
+            except TimeoutError:
+                waited = time.monotonic() - began
+                raise self._died(f"hangs, {what}: no answer in {waited:.0f} s") from None
+            except OSError:
+                part = b""
+            if not part:
+                panic = re.search(r"Kernel panic[^\r\n]*", self.console())
+                raise self._died(panic[0] if panic else "ended") from None
+            self._heard += part
+        first, _, self._heard = self._heard.partition(b"\n")
+        answer: dict[str, Any] = json.loads(first)
+        return answer
+
+    def _died(self, how: str) -> GuestError:
+        self.kill()
+        return self._error(f"the guest {how}")
+
+    def _error(self, text: str) -> GuestError:
+        qemu = self._path("qemu.log").read_text(errors="replace")
+        lines = "\n".join([*qemu.splitlines(), *self.console().splitlines()][-_LINES:])
+        return GuestError(f"{self.kernel.release}: {text}\nThe last lines of its console:\n{lines}")
 
 
-@functools.cache
-def _kernel() -> Path | None:
-    boot = Path(os.environ.get("KMIND_GUEST", "/")) / "boot"
-    for kernel in sorted(boot.glob("vmlinuz-*"), reverse=True):
-        config = kernel.with_name(kernel.name.replace("vmlinuz", "config", 1))
-        said = config.read_text().splitlines() if config.exists() else []
-        if set(_NEEDED) <= set(said) and any(_module(kernel)):
-            return kernel
-    return None
+def _coded(data: bytes) -> str:
+    return base64.b64encode(data).decode()
 
 
-def _module(kernel: Path) -> Iterator[Path]:
-    release = kernel.name.removeprefix("vmlinuz-")
-    for modules in ("lib/modules", "usr/lib/modules"):
-        yield from (kernel.parent.parent / modules / release).glob("kernel/drivers/block/brd.ko*")
+def _decoded(text: str) -> bytes:
+    return base64.b64decode(text)
 
 
-def _write_initramfs(image: Path, kernel: Path, script: Path, *, systemd: bool) -> None:
-    module = next(_module(kernel))
-    data = module.read_bytes()
-    init = _SYSTEMD_INIT if systemd else _MOUNT + _RUN
-    files: dict[str, bytes | Path] = {
-        "/init": (_BEGIN + init).encode(),
-        "/brd.ko": lzma.decompress(data) if module.suffix == ".xz" else data,
-        "/tests/script.py": script,
-        "/tests/guard/gate_support.py": _ROOT / "tests/guard/gate_support.py",
-        str(_PYTHON): _PYTHON,
-    }
-    _add(files, _ROOT / "src/kmind", "/src/kmind")
-    for name in _distributions() if systemd else _PACKAGES:
-        for path in importlib.metadata.files(name) or ():
-            if ".." not in path.parts and not {"tests", "__pycache__"} & set(path.parts):
-                files[f"/packages/{path}"] = Path(str(path.locate()))
-    standard = Path(sysconfig.get_path("stdlib"))
-    _add(files, standard, str(standard))
-    if systemd:
-        _add_systemd(files)
-    libraries = [path for path in files.values() if isinstance(path, Path) and ".so" in path.name]
-    programs = [
-        path for name, path in files.items()
-        if isinstance(path, Path) and (name.startswith(("/usr/bin/", "/lib/systemd/systemd")))
-    ]  # fmt: skip
-    for library in _needs([_PYTHON, *libraries, *programs]):
-        files[str(library)] = library
-    folders = sorted({str(p) for name in files for p in Path(name).parents} - {"/"})
-    rows: list[tuple[str, int, bytes | Path]] = [
-        (folder, stat.S_IFDIR | 0o755, b"") for folder in folders
-    ]
-    for name, content in files.items():
-        # systemd does not like to see that its files may be executed.
-        mode = 0o644 if Path(name).suffix in _PLAIN else 0o755
-        rows.append((name, stat.S_IFREG | mode, content))
-    with image.open("wb") as out:
-        for number, (name, mode, content) in enumerate([*rows, ("TRAILER!!!", 0, b"")], 1):
-            text = content.read_bytes() if isinstance(content, Path) else content
-            out.write(_entry(number, name, mode, text))
-
-
-def _distributions() -> list[str]:
-    """Return the installed packages that kmind and its daemon need, without kmind itself."""
-    found: dict[str, None] = {}
-    ahead = ["kmind[daemon]"]
-    while ahead:
-        name, _, extra = ahead.pop().rstrip("]").partition("[")
-        for line in importlib.metadata.requires(name) or ():
-            _, _, when = line.partition(";")
-            if "extra" not in when or (extra and f'extra == "{extra}"' in when.replace("'", '"')):
-                each = re.split(r"[ ;<>=!~\[]", line)[0]
-                with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-                    importlib.metadata.distribution(each)
-                    if each not in found:
-                        found[each] = None
-                        ahead.append(each)
-    return list(found)
-
-
-def _add_systemd(files: dict[str, bytes | Path]) -> None:
-    units = "/etc/systemd/system"
-    for name in ("systemd", "systemd-journald", "systemd-shutdown"):
-        files[f"{_SYSTEMD}/{name}"] = _SYSTEMD / name
-    for name in _UNITS:
-        if (unit := _SYSTEMD / "system" / name).exists():
-            files[f"{_SYSTEMD}/system/{name}"] = unit
-    for name in _PROGRAMS:
-        found = shutil.which(name)
-        assert found, f"{name} is not installed"
-        files[f"/usr/bin/{name}"] = Path(found).resolve()
-    files["/usr/bin/sh"] = files["/bin/sh"] = files["/usr/bin/bash"]
-    files["/usr/bin/kmind"] = (
-        f'#!/bin/sh\nPYTHONPATH=/src:/packages exec {_PYTHON} -m kmind "$@"\n'
-    ).encode()
-    files["/trial"] = (_BEGIN + _RUN).encode()
-    files[f"{units}/default.target"] = _TARGET.encode()
-    files[f"{units}/trial.service"] = _TRIAL.encode()
-    files[f"{units}/kmind.service"] = _ROOT / "src/kmind/serve/kmind.service"
-    files["/etc/passwd"] = b"root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n"
-    files["/etc/group"] = b"root:x:0:\nnogroup:x:65534:\nsystemd-journal:x:990:\nkmind:x:991:\n"
-    files["/etc/machine-id"] = b"00000000000000000000000000000001\n"
-    files["/etc/os-release"] = b"ID=guest\n"
-
-
-def _add(files: dict[str, bytes | Path], folder: Path, where: str) -> None:
-    unwanted = {"tests", "test", "site-packages", "idlelib", "ensurepip", "tkinter", "lib2to3"}
-    for path in folder.rglob("*"):
-        inside = path.relative_to(folder)
-        if path.is_file() and not unwanted & set(inside.parts) and path.suffix not in (".a", ".c"):
-            files[f"{where}/{inside}"] = path
-
-
-def _needs(programs: list[Path]) -> set[Path]:
-    """The shared libraries that these load, by the paths at which they look for them."""
-    said = subprocess.run(["ldd", *programs], capture_output=True, text=True).stdout
-    bpf = subprocess.run(["ldconfig", "-p"], capture_output=True, text=True).stdout
-    found = {Path(path) for path in re.findall(r"\s(/[^\s:]+) \(0x", said)}
-    own = {Path(path) for path in re.findall(r"libbpf\.so\.\d+ .*=> (/\S+)", bpf)}
-    return found | own | (_needs(sorted(own)) if own and programs[0] == _PYTHON else set())
-
-
-def _entry(number: int, name: str, mode: int, data: bytes) -> bytes:
-    """One file of a cpio archive (newc; Documentation/driver-api/early-userspace)."""
-    name = name.removeprefix("/")
-    links = 2 if stat.S_ISDIR(mode) else 1
-    fields = (number, mode, 0, 0, links, 0, len(data), 0, 0, 0, 0, len(name) + 1, 0)
-    head = b"070701" + "".join(f"{field:08x}" for field in fields).encode() + name.encode() + b"\0"
-    return head + bytes(-len(head) % 4) + data + bytes(-len(data) % 4)
+def _text(coded: str) -> str:
+    return _decoded(coded).decode(errors="replace")

@@ -100,7 +100,7 @@ def a_write_by_another_mount_is_noticed(admin: Admin) -> Any:
 def the_actuator_yields_at_once(admin: Admin) -> Any:
     found: list[Any] = []
     for theirs in (BASE + 12, BASE + 4, "nonsense"):
-        with Journal(Path(f"/tmp/journal-{theirs}")) as journal, Gate.open() as gate:
+        with Journal(Path(f"/run/journal-{theirs}")) as journal, Gate.open() as gate:
             actuator = Actuator(journal, Policy(), gate=gate)
             actuator.apply(KNOB, DISK, BASE + 4, who="test@it", why="a test")
             calm = [readable(actuator.fd), actuator.check()]
@@ -112,7 +112,7 @@ def the_actuator_yields_at_once(admin: Admin) -> Any:
 
 
 def the_actuator_parks_and_resumes(admin: Admin) -> Any:
-    with Journal(Path("/tmp/journal-parked")) as journal, Gate.open() as gate:
+    with Journal(Path("/run/journal-parked")) as journal, Gate.open() as gate:
         actuator = Actuator(journal, Policy(), gate=gate)
         change = actuator.apply(KNOB, DISK, BASE + 4, who="test@it", why="a test")
         stood = [now()]
@@ -133,7 +133,7 @@ def the_actuator_writes_what_agents_approved(admin: Admin) -> Any:
 
     with (
         Core.private() as core,
-        Journal(Path("/tmp/journal-approved")) as journal,
+        Journal(Path("/run/journal-approved")) as journal,
         Gate.open(core.approved_fd) as gate,
     ):
         actuator = Actuator(journal, Policy(), gate=gate)

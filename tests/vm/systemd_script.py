@@ -21,7 +21,7 @@ _VALUE = 256
 _PATIENCE_S = 120.0  # emulated: what takes a second elsewhere may take half a minute
 _CGROUPS = Path("/sys/fs/cgroup/kmind")
 _CONFIG = Path("/etc/systemd/system/kmind.service.d/guest.conf")
-_WATCHDOG = "[Service]\nWatchdogSec=20\nTimeoutStartSec=300\n"
+_PATIENT = "[Service]\nTimeoutStartSec=300\n"
 
 
 def _run(*words: str) -> str:
@@ -123,9 +123,7 @@ def _health_started() -> float:
 
 
 def _python(code: str) -> str:
-    words = [os.path.realpath("/proc/self/exe"), "-c", code]
-    environment = {**os.environ, "PYTHONPATH": "/src:/packages"}
-    return subprocess.run(words, capture_output=True, text=True, env=environment).stdout
+    return subprocess.run(["python3", "-c", code], capture_output=True, text=True).stdout
 
 
 def it_reads_its_policy_again() -> Any:
@@ -155,9 +153,8 @@ TRIALS: tuple[Callable[[], Any], ...] = (
 
 def main() -> dict[str, Any]:
     """The result of each trial by its name, or the trace of what went wrong."""
-    _python("import kmind.serve.process")  # what is compiled is kept: the service may not write
     _CONFIG.parent.mkdir(parents=True)
-    _CONFIG.write_text(_WATCHDOG)
+    _CONFIG.write_text(_PATIENT)
     _run("systemctl", "daemon-reload")
     found: dict[str, Any] = {}
     for trial in TRIALS:

@@ -5,20 +5,18 @@ from __future__ import annotations
 
 import re
 import signal
-from pathlib import Path
 from typing import Any
 
 import pytest
-from vm.guest import run_in_guest
+from vm.guest import Guest
 
-pytestmark = [pytest.mark.guest, pytest.mark.slow]
-
-SCRIPT = Path(__file__).with_name("cgroup_script.py")
+pytestmark = [pytest.mark.guest("6.12"), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return run_in_guest(tmp_path_factory.mktemp("guest"), SCRIPT, lsm="landlock,lockdown,yama")
+def found() -> Any:
+    with Guest("6.12") as guest:
+        return guest.call("vm.cgroup_script:main", seconds=400)
 
 
 def test_one_that_eats_memory_is_killed(found: dict[str, Any]) -> None:

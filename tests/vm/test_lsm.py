@@ -4,27 +4,26 @@
 from __future__ import annotations
 
 import errno
-from pathlib import Path
 from typing import Any
 
 import pytest
-from vm.guest import run_in_guest
+from vm.guest import Guest
 
-pytestmark = [pytest.mark.guest, pytest.mark.slow]
+pytestmark = [pytest.mark.guest("6.12"), pytest.mark.slow]
 
-SCRIPT = Path(__file__).with_name("lsm_script.py")
 BASE = 128  # kB, and the value before each trial
 REFUSED = errno.EPERM
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("guest")
+def run(lsm: str) -> Any:
+    with Guest("6.12", lsm=lsm) as guest:
+        guest.load("brd", rd_nr=2)
+        return guest.call("vm.lsm_script:main", seconds=400)
 
 
 @pytest.fixture(scope="module")
-def found(folder: Path) -> dict[str, Any]:
-    return run_in_guest(folder, SCRIPT, lsm="landlock,lockdown,yama,apparmor,bpf")
+def found() -> Any:
+    return run("landlock,lockdown,yama,apparmor,bpf")
 
 
 def test_it_is_found_to_act(found: dict[str, Any]) -> None:
@@ -104,6 +103,6 @@ def test_sysctls_and_sysfs_share_a_gate(found: dict[str, Any]) -> None:
     assert not left
 
 
-def test_where_nobody_asks_it_nothing_changes(folder: Path) -> None:
-    found = run_in_guest(folder, SCRIPT, lsm="landlock,lockdown,yama,apparmor")
+def test_where_nobody_asks_it_nothing_changes() -> None:
+    found = run("landlock,lockdown,yama,apparmor")
     assert found == {"probe": "missing", "acts": False, "covers": [False, True]}

@@ -7,19 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from vm.guest import run_in_guest
+from vm.guest import Guest
 
-pytestmark = [pytest.mark.guest(systemd=True), pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.guest("6.12"), pytest.mark.slow, pytest.mark.timeout(1500)]
 
-SCRIPT = Path(__file__).with_name("systemd_script.py")
+UNIT = Path(__file__).resolve().parents[2] / "src/kmind/serve/kmind.service"
 BASE = 128  # kB, and the value before
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("guest")
-    lsm = "landlock,lockdown,yama"
-    return run_in_guest(folder, SCRIPT, lsm=lsm, seconds=1200, systemd=True)
+def found() -> Any:
+    with Guest("6.12", systemd=True, seconds=1200) as guest:
+        guest.load("brd", rd_nr=2)
+        guest.write("/etc/systemd/system/kmind.service", UNIT.read_bytes())
+        return guest.call("vm.systemd_script:main", seconds=1200)
 
 
 def test_it_starts(found: dict[str, Any]) -> None:
