@@ -62,7 +62,7 @@ def _needs(what: str) -> Iterator[None]:
     try:
         yield
     except BpfError as error:
-        raise NotSupportedError(f"this kernel has no {what}: {error.args[0]}") from None
+        raise NotSupportedError(f"no {what}: {error.args[0]}") from None
 
 
 # Maps.
