@@ -147,6 +147,11 @@ BROKEN = {
     "a hook without a program": ("programs", '"on_fault"', '"on_read"'),
     "a program without a hook": ("programs", HOOK, ""),
     "a hook on another tracepoint": ("programs", '"mm_filemap_fault"', '"mm_filemap_map_pages"'),
+    "an alternative that is no program": (
+        "programs",
+        HOOK,
+        HOOK + '[[hook.alternative]]\nprogram = "on_entry"\nfunction = "filemap_fault"\n\n',
+    ),
     "a feature of another name": ("features", '"left"', '"right"'),
     "a feature too many": (
         "features",

@@ -43,6 +43,9 @@ class AgentHooks(Protocol):
     def missing(self) -> Mapping[str, str]:
         """The optional hooks that could not be attached: name to cause."""
 
+    def replaced(self) -> Mapping[str, str]:
+        """The hooks whose work an alternative of the manifest does: name to that program's."""
+
 
 class AgentModels(Protocol):
     """The models that the agent decides by. An agent without slots raises ModelError."""

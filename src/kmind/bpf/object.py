@@ -40,6 +40,8 @@ class BpfObject:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.loaded = False
+        self.refused_program = ""
+        """After a `load` that failed, the program that the kernel refused; "" if it was none."""
         try:
             self._data = self.path.read_bytes()
         except OSError as error:
@@ -183,6 +185,7 @@ class BpfObject:
         )
         failure = next((m.strip() for m in messages if "failed" in m), "")
         program = _PROGRAM.search(failure)
+        self.refused_program = program[1] if program else ""
         what = f"cannot load {program[1] if program else 'the maps'} of {self.path.name}"
         if refusal := _refusal(what):
             return refusal

@@ -77,7 +77,6 @@ _NO_ARENA = (
     "little: agent and extension share an array map instead; a record costs slightly more to push, "
     "and on machines with more than 15 CPUs fewer wait for each"
 )
-_LOSES_GUARD = "an extra guard that kmind does not need"
 
 # Program and attach types that are only loaded are BPF_PROG_TYPE_* and BPF_CGROUP_*.
 _TRIES: Mapping[str, _Try] = {
@@ -135,7 +134,10 @@ _TRIES: Mapping[str, _Try] = {
     "sockops": _Try(partial(tries.loads, 13, 3), "tuning of TCP connections"),
     "cgroup_sysctl": _Try(partial(tries.loads, 23, 18), "the gate: sysctls are only read back"),
     "cgroup_sockopt": _Try(partial(tries.loads, 25, 22), "the gate that guards socket options"),
-    "fentry": _Try(tries.fentry, _LOSES_GUARD),
+    "fentry": _Try(
+        tries.fentry,
+        "hooks at functions where a tracepoint is missing: readahead before Linux 6.11",
+    ),
     "lsm": _Try(
         tries.lsm,
         "the gate for files in /sys: they are read back, and yielded to other writers",

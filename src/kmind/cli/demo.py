@@ -37,7 +37,6 @@ _NEEDS = (
     "time_namespace",
     "libbpf",
     "btf",
-    "arena",
     "bpf_timer",
     "tp_btf",
 )

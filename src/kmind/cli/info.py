@@ -90,7 +90,9 @@ def _parameter(parameter: dict[str, Any]) -> str:
 def _hook(hook: dict[str, Any]) -> str:
     state = "optional" if hook["optional"] else "required"
     costs = f"; without it {hook['costs']}" if hook["costs"] else ""
-    return f"{hook['program']} on {hook['tracepoint']}, {state}{costs}"
+    places = [other["function"] or other["tracepoint"] for other in hook["alternatives"]]
+    instead = f" (or at {', '.join(places)})" if places else ""
+    return f"{hook['program']} on {hook['tracepoint']}{instead}, {state}{costs}"
 
 
 def _feature(feature: dict[str, Any]) -> str:

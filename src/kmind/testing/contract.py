@@ -119,9 +119,11 @@ def _check_manifest(module: Module) -> None:
 
 
 def _check_programs(module: Module) -> None:
-    """The hooks of the manifest are the programs of the object, on the same tracepoints."""
+    """The hooks of the manifest are the programs of the object, at the same places."""
     programs = AgentObject(module).programs
     hooks = {hook.program: hook.tracepoint for hook in module.manifest.hooks}
+    for hook in module.manifest.hooks:
+        hooks |= {other.program: other.function or other.tracepoint for other in hook.alternatives}
     for name in hooks.keys() - programs.keys():
         _fail(f"hook {name}: the object has no such program")
     for name, section in programs.items():

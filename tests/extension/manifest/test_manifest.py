@@ -63,6 +63,26 @@ BROKEN = [
     ('costs = "sizes are not known"\n', "", ":HEAD: hook[0]: an optional hook has to say"),
     (
         "optional = true",
+        'alternative = [{program = "other", function = "f", tracepoint = "t"}]',
+        ":LINE: hook[0].alternative[0]: an alternative names either a function or a tracepoint",
+    ),
+    (
+        "optional = true",
+        'alternative = [{program = "other"}]',
+        ":LINE: hook[0].alternative[0]: an alternative names either a function or a tracepoint",
+    ),
+    (
+        "optional = true",
+        'alternative = [{program = "on_read", function = "f"}]',
+        ":LINE: hook[0].alternative: 'on_read' occurs more than once",
+    ),
+    (
+        "optional = true",
+        'alternative = [{program = "other", function = "f"}, {program = "other", function = "g"}]',
+        ":LINE: hook[0].alternative: 'other' occurs more than once",
+    ),
+    (
+        "optional = true",
         'while = {feature = "free_kb", above = 1}',
         ":LINE: hook[0].while: on_read",
     ),

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from kmind.agent.kernel.agent import BpfAgent
+from kmind.agent.protocol import AgentHooks
 from kmind.extension import find_module
 from kmind.knobs import Target
 from kmind.runtime.instance.agent_factory import make_bpf_agent
-from kmind.runtime.instance.hook_gating import QUIET_S, HookGating, silent_hooks
+from kmind.runtime.instance.hook_gating import QUIET_S, HookGating, lost_hooks, silent_hooks
 from kmind.workloads.host import device_of
 
 
@@ -45,6 +46,27 @@ def test_a_disk_without_a_queue_of_its_own_is_said_to_tell_nothing(tmp_path: Pat
     (folder / "mq").mkdir()  # as dm-multipath has, which is request-based
     assert silent_hooks(find_module("slowio").manifest, mapped) == []
     assert silent_hooks(find_module("dirty").manifest, Target.system(root=tmp_path)) == []
+
+
+class _Replaced:
+    """Plays the hooks of an agent on a kernel that lacks two tracepoints."""
+
+    def missing(self) -> dict[str, str]:
+        return {"on_sync": "this kernel has neither"}
+
+    def replaced(self) -> dict[str, str]:
+        return {"on_read": "on_read_entry", "on_fault": "on_fault_entry"}
+
+
+def test_hooks_that_see_less_are_said(tmp_path: Path) -> None:
+    manifest = find_module("readahead").manifest
+    hooks: AgentHooks = _Replaced()  # type: ignore[assignment]
+    assert lost_hooks(manifest, Target.system(root=tmp_path), hooks) == [
+        "hook on_sync is missing: this kernel has neither; readahead started by a miss cannot be "
+        "distinguished from readahead ahead of time",
+        "hook on_read is at filemap_read instead, for this kernel cannot run it at "
+        "mm_filemap_get_pages; files sent by sendfile or splice may go uncounted",
+    ]
 
 
 def test_a_hook_stands_while_its_counter_grows() -> None:

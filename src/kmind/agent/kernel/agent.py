@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal, Self, Unpack
@@ -40,7 +40,8 @@ class BpfAgent:
     ``own`` are the programs and maps that the module's C declares for itself.
     ``path`` is the module's compiled object, ``devices`` the dev_t of the target
     and its partitions (at most 8), ``hooks`` maps each program to the tracepoint
-    that it needs, ``optional`` names programs that may be missing, ``deferred``
+    that it needs, ``alternatives`` names the programs that do a hook's work where the
+    kernel cannot run its own, ``optional`` names hooks that may be missing, ``deferred``
     those that ``start`` leaves for ``watch`` to attach, ``parameters`` sets the
     object's ``param_*`` constants, ``model`` says how it decides by models, if it
     does, and ``tables`` those that the manifest declares. With a ``core`` it takes part there under
@@ -81,14 +82,15 @@ class BpfAgent:
         core: Core,
         slot: int,
         hooks: Mapping[str, str] | None = None,
+        alternatives: Mapping[str, Sequence[str]] | None = None,
         deferred: Iterable[str] = (),
     ) -> Self:
         """Take over an agent by its pins, while it works.
 
-        ``hooks`` and ``deferred`` are as they were given to the one that loaded it.
-        Raises BpfError if its pins are not complete.
+        ``hooks``, ``alternatives`` and ``deferred`` are as they were given to the one that
+        loaded it. Raises BpfError if its pins are not complete.
         """
-        active = upgrade.find_active(folder, dict(hooks or {}))
+        active = upgrade.find_active(folder, dict(hooks or {}), alternatives or {})
         try:
             head = active.read_head()
             geometry = Geometry(*(int(word) for word in head["geometry"].item()))
@@ -150,8 +152,9 @@ class BpfAgent:
         generation.show(self._shown(folder))
         if running:
             generation.control("START")
-            for name in generation.hooks.keys() - self._deferred - generation.attached().keys():
-                generation.attach(name)
+            for name in generation.hooks.keys() - generation.attached().keys():
+                if generation.choice.hook_of(name) not in self._deferred:
+                    generation.attach(name)
 
     @property
     def arena(self) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
@@ -175,7 +178,7 @@ class BpfAgent:
         self._generation.control("START")
         self._running = True
         for name in self._generation.hooks:
-            if name not in self._deferred:
+            if self._generation.choice.hook_of(name) not in self._deferred:
                 self._generation.attach(name)
 
     # Outliving this process

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
@@ -18,8 +18,13 @@ from typing import Self
 import numpy as np
 
 from kmind.abi import layout
-from kmind.abi.btf import Btf
 from kmind.agent.core.core import Core
+from kmind.agent.kernel.choice import (
+    FUNCTION_SECTIONS,
+    Choice,
+    choose_among_pins,
+    choose_programs,
+)
 from kmind.agent.kernel.own_code import refuse_shared_maps
 from kmind.agent.kernel.shared_memory import object_of, place_arena
 from kmind.agent.kernel.spec import Place, Spec
@@ -46,14 +51,16 @@ _NEEDED = frozenset(
     {"km_arena", "km_doorbell", "km_grants", "km_timers", "state", "km_control", "km_account"}
 )
 _SHARED = ("km_instances", "km_leases", "km_approved", "km_actions", "km_owner")  # the core's
-_HOOK_SECTIONS = ("tp_btf/", "raw_tp", "tp/", "tracepoint/", "perf_event")
+_HOOK_SECTIONS = (
+    "tp_btf/", "raw_tp", "tp/", "tracepoint/", "perf_event", *FUNCTION_SECTIONS,
+)  # fmt: skip
 _PATIENCE = 1000
 
 
 class Generation:
     """Programs and maps by their names in C; the state's map is called ``state`` too.
 
-    ``missing`` says of each optional hook that could not be loaded why.
+    ``choice`` says which program does the work of each hook, and which are not there.
     """
 
     def __init__(
@@ -62,12 +69,12 @@ class Generation:
         maps: Mapping[str, Map],
         programs: Mapping[str, Program | PinnedProgram],
         object_: BpfObject | None = None,
-        missing: Mapping[str, str] | None = None,
+        choice: Choice | None = None,
     ) -> None:
         self.number = number
         self.maps = maps
         self.programs = programs
-        self.missing = dict(missing or {})
+        self.choice = choice or Choice()
         self.folder: Path | None = None
         #: The programs that can be attached: name to section, or to tracepoint.
         self.hooks: Mapping[str, str] = {}
@@ -88,9 +95,31 @@ class Generation:
         """Load the object into the kernel; it takes over what the one ``before`` has."""
         path = object_of(spec.path, place.shape)
         refuse_shared_maps(path)
-        loading = BpfObject(path)
+        refused: dict[str, str] = {}
+        while True:
+            loading = BpfObject(path)
+            try:
+                return cls._load(loading, spec, place, number, core, before, refused)
+            except BpfError as error:
+                # The kernel itself says last what it can run: then the next alternative's turn.
+                program = loading.refused_program
+                if program in refused or program not in _replaceable(spec):
+                    raise
+                refused[program] = error.args[0]
+
+    @classmethod
+    def _load(
+        cls,
+        loading: BpfObject,
+        spec: Spec,
+        place: Place,
+        number: int,
+        core: Core | None,
+        before: Generation | None,
+        refused: Mapping[str, str],
+    ) -> Self:
         try:
-            missing = _leave_out(loading, spec)
+            choice = choose_programs(loading, spec, refused)
             size_tables(loading, spec.tables)
             _inherit(loading, core, before)
             if before is not None:
@@ -102,11 +131,11 @@ class Generation:
                 loading.set_rodata(_model_constants(spec.model))
             loading.load()
             maps = {**loading.maps, "state": loading.maps[_STATE]}
-            generation = cls(number, maps, loading.programs, loading, missing)
+            generation = cls(number, maps, loading.programs, loading, choice)
             generation.hooks = {
                 name: program.section
                 for name, program in loading.programs.items()
-                if program.section.startswith(_HOOK_SECTIONS) and name not in missing
+                if program.section.startswith(_HOOK_SECTIONS) and name not in choice.left_out
             }
             write_heads(maps, spec.tables)
             if before is None:
@@ -117,21 +146,19 @@ class Generation:
         return generation
 
     @classmethod
-    def open(cls, folder: Path, hooks: Mapping[str, str]) -> Self:
-        """The one that is pinned in ``folder``; ``hooks`` as its `Spec` had it."""
+    def open(
+        cls, folder: Path, hooks: Mapping[str, str], alternatives: Mapping[str, Sequence[str]]
+    ) -> Self:
+        """The one that is pinned in ``folder``; ``hooks``, ``alternatives`` as in its `Spec`."""
         maps = {path.name: open_map(path) for path in (folder / "maps").iterdir()}
         programs = {path.name: open_program(path) for path in (folder / "programs").iterdir()}
-        missing = {
-            name: f"this kernel has no tracepoint {hook}"
-            for name, hook in hooks.items()
-            if name not in programs
-        }
-        generation = cls(int(folder.name), maps, programs, None, missing)
+        choice = choose_among_pins(programs, hooks, alternatives)
+        generation = cls(int(folder.name), maps, programs, None, choice)
         if lacking := _NEEDED - maps.keys() - programs.keys():
             generation.close()
             raise BpfError(f"no pin of {', '.join(sorted(lacking))}")
         generation.folder = folder
-        generation.hooks = {name: hook for name, hook in hooks.items() if name in programs}
+        generation.hooks = {name: hooks[hook] for hook, name in choice.chosen.items()}
         generation._attached = {
             path.name for path in (folder / "links").iterdir()
         } & programs.keys()
@@ -175,7 +202,7 @@ class Generation:
         for name in ("maps", "programs", "links"):
             (folder / name).mkdir(mode=0o700, parents=True)
         for name, program in self.programs.items():
-            if name not in self.missing:
+            if name not in self.choice.left_out:
                 obj_pin(program.fd, folder / "programs" / name)
         for name, map_ in self.maps.items():
             # bpffs takes no dots; what has one is the compiler's, and the programs hold it.
@@ -262,18 +289,10 @@ def read_state(state: Map) -> np.void:
     return head
 
 
-def _leave_out(loading: BpfObject, spec: Spec) -> dict[str, str]:
-    kernel = Btf.kernel()
-    missing = {}
-    for program, tracepoint in spec.hooks.items():
-        if kernel.tracepoint_args(tracepoint) is not None:
-            continue
-        cause = f"this kernel has no tracepoint {tracepoint}"
-        if program not in spec.optional:
-            raise NotSupportedError(f"{cause}, which hook {program} needs", hint="see kmind doctor")
-        loading.programs[program].set_autoload(False)
-        missing[program] = cause
-    return missing
+def _replaceable(spec: Spec) -> set[str]:
+    # Programs that the agent can do without, or have another for.
+    names = {name for hook, others in spec.alternatives.items() for name in (hook, *others)}
+    return names | spec.optional
 
 
 def _inherit(loading: BpfObject, core: Core | None, before: Generation | None) -> None:

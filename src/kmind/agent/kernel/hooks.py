@@ -20,20 +20,31 @@ class KernelHooks:
     def watch(self, program: str, wanted: bool) -> None:
         """Attach or detach one of the deferred hooks."""
         generation = self._generation
-        if program in generation.missing or wanted == generation.is_attached(program):
+        if program in generation.choice.missing:
+            return
+        name = generation.choice.chosen.get(program, program)
+        if wanted == generation.is_attached(name):
             return
         if wanted:
-            generation.attach(program)
+            generation.attach(name)
         else:
-            generation.detach(program)
+            generation.detach(name)
 
     def attached(self) -> Mapping[str, int]:
         """The hooks that are attached: name to program id."""
-        return {} if self._closed else self._generation.attached()
+        generation = self._generation
+        if self._closed:
+            return {}
+        hook_of = generation.choice.hook_of
+        return {hook_of(name): number for name, number in generation.attached().items()}
 
     def missing(self) -> Mapping[str, str]:
         """The optional hooks that could not be attached: name to cause."""
-        return dict(self._generation.missing)
+        return dict(self._generation.choice.missing)
+
+    def replaced(self) -> Mapping[str, str]:
+        """The hooks whose work an alternative does: name to that program's."""
+        return self._generation.choice.replaced
 
     def close(self) -> None:
         """Say from now on that none is attached, as the agent is closed."""

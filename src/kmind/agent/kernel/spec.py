@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypedDict
@@ -25,6 +25,7 @@ class Settings(TypedDict, total=False):
 
     devices: Iterable[int]
     hooks: Mapping[str, str]
+    alternatives: Mapping[str, Sequence[str]]
     optional: Iterable[str]
     parameters: Mapping[str, int]
     tick_s: float
@@ -41,6 +42,7 @@ class Spec:
     path: Path
     devices: tuple[int, ...] = ()
     hooks: Mapping[str, str] = field(default_factory=dict)
+    alternatives: Mapping[str, Sequence[str]] = field(default_factory=dict)
     optional: frozenset[str] = frozenset()
     parameters: Mapping[str, int] = field(default_factory=dict)
     tick_s: float = 0.002
@@ -57,6 +59,7 @@ class Spec:
             spec,
             devices=tuple(spec.devices),
             hooks=dict(spec.hooks),
+            alternatives=dict(spec.alternatives),
             optional=frozenset(spec.optional),
             parameters=dict(spec.parameters),
             tables=tuple(spec.tables),

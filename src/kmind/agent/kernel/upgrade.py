@@ -40,7 +40,9 @@ def hand_over_steps(
     it goes back the same way, and each event is taken once, too.
     """
     before = set(old.attached())
-    wanted = {name for name in new.hooks if name not in deferred or name in before}
+    wanted = {
+        name for name in new.hooks if new.choice.hook_of(name) not in deferred or name in before
+    }
     both = before & wanted if running else set[str]()
     # Only hooks of both can be handed over; others would leave notes that nobody takes.
     lone, added = before - both, wanted - both if running else set[str]()
@@ -87,7 +89,9 @@ def _again(generation: Generation, name: str) -> None:
         generation.attach(name)
 
 
-def find_active(folder: Path, hooks: Mapping[str, str]) -> Generation:
+def find_active(
+    folder: Path, hooks: Mapping[str, str], alternatives: Mapping[str, Sequence[str]]
+) -> Generation:
     """The generation below an agent's folder that works; the pins of others are removed.
 
     An owner that ended in the middle of an upgrade leaves two, one of them with all of its
@@ -99,7 +103,7 @@ def find_active(folder: Path, hooks: Mapping[str, str]) -> Generation:
         raise BpfError(f"no agent is pinned at {folder}", hint="load its instance again")
     active = _read_active(folder, numbers)
     number = active & ~_PHASES
-    chosen = _open(folder, number, hooks)
+    chosen = _open(folder, number, hooks, alternatives)
     try:
         if active != number:
             settle()  # for what began before its owner was killed
@@ -129,9 +133,14 @@ def _read_active(folder: Path, numbers: Sequence[int]) -> int:
     raise _incomplete(folder, cause)
 
 
-def _open(folder: Path, number: int, hooks: Mapping[str, str]) -> Generation:
+def _open(
+    folder: Path,
+    number: int,
+    hooks: Mapping[str, str],
+    alternatives: Mapping[str, Sequence[str]],
+) -> Generation:
     try:
-        return Generation.open(folder / str(number), hooks)
+        return Generation.open(folder / str(number), hooks, alternatives)
     except (OSError, BpfError) as error:
         raise _incomplete(folder, error) from None
 

@@ -25,3 +25,7 @@ class SimHooks:
     def missing(self) -> Mapping[str, str]:
         """Nothing is missing here."""
         return {}
+
+    def replaced(self) -> Mapping[str, str]:
+        """Nor is anything replaced."""
+        return {}

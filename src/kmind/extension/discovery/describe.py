@@ -51,6 +51,7 @@ def describe(module: Module, conf: ModuleConf) -> dict[str, Any]:
                 "tracepoint": hook.tracepoint,
                 "optional": hook.optional,
                 "costs": hook.costs,
+                "alternatives": msgspec.to_builtins(hook.alternatives),
             }
             for hook in manifest.hooks
         ],

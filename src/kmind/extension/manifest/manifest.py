@@ -34,6 +34,7 @@ __all__ = [
     "FindingPart",
     "GuardPart",
     "Hook",
+    "HookAlternative",
     "HookWhile",
     "KnobUse",
     "Limits",
@@ -168,9 +169,27 @@ class HookWhile(Part, frozen=True):
     above: Annotated[float, msgspec.Meta(ge=0)]
 
 
+class HookAlternative(Part, frozen=True):
+    """``[[hook.alternative]]``: a program that does the hook's work where its own cannot run.
+
+    It stands on a ``function`` of the kernel (fentry, fexit), or on another ``tracepoint``;
+    ``loses`` says what it does not see.
+    """
+
+    program: Text
+    function: str = ""
+    tracepoint: str = ""
+    loses: str = ""
+
+    def __post_init__(self) -> None:
+        if bool(self.function) == bool(self.tracepoint):
+            raise ValueError("an alternative names either a function or a tracepoint")
+
+
 class Hook(Part, frozen=True):
     """``[[hook]]``: a program of the agent and the tracepoint that it stands on.
 
+    The first of its program and the ``alternatives`` that the kernel can run does the work.
     Without an ``optional`` one the module still works; ``costs`` says what is lost.
     One with ``while`` costs nothing while there is nothing to see.
     """
@@ -180,6 +199,7 @@ class Hook(Part, frozen=True):
     optional: bool = False
     costs: str = ""
     while_: HookWhile | None = msgspec.field(name="while", default=None)
+    alternatives: tuple[HookAlternative, ...] = msgspec.field(name="alternative", default=())
 
     def __post_init__(self) -> None:
         if self.optional and not self.costs:
@@ -299,7 +319,14 @@ class Manifest(Part, frozen=True):
                     f"aliases[{index}]: {text!r} names no block device, and the target is one"
                 )
         counters = {f.name for f in self.features if f.kind == "counter"}
+        programs = {hook.program for hook in self.hooks}
         for index, hook in enumerate(self.hooks):
+            for other in hook.alternatives:
+                if other.program in programs:
+                    raise ValueError(
+                        f"hook[{index}].alternative: {other.program!r} occurs more than once"
+                    )
+                programs.add(other.program)
             if hook.while_ and hook.while_.feature not in counters:
                 raise ValueError(
                     f"hook[{index}].while: {hook.program} waits for "

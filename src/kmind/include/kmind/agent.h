@@ -118,6 +118,19 @@ static __always_inline bool km_is_active(void)
 }
 
 /*
+ * The same for a program at a function. The kernel runs the latest of these first
+ * (bpf_trampoline_link_prog(), kernel/bpf/trampoline.c), so the notes above would be read before
+ * they are written. Without them, events that run during the change may be lost, one a CPU at
+ * most, and none is taken twice.
+ */
+static __always_inline bool km_is_named(void)
+{
+	__u32 active = READ_ONCE(km.head.active);
+
+	return (active & ~(KMIND_PHASE_LEAVING | KMIND_PHASE_ENTERING)) == km_generation;
+}
+
+/*
  * Is the current task an extension's, of any kmind on this machine? Its user id says so, which
  * it cannot change, and threads and children share. Only where a hook runs on behalf of the current
  * task: in an interrupt that is whoever was interrupted, and in a kernel thread nobody. Read from
@@ -168,11 +181,18 @@ static __always_inline int km_hook_end(__u64 start)
  * or needs memory: what extensions do there is passed over, for else an extension could do by
  * itself what the values that it recommends are judged by. A completion runs in interrupts: there
  * it is KM_HOOK.
+ *
+ * KM_TASK_FUNCTION is KM_TASK_HOOK for SEC("fentry/NAME") and SEC("fexit/NAME"): for a kernel that
+ * has no tracepoint there. Its arguments are the function's first ones; at fexit all of them, and
+ * then what it returned.
  */
 /* clang-format off */
-#define KM_HOOK(name, args...) KM_HOOK_UNLESS(false, name, ##args)
-#define KM_TASK_HOOK(name, args...) KM_HOOK_UNLESS(km_is_extension(), name, ##args)
-#define KM_HOOK_UNLESS(passed_over, name, args...)                              \
+#define KM_HOOK(name, args...) KM_HOOK_IF(km_is_active(), name, ##args)
+#define KM_TASK_HOOK(name, args...) \
+	KM_HOOK_IF(km_is_active() && !km_is_extension(), name, ##args)
+#define KM_TASK_FUNCTION(name, args...) \
+	KM_HOOK_IF(km_is_named() && !km_is_extension(), name, ##args)
+#define KM_HOOK_IF(own_event, name, args...)                                    \
 	name(unsigned long long *ctx);                                          \
 	static __always_inline int name##_own(unsigned long long *ctx, ##args); \
 	int name(unsigned long long *ctx)                                       \
@@ -180,7 +200,7 @@ static __always_inline int km_hook_end(__u64 start)
 		__u64 start;                                                    \
 										\
 		KM_USES_ARENA();                                                \
-		if (!km_is_active() || (passed_over))                           \
+		if (!(own_event))                                               \
 			return 0;                                               \
 		start = km_hook_begin();                                        \
 		_Pragma("GCC diagnostic push")                                  \

@@ -36,6 +36,32 @@ struct file_ra_state {
 	unsigned int ra_pages;
 };
 
+struct file {
+	struct address_space *f_mapping;
+};
+
+struct kiocb {
+	struct file *ki_filp;
+	long long ki_pos;
+};
+
+struct iov_iter {
+	unsigned long count;
+};
+
+struct readahead_control {
+	struct address_space *mapping;
+};
+
+struct vm_area_struct {
+	struct file *vm_file;
+};
+
+struct vm_fault {
+	struct vm_area_struct *vma;
+	unsigned long pgoff;
+};
+
 typedef struct {
 	long counter;
 } atomic_long_t;

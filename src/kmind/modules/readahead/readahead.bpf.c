@@ -60,7 +60,8 @@ struct backing_dev_info {
 #define RA_STRIDE_MAX (1 << 20) /* pages: longer strides count as that */
 #define RA_STREAMS 64
 #define RA_FILES 256
-#define RA_NO_LIMIT (1UL << 40) /* pages: a cgroup's limit beyond that is none */
+#define RA_VM_FAULT_NOPAGE 0x100 /* VM_FAULT_NOPAGE: the touched page itself was mapped */
+#define RA_NO_LIMIT (1UL << 40)	 /* pages: a cgroup's limit beyond that is none */
 
 KM_FEATURES(readahead_feature);
 const volatile bool param_events = false;
@@ -156,17 +157,16 @@ static __always_inline void ra_demanded(struct ra_cpu *own, unsigned long inode,
 	own->demand.fault = fault;
 }
 
-/* A buffered read looks its pages up, cached or not. */
-SEC("tp_btf/mm_filemap_get_pages")
-int KM_TASK_HOOK(on_read, struct address_space *mapping, unsigned long first, unsigned long last)
+/*
+ * What hooks do, whether they stand on a tracepoint or, on a kernel that lacks it, on a function
+ * (module.toml says what that loses).
+ */
+static __always_inline void ra_read(struct inode *inode, unsigned long first, unsigned long last)
 {
-	struct inode *inode = mapping->host;
 	struct ra_cpu *ra;
 	struct km_cpu *own;
 	__u32 cpu;
 
-	if (!km_is_target(inode->i_sb->s_dev))
-		return 0;
 	own = km_this_cpu(&cpu);
 	ra = &ra_cpus[cpu];
 	km_count(own, RA_READS, 1);
@@ -175,6 +175,72 @@ int KM_TASK_HOOK(on_read, struct address_space *mapping, unsigned long first, un
 	if (ra_follows(ra, inode->i_ino, first, last, 1))
 		km_count(own, RA_READ_SEQUENTIAL, 1);
 	ra_demanded(ra, inode->i_ino, first, last, false);
+}
+
+static __always_inline void ra_fault(struct inode *inode, unsigned long index)
+{
+	struct ra_cpu *ra;
+	struct km_cpu *own;
+	__u32 cpu;
+
+	if (!km_is_target(inode->i_sb->s_dev))
+		return;
+	own = km_this_cpu(&cpu);
+	ra = &ra_cpus[cpu];
+	km_count(own, RA_FAULTS, 1);
+	if (ra_follows(ra, inode->i_ino, index, index, ra_near(inode)))
+		km_count(own, RA_FAULT_SEQUENTIAL, 1);
+	ra_demanded(ra, inode->i_ino, index, index, true);
+}
+
+static __always_inline void ra_fault_around(struct inode *inode, unsigned long first,
+					    unsigned long last)
+{
+	struct km_cpu *own;
+	__u32 cpu;
+
+	if (!km_is_target(inode->i_sb->s_dev))
+		return;
+	own = km_this_cpu(&cpu);
+	km_count(own, RA_FAULT_AROUND, 1);
+	if (ra_follows(&ra_cpus[cpu], inode->i_ino, first, last, ra_near(inode)))
+		km_count(own, RA_AROUND_SEQUENTIAL, 1);
+}
+
+static __always_inline void ra_count(struct inode *inode, __u32 feature)
+{
+	__u32 cpu;
+
+	if (km_is_target(inode->i_sb->s_dev))
+		km_count(km_this_cpu(&cpu), feature, 1);
+}
+
+/* A buffered read has looked its pages up, cached or not. */
+SEC("tp_btf/mm_filemap_get_pages")
+int KM_TASK_HOOK(on_read, struct address_space *mapping, unsigned long first, unsigned long last)
+{
+	struct inode *inode = mapping->host;
+
+	if (km_is_target(inode->i_sb->s_dev))
+		ra_read(inode, first, last);
+	return 0;
+}
+
+/* A buffered read begins. */
+SEC("fentry/filemap_read")
+int KM_TASK_FUNCTION(on_read_entry, struct kiocb *iocb, struct iov_iter *iter)
+{
+	struct inode *inode = iocb->ki_filp->f_mapping->host;
+	unsigned long long end, from;
+
+	if (!km_is_target(inode->i_sb->s_dev))
+		return 0;
+	from = iocb->ki_pos;
+	end = from + iter->count;
+	if (end > (unsigned long long)inode->i_size)
+		end = inode->i_size;
+	if (from < end)
+		ra_read(inode, from >> KM_PAGE_SHIFT, (end - 1) >> KM_PAGE_SHIFT);
 	return 0;
 }
 
@@ -182,19 +248,14 @@ int KM_TASK_HOOK(on_read, struct address_space *mapping, unsigned long first, un
 SEC("tp_btf/mm_filemap_fault")
 int KM_TASK_HOOK(on_fault, struct address_space *mapping, unsigned long index)
 {
-	struct inode *inode = mapping->host;
-	struct ra_cpu *ra;
-	struct km_cpu *own;
-	__u32 cpu;
+	ra_fault(mapping->host, index);
+	return 0;
+}
 
-	if (!km_is_target(inode->i_sb->s_dev))
-		return 0;
-	own = km_this_cpu(&cpu);
-	ra = &ra_cpus[cpu];
-	km_count(own, RA_FAULTS, 1);
-	if (ra_follows(ra, inode->i_ino, index, index, ra_near(inode)))
-		km_count(own, RA_FAULT_SEQUENTIAL, 1);
-	ra_demanded(ra, inode->i_ino, index, index, true);
+SEC("fentry/filemap_fault")
+int KM_TASK_FUNCTION(on_fault_entry, struct vm_fault *vmf)
+{
+	ra_fault(vmf->vma->vm_file->f_mapping->host, vmf->pgoff);
 	return 0;
 }
 
@@ -203,16 +264,16 @@ SEC("tp_btf/mm_filemap_map_pages")
 int KM_TASK_HOOK(on_fault_around, struct address_space *mapping, unsigned long first,
 		 unsigned long last)
 {
-	struct inode *inode = mapping->host;
-	struct km_cpu *own;
-	__u32 cpu;
+	ra_fault_around(mapping->host, first, last);
+	return 0;
+}
 
-	if (!km_is_target(inode->i_sb->s_dev))
-		return 0;
-	own = km_this_cpu(&cpu);
-	km_count(own, RA_FAULT_AROUND, 1);
-	if (ra_follows(&ra_cpus[cpu], inode->i_ino, first, last, ra_near(inode)))
-		km_count(own, RA_AROUND_SEQUENTIAL, 1);
+SEC("fexit/filemap_map_pages")
+int KM_TASK_FUNCTION(on_fault_around_exit, struct vm_fault *vmf, unsigned long first,
+		     unsigned long last, unsigned int result)
+{
+	if (result & RA_VM_FAULT_NOPAGE)
+		ra_fault_around(vmf->vma->vm_file->f_mapping->host, first, last);
 	return 0;
 }
 
@@ -220,10 +281,14 @@ SEC("tp_btf/page_cache_sync_ra")
 int KM_TASK_HOOK(on_sync, struct inode *inode, unsigned long index, struct file_ra_state *state,
 		 unsigned long asked)
 {
-	__u32 cpu;
+	ra_count(inode, RA_SYNC_READAHEAD);
+	return 0;
+}
 
-	if (km_is_target(inode->i_sb->s_dev))
-		km_count(km_this_cpu(&cpu), RA_SYNC_READAHEAD, 1);
+SEC("fentry/page_cache_sync_ra")
+int KM_TASK_FUNCTION(on_sync_entry, struct readahead_control *control)
+{
+	ra_count(control->mapping->host, RA_SYNC_READAHEAD);
 	return 0;
 }
 
@@ -231,10 +296,14 @@ SEC("tp_btf/page_cache_async_ra")
 int KM_TASK_HOOK(on_async, struct inode *inode, unsigned long index, struct file_ra_state *state,
 		 unsigned long asked)
 {
-	__u32 cpu;
+	ra_count(inode, RA_ASYNC_READAHEAD);
+	return 0;
+}
 
-	if (km_is_target(inode->i_sb->s_dev))
-		km_count(km_this_cpu(&cpu), RA_ASYNC_READAHEAD, 1);
+SEC("fentry/page_cache_async_ra")
+int KM_TASK_FUNCTION(on_async_entry, struct readahead_control *control)
+{
+	ra_count(control->mapping->host, RA_ASYNC_READAHEAD);
 	return 0;
 }
 

@@ -123,6 +123,7 @@ def adopt_bpf_agent(folder: Path, module: Module, *, core: Core, slot: int) -> B
         core=core,
         slot=slot,
         hooks={hook.program: hook.tracepoint for hook in hooks},
+        alternatives=_alternatives(module),
         deferred=[hook.program for hook in hooks if hook.while_],
     )
 
@@ -156,6 +157,7 @@ def _made_of(
     return _Made(
         devices=_devices(target),
         hooks={hook.program: hook.tracepoint for hook in hooks},
+        alternatives=_alternatives(module),
         optional=[hook.program for hook in hooks if hook.optional],
         deferred=[hook.program for hook in hooks if hook.while_],
         parameters=agent_parameters(module.manifest, params),
@@ -164,6 +166,14 @@ def _made_of(
         model=_model_use(module),
         tables=[part.shape for part in module.manifest.tables],
     )
+
+
+def _alternatives(module: Module) -> dict[str, list[str]]:
+    return {
+        hook.program: [other.program for other in hook.alternatives]
+        for hook in module.manifest.hooks
+        if hook.alternatives
+    }
 
 
 def _model_use(module: Module) -> ModelUse | None:

@@ -8,10 +8,9 @@ each time, most of it before the program's first instruction. Where the manifest
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from kmind.agent.protocol import Agent
+from kmind.agent.protocol import Agent, AgentHooks
 from kmind.extension import Manifest
 from kmind.knobs import Target
 
@@ -23,11 +22,20 @@ QUIET_S = 2.0
 _LATE_S = 5.0  # a look that detaches it may come so much later
 
 
-def lost_hooks(manifest: Manifest, target: Target, missing: Mapping[str, str]) -> list[str]:
-    """A line for each hook that the kernel lacks (``missing``: why), or that never runs here."""
+def lost_hooks(manifest: Manifest, target: Target, hooks: AgentHooks) -> list[str]:
+    """A line for each hook that the kernel lacks, or that never runs here, or sees less."""
     costs = {hook.program: hook.costs for hook in manifest.hooks}
     lines = [
-        f"hook {hook} is missing: {why}; {costs.get(hook, '')}" for hook, why in missing.items()
+        f"hook {hook} is missing: {why}; {costs.get(hook, '')}"
+        for hook, why in hooks.missing().items()
+    ]
+    replaced = hooks.replaced()
+    lines += [
+        f"hook {hook.program} is at {other.function or other.tracepoint} instead, "
+        f"for this kernel cannot run it at {hook.tracepoint}; {other.loses}"
+        for hook in manifest.hooks
+        for other in hook.alternatives
+        if other.loses and replaced.get(hook.program) == other.program
     ]
     return lines + silent_hooks(manifest, target)
 

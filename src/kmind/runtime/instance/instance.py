@@ -107,7 +107,7 @@ class Instance:
         """Grant the knobs, and start the extension."""
         self.holds.knobs.grant(self._granted())
         agent = self.spec.agent
-        for line in lost_hooks(self.module.manifest, self.target, agent.hooks.missing()):
+        for line in lost_hooks(self.module.manifest, self.target, agent.hooks):
             self._log(line)
         agent.set_mode(self.mode)
         self.starting = True
