@@ -184,7 +184,16 @@ extern void bpf_iter_task_destroy(struct bpf_iter_task *it) __weak __ksym;
 extern void bpf_rcu_read_lock(void) __weak __ksym;
 extern void bpf_rcu_read_unlock(void) __weak __ksym;
 
-/* The caller names a process by its own PID namespace: which one is it? 0: none. */
+/*
+ * Loops over tasks came with Linux 6.7, after all else that is used of tasks here. A type tells of
+ * them, for libbpf 1.1 cannot tell if a kernel function is there.
+ */
+static __always_inline bool can_iterate(void)
+{
+	return bpf_core_type_exists(struct bpf_iter_task);
+}
+
+/* The caller names a process by its own PID namespace: which one is it? 0: none, or not known. */
 static __always_inline __u32 host_pid_of(__u32 pid)
 {
 	struct bpf_iter_task tasks;
@@ -193,6 +202,8 @@ static __always_inline __u32 host_pid_of(__u32 pid)
 
 	if (!km_pid_level())
 		return pid;
+	if (!can_iterate())
+		return 0;
 	bpf_rcu_read_lock();
 	bpf_iter_task_new(&tasks, NULL, KM_ITER_ALL_PROCS);
 	while (!found && (task = bpf_iter_task_next(&tasks)))
@@ -313,7 +324,7 @@ static __always_inline void look_at(const struct kmind_instance *instance, struc
 {
 	struct task_struct *task;
 
-	if (!instance->host_pid)
+	if (!instance->host_pid || !can_iterate())
 		return;
 	task = bpf_task_from_pid(instance->host_pid);
 	if (!task)
