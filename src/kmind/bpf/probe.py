@@ -150,8 +150,8 @@ _TRIES: Mapping[str, _Try] = {
         for (group, members), costs in zip(
             TRACEPOINTS.items(),
             (
-                "the readahead tuner",
-                "cache-hit and page-fault features of the readahead tuner",
+                "nothing where fentry works; elsewhere some features of the readahead tuner",
+                "nothing where fentry works; elsewhere the readahead tuner",
                 "device features of the readahead tuner; block tuners",
                 "writeback tuners",
                 "memory tuners; the memory guard of tuners",

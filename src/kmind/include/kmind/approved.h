@@ -20,6 +20,7 @@ static __always_inline int km_read_approved(void *map, const struct kmind_grant_
 					    struct kmind_approved *copy)
 {
 	struct kmind_approved *found, *after;
+	__u64 time_ns;
 
 	for (int turn = 0; turn < KM_APPROVED_TURNS; turn++) {
 		found = bpf_map_lookup_elem(map, key);
@@ -32,7 +33,10 @@ static __always_inline int km_read_approved(void *map, const struct kmind_grant_
 		copy->id = READ_ONCE(found->id);
 		KM_ACQUIRE_FENCE();
 		after = bpf_map_lookup_elem(map, key);
-		if (after == found && READ_ONCE(after->time_ns) == copy->time_ns)
+		/* Read before it is compared: Linux 6.1 does not see that `after` is no null then.
+		 */
+		time_ns = READ_ONCE(found->time_ns);
+		if (after == found && time_ns == copy->time_ns)
 			return 1;
 	}
 	return -1;
