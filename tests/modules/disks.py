@@ -6,6 +6,7 @@ import mmap
 import os
 import random
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,16 @@ from kmind.extension import find_module, parse_parameters
 from kmind.knobs import parse_target
 from kmind.runtime.instance.agent_factory import make_bpf_agent
 
-__all__ = ["UNSEEN", "agent_of", "brake", "direct", "direct_until", "disk_of", "loop"]
+__all__ = [
+    "UNSEEN",
+    "agent_of",
+    "brake",
+    "direct",
+    "direct_until",
+    "disk_of",
+    "loop",
+    "memory_disk",
+]
 
 UNSEEN = 0.2
 """Share of completions that hooks may miss, at most.
@@ -73,11 +83,31 @@ def loop(folder: Path) -> Iterator[str]:
     """A disk of the test's own whose requests go straight to the disk below."""
     backing = folder / "disk"
     backing.write_bytes(os.urandom(16 << 20))
-    command = ["losetup", "--find", "--show", "--direct-io=on", str(backing)]
-    node = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-    try:
+    with _losetup("--direct-io=on", str(backing)) as node:
         if Path(f"/sys/block/{Path(node).name}/loop/dio").read_text().strip() != "1":
             machine_lacks("the file system takes no direct I/O from a loop device")
+        yield node
+
+
+@contextlib.contextmanager
+def memory_disk() -> Iterator[tuple[str, str]]:
+    """A disk in memory, and the one below it, which can be slowed down: their names.
+
+    Whatever else this machine's disk has to do, their requests take as long as before.
+    """
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="kmind-test-") as folder:
+        backing = Path(folder) / "disk"
+        with backing.open("wb") as file:
+            file.truncate(16 << 20)
+        with _losetup(str(backing)) as below, _losetup("--direct-io=on", below) as disk:
+            yield Path(disk).name, Path(below).name
+
+
+@contextlib.contextmanager
+def _losetup(*words: str) -> Iterator[str]:
+    command = ["losetup", "--find", "--show", *words]
+    node = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    try:
         yield node
     finally:
         subprocess.run(["losetup", "--detach", node], check=True)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from modules.disks import UNSEEN, agent_of, brake, direct, disk_of, loop
+from modules.disks import UNSEEN, agent_of, brake, direct, disk_of, memory_disk
 
 from kmind.agent.kernel.agent import BpfAgent
 from kmind.agent.sim.agent import SimAgent, SimDoorbell
@@ -231,13 +231,13 @@ def test_requests_and_bytes_are_those_that_the_kernel_counts(tmp_path: Path) -> 
 
 
 @pytest.mark.kernel(*NEEDS)
-def test_a_disk_that_is_slowed_down_shows_in_ratios_and_records(tmp_path: Path) -> None:
-    below = disk_of(tmp_path)
+def test_a_disk_that_is_slowed_down_shows_in_ratios_and_records() -> None:
     with (
-        loop(tmp_path) as node,
+        memory_disk() as (disk, below),
         brake(below) as hold,
-        agent_of("slowio", node, "learn=1") as agent,
+        agent_of("slowio", disk, "learn=1") as agent,
     ):
+        node = f"/dev/{disk}"
         endpoint = Endpoint(agent.arena, Doorbell(agent.doorbell_fd))
         while not _bins(agent).sum():
             direct(node, reads=100, size=4096)

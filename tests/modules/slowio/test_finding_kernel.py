@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from modules.disks import brake, direct, disk_of, loop
+from modules.disks import brake, direct, memory_disk
 from serve.real import Host, host
 
 NEEDS = ("libbpf", "btf", "bpf_timer", "tp_btf")
@@ -55,13 +55,11 @@ def findings(machine: Host) -> list[dict[str, Any]]:
 @pytest.mark.slow
 @pytest.mark.kernel(*NEEDS)
 def test_a_disk_that_becomes_slow_is_a_finding(tmp_path: Path) -> None:
-    below = disk_of(tmp_path)
-    with host(tmp_path) as machine, loop(tmp_path) as node:
-        disk = Path(node).name
+    with host(tmp_path) as machine, memory_disk() as (disk, below):
         machine.start()
         machine.kmind("load", "slowio", disk, "learn=1", "--mode", "observe")
         name = f"slowio@{disk}"
-        with brake(below) as hold, reading(node):
+        with brake(below) as hold, reading(f"/dev/{disk}"):
             wait_for(lambda: machine.instance(name)["status"].get("health") == "normal")
             assert findings(machine) == []
             hold(50)  # 20 ms each, where some 0.1 ms are usual
