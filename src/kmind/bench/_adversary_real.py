@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -224,11 +224,16 @@ def _episode(
             stop_process(process)
             reader.join()
         out.seek(0)
-        events = [json.loads(line) for line in out]
+        events = _events_of(out)
     if not any(event["event"] == "start" for event in events):
         raise KmindError(f"kmind run with the hostile module did not start: {events[-1:]}")
     taken = [e for e in events if e["event"] in ("kept", "applied")]
     return sum(event["value"] == harm.value for event in taken), ended
+
+
+def _events_of(out: Iterable[str]) -> list[dict[str, Any]]:
+    # Where it had to be killed, its last line may be a part of one.
+    return [json.loads(line) for line in out if line.endswith("\n")]
 
 
 class _Load(threading.Thread):
