@@ -16,9 +16,10 @@ help: ## this list
 setup: ## install what is missing: Debian packages (as root), .venv, BPF objects
 	@bash tools/setup.sh
 
-guests: ## make what the guests boot from: qemu, three of Debian's kernels, a root (root; 2 minutes)
+guests: ## make what the guests boot from: qemu, four of Debian's kernels, roots (root; 3 minutes)
 	@bash tools/setup.sh --guests
 	@bash tools/guests.sh
+	@bash tools/guest_arm64.sh
 
 bpf: ## compile the BPF objects that are out of date
 	@python3 hatch_build.py

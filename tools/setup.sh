@@ -45,6 +45,7 @@ for_guests="
     debian-archive-keyring
     e2fsprogs         mke2fs
     mmdebstrap        mmdebstrap
+    qemu-system-arm   qemu-system-aarch64
     qemu-system-x86   qemu-system-x86_64
     qemu-utils        qemu-img
     seabios

@@ -15,6 +15,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from vm import arm64
+
 __all__ = ["KERNELS", "Kernel", "find_kernel", "make_project", "missing", "root_image"]
 
 KERNELS = ("6.1", "6.12", "newest")
@@ -53,7 +55,12 @@ def cache() -> Path:
 
 
 def missing(kernel: str = "") -> str:
-    """Return the reason why no guest, or none with that kernel, can be started; "" if one can."""
+    """Return the reason why no guest, or none with that kernel, can be started; "" if one can.
+
+    "arm64" is a guest of its own: see `vm.arm64`.
+    """
+    if kernel == "arm64":
+        return arm64.missing()
     for program in _NEEDED:
         if shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin") is None:
             return f"{program} is not installed: make vm-test"
@@ -89,7 +96,7 @@ def make_project() -> Path:
     folder = tempfile.TemporaryDirectory(prefix="kmind-project-")
     _keep.append(folder)
     work = Path(folder.name)
-    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(work)]
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", work]
     subprocess.run(build, cwd=_ROOT, check=True, capture_output=True)
     (wheel,) = work.glob("*.whl")
     zipfile.ZipFile(wheel).extractall(work / "all/src")
@@ -102,7 +109,7 @@ def make_project() -> Path:
     unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
     compileall.compile_dir(work / "all", quiet=2, workers=0, invalidation_mode=unchecked)
     image = work / "project.img"
-    make = ["mke2fs", "-qF", "-t", "ext4", "-O", "^has_journal", "-d", str(work / "all")]
+    make = ["mke2fs", "-qF", "-t", "ext4", "-O", "^has_journal", "-d", work / "all"]
     subprocess.run([*make, image, "64M"], check=True, capture_output=True)
     return image
 
