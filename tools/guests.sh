@@ -198,8 +198,11 @@ fill_root() {
     printf '%s\n' '#!/bin/sh' 'exec python3 -m kmind "$@"' >"$root/usr/bin/kmind"
     echo /kmind/src >"$(echo "$root"/usr/local/lib/python3.*/dist-packages)/kmind.pth"
     # The rest comes with the project, on the second disk: see tests/vm/guest.py.
-    printf '%s\n' '#!/bin/sh' 'mount -t proc proc /proc' 'mount -t devtmpfs devtmpfs /dev' \
-        'until mount -o ro /dev/nvme*n2 /kmind; do sleep 0.1; done 2>/dev/null' \
+    # shellcheck disable=SC2016 # for the shell inside; by number, for names are in no certain order
+    printf '%s\n' '#!/bin/sh' 'mount -t proc proc /proc' 'mount -t sysfs sysfs /sys' \
+        'mount -t devtmpfs devtmpfs /dev' \
+        'until disk=$(grep -lx 2 /sys/block/nvme*/nsid) && disk=${disk%/nsid} &&' \
+        'mount -o ro "/dev/${disk##*/}" /kmind; do sleep 0.1; done 2>/dev/null' \
         'exec sh /kmind/guest/init' >"$root/sbin/guest-init"
     chmod 755 "$root/usr/bin/kmind" "$root/sbin/guest-init"
 }

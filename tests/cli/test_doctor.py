@@ -14,7 +14,7 @@ from kmind.abi import btf
 from kmind.bpf import _libbpf, probe
 from kmind.cli import doctor as doctor_module
 from kmind.cli.doctor import SCHEMA, run_doctor
-from kmind.runtime.instance.ability import Ability, Loss
+from kmind.runtime.instance.ability import Ability, Loss, Replacement
 
 
 class Terminal(io.StringIO):
@@ -25,13 +25,21 @@ class Terminal(io.StringIO):
 
 
 HALF = Ability("half", "partly", lost=(Loss("on_read", "it is not there", "reads"),))
+ELSEWHERE = Ability(
+    "else",
+    "ok",
+    replaced=(
+        Replacement("on_read", "on_read_entry", "filemap_read", "", "splice"),
+        Replacement("on_sync", "on_sync_other", "", "other", ""),
+    ),
+)
 NONE = Ability("none", "missing", "the verifier says: no")
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Try no module, which takes seconds: ``runtime/instance/test_ability.py`` does."""
-    tried = [Ability("all", "ok"), HALF, NONE]
+    tried = [Ability("all", "ok"), HALF, ELSEWHERE, NONE]
     monkeypatch.setattr(doctor_module, "try_built_in", lambda: tried)
 
 
@@ -72,14 +80,37 @@ def test_a_core_that_does_not_load_is_a_lack(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_json_says_of_each_module_what_it_loses() -> None:
     modules = json.loads(doctor(json=True)[1])["modules"]
-    assert modules[1:] == [
+    assert modules[2]["replaced"] == [
+        {
+            "hook": "on_read",
+            "program": "on_read_entry",
+            "function": "filemap_read",
+            "tracepoint": "",
+            "loses": "splice",
+        },
+        {
+            "hook": "on_sync",
+            "program": "on_sync_other",
+            "function": "",
+            "tracepoint": "other",
+            "loses": "",
+        },
+    ]
+    assert [modules[1], modules[3]] == [
         {
             "name": "half",
             "state": "partly",
             "cause": "",
             "lost": [{"hook": "on_read", "cause": "it is not there", "costs": "reads"}],
+            "replaced": [],
         },
-        {"name": "none", "state": "missing", "cause": "the verifier says: no", "lost": []},
+        {
+            "name": "none",
+            "state": "missing",
+            "cause": "the verifier says: no",
+            "lost": [],
+            "replaced": [],
+        },
     ]
 
 
@@ -92,6 +123,8 @@ def test_plain_lines_name_every_probe() -> None:
     assert lines[middle + 1 : -1] == [
         "ok       all",
         "partly   half    on_read: it is not there. Costs: reads",
+        "ok       else    on_read: at function filemap_read instead. Costs: splice; "
+        "on_sync: at tracepoint other instead",
         "missing  none    the verifier says: no",
     ]
     assert "\x1b" not in text

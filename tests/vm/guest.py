@@ -47,7 +47,6 @@ _NO_CX16 = "clearcpuid=141"
 # caches with debugging only (mm/slub.c).
 _NOLOCK = "slub_debug=F,kmalloc-*"
 _BOOT_S = 60.0  # to be ready; far more than it takes, for a machine that has other work
-_GRACE_S = 60.0  # for the agent to tell that a command's time was over
 _LINES = 60
 _FIRST_SLOT = 0x10  # of extra devices on the PCI bus
 _DISKS = {
@@ -86,7 +85,8 @@ class Guest:
     wire of their own, which nothing else is on. ``lsm``: the security modules, as the kernel's
     parameter. ``systemd``: as process 1, with a journal. ``boot``: more kernel parameters.
     ``memory_mib``, ``cpus``: its size. ``seconds``: what it may take as a whole. ``folder``: for
-    its disks and console.log; without one it is made and removed.
+    its disks and console.log; without one it is made and removed. ``grace_s``, an attribute: how
+    long the guest may take to say that a command's time is over; then it is held to hang.
     """
 
     def __init__(
@@ -99,6 +99,7 @@ class Guest:
         self.lsm, self.systemd, self.boot = lsm, systemd, boot
         self.memory_mib, self.cpus, self.seconds = memory_mib, cpus, seconds
         self.boot_s = 0.0  # from start to ready
+        self.grace_s = 60.0
         self._folder, self._own = folder, folder is None
         self._process: subprocess.Popen[bytes] | None = None
         self._line: socket.socket | None = None
@@ -106,7 +107,11 @@ class Guest:
         self._deadline = 0.0
 
     def __enter__(self) -> Guest:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(
@@ -121,7 +126,7 @@ class Guest:
         self._make_disks()
         make_project()  # once; the next call has it
         began = time.monotonic()
-        self._deadline = began + self.seconds
+        self.limit(self.seconds)
         ours, theirs = socket.socketpair()
         self._line, self._heard = ours, b""
         with theirs:
@@ -141,6 +146,16 @@ class Guest:
         if self.nics:
             self.load("virtio_net")
 
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The guest's qemu, as long as it runs."""
+        assert self._process is not None, "it does not run"
+        return self._process
+
+    def limit(self, seconds: float) -> None:
+        """Let it take no longer than this from now on."""
+        self._deadline = time.monotonic() + seconds
+
     def shell(self) -> int:
         """Boot to a shell on this terminal; return when the guest has ended."""
         self._make_disks()
@@ -159,10 +174,10 @@ class Guest:
 
         GuestError if it takes longer than ``seconds``, or with ``check`` if it fails.
         """
-        seconds = max(1.0, min(seconds, self._deadline - time.monotonic()))
+        seconds = max(0.1, min(seconds, self._deadline - time.monotonic()))
         paths = {"PYTHONPATH": "/kmind/tests"}
         answer = self._ask(
-            seconds + _GRACE_S, " ".join(command), do="run", command=command, seconds=seconds,
+            seconds + self.grace_s, " ".join(command), do="run", command=command, seconds=seconds,
             cwd=cwd, environment={**paths, **(environment or {})}, input=_coded(input),
         )  # fmt: skip
         out, err = _text(answer["stdout"]), _text(answer["stderr"])
@@ -192,11 +207,11 @@ class Guest:
 
     def read(self, path: str) -> bytes:
         """Return what a file of the guest holds (of a long one the last 16 MiB)."""
-        return _decoded(self._ask(_GRACE_S, f"read {path}", do="read", path=path)["data"])
+        return _decoded(self._ask(self.grace_s, f"read {path}", do="read", path=path)["data"])
 
     def write(self, path: str, data: bytes) -> None:
         """Write a file of the guest, with the folders it is in."""
-        self._ask(_GRACE_S, f"write {path}", do="write", path=path, data=_coded(data))
+        self._ask(self.grace_s, f"write {path}", do="write", path=path, data=_coded(data))
 
     def load(self, *modules: str, **parameters: str | int) -> None:
         """Load kernel modules, as modprobe does; parameters are for the only one."""
@@ -211,6 +226,20 @@ class Guest:
     def nic(self, number: int) -> str:
         """Return the name that a network card has there, such as "eth0"."""
         return self._device("/sys/class/net", len(self.disks) + number)
+
+    def connect(self) -> tuple[str, str]:
+        """Give the first two network cards addresses, the second in the namespace "peer".
+
+        Returns the addresses: what is sent from one to the other goes over the wire.
+        """
+        here, peer = self.nic(0), self.nic(1)
+        for line in (
+            "ip netns add peer", f"ip link set {peer} netns peer",
+            f"ip addr add 10.9.0.1/24 dev {here}", f"ip link set {here} up",
+            f"ip -n peer addr add 10.9.0.2/24 dev {peer}", f"ip -n peer link set {peer} up",
+        ):  # fmt: skip
+            self.run(*line.split(), check=True)
+        return "10.9.0.1", "10.9.0.2"
 
     def kernel_log(self) -> str:
         """Return the kernel's log since boot."""

@@ -96,7 +96,7 @@ def make_project() -> Path:
     folder = tempfile.TemporaryDirectory(prefix="kmind-project-")
     _keep.append(folder)
     work = Path(folder.name)
-    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", work]
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(work)]
     subprocess.run(build, cwd=_ROOT, check=True, capture_output=True)
     (wheel,) = work.glob("*.whl")
     zipfile.ZipFile(wheel).extractall(work / "all/src")
@@ -109,7 +109,7 @@ def make_project() -> Path:
     unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
     compileall.compile_dir(work / "all", quiet=2, workers=0, invalidation_mode=unchecked)
     image = work / "project.img"
-    make = ["mke2fs", "-qF", "-t", "ext4", "-O", "^has_journal", "-d", work / "all"]
+    make = ["mke2fs", "-qF", "-t", "ext4", "-O", "^has_journal", "-d", str(work / "all")]
     subprocess.run([*make, image, "64M"], check=True, capture_output=True)
     return image
 

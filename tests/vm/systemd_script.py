@@ -18,7 +18,7 @@ __all__ = ["main"]
 _DISK = "ram0"
 _NAME = f"static@{_DISK}"
 _VALUE = 256
-_PATIENCE_S = 120.0  # emulated: what takes a second elsewhere may take half a minute
+_PATIENCE_S = 300.0  # emulated: what takes a second elsewhere may take half a minute
 _CGROUPS = Path("/sys/fs/cgroup/kmind")
 _CONFIG = Path("/etc/systemd/system/kmind.service.d/guest.conf")
 _PATIENT = "[Service]\nTimeoutStartSec=300\n"

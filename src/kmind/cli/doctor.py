@@ -87,8 +87,13 @@ def _probe_row(probe: Probe) -> _Row:
 
 
 def _module_row(module: Ability) -> _Row:
-    losses = (f"{loss.hook}: {loss.cause}. Costs: {loss.costs}" for loss in module.lost)
-    return _Row(module.state, module.name, "", module.cause or "; ".join(losses))
+    remarks = [module.cause] if module.cause else []
+    remarks += [f"{loss.hook}: {loss.cause}. Costs: {loss.costs}" for loss in module.lost]
+    for by in module.replaced:
+        place = f"function {by.function}" if by.function else f"tracepoint {by.tracepoint}"
+        costs = f". Costs: {by.loses}" if by.loses else ""
+        remarks.append(f"{by.hook}: at {place} instead{costs}")
+    return _Row(module.state, module.name, "", "; ".join(remarks))
 
 
 def _write_lines(title: str, rows: Sequence[_Row], out: TextIO) -> None:

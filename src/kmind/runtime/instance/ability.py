@@ -13,7 +13,7 @@ from kmind.extension import Module, list_modules
 from kmind.knobs import Target
 from kmind.runtime.instance.agent_factory import make_bpf_agent, need_root
 
-__all__ = ["Ability", "Loss", "try_built_in", "try_core", "try_module"]
+__all__ = ["Ability", "Loss", "Replacement", "try_built_in", "try_core", "try_module"]
 
 # It is over at once: neither counts.
 _DEADLINE_S = 10.0
@@ -30,18 +30,33 @@ class Loss:
 
 
 @dataclass(frozen=True)
+class Replacement:
+    """A hook whose work another program does: at ``function``, or another ``tracepoint``.
+
+    ``loses`` says what that does not see, or "".
+    """
+
+    hook: str
+    program: str
+    function: str
+    tracepoint: str
+    loses: str
+
+
+@dataclass(frozen=True)
 class Ability:
     """Result of trying one module, or the core.
 
     ``state`` is "ok", "partly" (it runs, and ``lost`` says what without), "missing" (this machine
     lacks what it needs) or "refused" (it is there, but not for us). ``cause`` is the reason if it
-    does not run, else "".
+    does not run, else "". ``replaced`` are hooks that stand elsewhere than on later kernels.
     """
 
     name: str
     state: Literal["ok", "partly", "missing", "refused"]
     cause: str = ""
     lost: tuple[Loss, ...] = ()
+    replaced: tuple[Replacement, ...] = ()
 
 
 def try_core() -> Ability:
@@ -68,14 +83,23 @@ def try_module(module: Module) -> Ability:
     """
     name = module.manifest.name
     try:
-        missing = _missing_hooks(module)
+        missing, replaced = _hooks_of(module)
     except PrivilegeError as error:
         return Ability(name, "refused", _cause(error))
     except (KmindError, OSError) as error:
         return Ability(name, "missing", _cause(error))
     costs = {hook.program: hook.costs for hook in module.manifest.hooks}
     lost = tuple(Loss(hook, cause, costs[hook]) for hook, cause in missing.items())
-    return Ability(name, "partly" if lost else "ok", "", lost)
+    return Ability(name, "partly" if lost else "ok", "", lost, _replacements(module, replaced))
+
+
+def _replacements(module: Module, replaced: Mapping[str, str]) -> tuple[Replacement, ...]:
+    return tuple(
+        Replacement(hook.program, by.program, by.function, by.tracepoint, by.loses)
+        for hook in module.manifest.hooks
+        for by in hook.alternatives
+        if by.program == replaced.get(hook.program)
+    )
 
 
 def _cause(error: Exception) -> str:
@@ -83,12 +107,13 @@ def _cause(error: Exception) -> str:
     return str(error).removesuffix("; see kmind doctor")
 
 
-def _missing_hooks(module: Module) -> Mapping[str, str]:
+def _hooks_of(module: Module) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    # Those that are missing, with the cause, and those that are replaced, with the program.
     parameters = {p.name: p.default for p in module.manifest.parameters if p.default is not None}
     agent = make_bpf_agent(
         module, Target.system(), parameters, deadline_s=_DEADLINE_S, sq_slots=_RECORDS
     )
     try:
-        return agent.hooks.missing()
+        return agent.hooks.missing(), agent.hooks.replaced()
     finally:
         agent.close()
