@@ -14,7 +14,7 @@ programs="
     bpftool           bpftool
     clang-19          clang-19
     clang-format-19   clang-format-19
-    coreutils         cat dirname env false sleep stat true
+    coreutils         cat cp dirname env false sleep stat true
     dash              sh
     e2fsprogs         mkfs.ext4
     findutils         find
