@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal
 
@@ -108,12 +109,20 @@ def _cause(error: Exception) -> str:
 
 
 def _hooks_of(module: Module) -> tuple[Mapping[str, str], Mapping[str, str]]:
-    # Those that are missing, with the cause, and those that are replaced, with the program.
+    # Those that are missing, with the cause, and those that are replaced, with the program. With
+    # a core: the verifier passes over what an agent without one would not do.
+    name = module.manifest.name
     parameters = {p.name: p.default for p in module.manifest.parameters if p.default is not None}
-    agent = make_bpf_agent(
-        module, Target.system(), parameters, deadline_s=_DEADLINE_S, sq_slots=_RECORDS
-    )
-    try:
-        return agent.hooks.missing(), agent.hooks.replaced()
-    finally:
-        agent.close()
+    need_root()
+    with closing(Core.private()) as core:
+        agent = make_bpf_agent(
+            module,
+            Target.system(),
+            parameters,
+            deadline_s=_DEADLINE_S,
+            core=core,
+            slot=core.register(name, name, module.manifest.class_),
+            sq_slots=_RECORDS,
+        )
+        with closing(agent):
+            return agent.hooks.missing(), agent.hooks.replaced()
