@@ -154,7 +154,7 @@ def memory_limit(limit: int) -> Iterator[Path]:
     Yields the file that a process joins by writing its pid there (see
     ``under_limit``). Works with cgroup v2 (memory.max) and v1
     (memory.limit_in_bytes). The group is removed at the end; on v2, a memory
-    controller that had to be enabled for it is disabled again.
+    controller that had to be enabled for it is disabled again, unless others use it by then.
     """
     version, parent = _memory_hierarchy()
     group = parent / f"kmind-load-{os.getpid()}-{next(_cgroup_number)}"
@@ -177,7 +177,7 @@ def memory_limit(limit: int) -> Iterator[Path]:
             group.rmdir()
     finally:
         if enabled:
-            _enable_memory(parent, "-")
+            _disable_memory(parent)
 
 
 def _memory_hierarchy() -> tuple[int, Path]:
@@ -203,6 +203,15 @@ def _enable_memory(parent: Path, sign: str) -> bool:
         return False
     control.write_text(f"{sign}memory")
     return True
+
+
+def _disable_memory(parent: Path) -> None:
+    try:
+        _enable_memory(parent, "-")
+    except OSError as error:
+        # A group beside ours has come to hand it on (cgroup_subtree_control_write()): it stays.
+        if error.errno != errno.EBUSY:
+            raise
 
 
 def under_limit(argv: Sequence[str], procs: Path | None) -> list[str]:

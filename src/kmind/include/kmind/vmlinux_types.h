@@ -101,6 +101,11 @@ struct folio {
 	unsigned int _nr_pages;
 };
 
+/* Before Linux 6.15. */
+struct folio___before {
+	unsigned int _folio_nr_pages;
+};
+
 struct gendisk {
 	int major;
 	int first_minor;

@@ -309,13 +309,18 @@ int KM_TASK_FUNCTION(on_async_entry, struct readahead_control *control)
 
 static __always_inline unsigned long ra_folio_pages(struct folio *folio)
 {
+	struct folio___before *before = (void *)folio;
 	unsigned long flags = 0;
 
 	/* Flags are the first word of a folio; the type around it has changed. */
 	bpf_probe_read_kernel(&flags, sizeof(flags), folio);
 	if (!(flags >> bpf_core_enum_value(enum pageflags, PG_head) & 1))
 		return 1;
-	return bpf_core_field_exists(folio->_nr_pages) ? folio->_nr_pages : 1;
+	if (bpf_core_field_exists(folio->_nr_pages))
+		return folio->_nr_pages;
+	if (bpf_core_field_exists(before->_folio_nr_pages))
+		return BPF_CORE_READ(before, _folio_nr_pages);
+	return 1;
 }
 
 /* Pages left: free on the node, and in the memory cgroup that was charged. */
