@@ -43,6 +43,8 @@ __all__ = ["KERNELS", "Disk", "Done", "Guest", "GuestError", "missing"]
 QEMU = "qemu-system-x86_64"
 # The emulator (qemu 7.2 was seen to) loses flags over cmpxchg16b, and the kernel panics.
 _NO_CX16 = "clearcpuid=141"
+# On a busy machine its timer is late, and the kernel panics: "IO-APIC + timer doesn't work".
+_LATE_TIMER = "no_timer_check"
 # Without it kmalloc_nolock(), by which later kernels make arenas and timers of BPF, has memory from
 # caches with debugging only (mm/slub.c).
 _NOLOCK = "slub_debug=F,kmalloc-*"
@@ -288,7 +290,7 @@ class Guest:
 
     def _command(self, *more: str) -> list[str]:
         words = ["quiet", "rootwait", "root=PARTUUID=6b6d696e-01", "rw", "init=/sbin/guest-init"]
-        words += ["console=ttyS0", "panic=-1", "oops=panic", _NO_CX16, "net.ifnames=0"]
+        words += ["console=ttyS0", "panic=-1", "oops=panic", _NO_CX16, _LATE_TIMER, "net.ifnames=0"]
         words += [_NOLOCK] * (self.kernel.name == "newest")
         words += [f"lsm={self.lsm}"] * bool(self.lsm) + ["guest.systemd"] * self.systemd
         drives = [("root", self._path("root.qcow2"), "qcow2"), ("project", make_project(), "raw")]

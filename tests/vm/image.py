@@ -103,6 +103,7 @@ def make_project() -> Path:
     tests = shutil.ignore_patterns("__pycache__", "*.bpf.o")
     shutil.copytree(_ROOT / "tests", work / "all/tests", ignore=tests)
     shutil.copytree(_ROOT / "tests/vm/inside", work / "all/guest")
+    shutil.copytree(_ROOT / "tools", work / "all/tools")
     for name in ("pyproject.toml", "hatch_build.py", "README.md"):
         shutil.copy(_ROOT / name, work / "all")
     # Compiled here, where it is quick; Python is the same one there.
