@@ -10,6 +10,7 @@ from agents import compile_bpf
 from kmind.abi.btf import Btf
 from kmind.agent.kernel import model_slots
 from kmind.agent.kernel.agent import BpfAgent
+from kmind.agent.kernel.shared_memory import ENVIRONMENT
 from kmind.agent.sim.agent import SimAgent
 from kmind.agent.types import ModelUse
 from kmind.errors import ModelError
@@ -90,13 +91,20 @@ def compiled(tmp_path_factory):
     return compile_bpf(DECIDES, tmp_path_factory.mktemp("models") / "decides.bpf.o")
 
 
-@pytest.fixture(params=["sim", pytest.param("bpf", marks=pytest.mark.kernel("syscall"))])
-def asked(request):
+@pytest.fixture(
+    params=[
+        "sim",
+        pytest.param("arena", marks=pytest.mark.kernel("arena", "syscall")),
+        pytest.param("array", marks=pytest.mark.kernel("syscall")),
+    ]
+)
+def asked(request, monkeypatch):
     use = ModelUse(SCHEMA, 2000)
     if request.param == "sim":
         agent = SimAgent(realtime=False, model=use)
         made = Asked(agent, _ask_sim(agent))
     else:
+        monkeypatch.setenv(ENVIRONMENT, request.param)
         agent = BpfAgent(request.getfixturevalue("compiled"), model=use)
         made = Asked(agent, _ask_kernel(agent))
     yield made

@@ -16,7 +16,7 @@ from kmind.infer.packing.pack import IMAGE, image_check
 from kmind.infer.reference import Decisions
 from kmind.infer.selftest import digest, digest_of, vectors
 
-__all__ = ["ANSWER", "CONTROL", "TRIAL", "ModelSlots"]
+__all__ = ["ANSWER", "CONTROL", "TRIAL", "TRIAL_MOST", "ModelSlots"]
 
 CONTROL = np.dtype([
     ("op", "<u4"), ("slot", "<u4"), ("result", "<u4"), ("budget_ns", "<u4"),
@@ -30,6 +30,9 @@ TRIAL = np.dtype([
 """``struct km_model_trial``."""
 ANSWER = np.dtype([("label", "<i8"), ("probability", "<i8"), ("score", "<i8", (64,))])
 """``struct km_model_answer``."""
+
+TRIAL_MOST = 4096
+"""Most decisions of one trial: ``KM_TRIAL_MOST``."""
 
 _SHOW, _ACTIVATE, _CHECK = 0, 1, 2
 _ANSWERS, _TIME, _EMPTY = 0, 1, 2
@@ -157,8 +160,10 @@ class ModelSlots:
     def time_ns(self, slot: int, x: NDArray[np.int64], count: int) -> float:
         """Nanoseconds that a decision takes, over ``count`` of them on the vectors of ``x``.
 
-        They are timed in one run of a program, less the same loop without deciding.
+        At most `TRIAL_MOST` of them. They are timed in one run of a program, less the same loop
+        without deciding.
         """
+        count = min(count, TRIAL_MOST)
         self._write_vectors(np.resize(x, (self.batch, x.shape[1])))
         whole, empty = (self._try(slot, count, what) for what in (_TIME, _EMPTY))
         return (int(whole["ns"]) - int(empty["ns"])) / count

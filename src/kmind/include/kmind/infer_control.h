@@ -31,16 +31,32 @@ struct km_model_control {
 	__u64 missed;	 /* out: decisions that found no room */
 };
 
-static __always_inline bool km_model_whole(const char *model, const struct km_image *image)
+#define KM_WORDS_AT_ONCE 256 /* of one part */
+
+/* Hash on over the words from `at` to `end`, or the first of them. */
+__noinline __u64 km_model_hash(__u32 slot, __u64 hash, __u32 at, __u32 end)
 {
-	__u32 size = image->size;
+	const char *model = bpf_map_lookup_elem(&km_models, &slot);
+	__u32 left = KM_WORDS_AT_ONCE;
+
+	if (!model)
+		return 0;
+	for (; at < end && KM_CAN_LOOP(left); at += 8)
+		hash = kmind_mix(hash, *(const __u64 *)KM_IN_SLOT(model, at));
+	return hash;
+}
+
+static __always_inline bool km_model_whole(__u32 slot, const char *model,
+					   const struct km_image *image)
+{
+	/* Not a number that the verifier knows. */
+	__u32 at = READ_ONCE(image->zero) + 24, size = image->size;
 	__u64 hash = KMIND_CHECK_SEED;
 
-	/* No comparison with `at` in the loop: where it is equal, the verifier would know it. */
 	hash = kmind_mix(hash, *(const __u64 *)KM_IN_SLOT(model, 0));
 	hash = kmind_mix(hash, *(const __u64 *)KM_IN_SLOT(model, 8));
-	for (__u32 at = READ_ONCE(image->zero) + 24; at < size && KM_CAN_LOOP; at += 8)
-		hash = kmind_mix(hash, *(const __u64 *)KM_IN_SLOT(model, at));
+	KM_IN_PARTS(at, size, 8 * KM_WORDS_AT_ONCE, KM_MODEL_BYTES / 8 / KM_WORDS_AT_ONCE,
+		    hash = km_model_hash(slot, hash, at, size));
 	return hash == image->check;
 }
 
@@ -56,7 +72,7 @@ static __noinline __u32 km_model_refused(__u32 slot)
 	    image->size < sizeof(*image) || image->size > KM_MODEL_BYTES || image->size & 7 ||
 	    image->zero || (image->kind != KM_MODEL_TREES && image->kind != KM_MODEL_NETWORK))
 		return KM_REFUSED_FORMAT;
-	if (!km_model_whole(model, image))
+	if (!km_model_whole(slot, model, image))
 		return KM_REFUSED_CHECK;
 	if (image->features != km_model_features)
 		return KM_REFUSED_FEATURES;
@@ -130,6 +146,8 @@ enum km_model_trial_what {
 	KM_TRIAL_EMPTY = 2, /* as TIME, without deciding */
 };
 
+#define KM_TRIAL_MOST 4096 /* decisions of one trial */
+
 static __always_inline void km_trial_answer(struct km_decision *decision, __u32 which)
 {
 	struct km_model_answer *answer = bpf_map_lookup_elem(&km_model_answers, &which);
@@ -142,32 +160,38 @@ static __always_inline void km_trial_answer(struct km_decision *decision, __u32 
 		answer->score[i] = decision->score[i];
 }
 
+/* One decision: 0 if there was one. */
+__noinline int km_trial_turn(__u32 slot, struct km_decision *decision, __u32 which, __u32 what)
+{
+	struct km_model_vector *vector = bpf_map_lookup_elem(&km_model_vectors, &which);
+	int failed = 0;
+
+	if (!vector || !decision)
+		return 1;
+	for (int feature = 0; feature < KM_MODEL_VECTOR; feature++)
+		decision->x[feature] = vector->x[feature];
+	if (what != KM_TRIAL_EMPTY)
+		failed = !!km_evaluate(slot, decision);
+	if (what == KM_TRIAL_ANSWER)
+		km_trial_answer(decision, which);
+	return failed;
+}
+
 SEC("syscall")
 int km_model_try(struct km_model_trial *args)
 {
-	__u32 slot = args->slot, count = args->count, what = args->what, which;
-	struct km_model_vector *vector;
+	__u32 slot = args->slot, count = args->count, what = args->what, left = KM_TRIAL_MOST;
 	struct km_decision *decision;
 	__u64 start;
 
-	decision = KM_MODEL_IF ? km_infer_begin() : NULL;
+	decision = KM_MODEL_IF && count <= KM_TRIAL_MOST ? km_infer_begin() : NULL;
 	if (!decision) {
 		args->failed = count;
 		return 0;
 	}
 	start = bpf_ktime_get_ns();
-	for (__u32 i = args->zero; i < count && KM_CAN_LOOP; i++) {
-		which = i % KM_MODEL_BATCH;
-		vector = bpf_map_lookup_elem(&km_model_vectors, &which);
-		if (!vector)
-			break;
-		for (int feature = 0; feature < KM_MODEL_VECTOR; feature++)
-			decision->x[feature] = vector->x[feature];
-		if (what != KM_TRIAL_EMPTY)
-			args->failed += !!km_evaluate(slot, decision);
-		if (what == KM_TRIAL_ANSWER)
-			km_trial_answer(decision, which);
-	}
+	for (__u32 i = args->zero; i < count && KM_CAN_LOOP(left); i++)
+		args->failed += km_trial_turn(slot, decision, i % KM_MODEL_BATCH, what);
 	args->ns = bpf_ktime_get_ns() - start;
 	km_infer_end(decision);
 	return 0;

@@ -12,12 +12,12 @@
 static __always_inline void km_output(const char *model, __u32 slot, struct km_decision *decision)
 {
 	const struct km_image *image = (const void *)model;
-	__u32 outputs = image->outputs, label = 0;
+	__u32 outputs = image->outputs, label = 0, left = KM_MODEL_OUTPUTS;
 	__s64 best = decision->score[0], next;
 
 	decision->probability = -1;
 	if (image->output == KM_OUTPUT_ARGMAX) {
-		for (__u32 i = image->zero + 1; i < outputs && KM_CAN_LOOP; i++) {
+		for (__u32 i = image->zero + 1; i < outputs && KM_CAN_LOOP(left); i++) {
 			next = decision->score[i & (KM_MODEL_OUTPUTS - 1)];
 			if (next > best) {
 				best = next;
@@ -29,7 +29,7 @@ static __always_inline void km_output(const char *model, __u32 slot, struct km_d
 		if (image->probability)
 			decision->probability = km_step(model, &image->step, best);
 	}
-	if (image->exact)
+	if (image->exact && km_is_close(slot, decision, label))
 		label = km_exact(slot, decision, label);
 	decision->label = label;
 	decision->version = image->version;
@@ -47,11 +47,11 @@ __noinline int km_evaluate(__u32 slot, struct km_decision *decision)
 	if (!model || !decision)
 		return -1;
 	if (image->norm)
-		km_normalise(image, decision);
+		km_normalise(slot, decision);
 	if (image->kind == KM_MODEL_NETWORK)
-		km_network(model, decision);
+		km_network(slot, model, decision);
 	else
-		km_trees(model, decision);
+		km_trees(slot, model, decision);
 	km_output(model, slot, decision);
 	return 0;
 }

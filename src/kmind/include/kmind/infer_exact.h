@@ -133,25 +133,35 @@ static __always_inline __s64 km_float_order(__u64 a)
 	return a & KM_FLOAT_SIGN ? -size : size;
 }
 
+#define KM_EXACT_AT_ONCE 64 /* trees */
 #define KM_EXACT_SUM(decision, i) ((decision)->exact[(i) & (KM_MODEL_OUTPUTS - 1)])
 
 /* Position of the leaf that a tree ends in. */
-static __always_inline __u32 km_exact_leaf(const char *model, const __s64 *x,
-					   const struct km_exact_tree *tree, __u32 width)
+__noinline __u32 km_exact_leaf(__u32 slot, const struct km_decision *decision, __u32 place,
+			       __u32 width)
 {
-	__u32 at = tree->root, below = tree->depth, zero, leaf;
+	__u32 at, below, left = KM_TREE_DEPTH, zero, leaf;
+	const char *model = bpf_map_lookup_elem(&km_models, &slot);
+	const struct km_exact_tree *tree;
 	const struct km_tree_node *last;
+	const __s64 *x;
 	__u64 node;
 
+	if (!model || !decision)
+		return 0;
+	x = decision->x;
+	tree = KM_IN_SLOT(model, place);
+	at = tree->root;
+	below = tree->depth;
 	zero = ((const struct km_image *)model)->zero;
 	if (tree->kind == KM_TREE_FOUR) {
-		for (; below > zero && KM_CAN_LOOP; below--)
+		for (; below > zero && KM_CAN_LOOP(left); below--)
 			at = km_tree_turn(model, x, at);
 		last = (const void *)(model + (at & (KM_MODEL_BYTES - 16)));
 		leaf = (last->test >> KM_TREE_LEAF_SHIFT) & KM_TREE_LEAF_MASK;
 		return tree->leaf + 8 * leaf * width;
 	}
-	for (; below > zero && KM_CAN_LOOP; below--) {
+	for (; below > zero && KM_CAN_LOOP(left); below--) {
 		node = *(const __u64 *)KM_IN_SLOT(model, at + (4U << (below & 15)) - 8);
 		node -= *(const __u64 *)((const char *)x + (node & 0xf8));
 		at += (__u32)(node >> 63) << ((2 + below) & 15);
@@ -159,61 +169,117 @@ static __always_inline __u32 km_exact_leaf(const char *model, const __s64 *x,
 	return tree->leaf + (at - tree->root) * width;
 }
 
-/* True if rounded leaves cannot tell: another score, or the threshold, lies close to the best. */
-static __always_inline bool km_is_close(const char *model, const struct km_decision *decision,
-					__u32 label)
+/* Not 0 if rounded leaves cannot tell: another score, or the threshold, lies close to the best. */
+__noinline int km_is_close(__u32 slot, const struct km_decision *decision, __u32 label)
 {
+	const char *model = bpf_map_lookup_elem(&km_models, &slot);
 	const struct km_image *image = (const void *)model;
-	const struct km_exact *exact = KM_IN_SLOT(model, image->exact);
-	__s64 close = exact->close, best = decision->score[label & (KM_MODEL_OUTPUTS - 1)];
-	__u32 near = image->zero; /* a number that the verifier does not know */
+	__u32 left = KM_MODEL_OUTPUTS, near = 0;
+	const struct km_exact *exact;
+	__s64 close, best;
 
+	if (!model || !decision)
+		return 0;
+	exact = KM_IN_SLOT(model, image->exact);
+	close = exact->close;
 	if (image->output == KM_OUTPUT_THRESHOLD) {
 		best = decision->score[0] - image->threshold;
 		return best <= close && best >= -close;
 	}
-	best -= close;
-	for (__u32 i = image->zero; i < image->outputs && KM_CAN_LOOP; i++)
-		near += decision->score[i & (KM_MODEL_OUTPUTS - 1)] >= best;
+	best = decision->score[label & (KM_MODEL_OUTPUTS - 1)] - close;
+	/* The best one is counted too. A difference of scores fits. */
+	for (__u32 i = image->zero; i < image->outputs && KM_CAN_LOOP(left); i++)
+		near += 1 + km_tree_below(decision->score[i & (KM_MODEL_OUTPUTS - 1)], best);
 	return near > 1;
 }
 
-/* The label, which is the one that rounded leaves gave, unless that was close. */
+/* Which of the sums is the largest; the first of those. */
+__noinline __u32 km_exact_top(__u32 slot, const struct km_decision *decision)
+{
+	const char *model = bpf_map_lookup_elem(&km_models, &slot);
+	const struct km_image *image = (const void *)model;
+	__u32 left = KM_MODEL_OUTPUTS, top, sums, i;
+	__s64 best, next;
+	__u64 above;
+
+	if (!model || !decision)
+		return 0;
+	sums = ((const struct km_exact *)KM_IN_SLOT(model, image->exact))->sums;
+	best = km_float_order(decision->exact[0]);
+	top = image->zero;
+	for (i = image->zero + 1; i < sums && KM_CAN_LOOP(left); i++) {
+		next = km_float_order(KM_EXACT_SUM(decision, i));
+		above = km_tree_below(best, next);
+		best ^= (best ^ next) & above;
+		top ^= (top ^ i) & above;
+	}
+	return top;
+}
+
+/* Add the values of a leaf. */
+__noinline int km_exact_add(__u32 slot, struct km_decision *decision, __u32 output, __u32 leaf)
+{
+	const char *model = bpf_map_lookup_elem(&km_models, &slot);
+	const struct km_image *image = (const void *)model;
+	__u32 left = KM_MODEL_OUTPUTS, width, i;
+	const struct km_exact *exact;
+
+	if (!model || !decision)
+		return 0;
+	exact = KM_IN_SLOT(model, image->exact);
+	width = exact->width;
+	for (i = image->zero; i < width && KM_CAN_LOOP(left); i++) {
+		KM_EXACT_SUM(decision, output) =
+			km_float_add(KM_EXACT_SUM(decision, output),
+				     *(const __u64 *)KM_IN_SLOT(model, leaf), exact->drop);
+		output++;
+		leaf += 8;
+	}
+	return 0;
+}
+
+/* Add the leaves of the first trees of those from `at` to `end`. */
+__noinline int km_exact_trees(__u32 slot, struct km_decision *decision, __u32 at, __u32 end)
+{
+	const char *model = bpf_map_lookup_elem(&km_models, &slot);
+	const struct km_image *image = (const void *)model;
+	__u32 left = KM_EXACT_AT_ONCE, width, leaf;
+	const struct km_exact_tree *tree;
+
+	if (!model || !decision)
+		return 0;
+	width = ((const struct km_exact *)KM_IN_SLOT(model, image->exact))->width;
+	for (; at < end && KM_CAN_LOOP(left); at += sizeof(*tree)) {
+		tree = KM_IN_SLOT(model, at);
+		leaf = km_exact_leaf(slot, decision, at, width);
+		km_exact_add(slot, decision, tree->output, leaf);
+	}
+	return 0;
+}
+
+/* The label of a close call. */
 __noinline int km_exact(__u32 slot, struct km_decision *decision, __u32 label)
 {
 	const char *model = bpf_map_lookup_elem(&km_models, &slot);
 	const struct km_image *image = (const void *)model;
-	__u32 at, end, i, sums, width, zero;
-	const struct km_exact_tree *tree;
+	__u32 at, end, i, sums, zero, left = KM_MODEL_OUTPUTS;
 	const struct km_exact *exact;
-	__s64 best, next;
+	__s64 next;
 	__u64 top;
 
-	if (!model || !decision || !km_is_close(model, decision, label))
+	if (!model || !decision)
 		return label;
 	exact = KM_IN_SLOT(model, image->exact);
 	sums = exact->sums;
-	width = exact->width;
 	zero = image->zero;
-	for (i = zero; i < sums && KM_CAN_LOOP; i++)
+	for (i = zero; i < sums && KM_CAN_LOOP(left); i++)
 		KM_EXACT_SUM(decision, i) = *(const __u64 *)KM_IN_SLOT(model, exact->base + 8 * i);
 	at = exact->tree;
-	end = at + exact->trees * sizeof(*tree);
-	for (; at < end && KM_CAN_LOOP; at += sizeof(*tree)) {
-		__u32 leaf;
-
-		tree = KM_IN_SLOT(model, at);
-		leaf = km_exact_leaf(model, decision->x, tree, width);
-		for (i = zero; i < width && KM_CAN_LOOP; i++) {
-			__u32 output = i + tree->output;
-
-			KM_EXACT_SUM(decision, output) =
-				km_float_add(KM_EXACT_SUM(decision, output),
-					     *(const __u64 *)KM_IN_SLOT(model, leaf), exact->drop);
-			leaf += 8;
-		}
-	}
-	for (i = zero; i < sums && KM_CAN_LOOP; i++)
+	end = at + exact->trees * sizeof(struct km_exact_tree);
+	KM_IN_PARTS(at, end, KM_EXACT_AT_ONCE * sizeof(struct km_exact_tree),
+		    KM_TREE_MOST / KM_EXACT_AT_ONCE, km_exact_trees(slot, decision, at, end));
+	left = KM_MODEL_OUTPUTS;
+	for (i = zero; i < sums && KM_CAN_LOOP(left); i++)
 		KM_EXACT_SUM(decision, i) = km_float_divide(
 			km_float_add(KM_EXACT_SUM(decision, i),
 				     *(const __u64 *)KM_IN_SLOT(model, exact->last + 8 * i),
@@ -222,15 +288,9 @@ __noinline int km_exact(__u32 slot, struct km_decision *decision, __u32 label)
 	top = decision->exact[0];
 	if (sums < 2)
 		return km_float_order(top) > km_float_order(exact->threshold);
-	best = km_float_order(top);
-	for (i = zero + 1; i < sums && KM_CAN_LOOP; i++) {
-		next = km_float_order(KM_EXACT_SUM(decision, i));
-		if (next > best) {
-			best = next;
-			top = KM_EXACT_SUM(decision, i);
-		}
-	}
-	for (i = zero; i < sums && KM_CAN_LOOP; i++) {
+	top = KM_EXACT_SUM(decision, km_exact_top(slot, decision));
+	left = KM_MODEL_OUTPUTS;
+	for (i = zero; i < sums && KM_CAN_LOOP(left); i++) {
 		next = km_float_order(
 			km_float_add(top, KM_EXACT_SUM(decision, i) ^ KM_FLOAT_SIGN, exact->drop));
 		if (next <= km_float_order(exact->tie))

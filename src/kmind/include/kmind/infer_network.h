@@ -15,11 +15,17 @@
 #ifndef KMIND_INFER_NETWORK_H
 #define KMIND_INFER_NETWORK_H
 
-#include <kmind/infer_types.h>
+#include <kmind/infer_slots.h>
 
 #define KM_NEURON_SCORE 0 /* the last layer: sums are the scores */
 #define KM_NEURON_RELU 1  /* shift and clamp from 0 */
 #define KM_NEURON_STEP 2  /* any step */
+
+#define KM_NET_LAYERS 8
+#define KM_NET_ACTIVATION (2 * KM_MODEL_WIDTH + 16)
+#define KM_NET_BLOCKS 2 /* of one turn */
+#define KM_NET_TURNS (KM_NET_LAYERS * (KM_MODEL_WIDTH / 4 / KM_NET_BLOCKS))
+#define KM_NET_SINGLES 2 /* three would be a block */
 
 struct km_layer {
 	__u32 inputs; /* with zeros to a multiple of four */
@@ -57,32 +63,33 @@ struct km_layer {
 		KM_NET_ADD(a, 8 * (n)); \
 	} while (0)
 /* All inputs, eight at a time and then four; size: bytes of weights for each. */
-#define KM_NET_SUM(add, size)                                                            \
-	do {                                                                             \
-		end = weight + layer->inputs * (size);                                   \
-		from = layer->zero;                                                      \
-		for (; weight + 4 * (size) < end && KM_CAN_LOOP; weight += 8 * (size)) { \
-			w = KM_IN_SLOT(model, weight);                                   \
-			x = in + (from & (KM_MODEL_WIDTH - 4));                          \
-			add(0);                                                          \
-			add(1);                                                          \
-			add(2);                                                          \
-			add(3);                                                          \
-			add(4);                                                          \
-			add(5);                                                          \
-			add(6);                                                          \
-			add(7);                                                          \
-			from += 8;                                                       \
-		}                                                                        \
-		if (weight < end) {                                                      \
-			w = KM_IN_SLOT(model, weight);                                   \
-			x = in + (from & (KM_MODEL_WIDTH - 4));                          \
-			add(0);                                                          \
-			add(1);                                                          \
-			add(2);                                                          \
-			add(3);                                                          \
-		}                                                                        \
-		weight = end;                                                            \
+#define KM_NET_SUM(add, size)                                                                  \
+	do {                                                                                   \
+		left = KM_MODEL_WIDTH / 8;                                                     \
+		end = weight + layer->inputs * (size);                                         \
+		from = layer->zero;                                                            \
+		for (; weight + 4 * (size) < end && KM_CAN_LOOP(left); weight += 8 * (size)) { \
+			w = KM_IN_SLOT(model, weight);                                         \
+			x = in + (from & (KM_MODEL_WIDTH - 4));                                \
+			add(0);                                                                \
+			add(1);                                                                \
+			add(2);                                                                \
+			add(3);                                                                \
+			add(4);                                                                \
+			add(5);                                                                \
+			add(6);                                                                \
+			add(7);                                                                \
+			from += 8;                                                             \
+		}                                                                              \
+		if (weight < end) {                                                            \
+			w = KM_IN_SLOT(model, weight);                                         \
+			x = in + (from & (KM_MODEL_WIDTH - 4));                                \
+			add(0);                                                                \
+			add(1);                                                                \
+			add(2);                                                                \
+			add(3);                                                                \
+		}                                                                              \
+		weight = end;                                                                  \
 	} while (0)
 
 /* Lanes to scores; all four are written, and the next word's go over what is too much. */
@@ -142,37 +149,42 @@ static __always_inline void km_net_put(const char *model, const struct km_layer 
 				       struct km_decision *decision, __u16 *out, __u64 word,
 				       __u32 neuron)
 {
-	if (layer->kind == KM_NEURON_RELU)
+	/* Read anew each time, or the verifier would follow all that comes for each kind. */
+	__u32 kind = READ_ONCE(layer->kind);
+
+	if (kind == KM_NEURON_RELU)
 		km_net_relu(layer, word, out + (neuron & (2 * KM_MODEL_WIDTH - 1)));
-	else if (layer->kind == KM_NEURON_SCORE)
+	else if (kind == KM_NEURON_SCORE)
 		km_net_scores(layer, word, decision->score + (neuron & (2 * KM_MODEL_OUTPUTS - 1)));
 	else
 		km_net_steps(model, layer, word, out + (neuron & (2 * KM_MODEL_WIDTH - 1)));
 }
 
-static __noinline int km_net_layer(const char *model, struct km_decision *decision, __u32 at,
-				   __u32 turn)
+/* Some blocks of a layer from `first` on, and behind the last one the singles: 0, or where to go
+ * on. */
+__noinline __u32 km_net_blocks(__u32 slot, struct km_decision *decision, __u32 at, __u32 turn,
+			       __u32 first)
 {
-	const char *w;
+	const char *model = bpf_map_lookup_elem(&km_models, &slot), *w;
+	__u32 weight, bias, end, from, lanes, neuron, blocks = KM_NET_BLOCKS, left;
 	__u64 a, b, c, d, value, product;
 	const struct km_layer *layer;
 	const __u16 *in, *x;
 	const __u64 *start;
-	__u32 weight, bias, end, from, lanes, neuron;
 	__u16 *out;
 
+	if (!model || !decision)
+		return 0;
 	layer = KM_IN_SLOT(model, at);
-	in = decision->activation[0];
-	out = decision->activation[1];
-	if (turn & 1) {
-		in = decision->activation[1];
-		out = decision->activation[0];
-	}
-	weight = layer->weight;
-	bias = layer->bias;
+	/* Not by a branch, or the verifier would follow all that comes twice. */
+	turn &= 1;
+	in = decision->activation[0] + turn * KM_NET_ACTIVATION;
+	out = decision->activation[1] - turn * KM_NET_ACTIVATION;
+	weight = layer->weight + first * layer->inputs * 32;
+	bias = layer->bias + first * 32;
 	lanes = layer->lanes;
-	neuron = layer->zero;
-	for (__u32 i = layer->zero; i < layer->blocks && KM_CAN_LOOP; i++) {
+	neuron = first * lanes * 4;
+	for (; first < layer->blocks && KM_CAN_LOOP(blocks); first++) {
 		start = KM_IN_SLOT(model, bias);
 		a = start[0];
 		b = start[1];
@@ -189,7 +201,10 @@ static __noinline int km_net_layer(const char *model, struct km_decision *decisi
 		km_net_put(model, layer, decision, out, d, neuron);
 		neuron += lanes;
 	}
-	for (__u32 i = layer->zero; i < layer->singles && KM_CAN_LOOP; i++) {
+	if (first < layer->blocks)
+		return first;
+	blocks = KM_NET_SINGLES;
+	for (__u32 i = layer->zero; i < layer->singles && KM_CAN_LOOP(blocks); i++) {
 		start = KM_IN_SLOT(model, bias);
 		a = start[0];
 		bias += 8;
@@ -200,23 +215,26 @@ static __noinline int km_net_layer(const char *model, struct km_decision *decisi
 	return 0;
 }
 
-static __always_inline void km_network(const char *model, struct km_decision *decision)
+static __always_inline void km_network(__u32 slot, const char *model, struct km_decision *decision)
 {
 	const struct km_image *image = (const void *)model;
 	__u32 features = image->features, layers = image->layers, at = image->input;
-	__u32 turn = image->zero, i;
+	__u32 turn = image->zero, first = image->zero, left = KM_MODEL_FEATURES, i;
 
 	/* Up to three more than there are: what lies there is multiplied by 0. */
-	for (i = image->zero; i < features && KM_CAN_LOOP; i++) {
+	for (i = image->zero; i < features && KM_CAN_LOOP(left); i++) {
 		decision->activation[0][i & (KM_MODEL_WIDTH - 1)] =
 			km_input(KM_IN_SLOT(model, at), decision->x[i & (KM_MODEL_INPUTS - 1)]);
 		at += sizeof(struct km_input);
 	}
 	at = image->body;
-	for (i = image->zero; i < layers && KM_CAN_LOOP; i++) {
-		km_net_layer(model, decision, at, turn);
-		at += sizeof(struct km_layer);
-		turn++;
+	left = KM_NET_TURNS;
+	while (turn < layers && KM_CAN_LOOP(left)) {
+		first = km_net_blocks(slot, decision, at, turn, first);
+		if (!first) {
+			at += sizeof(struct km_layer);
+			turn++;
+		}
 	}
 }
 

@@ -3,7 +3,7 @@
 #ifndef KMIND_INFER_NORM_H
 #define KMIND_INFER_NORM_H
 
-#include <kmind/infer_types.h>
+#include <kmind/infer_slots.h>
 
 #define KM_NORM_L1 1  /* the sum of all numbers' sizes */
 #define KM_NORM_L2 2  /* the root of the sum of their squares */
@@ -31,7 +31,19 @@ static __always_inline __u64 km_root(__u64 value)
 	return root;
 }
 
-/* A number's size; sign: all ones for one below 0. Signs come at random: no branches. */
+/* All ones if a is below b, both below 2^63, or differing by no more. */
+static __always_inline __u64 km_norm_below(__u64 a, __u64 b)
+{
+	__u64 below = a - b;
+
+	asm volatile("%0 s>>= 63\n" : "+r"(below));
+	return below;
+}
+
+/*
+ * A number's size; sign: all ones for one below 0. Signs come at random, and the verifier goes both
+ * ways at each turn: no branches.
+ */
 static __always_inline __u64 km_norm_size(__s64 value, __u64 *sign)
 {
 	__u64 size = value;
@@ -39,27 +51,33 @@ static __always_inline __u64 km_norm_size(__s64 value, __u64 *sign)
 	*sign = value;
 	asm volatile("%0 s>>= 63\n" : "+r"(*sign));
 	size = (size ^ *sign) - *sign;
-	return size > KM_NORM_LIMIT ? KM_NORM_LIMIT : size;
+	return size ^ ((size ^ KM_NORM_LIMIT) & km_norm_below(KM_NORM_LIMIT, size));
 }
 
-static __noinline int km_normalise(const struct km_image *image, struct km_decision *decision)
+__noinline int km_normalise(__u32 slot, struct km_decision *decision)
 {
-	__u32 features = image->features, norm = image->norm, i;
+	const struct km_image *image = bpf_map_lookup_elem(&km_models, &slot);
+	__u32 features, norm, left = KM_MODEL_FEATURES, i;
 	__u64 total = 0, size, sign;
 	__s64 *x;
 
-	for (i = image->zero; i < features && KM_CAN_LOOP; i++) {
+	if (!image || !decision)
+		return 0;
+	features = image->features;
+	norm = image->norm;
+	for (i = image->zero; i < features && KM_CAN_LOOP(left); i++) {
 		size = km_norm_size(decision->x[i & (KM_MODEL_INPUTS - 1)], &sign);
 		if (norm == KM_NORM_L1)
 			total += size;
 		else if (norm == KM_NORM_L2)
 			total += size * size;
-		else if (size > total)
-			total = size;
+		else
+			total ^= (total ^ size) & km_norm_below(total, size);
 	}
 	if (norm == KM_NORM_L2)
 		total = km_root(total);
-	for (i = image->zero; i < features && KM_CAN_LOOP; i++) {
+	left = KM_MODEL_FEATURES;
+	for (i = image->zero; i < features && KM_CAN_LOOP(left); i++) {
 		x = &decision->x[i & (KM_MODEL_INPUTS - 1)];
 		/* A division by 0 gives 0 in BPF, as the model has it. */
 		size = (km_norm_size(*x, &sign) << KM_NORM_SHIFT) / total;

@@ -36,6 +36,23 @@ const volatile __u64 km_model_schema[4];
 const volatile __u32 km_model_features = KM_MODEL_FEATURES;
 const volatile __u32 km_model_budget_ns = 5000;
 
+/*
+ * Where the verifier follows each turn of a loop it must not do so for each turn of the loop around
+ * it, too. So what turns inside of a loop is a function of its own, not static: it is verified by
+ * itself, once, whatever its callers' registers hold. It cannot be given a pointer into a map that
+ * programs may not write, and looks its model up for itself.
+ *
+ * KM_IN_PARTS goes from `at` to `end` by such a function, `step` a call.
+ */
+#define KM_IN_PARTS(at, end, step, most, call)              \
+	do {                                                \
+		__u32 parts = (most);                       \
+		do {                                        \
+			call;                               \
+			at += (step);                       \
+		} while (at < (end) && KM_CAN_LOOP(parts)); \
+	} while (0)
+
 struct km_models_state {
 	__u64 active; /* slot + 1, or 0 */
 	__u64 missed; /* decisions that found no scratch */

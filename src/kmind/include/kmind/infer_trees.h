@@ -20,7 +20,7 @@
 #ifndef KMIND_INFER_TREES_H
 #define KMIND_INFER_TREES_H
 
-#include <kmind/infer_types.h>
+#include <kmind/infer_slots.h>
 
 #define KM_TREE_SHIFT 31
 #define KM_TREE_SIX 0  /* six complete trees of one depth, at most 10 */
@@ -28,6 +28,14 @@
 #define KM_TREE_FOUR 2 /* four of the other kind */
 #define KM_TREE_LEAF_SHIFT 11
 #define KM_TREE_LEAF_MASK 0xfffff
+#define KM_TREE_MOST 4096
+#define KM_TREE_GROUPS                                                            \
+	(KM_TREE_MOST / 4 + 2 * KM_MODEL_OUTPUTS) /* the last ones may be smaller \
+						   */
+/* By one call. With five, verifiers forget what they know of a turn: is_state_visited(). */
+#define KM_TREE_AT_ONCE 4
+#define KM_TREE_DEPTH 64
+#define KM_TREE_SEARCH 16 /* bits of the number of edges */
 
 struct km_trees {
 	__u32 group, groups; /* where, how many */
@@ -63,7 +71,10 @@ struct km_tree_node {
 		       [turn] "i"(2 + (below)))
 /* Positions of the nodes below one, from its first place; below the last there are none. */
 #define KM_TREE_BELOW(below, quarters) ((below) > 1 ? 2 * (quarters) * (1 << (below)) - 8 : 0)
-/* The same, for node: both that may be next are on their way before the turn is known. */
+/*
+ * The same, for node: both that may be next are on their way before the turn is known. The turn is
+ * negated, not spread by s>>: of `s>>= 63` and `&= constant` verifiers since 6.18 make a branch.
+ */
 #define KM_TREE_LEVEL_ONE(below)                                                              \
 	if (depth >= (below))                                                                 \
 		asm volatile("%[l] = *(u64 *)(%[p] + %[left])\n"                              \
@@ -73,17 +84,19 @@ struct km_tree_node {
 			     "%[f] += %[x]\n"                                                 \
 			     "%[f] = *(u64 *)(%[f] + 0)\n"                                    \
 			     "%[n] -= %[f]\n"                                                 \
-			     "%[n] s>>= 63\n"                                                 \
+			     "%[n] >>= 63\n"                                                  \
+			     "%[f] = %[n]\n"                                                  \
+			     "%[f] = -%[f]\n"                                                 \
 			     "%[r] ^= %[l]\n"                                                 \
-			     "%[r] &= %[n]\n"                                                 \
-			     "%[n] &= %[turn]\n"                                              \
+			     "%[r] &= %[f]\n"                                                 \
+			     "%[n] <<= %[turn]\n"                                             \
 			     "%[p] += %[n]\n"                                                 \
 			     "%[n] = %[l]\n"                                                  \
 			     "%[n] ^= %[r]\n"                                                 \
 			     : [p] "+r"(p0), [n] "+r"(node), [f] "=&r"(input), [l] "=&r"(left), \
 			       [r] "=&r"(right)                                               \
 			     : [x] "r"(x), [left] "i"(KM_TREE_BELOW(below, 1)),               \
-			       [right] "i"(KM_TREE_BELOW(below, 3)), [turn] "i"(4 << (below)));
+			       [right] "i"(KM_TREE_BELOW(below, 3)), [turn] "i"(2 + (below)));
 /* clang-format on */
 #define KM_TREE_LEVEL_SIX(below)         \
 	if (depth >= (below)) {          \
@@ -94,6 +107,8 @@ struct km_tree_node {
 		KM_TREE_STEP(p4, below); \
 		KM_TREE_STEP(p5, below); \
 	}
+/* Not to be read anew, or the verifier would not see that a tree with ten levels has nine. */
+#define KM_TREE_KEEP(depth) asm volatile("" : "+r"(depth))
 #define KM_TREE_LEVELS(level) \
 	level(10);            \
 	level(9);             \
@@ -128,6 +143,7 @@ static __always_inline __s64 km_tree_six(const char *model, const struct km_tree
 	__u64 node, input;
 	__s64 sum = 0;
 
+	KM_TREE_KEEP(depth);
 	KM_TREE_LEVELS(KM_TREE_LEVEL_SIX);
 	KM_TREE_LEAF(p0);
 	KM_TREE_LEAF(p1);
@@ -146,6 +162,7 @@ static __always_inline __s64 km_tree_one(const char *model, const struct km_tree
 	__u64 node, input, left, right;
 	__s64 sum = 0;
 
+	KM_TREE_KEEP(depth);
 	node = *(const __u64 *)KM_IN_SLOT(model, group->root[0] + (4U << (depth & 15)) - 8);
 	KM_TREE_LEVELS(KM_TREE_LEVEL_ONE);
 	KM_TREE_LEAF(p0);
@@ -169,33 +186,38 @@ static __always_inline void km_tree_add(const char *model, struct km_decision *d
 					const struct km_tree_group *group, __u32 width, __u32 at)
 {
 	const struct km_tree_node *node = (const void *)(model + (at & (KM_MODEL_BYTES - 16)));
-	__u32 value = node->value;
+	__u32 value = node->value, left = KM_MODEL_OUTPUTS;
 
 	if (width == 1) {
 		decision->score[group->output & (KM_MODEL_OUTPUTS - 1)] += (__s32)value;
 		return;
 	}
-	for (__u32 i = ((const struct km_image *)model)->zero; i < width && KM_CAN_LOOP; i++) {
+	for (__u32 i = ((const struct km_image *)model)->zero; i < width && KM_CAN_LOOP(left);
+	     i++) {
 		decision->score[i & (KM_MODEL_OUTPUTS - 1)] +=
 			*(const __s32 *)(model + (value & (KM_MODEL_BYTES - 4)));
 		value += 4;
 	}
 }
 
-static __noinline int km_tree_four(const char *model, struct km_decision *decision,
-				   const struct km_tree_group *group)
+__noinline int km_tree_four(__u32 slot, struct km_decision *decision, __u32 at)
 {
+	const char *model = bpf_map_lookup_elem(&km_models, &slot);
+	__u32 a, b, c, d, depth, left = KM_TREE_DEPTH;
+	const struct km_tree_group *group;
 	const struct km_trees *trees;
-	__u32 a, b, c, d, depth;
 
+	if (!model || !decision)
+		return 0;
+	group = KM_IN_SLOT(model, at);
 	trees = KM_IN_SLOT(model, ((const struct km_image *)model)->body);
 	a = group->root[0];
 	b = group->root[1];
 	c = group->root[2];
 	d = group->root[3];
 	depth = group->depth;
-	for (__u32 level = ((const struct km_image *)model)->zero; level < depth && KM_CAN_LOOP;
-	     level++) {
+	for (__u32 level = ((const struct km_image *)model)->zero;
+	     level < depth && KM_CAN_LOOP(left); level++) {
 		a = km_tree_turn(model, decision->x, a);
 		b = km_tree_turn(model, decision->x, b);
 		c = km_tree_turn(model, decision->x, c);
@@ -237,67 +259,103 @@ static __always_inline void km_tree_raw(__s64 *x)
 	x[3] = (__u64)d << KM_TREE_SHIFT;
 }
 
-static __always_inline __s64 km_tree_feature(const char *model, const struct km_input *input,
-					     __s64 value)
+/* All ones if a is below b, else 0; without a branch, which the verifier would go both ways. */
+static __always_inline __u64 km_tree_below(__s64 a, __s64 b)
 {
-	__u32 edges = input->offset, place = 0;
+	__u64 apart = (__u64)a - b;
 
-	if (input->shift != KM_INPUT_SEARCH)
-		return km_input(input, value);
+	/* The sign of the difference, unless it does not fit. */
+	apart ^= (a ^ b) & (apart ^ a);
+	asm volatile("%0 s>>= 63\n" : "+r"(apart));
+	return apart;
+}
+
+/* How many of a feature's edges lie below a value; half: of all, and one. */
+__noinline __u32 km_tree_search(__u32 slot, __u32 edges, __u32 half, __s64 value)
+{
+	const char *model = bpf_map_lookup_elem(&km_models, &slot);
+	__u32 place = 0, left = KM_TREE_SEARCH;
+
+	if (!model)
+		return 0;
 	/* There is always one more edge than are left to look at: none lies outside. */
-	for (__u32 half = input->round; half && KM_CAN_LOOP; half >>= 1)
-		if (*(const __s64 *)KM_IN_SLOT(model, edges + 8 * (place + half - 1)) < value)
-			place += half;
+	for (; half && KM_CAN_LOOP(left); half >>= 1)
+		place += half & km_tree_below(*(const __s64 *)KM_IN_SLOT(
+						      model, edges + 8 * (place + half - 1)),
+					      value);
 	return place;
 }
 
+static __always_inline __s64 km_tree_feature(__u32 slot, const struct km_input *input, __s64 value)
+{
+	if (input->shift != KM_INPUT_SEARCH)
+		return km_input(input, value);
+	return km_tree_search(slot, input->offset, input->round, value);
+}
+
 /* Inputs as nodes are compared with them. */
-static __always_inline void km_tree_input(const char *model, struct km_decision *decision)
+static __always_inline void km_tree_input(__u32 slot, const char *model,
+					  struct km_decision *decision)
 {
 	const struct km_image *image = (const void *)model;
 	__u32 features = image->features, at = image->input, start = image->zero, i;
+	__u32 left = KM_MODEL_FEATURES;
 	__s64 *x = decision->x;
 
 	if (image->raw) {
-		for (i = start; i < features && KM_CAN_LOOP; i += 8) {
+		left = (KM_MODEL_FEATURES + 7) / 8;
+		for (i = start; i < features && KM_CAN_LOOP(left); i += 8) {
 			km_tree_raw(x + (i & (KM_MODEL_INPUTS - 8)));
 			km_tree_raw(x + (i & (KM_MODEL_INPUTS - 8)) + 4);
 		}
 		return;
 	}
-	for (i = start; i < features && KM_CAN_LOOP; i++) {
+	for (i = start; i < features && KM_CAN_LOOP(left); i++) {
 		__s64 *one = x + (i & (KM_MODEL_INPUTS - 1));
 
-		*one = (__u64)km_tree_feature(model, KM_IN_SLOT(model, at), *one) << KM_TREE_SHIFT;
+		*one = (__u64)km_tree_feature(slot, KM_IN_SLOT(model, at), *one) << KM_TREE_SHIFT;
 		at += sizeof(struct km_input);
 	}
 }
 
-static __always_inline void km_trees(const char *model, struct km_decision *decision)
+/* The first groups of those from `at` to `end`. */
+__noinline int km_tree_groups(__u32 slot, struct km_decision *decision, __u32 at, __u32 end)
 {
-	const struct km_image *image = (const void *)model;
-	const struct km_trees *trees = KM_IN_SLOT(model, image->body);
-	__u32 outputs = image->outputs, at = trees->base, end;
+	const char *model = bpf_map_lookup_elem(&km_models, &slot);
 	const struct km_tree_group *group;
+	__u32 left = KM_TREE_AT_ONCE;
 
-	km_tree_input(model, decision);
-	decision->score[0] = *(const __s64 *)KM_IN_SLOT(model, at);
-	for (__u32 i = image->zero + 1; i < outputs && KM_CAN_LOOP; i++) {
-		at += 8;
-		decision->score[i & (KM_MODEL_OUTPUTS - 1)] = *(const __s64 *)KM_IN_SLOT(model, at);
-	}
-	at = trees->group;
-	end = at + trees->groups * sizeof(*group);
-	for (; at < end && KM_CAN_LOOP; at += sizeof(*group)) {
+	if (!model || !decision)
+		return 0;
+	for (; at < end && KM_CAN_LOOP(left); at += sizeof(*group)) {
 		group = KM_IN_SLOT(model, at);
 		if (group->kind == KM_TREE_FOUR)
-			km_tree_four(model, decision, group);
+			km_tree_four(slot, decision, at);
 		else
 			decision->score[group->output & (KM_MODEL_OUTPUTS - 1)] +=
 				group->kind == KM_TREE_SIX ?
 					km_tree_six(model, group, decision->x) :
 					km_tree_one(model, group, decision->x);
 	}
+	return 0;
+}
+
+static __always_inline void km_trees(__u32 slot, const char *model, struct km_decision *decision)
+{
+	const struct km_image *image = (const void *)model;
+	const struct km_trees *trees = KM_IN_SLOT(model, image->body);
+	__u32 outputs = image->outputs, at = trees->base, left = KM_MODEL_OUTPUTS, end;
+
+	km_tree_input(slot, model, decision);
+	decision->score[0] = *(const __s64 *)KM_IN_SLOT(model, at);
+	for (__u32 i = image->zero + 1; i < outputs && KM_CAN_LOOP(left); i++) {
+		at += 8;
+		decision->score[i & (KM_MODEL_OUTPUTS - 1)] = *(const __s64 *)KM_IN_SLOT(model, at);
+	}
+	at = trees->group;
+	end = at + trees->groups * sizeof(struct km_tree_group);
+	KM_IN_PARTS(at, end, KM_TREE_AT_ONCE * sizeof(struct km_tree_group),
+		    KM_TREE_GROUPS / KM_TREE_AT_ONCE, km_tree_groups(slot, decision, at, end));
 }
 
 #endif

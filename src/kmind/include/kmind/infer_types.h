@@ -78,22 +78,22 @@ struct km_decision {
 	__u64 exact[KM_MODEL_OUTPUTS]; /* doubles */
 };
 
-/* Linux 6.9: may_goto, a loop that the kernel ends if it does not end itself. */
-/* clang-format off */
-#define KM_CAN_LOOP                                                                             \
-	({                                                                                      \
-		__label__ out, on;                                                              \
-		bool more = true;                                                               \
-		asm volatile goto("1:.byte 0xe5; .byte 0;"                                      \
-				  ".long ((%l[out] - 1b - 8) / 8) & 0xffff; .short 0"           \
-				  :::: out);                                                    \
-		goto on;                                                                        \
-	out:                                                                                    \
-		more = false;                                                                   \
-	on:;                                                                                    \
-		more;                                                                           \
+/*
+ * Loops whose turns the verifier cannot count.
+ *
+ *	__u32 left = KM_MODEL_OUTPUTS;		more turns there are never
+ *
+ *	for (i = zero; i < outputs && KM_CAN_LOOP(left); i++)
+ *
+ * It follows each turn, a million instructions in all, and waits for the end of 8,192 branches at
+ * most. Linux 6.9 has may_goto instead, which the kernel ends: but it holds its count in memory,
+ *and until 6.18 the verifier found no end of these loops with it.
+ */
+#define KM_CAN_LOOP(left)                      \
+	({                                     \
+		asm volatile("" : "+r"(left)); \
+		(left)-- != 0;                 \
 	})
-/* clang-format on */
 
 /* Content of a slot. */
 #define KM_IN_SLOT(model, offset) ((const void *)((model) + ((offset) & (KM_MODEL_BYTES - 8))))
