@@ -16,11 +16,12 @@ import numpy as np
 from kmind.abi import layout
 from kmind.agent.core.core import Core
 from kmind.agent.kernel.agent import BpfAgent
-from kmind.agent.types import Grant, Mode, Verdict
+from kmind.agent.types import Grant, Mode, Shape, Verdict
 from kmind.bench._attack import run_attacks
 from kmind.bench._daemon import measure_crowd, measure_load, measure_restart
 from kmind.bench._options import DEVICE, DIR
 from kmind.bench._results import Metric, describe_machine
+from kmind.bench._shapes import SHARED, agents_of, asked_shapes
 from kmind.command import Flag, Option
 from kmind.errors import KmindError
 from kmind.queue import Doorbell, Endpoint
@@ -33,6 +34,8 @@ __all__ = ["ATTACK_SCHEMA", "OPTIONS", "SCHEMA", "run_admission_bench"]
 OPTIONS: tuple[Option | Flag, ...] = (
     DIR,
     DEVICE,
+    SHARED,
+    Flag("verdict", "measure only what a verdict adds to a hook"),
     Flag("attack", "measure only the owner's turns while clients and extensions attack it"),
 )
 """Options of its own, besides --quick and --json."""
@@ -55,10 +58,14 @@ def run_admission_bench(
     dir: Path = DEFAULT_DIR,
     device: str | None = None,
     attack: bool = False,
+    shared: str | None = None,
+    verdict: bool = False,
 ) -> dict[str, Any]:
     """Measure; the object that ``kmind bench admission --json`` prints.
 
-    With ``attack`` only the owner's turns under attacks are, which sets knobs of loop devices.
+    ``shared`` names the shape of the shared memory; without it a verdict is measured in both, by
+    turns. With ``verdict`` nothing else is measured. With ``attack`` only the owner's turns under
+    attacks are, which sets knobs of loop devices.
 
     ``dir`` keeps the file that is read, ``device`` is the disk that holds it. Needs
     root, and changes no knob: every instance only advises.
@@ -67,46 +74,75 @@ def run_admission_bench(
     if attack:
         told = {"schema": ATTACK_SCHEMA, "quick": quick, "machine": describe_machine(device)}
         return told | run_attacks(quick=quick)
+    shapes = asked_shapes(shared)
+    if verdict:
+        told = {"schema": SCHEMA, "quick": quick, "machine": describe_machine(device)}
+        return told | _inline(500 if quick else 3_000, shapes)
     load = make_workload("pread-random-direct", quick=quick)
     load.prepare(dir)
     disk = device or device_of(dir)
     rounds = 3 if quick else 15
     result: dict[str, Any] = {"schema": SCHEMA, "quick": quick, "machine": describe_machine(disk)}
-    result |= _inline(500 if quick else 3_000)
-    result |= _idle(100 if quick else 2_000)
+    result |= _inline(500 if quick else 3_000, shapes)
+    with agents_of(shapes[0]):
+        result |= _idle(100 if quick else 2_000)
     result |= measure_load(load, disk, rounds)
     result |= measure_restart(load, disk, rounds)
     result |= measure_crowd(10.0 if quick else 60.0)
     return result
 
 
-def _inline(count: int) -> dict[str, Any]:
+def _inline(count: int, shapes: tuple[Shape, ...]) -> dict[str, Any]:
     # The end of a hook with a recommendation that waits, less the same with none.
-    # The instance has a slot of a core, as with the daemon: a lease, and leave for the gate.
-    core = Core.private()
-    core.beat()
-    agent = BpfAgent(_OBJECT, core=core, slot=core.register("bench", "bench", "tuner"))
-    empty, full = [], []
+    arms = [_Arm(shape) for shape in shapes]
     try:
-        endpoint = Endpoint(agent.arena, Doorbell(agent.doorbell_fd))
-        agent.admission.grant(_KNOB, _TARGET, _GRANT)
-        agent.set_mode(Mode.AUTO)
         for turn in range(count):
-            empty.append(_admit(agent))
-            _recommend(endpoint, 8 if turn % 2 else 16)
-            full.append(_admit(agent))
-            (answer,) = endpoint.cq.answers()
-            if answer[1] != Verdict.APPROVED:
-                raise KmindError(f"verdict {Verdict(answer[1]).name} where approved was due")
-            agent.poll(0)
-            core.beat()
-            _pass(_TELL_S)
+            for arm in arms:
+                arm.answer(8 if turn % 2 else 16)
+                _pass(_TELL_S / len(arms))
     finally:
-        agent.close()
-        core.close()
-    added = np.array(full, float) - float(np.median(empty))
-    metric = Metric("hook_verdict_ns", added)
-    return metric.as_json() | {"hook_verdict_p99_ns": float(np.quantile(added, 0.99))}
+        for arm in arms:
+            arm.close()
+    added = [np.array(arm.full, float) - float(np.median(arm.empty)) for arm in arms]
+    metric = Metric("hook_verdict_ns", added[0])
+    found: dict[str, Any] = {"shared": list(shapes)} | metric.as_json()
+    found |= {"hook_verdict_p99_ns": float(np.quantile(added[0], 0.99))}
+    if len(added) > 1:
+        array = Metric("array_hook_verdict_ns", added[1])
+        found |= array.as_json()
+        found["array_hook_verdict_ratio"] = array.median / metric.median
+    return found
+
+
+class _Arm:
+    # An agent of one shape. It has a slot of a core, as with the daemon: a lease, and leave for
+    # the gate.
+
+    def __init__(self, shape: Shape) -> None:
+        self.core = Core.private()
+        self.core.beat()
+        with agents_of(shape):
+            slot = self.core.register("bench", "bench", "tuner")
+            self.agent = BpfAgent(_OBJECT, core=self.core, slot=slot)
+        self.endpoint = Endpoint(self.agent.arena, Doorbell(self.agent.doorbell_fd))
+        self.agent.admission.grant(_KNOB, _TARGET, _GRANT)
+        self.agent.set_mode(Mode.AUTO)
+        self.empty: list[int] = []
+        self.full: list[int] = []
+
+    def answer(self, value: int) -> None:
+        self.empty.append(_admit(self.agent))
+        _recommend(self.endpoint, value)
+        self.full.append(_admit(self.agent))
+        (answer,) = self.endpoint.cq.answers()
+        if answer[1] != Verdict.APPROVED:
+            raise KmindError(f"verdict {Verdict(answer[1]).name} where approved was due")
+        self.agent.poll(0)
+        self.core.beat()
+
+    def close(self) -> None:
+        self.agent.close()
+        self.core.close()
 
 
 def _pass(seconds: float) -> None:

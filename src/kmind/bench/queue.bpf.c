@@ -7,7 +7,7 @@
 const volatile __u32 param_pid = 0;
 const volatile __u32 param_every = 16;
 
-/* The same room as the arena ring has. */
+/* Room for more records than a shared ring has. */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 4 * 1024 * 1024);
@@ -22,7 +22,7 @@ struct bench_args {
 
 enum bench_what {
 	BENCH_EMPTY = 0,
-	BENCH_ARENA = 1,
+	BENCH_SHARED = 1,
 	BENCH_RINGBUF = 2,
 };
 
@@ -42,7 +42,7 @@ static int turn_empty(__u32 index, struct bench_state *state)
 	return 0;
 }
 
-static int turn_arena(__u32 index, struct bench_state *state)
+static int turn_shared(__u32 index, struct bench_state *state)
 {
 	KM_USES_ARENA();
 	for (int i = 0; i < UNROLL; i++)
@@ -78,8 +78,8 @@ int bench_push(struct bench_args *args)
 	KM_USES_ARENA();
 	start = bpf_ktime_get_ns();
 	switch (args->what) {
-	case BENCH_ARENA:
-		bpf_loop(args->turns, turn_arena, &state, 0);
+	case BENCH_SHARED:
+		bpf_loop(args->turns, turn_shared, &state, 0);
 		break;
 	case BENCH_RINGBUF:
 		bpf_loop(args->turns, turn_ringbuf, &state, 0);

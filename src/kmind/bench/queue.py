@@ -13,6 +13,7 @@ import mmap
 import os
 import time
 import traceback
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,8 +22,9 @@ import numpy.typing as npt
 
 from kmind.abi import layout
 from kmind.agent.kernel.agent import BpfAgent
-from kmind.agent.types import Grant, Mode
+from kmind.agent.types import Grant, Mode, Shape
 from kmind.bench._results import Metric, describe_machine
+from kmind.bench._shapes import SHARED, agents_of, asked_shapes
 from kmind.bpf import RingBuffer, map_arena
 from kmind.command import Flag, Option
 from kmind.errors import KmindError
@@ -30,15 +32,15 @@ from kmind.queue import Doorbell, Endpoint
 
 __all__ = ["OPTIONS", "SCHEMA", "run_queue_bench"]
 
-OPTIONS: tuple[Option | Flag, ...] = ()
+OPTIONS: tuple[Option | Flag, ...] = (SHARED,)
 """Options of its own, besides --quick and --json."""
 
 SCHEMA = "kmind.bench.queue/1"
 
 _UNROLL = 16  # as in queue.bpf.c
-_SLOTS = 65536
+_SLOTS = 32768  # an array holds no more for two CPUs
 _ARGS = np.dtype([("what", "<u4"), ("turns", "<u4"), ("ns", "<u8"), ("failed", "<u8")])
-_EMPTY, _ARENA, _RINGBUF = 0, 1, 2
+_EMPTY, _SHARED, _RINGBUF = 0, 1, 2
 _KNOB, _TARGET = 1, 0
 _PAGE = 4096
 _EVERY = 16  # hooks a record
@@ -58,14 +60,22 @@ class _Summing(RingBuffer):
         return 0
 
 
-def run_queue_bench(*, quick: bool = False) -> dict[str, Any]:
-    """Measure; the object that ``kmind bench queue --json`` prints."""
+def run_queue_bench(*, quick: bool = False, shared: str | None = None) -> dict[str, Any]:
+    """Measure; the object that ``kmind bench queue --json`` prints.
+
+    ``shared`` names the shape of the shared memory. Without it both are measured by turns, where
+    the kernel has both: the array's numbers are ``array_...``, its ratios to the arena's
+    ``array_..._ratio``, and those of the arena to itself ``..._aa``.
+    """
     rounds = 9 if quick else 41
-    metrics = [*_pushes(rounds), *_drains(rounds)]
+    shapes = asked_shapes(shared)
+    metrics = [*_pushes(rounds, shapes), *_drains(rounds, shapes)]
     result: dict[str, Any] = {"schema": SCHEMA, "quick": quick, "machine": describe_machine()}
+    result["shared"] = list(shapes)
     for metric in metrics:
         result |= metric.as_json()
-    result |= _round_trips(2_000 if quick else 20_000)
+    with agents_of(shapes[0]):
+        result |= _round_trips(2_000 if quick else 20_000)
     return result
 
 
@@ -83,62 +93,110 @@ def _skip(endpoint: Endpoint) -> None:
             reader.release(len(batch))
 
 
-def _pushes(rounds: int) -> list[Metric]:
-    agent = BpfAgent(_OBJECT, sq_slots=_SLOTS)
+class _Arm:
+    # An agent of one shape, and what it took, round by round.
+
+    def __init__(self, shape: Shape) -> None:
+        with agents_of(shape):
+            self.agent = BpfAgent(_OBJECT, sq_slots=_SLOTS)
+        self.shape = shape
+        self.endpoint = Endpoint(self.agent.arena, Doorbell(self.agent.doorbell_fd))
+        self.times: list[float] = []
+
+    def push(self, turns: int) -> None:
+        self.times.append(_bench(self.agent, _SHARED, turns) / (turns * _UNROLL))
+        _skip(self.endpoint)
+
+    def drain(self, turns: int) -> None:
+        _bench(self.agent, _SHARED, turns)
+        start = time.perf_counter()
+        summed = 0
+        for reader in self.endpoint.records:
+            while len(batch := reader.peek()):
+                summed += int(batch["value"].sum())
+                reader.release(len(batch))
+        self.times.append(turns * _UNROLL / (time.perf_counter() - start))
+        assert summed == turns * sum(range(_UNROLL))
+
+    def seen(self) -> npt.NDArray[np.float64]:
+        # The first round warms caches and page tables.
+        return np.array(self.times[1:])
+
+
+def _arms(stack: ExitStack, shapes: tuple[Shape, ...]) -> list[_Arm]:
+    # Of two shapes the first comes twice: how far the same differs from itself.
+    arms = []
+    for shape in shapes if len(shapes) == 1 else (*shapes, shapes[0]):
+        arms.append(_Arm(shape))
+        stack.callback(arms[-1].agent.close)
+    return arms
+
+
+def _in_turn(arms: list[_Arm], turn: int) -> list[_Arm]:
+    # Each comes first as often as the others.
+    first = turn % len(arms)
+    return arms[first:] + arms[:first]
+
+
+def _compare(name: str, seen: list[npt.NDArray[np.float64]]) -> list[Metric]:
+    metrics = [Metric(name, seen[0])]
+    if len(seen) > 1:
+        metrics += [
+            Metric(f"array_{name}", seen[1]),
+            Metric(f"array_{name}_ratio", seen[1] / seen[0]),
+            Metric(f"{name}_aa", seen[2] / seen[0]),
+        ]
+    return metrics
+
+
+def _pushes(rounds: int, shapes: tuple[Shape, ...]) -> list[Metric]:
     turns = 1000
-    times: dict[int, list[float]] = {_EMPTY: [], _ARENA: [], _RINGBUF: []}
-    try:
-        endpoint = Endpoint(agent.arena, Doorbell(agent.doorbell_fd))
-        with RingBuffer(agent.own.map_fd("bench_ringbuf"), lambda sample: None) as ring:
-            for _ in range(rounds + 1):
-                for what, seen in times.items():
-                    seen.append(_bench(agent, what, turns) / (turns * _UNROLL))
-                    _skip(endpoint)
-                    ring.consume()
-    finally:
-        agent.close()
-    # The first round warms caches and page tables.
-    loop, arena, ringbuf = (np.array(times[what][1:]) for what in (_EMPTY, _ARENA, _RINGBUF))
+    loop: list[float] = []
+    ringbuf: list[float] = []
+    with ExitStack() as stack:
+        arms = _arms(stack, shapes)
+        agent = arms[0].agent
+        ring = stack.enter_context(
+            RingBuffer(agent.own.map_fd("bench_ringbuf"), lambda sample: None)
+        )
+        for turn in range(rounds + 1):
+            loop.append(_bench(agent, _EMPTY, turns) / (turns * _UNROLL))
+            for arm in _in_turn(arms, turn):
+                arm.push(turns)
+            ringbuf.append(_bench(agent, _RINGBUF, turns) / (turns * _UNROLL))
+            ring.consume()
+        empty, rival = np.array(loop[1:]), np.array(ringbuf[1:])
+        pushes = [arm.seen() - empty for arm in arms]
     return [
-        Metric("push_ns", arena - loop),
-        Metric("ringbuf_push_ns", ringbuf - loop),
-        Metric("push_ratio", (arena - loop) / (ringbuf - loop)),
+        *_compare("push_ns", pushes),
+        Metric("ringbuf_push_ns", rival - empty),
+        Metric("push_ratio", pushes[0] / (rival - empty)),
     ]
 
 
-def _drains(rounds: int) -> list[Metric]:
-    agent = BpfAgent(_OBJECT, sq_slots=_SLOTS)
-    turns = 3900  # 62,400 records: nearly full
-    arena: list[float] = []
+def _drains(rounds: int, shapes: tuple[Shape, ...]) -> list[Metric]:
+    turns = 1950  # 31,200 records: nearly full
     ringbuf: list[float] = []
-
-    expected = turns * sum(range(_UNROLL))
-    try:
-        endpoint = Endpoint(agent.arena, Doorbell(agent.doorbell_fd))
-        with _Summing(agent.own.map_fd("bench_ringbuf")) as ring:
-            for _ in range(rounds + 1):
-                _bench(agent, _ARENA, turns)
-                start = time.perf_counter()
-                summed = 0
-                for reader in endpoint.records:
-                    while len(batch := reader.peek()):
-                        summed += int(batch["value"].sum())
-                        reader.release(len(batch))
-                arena.append(turns * _UNROLL / (time.perf_counter() - start))
-                assert summed == expected
-                for _ in range(3):
-                    _bench(agent, _RINGBUF, turns // 3)
-                ring.total = 0
-                start = time.perf_counter()
-                ring.consume()
-                ringbuf.append(turns * _UNROLL / (time.perf_counter() - start))
-                assert ring.total == 3 * (turns // 3) * sum(range(_UNROLL))
-    finally:
-        agent.close()
+    with ExitStack() as stack:
+        arms = _arms(stack, shapes)
+        agent = arms[0].agent
+        ring = stack.enter_context(_Summing(agent.own.map_fd("bench_ringbuf")))
+        for turn in range(rounds + 1):
+            for arm in _in_turn(arms, turn):
+                arm.drain(turns)
+            for _ in range(3):
+                _bench(agent, _RINGBUF, turns // 3)
+            ring.total = 0
+            start = time.perf_counter()
+            ring.consume()
+            ringbuf.append(turns * _UNROLL / (time.perf_counter() - start))
+            assert ring.total == 3 * (turns // 3) * sum(range(_UNROLL))
+        drains = [arm.seen() for arm in arms]
+    rival = np.array(ringbuf[1:])
     return [
-        Metric("drain_events_per_s", np.array(arena[1:])),
-        Metric("ringbuf_drain_events_per_s", np.array(ringbuf[1:])),
-        Metric("drain_ratio", np.array(arena[1:]) / np.array(ringbuf[1:])),
+        *_compare("drain_events_per_s", drains),
+        Metric("ringbuf_drain_events_per_s", rival),
+        Metric("drain_ratio", drains[0] / rival),
     ]
 
 
