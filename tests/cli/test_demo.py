@@ -187,3 +187,25 @@ def test_what_the_disk_does_by_itself_is_no_gain(
     assert [run["changes"] for run in result["runs"]] == [[], []]
     assert not [line for line in told if "times as many reads" in line]
     assert len([line for line in told if line.startswith("Nothing was kept from ")]) == 2
+
+
+def test_a_value_that_another_sets_between_two_runs_stops_neither(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second run found the knob held by the demo itself, and ended with an error."""
+    file = simulated(tmp_path, monkeypatch, 8192, KEEPS_NOTHING)
+    monkeypatch.setattr(demo, "make_workload", lambda name, quick: Warming())
+    journals: list[Path | None] = []
+
+    def measure(say: Any, load: Any, device: str, state: Path | None) -> dict[str, Any]:
+        journals.append(state)
+        with Journal() as journal:
+            assert bool(journal.open_changes()) == (state is not None)
+        file.write_text("64")
+        return {"before": 1.0, "after": 1.0, "gain": 1.0, "changes": [], "restored": True}
+
+    monkeypatch.setattr(demo, "_measure", measure)
+    result = demo._on_the_kernel(lambda line: None)
+    assert all(journals)
+    assert not result["restored"]  # it is another's now: left at 64
+    assert file.read_text() == "64"

@@ -111,8 +111,8 @@ def _on_the_kernel(say: Callable[[str], None]) -> dict[str, Any]:
     runs = []
     for start, what in starts.items():
         say(f"From {_KNOB} {start}, {what}:")
-        with _set_to(start, knob, target):
-            own = None if start == current else state
+        with _set_to(start, knob, target) as held:
+            own = state if held else None
             runs.append({"read_ahead_kb": start} | _measure(say, load, device, own))
     shutil.rmtree(state, ignore_errors=True)
     # The smaller gain first: what a machine happens to hold is no merit of kmind's. And before
@@ -155,18 +155,20 @@ def _measure(
 
 
 @contextmanager
-def _set_to(value: int, knob: Knob, target: Target) -> Iterator[None]:
-    # Through the journal, so that a demo that is killed leaves nothing for good.
+def _set_to(value: int, knob: Knob, target: Target) -> Iterator[bool]:
+    # Through the journal, so that a demo that is killed leaves nothing for good. True if this
+    # process holds the knob: it does not where the value stood already.
     with Journal() as journal:
         actuator = Actuator(journal, Policy.load(), root=target.root)
         try:
-            if knob.read(target) != value:
+            differs = knob.read(target) != value
+            if differs:
                 why = f"the demo begins with {value}"
                 actuator.apply(
                     knob, target, value, who=f"demo@{target.name}", why=why, by_admin=True
                 )
                 actuator.finish()  # open files are told before anything is measured
-            yield
+            yield differs
         finally:
             actuator.undo_all()
 
