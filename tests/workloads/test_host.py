@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Disks, page cache, memory and tools, as loads ask for them."""
 
+import errno
+import os
 import re
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -33,6 +36,21 @@ def test_a_memory_limit_holds_and_goes_even_after_a_failure():
 def test_two_memory_limits_at_once():
     with host.memory_limit(64 * MIB) as first, host.memory_limit(64 * MIB) as second:
         assert first != second
+
+
+@pytest.mark.parametrize("number", [errno.EBUSY, errno.EACCES])
+def test_a_memory_controller_that_others_use_stays(monkeypatch, tmp_path, number):
+    """The kernel's refusal is played: on a machine whose cgroups are version 1 there is none."""
+    (tmp_path / "cgroup.subtree_control").write_text("cpu memory\n")
+
+    def refuse(self, text):
+        assert text == "-memory"
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    expected = pytest.raises(PermissionError) if number == errno.EACCES else nullcontext()
+    with expected:
+        host._disable_memory(tmp_path)
 
 
 def test_a_missing_tool_names_its_package(monkeypatch, tmp_path):
