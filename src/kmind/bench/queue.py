@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from kmind.abi import layout
 from kmind.agent.kernel.agent import BpfAgent
+from kmind.agent.kernel.shared_memory import choose_shape
 from kmind.agent.types import Grant, Mode, Shape
 from kmind.bench._results import Metric, describe_machine
 from kmind.bench._shapes import SHARED, agents_of, asked_shapes
@@ -202,9 +203,13 @@ def _drains(rounds: int, shapes: tuple[Shape, ...]) -> list[Metric]:
 
 def _answer_all(agent: BpfAgent, seen: npt.NDArray[np.uint64]) -> None:
     # The extension, awake: for each record one recommendation, whose value is the record's time.
-    # A fork does not inherit an arena's mapping.
-    arena = map_arena(agent.arena_fd, agent.arena_address, agent.arena_size // _PAGE)
-    endpoint = Endpoint(arena.buffer, Doorbell(agent.doorbell_fd))
+    shared = agent.arena
+    if (
+        choose_shape() is Shape.ARENA
+    ):  # whose mapping a fork does not inherit, as it does an array's
+        pages = agent.arena_size // _PAGE
+        shared = map_arena(agent.arena_fd, agent.arena_address, pages).buffer
+    endpoint = Endpoint(shared, Doorbell(agent.doorbell_fd))
     made: dict[int, int] = {}
     answered = 0
     while answered < len(seen):
