@@ -76,7 +76,8 @@ def test_every_package_that_is_imported_is_declared() -> None:
     lines = list(itertools.chain.from_iterable(groups))
     declared = {re.split(r"[\[><=!~ ]", line)[0].lower().replace("_", "-") for line in lines}
     homes = importlib.metadata.packages_distributions()
-    ours = {path.stem for path in TESTS} | {p.name for p in (ROOT / "tests").iterdir()} | OWN
+    ours = {path.stem for path in [*TESTS, *(ROOT / "tools").glob("*.py")]} | OWN
+    ours |= {path.name for path in (ROOT / "tests").iterdir()}
     undeclared = {}
     for path in [*TESTS, *(ROOT / "src").rglob("*.py"), ROOT / "hatch_build.py"]:
         for node in ast.walk(ast.parse(path.read_text())):

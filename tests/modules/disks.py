@@ -6,7 +6,6 @@ import mmap
 import os
 import random
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -95,12 +94,14 @@ def memory_disk() -> Iterator[tuple[str, str]]:
 
     Whatever else this machine's disk has to do, their requests take as long as before.
     """
-    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="kmind-test-") as folder:
-        backing = Path(folder) / "disk"
-        with backing.open("wb") as file:
-            file.truncate(16 << 20)
-        with _losetup(str(backing)) as below, _losetup("--direct-io=on", below) as disk:
+    backing = os.memfd_create("kmind-test")
+    try:
+        os.ftruncate(backing, 16 << 20)
+        node = f"/proc/{os.getpid()}/fd/{backing}"
+        with _losetup(node) as below, _losetup("--direct-io=on", below) as disk:
             yield Path(disk).name, Path(below).name
+    finally:
+        os.close(backing)
 
 
 @contextlib.contextmanager
