@@ -172,7 +172,7 @@ def _compile(source: Path, target: Path, command: list[str], strip: str | None) 
     try:
         built = subprocess.run([*command, "-c", str(source), "-o", str(partial)], check=False)
         if built.returncode:
-            where = os.path.relpath(source, ROOT)
+            where = source.relative_to(ROOT) if source.is_relative_to(ROOT) else source
             raise SystemExit(f"error: {Path(command[0]).name} refused {where}")
         if strip:  # DWARF goes, BTF stays
             subprocess.run([strip, "-g", str(partial)], check=True)

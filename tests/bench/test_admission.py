@@ -7,6 +7,7 @@ import math
 import pytest
 
 from kmind.bench import admission
+from kmind.bench._shapes import asked_shapes
 from kmind.bench.admission import OPTIONS, run_admission_bench
 from kmind.errors import PrivilegeError
 
@@ -15,7 +16,7 @@ KERNEL = pytest.mark.kernel("libbpf", "btf", "bpf_timer", "tp_btf")
 
 @KERNEL
 def test_verdict_in_a_hook_is_timed() -> None:
-    found = admission._inline(20)
+    found = admission._inline(20, asked_shapes(None))
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert math.isfinite(found["hook_verdict_ns"])
     assert found["hook_verdict_p99_ns"] >= found["hook_verdict_ns"]

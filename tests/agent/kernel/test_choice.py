@@ -140,3 +140,18 @@ def test_what_the_verifier_refuses_is_said(tmp_path: Path) -> None:
     agent = BpfAgent(choices, sq_slots=64, optional=["on_rename"], **settings("on_refused"))
     assert agent.hooks.missing().keys() == {"on_rename"}
     agent.close()
+
+
+def test_a_program_at_a_function_that_no_hook_names_is_left_out(tmp_path: Path) -> None:
+    """A module that loads another's object, with hooks of its own, need not know of them."""
+    agent = BpfAgent(
+        built(tmp_path, "on_entry", "on_present"),
+        hooks=HOOKS | {"on_present": "task_rename"},
+        optional=["on_rename"],
+        deadline_s=3600,
+    )
+    try:
+        agent.start()
+        assert set(agent.hooks.attached()) == {"on_present"}
+    finally:
+        agent.close()

@@ -69,6 +69,12 @@ def choose_programs(loading: BpfObject, spec: Spec, refused: Mapping[str, str]) 
                 raise NotSupportedError(
                     f"{missing[hook]}, which hook {hook} needs", hint="see kmind doctor"
                 )
+    # What stands at a function without being a hook's alternative would stand there beside it.
+    left_out |= {
+        name
+        for name, program in loading.programs.items()
+        if program.section.startswith(FUNCTION_SECTIONS) and name not in chosen.values()
+    }
     for name in left_out & loading.programs.keys():
         loading.programs[name].set_autoload(False)
     return Choice(chosen, missing, frozenset(left_out))
