@@ -69,7 +69,7 @@ def choose_programs(loading: BpfObject, spec: Spec, refused: Mapping[str, str]) 
                 raise NotSupportedError(
                     f"{missing[hook]}, which hook {hook} needs", hint="see kmind doctor"
                 )
-    # What stands at a function without being a hook's alternative would stand there beside it.
+    # A program at a function that is no hook's alternative has no work to do.
     left_out |= {
         name
         for name, program in loading.programs.items()
