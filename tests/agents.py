@@ -17,6 +17,7 @@ from kmind.queue.completion import check_words
 
 __all__ = [
     "BARE",
+    "REFUSED",
     "WORK",
     "BareAgent",
     "BareSim",
@@ -35,6 +36,22 @@ WORK = np.dtype(
     + [(name, "<u8") for name in ("value", "count", "gauge", "pushed")]
 )
 """``struct bare_work`` of bare.bpf.c."""
+
+# The helper is one that never was: an older kernel lacks those that came later, and one in
+# lockdown=confidentiality those that read its memory, which cannot be entered for one test.
+REFUSED = """
+#include <kmind/agent.h>
+
+SEC("tp_btf/block_rq_complete")
+int BPF_PROG(on_complete, struct request *rq, int error, unsigned int bytes)
+{
+	long (*absent)(void) = (void *)9999;
+
+	KM_USES_ARENA();
+	return absent();
+}
+"""
+"""An agent that the verifier refuses, in C."""
 
 
 def compile_bpf(source: Path, target: Path, *more: str) -> Path:

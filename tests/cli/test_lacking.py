@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from agents import compile_bpf
+from agents import REFUSED, compile_bpf
 from sample_module import MANIFEST, loop_disk, make_module
 
 from kmind.util.packages import install_hint
@@ -149,21 +149,6 @@ def test_a_daemon_refuses_what_could_set_nothing(
     assert done.stdout.split("\n")[:3] == ["load 1", "advise 0", "mode 1"], done.stderr
     assert done.stderr.count("Read-only file system; mounted read-only, as in a container") == 2
 
-
-# What a kernel in lockdown=confidentiality says to a program that reads kernel memory: it has
-# no such helper. Lockdown cannot be entered for one test, so the helper is one that never was.
-REFUSED = """
-#include <kmind/agent.h>
-
-SEC("tp_btf/block_rq_complete")
-int BPF_PROG(on_complete, struct request *rq, int error, unsigned int bytes)
-{
-	long (*absent)(void) = (void *)9999;
-
-	KM_USES_ARENA();
-	return absent();
-}
-"""
 
 HOOK = """
 [[hook]]

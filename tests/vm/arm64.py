@@ -17,7 +17,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from agents import BARE
+from agents import BARE, compile_bpf
 
 __all__ = ["missing", "run_on_arm64"]
 
@@ -81,19 +81,10 @@ def _make_image(folder: Path, script: Path) -> Path:
     subprocess.run(build, cwd=_ROOT, check=True, capture_output=True, env=environment)
     (wheel,) = folder.glob("*.whl")
     zipfile.ZipFile(wheel).extractall(root / "kmind/src")
-    _compile_bare(root / "kmind/bare.bpf.o")
+    arm64 = ("-U__TARGET_ARCH_x86", "-D__TARGET_ARCH_arm64")
+    compile_bpf(BARE, root / "kmind/bare.bpf.o", *arm64)
     make = ["mke2fs", "-qF", "-t", "ext4", "-d", root, image, "600M"]
     path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
     subprocess.run(make, check=True, capture_output=True, env=os.environ | {"PATH": path})
     shutil.rmtree(root)
     return image
-
-
-def _compile_bare(target: Path) -> None:
-    sys.path.insert(0, str(_ROOT))
-    try:
-        import hatch_build
-    finally:
-        sys.path.remove(str(_ROOT))
-    command = [hatch_build.find_clang(), *hatch_build._flags("aarch64")]
-    hatch_build.compile_shapes(BARE, target, command, None)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agents import compile_bpf
+from agents import REFUSED, compile_bpf
 from vm.guest import KERNELS, Disk, Done, Guest
 
 import kmind
@@ -156,21 +156,6 @@ def test_a_kernel_with_btf_that_has_no_typed_tracepoints(guest: Guest) -> None:
     for name in ("blockio", "slowio"):
         assert said[name].startswith(lacking)
     assert all(said.values())
-
-
-# A helper that no kernel has, as an older one lacks those that came later.
-REFUSED = """
-#include <kmind/agent.h>
-
-SEC("tp_btf/block_rq_complete")
-int BPF_PROG(on_complete, struct request *rq, int error, unsigned int bytes)
-{
-	long (*absent)(void) = (void *)9999;
-
-	KM_USES_ARENA();
-	return absent();
-}
-"""
 
 
 def _install_refused(guest: Guest, folder: Path) -> None:

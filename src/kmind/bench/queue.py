@@ -204,9 +204,8 @@ def _drains(rounds: int, shapes: tuple[Shape, ...]) -> list[Metric]:
 def _answer_all(agent: BpfAgent, seen: npt.NDArray[np.uint64]) -> None:
     # The extension, awake: for each record one recommendation, whose value is the record's time.
     shared = agent.arena
-    if (
-        choose_shape() is Shape.ARENA
-    ):  # whose mapping a fork does not inherit, as it does an array's
+    # A fork inherits an array's mapping, and no arena's.
+    if choose_shape() is Shape.ARENA:
         pages = agent.arena_size // _PAGE
         shared = map_arena(agent.arena_fd, agent.arena_address, pages).buffer
     endpoint = Endpoint(shared, Doorbell(agent.doorbell_fd))

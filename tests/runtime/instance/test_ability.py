@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from agents import compile_bpf
+from agents import REFUSED, compile_bpf
 from sample_module import MANIFEST, make_module
 
 import kmind
@@ -67,19 +67,6 @@ def test_a_needed_hook_that_is_not_there_is_the_reason(tmp_path: Path) -> None:
     assert found.cause.endswith(", which hook on_complete needs")
 
 
-# A helper that no kernel has, as an older one lacks those that came later.
-REFUSED = """
-#include <kmind/agent.h>
-
-SEC("tp_btf/block_rq_complete")
-int BPF_PROG(on_complete, struct request *rq, int error, unsigned int bytes)
-{
-	long (*absent)(void) = (void *)9999;
-
-	KM_USES_ARENA();
-	return absent();
-}
-"""
 HOOK = '\n[[hook]]\nprogram = "on_complete"\ntracepoint = "block_rq_complete"\ncosts = "all"\n'
 
 

@@ -8,6 +8,7 @@ parameters are made from them. Reading a manifest runs none of the module's code
 from __future__ import annotations
 
 import os.path
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -419,6 +420,15 @@ class Manifest(Part, frozen=True):
         for index, name in enumerate(self.conflicts):
             if name in self.depends:
                 raise ValueError(f"conflicts[{index}]: {name!r} is in depends too")
+
+    def replacements(self, replaced: Mapping[str, str]) -> list[tuple[Hook, HookAlternative]]:
+        """The hooks whose work another program does (``replaced``: hook to it), with its part."""
+        return [
+            (hook, other)
+            for hook in self.hooks
+            for other in hook.alternatives
+            if replaced.get(hook.program) == other.program
+        ]
 
     @property
     def columns(self) -> dict[str, int]:

@@ -91,16 +91,11 @@ def try_module(module: Module) -> Ability:
         return Ability(name, "missing", _cause(error))
     costs = {hook.program: hook.costs for hook in module.manifest.hooks}
     lost = tuple(Loss(hook, cause, costs[hook]) for hook, cause in missing.items())
-    return Ability(name, "partly" if lost else "ok", "", lost, _replacements(module, replaced))
-
-
-def _replacements(module: Module, replaced: Mapping[str, str]) -> tuple[Replacement, ...]:
-    return tuple(
+    instead = tuple(
         Replacement(hook.program, by.program, by.function, by.tracepoint, by.loses)
-        for hook in module.manifest.hooks
-        for by in hook.alternatives
-        if by.program == replaced.get(hook.program)
+        for hook, by in module.manifest.replacements(replaced)
     )
+    return Ability(name, "partly" if lost else "ok", "", lost, instead)
 
 
 def _cause(error: Exception) -> str:

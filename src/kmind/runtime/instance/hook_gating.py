@@ -29,13 +29,11 @@ def lost_hooks(manifest: Manifest, target: Target, hooks: AgentHooks) -> list[st
         f"hook {hook} is missing: {why}; {costs.get(hook, '')}"
         for hook, why in hooks.missing().items()
     ]
-    replaced = hooks.replaced()
     lines += [
         f"hook {hook.program} is at {other.function or other.tracepoint} instead, "
         f"for this kernel cannot run it at {hook.tracepoint}; {other.loses}"
-        for hook in manifest.hooks
-        for other in hook.alternatives
-        if other.loses and replaced.get(hook.program) == other.program
+        for hook, other in manifest.replacements(hooks.replaced())
+        if other.loses
     ]
     return lines + silent_hooks(manifest, target)
 
