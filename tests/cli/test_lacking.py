@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from agents import REFUSED, compile_bpf
 from sample_module import MANIFEST, loop_disk, make_module
+from vm.lacking_script import without_typed_tracepoints
 
+from kmind.abi.btf import KERNEL_BTF
 from kmind.util.packages import install_hint
 
 pytestmark = pytest.mark.kernel("btf", "libbpf", "tp_btf")
@@ -56,6 +58,29 @@ NO_BTF = "mount -t tmpfs none /sys/kernel/btf"
 @pytest.mark.usefixtures("state")
 def test_no_btf() -> None:
     _one_line(_kmind(NO_BTF, *RUN, _disk()), 4, "BTF")
+
+
+@pytest.mark.usefixtures("state")
+def test_without_btf_doctor_says_so_of_the_core_and_each_module() -> None:
+    done = _kmind(NO_BTF, "doctor", "--json")
+    assert done.returncode == 4
+    found = json.loads(done.stdout)
+    cause = next(each["cause"] for each in found["probes"] if each["name"] == "btf")
+    assert cause.startswith("this kernel shows no BTF: ")
+    for each in (found["core"], *found["modules"]):
+        assert (each["state"], each["cause"]) == ("missing", cause)
+
+
+@pytest.mark.usefixtures("state")
+def test_without_typed_tracepoints_each_module_says_which_it_needs(tmp_path: Path) -> None:
+    without_typed_tracepoints(str(tmp_path / "types"))
+    done = _kmind(f"mount --bind {tmp_path}/types {KERNEL_BTF}", "doctor", "--json")
+    found = json.loads(done.stdout)
+    assert found["core"]["state"] == "ok"
+    modules = {each["name"]: each for each in found["modules"]}
+    said = "this kernel has no tracepoint block_rq_issue, which hook on_issue needs"
+    assert (modules["blockio"]["state"], modules["blockio"]["cause"]) == ("missing", said)
+    assert modules["static"]["state"] == "partly"
 
 
 def test_doctor_without_btf() -> None:

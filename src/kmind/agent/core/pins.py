@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kmind.abi import layout
+from kmind.abi.btf import Btf
 from kmind.bpf import (
     BpfObject,
     Link,
@@ -110,6 +111,7 @@ def make() -> Loaded:
     """A core of this process alone."""
     if not _OBJECT.exists():
         raise KmindError(f"the core object is not compiled: no {_OBJECT}", hint="run: make setup")
+    Btf.kernel()  # where it has no types it says so, and libbpf less
     core = BpfObject(_OBJECT)
     try:
         core.load()
