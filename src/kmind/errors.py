@@ -19,6 +19,7 @@ __all__ = [
     "PolicyError",
     "PrivilegeError",
     "RecordingError",
+    "RingError",
     "UndoError",
     "UsageError",
 ]
@@ -110,6 +111,10 @@ class ModuleError(UsageError):
 
 class RecordingError(KmindError):
     """A recording cannot be written or read, or is not what was asked for."""
+
+
+class RingError(KmindError):
+    """An io_uring was refused, is full, closed, or has lost completions."""
 
 
 class UndoError(KmindError):
