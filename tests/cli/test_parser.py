@@ -71,7 +71,7 @@ def test_words_after_dashes_are_no_options() -> None:
         ("stats", "there is no command 'stats'; did you mean status? See: kmind --help"),
         ("__init__", "there is no command '__init__'"),
         ("../main", "there is no command '../main'"),
-        ("bench", "kmind bench needs a command; choose from admission, autotune, evidence"),
+        ("bench", "kmind bench needs a command; choose from admission, autotune, driver"),
         ("model chek", "there is no command 'model chek'; did you mean model check?"),
         ("restore --forse", "there is no option '--forse'; did you mean --force?"),
         ("bench queue --device vda", "there is no option '--device'"),
