@@ -27,7 +27,7 @@ bpf: ## compile the BPF objects that are out of date
 demo: setup ## run the whole loop once on this machine's own disk, and put everything back
 	$(BIN)/kmind demo
 
-test: setup ## run every test that this machine can run, but for those in guests
+test: guests ## run every test that this machine can run, those in guests included
 	@bash tools/test.sh
 
 vm-test: guests ## run only the tests in guests

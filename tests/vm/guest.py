@@ -65,10 +65,14 @@ class GuestError(AssertionError):
 
 @dataclass(frozen=True)
 class Disk:
-    """An empty disk: its kind ("virtio", "nvme" or "ahci") and its size in MiB."""
+    """An empty disk: its kind ("virtio", "nvme" or "ahci") and its size in MiB.
+
+    ``mib_s``: it moves no more than this in a second; 0 is without a limit.
+    """
 
     kind: str
     mib: int
+    mib_s: int = 0
 
 
 @dataclass(frozen=True)
@@ -294,7 +298,9 @@ class Guest:
         words += [_NOLOCK] * (self.kernel.name == "newest")
         words += [f"lsm={self.lsm}"] * bool(self.lsm) + ["guest.systemd"] * self.systemd
         drives = [("root", self._path("root.qcow2"), "qcow2"), ("project", make_project(), "raw")]
-        drives += [(f"disk{n}", self._path(f"disk{n}"), "raw") for n in range(len(self.disks))]
+        for number, disk in enumerate(self.disks):
+            limit = f",throttling.bps-total={disk.mib_s << 20}" * bool(disk.mib_s)
+            drives.append((f"disk{number}", self._path(f"disk{number}"), f"raw{limit}"))
         command = [
             QEMU, "-accel", os.environ.get("KMIND_GUEST_ACCEL", "tcg"), "-cpu", "max",
             "-m", str(self.memory_mib), "-smp", str(self.cpus), "-no-reboot", "-nodefaults",
