@@ -8,6 +8,7 @@
 # make such a system it says why and stops, which is a failure under CI=true.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. tools/debian.sh
 
 suites=("$@")
 [[ $# -gt 0 ]] || suites=(bookworm trixie) # Debian 12 and 13
@@ -19,13 +20,6 @@ cannot() {
     say "skipped, $*"
     [[ ${CI-} == true ]] && exit 1
     exit 0
-}
-
-# Prints where this machine's own packages come from; a clean system's are from there too.
-mirror() {
-    # shellcheck disable=SC2016 # for apt
-    apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' \
-        'Label: Debian' 'Component: main' | sed -n 1p
 }
 
 # Waits for a command in a way that a signal ends at once.
@@ -63,14 +57,13 @@ share() {
 }
 
 make_root() {
-    local proxy='' options=()
+    local proxy
     say "$2: making a clean system"
-    eval "$(apt-config shell proxy Acquire::http::Proxy)"
-    [[ -z $proxy ]] || options+=(--aptopt="Acquire::http::Proxy \"$proxy\"")
+    proxy=$(proxy_option)
     TMPDIR=$work run setpriv --pdeathsig KILL \
         unshare --mount --propagation private --pid --fork --kill-child --mount-proc \
         mmdebstrap --quiet --variant=minbase --include=ca-certificates,make,git \
-        "${options[@]}" "$2" "$1" "$from"
+        ${proxy:+"$proxy"} "$2" "$1" "$from"
     share "$1"
     git clone --quiet --no-hardlinks . "$1/srv/kmind"
 }
@@ -119,7 +112,6 @@ command -v apt-get >/dev/null || cannot "for this is no Debian"
 command -v mmdebstrap >/dev/null || cannot "for mmdebstrap is not installed: make test-clean"
 unshare --mount --pid --fork true 2>/dev/null || cannot "for no namespace can be made here"
 from=$(mirror)
-from=${from%/}
 [[ -n $from ]] || cannot "for apt knows no Debian mirror here: apt-get update"
 work=$(mktemp -d -p /var/tmp kmind-clean.XXXXXX)
 /usr/lib/apt/apt-helper download-file "$from/dists/${suites[0]}/InRelease" "$work/reached" \

@@ -6,6 +6,7 @@
 # cannot make it, it says why and the test is skipped, which is a failure under CI=true.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. tools/debian.sh
 
 cache=${KMIND_GUESTS:-$PWD/.cache/guests}/arm64
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
@@ -50,9 +51,12 @@ fetch_kernel() {
 }
 
 make_root() {
+    local proxy
+    proxy=$(proxy_option)
     say "arm64: a root file system of Debian's $suite"
     TMPDIR=$work mmdebstrap --quiet --architectures=arm64 --variant=extract \
-        --include="$packages" --keyring="$keyring" "$suite" "$work/made/root" "$from"
+        --include="$packages" --keyring="$keyring" ${proxy:+"$proxy"} \
+        "$suite" "$work/made/root" "$from"
     .venv/bin/python -m pip download -qq --disable-pip-version-check --no-deps \
         --only-binary :all: --python-version "$python" --platform manylinux_2_28_aarch64 \
         --platform manylinux_2_27_aarch64 --platform manylinux2014_aarch64 \
@@ -72,10 +76,7 @@ flock 9
 rm -f "$cache/reason"
 version=$(sha256sum tools/guest_arm64.sh | cut -c1-16)
 [[ $(cat "$cache/made/version" 2>/dev/null) != "$version" ]] || exit 0
-# shellcheck disable=SC2016 # for apt
-from=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' \
-    'Label: Debian' 'Component: main' | sed -n 1p)
-from=${from%/}
+from=$(mirror)
 [[ -n $from ]] || cannot "apt knows no Debian mirror here: apt-get update"
 work=$(mktemp -d -p "$cache" making.XXXXXX)
 mkdir "$work/made"

@@ -7,6 +7,7 @@
 # it says why and the tests are skipped, which is a failure under CI=true.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. tools/debian.sh
 
 # As tests choose it, and the suite whose newest kernel for clouds it is.
 kernels="
@@ -40,13 +41,6 @@ stop() {
 trap stop EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
-
-# Prints where this machine's own packages come from; the guests' are from there too.
-mirror() {
-    # shellcheck disable=SC2016 # for apt
-    apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' \
-        'Label: Debian' 'Component: main' | sed -n 1p
-}
 
 # Runs a tool of apt that knows one suite and nothing of this machine's packages.
 apt_of() {
@@ -141,7 +135,6 @@ reach() {
         lacking="mmdebstrap is not installed: make vm-test"
     else
         from=$(mirror)
-        from=${from%/}
         [[ -n $from ]] || lacking="apt knows no Debian mirror here: apt-get update"
     fi
     [[ -z $lacking ]]
@@ -156,7 +149,7 @@ suite_of_python() {
 }
 
 make_root() {
-    local suite hash proxy='' options=() place
+    local suite hash proxy place
     suite=$(suite_of_python)
     [[ -n $suite ]] || cannot "no Debian has the Python of .venv"
     hash=$({
@@ -168,14 +161,13 @@ make_root() {
     [[ ! -e $place ]] || return 0
     reach || cannot "$lacking"
     say "making a root file system of Debian's $suite"
-    eval "$(apt-config shell proxy Acquire::http::Proxy)"
-    [[ -z $proxy ]] || options+=(--aptopt="Acquire::http::Proxy \"$proxy\"")
+    proxy=$(proxy_option)
     TMPDIR=$work setpriv --pdeathsig KILL \
         unshare --mount --propagation private --pid --fork --kill-child --mount-proc \
         mmdebstrap --quiet --variant=minbase --include="$(IFS=,; echo "${packages[*]}")" \
         --keyring="$keyring" --dpkgopt='path-exclude=/usr/share/doc/*' \
         --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
-        "${options[@]}" "$suite" "$work/root" "$from"
+        ${proxy:+"$proxy"} "$suite" "$work/root" "$from"
     fill_root "$work/root"
     make_image "$work/root" "$work/root.img"
     rm -f "$cache"/root-*.img
