@@ -151,6 +151,15 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return compile_bpf(BARE, tmp_path_factory.mktemp("bare") / "bare.bpf.o")
 
 
+@pytest.fixture(
+    params=[pytest.param("arena", marks=pytest.mark.kernel("arena", "arena_atomics")), "array"]
+)
+def each_shape(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Let agents share memory in this shape: a test that asks for it runs in each in turn."""
+    monkeypatch.setenv("KMIND_SHARED", request.param)
+    return str(request.param)
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Mount bpffs and tracefs for a run that has kernel tests, before the first asks for them."""
     wanted = os.geteuid() == 0 and any(item.get_closest_marker("kernel") for item in session.items)

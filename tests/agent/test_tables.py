@@ -153,9 +153,17 @@ def rows_object(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return compile_bpf(ROWS_C, tmp_path_factory.mktemp("rows") / "rows.bpf.o")
 
 
-@pytest.fixture(params=["sim", pytest.param("bpf", marks=pytest.mark.kernel("tp_btf"))])
-def make(request: pytest.FixtureRequest) -> Iterator[Made]:
+@pytest.fixture(
+    params=[
+        "sim",
+        pytest.param("arena", marks=pytest.mark.kernel("tp_btf", "arena", "arena_atomics")),
+        pytest.param("array", marks=pytest.mark.kernel("tp_btf")),
+    ]
+)
+def make(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Made]:
     made: list[Rows] = []
+    if request.param != "sim":
+        monkeypatch.setenv("KMIND_SHARED", request.param)
 
     def of(table: TablePart) -> Rows:
         if request.param == "sim":
@@ -314,7 +322,7 @@ def test_mapping_cannot_be_made_writable(make: Made) -> None:
 
 
 @pytest.fixture
-def kernel_rows(rows_object: Path) -> Iterator[KernelRows]:
+def kernel_rows(rows_object: Path, each_shape: str) -> Iterator[KernelRows]:
     rows = KernelRows(rows_object, rows_part(rows=1024))
     yield rows
     rows.agent.close()

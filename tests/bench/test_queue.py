@@ -20,6 +20,12 @@ def test_a_quick_run_gives_every_number_with_its_spread():
     assert 0 < result["roundtrip_us"]["p50"] <= result["roundtrip_us"]["p99"]
 
 
+def test_a_shape_that_was_asked_for_is_the_only_one():
+    result = queue.run_queue_bench(quick=True, shared="array")
+    assert result["shared"] == ["array"]
+    assert result["push_ns"] > 0
+
+
 def test_more_answers_than_a_pipe_holds_come_back():
     trips = queue._round_trips(10_000)
     # What the extension saw comes after what the agent decided.

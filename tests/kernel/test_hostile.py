@@ -19,8 +19,7 @@ import pytest
 from agents import BARE, BareAgent, compile_bpf, header_of, recommendation, sleep_on, write_slot
 
 from kmind.abi import layout
-from kmind.agent.kernel.shared_memory import ENVIRONMENT, choose_shape
-from kmind.agent.types import Action, Grant, Mode, Shape, Verdict
+from kmind.agent.types import Action, Grant, Mode, Verdict
 from kmind.bpf import Arena, map_arena
 from kmind.queue import Doorbell, Endpoint, Reader
 
@@ -43,13 +42,8 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return compile_bpf(BARE, tmp_path_factory.mktemp("bare") / "bare.bpf.o")
 
 
-@pytest.fixture(params=list(Shape))
-def agent(
-    bare: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[BareAgent]:
-    if request.param is Shape.ARENA and choose_shape() is not Shape.ARENA:
-        pytest.skip("this kernel has no arenas")
-    monkeypatch.setenv(ENVIRONMENT, request.param)
+@pytest.fixture
+def agent(bare: Path, each_shape: str) -> Iterator[BareAgent]:
     before = kernel_log()
     made = BareAgent(bare, sq_slots=64, tick_s=0.001, window_s=0.005, deadline_s=3600)
     made.admission.grant(1, 1, GRANT)
@@ -88,9 +82,7 @@ def hooks(agent: BareAgent) -> Iterator[list[int]]:
 
 
 def map_again(agent: BareAgent) -> None:
-    """A forked process inherits an array, and no arena: map it, where it was, for good."""
-    if choose_shape() is Shape.ARRAY:
-        return
+    """A forked process does not have it: map it, where it was, for good."""
     arena = map_arena(agent.arena_fd, agent.arena_address, agent.arena_size // mmap.PAGESIZE)
     mapped.append(arena)
 

@@ -22,7 +22,6 @@ import numpy.typing as npt
 
 from kmind.abi import layout
 from kmind.agent.kernel.agent import BpfAgent
-from kmind.agent.kernel.shared_memory import choose_shape
 from kmind.agent.types import Grant, Mode, Shape
 from kmind.bench._results import Metric, describe_machine
 from kmind.bench._shapes import SHARED, agents_of, asked_shapes
@@ -203,11 +202,8 @@ def _drains(rounds: int, shapes: tuple[Shape, ...]) -> list[Metric]:
 
 def _answer_all(agent: BpfAgent, seen: npt.NDArray[np.uint64]) -> None:
     # The extension, awake: for each record one recommendation, whose value is the record's time.
-    shared = agent.arena
-    # A fork inherits an array's mapping, and no arena's.
-    if choose_shape() is Shape.ARENA:
-        pages = agent.arena_size // _PAGE
-        shared = map_arena(agent.arena_fd, agent.arena_address, pages).buffer
+    pages = agent.arena_size // _PAGE
+    shared = map_arena(agent.arena_fd, agent.arena_address, pages).buffer
     endpoint = Endpoint(shared, Doorbell(agent.doorbell_fd))
     made: dict[int, int] = {}
     answered = 0

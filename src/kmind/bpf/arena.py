@@ -19,6 +19,7 @@ from kmind.errors import BpfError
 __all__ = ["Arena", "check_place", "map_arena"]
 
 _MAP_FIXED_NOREPLACE = 0x100000
+_MADV_DONTFORK = 10
 _FAILED = ctypes.c_void_p(-1).value
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -32,6 +33,7 @@ _libc.mmap.argtypes = [
     ctypes.c_long,
 ]
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 
 
 class Arena:
@@ -68,7 +70,8 @@ def map_arena(fd: int, address: int, pages: int, prefault: bool = True) -> Arena
     """Map the arena behind ``fd`` at ``address``, ``pages`` pages long.
 
     With ``prefault`` each page is touched, so that the kernel has it before a program
-    writes to it: what a program writes to a page that is not there is lost. Raises
+    writes to it: what a program writes to a page that is not there is lost. A process that is
+    forked does not have it, be it an arena (kernel/bpf/arena.c) or an array. Raises
     BpfError if something else is mapped there, or the address is not the arena's own.
     """
     check_place(address, pages)
@@ -93,6 +96,8 @@ def map_arena(fd: int, address: int, pages: int, prefault: bool = True) -> Arena
     region = (ctypes.c_uint8 * size).from_address(mapped)
     weakref.finalize(region, _libc.munmap, mapped, size)
     arena = Arena(mapped, size, region)
+    if _libc.madvise(mapped, size, _MADV_DONTFORK):
+        raise error_from(ctypes.get_errno(), f"cannot keep forks from an arena at {address:#x}")
     if prefault:
         # A read is enough, and disturbs no one who writes meanwhile.
         arena.buffer[:: mmap.PAGESIZE].max()

@@ -35,7 +35,10 @@ from kmind.agent.types import Grant, Mode, Verdict
 from kmind.errors import BpfError, KmindError, LoadError, NotSupportedError
 from kmind.queue import Doorbell, Endpoint, Geometry
 
-pytestmark = pytest.mark.kernel("libbpf", "bpffs", "bpf_timer", "syscall", "tp_btf")
+pytestmark = [
+    pytest.mark.kernel("libbpf", "bpffs", "bpf_timer", "syscall", "tp_btf"),
+    pytest.mark.usefixtures("each_shape"),
+]
 
 UPGRADES = 30
 KILLS = 12

@@ -64,6 +64,8 @@ def test_another_shape_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_object_without_a_twin_says_how_to_make_it(tmp_path: Path) -> None:
     made = tmp_path / "own.bpf.o"
+    assert object_of(made, Shape.ARRAY) == made  # whoever reads it says that it is not there
+    made.touch()
     assert object_of(made, Shape.ARENA) == made
     with pytest.raises(NotSupportedError, match=r"-DKM_SHARED_ARRAY, as own\.array\.bpf\.o"):
         object_of(made, Shape.ARRAY)
@@ -73,13 +75,10 @@ def test_an_object_without_a_twin_says_how_to_make_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.kernel(*NEEDS)
-@pytest.mark.parametrize("shape", list(Shape))
 def test_records_and_windows_come_in_either_shape(
-    bare: Path, shape: Shape, monkeypatch: pytest.MonkeyPatch
+    bare: Path, each_shape: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if shape is Shape.ARENA and shared_memory._no_arenas():
-        pytest.skip("this kernel has no arenas")
-    monkeypatch.setenv(ENVIRONMENT, shape)
+    shape = Shape(each_shape)
     agent = BareAgent(bare, sq_slots=64, deadline_s=3600)
     try:
         assert shape_of(agent._generation.maps["km_arena"]) is shape
@@ -100,6 +99,25 @@ def test_records_and_windows_come_in_either_shape(
         agent.upgrade(bare)
         assert shape_of(agent._generation.maps["km_arena"]) is shape
         assert agent.work(pushes=1) == 1
+    finally:
+        agent.close()
+
+
+@pytest.mark.kernel(*NEEDS)
+@pytest.mark.usefixtures("each_shape")
+def test_a_process_that_is_forked_does_not_have_it(bare: Path) -> None:
+    agent = BareAgent(bare, sq_slots=64, deadline_s=3600)
+    place = f"{agent.arena_address:x}-"
+    try:
+        assert place in Path("/proc/self/maps").read_text()
+        ours, theirs = os.pipe()
+        if (pid := os.fork()) == 0:
+            os.write(theirs, str(int(place in Path("/proc/self/maps").read_text())).encode())
+            os._exit(0)
+        os.waitpid(pid, 0)
+        assert os.read(ours, 1) == b"0"
+        os.close(ours)
+        os.close(theirs)
     finally:
         agent.close()
 

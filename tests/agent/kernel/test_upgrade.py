@@ -26,7 +26,10 @@ from kmind.agent.types import Mode, Verdict
 from kmind.errors import BpfError, KmindError, UndoError
 from kmind.util.steps import Step, run_steps
 
-pytestmark = pytest.mark.kernel("libbpf", "bpffs", "bpf_timer", "syscall", "tp_btf")
+pytestmark = [
+    pytest.mark.kernel("libbpf", "bpffs", "bpf_timer", "syscall", "tp_btf"),
+    pytest.mark.usefixtures("each_shape"),
+]
 
 WORDS: dict[str, Any] = {"hooks": HOOKS, "deadline_s": 3600}
 EVENTS = ("os.remove", "os.rmdir", "os.rename", "os.mkdir")

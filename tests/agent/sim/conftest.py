@@ -9,7 +9,7 @@ from agent.both import Pair
 
 
 @pytest.fixture
-def pair(bare: Path) -> Iterator[Pair]:
+def pair(bare: Path, each_shape: str) -> Iterator[Pair]:
     made = Pair(bare)
     yield made
     made.close()

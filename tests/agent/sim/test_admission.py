@@ -101,6 +101,7 @@ def carry_out(pair: Pair, operation: Any) -> None:
             agent.admission.grant(*rest)
 
 
+@pytest.mark.usefixtures("each_shape")
 @given(
     first=st.tuples(*[grants] * 6),
     then=st.lists(operations, min_size=20, max_size=80),

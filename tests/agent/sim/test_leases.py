@@ -69,6 +69,7 @@ shared = st.one_of(
 )
 
 
+@pytest.mark.usefixtures("each_shape")
 @given(first=st.tuples(*[modest] * 12), then=st.lists(shared, min_size=10, max_size=50))
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -59,16 +59,16 @@ def _no_arenas() -> str:
 
 
 def object_of(path: Path, shape: Shape) -> Path:
-    """Path of the agent object ``path`` in that shape.
+    """Path of the agent object ``path`` in that shape; ``path`` itself if there is none at all.
 
     Raises NotSupportedError if it was not compiled in that shape.
     """
-    if shape is Shape.ARENA:
+    if shape is Shape.ARENA or not path.exists():
         return path
     twin = path.with_name(path.name.removesuffix(".bpf.o") + ".array.bpf.o")
     if not twin.exists():
         raise NotSupportedError(
-            f"this kernel has no arenas, and {twin} is not there",
+            f"agents share memory by an array map here, and {twin} is not there",
             hint=f"compile the module's agent also with -DKM_SHARED_ARRAY, as {twin.name}",
         )
     return twin
