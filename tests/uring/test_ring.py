@@ -7,6 +7,7 @@ import errno
 import gc
 import os
 import re
+import select
 import signal
 import threading
 import time
@@ -126,6 +127,17 @@ def test_an_absolute_time_is_that_of_the_monotonic_clock(ring: Ring) -> None:
     ring.push(prepare.timeout(prepare.timespecs(due), 1, absolute=True))
     assert results(ring, 1) == {1: -errno.ETIME}
     assert time.monotonic_ns() >= due
+
+
+def test_the_descriptor_tells_of_completions(ring: Ring) -> None:
+    """So that a ring can be waited for beside other descriptors."""
+    assert not select.select([ring.fd], [], [], 0)[0]
+    ring.push(prepare.timeout(prepare.timespecs(10_000_000), 1))
+    ring.submit()
+    assert select.select([ring.fd], [], [], ENOUGH_S)[0]
+    assert ring.submit() == 1
+    ring.reap()
+    assert not select.select([ring.fd], [], [], 0)[0]
 
 
 def test_a_signal_does_not_end_a_wait(ring: Ring) -> None:
