@@ -14,9 +14,9 @@ programs="
     bpftool           bpftool
     clang-19          clang-19
     clang-format-19   clang-format-19
-    coreutils         cat cp dirname env false sleep stat true
+    coreutils         cat cp dd dirname env false sleep stat true
     dash              sh
-    e2fsprogs         mkfs.ext4
+    e2fsprogs         e2fsck mkfs.ext4
     findutils         find
     fio               fio
     gcc               cc
@@ -33,7 +33,7 @@ programs="
     rocksdb-tools     db_bench
     shellcheck        shellcheck
     systemd           systemd-analyze
-    util-linux        dmesg partx setpriv unshare
+    util-linux        blkdiscard dmesg partx setpriv unshare
     util-linux-extra  fincore
 "
 # For the clean roots of tools/clean.sh; only when asked for.

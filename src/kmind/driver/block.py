@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Block drivers: batches of requests, and the class that answers them, for any transport.
+
+A request that ``serve`` does not answer stays in flight. It may be answered later, in any order
+and from any thread, through the batch that it came in.
+"""
+
+from __future__ import annotations
+
+import errno
+import operator
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from kmind.errors import KmindError
+
+__all__ = ["AnswerError", "Batch", "BlockDriver", "Buffer", "Op", "Requests", "Sender", "Which"]
+
+Buffer = bytes | bytearray | memoryview
+Which = int | Sequence[int] | npt.NDArray[Any]
+"""Requests of a batch: one index, several, or a mask with one boolean for each request."""
+
+
+class Op(IntEnum):
+    """Operations on a block device; the numbers are those of ublk (linux/ublk_cmd.h)."""
+
+    READ = 0
+    WRITE = 1
+    FLUSH = 2
+    """All writes that were answered before have to survive a power cut."""
+    DISCARD = 3
+    """The range is not needed any more; any data may be read from it afterwards."""
+    WRITE_ZEROES = 5
+    """The range has to read as zeros; ``Batch.unmap`` says where its space may be freed."""
+
+
+class AnswerError(KmindError):
+    """A driver gave an answer that cannot be right: twice, to nobody, too short or too long."""
+
+
+class Sender(Protocol):
+    """The transport's half of a batch: it sends what was checked."""
+
+    def __call__(
+        self, indices: Sequence[int], error: int, data: Sequence[Buffer] | None, /
+    ) -> None:
+        """Send an error number to each request, or 0 and what was read: ``data`` by index."""
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """Columns of requests, within the device: ``offset`` and ``length`` are bytes.
+
+    ``replayed`` marks what may have been done before, by a process that was killed, ``unmap``
+    ranges whose space may be freed.
+    """
+
+    op: npt.NDArray[np.uint8]
+    offset: npt.NDArray[np.int64]
+    length: npt.NDArray[np.int64]
+    replayed: npt.NDArray[np.bool_]
+    unmap: npt.NDArray[np.bool_]
+
+    def __getitem__(self, which: npt.NDArray[np.bool_] | slice) -> Requests:
+        return Requests(
+            self.op[which],
+            self.offset[which],
+            self.length[which],
+            self.replayed[which],
+            self.unmap[which],
+        )
+
+
+class Batch:
+    """Some requests, each with its index from 0 on.
+
+    The columns of ``requests`` are attributes. ``data[i]`` is memory of ``length[i]`` bytes: of a
+    WRITE what is to be written, of a READ a place for what is read. It is another request's as
+    soon as this one is answered.
+    """
+
+    def __init__(self, requests: Requests, data: Sequence[memoryview], send: Sender) -> None:
+        self.requests = requests
+        self.op = requests.op
+        self.offset = requests.offset
+        self.length = requests.length
+        self.replayed = requests.replayed
+        self.unmap = requests.unmap
+        self.data = data
+        self._send = send
+        self._open = [True] * len(self.op)
+        self._reads: list[bool] = (self.op == Op.READ).tolist()
+        self._lengths: list[int] = self.length.tolist()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self.op)
+
+    @property
+    def open(self) -> npt.NDArray[np.bool_]:
+        """The mask of the requests that are not answered yet."""
+        return np.array(self._open)
+
+    def finish(self, which: Which, results: Sequence[Buffer | None] | None = None) -> None:
+        """Answer that requests were done.
+
+        ``results`` has what each READ of ``which`` read, in the same order: bytes, which are
+        copied into ``data``. None stands for what is there already, as no results do for all.
+
+        Raises AnswerError: nothing was answered if a request is unknown, named twice or answered
+        already; where data is too short or too long, that request alone got EIO.
+        """
+        indices = self._indices(which)
+        if results is None:
+            results = [None] * len(indices)
+        if len(results) != len(indices):
+            raise AnswerError(f"{len(results)} results for {len(indices)} requests")
+        data: list[Buffer] = []
+        wrong = []
+        for index, result in zip(indices, results, strict=True):
+            if result is None:
+                data.append(self.data[index] if self._reads[index] else b"")
+                continue
+            expected = self._lengths[index] if self._reads[index] else 0
+            result = memoryview(result).cast("B")
+            size = len(result)
+            data.append(result)
+            if size != expected:
+                wrong.append((index, size, expected))
+        self._close(indices)
+        if not wrong:
+            self._send(indices, 0, data)
+            return
+        bad = {index for index, _, _ in wrong}
+        right = [(i, one) for i, one in zip(indices, data, strict=True) if i not in bad]
+        self._send([i for i, _ in right], 0, [one for _, one in right])
+        self._send(sorted(bad), errno.EIO, None)
+        index, size, expected = wrong[0]
+        raise AnswerError(
+            f"{size} bytes for request {index}, which takes {expected}",
+            hint="it has failed with EIO",
+        )
+
+    def fail(self, which: Which, error: int) -> None:
+        """Answer that requests have failed, with an error number.
+
+        Raises AnswerError, and answers nothing, if a request is unknown, named twice or answered
+        already, or if there is no such error.
+        """
+        number = operator.index(error)
+        if number not in errno.errorcode:
+            raise AnswerError(f"there is no error {number}", hint="take one of the module errno")
+        indices = self._indices(which)
+        self._close(indices)
+        self._send(indices, number, None)
+
+    def fail_open(self, error: int) -> None:
+        """Fail all that is not answered yet, whatever other threads are answering just now."""
+        with self._lock:
+            indices = [index for index, is_open in enumerate(self._open) if is_open]
+            self._open = [False] * len(self._open)
+        self._send(indices, error, None)
+
+    def _indices(self, which: Which) -> list[int]:
+        array = np.atleast_1d(which)
+        if array.ndim != 1 or (array.size and array.dtype.kind not in "biu"):
+            raise AnswerError("requests are named by indices, or by a mask")
+        if array.dtype == bool:
+            if array.size != len(self):
+                raise AnswerError(f"a mask of {array.size} for a batch of {len(self)}")
+            return np.flatnonzero(array).tolist()
+        indices: list[int] = array.tolist()
+        if indices and not 0 <= min(indices) <= max(indices) < len(self):
+            raise AnswerError(f"no request {indices} in a batch of {len(self)}")
+        if len(set(indices)) != len(indices):
+            raise AnswerError(f"a request is named twice: {indices}")
+        return indices
+
+    def _close(self, indices: Sequence[int]) -> None:
+        """Mark requests as answered: all of them, or none if one of them cannot be."""
+        with self._lock:
+            for index in indices:
+                if not self._open[index]:
+                    raise AnswerError(f"request {index} is answered already")
+            for index in indices:
+                self._open[index] = False
+
+
+class BlockDriver:
+    """The class that an author extends: ``size`` in bytes, and ``serve``.
+
+    READ and WRITE always come. ``operations`` names what else is served: without FLUSH, what was
+    answered is taken to be safe; without WRITE_ZEROES and DISCARD, they are refused.
+    """
+
+    size: int
+    operations: ClassVar[frozenset[Op]] = frozenset()
+
+    def serve(self, batch: Batch) -> None:
+        """Answer requests, or keep them for later; called with one batch after another.
+
+        All that an exception leaves unanswered of this batch fails with EIO.
+        """
+        raise NotImplementedError
