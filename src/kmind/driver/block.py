@@ -40,6 +40,9 @@ class Op(IntEnum):
     """The range has to read as zeros; ``Batch.unmap`` says where its space may be freed."""
 
 
+_READ = int(Op.READ)  # a member takes half a microsecond to look up in Python 3.11
+
+
 class AnswerError(KmindError):
     """A driver gave an answer that cannot be right: twice, to nobody, too short or too long."""
 
@@ -95,7 +98,7 @@ class Batch:
         self.data = data
         self._send = send
         self._open = [True] * len(self.op)
-        self._reads: list[bool] = (self.op == Op.READ).tolist()
+        self._ops: list[int] = self.op.tolist()
         self._lengths: list[int] = self.length.tolist()
         self._lock = threading.Lock()
 
@@ -124,10 +127,11 @@ class Batch:
         data: list[Buffer] = []
         wrong = []
         for index, result in zip(indices, results, strict=True):
+            is_read = self._ops[index] == _READ
             if result is None:
-                data.append(self.data[index] if self._reads[index] else b"")
+                data.append(self.data[index] if is_read else b"")
                 continue
-            expected = self._lengths[index] if self._reads[index] else 0
+            expected = self._lengths[index] if is_read else 0
             result = memoryview(result).cast("B")
             size = len(result)
             data.append(result)
@@ -168,7 +172,7 @@ class Batch:
         self._send(indices, error, None)
 
     def _indices(self, which: Which) -> list[int]:
-        array = np.atleast_1d(which)
+        array = which if isinstance(which, np.ndarray) and which.ndim else np.atleast_1d(which)
         if array.ndim != 1 or (array.size and array.dtype.kind not in "biu"):
             raise AnswerError("requests are named by indices, or by a mask")
         if array.dtype == bool:

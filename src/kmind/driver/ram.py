@@ -13,6 +13,9 @@ from kmind.driver.block import Batch, BlockDriver, Op
 
 __all__ = ["Ram"]
 
+# Members of an enumeration take half a microsecond to look up in Python 3.11.
+_READ, _WRITE = int(Op.READ), int(Op.WRITE)
+
 
 class Ram(BlockDriver):
     """Memory of ``size`` bytes, its own or that of a memfd, which outlives the process."""
@@ -32,9 +35,9 @@ class Ram(BlockDriver):
         for op, start, length, data in zip(
             batch.op.tolist(), batch.offset.tolist(), batch.length.tolist(), batch.data, strict=True
         ):
-            if op == Op.READ:
+            if op == _READ:
                 data[:] = memory[start : start + length]
-            elif op == Op.WRITE:
+            elif op == _WRITE:
                 memory[start : start + length] = data
             else:
                 self._free(start, length)

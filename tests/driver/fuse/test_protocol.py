@@ -17,7 +17,7 @@ _STRUCTS = {
     "fuse_entry_out": protocol.ENTRY_OUT.itemsize,
     "fuse_open_out": protocol.OPEN_OUT.itemsize,
     "fuse_statfs_out": protocol.STATFS_OUT.itemsize,
-    "fuse_write_out": protocol.REPLY.itemsize - protocol.OUT_HEADER.itemsize,
+    "fuse_write_out": 8,
     "fuse_read_in": protocol.REQUEST.itemsize - 40,
     "fuse_write_in": protocol.REQUEST.itemsize - 40,
 }

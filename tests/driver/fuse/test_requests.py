@@ -31,16 +31,21 @@ def decoded(
     if received is None:
         received = REQUEST.itemsize + (size if opcode == Opcode.WRITE else 0)
     sizes = np.array([received])
-    return decode(head, sizes, size=SIZE, max_io=MAX_IO, operations=operations)
+    return told(decode(head, sizes, size=SIZE, max_io=MAX_IO, operations=operations))
 
 
 def falloc(mode: int, offset: int, length: int, operations: frozenset[Op] = ALL) -> Decoded:
     head: Any = np.zeros(1, FALLOCATE)
     head["opcode"], head["offset"] = Opcode.FALLOCATE, offset
     head["length"], head["mode"] = length, mode
-    return decode(
-        head.view(REQUEST), np.array([72]), size=SIZE, max_io=MAX_IO, operations=operations
-    )
+    sizes = np.array([72])
+    heads = head.view(REQUEST)
+    return told(decode(heads, sizes, size=SIZE, max_io=MAX_IO, operations=operations))
+
+
+def told(decoded: tuple[Requests, npt.NDArray[np.int64] | None]) -> Decoded:
+    requests, verdict = decoded
+    return requests, np.full(len(requests.op), SERVE) if verdict is None else verdict
 
 
 def row(decoded: Decoded) -> tuple[int, ...]:

@@ -24,7 +24,6 @@ __all__ = [
     "NOTIFY_RESEND",
     "OPEN_OUT",
     "OUT_HEADER",
-    "REPLY",
     "REQUEST",
     "RESENT",
     "STATFS_OUT",
@@ -109,10 +108,7 @@ FALLOCATE = np.dtype(
 )
 """``fuse_in_header`` with ``fuse_fallocate_in``, as long as ``REQUEST``."""
 
-_OUT_HEADER = [("len", "<u4"), ("error", "<i4"), ("unique", "<u8")]
-OUT_HEADER = np.dtype(_OUT_HEADER)
-REPLY = np.dtype([*_OUT_HEADER, ("size", "<u4"), ("", "<u4")])
-"""``fuse_out_header`` with ``fuse_write_out``; other answers end after the header."""
+OUT_HEADER = np.dtype([("len", "<u4"), ("error", "<i4"), ("unique", "<u8")])
 
 INIT_IN = np.dtype([("major", "<u4"), ("minor", "<u4"), ("max_readahead", "<u4"), ("flags", "<u4")])
 INIT_OUT = np.dtype(

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kmind.driver.block import Batch, BlockDriver, Buffer, Op, Requests
-from kmind.driver.fuse.protocol import IN_HEADER_BYTES, OUT_HEADER, REPLY, REQUEST, Opcode
+from kmind.driver.fuse.protocol import IN_HEADER_BYTES, OUT_HEADER, REQUEST, Opcode
 from kmind.driver.fuse.requests import NO_OP, SERVE, as_ops, decode
 from kmind.driver.fuse.tree import FILE_NODE, Refused, Tree
 
@@ -32,6 +32,9 @@ __all__ = ["DiskServer"]
 
 _HEAD = REQUEST.itemsize
 _SHORT = OUT_HEADER.itemsize
+_HEADER = struct.Struct("<IiQ").pack  # OUT_HEADER, faster for a single one
+_WRITTEN = struct.Struct("<II").pack  # struct fuse_write_out
+_WRITE = int(Op.WRITE)
 _SILENT = {Opcode.FORGET, Opcode.BATCH_FORGET}  # these are never answered
 _ENDED = {errno.ENODEV, errno.ECONNABORTED, errno.ENOTCONN}
 
@@ -75,9 +78,9 @@ class DiskServer:
     def run(self) -> None:
         """Serve; returns when the connection has ended, or ``stop`` was called."""
         while not (self._stopped or self._ended):
-            received = self._receive()
-            if received:
-                self._dispatch(received)
+            slots, sizes = self._receive()
+            if slots:
+                self._dispatch(np.array(slots), np.array(sizes))
             elif not self._ended:
                 self._wait()
 
@@ -97,14 +100,16 @@ class DiskServer:
         if any(ready == self._wake for ready, _ in poll.poll()):
             os.eventfd_read(self._wake)
 
-    def _receive(self) -> list[tuple[int, int]]:
-        """Read what is there, as far as there are slots: of each its slot and its bytes."""
-        received = []
+    def _receive(self) -> tuple[list[int], list[int]]:
+        """Read what is there, as far as there are slots: the slots, and the bytes in each."""
+        slots: list[int] = []
+        sizes: list[int] = []
         read, descriptor, parts, free = os.readv, self._descriptor, self._parts, self._free
         while free:
             slot = free.popleft()
             try:
-                received.append((slot, read(descriptor, parts[slot])))
+                sizes.append(read(descriptor, parts[slot]))
+                slots.append(slot)
             except OSError as error:
                 free.appendleft(slot)
                 if error.errno == errno.EAGAIN:
@@ -114,11 +119,9 @@ class DiskServer:
                     break
                 if error.errno != errno.ENOENT:  # the request went away while it was read
                     raise
-        return received
+        return slots, sizes
 
-    def _dispatch(self, received: Sequence[tuple[int, int]]) -> None:
-        found = np.array(received)
-        slots, sizes = found[:, 0], found[:, 1]
+    def _dispatch(self, slots: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]) -> None:
         heads = self._heads[slots]
         # A length that is not what was read: nothing in the header is believed.
         whole = (heads["len"] == sizes) & (sizes >= IN_HEADER_BYTES)
@@ -137,46 +140,41 @@ class DiskServer:
         requests, verdict = decode(
             heads, sizes, size=driver.size, max_io=self._max_io, operations=driver.operations
         )
-        at_once = verdict != SERVE
-        if at_once.any():
+        if verdict is not None:
+            at_once = verdict != SERVE
             for row in np.flatnonzero(at_once):
                 self._reply(int(heads["unique"][row]), int(verdict[row]))
                 self._release(int(slots[row]))
             slots, heads, requests = slots[~at_once], heads[~at_once], requests[~at_once]
             if not len(slots):
                 return
-        batch = self._batch(slots.tolist(), heads["unique"], requests)
+        batch = self._batch(slots.tolist(), heads["unique"].tolist(), requests)
         try:
             driver.serve(batch)
         except Exception as error:  # an author's code: anything may come
             batch.fail_open(errno.EIO)
             self._report(error)
 
-    def _batch(self, slots: list[int], unique: npt.NDArray[np.uint64], requests: Requests) -> Batch:
-        writes = requests.op == Op.WRITE
-        moves = writes | (requests.op == Op.READ)
-        replies = np.zeros(len(slots), REPLY)
-        replies["unique"] = unique
-        replies["size"] = requests.length
-        replies["len"] = _SHORT + np.where(writes, REPLY.itemsize - _SHORT, requests.length * moves)
-        prefixes = np.where(writes, REPLY.itemsize, _SHORT).tolist()
-        encoded = memoryview(replies.tobytes())
-        uniques = unique.tolist()
-        lengths = (requests.length * moves).tolist()
-        memory = [self._data[slot][:length] for slot, length in zip(slots, lengths, strict=True)]
+    def _batch(self, slots: list[int], unique: list[int], requests: Requests) -> Batch:
+        ops = requests.op.tolist()
+        all_data = self._data
+        memory = [
+            all_data[slot][: length if op <= _WRITE else 0]
+            for slot, length, op in zip(slots, requests.length.tolist(), ops, strict=True)
+        ]
 
         def send(indices: Sequence[int], error: int, data: Sequence[Buffer] | None) -> None:
             for place, index in enumerate(indices):
                 if error or data is None:
-                    self._reply(uniques[index], error)
+                    self._reply(unique[index], error)
                 else:
-                    start = index * REPLY.itemsize
-                    prefix = encoded[start : start + prefixes[index]]
                     one = data[place]
                     if one and one is not memory[index]:
                         memory[index][:] = one
                         one = memory[index]
-                    self._write(uniques[index], (prefix, one))
+                    if ops[index] == _WRITE:
+                        one = _WRITTEN(len(memory[index]), 0)
+                    self._reply(unique[index], 0, one)
                 self._release(slots[index])
 
         return Batch(requests, memory, send)
@@ -199,20 +197,16 @@ class DiskServer:
                 self._reply(unique, 0, answer)
         self._release(slot)
 
-    def _reply(self, unique: int, error: int, data: bytes = b"") -> None:
-        head = struct.pack("<IiQ", _SHORT + len(data), -error, unique)
-        self._write(unique, (head, data))
-
-    def _write(self, unique: int, parts: tuple[Buffer, Buffer]) -> None:
+    def _reply(self, unique: int, error: int, data: Buffer = b"") -> None:
         try:
-            os.writev(self._descriptor, parts)
-        except OSError as error:
-            if error.errno in _ENDED:
+            os.writev(self._descriptor, (_HEADER(_SHORT + len(data), -error, unique), data))
+        except OSError as refused:
+            if refused.errno in _ENDED:
                 self._ended = True
-            elif error.errno != errno.ENOENT:  # ENOENT: the request is gone, by an abort say
+            elif refused.errno != errno.ENOENT:  # ENOENT: the request is gone, by an abort say
                 # The answer was refused: the caller may not wait for another one.
                 with suppress(OSError):
-                    os.write(self._descriptor, struct.pack("<IiQ", _SHORT, -errno.EIO, unique))
+                    os.write(self._descriptor, _HEADER(_SHORT, -errno.EIO, unique))
 
     def _release(self, slot: int) -> None:
         self._free.append(slot)
