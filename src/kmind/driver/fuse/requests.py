@@ -111,4 +111,5 @@ def _decode_any(
 
 
 def _replayed(heads: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    return (heads["unique"] & RESENT) != 0
+    marked: npt.NDArray[np.bool_] = (heads["unique"] & RESENT) != 0
+    return marked
