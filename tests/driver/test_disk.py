@@ -7,12 +7,14 @@ import json
 import mmap
 import os
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 from disks import MIB, fio, require_devices, served, watched
 
-from kmind.driver.block import BlockDriver
+from kmind.driver import disk as disk_module
+from kmind.driver.block import Batch, BlockDriver
 from kmind.driver.disk import LoopDisk, Server, ThreadServer
 from kmind.driver.fuse.connection import Connection
 from kmind.driver.loop import LoopDevice
@@ -206,6 +208,33 @@ def test_a_step_that_fails_leaves_nothing(step: str, monkeypatch: pytest.MonkeyP
     assert attached_all() == before
     with pytest.raises(AssertionError, match="not open"):
         _ = disk.connection
+
+
+@pytest.mark.fault
+def test_a_thread_that_hangs_is_told_and_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disk_module, "_STOP_SECONDS", 0.1)
+    let_go = threading.Event()
+
+    class Stuck(Ram):
+        def serve(self, batch: Batch) -> None:
+            if batch.offset[0] >= MIB:
+                let_go.wait()
+            super().serve(batch)
+
+    require_devices()
+    disk = LoopDisk("stuck", lambda c: ThreadServer(Stuck(8 * MIB), c), timeout=0.5)
+    with pytest.raises(KmindError, match="does not come back"), disk:
+        path = disk.path
+        client = subprocess.Popen(
+            ["dd", f"if={path}", "of=/dev/null", "bs=4k", "iflag=direct", "count=1", "skip=256"],
+            stderr=subprocess.DEVNULL,
+        )
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            client.wait(0.3)
+        disk.close(force=True)
+    assert client.wait(20) == 1
+    assert not attached(path)
+    let_go.set()
 
 
 class Nobody:

@@ -105,12 +105,11 @@ class LoopDisk:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._connection is not None:
-            try:
-                self.close()
-            except KmindError:
-                self.close(force=True)
-                raise
+        try:
+            self.close()
+        except BaseException:
+            self.close(force=True)
+            raise
 
     @property
     def path(self) -> Path:
@@ -141,17 +140,19 @@ class LoopDisk:
         self._serve()
 
     def close(self, *, force: bool = False) -> None:
-        """Detach the device and end everything.
+        """Detach the device and end everything; does nothing if it is closed.
 
         Raises KmindError, which says by whom, if it is in use: it stays as it is then. With
         ``force`` all of its I/O fails, and the kernel frees it when its last user closes it.
         """
+        if self._connection is None:
+            return
         if force:
-            self.connection.abort()
+            self._connection.abort()
         with self._deadline("detaching"):
             self._detach(force=force)
         # A server that does not end may keep the descriptor: the connection ends without it.
-        self.connection.abort()
+        self._connection.abort()
         try:
             self._end_server()
         finally:

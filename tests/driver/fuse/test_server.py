@@ -145,3 +145,18 @@ def test_a_stopped_server_returns_though_all_slots_are_taken() -> None:
     with serving(driver, depth=1) as kernel:
         kernel.send(moving(Opcode.READ, 2, 0, 4))
         assert driver.came.acquire(timeout=20)
+
+
+def test_the_end_of_the_connection_is_seen_though_all_slots_are_taken() -> None:
+    kernel, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    end.setblocking(False)
+    driver = Keeper()
+    server = DiskServer(driver, end.fileno(), max_io=8192, depth=1)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    with end:
+        with kernel:
+            kernel.send(moving(Opcode.READ, 2, 0, 4))
+            assert driver.came.acquire(timeout=20)
+        thread.join(20)
+        assert not thread.is_alive()

@@ -91,14 +91,16 @@ class DiskServer:
 
     def _wait(self) -> None:
         self._starved = not self._free
+        # Asked again after the flag is up: a slot may have become free in between.
+        wanted = select.POLLIN if self._free else 0
         poll = select.poll()
         poll.register(self._wake, select.POLLIN)
-        # Asked again after the flag is up: a slot may have become free in between.
-        if self._free:
-            self._starved = False
-            poll.register(self._descriptor, select.POLLIN)
-        if any(ready == self._wake for ready, _ in poll.poll()):
-            os.eventfd_read(self._wake)
+        poll.register(self._descriptor, wanted)  # the connection's end is told in any case
+        for ready, events in poll.poll():
+            if ready == self._wake:
+                os.eventfd_read(self._wake)
+            elif not events & select.POLLIN:
+                self._ended = True
 
     def _receive(self) -> tuple[list[int], list[int]]:
         """Read what is there, as far as there are slots: the slots, and the bytes in each."""
