@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from kmind.bench._driver_block import measure_block
 from kmind.bench._results import Metric, describe_machine, interleaved
 from kmind.command import Flag, Option
 from kmind.errors import NotSupportedError, RingError
@@ -23,7 +24,9 @@ from kmind.uring import Ring, prepare
 
 __all__ = ["OPTIONS", "SCHEMA", "run_driver_bench"]
 
-OPTIONS: tuple[Option | Flag, ...] = ()
+OPTIONS: tuple[Option | Flag, ...] = (
+    Flag("block", "a block device that a process serves instead (root, fio, five minutes)"),
+)
 """Options of its own, besides --quick and --json."""
 
 SCHEMA = "kmind.bench.driver/1"
@@ -37,10 +40,11 @@ _AGAIN = "_again"  # the same once more: how far it differs from itself
 _Make = Callable[[Any], prepare.Entries]
 
 
-def run_driver_bench(*, quick: bool = False) -> dict[str, Any]:
-    """Run the bench and return its result. Needs no root, and half a minute."""
+def run_driver_bench(*, quick: bool = False, block: bool = False) -> dict[str, Any]:
+    """Run the bench and return its result. Needs no root, and half a minute; ``block`` more."""
     result: dict[str, Any] = {"schema": SCHEMA, "quick": quick, "machine": describe_machine()}
-    for metric in _ring(_QUICK_ROUNDS if quick else _ROUNDS, _QUICK_PIECE_S if quick else _PIECE_S):
+    rounds, piece = (_QUICK_ROUNDS, _QUICK_PIECE_S) if quick else (_ROUNDS, _PIECE_S)
+    for metric in measure_block(quick=quick) if block else _ring(rounds, piece):
         result |= metric.as_json()
     return result
 
