@@ -223,7 +223,7 @@ def test_a_thread_that_hangs_is_told_and_nothing_is_left(monkeypatch: pytest.Mon
 
     require_devices()
     disk = LoopDisk("stuck", lambda c: ThreadServer(Stuck(8 * MIB), c), timeout=0.5)
-    with pytest.raises(KmindError, match="does not come back"), disk:
+    with disk:
         path = disk.path
         client = subprocess.Popen(
             ["dd", f"if={path}", "of=/dev/null", "bs=4k", "iflag=direct", "count=1", "skip=256"],
@@ -231,7 +231,8 @@ def test_a_thread_that_hangs_is_told_and_nothing_is_left(monkeypatch: pytest.Mon
         )
         with contextlib.suppress(subprocess.TimeoutExpired):
             client.wait(0.3)
-        disk.close(force=True)
+        with pytest.raises(KmindError, match="does not come back"):
+            disk.close(force=True)
     assert client.wait(20) == 1
     assert not attached(path)
     let_go.set()

@@ -103,7 +103,7 @@ def test_after_the_death_of_all_a_sweep_frees_the_device(tmp_path: Path) -> None
         assert owner.stdout
         device, number = owner.stdout.readline().split()
         assert connection_is_held(int(number))
-        assert sweep() == []  # it is alive
+        assert Path(device).name not in sweep()  # it is alive
     finally:
         owner.kill()
         owner.communicate()
@@ -111,5 +111,5 @@ def test_after_the_death_of_all_a_sweep_frees_the_device(tmp_path: Path) -> None
     assert backing.exists()
     with Path(device).open("rb", buffering=0) as file, pytest.raises(OSError, match="error"):
         file.read(4096)  # no caller waits
-    assert sweep() == [Path(device).name]
+    assert Path(device).name in sweep()
     assert not backing.exists()
