@@ -7,6 +7,8 @@ import json
 import mmap
 import os
 import subprocess
+import sys
+import textwrap
 import threading
 from pathlib import Path
 
@@ -257,3 +259,20 @@ def attached_all() -> set[str]:
 def test_drivers_have_to_serve() -> None:
     with pytest.raises(NotImplementedError):
         BlockDriver().serve(None)  # type: ignore[arg-type]
+
+
+def test_the_example_of_the_documentation_runs() -> None:
+    require_devices()
+    page = Path(__file__).resolve().parents[2] / "docs/drivers.md"
+    lines = page.read_text().splitlines()
+    start = lines.index("    import numpy as np")
+    rest = lines[start:]
+    end = next(n for n, line in enumerate(rest) if line and not line.startswith("    "))
+    source = textwrap.dedent("\n".join(rest[:end])) + (
+        "\n    with open(disk.path, 'rb', buffering=0) as file:\n        print(file.read(16))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[1] == str(bytes(16))
