@@ -113,3 +113,34 @@ def test_after_the_death_of_all_a_sweep_frees_the_device(tmp_path: Path) -> None
         file.read(4096)  # no caller waits
     assert Path(device).name in sweep()
     assert not backing.exists()
+
+
+def test_a_server_that_outlives_its_owner_goes_on_and_is_not_swept(tmp_path: Path) -> None:
+    require_devices()
+    script = tmp_path / "owner.py"
+    script.write_text(
+        textwrap.dedent(f"""
+        import sys, time
+        sys.path.insert(0, {str(Path(__file__).resolve().parents[1])!r})
+        from disks import MIB, by, memory
+        from kmind.driver.disk import LoopDisk
+        with memory() as memfd, LoopDisk("test", by("Ram", 8 * MIB, memfd)) as disk:
+            print(disk.path, disk._server.pid, flush=True)
+            time.sleep(1000)
+        """)
+    )
+    owner = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
+    assert owner.stdout
+    device, server = owner.stdout.readline().split()
+    try:
+        owner.kill()
+        owner.wait()
+        assert Path(device).name not in sweep()
+        with Path(device).open("rb", buffering=0) as file:
+            assert file.read(4096) == bytes(4096)
+    finally:
+        os.kill(int(server), signal.SIGKILL)
+        owner.stdout.close()
+    backing = Path(f"/sys/block/{Path(device).name}/loop")
+    while backing.exists():  # until the last descriptor of the server is closed
+        sweep()
