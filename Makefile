@@ -30,8 +30,8 @@ demo: setup ## run the whole loop once on this machine's own disk, and put every
 test: guests ## run every test that this machine can run, those in guests included
 	@bash tools/test.sh
 
-vm-test: guests ## run only the tests in guests
-	$(BIN)/python -m pytest -m guest tests
+vm-test: guests ## run only the tests in guests, two at once
+	@bash tools/test.sh --guests
 
 vm: guests ## a shell in a guest, on its console; KERNEL=6.1, 6.12 or newest
 	@PYTHONPATH=tests $(BIN)/python -m vm.shell $(KERNEL)

@@ -20,6 +20,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 # Name, and the files that it runs.
 SUITES = {
     "shared memory": ["tests/queue/test_completion.py", "tests/agent/kernel/test_shared_memory.py"],
+    "core object": ["tests/agent/core"],
+    "gate": ["tests/guard/gate"],
+    "kill -9": ["tests/guard/test_kill.py"],
 }
 
 
@@ -27,7 +30,7 @@ SUITES = {
     scope="module", params=[pytest.param(name, marks=pytest.mark.guest(name)) for name in KERNELS]
 )
 def guest(request: pytest.FixtureRequest) -> Iterator[Guest]:
-    with Guest(request.param, seconds=1400) as booted:
+    with Guest(request.param, seconds=3000) as booted:
         yield booted
 
 

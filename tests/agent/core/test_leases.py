@@ -382,7 +382,8 @@ def test_cpus_that_fight_over_a_lease(leases: Path, priorities: tuple[int, int],
         if priorities[0] == priorities[1]:
             assert [int(words["together"]) for words in done] == [0, 0]
             assert [int(words["handed_over"]) for words in done] == [0, 0]
-            assert sum(int(words["denied"]) for words in done) > 0
+            alone = len(os.sched_getaffinity(0)) == 1  # then one waits for the other's turns
+            assert alone or sum(int(words["denied"]) for words in done) > 0
         else:
             assert [int(words["handed_over"]) > 0 for words in done] == [False, True]
         held = loaded.maps["km_leases"]

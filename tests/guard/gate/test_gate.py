@@ -63,14 +63,14 @@ def test_the_owner_writes_the_baseline_and_nothing_else(gate: Gate, base: int) -
     assert gate.events() == []
 
 
-def test_the_owner_writes_what_is_approved_and_anything_else_becomes_that(
+def test_the_owner_writes_what_is_approved_and_anything_else_is_refused(
     gate: Gate, system: Target, base: int
 ) -> None:
     gate.approvals.approve(PRESSURE, system, base + 7)
     assert gate.approvals.current(PRESSURE, system) == base + 7
     assert (write(base + 7), now()) == (0, base + 7)
     assert (write(base), now()) == (0, base)
-    assert (write(base + 8), now()) == (0, base + 7)
+    assert (write(base + 8), now()) == (errno.EPERM, base)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,8 @@ def test_only_a_plain_number_counts_as_the_baseline(
     gate: Gate, system: Target, base: int, text: str, lands: bool
 ) -> None:
     gate.approvals.approve(PRESSURE, system, base + 7)
-    assert write(text.format(base)) == 0
+    assert write(base + 7) == 0
+    assert write(text.format(base)) == (0 if lands else errno.EPERM)
     assert now() == (base if lands else base + 7)
 
 
@@ -249,7 +250,8 @@ def test_two_gates_do_not_disturb_each_other(
         theirs = Gate.open()
         theirs.guard(INTERVAL, system, value)
         theirs.approvals.approve(INTERVAL, system, value + 1)
-        assert write(value + 9, file) == 0
+        assert write(value + 9, file) == errno.EPERM
+        assert write(value + 1, file) == 0
         assert write(base + 3) == 0  # what is guarded by the other
         return theirs
 
@@ -282,6 +284,7 @@ def test_two_owners_of_one_sysctl_are_admins_to_each_other(
 def test_in_a_pid_namespace_the_owner_knows_himself(system: Target, base: int) -> None:
     script = (
         "import os\n"
+        "from kmind.errors import KmindError\n"
         "from kmind.guard import Gate\n"
         "from kmind.knobs import Target, get_knob\n"
         "assert os.getpid() == 1\n"
@@ -289,8 +292,13 @@ def test_in_a_pid_namespace_the_owner_knows_himself(system: Target, base: int) -
         "with Gate.open() as gate:\n"
         f"    gate.guard(knob, system, {base})\n"
         f"    gate.approvals.approve(knob, system, {base + 7})\n"
-        f"    knob.write(system, {base + 1})\n"
-        f"    assert knob.read(system) == {base + 7}\n"
+        f"    knob.write(system, {base + 7})\n"
+        "    try:\n"
+        f"        knob.write(system, {base + 1})\n"
+        "    except KmindError:\n"
+        f"        assert knob.read(system) == {base + 7}\n"
+        "    else:\n"
+        "        raise AssertionError('it passed')\n"
         f"    knob.write(system, {base})\n"
     )
     unshare = ["unshare", "--pid", "--fork", sys.executable, "-c", script]
@@ -404,10 +412,11 @@ def test_a_pinned_gate_outlives_its_owner_and_is_taken_over(
         assert second.approvals.current(PRESSURE, system) == base + 7
         assert write(base) == errno.EPERM
         second.settle(PRESSURE, system)
-        assert (write(base + 9), now()) == (0, base + 7)
+        assert (write(base + 9), now()) == (errno.EPERM, base + 2)
+        assert (write(base + 7), now()) == (0, base + 7)
         assert (write(base), now()) == (0, base)
     # Closed, not released: it goes on.
-    assert (write(base + 2), now()) == (0, base + 7)
+    assert (write(base + 2), now()) == (errno.EPERM, base)
     with Gate.adopt(pins) as third:
         assert third.events() == []
         third.release(PRESSURE, system)
@@ -516,15 +525,10 @@ def test_it_decides_as_the_model_does(
     for what, offset in steps:
         wanted = base + offset
         if what == "own":
-            expected = 0
-            if fresh or (wanted not in (base, approved) and approved is None):
-                expected = errno.EPERM
-            elif wanted == base:
-                value = base
-            else:
-                assert approved is not None
-                value = approved
-            assert write(wanted) == expected
+            passes = not fresh and wanted in (base, approved)
+            if passes:
+                value = wanted
+            assert write(wanted) == (0 if passes else errno.EPERM)
         elif what == "admin":
             assert admin.write(wanted) == 0
             value, fresh = wanted, True

@@ -41,7 +41,7 @@ def test_a_sysctl_is_guarded_while_it_is_held(
     actuator: Actuator, system: Target, base: int
 ) -> None:
     apply(actuator, base + 1)
-    assert (now(), write(base + 2), now()) == (base + 1, 0, base + 1)
+    assert (now(), write(base + 2), now()) == (base + 1, errno.EPERM, base + 1)
     apply(actuator, base + 2)
     assert now() == base + 2
     second = actuator.held[-1]
@@ -246,7 +246,8 @@ def test_it_reads_what_stands_approved_in_the_core(system: Target, base: int) ->
         assert write(base + 1) == errno.EPERM
         core.approvals.approve(PRESSURE.id, system.id, base + 1, base, slot=1)
         assert gate.approvals.claim(PRESSURE, system, base + 1)
-        assert (write(base + 2), now()) == (0, base + 1)
+        assert (write(base + 2), now()) == (errno.EPERM, base)
+        assert (write(base + 1), now()) == (0, base + 1)
         gate.release(PRESSURE, system)
         assert core.approvals.all() == {}
 
@@ -322,7 +323,7 @@ def test_a_daemon_that_takes_over_learns_what_happened_meanwhile(
             assert gone == [texts[written]] == [now()]
         else:
             assert gone == []
-            assert (write(base + 5), now()) == (0, base + 1)
+            assert (write(base + 5), now()) == (errno.EPERM, base + 1)
             apply(actuator, base + 3)
             actuator.undo_all()
             assert now() == base
