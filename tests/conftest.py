@@ -56,12 +56,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
         if reason := next(filter(None, map(image.missing, guest_marker.args)), ""):
             pytest.skip(reason)
-    marker = item.get_closest_marker("kernel")
-    if marker is None:
+    markers = list(item.iter_markers("kernel"))  # the test's own, its file's, its parameters'
+    if not markers:
         return
     if os.geteuid() != 0:
         _skip(item, "needs root")
-    for name in marker.args:
+    for name in (name for marker in markers for name in marker.args):
         if (result := _probe(name)).state != "ok":
             _skip(item, f"{name} is {result.state} here: {result.cause}")
 

@@ -31,6 +31,7 @@ SUITES = {
 )
 def guest(request: pytest.FixtureRequest) -> Iterator[Guest]:
     with Guest(request.param, seconds=3000) as booted:
+        booted.load("loop")
         yield booted
 
 

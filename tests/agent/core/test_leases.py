@@ -17,6 +17,7 @@ from agents import BareAgent, compile_bpf
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from members import member, recommend
+from programs import machine_lacks
 
 from kmind.abi import layout
 from kmind.agent.core.codec import Claim
@@ -352,6 +353,8 @@ def leases(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(("priorities", "keep"), [((100, 100), 0), ((100, 200), 3)])
 def test_cpus_that_fight_over_a_lease(leases: Path, priorities: tuple[int, int], keep: int) -> None:
     """Of equals only one has it at a time; a higher one takes it, and the counts add up."""
+    if len(os.sched_getaffinity(0)) < 2:
+        machine_lacks("a second CPU")
     with BpfObject(leases) as loaded:
         loaded.load()
         done = [np.zeros((), WORK) for _ in priorities]
@@ -382,8 +385,7 @@ def test_cpus_that_fight_over_a_lease(leases: Path, priorities: tuple[int, int],
         if priorities[0] == priorities[1]:
             assert [int(words["together"]) for words in done] == [0, 0]
             assert [int(words["handed_over"]) for words in done] == [0, 0]
-            alone = len(os.sched_getaffinity(0)) == 1  # then one waits for the other's turns
-            assert alone or sum(int(words["denied"]) for words in done) > 0
+            assert sum(int(words["denied"]) for words in done) > 0
         else:
             assert [int(words["handed_over"]) > 0 for words in done] == [False, True]
         held = loaded.maps["km_leases"]
