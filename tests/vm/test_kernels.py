@@ -40,6 +40,7 @@ def test_the_kernels_tests_pass_there(guest: Guest, suite: str) -> None:
     done = guest.run(
         "python3", "-m", "pytest", "-q", "-m", "kernel or fault", "-p", "no:cacheprovider",
         "--junitxml=/run/tests.xml", *SUITES[suite], seconds=1200,
+        environment={"KMIND_KILLS": "40"},
     )  # fmt: skip
     assert done.code == 0, f"{done.stdout[-12000:]}\n{done.stderr[-2000:]}"
     cases = list(ElementTree.fromstring(guest.read("/run/tests.xml")).iter("testcase"))
