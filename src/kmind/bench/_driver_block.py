@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -83,11 +82,12 @@ def measure_block(*, quick: bool = False) -> list[Metric]:
 def _kernels_loop(size: int) -> Iterator[Path]:
     # The same in the kernel: a loop device with direct I/O on a file in memory.
     losetup = find_tool("losetup")
-    with tempfile.NamedTemporaryFile(dir="/dev/shm", prefix="kmind-bench-") as file:
+    with os.fdopen(os.memfd_create("kmind-bench"), "wb") as file:
         for _ in range(size >> 20):
             file.write(os.urandom(1 << 20))
         file.flush()
-        shown = run_process([losetup, "--find", "--show", "--direct-io=on", file.name])
+        backing = f"/proc/{os.getpid()}/fd/{file.fileno()}"
+        shown = run_process([losetup, "--find", "--show", "--direct-io=on", backing])
         device = shown.strip()
         try:
             yield Path(device)
