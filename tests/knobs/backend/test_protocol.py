@@ -10,7 +10,7 @@ import pytest
 from guard.gate_support import FILE, PRESSURE, Admin
 
 import kmind.guard.gate.gate
-from kmind.errors import KnobError, UsageError
+from kmind.errors import KmindError, KnobError, UsageError
 from kmind.guard import Actuator, Change, Gate, Journal, Policy, restore
 from kmind.guard.drift import find_standing
 from kmind.knobs import Knob, Target, Value, all_knobs
@@ -216,8 +216,9 @@ def test_gate_guards_by_what_the_backend_says(
     actuator = Actuator(journal, Policy())
     try:
         actuator.apply(knob, SYSTEM, before + 1, who="test@system", why="", by_admin=True)
-        knob.write(SYSTEM, before + 2)
-        assert knob.read(SYSTEM) == before + 1  # rewritten to what is approved
+        with pytest.raises(KmindError):
+            knob.write(SYSTEM, before + 2)
+        assert knob.read(SYSTEM) == before + 1
         assert admin.write(before + 1, FILE) == 0  # our own value counts as well
         assert [each.knob for each in actuator.check()] == ["test.level"]
     finally:

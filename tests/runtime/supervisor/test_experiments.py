@@ -131,17 +131,19 @@ def test_a_gain_is_kept_and_ends_with_the_extension_s_interest(rig: Rig, disk: s
     )
     with load(disk, faster):
         name = begun(rig, disk, GAIN, tired)
-        rig.run_until(lambda: rig.of("result"))
-        assert outcome(rig) == ("gain", True)
+        # On a busy machine one may be void: then the value is tried again, somewhat later.
+        rig.run_until(lambda: any(result["outcome"] != "aborted" for result in rig.of("result")))
+        result = rig.of("result")[-1]
+        assert (result["outcome"], result["kept"]) == ("gain", True)
         assert rig.of("kept")[0]["old"] == before
         assert value_of(disk) == 512
         rig.run_until(lambda: rig.of("undone"))
     assert value_of(disk) == before
     assert rig.supervisor
-    row = rig.supervisor.evidence.get(str(rig.of("result")[0]["experiment"]))
+    row = rig.supervisor.evidence.get(str(result["experiment"]))
     assert (row["instance"], row["backend"], row["state"]) == (name, "bpf", "ended")
     account = rig.supervisor.status(name)[0]["account"]
-    assert (account["applied"], account["undone"]) == (1, 1)
+    assert account["applied"] == account["undone"] >= 1
 
 
 def test_somebody_else_sets_the_knob(rig: Rig, disk: str) -> None:
