@@ -21,23 +21,18 @@ stop() {
 trap stop EXIT
 trap 'exit 130' INT TERM
 
-# Runs pytest once for each word that follows "--", its marks, and fails if one of them does.
-all_of() {
-    local failed=0 options=() marks
-    while [[ $1 != -- ]]; do
-        options+=("$1")
-        shift
-    done
-    for marks in "${@:2}"; do
-        nice "${pytest[@]}" -m "$marks" "${options[@]}" || failed=1
-    done
+# Runs what touches nothing of the machine; fails if one of the two does.
+plain_then_guests() {
+    local failed=0
+    nice "${pytest[@]}" -m "not ($machine or guest or quiet)" "$@" || failed=1
+    nice "${pytest[@]}" -m "guest and not quiet" "$@" || failed=1
     return "$failed"
 }
 
-# Starts that beside.
+# Starts a command beside.
 begin() {
     set -m # or it would start with SIGINT ignored, and so would whatever it starts
-    all_of "$@" >"$kept" 2>&1 &
+    "$@" >"$kept" 2>&1 &
     beside=$!
     set +m
 }
@@ -47,11 +42,11 @@ guests=false
 ! $guests || shift
 first=0 others=0 quiet=0
 if $guests; then
-    begin --ignore "$on_kernels" "$@" -- "guest and not quiet"
+    begin nice "${pytest[@]}" -m "guest and not quiet" --ignore "$on_kernels" "$@"
     "${pytest[@]}" -m "guest and not quiet" "$on_kernels" "$@" || first=$?
     last="guest and quiet"
 else
-    begin "$@" -- "not ($machine or guest or quiet)" "guest and not quiet"
+    begin plain_then_guests "$@"
     "${pytest[@]}" -m "($machine) and not quiet" "$@" || first=$?
     last=quiet
 fi

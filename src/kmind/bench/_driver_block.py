@@ -9,7 +9,6 @@ has answered a request.
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import time
@@ -23,7 +22,7 @@ import numpy as np
 from kmind.bench._driver_server import RamProcess
 from kmind.bench._results import Metric, interleaved
 from kmind.driver.disk import LoopDisk
-from kmind.errors import KmindError
+from kmind.workloads.fio import parse_report
 from kmind.workloads.host import find_tool, run_process
 
 __all__ = ["measure_block"]
@@ -102,13 +101,7 @@ def _fio(path: Path, size: int, seconds: float, *words: str) -> list[str]:
 
 
 def _job(output: str) -> dict[str, Any]:
-    # The report of a job, which has to have ended well.
-    try:
-        job: dict[str, Any] = json.loads(output[output.index("{") :])["jobs"][0]
-    except (ValueError, LookupError):
-        raise KmindError("fio printed no report", hint="run it by hand") from None
-    if job["error"]:
-        raise KmindError(f"a request failed with error {job['error']}", hint="see the kernel's log")
+    job: dict[str, Any] = parse_report(output, ("read", "write"))["jobs"][0]
     return job
 
 

@@ -81,6 +81,21 @@ def _prepared(
     return out
 
 
+def _transfer(
+    op: Op,
+    fd: Ints,
+    offset: Ints,
+    address: Ints,
+    length: Ints,
+    user_data: Ints,
+    flags: Ints,
+    out: Entries | None,
+    **more: Ints,
+) -> Entries:
+    words = {"fd": fd, "off": offset, "addr": address, "len": length, "flags": flags, **more}
+    return _prepared(op, user_data, out, words)
+
+
 def nop(user_data: Ints, *, flags: Ints = 0, out: Entries | None = None) -> Entries:
     """Do nothing."""
     return _prepared(Op.NOP, user_data, out, {"flags": flags})
@@ -97,8 +112,7 @@ def read(
     out: Entries | None = None,
 ) -> Entries:
     """Read at ``offset``; with -1 where the file stands."""
-    words = {"fd": fd, "off": offset, "addr": address, "len": length, "flags": flags}
-    return _prepared(Op.READ, user_data, out, words)
+    return _transfer(Op.READ, fd, offset, address, length, user_data, flags, out)
 
 
 def write(
@@ -112,8 +126,7 @@ def write(
     out: Entries | None = None,
 ) -> Entries:
     """Write at ``offset``; with -1 where the file stands."""
-    words = {"fd": fd, "off": offset, "addr": address, "len": length, "flags": flags}
-    return _prepared(Op.WRITE, user_data, out, words)
+    return _transfer(Op.WRITE, fd, offset, address, length, user_data, flags, out)
 
 
 def read_fixed(
@@ -128,8 +141,9 @@ def read_fixed(
     out: Entries | None = None,
 ) -> Entries:
     """Read into an address inside of the registered buffer with that index."""
-    words = {"fd": fd, "off": offset, "addr": address, "len": length, "flags": flags}
-    return _prepared(Op.READ_FIXED, user_data, out, {**words, "buf_index": buffer})
+    return _transfer(
+        Op.READ_FIXED, fd, offset, address, length, user_data, flags, out, buf_index=buffer
+    )
 
 
 def write_fixed(
@@ -144,8 +158,9 @@ def write_fixed(
     out: Entries | None = None,
 ) -> Entries:
     """Write from an address inside of the registered buffer with that index."""
-    words = {"fd": fd, "off": offset, "addr": address, "len": length, "flags": flags}
-    return _prepared(Op.WRITE_FIXED, user_data, out, {**words, "buf_index": buffer})
+    return _transfer(
+        Op.WRITE_FIXED, fd, offset, address, length, user_data, flags, out, buf_index=buffer
+    )
 
 
 def fsync(

@@ -4,6 +4,7 @@
 import json
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,15 +102,17 @@ def run_fio(
         return report, parse_series(log.read_text() if log.exists() else "")
 
 
-def parse_report(output: str) -> dict[str, Any]:
+def parse_report(output: str, sides: Sequence[str] = ("read",)) -> dict[str, Any]:
     """The JSON report of fio, which may follow lines of text.
 
-    Raises KmindError when there is none, or when the job failed or read nothing.
+    Raises KmindError when there is none, or when the job failed or moved nothing on these sides,
+    "read" and "write".
     """
     try:
         report: dict[str, Any] = json.loads(output[output.index("{") :])
         job = report["jobs"][0]
-        failed, done = job["error"], job["read"]["total_ios"] and job["read"]["runtime"]
+        failed = job["error"]
+        done = any(job[side]["total_ios"] and job[side]["runtime"] for side in sides)
     except (ValueError, LookupError, TypeError):
         raise KmindError("fio printed no report", hint="run the same fio command by hand") from None
     if failed or not done:
