@@ -65,6 +65,7 @@ class Cause(IntEnum):
 
     ASKED = 0
     STALLED = 1
+    UNANSWERED = 2
 
 
 ModeName: TypeAlias = Literal["observe", "advise", "canary", "auto", "emergency"]

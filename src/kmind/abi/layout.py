@@ -164,6 +164,7 @@ GAP = {
 CAUSE = {
     "ASKED": 0,
     "STALLED": 1,
+    "UNANSWERED": 2,
 }
 
 ACTION_KIND = {

@@ -150,8 +150,9 @@ enum kmind_gap {
 
 /* Reasons for an agent's change of mode. */
 enum kmind_cause {
-	KMIND_CAUSE_ASKED = 0,	 /* by the admin, through the daemon */
-	KMIND_CAUSE_STALLED = 1, /* no heartbeat within the deadline */
+	KMIND_CAUSE_ASKED = 0,	    /* by the admin, through the daemon */
+	KMIND_CAUSE_STALLED = 1,    /* no heartbeat within the deadline */
+	KMIND_CAUSE_UNANSWERED = 2, /* a request to the driver waits for longer than stall_ms */
 };
 
 /* One entry of a per-CPU submission ring: kernel to user. */

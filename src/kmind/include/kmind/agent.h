@@ -5,6 +5,9 @@
  *	#define KM_GAUGES (1ULL << MY_GAUGE)	features that are set, not added to
  *	#define KM_ON_WINDOW my_function	optional: gets a window's counters, as the tick
  *						closes it, and may set gauges of it
+ *	#define KM_ON_TICK my_tick		optional: runs at each tick; true: emergency, as
+ *						a request has waited for too long
+ *	#define KM_ON_SHOW my_show		optional: prints more lines of the account
  *	#define KM_TABLES(table) table(disks)	the tables by key, each made by KM_TABLE (table.h)
  *	#include <kmind/agent.h>
  *	KM_FEATURES(my_feature);		enum my_feature: the columns
@@ -62,6 +65,9 @@ struct {
 	__type(key, __u32);
 	__type(value, struct km_timer);
 } km_timers SEC(".maps");
+
+/* When the mode was last set: the watchdogs count anew from there. */
+static __u64 km_mode_ns;
 
 static __always_inline bool km_is_target(__u32 device)
 {
@@ -182,14 +188,15 @@ static __always_inline int km_hook_end(__u64 start)
  * itself what the values that it recommends are judged by. A completion runs in interrupts: there
  * it is KM_HOOK.
  *
- * KM_TASK_FUNCTION is KM_TASK_HOOK for SEC("fentry/NAME") and SEC("fexit/NAME"): for a kernel that
- * has no tracepoint there. Its arguments are the function's first ones; at fexit all of them, and
- * then what it returned.
+ * KM_FUNCTION and KM_TASK_FUNCTION are the same for SEC("fentry/NAME") and SEC("fexit/NAME"): for a
+ * kernel that has no tracepoint there. Its arguments are the function's first ones; at fexit all of
+ * them, and then what it returned.
  */
 /* clang-format off */
 #define KM_HOOK(name, args...) KM_HOOK_IF(km_is_active(), name, ##args)
 #define KM_TASK_HOOK(name, args...) \
 	KM_HOOK_IF(km_is_active() && !km_is_extension(), name, ##args)
+#define KM_FUNCTION(name, args...) KM_HOOK_IF(km_is_named(), name, ##args)
 #define KM_TASK_FUNCTION(name, args...) \
 	KM_HOOK_IF(km_is_named() && !km_is_extension(), name, ##args)
 #define KM_HOOK_IF(own_event, name, args...)                                    \
@@ -366,6 +373,10 @@ static __noinline int km_publish(__u64 now)
 	return 0;
 }
 
+#ifdef KM_ON_TICK
+static bool KM_ON_TICK(__u64 now);
+#endif
+
 #ifdef KM_TABLES
 #define KM_TABLE_LOOK(name) static int km_look_through_##name(__u64 now);
 KM_TABLES(KM_TABLE_LOOK)
@@ -399,6 +410,10 @@ static int km_tick(void *map, __u32 *key, struct km_timer *timer)
 	} else if (now - km.heartbeat_ns > km_deadline_ns && km.mode != KMIND_MODE_EMERGENCY) {
 		km_enter_mode(KMIND_MODE_EMERGENCY, KMIND_CAUSE_STALLED);
 	}
+#ifdef KM_ON_TICK
+	if (KM_ON_TICK(now) && km.mode != KMIND_MODE_EMERGENCY)
+		km_enter_mode(KMIND_MODE_EMERGENCY, KMIND_CAUSE_UNANSWERED);
+#endif
 	if (now >= km.window_due_ns)
 		km_close_window(now);
 	if (now - km.published_ns >= KM_PUBLISH_NS)
@@ -459,7 +474,7 @@ int km_control(struct kmind_control *args)
 		break;
 	case KMIND_CONTROL_MODE:
 		/* The watchdog counts anew from here. */
-		km.heartbeat_ns = bpf_ktime_get_ns();
+		km.heartbeat_ns = km_mode_ns = bpf_ktime_get_ns();
 		args->result = km_enter_mode(args->value, KMIND_CAUSE_ASKED);
 		break;
 	case KMIND_CONTROL_CURRENT:

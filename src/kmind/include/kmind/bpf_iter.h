@@ -43,6 +43,10 @@ static __always_inline void km_show_account(struct seq_file *seq)
 		BPF_SEQ_PRINTF(seq, "verdict_%s %llu\n", km_verdict_words[i], account.verdicts[i]);
 }
 
+#ifdef KM_ON_SHOW
+static int KM_ON_SHOW(struct seq_file *seq);
+#endif
+
 SEC("iter/bpf_map_elem")
 int km_show(struct bpf_iter__bpf_map_elem *ctx)
 {
@@ -53,6 +57,9 @@ int km_show(struct bpf_iter__bpf_map_elem *ctx)
 		return 0;
 	km_show_instance(seq, instance);
 	km_show_account(seq);
+#ifdef KM_ON_SHOW
+	KM_ON_SHOW(seq);
+#endif
 	return 0;
 }
 
