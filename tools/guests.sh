@@ -19,7 +19,7 @@ kernels="
 packages=(bpftool clang-19 coreutils dmsetup e2fsprogs findutils fio iproute2 kmod libbpf-dev
     libbpf1 libc6-dev linux-libc-dev mount procps python3 systemd util-linux util-linux-extra)
 # The distributions of .venv that are copied, with all that they ask for.
-python="kmind[daemon,infer,tune] hypothesis pytest pytest-timeout requests scikit-learn scipy"
+python="coverage hypothesis kmind[daemon,infer,learn,tune] pytest pytest-timeout requests scikit-learn scipy"
 free_mib=2048
 
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # usage: tools/test.sh [--guests] [PYTEST ARGUMENT...]
 # Runs all tests, or only those in guests, as several runs of pytest. Tests of the kernel go one
-# after another, for there is one machine, and mostly wait. What touches nothing of it runs beside
-# them, with less priority: plain tests, then guests. Last comes what is to have the machine to
-# itself. Output of what runs beside is shown when all are done.
+# after another, for there is one machine, and mostly wait; then the kernels' guests. What touches
+# nothing of the machine runs beside them, with less priority: plain tests, then other guests. Last
+# comes what is to have the machine to itself. Output of what runs beside is shown when all are done.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -21,11 +21,14 @@ stop() {
 trap stop EXIT
 trap 'exit 130' INT TERM
 
-# Runs what touches nothing of the machine; fails if one of the two does.
-plain_then_guests() {
+kernels() { "${pytest[@]}" -m "guest and not quiet" "$on_kernels" "$@"; }
+others() { nice "${pytest[@]}" -m "guest and not quiet" --ignore "$on_kernels" "$@"; }
+
+# Plain tests, then guests; fails if one of the two does.
+plain_then_others() {
     local failed=0
     nice "${pytest[@]}" -m "not ($machine or guest or quiet)" "$@" || failed=1
-    nice "${pytest[@]}" -m "guest and not quiet" "$@" || failed=1
+    others "$@" || failed=1
     return "$failed"
 }
 
@@ -40,21 +43,22 @@ begin() {
 guests=false
 [[ ${1-} != --guests ]] || guests=true
 ! $guests || shift
-first=0 others=0 quiet=0
+first=0 second=0 beside_it=0 quiet=0
 if $guests; then
-    begin nice "${pytest[@]}" -m "guest and not quiet" --ignore "$on_kernels" "$@"
-    "${pytest[@]}" -m "guest and not quiet" "$on_kernels" "$@" || first=$?
+    begin others "$@"
     last="guest and quiet"
 else
-    begin plain_then_guests "$@"
+    begin plain_then_others "$@"
     "${pytest[@]}" -m "($machine) and not quiet" "$@" || first=$?
     last=quiet
 fi
-wait "$beside" || others=$?
+kernels "$@" || second=$?
+wait "$beside" || beside_it=$?
 beside=''
 "${pytest[@]}" -m "$last" "$@" || quiet=$?
-printf '\nBeside the first run, what touches nothing of the machine:\n\n'
+printf '\nBeside the first runs, what touches nothing of the machine:\n\n'
 cat "$kept"
 ((first == 0)) || printf '\nThe first run, further up, has failed.\n'
+((second == 0)) || printf '\nThe run of the kernels in guests, further up, has failed.\n'
 ((quiet == 0)) || printf '\nThe run of the quiet tests, further up, has failed.\n'
-((first + others + quiet == 0))
+((first + second + beside_it + quiet == 0))

@@ -71,6 +71,7 @@ def wait_for(path: Path, process: "subprocess.Popen[str]", *, reads: int = 0) ->
 
 
 @pytest.mark.kernel(*NEEDS)
+@pytest.mark.usefixtures("each_shape")
 def test_each_request_is_on_record(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with (
@@ -111,7 +112,8 @@ def test_each_request_is_on_record(tmp_path: Path) -> None:
     assert main(["replay", str(out), "blockio", "--json"]) == 0
 
 
-@pytest.mark.kernel(*NEEDS, "tp_filemap")
+@pytest.mark.kernel(*NEEDS)
+@pytest.mark.usefixtures("each_shape")
 def test_a_sweep_labels_windows_and_is_put_back(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with loop_disk(tmp_path) as disk:
@@ -132,7 +134,7 @@ def test_a_sweep_labels_windows_and_is_put_back(tmp_path: Path) -> None:
     assert set(stood) <= {"16", "512", "", baseline.strip()}
 
 
-@pytest.mark.kernel(*NEEDS, "tp_filemap")
+@pytest.mark.kernel(*NEEDS)
 @pytest.mark.fault
 def test_killed_in_a_sweep(tmp_path: Path) -> None:
     """Flushed rows survive, and `kmind restore` puts the knob back."""
@@ -155,7 +157,7 @@ def test_killed_in_a_sweep(tmp_path: Path) -> None:
     assert sum(len(rows) for _, rows, _ in recording.windows()) > 0
 
 
-@pytest.mark.kernel(*NEEDS, "tp_filemap")
+@pytest.mark.kernel(*NEEDS)
 def test_a_sweep_yields(tmp_path: Path) -> None:
     """Another's write stays, and so do the rows recorded until then."""
     out = tmp_path / "out"
