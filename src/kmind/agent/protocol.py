@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from kmind.agent.types import Action, Grant, Kind, Mode
+from kmind.agent.types import Action, Cause, Grant, Kind, Mode
 from kmind.queue import Geometry
 
 __all__ = ["Agent", "AgentAdmission", "AgentHooks", "AgentModels", "OwnedAgent"]
@@ -101,6 +101,10 @@ class Agent(Protocol):
     @property
     def mode(self) -> int:
         """The mode that it is in, by the kernel's own word; 0: none was set yet."""
+
+    @property
+    def cause(self) -> Cause:
+        """The reason for its last change of mode."""
 
     def set_mode(self, mode: Mode) -> None:
         """Move to a mode. The way out of emergency is this call, and no other."""

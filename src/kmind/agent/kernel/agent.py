@@ -23,7 +23,7 @@ from kmind.agent.kernel.own_parts import OwnParts
 from kmind.agent.kernel.shared_memory import choose_shape, plan_arena, shape_of
 from kmind.agent.kernel.spec import Place, Settings, Spec, free_address, possible_cpus
 from kmind.agent.kernel.tables import table_maps
-from kmind.agent.types import Action, Kind, Mode
+from kmind.agent.types import Action, Cause, Kind, Mode
 from kmind.bpf import Arena, RingBuffer, map_arena
 from kmind.errors import BpfError, KmindError
 from kmind.queue import Geometry
@@ -281,6 +281,11 @@ class BpfAgent:
         if self._core is not None:
             return self._core.mode(self._place.slot)
         return self._generation.control("LOOK")
+
+    @property
+    def cause(self) -> Cause:
+        """The reason for its last change of mode."""
+        return Cause(int(self._generation.call("LOOK")["kind"]))
 
     def set_mode(self, mode: Mode) -> None:
         """Move to a mode."""

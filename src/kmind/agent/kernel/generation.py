@@ -245,13 +245,17 @@ class Generation:
 
     def control(self, op: str, **words: int | np.void) -> int:
         """Call the agent's control program; its value. BpfError if it refuses."""
+        return int(self.call(op, **words)["value"])
+
+    def call(self, op: str, **words: int | np.void) -> np.void:
+        """The same; all that it answered, as ``layout.CONTROL``."""
         args = np.zeros((), layout.CONTROL)
         args["op"] = layout.CONTROL_OP[op]
         for name, value in words.items():
             args[name] = value
         for _ in range(_PATIENCE):
             ran = self.programs["km_control"].test_run(args.tobytes())
-            after = np.frombuffer(ran.ctx, layout.CONTROL)[0]
+            after: np.void = np.frombuffer(ran.ctx, layout.CONTROL)[0]
             result = int(after["result"])
             if result != -errno.EBUSY:  # else a recommendation is judged just now
                 break
@@ -264,7 +268,7 @@ class Generation:
         if result < 0 and op not in ("NOTICE", "CURRENT"):
             cause = os.strerror(-result) if -result in errno.errorcode else str(result)
             raise BpfError(f"the agent refused {op.lower()}: {cause}")
-        return int(after["value"])
+        return after
 
     def read_head(self) -> np.void:
         """``struct kmind_state``: what the generations of an agent share."""

@@ -23,7 +23,7 @@ from kmind.agent.sim.leases import SimLeases
 from kmind.agent.sim.models import SimModels
 from kmind.agent.sim.spec import SimSettings, SimSpec
 from kmind.agent.sim.tables import SimTables
-from kmind.agent.types import Action, Kind, Mode
+from kmind.agent.types import Action, Cause, Kind, Mode
 from kmind.errors import KmindError
 from kmind.queue import Geometry
 from kmind.queue.order import fence
@@ -147,6 +147,7 @@ class SimAgent:
         self._counted = self._window_counted = 0
         self._beat = 0
         self._beat_ns = self._window_start = self._now
+        self._cause = Cause.ASKED
         self._window_due = self._now + self._window_ns
         self._rung = 0
         self._cq_head = 0
@@ -202,6 +203,11 @@ class SimAgent:
     def mode(self) -> int:
         """The mode that it is in, as ``enum kmind_mode``; 0: none."""
         return self.admission.mode
+
+    @property
+    def cause(self) -> Cause:
+        """The reason for its last change of mode."""
+        return self._cause
 
     def set_mode(self, mode: Mode) -> None:
         """Move to a mode."""
@@ -322,6 +328,7 @@ class SimAgent:
             self._enter_mode(_EMERGENCY, layout.CAUSE["STALLED"])
 
     def _enter_mode(self, mode: int, cause: int) -> None:
+        self._cause = Cause(cause)
         self.admission.mode = mode
         self._header["mode"] = mode
         self.push(layout.KIND["MODE"], cause, mode, self._now)

@@ -316,7 +316,7 @@ enum kmind_control_op {
 	KMIND_CONTROL_ACTIVE = 8,  /* value: generation that hooks work for, and its phase */
 	KMIND_CONTROL_GRANT = 9,   /* knob, target, grant */
 	KMIND_CONTROL_REVOKE = 10, /* knob, target; value, out: 1 if it was granted */
-	KMIND_CONTROL_LOOK = 11,   /* value, out: the mode */
+	KMIND_CONTROL_LOOK = 11,   /* value, out: the mode; kind, out: its cause */
 };
 
 struct kmind_control {

@@ -66,8 +66,9 @@ struct {
 	__type(value, struct km_timer);
 } km_timers SEC(".maps");
 
-/* When the mode was last set: the watchdogs count anew from there. */
+/* When the mode was last set: the watchdogs count anew from there. And why it is this one. */
 static __u64 km_mode_ns;
+static __u32 km_cause;
 
 static __always_inline bool km_is_target(__u32 device)
 {
@@ -188,15 +189,14 @@ static __always_inline int km_hook_end(__u64 start)
  * itself what the values that it recommends are judged by. A completion runs in interrupts: there
  * it is KM_HOOK.
  *
- * KM_FUNCTION and KM_TASK_FUNCTION are the same for SEC("fentry/NAME") and SEC("fexit/NAME"): for a
- * kernel that has no tracepoint there. Its arguments are the function's first ones; at fexit all of
+ * KM_TASK_FUNCTION is KM_TASK_HOOK for SEC("fentry/NAME") and SEC("fexit/NAME"): for a kernel that
+ * has no tracepoint there. Its arguments are the function's first ones; at fexit all of
  * them, and then what it returned.
  */
 /* clang-format off */
 #define KM_HOOK(name, args...) KM_HOOK_IF(km_is_active(), name, ##args)
 #define KM_TASK_HOOK(name, args...) \
 	KM_HOOK_IF(km_is_active() && !km_is_extension(), name, ##args)
-#define KM_FUNCTION(name, args...) KM_HOOK_IF(km_is_named(), name, ##args)
 #define KM_TASK_FUNCTION(name, args...) \
 	KM_HOOK_IF(km_is_named() && !km_is_extension(), name, ##args)
 #define KM_HOOK_IF(own_event, name, args...)                                    \
@@ -226,6 +226,7 @@ static __noinline int km_enter_mode(__u32 mode, __u32 cause)
 	__u32 slot = km_slot;
 
 	KM_USES_ARENA();
+	WRITE_ONCE(km_cause, cause);
 	WRITE_ONCE(km.mode, mode);
 	WRITE_ONCE(km_header()->mode, mode);
 	/* The owner compares it each second, should the ring have no room for the word of it. */
@@ -489,6 +490,7 @@ int km_control(struct kmind_control *args)
 		break;
 	case KMIND_CONTROL_LOOK:
 		args->value = READ_ONCE(km.mode);
+		args->kind = READ_ONCE(km_cause);
 		args->result = 0;
 		break;
 	case KMIND_CONTROL_NOTICE:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from kmind import events
-from kmind.agent.types import Action, Mode
+from kmind.agent.types import Action, Cause, Mode
 from kmind.errors import JournalError, KmindError
 from kmind.extension import KnobInfo, Module
 from kmind.extension import Value as Parameter
@@ -216,6 +216,9 @@ class Instance:
             self._stall()
 
     def _stall(self) -> None:
+        if self.spec.agent.cause == Cause.UNANSWERED:
+            self.emergency(f"the driver of {self.name} left a request unanswered for too long")
+            return
         silence_s = self.spec.deadline_s
         self.emergency(f"the extension of {self.name} was silent for {silence_s:g} s")
 
