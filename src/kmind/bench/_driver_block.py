@@ -25,7 +25,7 @@ from kmind.driver.disk import LoopDisk
 from kmind.workloads.fio import parse_report
 from kmind.workloads.host import find_tool, run_process
 
-__all__ = ["measure_block"]
+__all__ = ["fio_command", "fio_job", "measure_block"]
 
 _SIZE, _QUICK_SIZE = 256 << 20, 32 << 20
 _ROUNDS, _QUICK_ROUNDS = 10, 2
@@ -94,19 +94,21 @@ def _kernels_loop(size: int) -> Iterator[Path]:
             run_process([losetup, "--detach", device])
 
 
-def _fio(path: Path, size: int, seconds: float, *words: str) -> list[str]:
+def fio_command(path: Path, size: int, seconds: float, *words: str) -> list[str]:
+    """A run of fio on a path for so many seconds, past the page cache, with a report in JSON."""
     common = ["--ioengine=libaio", "--direct=1", "--time_based", "--norandommap"]
     sizes = [f"--filename={path}", f"--size={size}", f"--runtime={seconds:g}"]
     return [find_tool("fio"), "--name=load", *sizes, *common, *words, "--output-format=json"]
 
 
-def _job(output: str) -> dict[str, Any]:
+def fio_job(output: str) -> dict[str, Any]:
+    """The only job of a report of fio's."""
     job: dict[str, Any] = parse_report(output, ("read", "write"))["jobs"][0]
     return job
 
 
 def _iops(words: Sequence[str], path: Path, size: int, seconds: float) -> float:
-    job = _job(run_process(_fio(path, size, seconds, *words)))
+    job = fio_job(run_process(fio_command(path, size, seconds, *words)))
     return float(job["read"]["iops"] + job["write"]["iops"])
 
 
@@ -114,7 +116,7 @@ def _kill(disk: LoopDisk, size: int, memory: int, kills: int) -> tuple[list[floa
     # Milliseconds from each kill to the first answer of a process that stood by, and the longest
     # that any request took.
     words = ("--rw=randrw", "--bs=4k", "--iodepth=32")
-    fio = _fio(disk.path, size, kills * _KILL_EVERY_S, *words)
+    fio = fio_command(disk.path, size, kills * _KILL_EVERY_S, *words)
     stalls = []
     serving = RamProcess(disk.connection, size, memory)
     load = subprocess.Popen(fio, stdout=subprocess.PIPE, text=True)
@@ -134,7 +136,7 @@ def _kill(disk: LoopDisk, size: int, memory: int, kills: int) -> tuple[list[floa
             if _wait_for_answers(disk, before, load):
                 stalls.append((time.perf_counter() - began) * 1e3)
         assert load.stdout
-        job = _job(load.stdout.read())
+        job = fio_job(load.stdout.read())
     finally:
         load.kill()
         load.wait()

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from kmind.bench._driver_accounts import measure_accounts
 from kmind.bench._driver_block import measure_block
 from kmind.bench._results import Metric, describe_machine, interleaved
 from kmind.command import Flag, Option
@@ -26,6 +27,7 @@ __all__ = ["OPTIONS", "SCHEMA", "run_driver_bench"]
 
 OPTIONS: tuple[Option | Flag, ...] = (
     Flag("block", "a block device that a process serves instead (root, fio, five minutes)"),
+    Flag("accounts", "the price of its accounts instead (root, fio, three minutes)"),
 )
 """Options of its own, besides --quick and --json."""
 
@@ -40,11 +42,18 @@ _AGAIN = "_again"  # the same once more: how far it differs from itself
 _Make = Callable[[Any], prepare.Entries]
 
 
-def run_driver_bench(*, quick: bool = False, block: bool = False) -> dict[str, Any]:
-    """Run the bench and return its result. Needs no root, and half a minute; ``block`` more."""
+def run_driver_bench(
+    *, quick: bool = False, block: bool = False, accounts: bool = False
+) -> dict[str, Any]:
+    """Run the bench and return its result. Needs no root, and half a minute; the others more."""
     result: dict[str, Any] = {"schema": SCHEMA, "quick": quick, "machine": describe_machine()}
     rounds, piece = (_QUICK_ROUNDS, _QUICK_PIECE_S) if quick else (_ROUNDS, _PIECE_S)
-    for metric in measure_block(quick=quick) if block else _ring(rounds, piece):
+    if block or accounts:
+        metrics = measure_block(quick=quick) if block else []
+        metrics += measure_accounts(quick=quick) if accounts else []
+    else:
+        metrics = _ring(rounds, piece)
+    for metric in metrics:
         result |= metric.as_json()
     return result
 

@@ -35,6 +35,7 @@ TRACEPOINTS: Mapping[str, tuple[str, ...]] = {
         "mm_filemap_delete_from_page_cache",
     ),
     "block": ("block_rq_issue", "block_rq_complete"),
+    "fuse": ("fuse_request_send", "fuse_request_end"),
     "writeback": ("writeback_dirty_folio", "writeback_written", "balance_dirty_pages"),
     "vmscan": (
         "mm_vmscan_direct_reclaim_begin",
@@ -153,6 +154,7 @@ _TRIES: Mapping[str, _Try] = {
                 "nothing where fentry works; elsewhere some features of the readahead tuner",
                 "nothing where fentry works; elsewhere the readahead tuner",
                 "device features of the readahead tuner; block tuners",
+                "accounts of block drivers, and the watch over requests that they leave unanswered",
                 "writeback tuners",
                 "memory tuners; the memory guard of tuners",
                 "the guard against running out of memory",
