@@ -73,6 +73,7 @@ KM_TABLE(latency);
 
 /* Each CPU counts for itself, and the tick adds it to the table's rows. */
 struct block_cpu {
+	__u64 scratch;
 	__u64 took[BLOCK_OPS][BLOCK_BUCKETS];
 } __attribute__((aligned(64)));
 
@@ -129,7 +130,7 @@ int KM_HOOK(on_end, struct fuse_req *req)
 		km_count(own, BLOCK_READ_BYTES + op, fuse_bytes(req));
 	if (req->in.h.unique & FUSE_RESENT)
 		km_count(own, BLOCK_REPLAYS, 1);
-	block_time(own, cpu, op, fuse_name(ctx));
+	block_time(own, cpu, op, fuse_name(req, &block_cpus[cpu].scratch));
 	return 0;
 }
 
@@ -144,7 +145,7 @@ int KM_HOOK(on_send, struct fuse_req *req)
 		return 0;
 	own = km_this_cpu(&cpu);
 	km_count(own, BLOCK_SENT, 1);
-	if (!km_wait_begin(fuse_name(ctx), bpf_ktime_get_ns()))
+	if (!km_wait_begin(fuse_name(req, &block_cpus[cpu].scratch), bpf_ktime_get_ns()))
 		km_count(own, BLOCK_NO_ROOM, 1);
 	return 0;
 }

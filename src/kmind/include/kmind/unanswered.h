@@ -11,9 +11,11 @@
  *	since = km_wait_end(name);		a hook: it is answered
  *	km_wait_tick(now);			the tick's part (KM_ON_TICK of agent.h)
  *
- * A request is named by its address. It is looked for among the eight places of its set, which lie
- * side by side; so a table with up to 1,000 requests has room for each. One that finds no room is
- * not timed, and the module counts it. The earlier ones stay: the oldest is what matters here.
+ * A request is named by its address. It has its place in a set of four, which is one line of
+ *memory, or in the neighbour of that set; so with up to 1,000 of 8,192 places taken each finds one.
+ *What finds none is not timed, and the module counts it. The earlier ones stay: the oldest is what
+ * matters here. One CPU sends a request and another ends it, so lines that they touch are what it
+ * costs, and the kernel's hash map touches several.
  *
  * Only for hooks that see each request's end, but for the few that are withdrawn before the server
  * has read them, as their client was killed: the tick asks after those that have waited for long.
@@ -23,9 +25,9 @@
 
 #include <kmind/agent.h>
 
-#define KM_WAIT_WAYS 8
-#define KM_WAIT_SETS 1024 /* a power of two */
-#define KM_WAIT_SLICE 64  /* sets that one tick looks at */
+#define KM_WAIT_WAYS 4
+#define KM_WAIT_SETS 2048 /* a power of two */
+#define KM_WAIT_SLICE 128 /* sets that one tick looks at */
 #define KM_WAIT_LONG_NS 500000000ULL
 #define KM_WAIT_DOUBTED 1ULL /* in since_ns: it was asked after, and was not there */
 
@@ -36,7 +38,7 @@ struct km_wait {
 
 struct km_wait_set {
 	struct km_wait ways[KM_WAIT_WAYS];
-} __attribute__((aligned(128)));
+} __attribute__((aligned(64)));
 
 static struct km_wait_set km_waits[KM_WAIT_SETS];
 static __u32 km_wait_cursor;		   /* the set that the tick looks at next */
@@ -52,23 +54,24 @@ static __always_inline void km_withdraw(void)
 
 static bool km_waits_on(__u64 name);
 
-static __always_inline struct km_wait_set *km_wait_set_of(__u64 name)
+/* The places that a request may have, the best first. */
+static __always_inline struct km_wait *km_wait_way(__u64 name, __u32 way)
 {
-	name *= 0x9e3779b97f4a7c15ULL;
-	return &km_waits[name >> 40 & (KM_WAIT_SETS - 1)];
+	__u32 set = name * 0x9e3779b97f4a7c15ULL >> 40;
+
+	return &km_waits[(set ^ way / KM_WAIT_WAYS) & (KM_WAIT_SETS - 1)].ways[way % KM_WAIT_WAYS];
 }
 
 /* A request begins to wait: false if there is no room to time it. */
 static __always_inline bool km_wait_begin(__u64 name, __u64 now)
 {
-	struct km_wait_set *set = km_wait_set_of(name);
 	struct km_wait *way;
 
 	now &= ~KM_WAIT_DOUBTED;
 	/* Another request had this address, and its end was not seen: it was withdrawn. */
 #pragma unroll
-	for (int i = 0; i < KM_WAIT_WAYS; i++) {
-		way = &set->ways[i];
+	for (__u32 i = 0; i < KM_WAIT_WAYS; i++) {
+		way = km_wait_way(name, i);
 		if (READ_ONCE(way->name) == name) {
 			WRITE_ONCE(way->since_ns, now);
 			km_withdraw();
@@ -76,8 +79,8 @@ static __always_inline bool km_wait_begin(__u64 name, __u64 now)
 		}
 	}
 #pragma unroll
-	for (int i = 0; i < KM_WAIT_WAYS; i++) {
-		way = &set->ways[i];
+	for (__u32 i = 0; i < 2 * KM_WAIT_WAYS; i++) {
+		way = km_wait_way(name, i);
 		if (!READ_ONCE(way->name) && !__sync_val_compare_and_swap(&way->name, 0, name)) {
 			WRITE_ONCE(way->since_ns, now);
 			return true;
@@ -86,25 +89,33 @@ static __always_inline bool km_wait_begin(__u64 name, __u64 now)
 	return false;
 }
 
+/* Its place; NULL if it has none. */
+static __always_inline struct km_wait *km_wait_find(__u64 name)
+{
+	struct km_wait *way;
+
+#pragma unroll
+	for (__u32 i = 0; i < 2 * KM_WAIT_WAYS; i++) {
+		way = km_wait_way(name, i);
+		if (READ_ONCE(way->name) == name)
+			return way;
+	}
+	return NULL;
+}
+
 /* It is answered: since when it waited, or 0 if its beginning was not seen, or not timed. */
 static __always_inline __u64 km_wait_end(__u64 name)
 {
-	struct km_wait_set *set = km_wait_set_of(name);
-	struct km_wait *way;
+	struct km_wait *way = km_wait_find(name);
 	__u64 since;
 
-#pragma unroll
-	for (int i = 0; i < KM_WAIT_WAYS; i++) {
-		way = &set->ways[i];
-		if (READ_ONCE(way->name) == name) {
-			since = READ_ONCE(way->since_ns);
-			/* No next one may be seen with this one's time. */
-			WRITE_ONCE(way->since_ns, 0);
-			ARENA_RELEASE(way->name, 0);
-			return since;
-		}
-	}
-	return 0;
+	if (!way)
+		return 0;
+	since = READ_ONCE(way->since_ns) & ~KM_WAIT_DOUBTED;
+	/* No next one may be seen with this one's time. */
+	WRITE_ONCE(way->since_ns, 0);
+	ARENA_RELEASE(way->name, 0);
+	return since;
 }
 
 /*
@@ -170,17 +181,10 @@ static __always_inline void km_wait_tick(__u64 now)
 /* Since when the oldest request of the last round waits, if it still does; else 0. */
 static __always_inline __u64 km_wait_since(void)
 {
-	__u64 name = km_oldest_name, since = km_oldest_ns;
-	struct km_wait_set *set = km_wait_set_of(name);
+	__u64 since = km_oldest_ns & ~KM_WAIT_DOUBTED;
+	struct km_wait *way = since ? km_wait_find(km_oldest_name) : NULL;
 
-	if (!since)
-		return 0;
-	for (int i = 0; i < KM_WAIT_WAYS; i++)
-		if (READ_ONCE(set->ways[i].name) == name &&
-		    (READ_ONCE(set->ways[i].since_ns) & ~KM_WAIT_DOUBTED) ==
-			    (since & ~KM_WAIT_DOUBTED))
-			return since & ~KM_WAIT_DOUBTED;
-	return 0;
+	return way && (READ_ONCE(way->since_ns) & ~KM_WAIT_DOUBTED) == since ? since : 0;
 }
 
 /*
