@@ -21,8 +21,11 @@ __all__ = ["Batch", "Frames", "Ints", "NetDriver", "Sender"]
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 
+_LONGEST = 365 * 86_400 * 10**9
 _OPEN, _FORWARD, _DROP, _GONE = range(4)
 _TCP_OFFSET = 12  # of the byte whose upper half is the header's length in words
+# Root of a namespace writes what headers he likes: bounds keep a frame from counting as millions.
+_MOST_HEADER, _LEAST_SEGMENT = 256, 8  # the latter is TCP_MIN_GSO_SIZE
 
 
 class Sender(Protocol):
@@ -134,13 +137,13 @@ class Batch:
 
         It does not answer them: call it before or after `forward`, in the same ``serve``; or
         before it, later on. The last one counts. Raises AnswerError for a frame that is gone, and
-        for a time that is negative or over an hour.
+        for a time that is negative or over a year.
         """
         times = np.asarray(ns)
         if times.dtype.kind not in "iu" or (
-            times.size and not 0 <= times.min() <= times.max() <= 3_600_000_000_000
+            times.size and not 0 <= times.min() <= times.max() <= _LONGEST
         ):
-            raise AnswerError("a delay has whole nanoseconds, up to an hour")
+            raise AnswerError("a delay has whole nanoseconds, up to a year")
         indices = self._indices(which)
         if times.ndim and times.shape != indices.shape:
             raise AnswerError(f"{times.size} delays for {len(indices)} frames")
@@ -215,15 +218,15 @@ class Batch:
         tcp = np.minimum(words["csum_start"].astype(np.int64), length - 1 - _TCP_OFFSET)
         tcp = np.maximum(tcp, 0)
         offset = self._rows[self._slots[large], VNET.itemsize + tcp + _TCP_OFFSET] >> 4
-        header = np.minimum(tcp + 4 * offset.astype(np.int64), length)
-        size = np.maximum(words["gso_size"].astype(np.int64), 1)
+        header = np.minimum(tcp + 4 * offset.astype(np.int64), np.minimum(length, _MOST_HEADER))
+        size = np.maximum(words["gso_size"].astype(np.int64), _LEAST_SEGMENT)
         packets[large] = np.maximum(-(-(length - header) // size), 1)
         wire = wire.copy()
         wire[large] += (packets[large] - 1) * header
         return packets, wire
 
 
-class NetDriver:
+class NetDriver(Protocol):
     """The class that an author extends: ``serve``."""
 
     def serve(self, batch: Batch) -> None:
@@ -231,4 +234,3 @@ class NetDriver:
 
         All that an exception leaves unanswered of this batch is dropped.
         """
-        raise NotImplementedError

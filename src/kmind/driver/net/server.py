@@ -71,7 +71,7 @@ class NetServer:
         taps: Sequence[Tap],
         *,
         depth: int = 1024,
-        burst: int = 128,
+        burst: int = 256,
         report: Callable[[Exception], None] = lambda _: None,
     ) -> None:
         if not 1 <= depth <= 1 << 16 or not _LEAST_BURST <= burst <= 256 or not taps:

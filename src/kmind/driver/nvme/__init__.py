@@ -1,2 +1,0 @@
-# SPDX-License-Identifier: Apache-2.0
-"""An NVMe controller driven from Python, and its namespace as a block driver."""
