@@ -18,6 +18,7 @@ import numpy as np
 
 from kmind.bench._driver_accounts import measure_accounts
 from kmind.bench._driver_block import measure_block
+from kmind.bench._driver_net import measure_net
 from kmind.bench._results import Metric, describe_machine, interleaved
 from kmind.command import Flag, Option
 from kmind.errors import NotSupportedError, RingError
@@ -28,6 +29,7 @@ __all__ = ["OPTIONS", "SCHEMA", "run_driver_bench"]
 OPTIONS: tuple[Option | Flag, ...] = (
     Flag("block", "a block device that a process serves instead (root, fio, five minutes)"),
     Flag("accounts", "the price of its accounts instead (root, fio, three minutes)"),
+    Flag("net", "a network link that a process serves instead (root, two minutes)"),
 )
 """Options of its own, besides --quick and --json."""
 
@@ -43,14 +45,15 @@ _Make = Callable[[Any], prepare.Entries]
 
 
 def run_driver_bench(
-    *, quick: bool = False, block: bool = False, accounts: bool = False
+    *, quick: bool = False, block: bool = False, accounts: bool = False, net: bool = False
 ) -> dict[str, Any]:
     """Run the bench and return its result. Needs no root, and half a minute; the others more."""
     result: dict[str, Any] = {"schema": SCHEMA, "quick": quick, "machine": describe_machine()}
     rounds, piece = (_QUICK_ROUNDS, _QUICK_PIECE_S) if quick else (_ROUNDS, _PIECE_S)
-    if block or accounts:
+    if block or accounts or net:
         metrics = measure_block(quick=quick) if block else []
         metrics += measure_accounts(quick=quick) if accounts else []
+        metrics += measure_net(quick=quick) if net else []
     else:
         metrics = _ring(rounds, piece)
     for metric in metrics:
