@@ -17,6 +17,10 @@ LONG = 100
 # Tested where they are used, and by which file.
 ELSEWHERE = {
     "agent/kernel/generation.py": "agent/kernel/test_upgrade.py",
+    "driver/nvme/controller.py": "vm/test_nvme.py",
+    "driver/nvme/disk.py": "vm/test_nvme.py",
+    "driver/pci/function.py": "vm/test_nvme.py",
+    "driver/pci/vfio.py": "vm/test_nvme.py",
     "runtime/experiment/experiments.py": "runtime/experiment/confirm/test_confirm.py",
 }
 

@@ -93,7 +93,8 @@ class Guest:
 
     ``kernel``: "6.1", "6.12" or "newest". ``disks`` beside its own; ``nics``: network cards on a
     wire of their own, which nothing else is on. ``lsm``: the security modules, as the kernel's
-    parameter. ``systemd``: as process 1, with a journal. ``boot``: more kernel parameters.
+    parameter. ``systemd``: as process 1, with a journal. ``iommu``: an Intel one, which confines
+    each PCI function to memory that was granted to it. ``boot``: more kernel parameters.
     ``memory_mib``, ``cpus``: its size. ``seconds``: what it may take as a whole. ``folder``: for
     its disks and console.log; without one it is made and removed. ``grace_s``, an attribute: how
     long the guest may take to say that a command's time is over; then it is held to hang.
@@ -101,12 +102,12 @@ class Guest:
 
     def __init__(
         self, kernel: str, *, disks: Sequence[Disk] = (), nics: int = 0, lsm: str = "",
-        systemd: bool = False, boot: str = "", memory_mib: int = 2048, cpus: int = 1,
-        seconds: float = 600, folder: Path | None = None,
+        systemd: bool = False, iommu: bool = False, boot: str = "", memory_mib: int = 2048,
+        cpus: int = 1, seconds: float = 600, folder: Path | None = None,
     ) -> None:  # fmt: skip
         self.kernel: Kernel = find_kernel(kernel)
         self.disks, self.nics = tuple(disks), nics
-        self.lsm, self.systemd, self.boot = lsm, systemd, boot
+        self.lsm, self.systemd, self.iommu, self.boot = lsm, systemd, iommu, boot
         self.memory_mib, self.cpus, self.seconds = memory_mib, cpus, seconds
         self.boot_s = 0.0  # from start to ready
         self.grace_s = 60.0
@@ -310,6 +311,7 @@ class Guest:
         words += ["console=ttyS0", "panic=-1", "oops=panic", _NO_CX16, _LATE_TIMER, "net.ifnames=0"]
         words += [_NOLOCK] * (self.kernel.name == "newest")
         words += [f"lsm={self.lsm}"] * bool(self.lsm) + ["guest.systemd"] * self.systemd
+        words += ["intel_iommu=on"] * self.iommu
         drives = [("root", self._path("root.qcow2"), "qcow2"), ("project", make_project(), "raw")]
         for number, disk in enumerate(self.disks):
             limit = f",throttling.bps-total={disk.mib_s << 20}" * bool(disk.mib_s)
@@ -320,6 +322,8 @@ class Guest:
             "-no-user-config", "-display", "none", "-kernel", str(self.kernel.image),
             "-append", " ".join([*words, *self.boot.split()]),
         ]  # fmt: skip
+        if self.iommu:  # first: it guards what comes after it
+            command += ["-machine", "q35", "-device", "intel-iommu"]
         for name, path, kind in drives:
             only = ",readonly=on" * (name == "project")
             command += ["-drive", f"file={path},format={kind},if=none,id={name}{only}"]
