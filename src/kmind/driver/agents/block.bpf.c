@@ -79,6 +79,7 @@ struct block_cpu {
 
 static struct block_cpu block_cpus[KMIND_MAX_CPUS];
 static __u64 block_told[BLOCK_OPS][BLOCK_BUCKETS]; /* what the rows have got */
+static __u64 block_seen[BLOCK_OPS];		   /* requests, as of then */
 
 static __always_inline __u32 block_op_of(__u32 opcode)
 {
@@ -121,7 +122,7 @@ int KM_HOOK(on_end, struct fuse_req *req)
 	asm volatile("" : "+r"(op));
 	if (op >= BLOCK_OPS)
 		return 0;
-	km_count(own, BLOCK_READS + op, 1);
+	block_time(own, cpu, op, fuse_name(req, &block_cpus[cpu].scratch));
 	if (op == BLOCK_OTHER)
 		; /* that a name is not there is no error */
 	else if (req->out.h.error)
@@ -130,7 +131,7 @@ int KM_HOOK(on_end, struct fuse_req *req)
 		km_count(own, BLOCK_READ_BYTES + op, fuse_bytes(req));
 	if (req->in.h.unique & FUSE_RESENT)
 		km_count(own, BLOCK_REPLAYS, 1);
-	block_time(own, cpu, op, fuse_name(req, &block_cpus[cpu].scratch));
+	km_count(own, BLOCK_READS + op, 1); /* last: who sees it sees the rest */
 	return 0;
 }
 
@@ -199,17 +200,26 @@ static int block_fold(__u32 bucket, struct block_fold *fold)
 	return 0;
 }
 
-/* One operation a tick, those that do not occur aside. */
+/* One operation a tick, if any of its requests has ended since the last time. */
 static __noinline int block_tell(void)
 {
 	struct latency_key key = {.operation = km.ticks % 16};
 	struct block_fold fold = {.op = key.operation};
+	__u32 op = key.operation;
+	__u64 requests;
 
-	if (key.operation >= BLOCK_OPS || !km_total(BLOCK_READS + key.operation))
+	asm volatile("" : "+r"(op)); /* for the verifier: one register is checked and used */
+	if (op >= BLOCK_OPS)
 		return 0;
+	requests = km_total(BLOCK_READS + op);
+	if (requests == block_seen[op])
+		return 0;
+	KM_ACQUIRE_FENCE();
 	fold.row = km_latency(&key);
-	if (fold.row)
-		bpf_loop(BLOCK_BUCKETS, block_fold, &fold, 0);
+	if (!fold.row)
+		return 0;
+	bpf_loop(BLOCK_BUCKETS, block_fold, &fold, 0);
+	block_seen[op] = requests;
 	return 0;
 }
 
