@@ -17,6 +17,7 @@ GROUPS = {
     "Kernel settings": "kmind knobs show vm",
     "With the daemon": "kmind load readahead vda --mode advise",
     "Recordings and models": "kmind record readahead@vda -o trace --duration 60",
+    "Disks": "kmind diskfail check sda.json",
     "Benchmarks": "kmind bench queue --quick",
 }
 """Headings of the overview, in order, each with an example."""
