@@ -116,7 +116,7 @@ class Start(_Change, frozen=True, kw_only=True):
 
     instance: _Instance
     how: Annotated[
-        str, Meta(description="`loaded`, `taken over` from an earlier daemon, or `reloaded`")
+        str, Meta(description="`loaded`, `reloaded`, `taken over`, or `recovered` (a driver)")
     ]
     module: Annotated[str, Meta(description="name of the module")]
     target: _Target

@@ -15,7 +15,7 @@ WRONG = [
     (["run", "./nowhere", "vda"], 2, "nowhere/module.toml: No such file"),
     (["run", "readahead", "vdnope"], 2, "unknown block device 'vdnope'"),
     (["run", "readahead", "system"], 2, "works on a block target, and system is a system one"),
-    (["run", "readahead"], 2, "arguments are required: TARGET"),
+    (["run", "readahead"], 2, "module readahead needs a target: a block device"),
     (["run", "readahead", "DISK", "patience"], 2, "'patience' is not a parameter"),
     (["run", "readahead", "DISK", "patienc=3"], 2, "no parameter 'patienc'; did you mean"),
     (["run", "readahead", "DISK", "random-kb=x"], 2, "parameter random_kb is 'x', and must be an"),

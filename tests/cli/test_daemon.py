@@ -204,7 +204,7 @@ def test_an_unload_that_does_not_restore(cli: "Cli", daemon: "Served") -> None:
         "yielded": False,
         "gone": False,
     }
-    daemon.supervisor.requests.unload = lambda name: {  # type: ignore[method-assign]
+    daemon.supervisor.requests.unload = lambda name, force=False: {  # type: ignore[method-assign]
         "changes": [change | {"now": 64}], "restored": False, "failed": "",
     }  # fmt: skip
     done = cli("unload", NAME)
@@ -212,7 +212,7 @@ def test_an_unload_that_does_not_restore(cli: "Cli", daemon: "Served") -> None:
     assert "block.read_ahead_kb was 128 -> 512 -> 64, holds 64 still; to put it back: kmind" in (
         done.stdout
     )
-    daemon.supervisor.requests.unload = lambda name: {  # type: ignore[method-assign]
+    daemon.supervisor.requests.unload = lambda name, force=False: {  # type: ignore[method-assign]
         "changes": [change | {"now": 128}], "restored": True, "failed": "",
     }  # fmt: skip
     done = cli("unload", NAME)

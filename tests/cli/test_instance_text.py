@@ -90,3 +90,23 @@ def test_cost_counts_extension_and_hooks() -> None:
     assert cost(instance(extension=None)) == "0.5% CPU"
     assert cost(instance(started=time.time() - 30)) == "240% CPU, 40 MiB"
     assert cost({"name": "x"}) == "-"
+
+
+def test_a_driver_does_what_its_device_does() -> None:
+    device = {
+        "path": "/dev/loop3",
+        "kind": "block",
+        "transport": "loop",
+        "state": "serving",
+        "restarts": 0,
+    }
+    row = instance() | {"device": device}
+    assert doing(row) == "serving /dev/loop3"
+    assert "    device:     /dev/loop3 (block, by loop), serving" in list(brief(row))
+    device |= {"restarts": 2, "state": "failed"}
+    assert "    device:     /dev/loop3 (block, by loop), failed, restarted 2 times" in list(
+        brief(row)
+    )
+    device |= {"path": "", "state": "starting", "restarts": 0}
+    assert doing(row) == "starting"
+    assert "    device:     none yet (block, by loop), starting" in list(brief(row))

@@ -21,7 +21,7 @@ def parsed(line: str) -> Words:
 def test_options_may_stand_anywhere() -> None:
     words = parsed("run --mode auto readahead vda a=1 --duration=2.5 b=2 --json")
     assert words == {
-        "module": "readahead", "target": "vda", "parameters": ["a=1", "b=2"], "mode": "auto",
+        "module": "readahead", "words": ["vda", "a=1", "b=2"], "mode": "auto",
         "duration": 2.5, "policy": None, "json": True,
     }  # fmt: skip
 
@@ -75,7 +75,7 @@ def test_words_after_dashes_are_no_options() -> None:
         ("model chek", "there is no command 'model chek'; did you mean model check?"),
         ("restore --forse", "there is no option '--forse'; did you mean --force?"),
         ("bench queue --device vda", "there is no option '--device'"),
-        ("run readahead", "arguments are required: TARGET; for example: kmind run readahead vda;"),
+        ("run", "arguments are required: MODULE; for example: kmind run readahead vda;"),
         ("run readahead vda --mode emergency", "invalid choice: 'emergency'"),
         ("run readahead vda --duration nan", "nan is below 0.1"),
         ("run readahead vda --duration x", "'x' is not a number"),

@@ -21,10 +21,10 @@ from disks import MIB, require_devices, watched
 
 from kmind.agent.kernel.agent import BpfAgent
 from kmind.driver.agents import ready_agent
-from kmind.driver.block import Batch, Op
+from kmind.driver.block import Batch, Op, Setup
 from kmind.driver.disk import LoopDisk, ThreadServer
-from kmind.driver.ram import Ram
 from kmind.extension.manifest.manifest import Feature, Hook, TablePart
+from kmind.modules.ram.extension import Ram
 from kmind.queue import Table, open_tables
 
 __all__ = [
@@ -142,7 +142,7 @@ class Held(Ram):
     operations: ClassVar[frozenset[Op]] = frozenset({Op.FLUSH, *Ram.operations})
 
     def __init__(self, size: int = 16 * MIB, *, seconds: float = 0, errno: int = 0) -> None:
-        super().__init__(size)
+        self.open(Setup(memory=mmap.mmap(-1, size)))
         self.seconds = seconds
         self.errno = errno
         self.hold = False

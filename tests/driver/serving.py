@@ -6,6 +6,7 @@ python serving.py CLASS DESCRIPTOR MAX_IO DEPTH SIZE MEMFD
 
 import contextlib
 import errno
+import mmap
 import os
 import random
 import sys
@@ -14,9 +15,9 @@ import time
 from collections.abc import Sequence
 from typing import ClassVar
 
-from kmind.driver.block import Batch, BlockDriver, Buffer, Op
+from kmind.driver.block import Batch, BlockDriver, Buffer, Op, Setup
 from kmind.driver.fuse.server import DiskServer
-from kmind.driver.ram import Ram
+from kmind.modules.ram.extension import Ram
 
 BAD = 1 << 20
 """Requests that touch the second MiB get what the class is named for; others are served."""
@@ -110,8 +111,8 @@ class Late(Ram):
 
     operations: ClassVar[frozenset[Op]] = frozenset({Op.FLUSH, *Ram.operations})
 
-    def __init__(self, size: int, memfd: int = -1) -> None:
-        super().__init__(size, memfd)
+    def open(self, setup: Setup) -> None:
+        super().open(setup)
         self._kept: list[Batch] = []
         self._some = threading.Condition()
         self._random = random.Random(1)
@@ -139,7 +140,9 @@ class Late(Ram):
 def main() -> None:
     """Serve until the connection ends."""
     kind, descriptor, max_io, depth, size, memfd = sys.argv[1], *map(int, sys.argv[2:])
-    driver: BlockDriver = {"Ram": Ram, **globals()}[kind](size, memfd)
+    driver: BlockDriver = {"Ram": Ram, **globals()}[kind]()
+    os.ftruncate(memfd, size)
+    driver.open(Setup(memory=mmap.mmap(memfd, size)))
     server = DiskServer(
         driver,
         descriptor,

@@ -14,14 +14,15 @@ from pathlib import Path
 
 import pytest
 from disks import MIB, fio, require_devices, served, watched
+from rams import opened_ram
 
 from kmind.driver import disk as disk_module
 from kmind.driver.block import Batch, BlockDriver
 from kmind.driver.disk import LoopDisk, Server, ThreadServer
 from kmind.driver.fuse.connection import Connection
 from kmind.driver.loop import LoopDevice
-from kmind.driver.ram import Ram
 from kmind.errors import KmindError
+from kmind.modules.ram.extension import Ram
 
 pytestmark = pytest.mark.kernel()
 
@@ -122,7 +123,7 @@ def test_without_operations_discards_do_nothing_and_zeros_are_written() -> None:
         operations = frozenset()
 
     require_devices()
-    with watched(LoopDisk("plain", lambda c: ThreadServer(Plain(8 * MIB), c))) as disk:
+    with watched(LoopDisk("plain", lambda c: ThreadServer(opened_ram(8 * MIB, Plain), c))) as disk:
         write(disk.path, 0, b"x" * 8192)
         command = ["blkdiscard", "-f", "-l", "4096", str(disk.path)]
         subprocess.run(command, check=True, timeout=60)  # the block layer hides the refusal
@@ -200,7 +201,7 @@ def test_a_step_that_fails_leaves_nothing(step: str, monkeypatch: pytest.MonkeyP
             raise RuntimeError("no server")
         if step == "open":
             return Nobody()
-        return ThreadServer(Ram(8 * MIB), connection)
+        return ThreadServer(opened_ram(8 * MIB), connection)
 
     if step == "attach":
         monkeypatch.setattr(LoopDevice, "attach", lambda *_, **__: 1 / 0)
@@ -224,7 +225,7 @@ def test_a_thread_that_hangs_is_told_and_nothing_is_left(monkeypatch: pytest.Mon
             super().serve(batch)
 
     require_devices()
-    disk = LoopDisk("stuck", lambda c: ThreadServer(Stuck(8 * MIB), c), timeout=0.5)
+    disk = LoopDisk("stuck", lambda c: ThreadServer(opened_ram(8 * MIB, Stuck), c), timeout=0.5)
     with disk:
         path = disk.path
         client = subprocess.Popen(
@@ -263,12 +264,11 @@ def test_drivers_have_to_serve() -> None:
 
 def test_the_example_of_the_documentation_runs() -> None:
     require_devices()
-    page = Path(__file__).resolve().parents[2] / "docs/drivers.md"
-    lines = page.read_text().splitlines()
-    start = lines.index("    import numpy as np")
-    rest = lines[start:]
-    end = next(n for n, line in enumerate(rest) if line and not line.startswith("    "))
-    source = textwrap.dedent("\n".join(rest[:end])) + (
+    page = (Path(__file__).resolve().parents[2] / "docs/drivers.md").read_text()
+    class_ = page.split("```python\n", 1)[1].split("```", 1)[0]
+    rest = page[page.index("    from kmind.driver.disk import") :].split("\n\n## ", 1)[0]
+    source = class_ + textwrap.dedent(rest)
+    source += (
         "\n    with open(disk.path, 'rb', buffering=0) as file:\n        print(file.read(16))\n"
     )
     done = subprocess.run(

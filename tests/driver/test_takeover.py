@@ -89,11 +89,12 @@ def test_after_the_death_of_all_a_sweep_frees_the_device(tmp_path: Path) -> None
     require_devices()
     script = tmp_path / "owner.py"
     script.write_text(
-        textwrap.dedent("""
-        import time
+        textwrap.dedent(f"""
+        import sys, time
+        sys.path.insert(0, {str(Path(__file__).resolve().parents[1])!r})
         from kmind.driver.disk import LoopDisk, ThreadServer
-        from kmind.driver.ram import Ram
-        with LoopDisk("test", lambda c: ThreadServer(Ram(8 << 20), c)) as disk:
+        from rams import opened_ram
+        with LoopDisk("test", lambda c: ThreadServer(opened_ram(8 << 20), c)) as disk:
             print(disk.path, disk.connection.number, flush=True)
             time.sleep(1000)
         """)

@@ -89,7 +89,7 @@ class MemorySupervisor:
             self.tell("start", instance=name)
         return dict(instance)
 
-    def unload(self, name: str) -> dict[str, Any]:
+    def unload(self, name: str, *, force: bool = False) -> dict[str, Any]:
         self._instances.pop(name)
         self.tell("stop", instance=name)
         return {"changes": [], "restored": True, "failed": ""}

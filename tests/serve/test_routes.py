@@ -35,6 +35,7 @@ def test_an_instance_from_load_to_unload(served: "Served", disk: str) -> None:
     client.call("PUT", f"/v1/instances/{name}/mode", {"mode": "observe"})
     assert client.get("/v1/instances")["instances"][0]["mode"] == "observe"
     assert client.call("POST", f"/v1/instances/{name}/reload")["result"]["generation"] == 2
+    assert ask(served, "DELETE", f"/v1/instances/{name}?force=perhaps")[0] == 400
     assert client.call("DELETE", f"/v1/instances/{name}")["result"]["restored"] is True
     assert client.get("/v1/instances")["instances"] == []
 

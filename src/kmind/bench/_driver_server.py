@@ -6,13 +6,16 @@ python -m kmind.bench._driver_server DESCRIPTOR MAX_IO DEPTH SIZE MEMFD
 
 from __future__ import annotations
 
+import mmap
+import os
 import subprocess
 import sys
 
+from kmind.driver.block import Setup
 from kmind.driver.disk import Server
 from kmind.driver.fuse.connection import Connection
 from kmind.driver.fuse.server import DiskServer
-from kmind.driver.ram import Ram
+from kmind.modules.ram.extension import Ram
 
 __all__ = ["RamProcess", "main"]
 
@@ -52,7 +55,10 @@ class RamProcess(Server):
 def main() -> None:
     """Serve until the connection ends."""
     descriptor, max_io, depth, size, memfd = map(int, sys.argv[1:])
-    server = DiskServer(Ram(size, memfd), descriptor, max_io=max_io, depth=depth)
+    os.ftruncate(memfd, size)
+    driver = Ram()
+    driver.open(Setup(memory=mmap.mmap(memfd, size)))
+    server = DiskServer(driver, descriptor, max_io=max_io, depth=depth)
     print("ready", flush=True)
     sys.stdin.read()
     server.run()

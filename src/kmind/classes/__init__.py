@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 
 from kmind.classes._base import (
+    DEVICE,
     EXPERIMENTS,
     FINDINGS,
     KNOBS,
@@ -24,6 +25,7 @@ from kmind.classes._base import (
 )
 
 __all__ = [
+    "DEVICE",
     "EXPERIMENTS",
     "FINDINGS",
     "KNOBS",

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 __all__ = [
+    "DEVICE",
     "EXPERIMENTS",
     "FINDINGS",
     "KNOBS",
@@ -68,7 +69,10 @@ REPORTS = ServiceKind(
 )
 """Reports are kept."""
 
-SERVICES = (KNOBS, EXPERIMENTS, OBJECTIVE, MODELS, FINDINGS, REPORTS)
+DEVICE = ServiceKind("device", parts=("driver",), lacks="serves no device")
+"""A device is made, served by the extension, and ended; the agent is that of its kind."""
+
+SERVICES = (KNOBS, EXPERIMENTS, OBJECTIVE, MODELS, FINDINGS, REPORTS, DEVICE)
 """All kinds, in the order in which a manifest is checked."""
 
 

@@ -140,6 +140,14 @@ def _measure(measure: dict[str, Any]) -> str:
 
 
 _NAMES = 16
+
+
+def _driver_knob(knob: dict[str, Any]) -> str:
+    unit = f" {knob['unit']}" if knob["unit"] else ""
+    bounds = f"{knob['minimum']} to {knob['maximum']}{unit}, default {knob['default']}"
+    return f"{knob['name']}: {bounds}: {knob['help']}"
+
+
 _BELOW: dict[str, Callable[[dict[str, Any]], str]] = {
     "hooks": _hook,
     "features": _feature,
@@ -150,4 +158,5 @@ _BELOW: dict[str, Callable[[dict[str, Any]], str]] = {
     "findings": _finding,
     "reports": _report,
     "parameters": _parameter,
+    "driver_knobs": _driver_knob,
 }

@@ -14,7 +14,12 @@ _VERDICT = "verdict_"
 
 
 def doing(row: Mapping[str, Any]) -> str:
-    """Return the extension's own word on its activity, or the reason of its failure."""
+    """Return the extension's own word on its activity, or the reason of its failure.
+
+    Of a driver it is the device that it serves.
+    """
+    if (device := row.get("device")) and not row.get("failed"):
+        return _short(f"{device['state']} {device['path']}".strip())
     status = row.get("status") or {}
     words = [value for value in status.values() if isinstance(value, str)]
     return _short(row.get("failed") or status.get("doing") or next(iter(words), "-"))
@@ -47,6 +52,7 @@ def brief(row: Mapping[str, Any]) -> Iterator[str]:
     yield f"{row['name']}: {row.get('class', '-')}, mode {row.get('mode', '-')}, {state}"
     lines = {
         "doing": doing(row),
+        "device": _device(row.get("device") or {}),
         "holds": ", ".join(map(_hold, row.get("holds") or ())),
         "leases": ", ".join(map(_lease, row.get("leases") or ())),
         "experiment": _experiment(row.get("experiment") or {}),
@@ -59,6 +65,16 @@ def brief(row: Mapping[str, Any]) -> Iterator[str]:
     for name, line in lines.items():
         if line and line != "-":
             yield f"    {name + ':':<12}{_short(line)}"
+
+
+def _device(device: Mapping[str, Any]) -> str:
+    if not device:
+        return ""
+    again = f", restarted {device['restarts']} times" if device["restarts"] else ""
+    return (
+        f"{device['path'] or 'none yet'} ({device['kind']}, by {device['transport']}), "
+        f"{device['state']}{again}"
+    )
 
 
 def _short(text: object) -> str:

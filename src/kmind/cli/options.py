@@ -18,6 +18,7 @@ __all__ = [
     "POLICY",
     "SOCKET",
     "TARGET",
+    "WORDS",
 ]
 
 MODE_HELP = (
@@ -35,4 +36,11 @@ MODULE = Argument("module", "a module (see: kmind modules), or a folder with a m
 TARGET = Argument("target", "a block device such as vda, a cgroup (cgroup:/PATH), or: system")
 PARAMETERS = Argument(
     "parameters", "its parameters", metavar="NAME=VALUE", many=True, required=False
+)
+WORDS = Argument(
+    "words",
+    "its target and parameters",
+    metavar="TARGET NAME=VALUE",
+    many=True,
+    required=False,
 )

@@ -12,6 +12,7 @@ from pathlib import Path
 from kmind.agent.core.core import Core
 from kmind.agent.types import Mode
 from kmind.cli._report import Report
+from kmind.driver.loop import sweep
 from kmind.errors import KmindError
 from kmind.extension import parse_parameters
 from kmind.guard import Gate, Journal, Policy
@@ -20,6 +21,7 @@ from kmind.runtime.cleanup import remove_dead_runs, restoring, run_cgroup
 from kmind.runtime.evidence_store import EvidenceStore
 from kmind.runtime.findings.keeper import Findings
 from kmind.runtime.instance.agent_factory import bind, make_bpf_agent, need_root
+from kmind.runtime.instance.class_services import open_device
 from kmind.runtime.instance.instance import Instance
 from kmind.runtime.instance.validate import check_request, check_settable
 from kmind.runtime.services import InstanceSpec, Sandbox, Services
@@ -78,6 +80,8 @@ def run(
     check_settable(module, target, params, mode)
     name = f"{module.manifest.name}@{target.name}"
     remove_dead_runs()
+    if module.manifest.driver:
+        sweep()
     with (
         Report(json=json) as report,
         restoring(policy, report.emit) as put_back,
@@ -92,7 +96,6 @@ def run(
         evidence.mark_interrupted()
         journal.hurry()
         slot = core.register(file_name(name), module.manifest.name, module.manifest.class_)
-        agent = make_bpf_agent(module, target, params, deadline_s=DEADLINE_S, core=core, slot=slot)
         services = Services(
             journal,
             policy,
@@ -103,9 +106,31 @@ def run(
             core=core,
             gate=gate,
         )
-        sandbox = Sandbox(cgroup=run_cgroup(name))
+        device = open_device(name, module.manifest, params, services)
+        try:
+            agent = make_bpf_agent(
+                module,
+                target,
+                params,
+                deadline_s=DEADLINE_S,
+                core=core,
+                slot=slot,
+                constants=device.constants if device else None,
+            )
+        except BaseException:
+            if device:
+                device.stop("")
+            raise
         spec = InstanceSpec(
-            module, target, params, mode, agent, slot=slot, sandbox=sandbox, deadline_s=DEADLINE_S
+            module,
+            target,
+            params,
+            mode,
+            agent,
+            slot=slot,
+            sandbox=Sandbox(cgroup=run_cgroup(name)),
+            deadline_s=DEADLINE_S,
+            device=device,
         )
         instance = Instance(spec, services)
         report.instance = instance

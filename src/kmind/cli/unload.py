@@ -13,9 +13,10 @@ from kmind.cli.output import json_line, write
 __all__ = ["unload_command"]
 
 
-def unload_command(name: str, *, json: bool, socket: Path | None) -> int:
+def unload_command(name: str, *, force: bool, json: bool, socket: Path | None) -> int:
     """Unload it, and say what was changed and what holds now; 1 if that is not restored."""
-    answer = Client(socket).call("DELETE", path_to("instance", name))
+    query = {"force": "true"} if force else {}
+    answer = Client(socket).call("DELETE", path_to("instance", name), query=query)
     result = answer["result"]
     if json:
         write(json_line(answer.pop("schema"), answer) + "\n")

@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Drivers in user space: devices whose requests a Python process answers.
 
-``block`` is what the author of a block driver sees. ``fuse/`` and ``loop`` are the transport that
-every kernel with FUSE and loop devices has: a file system with one file, and a loop device on it.
+This is what the author of a block driver needs. ``fuse/`` and ``loop`` are the transport that every
+kernel with FUSE and loop devices has: a file system with one file, and a loop device on it.
 """
+
+from kmind.driver.block import AnswerError, Batch, BlockDriver, Op, Setup
+
+__all__ = ["AnswerError", "Batch", "BlockDriver", "Op", "Setup"]

@@ -8,10 +8,11 @@ and from any thread, through the batch that it came in.
 from __future__ import annotations
 
 import errno
+import mmap
 import operator
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, ClassVar, Protocol
 
@@ -20,7 +21,17 @@ import numpy.typing as npt
 
 from kmind.errors import KmindError
 
-__all__ = ["AnswerError", "Batch", "BlockDriver", "Buffer", "Op", "Requests", "Sender", "Which"]
+__all__ = [
+    "AnswerError",
+    "Batch",
+    "BlockDriver",
+    "Buffer",
+    "Op",
+    "Requests",
+    "Sender",
+    "Setup",
+    "Which",
+]
 
 Buffer = bytes | bytearray | memoryview
 Which = int | Sequence[int] | npt.NDArray[Any]
@@ -196,8 +207,20 @@ class Batch:
                 self._open[index] = False
 
 
+@dataclass(frozen=True)
+class Setup:
+    """Inputs of a driver, given to ``open``.
+
+    ``params`` are the module's parameters by name, ``memory`` is what the manifest's
+    ``driver.memory`` asks for: it outlives the process, and the next one finds it as it was left.
+    """
+
+    params: Mapping[str, int | float | bool | str] = field(default_factory=dict)
+    memory: mmap.mmap | None = None
+
+
 class BlockDriver:
-    """The class that an author extends: ``size`` in bytes, and ``serve``.
+    """The class that an author extends: ``size`` in bytes, a multiple of 4096, and ``serve``.
 
     READ and WRITE always come. ``operations`` names what else is served: without FLUSH, what was
     answered is taken to be safe; without WRITE_ZEROES and DISCARD, they are refused.
@@ -205,6 +228,9 @@ class BlockDriver:
 
     size: int
     operations: ClassVar[frozenset[Op]] = frozenset()
+
+    def open(self, setup: Setup) -> None:
+        """Get ready, and set ``size``; called once, before the first request."""
 
     def serve(self, batch: Batch) -> None:
         """Answer requests, or keep them for later; called with one batch after another.

@@ -22,7 +22,7 @@ from kmind.driver.loop import LoopDevice
 from kmind.errors import KmindError
 from kmind.util.steps import Step, run_steps
 
-__all__ = ["LoopDisk", "Server", "ThreadServer"]
+__all__ = ["LoopDisk", "Server", "ThreadServer", "no_server"]
 
 _STOP_SECONDS = 5
 
@@ -61,6 +61,18 @@ class ThreadServer:
             raise KmindError("the driver does not come back", hint="see what it waits for")
 
 
+class _Elsewhere:
+    # A server that somebody else starts and ends.
+
+    def stop(self) -> None:
+        pass
+
+
+def no_server(connection: Connection) -> Server:
+    """A ``start`` for an owner that starts and ends the servers itself."""
+    return _Elsewhere()
+
+
 class LoopDisk:
     """A device of user space; ``start`` starts its server on the connection it is given.
 
@@ -96,10 +108,9 @@ class LoopDisk:
     def __enter__(self) -> Self:
         run_steps(
             [
-                Step("connecting", self._connect, self._disconnect),
+                Step("connecting", self.connect, self._disconnect),
                 Step("starting the server", self._serve, self._end_server),
-                Step("opening the file", self._open, self._close_file),
-                Step("attaching the loop device", self._attach, self._detach),
+                Step("attaching", self.attach, self._detach),
             ]
         )
         return self
@@ -110,6 +121,31 @@ class LoopDisk:
         except BaseException:
             self.close(force=True)
             raise
+
+    def connect(self) -> None:
+        """Open the connection; for an owner that makes server and device in steps of its own."""
+        self._connection = Connection(max_io=self._max_io, depth=self._depth, timeout=self._timeout)
+
+    def attach(self) -> None:
+        """Put a loop device on the file, which a server serves by now; waits for that."""
+        run_steps(
+            [
+                Step("opening the file", self._open, self._close_file),
+                Step("attaching the loop device", self._attach, self._detach),
+            ]
+        )
+
+    @classmethod
+    def adopt(cls, name: str, connection: Connection, device: LoopDevice) -> Self:
+        """Go on with what another owner made, in ``connection``'s measure."""
+        disk = cls(name, no_server, max_io=connection.max_io, depth=connection.depth)
+        disk._connection, disk._device = connection, device
+        return disk
+
+    @property
+    def device(self) -> LoopDevice | None:
+        """The loop device, once it is attached."""
+        return self._device
 
     @property
     def path(self) -> Path:
@@ -185,9 +221,6 @@ class LoopDisk:
                 )
         finally:
             timer.cancel()
-
-    def _connect(self) -> None:
-        self._connection = Connection(max_io=self._max_io, depth=self._depth, timeout=self._timeout)
 
     def _disconnect(self) -> None:
         if self._connection is not None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kmind.agent.core.core import Core
 from kmind.agent.protocol import OwnedAgent
@@ -20,8 +21,12 @@ from kmind.events import Emit, Log
 from kmind.extension import Manifest, Module, Value
 from kmind.guard import Actuator, Gate, Journal, Policy
 from kmind.knobs import Target
+from kmind.paths import run_folder
 from kmind.runtime.evidence_store import EvidenceStore
 from kmind.runtime.findings.keeper import Findings
+
+if TYPE_CHECKING:
+    from kmind.runtime.device.service import DeviceService
 
 __all__ = ["InstanceSpec", "Sandbox", "Services"]
 
@@ -42,7 +47,8 @@ class Sandbox:
 class InstanceSpec:
     """A module bound to a target, with its loaded agent.
 
-    ``slot`` is the place in the core object, ``deadline_s`` the agent's watchdog deadline.
+    ``slot`` is the place in the core object, ``deadline_s`` the agent's watchdog deadline,
+    ``device`` that of a driver, open.
     """
 
     module: Module
@@ -53,6 +59,7 @@ class InstanceSpec:
     slot: int = 0
     sandbox: Sandbox = field(default_factory=Sandbox)
     deadline_s: float = 1.0
+    device: DeviceService | None = None
 
     @property
     def name(self) -> str:
@@ -70,7 +77,8 @@ class Services:
     """Services that the instances of one owner share. The owner closes each part.
 
     ``evidence`` keeps experiments, ``findings`` findings and reports, the folder ``memory`` the
-    memories of extensions; by default all are forgotten with the process. ``root`` is the folder
+    memories of extensions; by default all are forgotten with the process. ``devices`` is the
+    folder of the locks that stand for drivers' devices. ``root`` is the folder
     that knobs' files are below. ``announce`` is called with knob, target and value, by number, when
     one was set or put back; ``name_of`` names the holder of a slot. ``now`` is in seconds.
     """
@@ -81,6 +89,7 @@ class Services:
     evidence: EvidenceStore = field(default_factory=lambda: EvidenceStore(None))
     findings: Findings | None = None
     memory: Path | None = None
+    devices: Path = field(default_factory=lambda: run_folder() / "devices")
     core: Core | None = None
     gate: Gate | None = None
     root: Path = Path("/")

@@ -57,8 +57,8 @@ class Requests(Protocol):
     ) -> dict[str, Any]:
         """Make an instance, as the user ``asker`` may; what was done, or would be."""
 
-    def unload(self, name: str) -> dict[str, Any]:
-        """End an instance; what it had changed, and whether that is restored."""
+    def unload(self, name: str, *, force: bool = False) -> dict[str, Any]:
+        """End an instance, ``force`` of a driver's used device too; what it had changed."""
 
     def reload(self, name: str) -> dict[str, Any]:
         """Upgrade the agent in place, and start the extension anew."""

@@ -140,7 +140,10 @@ def load_instance(context: Context, call: Call) -> dict[str, Any]:
 def unload_instance(context: Context, call: Call) -> dict[str, Any]:
     """Unload an instance, and put back its changes."""
     name = _name(context, call)
-    return _change(name, context.supervisor.requests.unload(name))
+    force = call.query.get("force", "false")
+    if force not in ("true", "false"):
+        raise UsageError(f"force is {force[:80]!r}, and must be true or false")
+    return _change(name, context.supervisor.requests.unload(name, force=force == "true"))
 
 
 def reload_instance(context: Context, call: Call) -> dict[str, Any]:
@@ -295,7 +298,14 @@ ROUTES = (
         "POST", "/v1/instances", load_instance, schema.Change, schema.LoadRequest, (403, 409, 501)
     ),
     Route("GET", "/v1/instances/{name}", get_instance, schema.InstanceList, refusals=(404,)),
-    Route("DELETE", "/v1/instances/{name}", unload_instance, schema.Change, refusals=(404, 409)),
+    Route(
+        "DELETE",
+        "/v1/instances/{name}",
+        unload_instance,
+        schema.Change,
+        refusals=(400, 404, 409),
+        query={"force": "true: end the device of a driver though it is in use"},
+    ),
     Route(
         "POST", "/v1/instances/{name}/reload", reload_instance, schema.Change, refusals=(404, 409)
     ),

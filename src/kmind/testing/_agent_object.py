@@ -25,7 +25,8 @@ class AgentObject:
     """
 
     def __init__(self, module: Module) -> None:
-        path = module.object_path
+        path, manifest = module.object_path, module.manifest
+        ready = manifest.driver.kind if manifest.driver and not manifest.agent else ""
         try:
             data = path.read_bytes()
         except OSError as error:
@@ -42,14 +43,16 @@ class AgentObject:
         }
         constants = btf.sections.get(".rodata", {})
         self.parameters = {
-            name.removeprefix(_PARAMETER) for name in constants if name.startswith(_PARAMETER)
+            name.removeprefix(_PARAMETER)
+            for name in constants
+            if name.startswith(_PARAMETER) and not ready  # a ready agent's are its device's
         }
         self.tables = {
             name.removeprefix(_TABLE): btf.dtype(f"{name.removeprefix(_TABLE)}_row")
             for name in btf.sections.get(".maps", {})
             if name.startswith(_TABLE)
         }
-        columns = btf.enums.get(f"{module.manifest.name}_feature")
+        columns = btf.enums.get(f"{ready or manifest.name}_feature")
         self.features = columns and [
             name.partition("_")[2].lower() for name in sorted(columns, key=columns.__getitem__)
         ]

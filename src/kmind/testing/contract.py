@@ -34,7 +34,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kmind.abi import layout
-from kmind.classes import class_names, find_class
+from kmind.classes import DEVICE, class_names, find_class
 from kmind.errors import KmindError
 from kmind.extension import ChangeEvent, Extension, Module, VerdictEvent, find_module
 from kmind.extension.context import plain
@@ -47,6 +47,9 @@ __all__ = ["CHECKS", "Check", "ContractError", "check_module"]
 
 _STATUS_MOST = layout.LIMIT["STATUS_SIZE"] - 8
 _REASON_MOST = 300
+_OF_EXTENSIONS = frozenset(
+    {"construction", "windows", "records", "modes", "verdicts", "repeatable", "status"}
+)
 _VERDICTS = [name.lower() for name in layout.VERDICT if name != "PENDING"]
 _MODES = [name.lower() for name in layout.MODE]
 
@@ -193,14 +196,14 @@ def _places(dtype: np.dtype[np.void]) -> list[str]:
 
 
 def _check_imports(module: Module) -> None:
-    """The code uses of kmind only ``kmind.extension``, and of others what it names."""
+    """The code uses of kmind ``kmind.extension`` (a driver ``kmind.driver``), and its imports."""
     allowed = {"numpy", *(name.partition(".")[0] for name in module.manifest.extension.imports)}
     for path, source in module.sources().items():
         package = f"{module.package}.{path}".removesuffix(".py").replace("/", ".")
         for line, name in _imports(source, package):
             top = name.partition(".")[0]
             own = f"{name}.".startswith(f"{module.package}.")
-            public = name == "kmind.extension"
+            public = name == ("kmind.driver" if module.manifest.driver else "kmind.extension")
             if not (own or public or top in allowed or top in sys.stdlib_module_names):
                 _fail(f"{path}:{line} imports {name}")
 
@@ -454,9 +457,10 @@ def _status(name: str, extension: Extension) -> bytes:
 
 
 def _classes_of(name: str) -> tuple[str, ...]:
-    # A check that no class names is for all.
+    # A check that no class names is for all; a driver's class is no extension to be called.
     asking = tuple(class_ for class_ in class_names() if name in find_class(class_).checks)
-    return asking or class_names()
+    called = tuple(name for name in class_names() if DEVICE not in find_class(name).services)
+    return asking or (called if name in _OF_EXTENSIONS else class_names())
 
 
 def _made(run: Callable[[Module], None]) -> Check:

@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import resource
 from contextlib import suppress
 from pathlib import Path
 
 from kmind.errors import KmindError
 
-__all__ = ["raise_soft_limit", "refuse_where_short"]
+__all__ = ["raise_soft_limit", "refuse_where_short", "take_descriptor"]
+
+_PIDFD_GETFD = 438  # the same on every architecture (include/uapi/asm-generic/unistd.h)
 
 
 def raise_soft_limit() -> None:
@@ -41,3 +45,20 @@ def refuse_where_short(need: int, spare: int, what: str) -> None:
         f"{need}, and {spare} are kept for clients and files",
         hint="raise LimitNOFILE= of the service, or: ulimit -n",
     )
+
+
+def take_descriptor(pid: int, number: int) -> int:
+    """A copy, here, of a descriptor of another process, closed at exec: pidfd_getfd(2), Linux 5.6.
+
+    Raises OSError: the process has ended, it has no such descriptor, or this one is not root.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    process = os.pidfd_open(pid)
+    try:
+        words = (_PIDFD_GETFD, process, number, 0)
+        copy = int(libc.syscall(*map(ctypes.c_long, words)))
+    finally:
+        os.close(process)
+    if copy < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return copy

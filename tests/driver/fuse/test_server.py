@@ -6,14 +6,15 @@ import errno
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
+from rams import opened_ram
 
 from kmind.driver.block import Batch, BlockDriver
 from kmind.driver.fuse.protocol import Opcode
 from kmind.driver.fuse.server import DiskServer
-from kmind.driver.ram import Ram
 
 DISK = 2
 SIZE = 1 << 16
@@ -57,7 +58,7 @@ def answer(kernel: socket.socket) -> tuple[int, int, bytes]:
 
 
 def test_what_is_written_is_read() -> None:
-    with serving(Ram(SIZE)) as kernel:
+    with serving(opened_ram(SIZE)) as kernel:
         kernel.send(moving(Opcode.WRITE, 10, 4096, 5, b"hello"))
         assert answer(kernel) == (10, 0, struct.pack("<II", 5, 0))
         kernel.send(moving(Opcode.READ, 12, 4095, 7))
@@ -88,7 +89,7 @@ LIES = {
 
 @pytest.mark.parametrize("message", LIES.values(), ids=LIES.keys())
 def test_a_lie_is_an_error_and_harms_nobody(message: bytes) -> None:
-    with serving(Ram(SIZE)) as kernel:
+    with serving(opened_ram(SIZE)) as kernel:
         kernel.send(moving(Opcode.WRITE, 8, 0, 4, b"true"))
         assert answer(kernel)[:2] == (8, 0)
         kernel.send(message)
@@ -100,7 +101,7 @@ def test_a_lie_is_an_error_and_harms_nobody(message: bytes) -> None:
 
 
 def test_what_is_never_answered_takes_no_slot() -> None:
-    with serving(Ram(SIZE), depth=2) as kernel:
+    with serving(opened_ram(SIZE), depth=2) as kernel:
         for _ in range(10):
             kernel.send(request(Opcode.FORGET, 2, bytes(8)))
             kernel.send(request(Opcode.BATCH_FORGET, 4, bytes(8)))
@@ -158,5 +159,32 @@ def test_the_end_of_the_connection_is_seen_though_all_slots_are_taken() -> None:
         with kernel:
             kernel.send(moving(Opcode.READ, 2, 0, 4))
             assert driver.came.acquire(timeout=20)
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def test_the_duty_is_done_while_it_serves_and_while_it_waits() -> None:
+    kernel, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    end.setblocking(False)
+    kernel.settimeout(20)
+    done = threading.Semaphore(0)
+
+    def duty() -> float:
+        done.release()
+        return time.monotonic() + 0.01
+
+    server = DiskServer(opened_ram(SIZE), end.fileno(), max_io=8192, depth=4, duty=duty)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    with kernel, end:
+        for _ in range(3):  # nothing else wakes it
+            assert done.acquire(timeout=20)
+        before = done._value
+        until = time.monotonic() + 0.1
+        while time.monotonic() < until:
+            kernel.send(moving(Opcode.READ, 30, 0, 4))
+            assert answer(kernel) == (30, 0, bytes(4))
+        assert done._value > before
+        server.stop()
         thread.join(20)
         assert not thread.is_alive()

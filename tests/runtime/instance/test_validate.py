@@ -76,3 +76,15 @@ def test_a_disk_that_lacks_a_knob_is_named(tmp_path: Path) -> None:
     (tmp_path / "sys/block/sda/dev").write_text("8:0\n")
     with pytest.raises(UsageError, match=r"sda has no knob block\.nomerges"):
         wishes(Target.block("sda", root=tmp_path), knobs="block.nomerges")
+
+
+def test_memory_of_a_driver_fits_below_its_limit_or_is_refused() -> None:
+    module = find_module("ram")
+    part, limits = module.manifest.driver, module.manifest.limits
+    assert part is not None
+    most = limits.memory_mib - part.least_mib
+    check_request(module, SYSTEM, parse_parameters(module.manifest, {"size_mib": most}))
+    more = parse_parameters(module.manifest, {"size_mib": most + 1})
+    with pytest.raises(UsageError, match=f"size_mib={most + 1} is more than is granted") as caught:
+        check_request(module, SYSTEM, more)
+    assert caught.value.hint == f"give at most size_mib={most}"

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from kmind.abi.enums import MODES
-from kmind.cli.options import DRY_RUN, JSON, MODE_HELP, MODULE, SOCKET
-from kmind.command import Argument, Command, Option, Words
+from kmind.cli.options import DRY_RUN, JSON, MODE_HELP, MODULE, SOCKET, WORDS
+from kmind.command import Command, Option, Words
 
 __all__ = ["COMMAND"]
 
@@ -28,16 +28,7 @@ COMMAND = Command(
     "With the daemon",
     "Load a module into the daemon as an instance on a target.",
     _run,
-    arguments=(
-        MODULE,
-        Argument(
-            "words",
-            "its target and parameters",
-            metavar="TARGET NAME=VALUE",
-            many=True,
-            required=False,
-        ),
-    ),
+    arguments=(MODULE, WORDS),
     options=(
         Option("mode", f"{MODE_HELP} (default: advise)", choices=MODES),
         DRY_RUN,

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from kmind.abi.enums import MODES
-from kmind.cli.options import JSON, MODE_HELP, MODULE, PARAMETERS, POLICY, TARGET
+from kmind.cli.options import JSON, MODE_HELP, MODULE, POLICY, WORDS
 from kmind.command import Command, Option, Words
 
 __all__ = ["COMMAND"]
@@ -14,10 +14,12 @@ def _run(words: Words) -> int:
     from kmind.agent.types import Mode
     from kmind.cli.run import run
 
+    rest = words["words"]
+    named = rest and "=" not in rest[0]  # modules for the whole system need no target
     return run(
         words["module"],
-        words["target"],
-        words["parameters"],
+        rest[0] if named else "",
+        rest[1:] if named else rest,
         mode=Mode[words["mode"].upper()],
         duration_s=words["duration"],
         json=words["json"],
@@ -30,7 +32,7 @@ COMMAND = Command(
     "In the foreground",
     "Run a module on a target, and put everything back at the end.",
     _run,
-    arguments=(MODULE, TARGET, PARAMETERS),
+    arguments=(MODULE, WORDS),
     options=(
         Option(
             "mode",

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from kmind.cli.options import INSTANCE, JSON, SOCKET
-from kmind.command import Command, Words
+from kmind.command import Command, Flag, Words
 
 __all__ = ["COMMAND"]
 
@@ -12,7 +12,9 @@ __all__ = ["COMMAND"]
 def _run(words: Words) -> int:
     from kmind.cli.unload import unload_command
 
-    return unload_command(words["name"], json=words["json"], socket=words["socket"])
+    return unload_command(
+        words["name"], force=words["force"], json=words["json"], socket=words["socket"]
+    )
 
 
 COMMAND = Command(
@@ -22,6 +24,7 @@ COMMAND = Command(
     _run,
     arguments=(INSTANCE,),
     options=(
+        Flag("force", "end a driver's device though it is in use: its I/O fails"),
         JSON,
         SOCKET,
     ),

@@ -61,6 +61,14 @@ class Connection:
             self.close()
             raise
 
+    @classmethod
+    def adopt(cls, descriptor: int, number: int, *, max_io: int, depth: int) -> Self:
+        """One that another process opened; it is negotiated, and has no mount here."""
+        connection = cls.__new__(cls)
+        connection.descriptor, connection.mount, connection.number = descriptor, -1, number
+        connection.max_io, connection.depth = max_io, depth
+        return connection
+
     def __enter__(self) -> Self:
         return self
 

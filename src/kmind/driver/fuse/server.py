@@ -11,10 +11,12 @@ is not there would be an error for the caller then, as nobody faults it in for a
 from __future__ import annotations
 
 import errno
+import math
 import mmap
 import os
 import select
 import struct
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -43,7 +45,9 @@ class DiskServer:
     """Serves a driver as the one file of a FUSE connection.
 
     ``run`` serves until the connection ends or ``stop`` is called, from any thread. ``report``
-    gets each exception of the driver.
+    gets each exception of the driver. ``duty`` is other work of the thread, done between two
+    batches: it returns the time of ``time.monotonic`` when it is due again. ``wake`` is an eventfd,
+    made here unless it is given.
     """
 
     def __init__(
@@ -54,6 +58,8 @@ class DiskServer:
         max_io: int = 1 << 20,
         depth: int = 64,
         report: Callable[[Exception], None] = lambda _: None,
+        duty: Callable[[], float] | None = None,
+        wake: int | None = None,
     ) -> None:
         self._driver = driver
         self._tree = Tree(driver.size)
@@ -73,11 +79,16 @@ class DiskServer:
         ]
         self._free = deque(range(depth))
         self._starved = self._stopped = self._ended = False
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) if wake is None else wake
+        self._duty = duty
+        self._due = 0.0 if duty else math.inf
 
     def run(self) -> None:
         """Serve; returns when the connection has ended, or ``stop`` was called."""
+        now = time.monotonic
         while not (self._stopped or self._ended):
+            if self._due <= now() and self._duty:
+                self._due = self._duty()
             slots, sizes = self._receive()
             if slots:
                 self._dispatch(np.array(slots), np.array(sizes))
@@ -96,7 +107,8 @@ class DiskServer:
         poll = select.poll()
         poll.register(self._wake, select.POLLIN)
         poll.register(self._descriptor, wanted)  # the connection's end is told in any case
-        for ready, events in poll.poll():
+        left = max(0.0, self._due - time.monotonic()) * 1000 if self._duty else None
+        for ready, events in poll.poll(left):
             if ready == self._wake:
                 os.eventfd_read(self._wake)
             elif not events & select.POLLIN:

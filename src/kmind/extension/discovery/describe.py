@@ -22,6 +22,7 @@ def describe(module: Module, conf: ModuleConf) -> dict[str, Any]:
     line sets it, ``blacklisted`` if no line bars the module.
     """
     manifest = module.manifest
+    driver = msgspec.to_builtins(manifest.driver) or {}
     name = manifest.name
     set_here = {setting.name: setting for setting in conf.options(name)}
     return {
@@ -84,6 +85,8 @@ def describe(module: Module, conf: ModuleConf) -> dict[str, Any]:
         ],
         "findings": msgspec.to_builtins(manifest.findings),
         "reports": msgspec.to_builtins(manifest.reports),
+        "driver": {name: value for name, value in driver.items() if name != "knob"},
+        "driver_knobs": driver.get("knob", []),
         "limits": {
             "cpu_percent": manifest.limits.cpu_percent,
             "memory_mib": manifest.limits.memory_mib,

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import kmind
+from kmind.driver.agents import ready_agent
 from kmind.errors import ModuleError
 from kmind.extension.discovery.loader import refuse_own_imports
 from kmind.extension.files import read_sources
@@ -65,8 +66,12 @@ class Module:
 
     @property
     def object_path(self) -> Path:
-        """The compiled agent."""
-        return self.folder / (self.manifest.agent.object.removesuffix(".c") + ".o")
+        """The compiled agent: the module's own, or the ready one of its kind of driver."""
+        agent, driver = self.manifest.agent, self.manifest.driver
+        if agent is None:
+            assert driver is not None, "a manifest has one or the other"
+            return ready_agent(driver.kind)[0]
+        return self.folder / (agent.object.removesuffix(".c") + ".o")
 
     @cached_property
     def hides(self) -> tuple[str, ...]:

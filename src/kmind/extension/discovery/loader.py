@@ -182,10 +182,17 @@ def load_class(
     kind = getattr(importlib.import_module(f"{package}.{file}"), name, None)
     if not (isinstance(kind, type) and issubclass(kind, base)):
         raise ModuleError(
-            f"{folder}/{file}.py has no class {name} derived from kmind.extension.{base.__name__}",
+            f"{folder}/{file}.py has no class {name} derived from {_public(base)}",
             hint=f"correct {field} in module.toml",
         )
     return kind
+
+
+def _public(kind: type) -> str:
+    # Where authors import it from: kmind.extension, not kmind.extension._base.
+    above = kind.__module__.rpartition(".")[0]
+    known = getattr(sys.modules.get(above), kind.__name__, None) is kind
+    return f"{above if known else kind.__module__}.{kind.__name__}"
 
 
 def _prefixes(name: str) -> list[str]:

@@ -15,9 +15,11 @@ from typing import Annotated, Literal
 import msgspec
 
 from kmind.abi import layout
-from kmind.classes import find_class, lacking
+from kmind.classes import DEVICE, find_class, lacking
+from kmind.driver.agents import ready_agent
 from kmind.errors import UsageError
 from kmind.extension._parameter import Name, Parameter, Part, Text, Value
+from kmind.extension.manifest._driver import DriverKnob, DriverPart
 from kmind.extension.manifest._handed_over import FindingPart, ReportPart, Severity
 from kmind.extension.manifest._objective import ObjectivePart
 from kmind.extension.manifest._table import TableColumn, TableKey, TablePart
@@ -29,6 +31,8 @@ from kmind.knobs import get_knob
 __all__ = [
     "AgentPart",
     "CircumstancePart",
+    "DriverKnob",
+    "DriverPart",
     "EvidencePart",
     "ExtensionPart",
     "Feature",
@@ -255,13 +259,21 @@ class RecordKind(Part, frozen=True):
     fields: tuple[RecordField, ...] = msgspec.field(name="field", default=())
 
 
+class _ReadyAgent(Part, frozen=True):
+    # What a ready agent brings along, written as in a manifest.
+    hooks: tuple[Hook, ...] = msgspec.field(name="hook", default=())
+    features: tuple[Feature, ...] = msgspec.field(name="feature", default=())
+    tables: tuple[TablePart, ...] = msgspec.field(name="table", default=())
+
+
 class Manifest(Part, frozen=True):
     """A whole ``module.toml``.
 
     ``class_`` names a class of ``kmind.classes``, which says which of the parts it may hold.
     ``aliases`` are the devices that it is for (``kmind.extension.manifest.alias``), ``depends`` the
     modules that have to run before, and ``conflicts`` those that may not run beside it.
-    ``chosen_by`` names the parameter that lists which of the knobs an instance gets.
+    ``chosen_by`` names the parameter that lists which of the knobs an instance gets. A driver
+    without ``agent`` has the ready one of its kind, with the hooks, features and tables of that.
     """
 
     name: Name
@@ -270,9 +282,10 @@ class Manifest(Part, frozen=True):
     description: Text
     author: Text
     licence: Text
-    agent: AgentPart
     extension: ExtensionPart
     target: TargetPart
+    agent: AgentPart | None = None
+    driver: DriverPart | None = None
     aliases: tuple[str, ...] = ()
     depends: tuple[Name, ...] = ()
     conflicts: tuple[Name, ...] = ()
@@ -309,6 +322,7 @@ class Manifest(Part, frozen=True):
             )
         self._check_names()
         self._check_class()
+        self._check_driver()
         self._check_modules()
         for index, text in enumerate(self.aliases):
             try:
@@ -396,6 +410,26 @@ class Manifest(Part, frozen=True):
             if value and value != EvidencePart():
                 raise ValueError(f"{part}{'[0]' if isinstance(value, tuple) else ''}: {why}")
 
+    def _check_driver(self) -> None:
+        if self.driver is None:
+            if DEVICE in find_class(self.class_).services:
+                raise ValueError(f"driver: a {self.class_} needs it: say what device it serves")
+            if self.agent is None:
+                raise ValueError("agent: missing; only a driver has one ready")
+            return
+        if self.target.kind != "system":
+            raise ValueError("target.kind: a driver makes its device, so its target is the system")
+        if self.driver.least_mib > self.limits.memory_mib:
+            raise ValueError(
+                f"driver: {self.driver.depth} requests of {self.driver.max_io_kib} KiB, and its "
+                f"process, take {self.driver.least_mib} MiB; limits.memory_mib is "
+                f"{self.limits.memory_mib}"
+            )
+        kept = self.driver.memory
+        types = {parameter.name: parameter.type for parameter in self.parameters}
+        if kept and types.get(kept) != "int":
+            raise ValueError(f"driver.memory: {kept!r} is no parameter of type int")
+
     def _check_parameters(self) -> None:
         declared = {parameter.name: parameter.type for parameter in self.parameters}
         if self.chosen_by and declared.get(self.chosen_by) != "str":
@@ -442,7 +476,7 @@ def load_manifest(path: Path) -> Manifest:
     Raises ModuleError that names the file, the line and the field.
     """
     file = TomlFile(path, hint="a module is a folder with a module.toml")
-    manifest = file.read(Manifest)
+    manifest = _with_ready_agent(file, file.read(Manifest))
     kind = manifest.target.kind
     for index, use in enumerate(manifest.knobs):
         field = f"knob[{index}].name"
@@ -453,3 +487,20 @@ def load_manifest(path: Path) -> Manifest:
         if kind != "any" and knob.target not in (kind, "system"):
             raise file.wrong(field, f"{use.name} is not a knob of a {kind} target")
     return manifest
+
+
+def _with_ready_agent(file: TomlFile, manifest: Manifest) -> Manifest:
+    if manifest.driver is None or manifest.agent is not None:
+        return manifest
+    for field, parts in (
+        ("hook", manifest.hooks),
+        ("feature", manifest.features),
+        ("table", manifest.tables),
+    ):
+        if parts:
+            raise file.wrong(f"{field}[0]", "needs an agent of the module's own, [agent]")
+    _, parts_of = ready_agent(manifest.driver.kind)
+    ready = TomlFile(parts_of).read(_ReadyAgent)
+    return msgspec.structs.replace(
+        manifest, hooks=ready.hooks, features=ready.features, tables=ready.tables
+    )

@@ -86,17 +86,19 @@ def make_bpf_agent(
     core: Core | None = None,
     slot: int = 0,
     sq_slots: int = 8192,
+    constants: Mapping[str, int] | None = None,
 ) -> BpfAgent:
     """Load the module's agent for a target; nothing is attached yet.
 
-    ``sq_slots`` are the records that each CPU's ring holds, a power of two.
+    ``sq_slots`` are the records that each CPU's ring holds, a power of two; ``constants`` are
+    those of the agent beside parameters, as a driver's device has them.
     Raises PrivilegeError without root, KmindError where too few open files are allowed,
     NotSupportedError where the kernel lacks what is needed, LoadError where the verifier refuses.
     """
     need_root()
     path = _object_path(module)
     refuse_where_short(_DESCRIPTORS, _SPARE_DESCRIPTORS, f"{module.manifest.name}@{target.name}")
-    settings = _made_of(module, target, params, deadline_s)
+    settings = _made_of(module, target, params, deadline_s, constants)
     return BpfAgent(path, **settings, core=core, slot=slot, sq_slots=sq_slots)
 
 
@@ -107,12 +109,13 @@ def upgrade_bpf_agent(
     params: Mapping[str, Value],
     *,
     deadline_s: float,
+    constants: Mapping[str, int] | None = None,
 ) -> None:
     """Put the module's present object in the place of the one that works.
 
     Raises as ``make_bpf_agent`` does; then the old one works on.
     """
-    agent.upgrade(_object_path(module), **_made_of(module, target, params, deadline_s))
+    agent.upgrade(_object_path(module), **_made_of(module, target, params, deadline_s, constants))
 
 
 def adopt_bpf_agent(folder: Path, module: Module, *, core: Core, slot: int) -> BpfAgent:
@@ -151,7 +154,11 @@ class _Made(Settings):
 
 
 def _made_of(
-    module: Module, target: Target, params: Mapping[str, Value], deadline_s: float
+    module: Module,
+    target: Target,
+    params: Mapping[str, Value],
+    deadline_s: float,
+    constants: Mapping[str, int] | None = None,
 ) -> _Made:
     hooks = module.manifest.hooks
     return _Made(
@@ -160,7 +167,7 @@ def _made_of(
         alternatives=_alternatives(module),
         optional=[hook.program for hook in hooks if hook.optional],
         deferred=[hook.program for hook in hooks if hook.while_],
-        parameters=agent_parameters(module.manifest, params),
+        parameters=agent_parameters(module.manifest, params) | dict(constants or {}),
         window_s=float(params.get(WINDOW_PARAMETER, _WINDOW_MS)) / 1000,
         deadline_s=deadline_s,
         model=_model_use(module),

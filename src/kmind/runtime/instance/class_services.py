@@ -9,12 +9,13 @@ allows.
 from __future__ import annotations
 
 import selectors
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from kmind.classes import EXPERIMENTS, OBJECTIVE, find_class
+from kmind.classes import DEVICE, EXPERIMENTS, OBJECTIVE, find_class
 from kmind.errors import KmindError
-from kmind.extension import Manifest
+from kmind.extension import Manifest, Value
+from kmind.runtime.device.service import DeviceService
 from kmind.runtime.experiment.experiments import Experiments
 from kmind.runtime.experiment.measure.effort import Effort
 from kmind.runtime.experiment.no_experiments import NoExperiments
@@ -22,14 +23,15 @@ from kmind.runtime.holds.trial_holds import TrialHolds
 from kmind.runtime.objective.service import ObjectiveService
 from kmind.runtime.services import InstanceSpec, Services
 
-__all__ = ["ClassServices", "check_same_class", "make_class_services"]
+__all__ = ["ClassServices", "check_same_class", "make_class_services", "open_device"]
 
 
 @dataclass(frozen=True)
 class ClassServices:
-    """Services by class. ``objective`` is None for a class that has none."""
+    """Services by class. ``objective`` and ``device`` are None for a class that has none."""
 
     objective: ObjectiveService | None
+    device: DeviceService | None
     experiments: Experiments | NoExperiments
 
 
@@ -45,10 +47,31 @@ def make_class_services(
     gets = find_class(class_).services
     return ClassServices(
         objective=ObjectiveService(spec, services, selector) if OBJECTIVE in gets else None,
+        device=spec.device or _device(spec.name, spec.manifest, services),
         experiments=Experiments(spec, services, holds, effort=effort)
         if EXPERIMENTS in gets
         else NoExperiments(holds, class_),
     )
+
+
+def open_device(
+    name: str, manifest: Manifest, params: Mapping[str, Value], services: Services
+) -> DeviceService | None:
+    """Open the device of a driver, before its agent is loaded; None for other modules.
+
+    Raises KmindError. Whoever makes no instance with it has to stop it.
+    """
+    device = _device(name, manifest, services)
+    if device:
+        device.open(params)
+    return device
+
+
+def _device(name: str, manifest: Manifest, services: Services) -> DeviceService | None:
+    if DEVICE not in find_class(manifest.class_).services:
+        return None
+    log = services.logger(name)
+    return DeviceService(name, manifest, folder=services.devices, log=log, now=services.now)
 
 
 def check_same_class(instance: str, class_: str, now: Manifest, *, hint: str = "") -> None:

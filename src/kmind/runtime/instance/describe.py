@@ -9,6 +9,7 @@ from kmind.agent.types import Mode
 from kmind.events import Start
 from kmind.extension import Module, Value
 from kmind.knobs import Target
+from kmind.runtime.device.service import DeviceService
 from kmind.runtime.holds.trial_holds import TrialHolds
 from kmind.runtime.instance.extension.service import ExtensionService
 from kmind.runtime.instance.state import InstanceState
@@ -35,6 +36,7 @@ class Described(Protocol):
     view: View
     services: tuple[Service, ...]
     extension: ExtensionService
+    device: DeviceService | None
     holds: TrialHolds
     telemetry: Telemetry
     verdicts: Verdicts
@@ -81,6 +83,7 @@ def state_of(instance: Described, *, module: str, slot: int, generation: int) ->
         generation=generation,
         started=instance.started,
         process=instance.extension.state(),
+        device=instance.device.state() if instance.device else None,
         holds=instance.holds.holds(),
         yielded=instance.holds.knobs.yielded,
         windows=instance.telemetry.told,

@@ -40,6 +40,7 @@ __all__ = ["Instance"]
 
 # Ids that an earlier extension may have used without our hearing of it.
 _IDS_APART = 1 << 16
+_LOOK_S = 0.01
 
 
 class Instance:
@@ -70,12 +71,14 @@ class Instance:
             spec, services, self._selector, self.holds, self.extension.effort
         )
         self.objective, self.experiments = made.objective, made.experiments
+        self.device = made.device
         self.checks = Checks(spec, services, self.holds, self.extension, budget, self.view)
         self.telemetry = Telemetry(
             spec, services, self.view, budget, self.experiments, self.extension
         )
         self.verdicts = Verdicts(self.name, services, self.holds, self.experiments, budget)
         self.services: tuple[Service, ...] = (
+            *([self.device] if self.device else []),
             self.extension,
             *([self.objective] if self.objective else []),
             self.holds,
@@ -85,6 +88,7 @@ class Instance:
             self.verdicts,
         )
         self._recorded_id = 0
+        self._look_at = math.inf  # while another process takes a dead driver's place
         self._stopped = False
 
     # Starting
@@ -111,11 +115,18 @@ class Instance:
             self._log(line)
         agent.set_mode(self.mode)
         self.starting = True
-        self.extension.start(self.module, self.params)
+        self._start_extension(1)
+
+    def _start_extension(self, first_id: int) -> None:
+        device = self.device.entry() if self.device else None
+        self.extension.start(self.module, self.params, first_id, device)
 
     def ready(self) -> bool:
-        """Return true once the extension's heart beats. Raises KmindError if it has ended."""
-        return self.extension.ready()
+        """Return true once the extension's heart beats, and its device, if any, is there.
+
+        Raises KmindError if it has ended.
+        """
+        return self.extension.ready() and (self.device is None or self.device.ready())
 
     def begin(self) -> None:
         """Attach the hooks, arm the tick, and go to work."""
@@ -132,6 +143,8 @@ class Instance:
         if state.process is None:
             raise KmindError(f"the extension of {self.name} was not started")
         self.extension.adopt(state.process)
+        if self.device:
+            self.device.adopt(state.device, state.process.pid)
         self.checks.misuse.adopt()
         self.started = state.started
         self.verdicts.last_id = self._recorded_id = state.last_id
@@ -146,12 +159,7 @@ class Instance:
 
         What is held is held on, until its hold ends. The module is of the same class.
         """
-        first_id = self.verdicts.last_id + _IDS_APART
-        if first_id >= 1 << 32:
-            raise KmindError(
-                f"the extension of {self.name} has used up all ids of recommendations",
-                hint=f"kmind unload {self.name}, and load it again",
-            )
+        first_id = self._next_ids()
         self.starting = True
         if self.objective:
             self.objective.stop("reloaded")
@@ -161,26 +169,41 @@ class Instance:
         self.experiments.configure(module.manifest, params)
         self.holds.reclaim()
         self.holds.knobs.grant(self._granted())
-        self.extension.start(module, self.params, first_id)
+        if self.device:
+            self.device.renew()
+        self._start_extension(first_id)
 
-    def resume(self) -> None:
+    def _next_ids(self) -> int:
+        first_id = self.verdicts.last_id + _IDS_APART
+        if first_id >= 1 << 32:
+            raise KmindError(
+                f"the extension of {self.name} has used up all ids of recommendations",
+                hint=f"kmind unload {self.name}, and load it again",
+            )
+        return first_id
+
+    def resume(self, how: str = "reloaded") -> None:
         """Go to work again, with another extension; this is also the way out of emergency."""
         self.starting = False
         self.failed = ""
         self.spec.agent.set_mode(self.mode)
-        self._work("reloaded")
+        self._work(how)
 
     def _work(self, how: str) -> None:
         if self.objective:
             self.objective.start(self.module, self.params, self.experiments.listen)
         self._shared.emit(start_event(self, how))
+        if self.device:
+            self._log(f"{self.device.path} is served by {self.name}")
 
     # Running
 
     @property
     def due(self) -> float:
         """Time of its next turn, in seconds of ``time.monotonic``."""
-        return min(service.due for service in self.services) if self._active else math.inf
+        if not self._active:
+            return math.inf if self.failed or self._stopped else self._look_at
+        return min(service.due for service in self.services)
 
     @property
     def _active(self) -> bool:
@@ -217,14 +240,15 @@ class Instance:
 
     def _stall(self) -> None:
         if self.spec.agent.cause == Cause.UNANSWERED:
-            self.emergency(f"the driver of {self.name} left a request unanswered for too long")
+            self._lose(f"the driver of {self.name} left a request unanswered for too long")
             return
         silence_s = self.spec.deadline_s
-        self.emergency(f"the extension of {self.name} was silent for {silence_s:g} s")
+        self._lose(f"the extension of {self.name} was silent for {silence_s:g} s")
 
     def run_due(self) -> None:
         """Give each service its turn; never waits."""
         if not self._active:
+            self._look_after()
             return
         try:
             for service in self.services:
@@ -235,7 +259,37 @@ class Instance:
             self.emergency(str(error))
         else:
             if ended := self.extension.ended():
-                self.emergency(f"the extension of {self.name} {ended}")
+                self._lose(f"the extension of {self.name} {ended}")
+
+    def _lose(self, why: str) -> None:
+        # The process is dead, or as good as that: another one goes on, where the driver allows it.
+        if self.device is None or self.failed or not self.device.may_recover():
+            self.emergency(why)
+            return
+        self._log(f"{why}; another one goes on with {self.device.path}")
+        self.starting = True
+        self._look_at = self._shared.now()
+        try:
+            self.extension.stop("restarted")
+            self.device.recover()
+            self._start_extension(self._next_ids())
+        except KmindError as error:
+            self.starting = False
+            self.emergency(f"{why}, and could not be started again: {error}")
+
+    def _look_after(self) -> None:
+        if math.isinf(self._look_at) or self.failed or self._stopped:
+            return
+        try:
+            if not self.ready():
+                self._look_at = self._shared.now() + _LOOK_S
+                return
+        except KmindError as error:
+            self._look_at = math.inf
+            self._lose(str(error))
+            return
+        self._look_at = math.inf
+        self.resume("recovered")
 
     def set_mode(self, mode: Mode) -> None:
         """Move to another mode; what that one does not hold is put back."""
@@ -258,11 +312,16 @@ class Instance:
         if self.failed:
             return
         self.failed = why
+        self._look_at = math.inf
+        if self.device:
+            self.device.fail(why)
         try:
             self.spec.agent.set_mode(Mode.EMERGENCY)
         except KmindError as error:
             self._log(str(error))
-        self._stop_services("emergency")
+        for service in reversed(self.services):
+            if service is not self.device:  # it stays, and fails, until the instance is ended
+                service.stop("emergency")
         self._emit_mode("emergency", why)
         self.view.mode = "emergency"
 
@@ -298,6 +357,8 @@ class Instance:
         if self.objective:
             self.objective.stop("the daemon is being replaced")
         self.extension.let_go()
+        if self.device:
+            self.device.let_go()
         self._selector.close()
         self._stopped = True
 

@@ -9,6 +9,7 @@ import msgspec
 
 from kmind.abi.enums import WorkingMode
 from kmind.extension import Value
+from kmind.runtime.device.state import DeviceState
 from kmind.runtime.holds.state import HoldState
 from kmind.runtime.sandbox.state import ProcessState
 from kmind.util.versions import Format
@@ -37,6 +38,7 @@ class InstanceState(msgspec.Struct, frozen=True, kw_only=True):
     generation: int
     started: float
     process: ProcessState | None = None
+    device: DeviceState | None = None
     holds: tuple[HoldState, ...] = ()
     yielded: tuple[str, ...] = ()
     windows: int = 0

@@ -11,7 +11,7 @@ from itertools import combinations
 
 from kmind.agent.types import Mode
 from kmind.errors import KmindError, UsageError
-from kmind.extension import Module
+from kmind.extension import Manifest, Module
 from kmind.extension import Value as Parameter
 from kmind.guard import Policy
 from kmind.knobs import Knob, Target, get_knob
@@ -34,6 +34,7 @@ def check_request(
     """
     manifest = module.manifest
     check_objective(manifest, target, params)
+    _check_driver(manifest, params)
     if manifest.chosen_by:
         knobs = [get_knob(name) for name in chosen_knobs(manifest, params)]
         for knob in knobs:
@@ -66,6 +67,21 @@ def check_settable(
             return
     if refusals:
         raise refusals[0]
+
+
+def _check_driver(manifest: Manifest, params: Mapping[str, Parameter]) -> None:
+    part = manifest.driver
+    if part is None or not part.memory:
+        return
+    kept = int(params[part.memory])
+    if kept < 1:
+        raise UsageError(f"{part.memory} is {kept}, and memory of at least 1 MiB is set aside")
+    if part.least_mib + kept > manifest.limits.memory_mib:
+        raise UsageError(
+            f"{part.memory}={kept} is more than is granted: with {part.least_mib} MiB for its "
+            f"process and its buffers the driver may take {manifest.limits.memory_mib} MiB",
+            hint=f"give at most {part.memory}={manifest.limits.memory_mib - part.least_mib}",
+        )
 
 
 def _check_one(knob: Knob, target: Target) -> None:

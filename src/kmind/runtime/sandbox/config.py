@@ -8,7 +8,7 @@ import msgspec
 from kmind.extension import KnobInfo, Value
 from kmind.extension.manifest.manifest import TablePart
 
-__all__ = ["THREADS", "CgroupEntry", "ChildConfig", "TableEntry"]
+__all__ = ["THREADS", "CgroupEntry", "ChildConfig", "DeviceEntry", "TableEntry"]
 
 THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 """Environment of an extension until all is imported: no numeric library may start threads."""
@@ -32,6 +32,26 @@ class TableEntry(msgspec.Struct, frozen=True, kw_only=True):
     part: TablePart
 
 
+class DeviceEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """Device that a driver's process serves: descriptors that it holds for as long as it runs.
+
+    ``connection`` is of /dev/fuse, ``memory`` of a memfd (-1: none is asked for), and ``lease`` of
+    the locked file that stands for the device: locked while its owner or its server lives. Of
+    ``depth`` requests in flight none is larger than ``max_io`` bytes.
+    """
+
+    connection: int
+    memory: int
+    lease: int
+    max_io: int
+    depth: int
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """All that there are."""
+        return tuple(fd for fd in (self.connection, self.memory, self.lease) if fd >= 0)
+
+
 class ChildConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Sent as JSON through a pipe. ``uid`` None: privileges stay as they are.
 
@@ -44,7 +64,8 @@ class ChildConfig(msgspec.Struct, frozen=True, kw_only=True):
     kept). ``first_id`` is the id of its first recommendation: above the last one that
     the agent saw, where another extension served the same agent before. ``memory`` is what
     an earlier extension of the same instance left to be remembered. ``tables`` are those that
-    the manifest declares, ``findings`` and ``reports`` the kinds that it may hand over.
+    the manifest declares, ``findings`` and ``reports`` the kinds that it may hand over. ``device``
+    is for drivers.
     """
 
     package: str
@@ -73,3 +94,4 @@ class ChildConfig(msgspec.Struct, frozen=True, kw_only=True):
     findings: tuple[str, ...] = ()
     reports: tuple[str, ...] = ()
     cgroup: CgroupEntry = CgroupEntry()
+    device: DeviceEntry | None = None

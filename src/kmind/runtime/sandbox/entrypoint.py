@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -24,7 +25,7 @@ import numpy.random
 import numpy.typing as npt
 
 from kmind.errors import KmindError
-from kmind.extension import Context, Dispatcher, Given, Outlets
+from kmind.extension import Context, Dispatcher, Extension, Given, Outlets
 from kmind.extension.discovery.loader import import_early, load_extension, refuse_other_imports
 from kmind.extension.files import read_sources
 from kmind.queue import Bell, Doorbell, Endpoint, Table, open_tables
@@ -33,6 +34,9 @@ from kmind.runtime.sandbox.confine.privileges import close_other_fds, drop_privi
 from kmind.runtime.sandbox.exit_codes import EXIT_MODULE, EXIT_SETUP
 from kmind.runtime.sandbox.framing import send_note
 from kmind.runtime.sandbox.log_writer import LineOutput
+
+if TYPE_CHECKING:
+    from kmind.runtime.sandbox.device import Device
 
 __all__ = ["run"]
 
@@ -49,7 +53,8 @@ def run(config_fd: int) -> int:
         sources = read_sources(Path(config.folder))
         endpoint = Endpoint(_map(config), _doorbell(config), config.first_id)
         tables = _map_tables(config)
-        close_other_fds({0, 1, 2, config.doorbell})
+        device = _open_device(config)
+        close_other_fds({0, 1, 2, config.doorbell, *(device.descriptors if device else ())})
         # What says that numeric libraries start no threads is needed until they are imported.
         for name in os.environ.keys() - THREADS.keys():
             del os.environ[name]
@@ -59,6 +64,7 @@ def run(config_fd: int) -> int:
             files=config.files,
             network=config.network,
             data_bytes=config.cgroup.data_bytes,
+            precise=device is not None,
         )
         import_early(config.imports, sources)
         _import_late_parts(sources)
@@ -75,7 +81,7 @@ def run(config_fd: int) -> int:
         print(line)
     try:
         send = partial(send_note, output)
-        _serve(config, sources, endpoint, tables, send)
+        _serve(config, sources, endpoint, tables, send, device)
     except BaseException:
         traceback.print_exc()
     output.end_line()
@@ -88,8 +94,8 @@ def _serve(
     endpoint: Endpoint,
     tables: Mapping[str, Table],
     hand_over: Callable[[str, bytes], None],
+    device: Device | None,
 ) -> None:
-    kind = load_extension(config.package, config.folder, sources, config.entry)
     context = Context(
         Given(
             module=config.module,
@@ -104,6 +110,10 @@ def _serve(
         ),
         Outlets(port=endpoint.cq, keep=endpoint.remember, hand_over=hand_over),
     )
+    if device:
+        device.serve(config, sources, Dispatcher(endpoint, Extension(context), context))
+        return
+    kind = load_extension(config.package, config.folder, sources, config.entry)
     dispatcher = Dispatcher(endpoint, kind(context), context)
     dispatcher.start()
     while True:
@@ -113,6 +123,14 @@ def _serve(
 def _read_config(fd: int) -> ChildConfig:
     with open(fd, "rb") as pipe:
         return msgspec.json.decode(pipe.read(), type=ChildConfig)
+
+
+def _open_device(config: ChildConfig) -> Device | None:
+    if config.device is None:
+        return None
+    from kmind.runtime.sandbox.device import open_device  # other extensions have no use for it
+
+    return open_device(config.device)
 
 
 def _import_late_parts(sources: Mapping[str, bytes]) -> None:

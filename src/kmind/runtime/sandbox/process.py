@@ -144,7 +144,8 @@ def _spawn(config: ChildConfig, from_here: int, log_end: int) -> int:
     # beside its threads. Each descriptor is passed by name; a session of its own, so
     # that Ctrl-C at the terminal is for the owner alone.
     tables = (entry.fd for entry in config.tables)
-    passed = (from_here, config.arena, config.doorbell, *tables)
+    device = config.device.descriptors if config.device else ()
+    passed = (from_here, config.arena, config.doorbell, *tables, *device)
     return os.posix_spawn(
         sys.executable,
         [

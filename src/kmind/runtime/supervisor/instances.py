@@ -15,7 +15,9 @@ from kmind.agent.types import Mode
 from kmind.errors import KmindError, UsageError
 from kmind.extension import Module, Value
 from kmind.knobs import Knob, Target
+from kmind.runtime.device.service import DeviceService
 from kmind.runtime.instance.agent_factory import make_bpf_agent
+from kmind.runtime.instance.class_services import open_device
 from kmind.runtime.instance.instance import Instance
 from kmind.runtime.services import InstanceSpec, Sandbox, Services
 from kmind.runtime.supervisor.member import Member
@@ -101,10 +103,35 @@ class Instances:
         """
         manifest = module.manifest
         name = f"{manifest.name}@{target.name}"
+        device = open_device(name, manifest, params, self.services)
+        try:
+            return self._make(wanted, module, target, params, mode, device)
+        except BaseException:
+            if device:
+                device.stop("")
+            raise
+
+    def _make(
+        self,
+        wanted: str,
+        module: Module,
+        target: Target,
+        params: Mapping[str, Value],
+        mode: Mode,
+        device: DeviceService | None,
+    ) -> Member:
+        manifest = module.manifest
+        name = f"{manifest.name}@{target.name}"
         slot = self._core.register(file_name(name), manifest.name, manifest.class_, 0, 0)
         try:
             agent = make_bpf_agent(
-                module, target, params, deadline_s=DEADLINE_S, core=self._core, slot=slot
+                module,
+                target,
+                params,
+                deadline_s=DEADLINE_S,
+                core=self._core,
+                slot=slot,
+                constants=device.constants if device else None,
             )
             try:
                 if pins := self.place.pins(name):
@@ -115,7 +142,7 @@ class Instances:
         except BaseException:
             self._core.unregister(slot)
             raise
-        instance = self.instance(module, target, params, agent, slot, mode)
+        instance = self.instance(module, target, params, agent, slot, mode, device)
         return Member(instance, agent, slot, str(module.folder) if "/" in wanted else wanted)
 
     def instance(
@@ -126,11 +153,20 @@ class Instances:
         agent: BpfAgent,
         slot: int,
         mode: Mode,
+        device: DeviceService | None = None,
     ) -> Instance:
         """Return an instance that is not started yet."""
         sandbox = self.place.sandbox(f"{module.manifest.name}@{target.name}")
         spec = InstanceSpec(
-            module, target, params, mode, agent, slot=slot, sandbox=sandbox, deadline_s=DEADLINE_S
+            module,
+            target,
+            params,
+            mode,
+            agent,
+            slot=slot,
+            sandbox=sandbox,
+            deadline_s=DEADLINE_S,
+            device=device,
         )
         return Instance(spec, self.services)
 
@@ -184,7 +220,7 @@ class Instances:
 
     def set_process(self, member: Member) -> None:
         """Let the core object know the extension's process, for its accounts."""
-        pid, uid = member.instance.extension.process
+        member.process = pid, uid = member.instance.extension.process
         self._core.set_process(member.slot, pid, uid)
 
     # Turns
@@ -207,10 +243,13 @@ class Instances:
             self._log(f"{what}: {error_place(error)}")
 
     def follow(self, member: Member) -> None:
-        """Release the leases of one that has just failed, and write that down."""
+        """Release the leases of one that has just failed, and write that down; or a new process."""
         failed = bool(member.instance.failed)
         if failed and not member.failed:
             self._core.leases.release(member.slot)
+            self.set_process(member)
+            self.save(member)
+        elif member.process != member.instance.extension.process and not member.instance.starting:
             self.set_process(member)
             self.save(member)
         member.failed = failed

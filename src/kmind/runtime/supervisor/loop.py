@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from kmind.agent.core.core import Core
+from kmind.runtime.device.service import DeviceService
 from kmind.runtime.supervisor.arbiter import Arbiter
 from kmind.runtime.supervisor.instances import Instances
 from kmind.runtime.supervisor.member import Member
@@ -81,5 +82,11 @@ class Loop:
     def await_ready(self, member: Member) -> None:
         """Wait until an extension is ready. The others go on; what else is asked for waits."""
         while not member.instance.ready():
+            self.wait(_WAIT_S)
+            self.run_due()
+
+    def await_closed(self, device: DeviceService) -> None:
+        """Wait until a device is detached. Raises KmindError if it is in use."""
+        while not device.closed():
             self.wait(_WAIT_S)
             self.run_due()

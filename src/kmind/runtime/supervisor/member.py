@@ -17,7 +17,8 @@ class Member:
     """An instance, and what the supervisor knows of it beside.
 
     ``module`` is what ``find_module`` takes, ``failed`` whether its failure was dealt with,
-    ``models`` what it was given to decide by.
+    ``process`` the extension's process and user that the core object knows of, ``models`` what it
+    was given to decide by.
     """
 
     instance: Instance
@@ -25,4 +26,5 @@ class Member:
     slot: int
     module: str
     failed: bool = False
+    process: tuple[int, int] = (0, 0)
     models: DeployedModels = field(default_factory=DeployedModels)

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from kmind.agent.core.core import Core
 from kmind.agent.types import Mode
+from kmind.driver.loop import sweep
 from kmind.errors import KmindError
 from kmind.events import Emit
 from kmind.extension import parse_parameters
@@ -126,6 +127,8 @@ def clear_leftovers(supervisor: Successor) -> None:
         if instance.name not in (ADMIN, *_file_names(supervisor)):
             supervisor.core.unregister(instance.slot)
     _remove_pins(supervisor)
+    for device in sweep():
+        supervisor.log(f"{device} is freed: nobody serves it any more")
     me = Owner.me("")
 
     def is_abandoned(owner: Owner) -> bool:

@@ -108,8 +108,12 @@ class Requests:
         self._unwanted.discard(name)
         return plan | {"pid": member.instance.extension.current.pid, "slot": member.slot}
 
-    def unload(self, name: str) -> dict[str, Any]:
-        """End an instance; what it had changed, and whether that is restored."""
+    def unload(self, name: str, *, force: bool = False) -> dict[str, Any]:
+        """End an instance; what it had changed, and whether that is restored.
+
+        A driver's device is not ended while it is in use: KmindError says by whom. With ``force``
+        its I/O fails instead.
+        """
         member = self._instances.get(name)
         for other, dependent in self._members.items():
             ours, theirs = member.instance, dependent.instance
@@ -119,6 +123,10 @@ class Requests:
                 and on == ours.target.name
             ):
                 raise KmindError(f"{other} depends on {name}", hint=f"first: kmind unload {other}")
+        device = member.instance.device
+        if device and not force:
+            device.begin_close()
+            self._loop.await_closed(device)
         summary = self._instances.drop(name)
         self._unwanted.add(name)
         return {"name": name, **summary}
@@ -142,8 +150,19 @@ class Requests:
         kept = {name: value for name, value in instance.params.items() if name in declared}
         params = parse_parameters(module.manifest, kept)
         deciding = models.active(member.agent.models)
+        device = instance.device
+        if device:
+            device.check_replayable()
+            device.reopen(params)
         try:
-            upgrade_bpf_agent(member.agent, module, instance.target, params, deadline_s=DEADLINE_S)
+            upgrade_bpf_agent(
+                member.agent,
+                module,
+                instance.target,
+                params,
+                deadline_s=DEADLINE_S,
+                constants=device.constants if device else None,
+            )
         except UndoError as error:  # nobody knows how far it works
             self._instances.fail(member, f"its agent could not be upgraded: {error}")
             raise

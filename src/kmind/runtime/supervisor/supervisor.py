@@ -111,6 +111,7 @@ class Supervisor:
             evidence=self.evidence,
             findings=self.findings,
             memory=memory_folder(journal.path),
+            devices=options.run_dir / "devices",
             core=core,
             gate=self.gate,
             announce=announce,

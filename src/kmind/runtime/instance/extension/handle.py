@@ -19,7 +19,7 @@ from kmind.knobs import Target
 from kmind.queue import open_tables
 from kmind.runtime.experiment.measure.effort import Effort, read_effort
 from kmind.runtime.sandbox.cgroup.cgroup import ExtensionCgroup
-from kmind.runtime.sandbox.config import CgroupEntry, ChildConfig, TableEntry
+from kmind.runtime.sandbox.config import CgroupEntry, ChildConfig, DeviceEntry, TableEntry
 from kmind.runtime.sandbox.exit_codes import EXIT_MODULE, EXIT_SETUP
 from kmind.runtime.sandbox.inbox import Inbox
 from kmind.runtime.sandbox.process import ENDED_UNSEEN, ExtensionProcess
@@ -69,12 +69,14 @@ class ExtensionHandle:
         beat_s: float,
         first_id: int,
         memory: bytes,
+        device: DeviceEntry | None,
         tell: Callable[[str], None],
     ) -> ExtensionHandle:
         """Start it. Raises KmindError; nothing is left then.
 
         ``memory`` is JSON that it is given, if not empty; ``inbox`` gets what it
-        hands over. ``tell`` is told what of the sandbox this machine lacks.
+        hands over. A driver's serves ``device``. ``tell`` is told what of the sandbox this
+        machine lacks.
         """
         manifest = module.manifest
         # Raises where the agent is of an earlier version of the module, with other tables.
@@ -114,6 +116,7 @@ class ExtensionHandle:
             cgroup=cgroup.entry()
             if cgroup
             else CgroupEntry(data_bytes=manifest.limits.memory_mib << 20),
+            device=device,
         )
         header = agent.arena[: layout.HEADER.itemsize].view(layout.HEADER)
         header["heartbeat"][0] = 0

@@ -16,6 +16,7 @@ from kmind.runtime.instance.extension.checkpoint import Checkpoint
 from kmind.runtime.instance.extension.handle import ExtensionHandle
 from kmind.runtime.instance.extension.inbox import make_inbox
 from kmind.runtime.instance.extension.listener import Listener
+from kmind.runtime.sandbox.config import DeviceEntry
 from kmind.runtime.sandbox.state import ProcessState
 from kmind.runtime.service import Service
 from kmind.runtime.services import InstanceSpec, Services
@@ -57,8 +58,17 @@ class ExtensionService(Service):
         self._give_up_at = math.inf
         self._stirred = False
 
-    def start(self, module: Module, params: Mapping[str, Value], first_id: int = 1) -> None:
-        """Start one; its recommendations are numbered from ``first_id``. Raises KmindError."""
+    def start(
+        self,
+        module: Module,
+        params: Mapping[str, Value],
+        first_id: int = 1,
+        device: DeviceEntry | None = None,
+    ) -> None:
+        """Start one; its recommendations are numbered from ``first_id``. Raises KmindError.
+
+        A driver's serves ``device``.
+        """
         spec = self._spec
         self._give_up_at = self._now() + _START_S
         self._extension = ExtensionHandle.start(
@@ -73,6 +83,7 @@ class ExtensionService(Service):
             beat_s=spec.deadline_s / _BEATS,
             first_id=first_id,
             memory=self._memory.load(),
+            device=device,
             tell=self._log,
         )
         self._memory.watch(spec.agent.arena, spec.agent.geometry)

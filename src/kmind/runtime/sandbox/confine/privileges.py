@@ -47,6 +47,8 @@ _MAP_NORESERVE = 0x4000  # asm-generic/mman.h
 # Lets the kernel end sleeps of several extensions by one interrupt: some 50 ms late at
 # most, far below the time in which a heartbeat is due. The doorbell is not delayed.
 _TIMER_SLACK_NS = 50_000_000
+# Drivers delay requests, so theirs end when they are due (prctl(2); 0 would be the default).
+_PRECISE_NS = 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -81,6 +83,7 @@ def drop_privileges(
     files: Sequence[str] = (),
     network: bool = False,
     data_bytes: int = 0,
+    precise: bool = False,
 ) -> Fences:
     """Give up everything and become ``uid``; no change of user where it is None.
 
@@ -88,7 +91,7 @@ def drop_privileges(
     once if that one died already. What stays in reach are ``files``, to read, and the
     ``network``, if true; and, until ``shut``, the interpreter's libraries, so that packages
     can be imported that are not trusted with privileges. ``data_bytes`` limits memory of its
-    own, where no cgroup does (0: one does).
+    own, where no cgroup does (0: one does). With ``precise`` sleeps end when they are due.
 
     Raises PrivilegeError if anything is refused: the caller must not go on then.
     """
@@ -108,7 +111,7 @@ def drop_privileges(
         if parent is not None:
             _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         _prctl(_PR_SET_DUMPABLE, 0)
-        _prctl(_PR_SET_TIMERSLACK, _TIMER_SLACK_NS)
+        _prctl(_PR_SET_TIMERSLACK, _PRECISE_NS if precise else _TIMER_SLACK_NS)
         os.umask(0o777)
         os.chdir("/")
         _limit_resources(data_bytes or _MOST_DATA)

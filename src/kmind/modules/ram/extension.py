@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A disk in memory: the simplest driver, and the price of the way to it."""
+"""A disk in memory that outlives the process."""
 
 from __future__ import annotations
 
 import mmap
-import os
 from typing import ClassVar
 
 import numpy as np
 
-from kmind.driver.block import Batch, BlockDriver, Op
+from kmind.driver import Batch, BlockDriver, Op, Setup
 
 __all__ = ["Ram"]
 
@@ -18,16 +17,16 @@ _READ, _WRITE = int(Op.READ), int(Op.WRITE)
 
 
 class Ram(BlockDriver):
-    """Memory of ``size`` bytes, its own or that of a memfd, which outlives the process."""
+    """Serves the memory that it is opened with."""
 
     operations: ClassVar[frozenset[Op]] = frozenset({Op.WRITE_ZEROES, Op.DISCARD})
 
-    def __init__(self, size: int, memfd: int = -1) -> None:
-        self.size = size
-        self._file = os.dup(memfd) if memfd >= 0 else os.memfd_create("kmind-ram", os.MFD_CLOEXEC)
-        os.ftruncate(self._file, size)
-        self._mapped = mmap.mmap(self._file, size)
-        self._memory = memoryview(self._mapped)
+    def open(self, setup: Setup) -> None:
+        """Take the memory, all of it."""
+        assert setup.memory is not None, "the manifest asks for it"
+        self._mapped = setup.memory
+        self._memory = memoryview(setup.memory)
+        self.size = len(setup.memory)
 
     def serve(self, batch: Batch) -> None:
         """Answer everything at once."""
