@@ -4,6 +4,7 @@
 import gc
 import mmap
 import resource
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -59,3 +60,10 @@ def test_none_are_refused(count: int, size: int) -> None:
 def test_more_than_there_is_is_refused(size: int) -> None:
     with pytest.raises(RingError, match="no memory for 1 buffers"):
         Buffers(1, size)
+
+
+def test_a_child_does_not_have_them() -> None:
+    buffers = Buffers(2, 4096)
+    mapped = Path("/proc/self/smaps").read_text().partition(f"{buffers.address:x}-")[2]
+    flags = next(line for line in mapped.splitlines() if line.startswith("VmFlags"))
+    assert "dc" in flags.split()  # MADV_DONTFORK

@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Entries are what the caller asked for, or are refused in one line."""
 
+import os
+import select
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from kmind.errors import UsageError
-from kmind.uring import Op, SqeFlag, prepare
+from kmind.uring import Op, Ring, SqeFlag, prepare
 from kmind.uring.layout import SQE, SQE128, TIMESPEC
 
 
@@ -82,3 +86,26 @@ def test_wrong_use_is_refused_in_one_line(call, said: str) -> None:
     with pytest.raises(UsageError, match=said) as refused:
         call()
     assert "\n" not in str(refused.value)
+
+
+def test_a_range_of_a_file_is_freed_and_a_pipe_tells_that_it_is_readable(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 16384)
+    reading, writing = os.pipe()
+    try:
+        with Ring(4) as ring, path.open("r+b") as file:
+            ring.push(prepare.fallocate(file.fileno(), 1 | 2, 4096, 8192, 1))
+            ring.push(prepare.poll(reading, select.POLLIN, 2))
+            ring.submit(1, 20)
+            assert ring.reap().tolist() == [(1, 0, 0)]
+            os.write(writing, b"x")
+            ring.submit(1, 20)
+            assert ring.reap().tolist() == [(2, select.POLLIN, 0)]
+            os.close(writing)
+            os.read(reading, 1)
+            ring.push(prepare.poll(reading, 0, 3))
+            ring.submit(1, 20)
+            assert ring.reap().tolist() == [(3, select.POLLHUP, 0)]
+    finally:
+        os.close(reading)
+    assert path.read_bytes() == b"x" * 4096 + bytes(8192) + b"x" * 4096

@@ -18,8 +18,9 @@ class Buffers:
     """``count`` buffers of ``size`` bytes, each at the start of a page, in one mapping.
 
     All pages are faulted in here, so that what a grant counts (`total`) is what the process has,
-    and none is asked for in the middle of a request, when memory may be short. It goes with the
-    last array that was made from it. Raises RingError where the kernel refuses so much.
+    and none is asked for in the middle of a request, when memory may be short. A child that is
+    forked does not have them, so a fork write-protects none either. They go with the last array
+    that was made from them. Raises RingError where the kernel refuses so much.
     """
 
     def __init__(self, count: int, size: int) -> None:
@@ -34,6 +35,7 @@ class Buffers:
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
         try:
             memory = mmap.mmap(-1, self.total, flags=flags)
+            memory.madvise(mmap.MADV_DONTFORK)
         except (OSError, OverflowError, ValueError) as error:
             raise RingError(
                 f"no memory for {count} buffers of {size} bytes: {error}",

@@ -123,8 +123,10 @@ class Op(IntEnum):
     FSYNC = 3
     READ_FIXED = 4
     WRITE_FIXED = 5
+    POLL_ADD = 6
     TIMEOUT = 11
     ASYNC_CANCEL = 14
+    FALLOCATE = 17
     READ = 22
     WRITE = 23
     URING_CMD = 46

@@ -37,8 +37,10 @@ __all__ = [
     "Ints",
     "cancel",
     "cancel_all",
+    "fallocate",
     "fsync",
     "nop",
+    "poll",
     "read",
     "read_fixed",
     "timeout",
@@ -177,6 +179,28 @@ def fsync(
     """
     what = FSYNC_DATASYNC if data_only else 0
     return _prepared(Op.FSYNC, user_data, out, {"fd": fd, "op_flags": what, "flags": flags})
+
+
+def fallocate(
+    fd: Ints,
+    mode: Ints,
+    offset: Ints,
+    length: Ints,
+    user_data: Ints,
+    *,
+    flags: Ints = 0,
+    out: Entries | None = None,
+) -> Entries:
+    """Allocate, free or zero a range of a file; ``mode`` has the flags of the system call."""
+    words = {"fd": fd, "off": offset, "addr": length, "len": mode, "flags": flags}
+    return _prepared(Op.FALLOCATE, user_data, out, words)
+
+
+def poll(
+    fd: Ints, events: Ints, user_data: Ints, *, flags: Ints = 0, out: Entries | None = None
+) -> Entries:
+    """Complete once when a file has one of these events, or an error: the result tells which."""
+    return _prepared(Op.POLL_ADD, user_data, out, {"fd": fd, "op_flags": events, "flags": flags})
 
 
 def uring_cmd(
