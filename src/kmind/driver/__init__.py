@@ -5,6 +5,7 @@ This is what the author of a block driver needs. ``fuse/`` and ``loop`` are the 
 kernel with FUSE and loop devices has: a file system with one file, and a loop device on it.
 """
 
-from kmind.driver.block import AnswerError, Batch, BlockDriver, Op, Setup
+from kmind.driver.backing import Backing
+from kmind.driver.block import LONGEST_DELAY_NS, AnswerError, Batch, BlockDriver, Op, Setup
 
-__all__ = ["AnswerError", "Batch", "BlockDriver", "Op", "Setup"]
+__all__ = ["LONGEST_DELAY_NS", "AnswerError", "Backing", "Batch", "BlockDriver", "Op", "Setup"]
