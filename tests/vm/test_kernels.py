@@ -33,6 +33,7 @@ SUITES = {
     "record and replay": ["tests/learn/test_record.py"],
     "gate": ["tests/guard/gate"],
     "kill -9": ["tests/guard/test_kill.py"],
+    "accounts of drivers": ["tests/driver/agents"],
 }
 
 
@@ -41,7 +42,7 @@ SUITES = {
 )
 def guest(request: pytest.FixtureRequest) -> Iterator[Guest]:
     with Guest(request.param, seconds=3000) as booted:
-        booted.load("loop")
+        booted.load("loop", "fuse")
         yield booted
 
 

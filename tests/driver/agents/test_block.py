@@ -47,7 +47,7 @@ def test_features_stand_in_the_order_of_the_manifest() -> None:
     assert columns == {f"BLOCK_{f.name.upper()}": n for n, f in enumerate(FEATURES)}
 
 
-@KERNEL
+@pytest.mark.kernel("libbpf", "bpf_timer", "syscall", "tp_btf")
 def test_a_kernel_without_the_tracepoints_runs_it_and_says_what_is_lost() -> None:
     absent = dict.fromkeys(tracepoints(), "fuse_request_nowhere")
     with held_disk(Held()) as disk:

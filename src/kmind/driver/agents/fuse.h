@@ -52,6 +52,15 @@ struct fuse_req {
 	struct fuse_mount *fm;
 };
 
+/* Seen in Linux 7.3: the channel leads to the connection. */
+struct fuse_chan {
+	struct fuse_conn *conn;
+};
+
+struct fuse_req___chan {
+	struct fuse_chan *chan;
+};
+
 #pragma clang attribute pop
 
 /* include/uapi/linux/fuse.h */
@@ -83,17 +92,25 @@ static __always_inline __u64 fuse_name(const struct fuse_req *req, __u64 *scratc
 
 static __always_inline bool fuse_is_ours(const struct fuse_req *req)
 {
-	return req->fm->fc->dev == param_connection;
+	const struct fuse_req___chan *later = (const void *)req;
+
+	if (bpf_core_field_exists(req->fm))
+		return req->fm->fc->dev == param_connection;
+	return later->chan->conn->dev == param_connection;
 }
 
 /* Its requests are all in a list, of those to be read or those that were, until they end. */
 static bool km_waits_on(__u64 name)
 {
 	struct fuse_req *req = (void *)name;
+	struct fuse_req___chan *later = (void *)name;
 	struct list_head *next = BPF_CORE_READ(req, list.next);
 
-	return BPF_CORE_READ(next, prev) == &req->list &&
-	       BPF_CORE_READ(req, fm, fc, dev) == param_connection;
+	if (BPF_CORE_READ(next, prev) != &req->list)
+		return false;
+	if (bpf_core_field_exists(req->fm))
+		return BPF_CORE_READ(req, fm, fc, dev) == param_connection;
+	return BPF_CORE_READ(later, chan, conn, dev) == param_connection;
 }
 
 /* Bytes of a READ, WRITE or FALLOCATE that has ended well: of the kernel's own numbers. */

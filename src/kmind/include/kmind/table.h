@@ -436,7 +436,7 @@ static __always_inline int km_look_through(struct km_table_maps table, km_look_f
 	{                                                                                       \
 		return km_look_at_row(km_maps_##name(), look);                                  \
 	}                                                                                       \
-	static __noinline int km_look_through_##name(__u64 now)                                 \
+	static __noinline __attribute__((unused)) int km_look_through_##name(__u64 now)         \
 	{                                                                                       \
 		return km_look_through(km_maps_##name(), km_look_at_##name, now);               \
 	}                                                                                       \
