@@ -146,7 +146,7 @@ def served(
     net: Net,
     driver: NetDriver,
     *,
-    depth: int = 1024,
+    depth: int = 0,
     errors: list[Exception] | None = None,
     extra: Tap | None = None,
 ) -> Iterator[NetServer]:

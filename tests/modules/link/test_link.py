@@ -75,7 +75,7 @@ def test_what_is_lost_follows_from_the_seed_and_differs_by_direction() -> None:
 
 
 @contextlib.contextmanager
-def linked(link: Link, *, offload: bool = False, depth: int = 1024) -> Iterator[Net]:
+def linked(link: Link, *, offload: bool = False, depth: int = 0) -> Iterator[Net]:
     with net(offload=offload) as pair, served(pair, link, depth=depth):
         yield pair
 
@@ -98,7 +98,7 @@ def test_a_ping_takes_both_delays() -> None:
 @pytest.mark.kernel
 def test_the_share_that_is_lost_is_gone_and_counted_and_the_rest_is_in_order() -> None:
     link = Link(Conditions(loss=Loss(0.0, 0.02, 0.2), jitter=MS, delay=MS), Conditions())
-    with linked(link, depth=4096) as pair:
+    with linked(link) as pair:
         left, right = pair.udp(0), pair.udp(1)
         got: list[int] = []
         sent = 0

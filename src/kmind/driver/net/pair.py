@@ -33,7 +33,7 @@ class Pair:
     """
 
     def __init__(
-        self, driver: NetDriver, left: End, right: End, *, offload: bool = True, depth: int = 1024
+        self, driver: NetDriver, left: End, right: End, *, offload: bool = True, depth: int = 0
     ) -> None:
         self._driver, self._ends = driver, (left, right)
         self._offload, self._depth = offload, depth

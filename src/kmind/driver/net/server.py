@@ -2,8 +2,8 @@
 """Serves network interfaces by a `NetDriver`: frames are read and written in batches by io_uring.
 
 A turn sends what is due, waits for frames until the next one is, and gives those that came to the
-driver. Of each interface one read waits in the kernel; once it returns, a burst of further reads,
-which do not wait, takes what else is there.
+driver. Of an idle interface one read waits in the kernel; once it returns, bursts of further reads,
+which do not wait, take what else is there, until one finds nothing.
 
 The ring is restricted to reads and writes of the interfaces it was made with.
 """
@@ -60,8 +60,9 @@ class Counts:
 class NetServer:
     """The frames of some interfaces, and the driver that decides about them.
 
-    ``depth`` frames of each interface may be in flight; with ``burst`` more, for reads, that is the
-    memory that is set aside here: pages of 4 KiB, or of 68 KiB for interfaces with offload.
+    ``depth`` frames of each interface may be in flight, and ``burst`` more be read at a time:
+    unless told 4096 and 256, or 512 and 64 where an interface has offload. For so many memory is
+    set aside here: 4 KiB each, or 68 KiB with offload.
     ``report`` is told what ``serve`` raises.
     """
 
@@ -70,10 +71,13 @@ class NetServer:
         driver: NetDriver,
         taps: Sequence[Tap],
         *,
-        depth: int = 1024,
-        burst: int = 256,
+        depth: int = 0,
+        burst: int = 0,
         report: Callable[[Exception], None] = lambda _: None,
     ) -> None:
+        self._aggregated = any(tap.offload for tap in taps)
+        depth = depth or (512 if self._aggregated else 4096)
+        burst = burst or (64 if self._aggregated else 256)
         if not 1 <= depth <= 1 << 16 or not _LEAST_BURST <= burst <= 256 or not taps:
             raise UsageError(
                 f"{len(taps)} interfaces, depth {depth}, burst {burst}",
@@ -83,7 +87,6 @@ class NetServer:
         self.counts = [Counts() for _ in taps]
         self._taps, self._depth, self._burst, self._report = taps, depth, burst, report
         self._each = depth + burst + 1
-        self._aggregated = any(tap.offload for tap in taps)
         self._frame_bytes = max(tap.frame_bytes for tap in taps)
         spare = len(taps) * self._each  # the wake-up's own
         self._buffers = Buffers(spare + 1, self._frame_bytes)
@@ -161,20 +164,20 @@ class NetServer:
             self._read(data, results, now)
 
     def _push_reads(self, at: int) -> None:
-        count = self._wanted[at] + (not self._armed[at])
+        # Either a burst, or the one that waits: while that is there each frame that comes wakes
+        # this process, which costs its sender more than the frame, and us a turn for it alone.
+        count = self._wanted[at] or int(not self._armed[at])
         if not count:
             return
         slots = self._slots[at].take(count)
         self._reading[at] += count
         data = slots | (_READ << _KIND)
-        flags = np.full(count, _NOWAIT)
-        if not self._armed[at]:
+        if not self._wanted[at]:
             self._armed[at] = True
-            data[-1] |= _FIRST
-            flags[-1] = 0
+            data |= _FIRST
         size, places = self._frame_bytes, self._buffers.addresses(slots)
         entries = prepare.read_fixed(at, -1, places, size, data, flags=_FIXED)
-        entries["op_flags"] = flags
+        entries["op_flags"] = _NOWAIT if self._wanted[at] else 0
         self._push(entries)
 
     def _read(self, data: Ints, results: Ints, now: int) -> None:
