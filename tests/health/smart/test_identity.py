@@ -4,7 +4,7 @@
 from typing import Any
 
 import pytest
-from health.smart.samples import asleep, ata
+from health.smart.samples import asleep, ata, nvme
 
 from kmind.health.smart.identity import Identities
 from kmind.health.smart.record import record_of
@@ -63,6 +63,58 @@ def test_serial_number_that_is_none(serial: Any) -> None:
         disk(serial_number=serial, wwn=None),
     )
     assert first == again != second
+
+
+def test_equal_serial_numbers_and_nothing_else_to_tell_them_apart() -> None:
+    def at(name: str, time: int) -> dict[str, Any]:
+        return disk(name, wwn=None, local_time={"time_t": time})
+
+    # In one minute under two names, later each under its own again.
+    day = 86_400
+    first, second, *later = names(
+        at("/dev/sda", day),
+        at("/dev/sdb", day + 2),
+        at("/dev/sda", 2 * day),
+        at("/dev/sdb", 2 * day + 2),
+    )
+    assert first != second
+    assert later == [first, second]
+    # Days later under another name it is the same disk; so if no time is known.
+    assert len(set(names(at("/dev/sda", day), at("/dev/sdb", 2 * day)))) == 1
+    assert len(set(names(at("/dev/sda", 0), at("/dev/sdb", 0)))) == 1
+
+
+def test_equal_serial_numbers_with_other_capacities() -> None:
+    sizes = ({"bytes": 4 << 40}, {"bytes": 8 << 40})
+    assert len(set(names(*(disk(wwn=None, user_capacity=size) for size in sizes)))) == 2
+
+
+def test_namespaces_of_nvme_tell_disks_apart() -> None:
+    def space(number: int) -> dict[str, Any]:
+        return nvme(nvme_namespaces=[{"eui64": {"oui": 9528, "ext_id": number}}])
+
+    assert len(set(names(space(5), space(6)))) == 2
+    controller = disk("/dev/nvme0", wwn=None, local_time={"time_t": 5})
+    namespace = disk("/dev/nvme0n1", wwn=None, local_time={"time_t": 6})
+    assert len(set(names(controller, namespace))) == 1
+
+
+def test_world_wide_name_that_was_hidden_is_none() -> None:
+    hidden = {"naa": 5, "oui": 3152, "id": 1234567890}
+    assert len(set(names(disk(serial_number="", wwn=hidden),
+                         disk("/dev/sdb", serial_number="", wwn=hidden)))) == 2  # fmt: skip
+
+
+def test_sleeping_member_of_a_raid_is_no_other_member() -> None:
+    device = {"name": "/dev/bus/0", "type": "megaraid,1", "protocol": "ATA"}
+    other = device | {"type": "megaraid,0"}
+    first, second = names(ata(device=other), asleep() | {"device": device})
+    assert first != second
+    awake = [ata(device=other), ata(device=device, serial_number="WD-2")]
+    first, second, *sleeping = names(
+        *awake, asleep() | {"device": other}, asleep() | {"device": device}
+    )
+    assert sleeping == [first, second]
 
 
 def test_members_of_a_raid_have_one_device_and_several_names() -> None:

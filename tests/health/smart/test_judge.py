@@ -16,7 +16,9 @@ def judged(document: Row) -> Judgement:
 
 @pytest.mark.parametrize("bits", [0, 4, 32, 64, 128, 4 + 64 + 128])
 def test_bits_of_commands_and_old_entries_are_no_failure(bits: int) -> None:
-    assert judged(ata(smartctl=TOOL | {"exit_status": bits})).state == "ok"
+    tool = TOOL | {"exit_status": bits}
+    assert judged(ata(smartctl=tool)).state == "ok"
+    assert judged(ata(smartctl=tool, smart_status={})).state == "ok"
 
 
 def test_bit_of_a_failing_disk_counts_where_the_disk_has_said_nothing() -> None:

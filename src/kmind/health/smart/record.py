@@ -175,7 +175,13 @@ def _wwn(document: Mapping[str, Any]) -> str:
     if all(number is not None and number < 2**64 for number in numbers) and any(numbers[1:]):
         naa, oui, own = (number or 0 for number in numbers)
         return f"{naa:x}{oui:06x}{own:09x}"
-    return word(document.get("logical_unit_id"), 40).removeprefix("0x")
+    if unit := word(document.get("logical_unit_id"), 40).removeprefix("0x"):
+        return unit
+    spaces = items(document.get("nvme_namespaces"), 1)
+    space = table(table(spaces[0]).get("eui64")) if spaces else {}
+    vendor, unit_id = count(space, "oui") or 0, count(space, "ext_id") or 0
+    whole = 0 < vendor < 2**24 and 0 < unit_id < 2**40
+    return f"eui.{vendor:06x}{unit_id:010x}" if whole else ""
 
 
 def _bits(tool: Mapping[str, Any]) -> int | None:
