@@ -106,6 +106,14 @@ def test_sleeping_disk_is_neither_well_nor_failed() -> None:
         assert judged(asleep() | {"smartctl": words}).state == "asleep", mode
 
 
+def test_disk_that_does_not_answer_may_be_taken_for_asleep_and_this_is_said() -> None:
+    """As smartctl 7.3 says it of a device that refuses the question, /dev/null for one."""
+    text = "Device is in SLEEP mode, exit(2)"
+    words = TOOL | {"exit_status": 2, "messages": [{"string": text}]}
+    assert "does not answer" in judged(asleep() | {"smartctl": words}).remarks[0]
+    assert "does not answer" not in judged(asleep()).remarks[0]
+
+
 def test_awake_disk_that_speaks_of_standby_is_not_asleep() -> None:
     words = TOOL | {"messages": [{"string": "Device is in STANDBY mode, exit(2)"}]}
     assert judged(ata(smartctl=words)).state == "ok"

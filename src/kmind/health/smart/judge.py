@@ -60,7 +60,7 @@ class Judgement(NamedTuple):
 def judge(record: SmartRecord) -> Judgement:
     """The state that one record by itself shows."""
     if record.asleep:
-        return Judgement("asleep", (), ("asleep, and was not woken",))
+        return Judgement("asleep", (), (_how_asleep(record),))
     reasons = (*_failing(record), *_watch(record))
     remarks = tuple(_remarks(record))
     if reasons:
@@ -70,6 +70,13 @@ def judge(record: SmartRecord) -> Judgement:
     if _has_spoken(record):
         return Judgement("ok", (), remarks)
     return Judgement("unknown", (), (_why_unknown(record), *remarks))
+
+
+def _how_asleep(record: SmartRecord) -> str:
+    # smartctl takes a disk that fails CHECK POWER MODE for one in mode SLEEP (ataprint.cpp).
+    if any("in SLEEP mode" in text for text in record.messages):
+        return "asleep, or it does not answer: smartctl cannot tell one from the other"
+    return "asleep, and was not woken"
 
 
 def _failing(record: SmartRecord) -> Iterator[Reason]:
