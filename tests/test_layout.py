@@ -21,7 +21,14 @@ ELSEWHERE = {
     "driver/nvme/disk.py": "vm/test_nvme.py",
     "driver/pci/function.py": "vm/test_nvme.py",
     "driver/pci/vfio.py": "vm/test_nvme.py",
+    "driver/server.py": "driver/fuse/test_later.py",
+    "driver/ublk/control.py": "vm/test_ublk.py",
+    "driver/ublk/disk.py": "vm/test_ublk.py",
+    "driver/ublk/layout.py": "vm/test_ublk.py",
+    "driver/ublk/server.py": "vm/test_ublk.py",
+    "runtime/device/service.py": "runtime/device/test_device.py",
     "runtime/experiment/experiments.py": "runtime/experiment/confirm/test_confirm.py",
+    "runtime/sandbox/device.py": "runtime/device/test_device.py",
 }
 
 

@@ -17,7 +17,7 @@ from programs import installed_by_setup, missing
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 # Run inside of a guest, whose packages tools/guests.sh names.
-GUEST = {"kmind", "modprobe", "python3", "systemctl"}
+GUEST = {"ip", "kmind", "modprobe", "python3", "systemctl", "tc"}
 # Beside the virtual environment's Python; and one that is to be absent.
 ELSEWHERE = GUEST | {"ruff", "sphinx-build", "no-such-tool"}
 STARTERS = {"run", "Popen", "call", "check_call", "check_output"}

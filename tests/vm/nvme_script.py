@@ -4,18 +4,16 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import mmap
 import os
 import signal
 import subprocess
-import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from vm.children import Child, Writer, until
 
 from kmind.driver.disk import LoopDisk, ThreadServer
 from kmind.driver.fuse.connection import Connection
@@ -70,27 +68,6 @@ def copy(address: str, mib: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-class Child:
-    """A process that has nothing open but ``files``: it serves, or does what it likes with them."""
-
-    def __init__(self, work: Callable[[], None], *files: int) -> None:
-        self.pid = os.fork()
-        if not self.pid:
-            for one, two in itertools.pairwise([2, *sorted(files), 4096]):
-                os.closerange(one + 1, two)
-            try:
-                work()
-            finally:
-                os._exit(0)
-
-    def stop(self) -> None:
-        """Kill it, and wait until it is gone, with all that it had open."""
-        if self.pid:
-            os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
-            self.pid = 0
-
-
 def kills(address: str, times: int, replays: bool) -> dict[str, Any]:
     """Kill the driver's process while blocks are written, each time with another ending.
 
@@ -105,7 +82,6 @@ def kills(address: str, times: int, replays: bool) -> dict[str, Any]:
     with Faults(function) as faults:
         for number in range(times):
             goes_on = replays and number % 2 == 0
-            acknowledged: dict[int, bytes] = {}
             with Opened(function, size) as opened:
 
                 def serve(connection: Connection) -> Child:
@@ -116,38 +92,24 @@ def kills(address: str, times: int, replays: bool) -> dict[str, Any]:
                     f"nvme{number}", serve, block_size=512, max_io=MAX_IO, depth=DEPTH, timeout=30
                 )
                 with disk:
-                    stop = threading.Event()
-                    errors: list[str] = []
-                    writer = threading.Thread(
-                        target=_keep_writing, args=(disk.path, number, acknowledged, stop, errors)
-                    )
-                    writer.start()
-                    _until(lambda: len(acknowledged) > 2 or errors)  # noqa: B023
+                    writer = Writer(disk.path, number)
+                    writer.wait(2)
                     time.sleep(chance.random() * 0.3)
                     server = disk._server
                     assert isinstance(server, Child)
                     os.kill(server.pid, signal.SIGKILL)
                     if goes_on:
                         opened.reset()
-                        before = len(acknowledged)
                         disk.replace()
-                        _until(lambda: len(acknowledged) > before + 2 or errors)  # noqa: B023
-                        failed += errors
-                        stop.set()
-                        writer.join()
+                        writer.wait(2)
+                        failed += writer.errors
+                        writer.stop()
                     else:
-                        stop.set()
                         disk.connection.abort()
-                        writer.join()
+                        writer.stop()
                         disk.close(force=True)
-            kernels = Path("/dev") / _wait_for_kernels_disk(function)
-            for block, data in acknowledged.items():
-                fd = os.open(kernels, os.O_RDONLY | os.O_DIRECT)
-                with mmap.mmap(-1, 4096) as buffer:
-                    os.preadv(fd, [buffer], block * 4096)
-                    wrong += buffer[:] != data
-                os.close(fd)
-            written += len(acknowledged)
+            wrong += writer.wrong(Path("/dev") / _wait_for_kernels_disk(function))
+            written += len(writer.done)
         return {
             "failed": failed, "wrong": wrong, "written": written, "faults": faults.count(),
             "driver": function.driver,
@@ -162,7 +124,7 @@ def hostile(address: str) -> dict[str, Any]:
         before = faults.count()
         child = Child(lambda: _reach_out(opened), opened.device, opened.memfd)
         try:
-            _until(lambda: faults.count() > before)
+            until(lambda: faults.count() > before)
         finally:
             child.stop()
         counted = faults.count() - before
@@ -198,38 +160,12 @@ def _reach_out(opened: Opened) -> None:
     time.sleep(600)
 
 
-def _keep_writing(
-    path: Path, seed: int, done: dict[int, bytes], stop: threading.Event, errors: list[str]
-) -> None:
-    chance = np.random.default_rng(seed)
-    fd = os.open(path, os.O_WRONLY | os.O_DIRECT)
-    try:
-        with mmap.mmap(-1, 4096) as buffer:
-            for block in itertools.count():
-                if stop.is_set():
-                    return
-                buffer[:] = chance.bytes(4096)
-                os.pwritev(fd, [buffer], block % 4096 * 4096)
-                done[block % 4096] = buffer[:]
-    except OSError as error:
-        errors.append(repr(error))
-    finally:
-        os.close(fd)
-
-
-def _until(true: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def _load_modules() -> None:
     subprocess.run(["modprobe", "-a", "vfio-pci", "vfio_iommu_type1", "loop", "fuse"], check=True)
 
 
 def _wait_for_kernels_disk(function: Function) -> str:
-    _until(lambda: (there := _kernels_disk(function)) and (Path("/dev") / there).exists())
+    until(lambda: (there := _kernels_disk(function)) and (Path("/dev") / there).exists())
     return _kernels_disk(function)
 
 
