@@ -36,7 +36,10 @@ from kmind.workloads.host import find_tool, run_process
 __all__ = ["OPTIONS", "SCHEMA", "run_fault_bench"]
 
 OPTIONS: tuple[Option | Flag, ...] = (
-    Flag("cuts", "power cuts instead: 200 of each program, and 1,000 of SQLite (ten minutes)"),
+    Flag(
+        "cuts",
+        "power cuts instead, of six programs (root, mkfs.ext4, some minutes)",
+    ),
 )
 """Options of its own, besides --quick and --json."""
 
