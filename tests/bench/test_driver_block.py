@@ -32,5 +32,6 @@ def test_a_quick_run_prices_the_accounts_and_miscounts_nothing() -> None:
     assert result["accounts_without_iops"] > 0
     assert result["accounts_with_of_without"] > 0
     assert result["accounts_aa"] > 0
+    assert result["accounts_hook_ns"] > 0
     assert result["accounts_reads_miscounted"] == 0
     assert "block_loop_iops" not in result

@@ -25,7 +25,7 @@ from kmind.driver.disk import LoopDisk
 from kmind.workloads.fio import parse_report
 from kmind.workloads.host import find_tool, run_process
 
-__all__ = ["fio_command", "fio_job", "measure_block"]
+__all__ = ["answered", "fio_command", "fio_job", "measure_block"]
 
 _SIZE, _QUICK_SIZE = 256 << 20, 32 << 20
 _ROUNDS, _QUICK_ROUNDS = 10, 2
@@ -126,11 +126,11 @@ def _kill(disk: LoopDisk, size: int, memory: int, kills: int) -> tuple[list[floa
         while load.poll() is None:
             spare = RamProcess(disk.connection, size, memory)
             spare.wait_until_ready()
-            before = _answered(disk)
+            before = answered(disk)
             _wait_for_answers(disk, before, load)
             began = time.perf_counter()
             serving.stop()
-            before = _answered(disk)
+            before = answered(disk)
             serving = spare
             disk.replace(lambda _: spare.go())  # noqa: B023 - called at once
             if _wait_for_answers(disk, before, load):
@@ -146,13 +146,14 @@ def _kill(disk: LoopDisk, size: int, memory: int, kills: int) -> tuple[list[floa
     return stalls, longest / 1e6
 
 
-def _answered(disk: LoopDisk) -> int:
+def answered(disk: LoopDisk) -> int:
+    """Reads and writes that the device has completed."""
     fields = Path(f"/sys/block/{disk.path.name}/stat").read_text().split()
-    return int(fields[0]) + int(fields[4])  # reads and writes that are done
+    return int(fields[0]) + int(fields[4])
 
 
 def _wait_for_answers(disk: LoopDisk, before: int, load: subprocess.Popen[str]) -> bool:
-    while _answered(disk) == before:
+    while answered(disk) == before:
         if load.poll() is not None:
             return False
         time.sleep(0.0002)
