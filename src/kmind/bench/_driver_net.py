@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A link of two interfaces that a Python process serves, between two network namespaces.
 
-Small frames as fast as they go, from this process on one CPU through the link on another; TCP, with
+Small frames as fast as they go, from this process on one CPU through the link on another, by the
+clock and by the processor time of the link, which others on its CPU do not lessen; TCP, with
 segmentation left to the last end and without; frames at 5,000 a second that are to be 10 ms late;
 and a flood into a link of 100 Mbit/s. Times are the kernel's, of the frame on its way into the one
 interface, and out of the other. All take turns in an order that is drawn anew each round.
@@ -53,8 +54,8 @@ def measure_net(*, quick: bool = False) -> list[Metric]:
     """
     rounds, piece = (_QUICK_ROUNDS, _QUICK_PIECE_S) if quick else (_ROUNDS, _PIECE_S)
     arms: dict[str, Callable[[float], float | npt.NDArray[np.float64]]] = {
-        "frames_per_s": lambda s: _flood(s, 0),
-        "frames_late_per_s": lambda s: _flood(s, 1_000_000),
+        "frames": lambda s: _flood(s, 0),
+        "frames_late": lambda s: _flood(s, 1_000_000),
         "tcp_gbit": lambda s: _tcp(s, offload=True),
         "tcp_without_offload_gbit": lambda s: _tcp(s, offload=False),
         "late": _late,
@@ -66,7 +67,10 @@ def measure_net(*, quick: bool = False) -> list[Metric]:
             got[name].append(arms[name](piece))
     late = [np.asarray(one) for one in got.pop("late")]
     rates = np.array(got.pop("rate"), np.float64)
+    floods = {name: np.array(got.pop(name)) for name in ("frames", "frames_late")}
     return [
+        *(Metric(f"net_{name}_per_s", floods[name][:, 0]) for name in floods),
+        *(Metric(f"net_{name}_per_cpu_s", floods[name][:, 1]) for name in floods),
         *(Metric(f"net_{name}", np.array(got[name], np.float64)) for name in got),
         Metric("net_late_ms", [float(np.percentile(one, 50)) for one in late]),
         Metric("net_late_p99_ms", [float(np.percentile(one, 99)) for one in late]),
@@ -144,8 +148,9 @@ def _without_ipv6(name: str) -> None:
     Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6").write_text("1")
 
 
-def _flood(seconds: float, delay: int) -> float:
-    # Frames a second through a link on a CPU of its own; this process makes more than it takes.
+def _flood(seconds: float, delay: int) -> npt.NDArray[np.float64]:
+    # Frames through a link on a CPU of its own: a second, and a second of its processor time. This
+    # process makes more than it takes.
     cpus = sorted(os.sched_getaffinity(0))
     with _ends(offload=False) as ends:
         raw = ends.raw(0, 0)  # of protocol 0 it hears nothing
@@ -154,16 +159,17 @@ def _flood(seconds: float, delay: int) -> float:
         frame[:14] = [*[255] * 6, 2, 0, 0, 0, 0, 1, 0x88, 0xB5]  # for experiments: nobody takes it
         ids = np.arange(_BURST)
         entries = prepare.write(raw.fileno(), 0, frame.ctypes.data, len(frame), ids)
-        with LinkProcess(ends.taps, delay=delay, cpu=cpus[-1]), Ring(_BURST) as ring:
+        with LinkProcess(ends.taps, delay=delay, cpu=cpus[-1]) as link, Ring(_BURST) as ring:
             os.sched_setaffinity(0, set(cpus[:-1]) or set(cpus))
             try:
                 _push_for(ring, entries, seconds / 4)
-                first, began = ends.written(1), time.perf_counter()
+                first, began, used = ends.written(1), time.perf_counter(), link.cpu_ns
                 _push_for(ring, entries, seconds)
                 count, ended = ends.written(1) - first, time.perf_counter()
+                used = link.cpu_ns - used
             finally:
                 os.sched_setaffinity(0, cpus)
-    return count / (ended - began)
+    return np.array([count / (ended - began), count * 1e9 / max(used, 1)])
 
 
 def _push_for(ring: Ring, entries: prepare.Entries, seconds: float) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from kmind.driver.net.server import NetServer
 from kmind.driver.net.tap import Tap
@@ -34,6 +35,11 @@ class LinkProcess:
         )
         assert self._process.stdout
         self._process.stdout.readline()
+
+    @property
+    def cpu_ns(self) -> int:
+        """Processor time that it has used so far."""
+        return int(Path(f"/proc/{self._process.pid}/schedstat").read_text().split()[0])
 
     def __enter__(self) -> LinkProcess:
         return self
