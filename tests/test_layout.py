@@ -26,9 +26,7 @@ ELSEWHERE = {
     "driver/ublk/disk.py": "vm/test_ublk.py",
     "driver/ublk/layout.py": "vm/test_ublk.py",
     "driver/ublk/server.py": "vm/test_ublk.py",
-    "runtime/device/service.py": "runtime/device/test_device.py",
     "runtime/experiment/experiments.py": "runtime/experiment/confirm/test_confirm.py",
-    "runtime/sandbox/device.py": "runtime/device/test_device.py",
 }
 
 

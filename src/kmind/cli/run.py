@@ -130,9 +130,8 @@ def run(
             slot=slot,
             sandbox=Sandbox(cgroup=run_cgroup(name)),
             deadline_s=DEADLINE_S,
-            device=device,
         )
-        instance = Instance(spec, services)
+        instance = Instance(spec, services, device)
         report.instance = instance
         summary = {"restored": False}
         try:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from kmind.agent.core.core import Core
 from kmind.agent.protocol import OwnedAgent
@@ -24,9 +23,6 @@ from kmind.knobs import Target
 from kmind.paths import run_folder
 from kmind.runtime.evidence_store import EvidenceStore
 from kmind.runtime.findings.keeper import Findings
-
-if TYPE_CHECKING:
-    from kmind.runtime.device.service import DeviceService
 
 __all__ = ["InstanceSpec", "Sandbox", "Services"]
 
@@ -47,8 +43,7 @@ class Sandbox:
 class InstanceSpec:
     """A module bound to a target, with its loaded agent.
 
-    ``slot`` is the place in the core object, ``deadline_s`` the agent's watchdog deadline,
-    ``device`` that of a driver, open.
+    ``slot`` is the place in the core object, ``deadline_s`` the agent's watchdog deadline.
     """
 
     module: Module
@@ -59,7 +54,6 @@ class InstanceSpec:
     slot: int = 0
     sandbox: Sandbox = field(default_factory=Sandbox)
     deadline_s: float = 1.0
-    device: DeviceService | None = None
 
     @property
     def name(self) -> str:

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from kmind.classes import DEVICE, EXPERIMENTS, OBJECTIVE, find_class
 from kmind.errors import KmindError
 from kmind.extension import Manifest, Value
-from kmind.runtime.device.service import DeviceService
 from kmind.runtime.experiment.experiments import Experiments
 from kmind.runtime.experiment.measure.effort import Effort
 from kmind.runtime.experiment.no_experiments import NoExperiments
 from kmind.runtime.holds.trial_holds import TrialHolds
+from kmind.runtime.instance.device.service import DeviceService
 from kmind.runtime.objective.service import ObjectiveService
 from kmind.runtime.services import InstanceSpec, Services
 
@@ -41,13 +41,14 @@ def make_class_services(
     selector: selectors.BaseSelector,
     holds: TrialHolds,
     effort: Callable[[], Effort | None],
+    device: DeviceService | None,
 ) -> ClassServices:
-    """Make those that the class of the instance's module gets."""
+    """Make those that the class of the instance's module gets; ``device`` is one that is open."""
     class_ = spec.manifest.class_
     gets = find_class(class_).services
     return ClassServices(
         objective=ObjectiveService(spec, services, selector) if OBJECTIVE in gets else None,
-        device=spec.device or _device(spec.name, spec.manifest, services),
+        device=device or _device(spec.name, spec.manifest, services),
         experiments=Experiments(spec, services, holds, effort=effort)
         if EXPERIMENTS in gets
         else NoExperiments(holds, class_),

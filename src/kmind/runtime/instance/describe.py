@@ -9,8 +9,8 @@ from kmind.agent.types import Mode
 from kmind.events import Start
 from kmind.extension import Module, Value
 from kmind.knobs import Target
-from kmind.runtime.device.service import DeviceService
 from kmind.runtime.holds.trial_holds import TrialHolds
+from kmind.runtime.instance.device.service import DeviceService
 from kmind.runtime.instance.extension.service import ExtensionService
 from kmind.runtime.instance.state import InstanceState
 from kmind.runtime.instance.telemetry import Telemetry, View

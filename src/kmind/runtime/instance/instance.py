@@ -28,6 +28,7 @@ from kmind.runtime.holds.trial_holds import TrialHolds
 from kmind.runtime.instance.checks import Checks
 from kmind.runtime.instance.class_services import make_class_services
 from kmind.runtime.instance.describe import describe, start_event, state_of
+from kmind.runtime.instance.device.service import DeviceService
 from kmind.runtime.instance.extension.service import ExtensionService
 from kmind.runtime.instance.hook_gating import lost_hooks
 from kmind.runtime.instance.state import InstanceState
@@ -47,10 +48,13 @@ class Instance:
     """A module bound to a target: ``services``, in the order in which they have their turns.
 
     Which services these are, the module's class says (``kmind.classes``).
-    It closes the agent of ``spec``. ``fd`` is readable when the extension ended or said something.
+    It closes the agent of ``spec``, and a driver's ``device``, which is open. ``fd`` is readable
+    when the extension ended or said something.
     """
 
-    def __init__(self, spec: InstanceSpec, services: Services) -> None:
+    def __init__(
+        self, spec: InstanceSpec, services: Services, device: DeviceService | None = None
+    ) -> None:
         self.spec = spec
         self.name = spec.name
         self.module, self.target = spec.module, spec.target
@@ -68,7 +72,7 @@ class Instance:
         self.holds = TrialHolds(spec, services)
         self.extension = ExtensionService(spec, services, self._selector, budget, self._knobs)
         made = make_class_services(
-            spec, services, self._selector, self.holds, self.extension.effort
+            spec, services, self._selector, self.holds, self.extension.effort, device
         )
         self.objective, self.experiments = made.objective, made.experiments
         self.device = made.device

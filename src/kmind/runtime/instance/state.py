@@ -9,8 +9,8 @@ import msgspec
 
 from kmind.abi.enums import WorkingMode
 from kmind.extension import Value
-from kmind.runtime.device.state import DeviceState
 from kmind.runtime.holds.state import HoldState
+from kmind.runtime.instance.device.state import DeviceState
 from kmind.runtime.sandbox.state import ProcessState
 from kmind.util.versions import Format
 

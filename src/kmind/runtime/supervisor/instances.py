@@ -15,9 +15,9 @@ from kmind.agent.types import Mode
 from kmind.errors import KmindError, UsageError
 from kmind.extension import Module, Value
 from kmind.knobs import Knob, Target
-from kmind.runtime.device.service import DeviceService
 from kmind.runtime.instance.agent_factory import make_bpf_agent
 from kmind.runtime.instance.class_services import open_device
+from kmind.runtime.instance.device.service import DeviceService
 from kmind.runtime.instance.instance import Instance
 from kmind.runtime.services import InstanceSpec, Sandbox, Services
 from kmind.runtime.supervisor.member import Member
@@ -166,9 +166,8 @@ class Instances:
             slot=slot,
             sandbox=sandbox,
             deadline_s=DEADLINE_S,
-            device=device,
         )
-        return Instance(spec, self.services)
+        return Instance(spec, self.services, device)
 
     def add(self, member: Member) -> None:
         """Give it turns from now on."""

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from kmind.agent.core.core import Core
-from kmind.runtime.device.service import DeviceService
+from kmind.runtime.instance.device.service import DeviceService
 from kmind.runtime.supervisor.arbiter import Arbiter
 from kmind.runtime.supervisor.instances import Instances
 from kmind.runtime.supervisor.member import Member

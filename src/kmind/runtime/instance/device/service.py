@@ -20,9 +20,9 @@ from kmind.driver.fuse.connection import Connection
 from kmind.driver.loop import LoopDevice
 from kmind.errors import KmindError
 from kmind.extension import Manifest, Value
-from kmind.runtime.device.lease import DeviceLease
-from kmind.runtime.device.state import DeviceState
-from kmind.runtime.device.task import Task
+from kmind.runtime.instance.device.lease import DeviceLease
+from kmind.runtime.instance.device.state import DeviceState
+from kmind.runtime.instance.device.task import Task
 from kmind.runtime.sandbox.config import DeviceEntry
 from kmind.runtime.service import Service
 from kmind.util.descriptors import take_descriptor

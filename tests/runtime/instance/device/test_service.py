@@ -4,8 +4,10 @@
 import contextlib
 import mmap
 import os
+import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,10 +16,11 @@ import pytest
 from disks import MIB, require_devices
 from runtime.supervised import Daemon, Rig, alive
 
+from kmind.driver import loop
 from kmind.driver.loop import sweep
 from kmind.errors import KmindError
 from kmind.extension import find_module
-from kmind.runtime.device.lease import DeviceLease
+from kmind.runtime.instance.device.lease import DeviceLease
 from kmind.runtime.sandbox.cgroup.cgroup import list_cgroups
 
 pytestmark = [pytest.mark.kernel("libbpf", "btf", "bpf_timer", "tp_btf"), pytest.mark.fault]
@@ -153,7 +156,7 @@ def test_a_device_comes_and_goes_with_its_instance(rig: Rig) -> None:
 
 
 def test_the_driver_of_the_documentation_is_loaded_as_written(rig: Rig) -> None:
-    page = (Path(__file__).parents[3] / "docs/drivers.md").read_text()
+    page = (Path(__file__).parents[4] / "docs/drivers.md").read_text()
     folder = rig.folder / "zeros"
     folder.mkdir()
     for name, language in (("module.toml", "toml"), ("extension.py", "python")):
@@ -357,10 +360,70 @@ def connections() -> dict[str, str]:
     found = {}
     for entry in Path("/sys/block").glob("loop*/loop/backing_file"):
         with contextlib.suppress(OSError):
-            from kmind.driver import loop
-
             with loop._Opened(Path("/dev") / entry.parts[3], os.O_RDONLY) as descriptor:
                 info = loop._status(descriptor)
             if info is not None and info["name"].item().startswith(b"kmind:"):
                 found[entry.parts[3]] = str(os.minor(int(info["device"])))
+    return found
+
+
+def test_a_killed_run_takes_its_driver_along_and_the_next_frees_the_device(
+    tmp_path: Path,
+) -> None:
+    require_devices()
+    first, path = run_ram(tmp_path)
+    put(path, 0, b"q" * 4096)
+    mark = f"kmind:{first.pid}:".encode()
+    assert path.name in marked(mark)
+    first.kill()
+    first.communicate()
+    deadline = time.monotonic() + 20
+    with opened(path) as file, mmap.mmap(-1, 4096) as page:
+        while True:  # until its driver has died with it
+            try:
+                os.preadv(file, [page], 0)
+            except OSError:
+                break
+            assert time.monotonic() < deadline
+    second, other = run_ram(tmp_path)
+    try:
+        assert not marked(mark)
+        assert get(other, 0) == bytes(4096)
+    finally:
+        second.send_signal(signal.SIGINT)
+        said, _ = second.communicate(timeout=20)
+    assert second.returncode == 0, said
+    assert not marked(f"kmind:{second.pid}:".encode())
+
+
+def run_ram(folder: Path) -> tuple["subprocess.Popen[str]", Path]:
+    """A `kmind run ram` that serves, and its device, by its own word."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kmind", "run", "ram", "size_mib=8", "--json"],
+        env=os.environ | {"KMIND_STATE_DIR": str(folder), "KMIND_RUN_DIR": str(folder / "run")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if found := re.search(r"(/dev/loop\d+) is served by", line):
+            return process, Path(found[1])
+    process.wait()
+    raise AssertionError("".join(said))
+
+
+def marked(mark: bytes) -> list[str]:
+    """The loop devices whose name in the kernel begins so."""
+    found = []
+    for entry in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with (
+            contextlib.suppress(OSError),
+            loop._Opened(Path("/dev") / entry.parts[3], os.O_RDONLY) as descriptor,
+        ):
+            info = loop._status(descriptor)
+            if info is not None and info["name"].item().startswith(mark):
+                found.append(entry.parts[3])
     return found

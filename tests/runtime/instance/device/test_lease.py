@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kmind.errors import KmindError
-from kmind.runtime.device.lease import DeviceLease
+from kmind.runtime.instance.device.lease import DeviceLease
 
 
 def test_a_name_is_taken_until_it_is_released(tmp_path: Path) -> None:
