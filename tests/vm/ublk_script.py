@@ -32,10 +32,8 @@ def start_with(driver: BlockDriver) -> Any:
 
     def start(descriptor: int, ready: int, replays: bool) -> Child:
         def work() -> None:
-            UblkServer(
-                driver, descriptor, max_io=MAX_IO, depth=DEPTH, replays=replays,
-                ready=lambda: os.eventfd_write(ready, 1),
-            ).run()  # fmt: skip
+            server = UblkServer(driver, descriptor, max_io=MAX_IO, depth=DEPTH)
+            server.run(lambda: os.eventfd_write(ready, 1), replays=replays)
 
         return Child(work, descriptor, ready)
 

@@ -16,6 +16,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -27,19 +28,34 @@ from kmind.driver.forward import Forwarder, PlainForwarder
 from kmind.driver.precise import set_timer_slack
 from kmind.uring import Buffers
 
-__all__ = ["BlockServer"]
+__all__ = ["BlockServer", "Chore", "make_wake"]
 
 _READ, _WRITE = int(Op.READ), int(Op.WRITE)
 _DRAIN_NS = 10**9  # for what is in flight at a backing when the server is stopped
+
+
+def make_wake() -> int:
+    """An eventfd, by which a thread that waits is woken."""
+    return os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+
+@dataclass(frozen=True)
+class Chore:
+    """Other work of a serving thread, done between two batches.
+
+    ``do`` returns the time of ``time.monotonic`` when it is due again. ``wake`` is the eventfd that
+    wakes the thread, for one that may make no descriptors any more.
+    """
+
+    do: Callable[[], float]
+    wake: int = field(default_factory=make_wake)
 
 
 class BlockServer(ABC):
     """Serves a driver; a transport says how requests come and answers go.
 
     ``run`` serves until the transport ends or ``stop`` is called, from any thread. ``report`` gets
-    each exception of the driver. ``duty`` is other work of the thread, done between two batches: it
-    returns the time of ``time.monotonic`` when it is due again. ``wake`` is an eventfd, made here
-    unless it is given.
+    each exception of the driver, ``chore`` is what else the thread has to do.
     """
 
     def __init__(
@@ -48,17 +64,16 @@ class BlockServer(ABC):
         buffers: Buffers,
         *,
         report: Callable[[Exception], None],
-        duty: Callable[[], float] | None,
-        wake: int | None,
+        chore: Chore | None,
     ) -> None:
         self._driver = driver
         self._report = report
         self._buffers = buffers
         self._data = [row.data for row in buffers.rows]
         self._stopped = self._ended = False
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) if wake is None else wake
-        self._duty = duty
-        self._due = 0.0 if duty else math.inf
+        self._wake = chore.wake if chore else make_wake()
+        self._chore = chore
+        self._due = 0.0 if chore else math.inf
         self._thread = -1
         self._forwarder: Forwarder = PlainForwarder(buffers, ())
         self._prepared = False
@@ -108,8 +123,8 @@ class BlockServer(ABC):
         self._thread = threading.get_ident()
         try:
             while not (self._stopped or self._ended):
-                if self._duty and self._due <= time.monotonic():
-                    self._due = self._duty()
+                if self._chore and self._due <= time.monotonic():
+                    self._due = self._chore.do()
                 came = self._take()
                 self._advance()
                 # With nothing at a backing, answers may have brought new requests by now.

@@ -14,6 +14,7 @@ from rams import opened_ram
 from kmind.driver.block import Batch, BlockDriver
 from kmind.driver.fuse.protocol import Opcode
 from kmind.driver.fuse.server import DiskServer
+from kmind.driver.server import Chore
 
 
 def test_what_is_written_is_read() -> None:
@@ -122,7 +123,7 @@ def test_the_end_of_the_connection_is_seen_though_all_slots_are_taken() -> None:
         assert not thread.is_alive()
 
 
-def test_the_duty_is_done_while_it_serves_and_while_it_waits() -> None:
+def test_the_chore_is_done_while_it_serves_and_while_it_waits() -> None:
     kernel, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     end.setblocking(False)
     kernel.settimeout(20)
@@ -132,7 +133,7 @@ def test_the_duty_is_done_while_it_serves_and_while_it_waits() -> None:
         done.release()
         return time.monotonic() + 0.01
 
-    server = DiskServer(opened_ram(SIZE), end.fileno(), max_io=8192, depth=4, duty=duty)
+    server = DiskServer(opened_ram(SIZE), end.fileno(), max_io=8192, depth=4, chore=Chore(duty))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     with kernel, end:

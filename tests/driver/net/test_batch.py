@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kmind.driver.block import AnswerError
-from kmind.driver.net.batch import Batch
+from kmind.driver.net.batch import Batch, Frames
 from kmind.driver.net.tap import VNET
 
 NOW = 1_000
@@ -30,10 +30,8 @@ def make(
         rows = np.zeros((count + 10, 200), np.uint8)
     slots = np.arange(10, 10 + count)
     return Batch(
-        rows,
-        slots,
+        Frames(rows, slots, np.full(count, length)),
         np.zeros(count, np.int64),
-        np.full(count, length),
         NOW,
         interfaces=2,
         aggregated=True,

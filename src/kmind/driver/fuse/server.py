@@ -26,7 +26,7 @@ from kmind.driver.fuse.protocol import IN_HEADER_BYTES, OUT_HEADER, REQUEST, Opc
 from kmind.driver.fuse.requests import NO_OP, SERVE, as_ops, decode
 from kmind.driver.fuse.tree import FILE_NODE, Refused, Tree
 from kmind.driver.precise import POLLIN
-from kmind.driver.server import BlockServer
+from kmind.driver.server import BlockServer, Chore
 from kmind.uring import Buffers
 
 __all__ = ["DiskServer"]
@@ -50,10 +50,9 @@ class DiskServer(BlockServer):
         max_io: int = 1 << 20,
         depth: int = 64,
         report: Callable[[Exception], None] = lambda _: None,
-        duty: Callable[[], float] | None = None,
-        wake: int | None = None,
+        chore: Chore | None = None,
     ) -> None:
-        super().__init__(driver, Buffers(depth, max_io), report=report, duty=duty, wake=wake)
+        super().__init__(driver, Buffers(depth, max_io), report=report, chore=chore)
         self._tree = Tree(driver.size)
         self._descriptor = descriptor
         self._max_io = max_io

@@ -39,15 +39,15 @@ class Frames(Sequence[npt.NDArray[np.uint8]]):
     """Frames as arrays of bytes, from the Ethernet header on: views, which may be written to."""
 
     def __init__(self, rows: npt.NDArray[np.uint8], slots: Ints, length: Ints) -> None:
-        self._rows, self._slots, self._length = rows, slots, length
+        self.rows, self.slots, self.length = rows, slots, length
 
     def __len__(self) -> int:
-        return len(self._slots)
+        return len(self.slots)
 
     def __getitem__(self, index: Any) -> Any:
         """One frame."""
         start = VNET.itemsize
-        return self._rows[self._slots[index], start : start + int(self._length[index])]
+        return self.rows[self.slots[index], start : start + int(self.length[index])]
 
     def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
         return (self[index] for index in range(len(self)))
@@ -58,7 +58,7 @@ class Frames(Sequence[npt.NDArray[np.uint8]]):
         For a look at addresses and ports of many frames at once.
         """
         start = VNET.itemsize
-        return self._rows[self._slots, start : start + size]
+        return self.rows[self.slots, start : start + size]
 
 
 class Batch:
@@ -71,19 +71,18 @@ class Batch:
 
     def __init__(
         self,
-        rows: npt.NDArray[np.uint8],
-        slots: Ints,
+        frames: Frames,
         source: Ints,
-        length: Ints,
         arrival: int,
         *,
         interfaces: int,
         aggregated: bool,
         send: Sender,
     ) -> None:
-        self.source, self.length, self.arrival = source, length, arrival
-        self.frames = Frames(rows, slots, length)
-        self._rows, self._slots, self._send = rows, slots, send
+        slots = frames.slots
+        self.source, self.length, self.arrival = source, frames.length, arrival
+        self.frames = frames
+        self._rows, self._slots, self._send = frames.rows, slots, send
         self._interfaces, self._aggregated = interfaces, aggregated
         self._state = np.zeros(len(slots), np.uint8)
         self._to = np.zeros(len(slots), np.int64)

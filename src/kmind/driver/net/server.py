@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kmind.driver.net.batch import Batch, Ints, NetDriver
+from kmind.driver.net.batch import Batch, Frames, Ints, NetDriver
 from kmind.driver.net.flight import Flight, Slots
 from kmind.driver.net.tap import VNET, Tap
 from kmind.errors import RingError, UsageError
@@ -230,10 +230,8 @@ class NetServer:
 
     def _serve(self, slots: Ints, source: Ints, length: Ints, now: int) -> None:
         batch = Batch(
-            self._buffers.rows,
-            slots,
+            Frames(self._buffers.rows, slots, length),
             source,
-            length,
             now,
             interfaces=len(self._taps),
             aggregated=self._aggregated,

@@ -23,7 +23,7 @@ from kmind.driver.backing import Backing
 from kmind.driver.block import BlockDriver, Buffer, Op, Requests
 from kmind.driver.forward import Forwarder, PlainForwarder
 from kmind.driver.precise import POLLIN
-from kmind.driver.server import BlockServer
+from kmind.driver.server import BlockServer, Chore
 from kmind.driver.ublk.layout import DESCRIPTOR, IO, NO_UNMAP, IoCommand
 from kmind.uring import Buffers, Ring, prepare
 
@@ -39,10 +39,7 @@ _KNOWN[[int(op) for op in Op]] = True
 class UblkServer(BlockServer):
     """Serves a driver as a queue of a ublk device, until the device is stopped.
 
-    ``descriptor`` is that of /dev/ublkcN. The thread that calls ``run`` becomes the queue's, and
-    calls ``ready`` once all of its requests can come: the device may be started from then on.
-    ``replays``: it takes the place of a killed one, whose requests come again. ublk does not say
-    which they are, so all are marked.
+    ``descriptor`` is that of /dev/ublkcN.
     """
 
     def __init__(
@@ -53,15 +50,11 @@ class UblkServer(BlockServer):
         max_io: int = 1 << 19,
         depth: int = 64,
         report: Callable[[Exception], None] = lambda _: None,
-        ready: Callable[[], None] = lambda: None,
-        replays: bool = False,
-        duty: Callable[[], float] | None = None,
-        wake: int | None = None,
+        chore: Chore | None = None,
     ) -> None:
-        super().__init__(driver, Buffers(depth, max_io), report=report, duty=duty, wake=wake)
+        super().__init__(driver, Buffers(depth, max_io), report=report, chore=chore)
         self._file = descriptor
-        self._ready = ready
-        self._replays = replays
+        self._replays = False
         self._max_io = max_io
         size = -(-depth * DESCRIPTOR.itemsize // mmap.PAGESIZE) * mmap.PAGESIZE
         shared = mmap.mmap(descriptor, size, prot=mmap.PROT_READ, flags=mmap.MAP_SHARED)
@@ -74,8 +67,14 @@ class UblkServer(BlockServer):
         self._out = depth
         self._ring: Ring | None = None
 
-    def run(self) -> None:
-        """Serve; returns when the device was stopped, or ``stop`` was called."""
+    def run(self, ready: Callable[[], None] = lambda: None, *, replays: bool = False) -> None:
+        """Serve; returns when the device was stopped, or ``stop`` was called.
+
+        This thread becomes the queue's, and calls ``ready`` once all of its requests can come: the
+        device may be started from then on. ``replays``: it takes the place of a killed one, whose
+        requests come again. ublk does not say which they are, so all are marked.
+        """
+        self._replays = replays
         depth = len(self._commands)
         # A completion for each tag, and the poll of what wakes us.
         with Ring(2 * (depth + 1)) as ring:
@@ -83,7 +82,7 @@ class UblkServer(BlockServer):
             ring.push(self._entries(IoCommand.FETCH, np.arange(depth)))
             self._watch_wake()
             ring.submit()
-            self._ready()
+            ready()
             super().run()
 
     def _make_forwarder(self, backings: Sequence[Backing]) -> Forwarder:

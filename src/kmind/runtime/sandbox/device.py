@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from kmind.driver.block import BlockDriver, Setup
 from kmind.driver.fuse.server import DiskServer
+from kmind.driver.server import Chore, make_wake
 from kmind.errors import ModuleError
 from kmind.extension import Dispatcher
 from kmind.extension.discovery.loader import load_class
@@ -66,8 +67,7 @@ class Device:
             max_io=self.entry.max_io,
             depth=self.entry.depth,
             report=_Reports(),
-            duty=beat,
-            wake=self.wake,
+            chore=Chore(beat, self.wake),
         )
         dispatcher.start()
         server.run()
@@ -99,4 +99,4 @@ def open_device(entry: DeviceEntry) -> Device:
     memory = None
     if entry.memory >= 0:
         memory = mmap.mmap(entry.memory, os.fstat(entry.memory).st_size)
-    return Device(entry, memory, os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
+    return Device(entry, memory, make_wake())
