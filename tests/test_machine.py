@@ -73,7 +73,8 @@ def test_an_orphan_is_seen() -> None:
     )
     pid = int(started.stdout)
     try:
-        while _name(pid) != "sleep":  # until exec, its environment may not be readable
+        # An exec changes the name first; its environment is empty until it is through.
+        while _name(pid) != "sleep" or not Path(f"/proc/{pid}/environ").read_bytes():
             time.sleep(0.01)
         assert pid in machine.children()
         lines = machine.differences(before, machine.quick())
