@@ -16,12 +16,17 @@ HEADERS = {
     for path in sorted(INCLUDE.rglob("*.h"))
 }
 
-# Only a module knows by how many numbers its agent decides, and which functions it calls.
+# Only a module knows by how many numbers its agent decides, which functions it calls, and which of
+# its counters has what was withdrawn.
 ALONE = """
 #pragma clang diagnostic ignored "-Wunused-function"
 #define KM_MODEL_FEATURES 4
+#define KM_WITHDRAWN 0
 #include <{header}>
 #include <{header}>
+#ifdef KMIND_UNANSWERED_H
+static bool km_waits_on(__u64 name) {{ return !!name; }}
+#endif
 """
 
 

@@ -49,6 +49,7 @@ enum block_feature {
 #define KM_ON_TICK block_on_tick
 #define KM_ON_SHOW block_on_show
 #define KM_WITHDRAWN BLOCK_WITHDRAWN
+#define KM_ROWS_STAY
 #include "fuse.h"
 #include <kmind/table.h>
 

@@ -104,8 +104,12 @@ static bool km_waits_on(__u64 name)
 {
 	struct fuse_req *req = (void *)name;
 	struct fuse_req___chan *later = (void *)name;
-	struct list_head *next = BPF_CORE_READ(req, list.next);
+	struct list_head *next;
 
+	/* Not known where FUSE is a module that is not loaded: then there are no requests. */
+	if (!bpf_core_type_exists(struct fuse_req))
+		return false;
+	next = BPF_CORE_READ(req, list.next);
 	if (BPF_CORE_READ(next, prev) != &req->list)
 		return false;
 	if (bpf_core_field_exists(req->fm))

@@ -25,7 +25,8 @@
  *	}
  *	km_disks_leave(&key);	the key is gone, as a connection that closes
  *
- * The manifest's [[table]] says how many rows there are and when one is evicted.
+ * The manifest's [[table]] says how many rows there are and when one is evicted. A module whose
+ * rows all stay defines KM_ROWS_STAY, and may leave KM_TABLES out: the tick leaves them alone.
  *
  * Rows lie in an array map, which user space maps for reading only; a second map, which it
  * does not map at all, finds a key's row, and a third one keeps the places that are free. So
@@ -50,6 +51,12 @@
 	key_type key
 
 #define KM_TABLE_MS 1000000ULL
+
+#ifdef KM_ROWS_STAY
+#define KM_LOOK __noinline __attribute__((unused))
+#else
+#define KM_LOOK __noinline
+#endif
 
 /*
  * 2^(k/32) for k = 0..31, times 2^63: bounds of the buckets within a power of two. Between
@@ -436,7 +443,7 @@ static __always_inline int km_look_through(struct km_table_maps table, km_look_f
 	{                                                                                       \
 		return km_look_at_row(km_maps_##name(), look);                                  \
 	}                                                                                       \
-	static __noinline __attribute__((unused)) int km_look_through_##name(__u64 now)         \
+	static KM_LOOK int km_look_through_##name(__u64 now)                                    \
 	{                                                                                       \
 		return km_look_through(km_maps_##name(), km_look_at_##name, now);               \
 	}                                                                                       \

@@ -12,10 +12,10 @@
  *	km_wait_tick(now);			the tick's part (KM_ON_TICK of agent.h)
  *
  * A request is named by its address. It has its place in a set of four, which is one line of
- *memory, or in the neighbour of that set; so with up to 1,000 of 8,192 places taken each finds one.
- *What finds none is not timed, and the module counts it. The earlier ones stay: the oldest is what
- * matters here. One CPU sends a request and another ends it, so lines that they touch are what it
- * costs, and the kernel's hash map touches several.
+ * memory, or in the neighbour of that set; so with up to 1,000 of 8,192 places taken each finds
+ *one. What finds none is not timed, and the module counts it. The earlier ones stay: the oldest is
+ *what matters here. One CPU sends a request and another ends it, so lines that they touch are what
+ *it costs, and the kernel's hash map touches several.
  *
  * Only for hooks that see each request's end, but for the few that are withdrawn before the server
  * has read them, as their client was killed: the tick asks after those that have waited for long.
