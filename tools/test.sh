@@ -3,8 +3,9 @@
 # usage: tools/test.sh [--guests] [PYTEST ARGUMENT...]
 # Runs all tests, or only those in guests, as several runs of pytest. Tests of the kernel go one
 # after another, for there is one machine, and mostly wait; then the kernels' guests. What touches
-# nothing of the machine runs beside them, with less priority: plain tests, then other guests. Last
-# comes what is to have the machine to itself. Output of what runs beside is shown when all are done.
+# nothing of the machine runs beside them, with less priority: plain tests, then other guests, one
+# of the kernels' among them, so that both sides take about as long. Last comes what is to have the
+# machine to itself. Output of what runs beside is shown when all are done.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -21,14 +22,19 @@ stop() {
 trap stop EXIT
 trap 'exit 130' INT TERM
 
-kernels() { "${pytest[@]}" -m "guest and not quiet" "$on_kernels" "$@"; }
-others() { nice "${pytest[@]}" -m "guest and not quiet" --ignore "$on_kernels" "$@"; }
+# The guests that run beside; fails if one run does.
+other_guests() {
+    local failed=0
+    nice "${pytest[@]}" -m "guest and not quiet" --ignore "$on_kernels" "$@" || failed=1
+    nice "${pytest[@]}" -m "guest and not quiet" "$on_kernels" -k newest "$@" || failed=1
+    return "$failed"
+}
 
 # Plain tests, then guests; fails if one of the two does.
-plain_then_others() {
+plain_then_guests() {
     local failed=0
     nice "${pytest[@]}" -m "not ($machine or guest or quiet)" "$@" || failed=1
-    others "$@" || failed=1
+    other_guests "$@" || failed=1
     return "$failed"
 }
 
@@ -45,14 +51,14 @@ guests=false
 ! $guests || shift
 first=0 second=0 beside_it=0 quiet=0
 if $guests; then
-    begin others "$@"
+    begin other_guests "$@"
     last="guest and quiet"
 else
-    begin plain_then_others "$@"
+    begin plain_then_guests "$@"
     "${pytest[@]}" -m "($machine) and not quiet" "$@" || first=$?
     last=quiet
 fi
-kernels "$@" || second=$?
+"${pytest[@]}" -m "guest and not quiet" "$on_kernels" -k "not newest" "$@" || second=$?
 wait "$beside" || beside_it=$?
 beside=''
 "${pytest[@]}" -m "$last" "$@" || quiet=$?
