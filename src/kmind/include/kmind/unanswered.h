@@ -120,7 +120,8 @@ static __always_inline __u64 km_wait_end(__u64 name)
 
 /*
  * One that has waited for long, and that the kernel seems not to have any more. It may have been on
- * its way from one list to the next, so it goes only when it is not there at the next round either.
+ * its way from one list to the next, so it goes only when it is not there at the next round either,
+ * and was not seen in between: each is on its way twice, as it is read and as it ends.
  */
 static __noinline int km_wait_doubt(struct km_wait *way, __u64 name, __u64 since)
 {
@@ -137,6 +138,18 @@ static __noinline int km_wait_doubt(struct km_wait *way, __u64 name, __u64 since
 	return 1;
 }
 
+/* Does one that has waited for long not wait any more? */
+static __noinline int km_wait_is_gone(struct km_wait *way, __u64 name, __u64 since)
+{
+	if (!way)
+		return 0;
+	if (!km_waits_on(name))
+		return km_wait_doubt(way, name, since);
+	if (since & KM_WAIT_DOUBTED) /* it was on its way: the next doubt is a first one again */
+		__sync_val_compare_and_swap(&way->since_ns, since, since & ~KM_WAIT_DOUBTED);
+	return 0;
+}
+
 /* One set of a round; called by bpf_loop. */
 static int km_wait_look(__u32 turn, __u64 *now)
 {
@@ -148,8 +161,7 @@ static int km_wait_look(__u32 turn, __u64 *now)
 
 		if (!name || !since)
 			continue;
-		if (*now > since + KM_WAIT_LONG_NS && !km_waits_on(name) &&
-		    km_wait_doubt(&set->ways[i], name, since))
+		if (*now > since + KM_WAIT_LONG_NS && km_wait_is_gone(&set->ways[i], name, since))
 			continue;
 		if (since < km_wait_oldest) {
 			km_wait_oldest = since;
