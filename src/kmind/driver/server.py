@@ -55,13 +55,15 @@ class BlockServer(ABC):
     """Serves a driver; a transport says how requests come and answers go.
 
     ``run`` serves until the transport ends or ``stop`` is called, from any thread. ``report`` gets
-    each exception of the driver, ``chore`` is what else the thread has to do.
+    each exception of the driver, ``chore`` is what else the thread has to do. ``watched`` are
+    descriptors that the forwarder's wait looks at, after ``_wake``.
     """
 
     def __init__(
         self,
         driver: BlockDriver,
         buffers: Buffers,
+        watched: Sequence[int] = (),
         *,
         report: Callable[[Exception], None],
         chore: Chore | None,
@@ -75,7 +77,8 @@ class BlockServer(ABC):
         self._chore = chore
         self._due = 0.0 if chore else math.inf
         self._thread = -1
-        self._forwarder: Forwarder = PlainForwarder(buffers, ())
+        self._watched = (self._wake, *watched)
+        self._forwarder: Forwarder = PlainForwarder(buffers, self._watched)
         self._prepared = False
         self._lock = threading.Lock()  # of the next two
         self._held: list[_Held] = []  # a heap: what is due first comes first
@@ -193,10 +196,7 @@ class BlockServer(ABC):
             if flight.due:
                 now = now or time.monotonic_ns()
                 if flight.due > now:
-                    with self._lock:
-                        heapq.heappush(
-                            self._held, _Held(flight.due, slot, flight.name, error, data)
-                        )
+                    self._hold([_Held(flight.due, slot, flight.name, error, data)])
                     continue
             self._reply(flight.name, error, data)
             self._release(slot)

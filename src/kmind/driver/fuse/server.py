@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from kmind.driver.backing import Backing
 from kmind.driver.block import BlockDriver, Buffer
-from kmind.driver.forward import Forwarder, PlainForwarder, make_forwarder
+from kmind.driver.forward import Forwarder, make_forwarder
 from kmind.driver.fuse.protocol import IN_HEADER_BYTES, OUT_HEADER, REQUEST, Opcode
 from kmind.driver.fuse.requests import NO_OP, SERVE, as_ops, decode
 from kmind.driver.fuse.tree import FILE_NODE, Refused, Tree
@@ -52,7 +52,7 @@ class DiskServer(BlockServer):
         report: Callable[[Exception], None] = lambda _: None,
         chore: Chore | None = None,
     ) -> None:
-        super().__init__(driver, Buffers(depth, max_io), report=report, chore=chore)
+        super().__init__(driver, Buffers(depth, max_io), [descriptor], report=report, chore=chore)
         self._tree = Tree(driver.size)
         self._descriptor = descriptor
         self._max_io = max_io
@@ -64,8 +64,6 @@ class DiskServer(BlockServer):
         ]
         self._free = deque(range(depth))
         self._starved = False
-        self._watched = (self._wake, descriptor)
-        self._forwarder = PlainForwarder(self._buffers, self._watched)
 
     def _make_forwarder(self, backings: Sequence[Backing]) -> Forwarder:
         return make_forwarder(self._buffers, self._watched, backings)

@@ -10,7 +10,6 @@ The ring is restricted to reads and writes of the interfaces it was made with.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import threading
@@ -25,6 +24,7 @@ import numpy as np
 from kmind.driver.net.batch import Batch, Frames, Ints, NetDriver
 from kmind.driver.net.flight import Flight, Slots
 from kmind.driver.net.tap import VNET, Tap
+from kmind.driver.precise import set_timer_slack
 from kmind.errors import RingError, UsageError
 from kmind.uring import Buffers, Op, Ring, SqeFlag, prepare, register_buffers, register_files
 from kmind.uring import restrict as restrict_ring
@@ -39,7 +39,6 @@ _NOWAIT = 0x8  # RWF_NOWAIT: -EAGAIN where there is no frame
 _ENTRIES = 1024
 _LEAST_BURST = 4
 _LONGEST_S = 60.0
-_PR_SET_TIMERSLACK = 29
 
 
 @dataclass
@@ -118,7 +117,7 @@ class NetServer:
     def run(self) -> None:
         """Serve in this thread until `stop`; only once. What is in flight then is dropped."""
         self._thread = threading.get_ident()
-        _precise_timers()
+        set_timer_slack()
         try:
             self._ring.enable()
             self._arm_wake()
@@ -313,8 +312,3 @@ class NetServer:
     def _wake_up(self) -> None:
         with suppress(OSError):  # closed: nobody is to be woken
             os.eventfd_write(self._wake, 1)
-
-
-def _precise_timers() -> None:
-    # A thread's timers may be 50 us late by default, and in the sandbox 50 ms (PR_SET_TIMERSLACK).
-    ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)

@@ -15,7 +15,6 @@ import errno
 import os
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -159,17 +158,6 @@ class UblkDevice:
             self._ask(Command.DELETE)
         finally:
             self._close()
-
-    def __enter__(self) -> UblkDevice:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _close(self) -> None:
         self._ring.close()

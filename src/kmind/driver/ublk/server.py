@@ -86,7 +86,7 @@ class UblkServer(BlockServer):
             super().run()
 
     def _make_forwarder(self, backings: Sequence[Backing]) -> Forwarder:
-        return PlainForwarder(self._buffers, ())
+        return PlainForwarder(self._buffers, self._watched)
 
     def _written(self, length: int) -> Buffer:
         return b""
